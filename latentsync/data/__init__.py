@@ -1,0 +1,1 @@
+"""From clip files to training batches."""

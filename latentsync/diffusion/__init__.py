@@ -1,0 +1,1 @@
+"""Diffusion as functions: schedule, noise, guidance and sampling around any callable denoiser."""

@@ -1,0 +1,24 @@
+"""Classifier-free guidance (Ho & Salimans 2022): exaggerate what the audio changes in the prediction."""
+
+import torch
+from torch import Tensor
+
+from latentsync.diffusion.conditioning import AudioDenoiser
+from latentsync.diffusion.sampler import Denoiser
+
+
+def guided(denoise: AudioDenoiser, audio: Tensor, guidance_scale: float) -> Denoiser:
+    """Bind the audio ((b f) s d or b f s d): a denoiser (x_t, t) -> noise, u + scale (c - u).
+
+    The unconditional prediction u hears zeros. It is computed together with the conditional one, as the first half of a
+    doubled batch; a scale of 1 or less asks for the conditional prediction alone, at half the cost.
+    """
+    if guidance_scale <= 1:
+        return lambda latents, timestep: denoise(latents, timestep, audio)
+    both_audio = torch.cat([torch.zeros_like(audio), audio])
+
+    def denoise_guided(latents: Tensor, timestep: int) -> Tensor:
+        without, with_audio = denoise(torch.cat([latents, latents]), timestep, both_audio).chunk(2)
+        return without + guidance_scale * (with_audio - without)
+
+    return denoise_guided

@@ -1,0 +1,60 @@
+"""Noise: drawing it, adding it to latents, removing it in one step. All tensors b c f h w, latents scaled."""
+
+import torch
+from torch import Tensor
+
+from latentsync.diffusion.schedule import NoiseSchedule
+
+
+def draw(shape: tuple[int, ...], generator: torch.Generator | None = None) -> Tensor:
+    """Standard normal float32 numbers, drawn on the generator's own device (the CPU where none is given)."""
+    return torch.randn(shape, generator=generator, device=generator.device if generator else "cpu")
+
+
+def mix_noise(shared: Tensor, individual: Tensor, alpha: float) -> Tensor:
+    """Noise that the frames of a clip have partly in common: unit variance from two unit-variance tensors b c f h w.
+
+    Only the first frame of `shared` is used; the shared part holds alpha²/(1+alpha²) of the variance
+    (Ge et al. 2023, "Preserve your own correlation").
+    """
+    total = 1 + alpha**2
+    return shared[:, :, :1] * (alpha**2 / total) ** 0.5 + individual * (1 / total) ** 0.5
+
+
+def mixed_noise(shape: tuple[int, ...], alpha: float, generator: torch.Generator | None = None) -> Tensor:
+    """Draw training noise of `shape` b c f h w, partly shared by the frames; the shared tensor is drawn first."""
+    shared = draw(shape, generator)
+    return mix_noise(shared, draw(shape, generator), alpha)
+
+
+def shared_noise(shape: tuple[int, ...], generator: torch.Generator | None = None) -> Tensor:
+    """Draw one frame of noise and repeat it over the frames of `shape` b c f h w (a view: frames share memory).
+
+    Only one frame is drawn, so with equal seeds windows of different lengths start from the same noise.
+    """
+    clips, channels, frames, height, width = shape
+    return draw((clips, channels, 1, height, width), generator).expand(-1, -1, frames, -1, -1)
+
+
+def add_noise(latents: Tensor, noise: Tensor, timesteps: Tensor | int, schedule: NoiseSchedule) -> Tensor:
+    """Latents at diffusion step t: sqrt(a_t) latents + sqrt(1 - a_t) noise; `timesteps` one per clip or one for all."""
+    signal, sigma = schedule.signal_and_noise(timesteps, latents)
+    return signal * latents + sigma * noise
+
+
+def one_step_x0(noisy: Tensor, predicted_noise: Tensor, timesteps: Tensor | int, schedule: NoiseSchedule) -> Tensor:
+    """Estimate of the clean latents from one prediction: (x_t - sqrt(1 - a_t) eps) / sqrt(a_t), in the type of x_t."""
+    signal, sigma = schedule.signal_and_noise(timesteps, noisy)
+    return (noisy - sigma * predicted_noise.to(noisy.dtype)) / signal
+
+
+def init_latents(
+    noise: Tensor, schedule: NoiseSchedule, first_timestep: int, reference_latents: Tensor | None = None
+) -> Tensor:
+    """Where sampling starts: pure noise, or `reference_latents` noised to the first step.
+
+    Training never shows pure noise: some signal is left even at its last step (7 % of the amplitude), its mean colour
+    above all, and a start from pure noise tells the network that this colour is grey. A start from a reference avoids
+    the resulting offset (Lin et al. 2024, "Common diffusion noise schedules and sample steps are flawed").
+    """
+    return noise if reference_latents is None else add_noise(reference_latents, noise, first_timestep, schedule)

@@ -1,0 +1,50 @@
+"""How much signal and noise a latent holds at each diffusion step (scaled-linear schedule, Rombach et al. 2022)."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class NoiseSchedule:
+    """Square roots of the variances grow linearly from `beta_start` to `beta_end` over `num_train_timesteps` steps.
+
+    `steps_offset` is added to every sampling step. The defaults are the public model's.
+    """
+
+    num_train_timesteps: int = 1000
+    beta_start: float = 0.00085
+    beta_end: float = 0.012
+    steps_offset: int = 1
+
+    def __post_init__(self) -> None:
+        if self.num_train_timesteps < 1 or not 0 < self.beta_start <= self.beta_end < 1:
+            raise ValueError("The noise schedule needs at least one step and 0 < beta_start <= beta_end < 1.")
+
+    @cached_property
+    def alphas_cumprod(self) -> Tensor:
+        """Share of the signal's variance left after each step: `num_train_timesteps` float32 values on the CPU."""
+        roots = torch.linspace(self.beta_start**0.5, self.beta_end**0.5, self.num_train_timesteps, device="cpu")
+        return torch.cumprod(1.0 - roots**2, dim=0)
+
+    def signal_and_noise(self, timesteps: Tensor | int, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Factors sqrt(a_t) and sqrt(1 - a_t), one per clip of `like` (b ...) or one for all, shaped to multiply it."""
+        alpha = self.alphas_cumprod[torch.as_tensor(timesteps, device="cpu")]
+        alpha = alpha.reshape(-1, *[1] * (like.ndim - 1)).to(like.device)
+        return alpha.sqrt().to(like.dtype), (1 - alpha).sqrt().to(like.dtype)
+
+    def ddim_timesteps(self, steps: int) -> list[int]:
+        """Steps for sampling in `steps` evaluations, evenly spaced, the noisiest first.
+
+        ValueError where they do not fit into the schedule.
+        """
+        stride = self.num_train_timesteps // steps if steps > 0 else 0
+        timesteps = [index * stride + self.steps_offset for index in reversed(range(steps))]
+        if not stride or timesteps[0] >= self.num_train_timesteps:
+            raise ValueError(
+                f"{steps} sampling steps do not fit into {self.num_train_timesteps} training steps"
+                f" with offset {self.steps_offset}: use at least 1 and fewer than {self.num_train_timesteps}."
+            )
+        return timesteps

@@ -1,0 +1,1 @@
+"""Faces: points, alignment to the network's square, masks, and pasting a face back into its frame."""

@@ -1,0 +1,166 @@
+"""Face alignment: three points -> 2x3 matrix from the frame to the upright crop, and the warp along it.
+
+Coordinates are pixel centres, x then y: the centre of the top left pixel is (0, 0). The crop has aspect 3:4 and is
+stretched to a square of `resolution` afterwards, because the public checkpoints were trained on such faces. The fit is
+a similarity after Schönemann (1966): rotation by SVD, scale from the standard deviations, all in float32.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional as F
+
+FloatArray = NDArray[np.float32]
+FrameArray = NDArray[np.uint8]
+
+TEMPLATE = np.array([[17.0, 20.0], [58.0, 20.0], [37.5, 40.0]], dtype=np.float32)  # left brow, right brow, nose
+TEMPLATE_SIZE = (75, 100)  # w, h of the crop in the template's unit
+UNITS_AT_256 = 2.8  # crop pixels per template unit at resolution 256
+BIAS_MEMORY = 0.2  # share of the previous bias that stays
+FILL = 127  # grey outside the frame
+
+
+@dataclass
+class Smoother:
+    """Smoothing state of one stream of consecutive frames: make a new one, or `reset`, wherever the stream breaks."""
+
+    bias: FloatArray | None = None  # [2], in standard deviations of the points; None before the first frame
+
+    def reset(self) -> None:
+        self.bias = None
+
+    def update(self, current: FloatArray) -> FloatArray:
+        """Blend `current` [2] into the state and return the new bias [2]."""
+        if self.bias is None:
+            self.bias = current
+        else:
+            self.bias = (BIAS_MEMORY * self.bias + (1 - BIAS_MEMORY) * current).astype(np.float32)
+        return self.bias
+
+
+def template_ratio(resolution: int) -> float:
+    """Crop pixels per template unit at `resolution` (2.8 at 256)."""
+    if resolution < 8:
+        raise ValueError(f"resolution is {resolution}, but a face needs at least 8 pixels: use 256 or 512.")
+    return resolution / 256 * UNITS_AT_256
+
+
+def crop_size(resolution: int) -> tuple[int, int]:
+    """Width and height in pixels of the 3:4 crop that belongs to a square face of `resolution`: (210, 280) at 256."""
+    ratio = template_ratio(resolution)
+    return round(TEMPLATE_SIZE[0] * ratio), round(TEMPLATE_SIZE[1] * ratio)
+
+
+def normalise_points(points: FloatArray) -> tuple[FloatArray, FloatArray, np.float32]:
+    """Points [n, 2] minus their centre, over their sample deviation; and that centre [2] and deviation."""
+    centre = points.mean(axis=0)
+    centred = points - centre
+    deviation = centred.std(ddof=1)
+    return centred / deviation, centre, deviation
+
+
+def rotation_between(source: FloatArray, target: FloatArray) -> FloatArray:
+    """Proper rotation [2, 2] that best turns the centred points `source` [n, 2] onto `target` [n, 2]."""
+    u, _, vt = np.linalg.svd(source.T @ target)
+    v = vt.T.copy()
+    if np.linalg.det(v @ u.T) < 0:
+        v[:, -1] = -v[:, -1]
+    return v @ u.T
+
+
+def align_matrix(points: NDArray[np.floating], resolution: int, smoother: Smoother | None = None) -> FloatArray:
+    """Similarity [2, 3], float32, that maps frame coordinates to crop coordinates of size `crop_size(resolution)`.
+
+    `points` [3, 2]: centres of the left brow, the right brow and the nose in frame pixels (left and right as seen in
+    the image). With a `smoother` the nose's deviation from the template, averaged over time, is added to the
+    translation in pixels, as the public checkpoints expect; without one the plain fit is returned. Raises ValueError
+    for points that span no face.
+    """
+    source = np.asarray(points, dtype=np.float32)
+    if source.shape != TEMPLATE.shape:
+        raise ValueError(
+            f"alignment points have shape {source.shape}, not [3, 2]: give left brow, right brow and nose."
+        )
+    if not np.isfinite(source).all() or np.ptp(source, axis=0).max() < 1e-3:
+        raise ValueError("alignment points coincide or are not finite and span no face: give three distinct points.")
+    target = TEMPLATE * np.float32(template_ratio(resolution))
+    source_unit, source_centre, source_deviation = normalise_points(source)
+    target_unit, target_centre, target_deviation = normalise_points(target)
+    linear = target_deviation / source_deviation * rotation_between(source_unit, target_unit)
+    translation = target_centre - linear @ source_centre
+    if smoother is not None:
+        translation = translation + smoother.update(target_unit[2] - source_unit[2])
+    return np.concatenate([linear, translation[:, None]], axis=1).astype(np.float32)
+
+
+def invert_matrix(matrix: FloatArray) -> FloatArray:
+    """Inverse [2, 3] of an affine matrix [2, 3]: crop coordinates -> frame coordinates."""
+    return np.linalg.inv(np.vstack([matrix.astype(np.float64), [0.0, 0.0, 1.0]]))[:2].astype(np.float32)
+
+
+def transform_points(matrix: FloatArray, points: NDArray[np.floating]) -> FloatArray:
+    """Points [n, 2] through the affine matrix [2, 3]."""
+    return (np.asarray(points) @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32)
+
+
+def crop_corners(size: tuple[int, int]) -> FloatArray:
+    """Pixel centres [4, 2] of the corners of a w x h image."""
+    w, h = size
+    return np.array([[0, 0], [w - 1, 0], [0, h - 1], [w - 1, h - 1]], dtype=np.float32)
+
+
+def sampled_region(matrix_inverse: FloatArray, size: tuple[int, int], frame_hw: tuple[int, int]) -> tuple[slice, slice]:
+    """Rows and columns of the frame that a bilinear warp of a crop of w x h `size` can read (at least 2 x 2)."""
+    corners = transform_points(matrix_inverse, crop_corners(size))
+    low = np.floor(corners.min(axis=0)).astype(int) - 1
+    high = np.ceil(corners.max(axis=0)).astype(int) + 2
+    limit = np.array(frame_hw[::-1])
+    low = np.clip(low, 0, limit - 2)
+    high = np.clip(high, low + 2, limit)
+    return slice(int(low[1]), int(high[1])), slice(int(low[0]), int(high[0]))
+
+
+def sampling_grid(
+    matrix: FloatArray,
+    start: tuple[int, int],
+    size: tuple[int, int],
+    source_start: tuple[int, int],
+    source: tuple[int, int],
+) -> torch.Tensor:
+    """Where a bilinear warp reads: normalised, corner-aligned coordinates [1, h, w, 2] for `grid_sample`, float32.
+
+    `matrix` [2, 3] maps target to source coordinates. The target is the w x h `size` from `start` (x, y) on, the source
+    the w x h `source` from `source_start` on.
+    """
+    grid = torch.empty(1, size[1], size[0], 2)
+    column = torch.arange(size[0], dtype=torch.float32)
+    row = torch.arange(size[1], dtype=torch.float32)[:, None]
+    exact = matrix.astype(np.float64)
+    offset = exact[:, :2] @ np.array(start) + exact[:, 2] - np.array(source_start)
+    for axis in range(2):
+        unit = 2 / max(source[axis] - 1, 1)
+        along_x, along_y = (float(step) * unit for step in exact[axis, :2])
+        torch.add(column * along_x + float(offset[axis]) * unit - 1, row * along_y, out=grid[0, ..., axis])
+    return grid
+
+
+def warp_crop(frame: FrameArray, matrix: FloatArray, resolution: int) -> FrameArray:
+    """The 3:4 crop (uint8 h w 3) of a frame (the same): bilinear, grey 127 outside, truncated to levels."""
+    size = crop_size(resolution)
+    inverse = invert_matrix(matrix)
+    rows, columns = sampled_region(inverse, size, (frame.shape[0], frame.shape[1]))
+    patch = torch.from_numpy(frame[rows, columns]).permute(2, 0, 1)[None].float().sub_(FILL)  # 1 c h w
+    read = (columns.stop - columns.start, rows.stop - rows.start)
+    grid = sampling_grid(inverse, (0, 0), size, (columns.start, rows.start), read)
+    crop = F.grid_sample(patch, grid, mode="bilinear", padding_mode="zeros", align_corners=True)[0]
+    levels = crop.add_(FILL).clamp_(0, 255).to(torch.uint8)
+    return levels.permute(1, 2, 0).contiguous().numpy()
+
+
+def warp_face(frame: FrameArray, matrix: FloatArray, resolution: int) -> FrameArray:
+    """The aligned face, uint8 `resolution` x `resolution` x 3, of a frame uint8 h w 3 along `align_matrix`'s result."""
+    crop = warp_crop(frame, matrix, resolution)
+    return cv2.resize(crop, (resolution, resolution), interpolation=cv2.INTER_LANCZOS4).astype(np.uint8, copy=False)

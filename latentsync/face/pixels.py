@@ -1,0 +1,62 @@
+"""Aligned faces as the network sees them: frames (uint8) <-> pixels (float in [-1, 1]), resize, masking, merging.
+
+Tensor legend: f frames (any leading batch), c colours, h w height and width.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from einops import rearrange
+from numpy.typing import NDArray
+from torch.nn import functional as F
+
+from latentsync.face.masks import latent_mask
+
+
+@dataclass(frozen=True)
+class FaceInputs:
+    """A stretch of aligned faces, ready for the auto-encoder and the network."""
+
+    pixels: torch.Tensor  # [f, c, h, w] in [-1, 1]
+    masked_pixels: torch.Tensor  # [f, c, h, w], 0 (mid grey) where the face is generated
+    masks: torch.Tensor  # [f, 1, h, w] in [0, 1], 1 = keep
+
+    @property
+    def latent_masks(self) -> torch.Tensor:
+        """Masks at the latents' size [f, 1, h/8, w/8]."""
+        return latent_mask(self.masks)
+
+
+def frames_to_pixels(frames: torch.Tensor | NDArray[np.uint8]) -> torch.Tensor:
+    """Frames uint8 [..., h, w, c] -> pixels float32 [..., c, h, w] in [-1, 1]."""
+    scaled = torch.as_tensor(frames).float() / 255
+    return rearrange((scaled - 0.5) / 0.5, "... h w c -> ... c h w").contiguous()
+
+
+def pixels_to_frames(pixels: torch.Tensor) -> torch.Tensor:
+    """Pixels [..., c, h, w] in [-1, 1] (clamped) -> frames uint8 [..., h, w, c] on the same device, truncated."""
+    levels = (pixels.float() / 2 + 0.5).clamp(0, 1) * 255
+    return rearrange(levels.to(torch.uint8), "... c h w -> ... h w c").contiguous()
+
+
+def resize_frames(frames: torch.Tensor | NDArray[np.uint8], resolution: int) -> torch.Tensor:
+    """Frames uint8 [f, h, w, c] -> uint8 [f, r, r, c]: antialiased bicubic (a = -0.5), rounded; as it is if it fits."""
+    frames = torch.as_tensor(frames)
+    if tuple(frames.shape[1:3]) == (resolution, resolution):
+        return frames
+    planes = rearrange(frames, "f h w c -> f c h w").float()
+    resized = F.interpolate(planes, size=(resolution, resolution), mode="bicubic", align_corners=False, antialias=True)
+    return rearrange(resized.round().clamp(0, 255).to(torch.uint8), "f c h w -> f h w c")
+
+
+def prepare_faces(frames: torch.Tensor | NDArray[np.uint8], mask: torch.Tensor) -> FaceInputs:
+    """Aligned faces uint8 [f, h, w, c] of any size -> network inputs at the size of `mask` [r, r] (see `load_mask`)."""
+    pixels = frames_to_pixels(resize_frames(frames, mask.shape[-1]))
+    mask = mask.to(pixels)
+    return FaceInputs(pixels, pixels * mask, mask.expand(pixels.shape[0], 1, *mask.shape))
+
+
+def keep_surroundings(decoded: torch.Tensor, pixels: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Generated face where `mask` is 0, original where it is 1; decoded and pixels [..., c, h, w], mask [..., h, w]."""
+    return decoded * (1 - mask) + pixels * mask

@@ -1,0 +1,1 @@
+"""Training distances: formulas from tensors to one number a sample."""

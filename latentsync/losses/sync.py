@@ -1,0 +1,29 @@
+"""How far lips and audio are from belonging together: cosine similarity read as a probability."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def sync_similarity(vision: Tensor, audio: Tensor) -> Tensor:
+    """Cosine similarity [b] of two batches of embeddings [b, D], in float32 and clamped to [0, 1].
+
+    The embeddings of a SyncNet are not negative; rounding can still leave the range of a probability.
+    """
+    return F.cosine_similarity(vision.float(), audio.float(), dim=1, eps=1e-8).clamp(0.0, 1.0)
+
+
+def sync_loss(vision: Tensor, audio: Tensor, labels: Tensor | None = None) -> Tensor:
+    """Binary cross-entropy [b] of the similarity, used as a probability without scale or shift (Prajwal et al. 2020).
+
+    Args:
+        vision, audio: embeddings [b, D].
+        labels: 1 where lips and audio belong together, else 0; [b] or [b, 1]. None: all belong together.
+
+    Returns:
+        One loss a sample, in [0, 100]: logarithms are clamped at -100.
+    """
+    similarity = sync_similarity(vision, audio)
+    target = torch.ones_like(similarity) if labels is None else labels.reshape(-1).to(similarity)
+    with torch.autocast(similarity.device.type, enabled=False):  # this loss is refused in half precision
+        return F.binary_cross_entropy(similarity, target, reduction="none")

@@ -1,0 +1,1 @@
+"""Video and audio in and out, streaming: probe, frames with their times, sound, one encode."""

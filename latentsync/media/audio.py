@@ -1,0 +1,77 @@
+"""Sound in and out: any file's first audio stream as a mono waveform, and a waveform as a WAV file.
+
+Tensor legend: n samples; a waveform is float32 [-1, 1) `n`.
+"""
+
+import os
+import wave
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+from av.audio.frame import AudioFrame
+from av.audio.resampler import AudioResampler
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+
+from latentsync.media.container import MediaError, PathLike, audio_stream, open_input, reason, start_sec
+from latentsync.timebase import SAMPLE_RATE_HZ
+
+FULL_SCALE = 32768  # of a 16-bit sample
+LATE_START_SEC = 1e-3  # less is the rounding of time stamps
+
+
+def read_audio(path: PathLike, sample_rate_hz: int = SAMPLE_RATE_HZ) -> np.ndarray:
+    """Decode a file's first audio stream to a mono waveform, float32 `n` in [-1, 1).
+
+    Mixed to mono and resampled to 16-bit samples, then divided by 32768: the decoding that the Whisper encoder was
+    trained with. Sample 0 is the start of the file: sound that starts later than its video is preceded by silence.
+
+    Raises MediaError if the file is missing, unreadable, has no audio stream, or its sound cannot be decoded.
+    """
+    resampler = AudioResampler(format="s16", layout="mono", rate=sample_rate_hz)
+    with open_input(path) as container:
+        stream = audio_stream(container, path)
+        silence = np.zeros(round(late_sec(container, stream) * sample_rate_hz), dtype=np.int16)
+        try:
+            pieces = [frame.to_ndarray()[0] for frame in decoded_sound(container, stream, resampler)]
+        except av.error.FFmpegError as error:
+            raise MediaError(f"cannot decode the sound of {path}: {reason(error)}. Repair the file.") from error
+    if not pieces:
+        raise MediaError(f"the audio stream of {path} is empty. Give a file that contains sound.")
+    return np.concatenate([silence, *pieces]).astype(np.float32) / FULL_SCALE
+
+
+def decoded_sound(container: InputContainer, stream: AudioStream, resampler: AudioResampler) -> Iterator[AudioFrame]:
+    """Decode a stream through a resampler, its tail included; frames follow each other whatever their time stamps."""
+    empty = True
+    for frame in container.decode(stream):
+        empty = False
+        frame.pts = None
+        yield from resampler.resample(frame)
+    if not empty:
+        yield from resampler.resample(None)
+
+
+def late_sec(container: InputContainer, stream: AudioStream) -> float:
+    """How much later than the file the stream starts, in seconds; 0 for less than a millisecond."""
+    begin_sec = float((stream.start_time or 0) * (stream.time_base or 0))
+    late = begin_sec - start_sec(container)
+    return late if late > LATE_START_SEC else 0.0
+
+
+def write_wav(path: PathLike, waveform: np.ndarray, sample_rate_hz: int = SAMPLE_RATE_HZ) -> None:
+    """Write a mono waveform (float `n`, clipped to [-1, 1)) as a 16-bit WAV file, which appears when it is complete."""
+    assert waveform.ndim == 1, f"a mono waveform has one axis, got shape {waveform.shape}"
+    samples = np.clip(np.rint(np.asarray(waveform, np.float64) * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1).astype("<i2")
+    partial = Path(f"{os.fspath(path)}.partial")
+    try:
+        with partial.open("wb") as stream, wave.open(stream, "wb") as writer:
+            writer.setnchannels(1)
+            writer.setsampwidth(2)
+            writer.setframerate(sample_rate_hz)
+            writer.writeframes(samples.tobytes())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

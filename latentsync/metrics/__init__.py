@@ -1,0 +1,1 @@
+"""Reported numbers: features of what is scored, and a pure formula."""

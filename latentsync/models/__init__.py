@@ -1,0 +1,1 @@
+"""Networks: whatever has parameters lives here."""

@@ -1,0 +1,67 @@
+"""The image auto-encoder around the diffusion model: diffusers' AutoencoderKL, and the one place that scales latents.
+
+Tensor legend: f frames, c h w; pixels float [-1, 1]; latents are scaled by `SCALING_FACTOR`, so that they are about unit size.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+
+from latentsync.weights import load_strict, read_checkpoint
+
+SCALING_FACTOR = 0.18215
+LATENT_CHANNELS = 4
+DOWNSAMPLING = 8  # pixels per latent cell and side
+
+
+def build_vae(config: Mapping[str, Any]) -> AutoencoderKL:
+    """An auto-encoder from diffusers' configuration entries (`block_out_channels`, `layers_per_block`, ...)."""
+    levels = len(config["block_out_channels"])
+    fixed = {
+        "in_channels": 3,
+        "out_channels": 3,
+        "latent_channels": LATENT_CHANNELS,
+        "down_block_types": ["DownEncoderBlock2D"] * levels,
+        "up_block_types": ["UpDecoderBlock2D"] * levels,
+        "scaling_factor": SCALING_FACTOR,
+    }
+    return AutoencoderKL.from_config({**fixed, **config})
+
+
+def encode(vae: AutoencoderKL, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Pixels [f, 3, h, w] -> scaled latents [f, 4, h/8, w/8]: the posterior's mean, or a sample if a generator is given."""
+    posterior = vae.encode(pixels).latent_dist
+    latents = posterior.mean if generator is None else posterior.sample(generator)
+    return latents * SCALING_FACTOR
+
+
+def decode(vae: AutoencoderKL, latents: Tensor) -> Tensor:
+    """Scaled latents [f, 4, h, w] -> pixels [f, 3, 8h, 8w], about [-1, 1] but not clamped."""
+    return vae.decode(latents / SCALING_FACTOR).sample
+
+
+@torch.no_grad()
+def fold_latent_statistics(vae: AutoencoderKL, mean: Tensor, std: Tensor) -> None:
+    """Change the 1x1 convolutions around the latents so that scaled latents have mean 0 and deviation 1 per channel.
+
+    `mean`, `std` [4] are those of the latents before scaling. Reconstructions stay the same up to rounding.
+    """
+    gain = 1 / (std * SCALING_FACTOR)
+    quant, post = vae.quant_conv, vae.post_quant_conv
+    post.bias += post.weight[:, :, 0, 0] @ mean
+    post.weight /= gain[None, :, None, None]
+    quant.weight[:LATENT_CHANNELS] *= gain[:, None, None, None]
+    quant.bias[:LATENT_CHANNELS] = (quant.bias[:LATENT_CHANNELS] - mean) * gain
+    quant.bias[LATENT_CHANNELS:] += 2 * torch.log(gain)
+
+
+def load_vae(path: Path | str) -> AutoencoderKL:
+    """An auto-encoder that this project trained: safetensors that carry their configuration; frozen, in evaluation mode."""
+    checkpoint = read_checkpoint(path)
+    vae = build_vae(checkpoint.section("model"))
+    load_strict(vae, checkpoint.tensors, path)
+    return vae.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -1,0 +1,74 @@
+"""Training a small image auto-encoder on aligned faces: absolute error of pixels and of their edges, and a slight KL term."""
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+from torch.nn import functional as F
+
+from latentsync.data.aligned import AlignedClip, random_frames
+from latentsync.face.masks import load_mask
+from latentsync.face.pixels import frames_to_pixels
+from latentsync.training.loop import Losses, batch_generator
+
+MOUTH_ROWS, MOUTH_COLUMNS = (0.55, 0.90), (0.25, 0.75)  # where lips lie in an aligned face, as shares of its side
+MOUTH_WEIGHT = 4.0
+MASKED_EVERY = 4  # one picture in four is shown masked, as the U-Net's second condition is
+
+
+class VaeStep:
+    """A step function: draws frames from (seed, step), returns `pixel`, `edge` and `kl` losses."""
+
+    def __init__(self, vae: AutoencoderKL, clips: list[AlignedClip], batch_size: int, resolution: int, seed: int):
+        self.vae, self.clips, self.batch_size, self.seed = vae, clips, batch_size, seed
+        self.mask = load_mask(resolution)
+        self.weight = mouth_weight(resolution)
+
+    def __call__(self, step: int) -> Losses:
+        generator = batch_generator(self.seed, step)
+        pixels = frames_to_pixels(random_frames(self.clips, self.batch_size, generator))
+        pixels[::MASKED_EVERY] *= self.mask
+        pixels = pixels.to(next(self.vae.parameters()).device)
+        posterior = self.vae.encode(pixels).latent_dist
+        decoded = self.vae.decode(posterior.sample()).sample
+        weight = self.weight.to(pixels)
+        return {
+            "pixel": (weight * (decoded - pixels).abs()).mean(),
+            "edge": edge_loss(decoded, pixels, weight),
+            "kl": posterior.kl().mean() / posterior.mean[0].numel(),
+        }
+
+
+def mouth_weight(resolution: int) -> Tensor:
+    """[r, r]: `MOUTH_WEIGHT` around the lips, 1 elsewhere."""
+    weight = torch.ones(resolution, resolution)
+    (top, bottom), (left, right) = MOUTH_ROWS, MOUTH_COLUMNS
+    weight[int(top * resolution) : int(bottom * resolution), int(left * resolution) : int(right * resolution)] = (
+        MOUTH_WEIGHT
+    )
+    return weight
+
+
+def edge_loss(decoded: Tensor, pixels: Tensor, weight: Tensor) -> Tensor:
+    """Weighted absolute error of the differences between neighbouring pixels, over both directions."""
+    error = decoded - pixels
+    across = (weight[:, 1:] * error.diff(dim=-1).abs()).mean()
+    down = (weight[1:] * error.diff(dim=-2).abs()).mean()
+    return across + down
+
+
+@torch.no_grad()
+def latent_statistics(
+    vae: AutoencoderKL, clips: list[AlignedClip], generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation [4] of unscaled latents over a few hundred frames."""
+    parts = [frames_to_pixels(random_frames(clips, 32, generator)) for _ in range(8)]
+    latents = torch.cat([vae.encode(part).latent_dist.mean for part in parts])
+    return latents.mean((0, 2, 3)), latents.std((0, 2, 3))
+
+
+@torch.no_grad()
+def reconstruction_psnr(vae: AutoencoderKL, clips: list[AlignedClip], generator: torch.Generator) -> float:
+    """Peak signal-to-noise ratio in dB of reconstructions (from the posterior's mean), values clamped to [-1, 1]."""
+    pixels = frames_to_pixels(random_frames(clips, 32, generator))
+    decoded = vae.decode(vae.encode(pixels).latent_dist.mean).sample.clamp(-1, 1)
+    return float(10 * torch.log10(4 / F.mse_loss(decoded, pixels)))

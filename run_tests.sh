@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Every check of the project, in order; stops at the first that fails. Arguments go to pytest: ./run_tests.sh -k media
+set -euo pipefail
+cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
+./setup_env.sh --dev --checkpoints none
+export PATH="$PWD/.venv/bin:$PATH" OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
+
+step() {
+    local started=$SECONDS
+    printf '\n== %s\n' "$*"
+    "$@"
+    printf -- '-- %s s\n' "$((SECONDS - started))"
+}
+
+step ruff check .
+step ruff format --check .
+step mypy latentsync scripts
+step lint-imports
+printf '\n== pytest\n'
+exec python -m pytest -n 2 "$@"

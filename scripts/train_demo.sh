@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# The demo models' whole life from nothing: clips, speech encoder, auto-encoder, SyncNet, U-Net. Stopped anywhere, it goes on.
+set -eu
+cd "$(dirname "$0")/.."
+python=${PYTHON:-.venv/bin/python}
+data=data/demo out=checkpoints/demo
+
+"$python" -m scripts.make_avatars --count 440 --out $data/train
+"$python" -m scripts.make_avatars --count 24 --held_out --out $data/held_out
+"$python" -m scripts.align_clips --input_dir $data/train --out $data/train_aligned
+"$python" -m scripts.align_clips --input_dir $data/held_out --out $data/held_out_aligned
+
+"$python" -m scripts.train_whisper --config_path configs/demo/whisper.yaml --out $out/whisper.pt
+"$python" -m scripts.train_vae --config_path configs/demo/vae.yaml --out $out/vae.safetensors \
+    --validation_dir $data/held_out_aligned
+"$python" -m scripts.train_syncnet --config_path configs/demo/syncnet.yaml --out $out/syncnet.safetensors
+
+"$python" -m scripts.precompute --input_dir $data/train_aligned --out $data/train_latents
+"$python" -m scripts.train_unet --unet_config_path configs/demo/unet_stage1.yaml --out runs/demo/unet_stage1/unet.safetensors
+"$python" -m scripts.train_unet --unet_config_path configs/demo/unet_stage2.yaml --out $out/unet.safetensors
+
+"$python" -m scripts.score_demo

@@ -1,0 +1,47 @@
+"""Train a StableSyncNet on aligned clips: `python -m scripts.train_syncnet --config_path configs/demo/syncnet.yaml --out FILE`."""
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from latentsync.config import ModelRun, load
+from latentsync.data.aligned import aligned_clips
+from latentsync.data.sync_clips import load_sync_clip
+from latentsync.models.syncnet import StableSyncNet, SyncNetConfig, check_geometry
+from latentsync.timebase import sync_mel_length
+from latentsync.training.loop import Trainer
+from latentsync.training.syncnet_step import SyncNetStep
+from latentsync.weights import save_checkpoint
+from scripts.status import print_row
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config_path", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="where the trained SyncNet goes (.safetensors)")
+    parser.add_argument("overrides", nargs="*", help="configuration entries such as train.max_steps=10")
+    args = parser.parse_args()
+    run = load(args.config_path, ModelRun, args.overrides)
+    data = run.data
+    config = SyncNetConfig.from_dict(run.model)
+    check_geometry(config, (data.resolution // 2, data.resolution), (80, sync_mel_length(data.num_frames)))
+    torch.manual_seed(run.train.seed)
+    net = StableSyncNet(config)
+    clips = [load_sync_clip(clip, data.resolution) for clip in aligned_clips(data.train_dir)]
+    trainer = Trainer(net, SyncNetStep(net, clips, data.batch_size, data.num_frames, run.train.seed), run.train)
+    trainer.train(print_row)
+    metadata = {
+        "kind": "syncnet",
+        "model": run.model,
+        "resolution": data.resolution,
+        "num_frames": data.num_frames,
+        "step": trainer.step,
+        "seed": run.train.seed,
+        "clips": len(clips),
+    }
+    save_checkpoint(args.out, trainer.ema.average, metadata)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""Train a small image auto-encoder on aligned clips: `python -m scripts.train_vae --config_path configs/demo/vae.yaml --out FILE`."""
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from latentsync.config import ModelRun, load
+from latentsync.data.aligned import aligned_clips
+from latentsync.models.vae import build_vae, fold_latent_statistics
+from latentsync.training.loop import Trainer, batch_generator
+from latentsync.training.vae_step import VaeStep, latent_statistics, reconstruction_psnr
+from latentsync.weights import save_checkpoint
+from scripts.status import print_row
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config_path", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="where the trained auto-encoder goes (.safetensors)")
+    parser.add_argument("--validation_dir", type=Path, help="aligned clips that training does not see")
+    parser.add_argument("overrides", nargs="*", help="configuration entries such as train.max_steps=10")
+    args = parser.parse_args()
+    run = load(args.config_path, ModelRun, args.overrides)
+    clips = aligned_clips(run.data.train_dir)
+    torch.manual_seed(run.train.seed)
+    vae = build_vae(run.model).to(memory_format=torch.channels_last)
+    step = VaeStep(vae, clips, run.data.batch_size, run.data.resolution, run.train.seed)
+    trainer = Trainer(vae, step, run.train)
+    trainer.train(print_row)
+    vae.load_state_dict(trainer.ema.average)
+    vae.eval()
+    generator = batch_generator(run.train.seed, run.train.max_steps)
+    fold_latent_statistics(vae, *latent_statistics(vae, clips, generator))
+    scored = aligned_clips(args.validation_dir) if args.validation_dir else clips
+    psnr_db = reconstruction_psnr(vae, scored, generator)
+    print(f"reconstruction {psnr_db:.1f} dB")
+    metadata = {
+        "kind": "vae",
+        "model": run.model,
+        "resolution": run.data.resolution,
+        "step": trainer.step,
+        "seed": run.train.seed,
+        "clips": len(clips),
+        "scores": {"reconstruction_psnr_db": round(psnr_db, 2)},
+    }
+    save_checkpoint(args.out, vae.state_dict(), metadata)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""Train the demo's speech encoder: `python -m scripts.train_whisper --config_path configs/demo/whisper.yaml --out FILE.pt`."""
+
+import argparse
+from pathlib import Path
+
+import torch
+from whisper.model import AudioEncoder, ModelDimensions, Whisper
+
+from latentsync.config import WhisperModelConfig, WhisperRun, load
+from latentsync.training.loop import Trainer
+from latentsync.training.whisper_step import SpeechEncoderWithHeads, WhisperStep
+from latentsync.weights import save_state
+from scripts.status import print_row
+
+TEXT = {"n_vocab": 8, "n_text_ctx": 8, "n_text_state": 16, "n_text_head": 1, "n_text_layer": 1}  # a decoder nobody uses
+
+
+def official_format(encoder: AudioEncoder, model: WhisperModelConfig) -> dict[str, object]:
+    """The file that `whisper.load_model` reads: dimensions and the whole network's state dict."""
+    dims = {**vars(model), **TEXT}
+    whole = Whisper(ModelDimensions(**dims))
+    whole.encoder.load_state_dict(encoder.state_dict())
+    return {"dims": dims, "model_state_dict": whole.state_dict()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config_path", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="where the trained encoder goes (.pt)")
+    parser.add_argument("overrides", nargs="*", help="configuration entries such as train.max_steps=10")
+    args = parser.parse_args()
+    run = load(args.config_path, WhisperRun, args.overrides)
+    torch.manual_seed(run.train.seed)
+    dims = run.model
+    encoder = AudioEncoder(dims.n_mels, dims.n_audio_ctx, dims.n_audio_state, dims.n_audio_head, dims.n_audio_layer)
+    model = SpeechEncoderWithHeads(encoder)
+    trainer = Trainer(model, WhisperStep(model, run.batch_size, run.train.seed), run.train)
+    trainer.train(print_row)
+    model.load_state_dict(trainer.ema.average)
+    save_state(args.out, official_format(encoder, dims))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""The audio room: spectrograms, Whisper features of any length, windows around frames."""
+
+from importlib.resources import files
+
+import numpy as np
+import pytest
+import torch
+from whisper.model import AudioEncoder
+
+from latentsync.audio import spectrum
+from latentsync.audio.log_mel import whisper_log_mel
+from latentsync.audio.mel import sync_mel, sync_mel_window
+from latentsync.audio.spectrum import mel_filters
+from latentsync.audio.whisper_features import WhisperFeatures, encode_log_mel
+from latentsync.audio.windows import audio_windows, frames_of_audio, window_rows
+from latentsync.timebase import SAMPLE_RATE_HZ, SYNC_MEL_HOP, sync_mel_length
+
+N_CTX = 60  # rows: 1.2 s a segment
+LAYERS, WIDTH = 2, 16
+
+
+@pytest.fixture(scope="module")
+def encoder() -> AudioEncoder:
+    torch.manual_seed(0)
+    return AudioEncoder(80, N_CTX, WIDTH, 2, LAYERS).eval()
+
+
+def noise(seconds: float) -> np.ndarray:
+    rng = np.random.default_rng(1)
+    return (0.1 * rng.standard_normal(round(seconds * SAMPLE_RATE_HZ))).astype(np.float32)
+
+
+def test_sync_mel_is_in_range_and_has_a_column_every_200_samples():
+    mel = sync_mel(noise(1.03))
+    assert mel.shape == (80, 1 + round(1.03 * SAMPLE_RATE_HZ) // SYNC_MEL_HOP)
+    assert mel.dtype == torch.float32 and mel.abs().max() <= 4.0
+
+
+def test_a_tone_is_loudest_in_the_band_around_it():
+    t = torch.arange(SAMPLE_RATE_HZ) / SAMPLE_RATE_HZ
+    filters = mel_filters(80, 800, SAMPLE_RATE_HZ, 55.0, 7600.0)
+    for hz in (300, 1000, 3000):
+        loudest = sync_mel(0.5 * torch.sin(2 * torch.pi * hz * t))[:, 40].argmax()
+        assert loudest == filters[:, hz // 20].argmax()  # bins are 20 Hz apart
+
+
+@pytest.mark.parametrize("function", [sync_mel, whisper_log_mel])
+def test_spectrograms_do_not_change_where_memory_blocks_meet(function, monkeypatch):
+    wave = noise(1.0)
+    whole = function(wave)
+    monkeypatch.setattr(spectrum, "FRAMES_PER_BLOCK", 7)
+    torch.testing.assert_close(function(wave), whole)
+
+
+def test_mel_windows_cover_their_frames_and_end_with_the_audio():
+    mel = sync_mel(noise(2.0))
+    assert sync_mel_window(mel, 5, 16).shape == (80, sync_mel_length(16))
+    assert sync_mel_window(mel, 45, 16).shape[1] < sync_mel_length(16)
+    with pytest.raises(ValueError, match="first frame is 0"):
+        sync_mel_window(mel, -1, 16)
+
+
+def test_whisper_filters_equal_the_ones_of_the_public_package():
+    with np.load(str(files("whisper") / "assets" / "mel_filters.npz")) as stored:
+        public = {n: stored[f"mel_{n}"] for n in (80, 128)}
+    for num_mels, want in public.items():
+        np.testing.assert_allclose(mel_filters(num_mels, 400, SAMPLE_RATE_HZ, 0.0, 8000.0), want, atol=1e-8)
+
+
+@pytest.mark.parametrize("function", [sync_mel, whisper_log_mel])
+@pytest.mark.parametrize("wave", [np.zeros(0, np.float32), np.zeros((2, 4000), np.float32)])
+def test_empty_or_stereo_audio_is_refused(function, wave):
+    with pytest.raises(ValueError, match="mono samples"):
+        function(wave)
+
+
+def test_hidden_states_end_where_the_encoder_ends(encoder):
+    mel = torch.randn(3, 80, 2 * N_CTX)
+    states = encode_log_mel(encoder, mel)
+    assert states.shape == (3, N_CTX, LAYERS + 1, WIDTH)
+    torch.testing.assert_close(encoder.ln_post(states[:, :, -1]), encoder(mel))
+
+
+def test_encoder_can_be_trained_on_short_segments_and_refuses_long_ones(encoder):
+    states = encode_log_mel(encoder, torch.randn(2, 80, 41))
+    assert states.shape == (2, 20, LAYERS + 1, WIDTH)
+    (gradient,) = torch.autograd.grad(states.square().mean(), [encoder.conv1.weight])
+    assert gradient.abs().max() > 0
+    with pytest.raises(ValueError, match="does not fit"):
+        encode_log_mel(encoder, torch.zeros(1, 80, 2 * N_CTX + 1))
+
+
+def test_audio_of_one_segment_is_the_same_in_both_modes(encoder):
+    wave = noise(N_CTX / 50)
+    reference = WhisperFeatures(encoder, segments="reference").features(wave)
+    assert torch.equal(WhisperFeatures(encoder).features(wave), reference)
+
+
+@pytest.mark.parametrize("num_rows", [1, N_CTX - 1, N_CTX, N_CTX + 1, 100, 108, 109, 200, 333])
+def test_every_row_is_defined_once(encoder, num_rows):
+    plan = WhisperFeatures(encoder).plan
+    total = torch.zeros(num_rows)
+    for segment in range(plan.count(num_rows)):
+        first, end = plan.span(segment, num_rows)
+        assert first >= segment * plan.hop and end <= segment * plan.hop + plan.length
+        total[first:end] += plan.share(segment, torch.arange(first, end), num_rows)
+    torch.testing.assert_close(total, torch.ones(num_rows))
+
+
+def test_segment_borders_are_not_heard():
+    torch.manual_seed(0)
+    encoder = AudioEncoder(80, 300, WIDTH, 2, LAYERS).eval()
+    silence = np.zeros(15 * SAMPLE_RATE_HZ, np.float32)
+
+    def steps(segments) -> torch.Tensor:
+        """How far every hidden state moves from row to row, away from the ends of the audio."""
+        features = WhisperFeatures(encoder, segments=segments).features(silence)[3:-3]
+        return features.diff(dim=0).norm(dim=2)
+
+    inside = steps("overlap")[:200].max(dim=0).values  # rows of the first segment alone
+    assert (steps("overlap").max(dim=0).values < 1.3 * inside).all()
+    assert (steps("reference").max(dim=0).values > 2.0 * inside).all()
+
+
+def test_features_do_not_depend_on_the_batch_size_or_on_how_they_are_read(encoder):
+    wave = noise(5.1)
+    want = WhisperFeatures(encoder, batch_size=1).features(wave)
+    torch.testing.assert_close(WhisperFeatures(encoder, batch_size=16).features(wave), want, atol=1e-5, rtol=0)
+    track = WhisperFeatures(encoder, batch_size=2).track(wave)
+    assert track.num_rows == len(want) == 255
+    pieces = [track.rows(start, min(start + 37, 255)) for start in range(0, 255, 37)]
+    torch.testing.assert_close(torch.cat(pieces), want, atol=1e-5, rtol=0)
+    frames = [126, 3, 127, 128, 60, 0]
+    torch.testing.assert_close(track.windows(frames), audio_windows(want, frames), atol=1e-5, rtol=0)
+
+
+def test_interior_features_of_long_audio_do_not_know_how_long_it_is(encoder):
+    wave = noise(5.0)
+    wave[8000] = 1.0  # one loudest instant: the floor of the spectrogram follows it
+    features = WhisperFeatures(encoder)
+    short, long = features.features(wave[: 3 * SAMPLE_RATE_HZ]), features.features(wave)
+    assert (short[:100] - long[:100]).abs().max() < 1e-4
+
+
+def test_unknown_segment_mode_is_refused(encoder):
+    with pytest.raises(ValueError, match="'overlap' or 'reference'"):
+        WhisperFeatures(encoder, segments="none")
+
+
+@pytest.mark.parametrize(
+    ("samples", "fps", "frames"), [(16_000, 25, 25), (53_920, 25, 84), (16_000, 30, 30), (100, 25, 0)]
+)
+def test_number_of_frames_is_the_length_of_the_audio(samples, fps, frames):
+    assert frames_of_audio(samples, fps) == frames
+
+
+def test_windows_are_defined_for_every_frame():
+    rows = window_rows(range(0, 90), 168)
+    assert rows.shape == (90, 10) and rows.min() == 0 and rows.max() == 167
+    assert rows[10].tolist() == list(range(16, 26))
+    features = torch.arange(168.0)[:, None, None].expand(168, 3, 4)
+    windows = audio_windows(features, [10])
+    assert windows.shape == (1, 30, 4)
+    assert windows[0, :, 0].tolist() == [float(row) for row in range(16, 26) for _ in range(3)]
+    with pytest.raises(ValueError, match="shorter than 20 ms"):
+        audio_windows(features[:0], [0])

@@ -27,6 +27,7 @@ class TrainConfig:
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
     ema_decay: float = 0.995  # 0 switches the moving average off
+    precision: str = "fp32"  # or "bf16": autocast of the step
     checkpoint_steps: int = 250
     log_steps: int = 25
     seed: int = 1247

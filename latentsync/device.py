@@ -1,10 +1,12 @@
 """The one policy of where networks run and in which precision: CUDA (and ROCm), else Apple's MPS, else the CPU."""
 
+from collections.abc import Callable
+
 import torch
 
 GPU = "cuda"  # also the name of AMD's GPUs in PyTorch
 # name of a device type -> whether this machine has it, in order of preference
-AVAILABLE = {GPU: torch.cuda.is_available, "mps": torch.backends.mps.is_available}
+AVAILABLE: dict[str, Callable[[], bool]] = {GPU: torch.cuda.is_available, "mps": torch.backends.mps.is_available}
 HALF_PRECISION_CAPABILITY = (7, 0)  # from here on (Volta) a GPU computes float16 faster than float32
 
 

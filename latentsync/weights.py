@@ -19,6 +19,9 @@ from torch import Tensor, nn
 METADATA_KEY = "latentsync"  # entry of the safetensors header that holds our JSON
 CHECKPOINTS = Path(__file__).resolve().parent.parent / "checkpoints"
 DEMO = CHECKPOINTS / "demo"
+PUBLIC_UNET = CHECKPOINTS / "latentsync_unet.pt"
+PUBLIC_VAE = "stabilityai/sd-vae-ft-mse"  # hub repository
+FETCH_INFERENCE = "python -m scripts.download_checkpoints inference"
 LISTED_KEYS = 5  # how many keys an error names
 
 
@@ -133,3 +136,20 @@ def read_state(path: Path | str) -> dict[str, Any]:
         raise CheckpointError(
             f"{path} cannot be read ({reason}): damaged, truncated, or not a file of weights."
         ) from error
+
+
+def load_public_vae(folder: Path | str) -> Any:
+    """The public models' auto-encoder (diffusers' `AutoencoderKL`) from `folder`, else from the hub's cache; no network.
+
+    Raises:
+        CheckpointError: neither place holds it, or its files are damaged.
+    """
+    from diffusers import AutoencoderKL  # slow to import, and needed by public checkpoints only
+
+    folder = Path(folder)
+    origin = str(folder) if (folder / "config.json").is_file() else PUBLIC_VAE
+    try:
+        return AutoencoderKL.from_pretrained(origin, local_files_only=True)
+    except (OSError, ValueError, SafetensorError) as error:
+        state = "is damaged" if origin == str(folder) else f"is neither in {folder} nor in the hub's cache"
+        raise CheckpointError(f"The auto-encoder {PUBLIC_VAE} {state}: fetch it with `{FETCH_INFERENCE}`.") from error

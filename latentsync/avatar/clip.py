@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
-from latentsync.avatar.head import CANVAS, CENTRE_X, Expression, Head
+from latentsync.avatar.head import CENTRE_X, Expression, Head
 from latentsync.avatar.identity import Identity, random_identity
 from latentsync.avatar.mouth import MouthTrack, mouth_track
 from latentsync.avatar.sentences import random_sentence
@@ -66,7 +66,11 @@ class AvatarClip:
     def expression(self, frame: int) -> Expression:
         mouth, motion = self.mouth, self.motion
         return Expression(
-            *(float(getattr(mouth, name)[frame]) for name in ("aperture", "width", "teeth", "tongue", "tuck")),
+            aperture=float(mouth.aperture[frame]),
+            width=float(mouth.width[frame]),
+            teeth=float(mouth.teeth[frame]),
+            tongue=float(mouth.tongue[frame]),
+            tuck=float(mouth.tuck[frame]),
             blink=float(motion.blink[frame]),
             brow_raise=float(motion.brow_raise[frame]),
             gaze=(float(motion.gaze_x[frame]), 0.0),
@@ -105,10 +109,10 @@ class AvatarClip:
         """Where a canvas point lies in the picture of a frame, in pixels (inverse of the drawing's map)."""
         motion = self.motion
         scale, roll = float(motion.scale[frame]), float(motion.roll[frame])
-        x, y = np.float32(point[0]), np.float32(point[1])
+        x, y = np.array(point[0]), np.array(point[1])
         turned = x
         for _ in range(4):  # fixed point of x = turned - yaw * depth(turned)
-            turned = x + float(motion.yaw[frame]) * float(_depth(np.float32(turned), y))
+            turned = x + float(motion.yaw[frame]) * _depth(turned, y)
         dx, dy = (turned - PIVOT[0]) * scale, (y - PIVOT[1]) * scale
         cos, sin = np.cos(roll), np.sin(roll)
         px = cos * dx - sin * dy + FRAME_SIZE / 2 + float(motion.shift_x[frame])
@@ -169,12 +173,12 @@ def _motion(frames: int, rng: np.random.Generator) -> HeadMotion:
 def _wander(frames: int, spread: float, rng: np.random.Generator, sigma_sec: float = 0.45) -> np.ndarray:
     """Slow random movement with the given standard deviation, [frames]."""
     sigma = sigma_sec * MODEL_FPS
-    walk = gaussian_filter1d(rng.standard_normal(frames + int(8 * sigma)), sigma)[int(4 * sigma) :][:frames]
-    return spread * walk * np.sqrt(2 * np.sqrt(np.pi) * sigma)
+    walk: np.ndarray = gaussian_filter1d(rng.standard_normal(frames + int(8 * sigma)), sigma)
+    return spread * np.sqrt(2 * np.sqrt(np.pi) * sigma) * walk[int(4 * sigma) :][:frames]
 
 
 def _blinks(frames: int, rng: np.random.Generator) -> np.ndarray:
-    blink = np.zeros(frames)
+    blink: np.ndarray = np.zeros(frames)
     at = rng.uniform(0.3, 3.0)
     while at * MODEL_FPS < frames:
         blink = np.maximum(blink, np.exp(-(((np.arange(frames) - at * MODEL_FPS) / 1.5) ** 2)))

@@ -318,7 +318,7 @@ def _fixed(points: np.ndarray) -> np.ndarray:
 
 
 def _fill(canvas: np.ndarray, points: np.ndarray, colour: Colour | int) -> None:
-    cv2.fillPoly(canvas, [_fixed(points)], colour, cv2.LINE_AA, SUBPIXEL_BITS)  # type: ignore[call-overload]
+    cv2.fillPoly(canvas, [_fixed(points)], colour, cv2.LINE_AA, SUBPIXEL_BITS)
 
 
 def _line(canvas: np.ndarray, points: np.ndarray, colour: Colour, thickness: int) -> None:
@@ -334,7 +334,7 @@ def _ellipse(
 ) -> None:
     one = 1 << SUBPIXEL_BITS
     middle, radii = (round(centre[0] * one), round(centre[1] * one)), (round(axes[0] * one), round(axes[1] * one))
-    cv2.ellipse(canvas, middle, radii, 0, 0, 360, colour, thickness, cv2.LINE_AA, SUBPIXEL_BITS)  # type: ignore[call-overload]
+    cv2.ellipse(canvas, middle, radii, 0, 0, 360, colour, thickness, cv2.LINE_AA, SUBPIXEL_BITS)
 
 
 def _soft_patch(

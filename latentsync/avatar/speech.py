@@ -4,15 +4,19 @@ espeak-ng is an optional extra (`pip install -r requirements-dev.txt` or the `av
 only serves to make avatar clips; nothing but this file touches it. The interface follows espeak-ng's `speak_lib.h`.
 """
 
+import _ctypes
 import ctypes
 from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import gcd
 
 import numpy as np
 from scipy.signal import resample_poly
 
 from latentsync.timebase import SAMPLE_RATE_HZ
+
+UNLOAD = _ctypes.FreeLibrary if hasattr(_ctypes, "FreeLibrary") else _ctypes.dlclose
 
 EVENT_END, EVENT_PHONEME = 0, 7
 OUTPUT_SYNCHRONOUS, WITH_PHONEME_EVENTS, CHARS_UTF8 = 2, 1, 1
@@ -76,9 +80,12 @@ class _Event(ctypes.Structure):
 _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
 
 
-@lru_cache(maxsize=1)
-def _library() -> tuple[ctypes.CDLL, int]:
-    """The initialised espeak-ng library and its sample rate in Hz."""
+@contextmanager
+def _fresh_library() -> Iterator[tuple[ctypes.CDLL, int]]:
+    """The espeak-ng library as it is when just loaded, and its sample rate in Hz.
+
+    It is unloaded afterwards: espeak-ng carries state from one text to the next, and a clip must follow from its seed alone.
+    """
     try:
         import espeakng_loader
     except ImportError as error:
@@ -86,11 +93,15 @@ def _library() -> tuple[ctypes.CDLL, int]:
             "Making avatars needs espeak-ng, which is not installed: run `pip install espeakng-loader` (GPL-3.0)."
         ) from error
     library = ctypes.CDLL(espeakng_loader.get_library_path())
-    data = str(espeakng_loader.get_data_path()).encode()
-    rate_hz = library.espeak_Initialize(OUTPUT_SYNCHRONOUS, 0, data, WITH_PHONEME_EVENTS)
-    if rate_hz <= 0:
-        raise RuntimeError("espeak-ng did not start: its voice data could not be read; reinstall espeakng-loader.")
-    return library, rate_hz
+    try:
+        data = str(espeakng_loader.get_data_path()).encode()
+        rate_hz = library.espeak_Initialize(OUTPUT_SYNCHRONOUS, 0, data, WITH_PHONEME_EVENTS)
+        if rate_hz <= 0:
+            raise RuntimeError("espeak-ng did not start: its voice data could not be read; reinstall espeakng-loader.")
+        yield library, rate_hz
+    finally:
+        library.espeak_Terminate()
+        UNLOAD(library._handle)
 
 
 def random_voice(rng: np.random.Generator) -> Voice:
@@ -101,12 +112,11 @@ def random_voice(rng: np.random.Generator) -> Voice:
 
 def speak(text: str, voice: Voice) -> Speech:
     """Speak `text`; returns the waveform at 16 kHz and every phoneme's span in seconds."""
-    library, rate_hz = _library()
     pieces: list[np.ndarray] = []
     marks: list[tuple[int, str]] = []
 
     @_Callback
-    def receive(samples, count, events):  # type: ignore[no-untyped-def]
+    def receive(samples, count, events):
         if samples and count > 0:
             pieces.append(np.ctypeslib.as_array(samples, (count,)).copy())
         index = 0
@@ -116,7 +126,16 @@ def speak(text: str, voice: Voice) -> Speech:
             index += 1
         return 0
 
-    library.espeak_SetSynthCallback(receive)
+    with _fresh_library() as (library, rate_hz):
+        library.espeak_SetSynthCallback(receive)
+        _set_voice(library, voice)
+        encoded = text.encode("utf-8")
+        library.espeak_Synth(encoded, len(encoded) + 1, 0, 0, 0, CHARS_UTF8, None, None)
+        library.espeak_Synchronize()
+    return Speech(_to_16khz(np.concatenate(pieces), rate_hz), _spans(marks, sum(map(len, pieces)) / rate_hz))
+
+
+def _set_voice(library: ctypes.CDLL, voice: Voice) -> None:
     if library.espeak_SetVoiceByName(voice.name.encode()) != 0:
         raise ValueError(
             f"espeak-ng has no voice called {voice.name!r}; see ACCENTS and TIMBRES for the ones used here."
@@ -124,10 +143,6 @@ def speak(text: str, voice: Voice) -> Speech:
     library.espeak_SetParameter(PARAMETER_RATE, voice.words_per_minute, 0)
     library.espeak_SetParameter(PARAMETER_PITCH, voice.pitch, 0)
     library.espeak_SetParameter(PARAMETER_RANGE, voice.pitch_range, 0)
-    encoded = text.encode("utf-8")
-    library.espeak_Synth(encoded, len(encoded) + 1, 0, 0, 0, CHARS_UTF8, None, None)
-    library.espeak_Synchronize()
-    return Speech(_to_16khz(np.concatenate(pieces), rate_hz), _spans(marks, sum(map(len, pieces)) / rate_hz))
 
 
 def _to_16khz(samples: np.ndarray, rate_hz: int) -> np.ndarray:

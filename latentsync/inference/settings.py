@@ -88,9 +88,10 @@ class Report:
     def summary(self) -> str:
         """One line for people."""
         line = f"{self.synced_frames} of {self.frames} frames synced"
-        if not self.passed_through:
-            return f"{line}."
-        return f"{line}, {self.frames - self.synced_frames} passed through ({', '.join(map(str, self.passed_through))})."
+        if self.passed_through:
+            where = ", ".join(map(str, self.passed_through))
+            line += f", {self.frames - self.synced_frames} passed through ({where})"
+        return f"{line}."
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

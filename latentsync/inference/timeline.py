@@ -1,7 +1,7 @@
 """Which frame of the source is shown at each frame of the output, and which output frames are sampled together.
 
-All indices count frames at 25 fps. The output lasts as long as the audio. A longer source is cut; a shorter one bounces:
-it is played back and forth, and the frames at which it turns are not doubled.
+All indices count frames at 25 fps. The output lasts as long as the audio. A longer source is cut; a shorter one
+bounces: it is played back and forth, and the frames at which it turns are not doubled.
 """
 
 from collections.abc import Callable, Iterator, Sequence

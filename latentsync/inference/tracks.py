@@ -25,7 +25,7 @@ class FaceTrack:
     @cached_property
     def has_face(self) -> np.ndarray:
         """bool [n]."""
-        return np.isfinite(self.matrices).all(axis=(1, 2))
+        return np.asarray(np.isfinite(self.matrices).all(axis=(1, 2)))
 
     @property
     def face_share(self) -> float:

@@ -1,13 +1,12 @@
-"""How well a StableSyncNet tells right from wrong, and the offset between lips and sound that it finds."""
+"""How well a SyncNet tells right from wrong, and the offset between lips and sound that it finds.
+
+Formulas on embeddings: rows of unit length, [n, D], row i of a window that starts at frame i.
+"""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-
-from latentsync.data.sync_clips import SyncClip
-from latentsync.losses.sync import sync_similarity
-from latentsync.models.syncnet import StableSyncNet
 
 THRESHOLD = 0.5  # a pair counts as right from this similarity on
 
@@ -20,14 +19,9 @@ class ClipEmbeddings:
     sound: Tensor
 
 
-@torch.no_grad()
-def embed_clip(net: StableSyncNet, clip: SyncClip, num_frames: int, batch_size: int = 32) -> ClipEmbeddings:
-    """Embed all windows of `num_frames` frames; the batch size does not change the result beyond rounding."""
-    starts = range(clip.starts(num_frames))
-    batches = [starts[first : first + batch_size] for first in range(0, len(starts), batch_size)]
-    lips = [net.embed_lips(torch.stack([clip.image(s, num_frames) for s in batch])) for batch in batches]
-    sound = [net.embed_audio(torch.stack([clip.sound(s, num_frames) for s in batch])) for batch in batches]
-    return ClipEmbeddings(torch.cat(lips), torch.cat(sound))
+def similarity(lips: Tensor, sound: Tensor) -> Tensor:
+    """Cosine similarity [n] of unit-length embeddings [n, D], clamped to [0, 1]."""
+    return (lips * sound).sum(-1).clamp(0, 1)
 
 
 def pair_accuracy(clips: list[ClipEmbeddings], min_shift: int, generator: torch.Generator) -> float:
@@ -39,12 +33,12 @@ def pair_accuracy(clips: list[ClipEmbeddings], min_shift: int, generator: torch.
     for index, clip in enumerate(clips):
         other = clips[(index + 1) % len(clips)]
         count = len(clip.lips)
-        right.append(sync_similarity(clip.lips, clip.sound))
+        right.append(similarity(clip.lips, clip.sound))
         for start in range(count):
             elsewhere = [s for s in range(count) if abs(s - start) >= min_shift]
             pool = clip.sound[elsewhere] if start % 2 and elsewhere else other.sound
             pick = int(torch.randint(len(pool), (1,), generator=generator))
-            wrong.append(sync_similarity(clip.lips[start][None], pool[pick][None]))
+            wrong.append(similarity(clip.lips[start][None], pool[pick][None]))
     hits = (torch.cat(right) > THRESHOLD).sum() + (torch.cat(wrong) <= THRESHOLD).sum()
     return float(hits) / (sum(map(len, right)) + len(wrong))
 
@@ -58,7 +52,7 @@ def offset_similarities(lips: Tensor, sound: Tensor, max_offset: int) -> Tensor:
     means = []
     for offset in range(-max_offset, max_offset + 1):
         first, last = max(0, -offset), min(count, count - offset)
-        pairs = sync_similarity(lips[first:last], sound[first + offset : last + offset])
+        pairs = similarity(lips[first:last], sound[first + offset : last + offset])
         means.append(pairs.mean() if len(pairs) else torch.tensor(0.0))
     return torch.stack(means)
 

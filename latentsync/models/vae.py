@@ -64,4 +64,4 @@ def load_vae(path: Path | str) -> AutoencoderKL:
     checkpoint = read_checkpoint(path)
     vae = build_vae(checkpoint.section("model"))
     load_strict(vae, checkpoint.tensors, path)
-    return vae.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return vae.eval().requires_grad_(False).to(memory_format=torch.channels_last)

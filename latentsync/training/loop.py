@@ -63,6 +63,7 @@ class Trainer:
         self.step = 0
         self.skipped = 0
         self._trainable = trainable
+        self._device = trainable[0].device
 
     def resume(self) -> int:
         """Continue from the run folder's last complete state, if there is one; returns the step."""
@@ -113,9 +114,10 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate * learning_rate_share(self.step, config)
         self.module.train()
-        losses = self.step_function(self.step)
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+            losses = self.step_function(self.step)
         self.optimizer.zero_grad(set_to_none=True)
-        total_loss(losses, config.loss_weights).backward()  # type: ignore[no-untyped-call]
+        total_loss(losses, config.loss_weights).backward()
         norm = nn.utils.clip_grad_norm_(self._trainable, config.max_grad_norm)
         self.step += 1
         if torch.isfinite(norm):

@@ -1,4 +1,7 @@
-"""Training a small image auto-encoder on aligned faces: absolute error of pixels and of their edges, and a slight KL term."""
+"""Training a small image auto-encoder on aligned faces.
+
+Absolute errors of pixels, of their edges and of each latent cell's mean colour, and a slight KL term.
+"""
 
 import torch
 from diffusers import AutoencoderKL
@@ -8,6 +11,7 @@ from torch.nn import functional as F
 from latentsync.data.aligned import AlignedClip, random_frames
 from latentsync.face.masks import load_mask
 from latentsync.face.pixels import frames_to_pixels
+from latentsync.models.vae import DOWNSAMPLING
 from latentsync.training.loop import Losses, batch_generator
 
 MOUTH_ROWS, MOUTH_COLUMNS = (0.55, 0.90), (0.25, 0.75)  # where lips lie in an aligned face, as shares of its side
@@ -16,7 +20,7 @@ MASKED_EVERY = 4  # one picture in four is shown masked, as the U-Net's second c
 
 
 class VaeStep:
-    """A step function: draws frames from (seed, step), returns `pixel`, `edge` and `kl` losses."""
+    """A step function: draws frames from (seed, step), returns `pixel`, `edge`, `colour` (of whole latent cells) and `kl` losses."""
 
     def __init__(self, vae: AutoencoderKL, clips: list[AlignedClip], batch_size: int, resolution: int, seed: int):
         self.vae, self.clips, self.batch_size, self.seed = vae, clips, batch_size, seed
@@ -34,6 +38,7 @@ class VaeStep:
         return {
             "pixel": (weight * (decoded - pixels).abs()).mean(),
             "edge": edge_loss(decoded, pixels, weight),
+            "colour": F.l1_loss(F.avg_pool2d(decoded, DOWNSAMPLING), F.avg_pool2d(pixels, DOWNSAMPLING)),
             "kl": posterior.kl().mean() / posterior.mean[0].numel(),
         }
 

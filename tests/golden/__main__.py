@@ -1,9 +1,14 @@
-"""`python -m tests.golden DIR`: run every golden case found in DIR, a line each; exit 1 on a failure or an unknown case."""
+"""`python -m tests.golden DIR`: run every golden case found in DIR, a line a check.
+
+Exits 1 on a failure or on a case it does not know.
+"""
 
 import argparse
 import importlib
 import pkgutil
 import sys
+import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -18,31 +23,52 @@ def load_runners() -> None:
             importlib.import_module(f"tests.golden.{module.name}")
 
 
+def find_cases(folder: Path) -> list[GoldenCase]:
+    """Every case of a folder by name; arrays that no JSON file describes are a case too, an unknown one."""
+    paths = {path.with_suffix(".json") for kind in ("*.json", "*.npz") for path in folder.glob(kind)}
+    return [GoldenCase(path) for path in sorted(paths)]
+
+
 def run_case(case: GoldenCase) -> list[Check]:
     with torch.no_grad():
         return list(RUNNERS[case.name](case))
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+def report(case: GoldenCase) -> Iterator[tuple[str, bool]]:
+    """The lines of a case, each with whether it is in order."""
+    if case.is_fact:
+        yield f"fact: {case.facts['what']}", True
+    elif case.name not in RUNNERS or not case.path.exists():
+        yield "unknown case FAIL", False
+    else:
+        try:
+            checks = run_case(case)
+        except Exception as error:  # one broken case must not hide the others
+            traceback.print_exc()
+            yield f"{type(error).__name__}: {error} FAIL", False
+            return
+        for check in checks or [Check("no checks", float("inf"), 0.0)]:
+            verdict = "ok" if check.ok else "FAIL"
+            yield f"{check.name:48} {check.error:.3g} <= {check.tolerance:.3g} {verdict}", check.ok
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.golden", description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--only", nargs="*", help="names of cases to run")
-    args = parser.parse_args()
+    parser.add_argument("--only", nargs="+", help="names of cases to run", metavar="NAME")
+    args = parser.parse_args(arguments)
     load_runners()
+    cases = find_cases(args.folder)
+    missing = set(args.only or []) - {case.name for case in cases}
+    if missing or not cases:
+        parser.error(f"{args.folder} has no case {', '.join(sorted(missing))}".rstrip() + ".")
     failures = 0
-    for path in sorted(args.folder.glob("*.json")):
-        case = GoldenCase(path)
-        if args.only and case.name not in args.only:
-            continue
-        if case.name not in RUNNERS:
-            print(f"{case.name:24} unknown case FAIL")
-            failures += 1
-            continue
-        for check in run_case(case):
-            failures += not check.ok
-            print(
-                f"{case.name:24} {check.name:48} {check.error:.3g} <= {check.tolerance:.3g} {'ok' if check.ok else 'FAIL'}"
-            )
+    for case in cases:
+        if not args.only or case.name in args.only:
+            for line, ok in report(case):
+                print(f"{case.name:24} {line}", flush=True)
+                failures += not ok
+    print(f"{failures} failures" if failures else "all ok")
     return 1 if failures else 0
 
 

@@ -1,7 +1,8 @@
 """What every golden case shares: reading a case, the weight and input rules, one check, the registry of cases.
 
 A case is `NAME.json` (configuration, shapes, seed, tolerance) plus, where it has arrays, `NAME.npz`. Weights and inputs
-are not stored: they follow from their names and the seed by the two rules below, so the same code serves any seed and shape.
+are not stored: they follow from their names and the seed by the two rules below, so the same code serves any seed and
+shape.
 """
 
 import json
@@ -49,6 +50,11 @@ class GoldenCase:
     def arrays(self) -> dict[str, np.ndarray]:
         with np.load(self.path.with_suffix(".npz")) as stored:
             return {key: stored[key] for key in stored.files}
+
+    @property
+    def is_fact(self) -> bool:
+        """Registered as facts alone, and in truth without arrays."""
+        return self.name in FACTS and not self.path.with_suffix(".npz").exists()
 
     @property
     def seed(self) -> int:
@@ -119,6 +125,7 @@ def compare_table(name: str, module: nn.Module, table: dict[str, list[int]]) -> 
 
 CaseRunner = Callable[[GoldenCase], Iterator[Check]]
 RUNNERS: dict[str, CaseRunner] = {}
+FACTS: set[str] = set()
 
 
 def golden(name: str) -> Callable[[CaseRunner], CaseRunner]:
@@ -129,3 +136,8 @@ def golden(name: str) -> Callable[[CaseRunner], CaseRunner]:
         return runner
 
     return register
+
+
+def facts_only(*names: str) -> None:
+    """Register cases that state rules in words and hold no numbers: they are listed, there is nothing to compute."""
+    FACTS.update(names)

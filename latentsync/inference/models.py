@@ -1,0 +1,124 @@
+"""The three networks of a run, loaded together: U-Net, image auto-encoder and speech encoder."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL
+from torch import nn
+
+from latentsync.audio.whisper_features import AudioEncoder
+from latentsync.audio.whisper_model import load_audio_encoder
+from latentsync.config import UNetRun, load
+from latentsync.device import pick_device, pick_dtype
+from latentsync.inference.settings import InferenceSettings
+from latentsync.models.unet import UNet3DConditionModel
+from latentsync.models.unet_checkpoint import load_unet
+from latentsync.models.unet_config import UNetConfig
+from latentsync.models.vae import load_vae
+from latentsync.weights import CHECKPOINTS, DEMO, FETCH_INFERENCE, PUBLIC_UNET, CheckpointError, load_public_vae
+
+DEMO_UNET = DEMO / "unet.safetensors"
+WHISPER_OF_WIDTH = {384: "tiny", 768: "small"}  # width of the audio cross-attention -> public speech encoder
+
+
+@dataclass(frozen=True)
+class LipsyncModels:
+    """Frozen networks on one device, in evaluation mode; the speech encoder is in float32, the others in `dtype`."""
+
+    unet: UNet3DConditionModel
+    vae: AutoencoderKL
+    audio_encoder: AudioEncoder
+    resolution: int  # px, of the aligned face
+    num_frames: int  # frames sampled together
+    device: torch.device
+    dtype: torch.dtype
+    defaults: InferenceSettings = field(default_factory=InferenceSettings)  # what the checkpoint recommends
+
+    @classmethod
+    def load(
+        cls,
+        unet_path: Path | str = PUBLIC_UNET,
+        unet_config_path: Path | str | None = None,
+        device: torch.device | None = None,
+    ) -> "LipsyncModels":
+        """Load a U-Net and what belongs to it; `load(DEMO_UNET)` gives the demo models.
+
+        A U-Net that this project trained knows its shape and resolution; a public one needs `unet_config_path`, a YAML
+        file with the sections `model` and `data`. The auto-encoder is `vae.safetensors` or the folder `vae` beside the
+        U-Net, else in `checkpoints`, else in the hub's cache; the speech encoder `whisper.pt` or `whisper/tiny.pt`.
+
+        Raises:
+            CheckpointError: a file is missing, damaged or does not fit.
+            ValueError: the configuration is missing or wrong.
+        """
+        check_files(unet_path)
+        run = load(unet_config_path, UNetRun) if unet_config_path else UNetRun()
+        config = UNetConfig.from_dict(run.model) if unet_config_path else None
+        unet, metadata = load_unet(unet_path, config)
+        audio_encoder = load_audio_encoder(audio_encoder_path(unet_path, unet.config.cross_attention_dim))
+        check_width(audio_encoder, unet)
+        device = device or pick_device()
+        dtype = pick_dtype(device)
+        return cls(
+            unet=unet.to(device, dtype),
+            vae=nn.Module.to(load_companion_vae(unet_path), device, dtype),  # diffusers' own `to` warns of nothing
+            audio_encoder=audio_encoder.to(device),
+            resolution=metadata.get("resolution", run.data.resolution),
+            num_frames=metadata.get("num_frames", run.data.num_frames),
+            device=device,
+            dtype=dtype,
+            defaults=recommended(metadata),
+        )
+
+
+def check_files(unet_path: Path | str) -> None:
+    """Raise CheckpointError, with the command that fetches it, if the U-Net is not there."""
+    path = Path(unet_path)
+    if path.is_file():
+        return
+    if path.resolve().parent == DEMO:
+        raise CheckpointError(f"The demo model {path} is missing: restore the folder {DEMO} from the repository.")
+    raise CheckpointError(f"The checkpoint {path} does not exist: fetch the official ones with `{FETCH_INFERENCE}`.")
+
+
+def recommended(metadata: Mapping[str, Any]) -> InferenceSettings:
+    """The settings that a checkpoint recommends, over the public ones."""
+    return InferenceSettings().changed(metadata.get("inference", {}))
+
+
+def folders(unet_path: Path | str) -> list[Path]:
+    """Where a U-Net's companions are looked for."""
+    return [Path(unet_path).resolve().parent, CHECKPOINTS]
+
+
+def load_companion_vae(unet_path: Path | str) -> AutoencoderKL:
+    """The auto-encoder that belongs to a U-Net, frozen, in evaluation mode."""
+    beside = folders(unet_path)[0] / "vae.safetensors"
+    if beside.is_file():
+        return load_vae(beside)
+    found = [folder / "vae" for folder in folders(unet_path) if (folder / "vae").is_dir()]
+    vae = load_public_vae(found[0] if found else CHECKPOINTS / "vae")
+    return vae.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+
+
+def audio_encoder_path(unet_path: Path | str, width: int) -> Path:
+    """The speech encoder that belongs to a U-Net which hears `width` numbers an audio token."""
+    public = f"whisper/{WHISPER_OF_WIDTH.get(width, 'tiny')}.pt"
+    names = [folder / name for folder in folders(unet_path) for name in ("whisper.pt", public)]
+    found = [path for path in names if path.is_file()]
+    if not found:
+        raise CheckpointError(f"The speech encoder {names[-1]} does not exist: fetch it with `{FETCH_INFERENCE}`.")
+    return found[0]
+
+
+def check_width(audio_encoder: AudioEncoder, unet: UNet3DConditionModel) -> None:
+    """Raise CheckpointError unless the U-Net hears what the speech encoder says."""
+    given, wanted = audio_encoder.positional_embedding.shape[1], unet.config.cross_attention_dim
+    if given != wanted:
+        raise CheckpointError(
+            f"The speech encoder's states are {given} wide, but the U-Net hears {wanted} (cross_attention_dim):"
+            " put the encoder that it was trained with beside it, as whisper.pt."
+        )

@@ -1,0 +1,96 @@
+"""Frechet distance between two sets of features, and which frames of a video the Frechet video distance (FVD) looks at.
+
+FVD is the distance between I3D features of generated and real clips (Unterthiner et al. 2018, Towards Accurate Generative
+Models of Video); the formula is Dowson & Landau's (1982) for two normal distributions.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+FIRST_FRAME, NUM_FRAMES = 20, 16  # the frames of each video that are scored
+FACE_PX = 224
+
+
+@dataclass(frozen=True)
+class FeatureStatistics:
+    """Mean [d] of a set of features and a root [r, d] of its covariance: covariance = root^T root, r <= d."""
+
+    mean: NDArray[np.float64]
+    root: NDArray[np.float64]
+
+    @property
+    def covariance(self) -> NDArray[np.float64]:
+        """Sample covariance [d, d] (divided by n - 1)."""
+        return self.root.T @ self.root
+
+
+def feature_statistics(features: ArrayLike) -> FeatureStatistics:
+    """Statistics of features [n, d], in float64.
+
+    Raises:
+        ValueError: fewer than two samples, another number of dimensions than two, or a value that is not finite.
+    """
+    values = np.asarray(features, dtype=np.float64)
+    if values.ndim != 2 or len(values) < 2:
+        raise ValueError(f"A Frechet distance needs features [n, d] of at least two clips; got {list(values.shape)}.")
+    if not np.isfinite(values).all():
+        raise ValueError(
+            "The features hold values that are not finite (NaN or infinite): a clip or the network is broken."
+        )
+    mean = values.mean(axis=0)
+    root = (values - mean) / np.sqrt(len(values) - 1)
+    if len(root) > root.shape[1]:
+        root = np.asarray(np.linalg.qr(root, mode="r"))
+    return FeatureStatistics(mean, root)
+
+
+def frechet_distance(first: FeatureStatistics, second: FeatureStatistics) -> float:
+    """|m1 - m2|^2 + trace(S1 + S2 - 2 (S1 S2)^(1/2)), not negative up to rounding; symmetric.
+
+    With roots S1 = A^T A and S2 = B^T B the trace of (S1 S2)^(1/2) is the sum of the singular values of A B^T, which is
+    stable also where there are fewer samples than features and no square root of the product is.
+
+    Raises:
+        ValueError: the two sets have features of different sizes.
+    """
+    if first.mean.shape != second.mean.shape:
+        raise ValueError(f"Features of {len(first.mean)} and of {len(second.mean)} numbers cannot be compared.")
+    difference = first.mean - second.mean
+    spread = (first.root**2).sum() + (second.root**2).sum()
+    shared = np.linalg.svd(first.root @ second.root.T, compute_uv=False).sum()
+    return float(difference @ difference + spread - 2 * shared)
+
+
+def scored_frames(num_frames: int) -> range:
+    """Indices of the 16 frames that are scored, 20 ... 35, of a video that has `num_frames`.
+
+    Raises:
+        ValueError: the video is shorter.
+    """
+    stop = FIRST_FRAME + NUM_FRAMES
+    if num_frames < stop:
+        raise ValueError(f"A video needs {stop} frames at least for its Frechet distance; this one has {num_frames}.")
+    return range(FIRST_FRAME, stop)
+
+
+def scored_face(frame: NDArray[np.uint8], box: tuple[float, float, float, float]) -> NDArray[np.float32]:
+    """The face that is scored: cut out without margin and resized by area, [224, 224, 3] in [0, 1].
+
+    Args:
+        frame: uint8 [h, w, 3].
+        box: left, top, width and height relative to the frame, as the detector gives them.
+
+    Raises:
+        ValueError: the box does not overlap the frame.
+    """
+    height, width = frame.shape[:2]
+    left, top = int(box[0] * width), int(box[1] * height)
+    right, bottom = left + int(box[2] * width), top + int(box[3] * height)
+    face = frame[max(0, top) : max(0, bottom), max(0, left) : max(0, right)]
+    if face.size == 0:
+        raise ValueError(f"The face box {box} lies outside of the frame of {width} x {height} pixels.")
+    resized = cv2.resize(face, (FACE_PX, FACE_PX), interpolation=cv2.INTER_AREA)
+    return np.asarray(resized, np.float32) / np.float32(255)

@@ -1,0 +1,105 @@
+"""Make the pictures of the documentation: `python -m scripts.make_figures [avatars|demo|pair]`.
+
+avatars: docs/avatars.png, 24 identities. pair: assets/demo_video.mp4 and assets/demo_audio.wav, two held-out clips.
+demo: docs/demo.png, the demo's result between its input and the truth of the new sound.
+"""
+
+import argparse
+import tempfile
+from itertools import islice
+from pathlib import Path
+
+import cv2
+import numpy as np
+from matplotlib import pyplot as plt
+
+from latentsync.avatar.clip import HELD_OUT_FIRST_SEED, AvatarClip, random_clip
+from latentsync.data.aligned import aligned_faces
+from latentsync.face.detect import make_detector
+from latentsync.inference.models import DEMO_UNET, LipsyncModels
+from latentsync.inference.pipeline import LipsyncPipeline
+from latentsync.media.audio import write_wav
+from latentsync.media.read import read_frames
+from latentsync.metrics.aperture import correlation, lip_apertures
+from scripts.make_avatars import make_clip
+
+ROOT = Path(__file__).resolve().parent.parent
+VIDEO, AUDIO = ROOT / "assets/demo_video.mp4", ROOT / "assets/demo_audio.wav"
+VIDEO_SEED, AUDIO_SEED = HELD_OUT_FIRST_SEED + 100, HELD_OUT_FIRST_SEED + 101
+SHEET_COLUMNS, SHEET_ROWS = 8, 3
+SHOWN_FRAMES = 8
+
+
+def most_open(clip: AvatarClip, within: int = 50) -> np.ndarray:
+    at = int(np.argmax(clip.mouth.aperture[:within] > 0.45 * clip.mouth.aperture[:within].max()))
+    return next(islice(clip.frames(), at, None))
+
+
+def save_png(path: Path, picture: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 9])
+    print(path)
+
+
+def avatars() -> None:
+    tiles = [cv2.resize(most_open(random_clip(2000 + n)), (160, 160), interpolation=cv2.INTER_AREA) for n in range(24)]
+    rows = [np.concatenate(tiles[r * SHEET_COLUMNS : (r + 1) * SHEET_COLUMNS], axis=1) for r in range(SHEET_ROWS)]
+    save_png(ROOT / "docs/avatars.png", np.concatenate(rows))
+
+
+def pair() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        make_clip(VIDEO_SEED, Path(folder)).rename(VIDEO)
+    write_wav(AUDIO, random_clip(AUDIO_SEED).waveform)
+    print(VIDEO, AUDIO)
+
+
+def demo() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "output.mp4"
+        pipeline = LipsyncPipeline(LipsyncModels.load(DEMO_UNET), make_detector())
+        pipeline(VIDEO, AUDIO, output)
+        resolution = pipeline.models.resolution
+        given, result = (np.stack(list(aligned_faces(v, make_detector(), resolution))) for v in (VIDEO, output))
+        shots = np.linspace(8, len(result) - 8, SHOWN_FRAMES).astype(int)
+        frames = {i: shown.frame for i, shown in enumerate(read_frames(output)) if i in shots}
+    truth = np.array(random_clip(AUDIO_SEED).truth()["aperture_px"])
+    plot_demo(given, result, [frames[i] for i in shots], truth, shots)
+
+
+def plot_demo(
+    given: np.ndarray, result: np.ndarray, shown: list[np.ndarray], truth: np.ndarray, shots: np.ndarray
+) -> None:
+    """Rows of pictures, and the curves of lip opening below them."""
+    figure, (top, curves) = plt.subplots(2, 1, figsize=(12, 6), height_ratios=(1.3, 1), layout="constrained")
+    inputs = [given[min(i, len(given) - 1)] for i in shots]
+    faces = [result[i] for i in shots]
+    size = (192, 192)
+    rows = [np.concatenate([cv2.resize(f, size) for f in row], axis=1) for row in (inputs, faces, shown)]
+    top.imshow(np.concatenate(rows))
+    top.set_yticks([96, 288, 480], ["input face", "result face", "result frame"])
+    top.set_xticks([96 + 192 * n for n in range(len(shots))], [f"{i / 25:.2f} s" for i in shots])
+    lips, seconds = lip_apertures(result), np.arange(len(result)) / 25
+    count = min(len(lips), len(truth))
+    scale = truth[:count].std() / lips[:count].std()
+    fitted = scale * (lips - lips[:count].mean()) + truth[:count].mean()
+    curves.plot(seconds[:count], truth[:count], label="truth of the new sound")
+    curves.plot(
+        seconds, fitted, label=f"read from the result (correlation {correlation(lips[:count], truth[:count]):.2f})"
+    )
+    curves.set(xlabel="seconds", ylabel="lip opening")
+    curves.legend()
+    figure.savefig(ROOT / "docs/demo.png", dpi=90)
+    print(ROOT / "docs/demo.png")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="*", help="avatars, pair, demo (default: avatars and demo)")
+    makers = {"avatars": avatars, "pair": pair, "demo": demo}
+    for name in parser.parse_args().what or ("avatars", "demo"):
+        makers[name]()
+
+
+if __name__ == "__main__":
+    main()

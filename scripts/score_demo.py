@@ -1,0 +1,126 @@
+"""Score the demo models on people and sentences that their training never saw: `python -m scripts.score_demo [--json FILE]`.
+
+Lips: every held-out video is given the sound of another held-out clip. The opening of the lips, read from the output's
+pixels, is correlated with the truth of the new sound and with the truth of the old one; copying the input is scored too.
+SyncNet: right and wrong pairs told apart, and the offset of sound that was moved by -5 ... +5 frames.
+"""
+
+import argparse
+import json
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from latentsync.data.aligned import AlignedClip, align_clip, aligned_faces
+from latentsync.data.sync_clips import load_sync_clip
+from latentsync.face.detect import make_detector
+from latentsync.inference.models import DEMO_UNET, LipsyncModels
+from latentsync.inference.pipeline import LipsyncPipeline
+from latentsync.inference.timeline import Timeline
+from latentsync.metrics.aperture import correlation, lip_apertures
+from latentsync.models.syncnet_checkpoint import load_syncnet
+from latentsync.training.syncnet_validation import offset_errors, validation_accuracy
+from latentsync.weights import DEMO
+from scripts.make_avatars import HELD_OUT_FIRST_SEED, make_clip
+
+CLIPS = 16
+AUDIO_FROM = 7  # each video speaks the sentence of the clip this many places further on
+SHIFTS = range(-5, 6)
+
+
+@dataclass(frozen=True)
+class LipScore:
+    """One video with another clip's sound: correlations of lip openings."""
+
+    video: str
+    audio: str
+    new: float  # output against the truth of the new sound
+    old: float  # output against the truth of the video's own sound
+    copied: float  # input against the truth of the new sound
+    read: float  # input against its own truth: how well openings can be read from this face at all
+
+
+def truth_of(video: Path) -> np.ndarray:
+    return np.array(json.loads(video.with_suffix(".json").read_text())["aperture_px"])
+
+
+def score_lips(pipeline: LipsyncPipeline, video: Path, audio: Path, folder: Path) -> LipScore:
+    output = folder / f"{video.stem}_{audio.stem}.mp4"
+    pipeline(video, audio, output)
+    resolution = pipeline.models.resolution
+    lips_in, lips_out = (
+        lip_apertures(np.stack(list(aligned_faces(v, make_detector(), resolution)))) for v in (video, output)
+    )
+    old, new = truth_of(video), truth_of(audio)
+    count = min(len(lips_out), len(new))
+    shown = [Timeline(len(old), count).source(frame) for frame in range(count)]
+    return LipScore(
+        video.stem,
+        audio.stem,
+        new=correlation(lips_out[:count], new[:count]),
+        old=correlation(lips_out[:count], old[shown]),
+        copied=correlation(lips_in[shown], new[:count]),
+        read=correlation(lips_in, old),
+    )
+
+
+def score_syncnet(clips: list[AlignedClip]) -> dict[str, float]:
+    net, metadata = load_syncnet(DEMO / "syncnet.safetensors")
+    frames, resolution = metadata["num_frames"], metadata["resolution"]
+    loaded = [load_sync_clip(clip, resolution) for clip in clips]
+    errors = [offset_errors(net, sync, clip.waveform, SHIFTS, frames) for sync, clip in zip(loaded, clips, strict=True)]
+    within = np.abs(np.concatenate(errors)) <= 1
+    return {"accuracy": validation_accuracy(net, loaded, frames), "offset_within_1": float(within.mean())}
+
+
+def print_scores(lips: list[LipScore], syncnet: dict[str, float]) -> None:
+    table = Table(
+        "video", "audio", "new audio", "old audio", "copy of input", "readable", title="Lip opening, correlation"
+    )
+    for row in lips:
+        table.add_row(row.video, row.audio, *(f"{v:.2f}" for v in (row.new, row.old, row.copied, row.read)))
+    table.add_section()
+    table.add_row("mean", "", *(f"{np.mean(column):.2f}" for column in columns(lips)))
+    console = Console()
+    console.print(table)
+    console.print(f"new audio >= 0.60 in {sum(row.new >= 0.6 for row in lips)} of {len(lips)}")
+    console.print(
+        f"SyncNet: accuracy {syncnet['accuracy']:.1%}, offset within 1 frame {syncnet['offset_within_1']:.1%}"
+    )
+
+
+def columns(lips: list[LipScore]) -> list[list[float]]:
+    return [[getattr(row, name) for row in lips] for name in ("new", "old", "copied", "read")]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="write the scores to this file")
+    parser.add_argument("--data", type=Path, help="keep clips and outputs in this folder (default: a temporary one)")
+    parser.add_argument("--clips", type=int, default=CLIPS)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = args.data or Path(temporary)
+        seeds = range(HELD_OUT_FIRST_SEED, HELD_OUT_FIRST_SEED + args.clips)
+        (folder / "clips").mkdir(parents=True, exist_ok=True)
+        videos = [make_clip(seed, folder / "clips") for seed in track(seeds, "Held-out clips")]
+        aligned = [align_clip(v, folder / "aligned", make_detector(), 128) for v in videos]
+        syncnet = score_syncnet(aligned)
+        pipeline = LipsyncPipeline(LipsyncModels.load(DEMO_UNET), make_detector())
+        pairs = [(video, videos[(i + AUDIO_FROM) % len(videos)]) for i, video in enumerate(videos)]
+        lips = [score_lips(pipeline, *pair, folder / "outputs") for pair in track(pairs, "Lip-sync")]
+    print_scores(lips, syncnet)
+    if args.json:
+        means = dict(zip(("new", "old", "copied", "read"), (float(np.mean(c)) for c in columns(lips)), strict=True))
+        report = {"lips": [asdict(row) for row in lips], "mean": means, "syncnet": syncnet, "torch": torch.__version__}
+        args.json.write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -36,7 +36,7 @@ class App:
     ) -> tuple[str, str]:
         """The result's path and what to say about it."""
         if not video or not audio:
-            raise gr.Error("Give both a video and an audio file.")
+            raise gr.Error("Give both a video and an audio file.", print_exception=False)
         output = Path(tempfile.mkdtemp(dir=self.folder)) / "video_out.mp4"
         try:
             chosen = {"steps": int(steps), "guidance_scale": guidance_scale, "seed": int(seed)}
@@ -44,7 +44,7 @@ class App:
             job = check_job(video, audio, output)
             report = self.pipeline.run(job, settings, lambda stage, *done: progress(done, desc=stage, unit="frames"))
         except (ValueError, OSError) as error:
-            raise gr.Error(str(error)) from error
+            raise gr.Error(str(error), print_exception=False) from error
         return str(output), f"{report.summary()} Seed {report.settings.seed}."
 
     def page(self) -> gr.Blocks:

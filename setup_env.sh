@@ -64,7 +64,7 @@ ask_checkpoints() {
 download_checkpoints() {
     [ "$1" != none ] || return 0
     [ -e scripts/download_checkpoints.py ] || fail "scripts/download_checkpoints.py is missing; the checkout is incomplete"
-    "$venv_python" -m scripts.download_checkpoints --for "$1" ||
+    "$venv_python" -m scripts.download_checkpoints "$1" ||
         say "The checkpoints could not be downloaded. When there is a network run: ./setup_env.sh --checkpoints $1"
 }
 

@@ -70,16 +70,21 @@ class ModelRun:
     """Training an auto-encoder, a SyncNet or a U-Net on clips; `model` is checked by the model's own configuration."""
 
     model: dict[str, Any] = field(default_factory=dict)
+    half_weights: bool = False  # store the trained weights in float16: half the size, the third digit lost
     data: ClipDataConfig = field(default_factory=ClipDataConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
 
 
 @dataclass
 class UNetRun(ModelRun):
-    """Training a U-Net; `init_from` is a checkpoint to start from, `objective` the entries of `UNetObjective`."""
+    """Training a U-Net; `init_from` is a checkpoint to start from, `objective` the entries of `UNetObjective`.
+
+    `inference` are the settings that the trained checkpoint recommends (see `latentsync.inference.settings`).
+    """
 
     init_from: str = ""
     objective: dict[str, float] = field(default_factory=dict)
+    inference: dict[str, Any] = field(default_factory=dict)
 
 
 def load(path: Path | str, schema: type[Run], overrides: Sequence[str] = ()) -> Run:

@@ -18,7 +18,6 @@ from latentsync.weights import FETCH_INFERENCE, PUBLIC_UNET
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO_VIDEO, DEMO_AUDIO = ROOT / "assets/demo_video.mp4", ROOT / "assets/demo_audio.wav"
-PUBLIC_CONFIG = ROOT / "configs/unet/stage2_512.yaml"
 
 NOTES = {
     "pair": f"No video given: taking the shipped demo, {DEMO_VIDEO.name} with {DEMO_AUDIO.name}.",
@@ -36,12 +35,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--video_out_path", type=Path, default=Path("video_out.mp4"), help="the result, MP4 (default: %(default)s)")
     add("--demo", action="store_true", help="use the small demo models that ship with the project")
     add("--inference_ckpt_path", type=Path, help=f"the U-Net (default: checkpoints/{PUBLIC_UNET.name})")
-    add("--unet_config_path", type=Path, help=f"of a .pt file (default: configs/unet/{PUBLIC_CONFIG.name})")
+    add("--unet_config_path", type=Path, help="for a U-Net of unknown origin, see configs/unet")
     add("--inference_steps", type=int, metavar="N", help="sampling steps (default: the checkpoint's, mostly 20)")
     add("--guidance_scale", type=float, metavar="X", help="how much the audio is exaggerated (default: mostly 1.5)")
     add("--seed", type=int, help="same seed, same result; -1 for another every time (default: 1247)")
     add("--reference", choices=("current", "elsewhere"), help="show the network the very frames, or another moment")
     add("--init", choices=("noise", "reference"), help="where sampling starts")
+    add("--colour", choices=("decoded", "matched"), help="matched: take out the auto-encoder's own colour error")
     add("--detector", choices=BACKENDS, help="default: face_alignment, or cascade with demo models")
     add("--report", type=Path, metavar="FILE.json", help="write what was done as JSON")
     add("--enable_deepcache", action="store_true", help="accepted; this version samples exactly without it")
@@ -71,13 +71,11 @@ def load_pipeline(demo: bool, checkpoint: Path | None, config: Path | None, dete
     device = pick_device()
     finder = make_detector(detector or ("cascade" if demo else "face_alignment"), device=str(device))
     path = DEMO_UNET if demo else checkpoint or PUBLIC_UNET
-    if config is None and path.suffix != ".safetensors":
-        config = PUBLIC_CONFIG
     return LipsyncPipeline(LipsyncModels.load(path, config, device), finder)
 
 
 def settings_of(args: argparse.Namespace, defaults: InferenceSettings) -> InferenceSettings:
-    given = {name: getattr(args, name) for name in ("guidance_scale", "seed", "reference", "init")}
+    given = {name: getattr(args, name) for name in ("guidance_scale", "seed", "reference", "init", "colour")}
     return defaults.changed({"steps": args.inference_steps, **given})
 
 

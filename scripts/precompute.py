@@ -7,6 +7,7 @@ import argparse
 from functools import partial
 from pathlib import Path
 
+import torch
 from rich.progress import track
 
 from latentsync.audio.whisper_features import WhisperFeatures
@@ -22,6 +23,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--input_dir", type=Path, required=True, help="folder of aligned clips")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="of the auto-encoder")
     parser.add_argument("--vae", type=Path, default=DEMO / "vae.safetensors")
     parser.add_argument("--whisper", type=Path, default=DEMO / "whisper.pt")
     args = parser.parse_args()
@@ -29,8 +31,9 @@ def main() -> None:
     vae = load_vae(args.vae)
     listen = WhisperFeatures(load_audio_encoder(args.whisper)).features
     mask = load_mask(clips[0].faces.shape[1])
-    for clip in track(clips, "Precompute"):
-        precompute(clip, args.out, partial(encode, vae), listen, mask)
+    with torch.autocast("cpu", torch.bfloat16, enabled=args.precision == "bf16"):
+        for clip in track(clips, "Precompute"):
+            precompute(clip, args.out, partial(encode, vae), listen, mask)
 
 
 if __name__ == "__main__":

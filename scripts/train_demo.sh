@@ -15,7 +15,7 @@ data=data/demo out=checkpoints/demo
     --validation_dir $data/held_out_aligned
 "$python" -m scripts.train_syncnet --config_path configs/demo/syncnet.yaml --out $out/syncnet.safetensors
 
-"$python" -m scripts.precompute --input_dir $data/train_aligned --out $data/train_latents
+"$python" -m scripts.precompute --input_dir $data/train_aligned --out $data/train_latents --precision bf16
 "$python" -m scripts.train_unet --unet_config_path configs/demo/unet_stage1.yaml --out runs/demo/unet_stage1/unet.safetensors
 "$python" -m scripts.train_unet --unet_config_path configs/demo/unet_stage2.yaml --out $out/unet.safetensors
 

@@ -9,11 +9,11 @@ from latentsync.config import ModelRun, load
 from latentsync.data.aligned import aligned_clips
 from latentsync.data.sync_clips import load_sync_clip
 from latentsync.models.syncnet import StableSyncNet, SyncNetConfig, check_geometry
-from latentsync.timebase import sync_mel_length
+from latentsync.timebase import SYNC_MEL_HZ, sync_mel_length
 from latentsync.training.loop import Trainer
 from latentsync.training.syncnet_step import SyncNetStep
-from latentsync.weights import save_checkpoint
-from scripts.status import print_row
+from latentsync.weights import describe, save_checkpoint
+from scripts.status import print_row, stored, write_description
 
 
 def main() -> None:
@@ -31,16 +31,18 @@ def main() -> None:
     clips = [load_sync_clip(clip, data.resolution) for clip in aligned_clips(data.train_dir)]
     trainer = Trainer(net, SyncNetStep(net, clips, data.batch_size, data.num_frames, run.train.seed), run.train)
     trainer.train(print_row)
-    metadata = {
-        "kind": "syncnet",
-        "model": run.model,
-        "resolution": data.resolution,
-        "num_frames": data.num_frames,
-        "step": trainer.step,
-        "seed": run.train.seed,
-        "clips": len(clips),
-    }
-    save_checkpoint(args.out, trainer.ema.average, metadata)
+    metadata = describe(
+        "syncnet",
+        run.model,
+        trainer.step,
+        resolution=data.resolution,
+        num_frames=data.num_frames,
+        audio={"mel_rate_hz": SYNC_MEL_HZ},
+        seed=run.train.seed,
+        clips=len(clips),
+    )
+    save_checkpoint(args.out, stored(trainer.ema.average, run.half_weights), metadata)
+    write_description(args.out, metadata)
 
 
 if __name__ == "__main__":

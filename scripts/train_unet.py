@@ -1,10 +1,11 @@
-"""Train a U-Net on pre-computed latents: `python -m scripts.train_unet --unet_config_path configs/demo/unet_stage1.yaml --out FILE`."""
+"""Train a U-Net on pre-computed latents: `python -m scripts.train_unet --unet_config_path CONFIG --out FILE`."""
 
 import argparse
 from pathlib import Path
 
 import torch
 
+from latentsync.audio.windows import CONTEXT
 from latentsync.config import UNetRun, load
 from latentsync.data.latents import load_latents
 from latentsync.face.masks import latent_mask, load_mask
@@ -12,8 +13,8 @@ from latentsync.models.unet import UNet3DConditionModel, initialise_for_training
 from latentsync.models.unet_config import UNetConfig
 from latentsync.training.loop import Trainer
 from latentsync.training.unet_step import UNetObjective, UNetStep
-from latentsync.weights import load_partly, read_checkpoint, save_checkpoint
-from scripts.status import print_row
+from latentsync.weights import describe, load_partly, read_checkpoint, save_checkpoint
+from scripts.status import print_row, stored, write_description
 
 
 def main() -> None:
@@ -35,17 +36,21 @@ def main() -> None:
     step = UNetStep(unet, clips, mask, objective, run.data.batch_size, run.data.num_frames, run.train.seed)
     trainer = Trainer(unet, step, run.train)
     trainer.train(print_row)
-    metadata = {
-        "kind": "unet",
-        "model": run.model,
-        "resolution": run.data.resolution,
-        "num_frames": run.data.num_frames,
-        "objective": run.objective,
-        "step": trainer.step,
-        "seed": run.train.seed,
-        "clips": len(clips),
-    }
-    save_checkpoint(args.out, trainer.ema.average, metadata)
+    metadata = describe(
+        "unet",
+        run.model,
+        trainer.step,
+        resolution=run.data.resolution,
+        num_frames=run.data.num_frames,
+        mask=mask,
+        audio={"width": unet.config.cross_attention_dim, "context": list(CONTEXT)},
+        objective=run.objective,
+        inference=run.inference,
+        seed=run.train.seed,
+        clips=len(clips),
+    )
+    save_checkpoint(args.out, stored(trainer.ema.average, run.half_weights), metadata)
+    write_description(args.out, metadata)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Train a small image auto-encoder on aligned clips: `python -m scripts.train_vae --config_path configs/demo/vae.yaml --out FILE`."""
+"""Train a small image auto-encoder on aligned clips: `python -m scripts.train_vae --config_path CONFIG --out FILE`."""
 
 import argparse
 from pathlib import Path
@@ -10,8 +10,8 @@ from latentsync.data.aligned import aligned_clips
 from latentsync.models.vae import build_vae, fold_latent_statistics
 from latentsync.training.loop import Trainer, batch_generator
 from latentsync.training.vae_step import VaeStep, latent_statistics, reconstruction_psnr
-from latentsync.weights import save_checkpoint
-from scripts.status import print_row
+from latentsync.weights import describe, save_checkpoint
+from scripts.status import print_row, write_description
 
 
 def main() -> None:
@@ -35,16 +35,17 @@ def main() -> None:
     scored = aligned_clips(args.validation_dir) if args.validation_dir else clips
     psnr_db = reconstruction_psnr(vae, scored, generator)
     print(f"reconstruction {psnr_db:.1f} dB")
-    metadata = {
-        "kind": "vae",
-        "model": run.model,
-        "resolution": run.data.resolution,
-        "step": trainer.step,
-        "seed": run.train.seed,
-        "clips": len(clips),
-        "scores": {"reconstruction_psnr_db": round(psnr_db, 2)},
-    }
+    metadata = describe(
+        "vae",
+        run.model,
+        trainer.step,
+        resolution=run.data.resolution,
+        seed=run.train.seed,
+        clips=len(clips),
+        scores={"reconstruction_psnr_db": round(psnr_db, 2)},
+    )
     save_checkpoint(args.out, vae.state_dict(), metadata)
+    write_description(args.out, metadata)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Train the demo's speech encoder: `python -m scripts.train_whisper --config_path configs/demo/whisper.yaml --out FILE.pt`."""
 
 import argparse
+import json
 from pathlib import Path
 
 import torch
@@ -10,7 +11,7 @@ from latentsync.config import WhisperModelConfig, WhisperRun, load
 from latentsync.training.loop import Trainer
 from latentsync.training.whisper_step import SpeechEncoderWithHeads, WhisperStep
 from latentsync.weights import save_state
-from scripts.status import print_row
+from scripts.status import print_row, write_description
 
 TEXT = {"n_vocab": 8, "n_text_ctx": 8, "n_text_state": 16, "n_text_head": 1, "n_text_layer": 1}  # a decoder nobody uses
 
@@ -38,6 +39,15 @@ def main() -> None:
     trainer.train(print_row)
     model.load_state_dict(trainer.ema.average)
     save_state(args.out, official_format(encoder, dims))
+    losses = json.loads((Path(run.train.run_dir) / "log.jsonl").read_text().splitlines()[-1])
+    metadata = {
+        "kind": "whisper",
+        "model": vars(dims),
+        "step": trainer.step,
+        "seed": run.train.seed,
+        "last_losses": losses,
+    }
+    write_description(args.out, metadata)
 
 
 if __name__ == "__main__":

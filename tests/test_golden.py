@@ -38,8 +38,10 @@ def test_recorded_answers_are_met(case):
     assert not [check for check in checks if not check.ok]
 
 
-def write_case(folder: Path, name: str, arrays: dict[str, Any] | None = None, **facts) -> None:
-    (folder / f"{name}.json").write_text(json.dumps({"case": name, "what": "Rules.", **facts}))
+def write_case(
+    folder: Path, name: str, arrays: dict[str, Any] | None = None, facts: dict[str, Any] | None = None
+) -> None:
+    (folder / f"{name}.json").write_text(json.dumps({"case": name, "what": "Rules.", **(facts or {})}))
     if arrays is not None:
         np.savez_compressed(folder / f"{name}.npz", **arrays)
 
@@ -60,7 +62,7 @@ def test_facts_with_numbers_are_not_passed_over(tmp_path):
 
 def test_wrong_and_broken_cases_fail_and_do_not_hide_others(tmp_path, capsys, monkeypatch):
     own = GoldenCase(OWN / "diffusion_math.json")
-    write_case(tmp_path, own.name, {**own.arrays, "noisy": own.arrays["noisy"] + 1}, **own.facts)
+    write_case(tmp_path, own.name, {**own.arrays, "noisy": own.arrays["noisy"] + 1}, own.facts)
     write_case(tmp_path, "denoise")  # lacks everything
     assert main([str(tmp_path)]) == 1
     lines = capsys.readouterr().out.splitlines()

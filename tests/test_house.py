@@ -18,11 +18,11 @@ VERBS = ("scripts/", "eval/", "benchmarks/", "gradio_app.py")  # they parse, pri
 ROOM_OF_WORD: dict[str, tuple[str, ...]] = {
     "subprocess": ("latentsync/media/",),
     "av": ("latentsync/media/",),
-    "torch.load": ("latentsync/weights.py",),
-    "huggingface_hub": ("latentsync/weights.py",),
-    "torch.hub.load": ("latentsync/weights.py",),
-    "torch.hub.load_state_dict_from_url": ("latentsync/weights.py",),
-    "torch.hub.download_url_to_file": ("latentsync/weights.py",),
+    "torch.load": ("latentsync/weights/",),
+    "huggingface_hub": ("latentsync/weights/",),
+    "torch.hub.load": ("latentsync/weights/",),
+    "torch.hub.load_state_dict_from_url": ("latentsync/weights/",),
+    "torch.hub.download_url_to_file": ("latentsync/weights/",),
     "torch.distributed": ("latentsync/training/",),
     "accelerate": ("latentsync/training/",),
     "omegaconf.OmegaConf.load": ("latentsync/config.py",),
@@ -31,7 +31,7 @@ ROOM_OF_WORD: dict[str, tuple[str, ...]] = {
     "shutil.rmtree": (),
     "os.system": (),
 }
-ROOM_OF_METHOD: dict[str, tuple[str, ...]] = {"from_pretrained": ("latentsync/weights.py",)}
+ROOM_OF_METHOD: dict[str, tuple[str, ...]] = {"from_pretrained": ("latentsync/weights/",)}
 LAUNCHERS = ("inference.sh", "train_unet.sh", "train_syncnet.sh", "data_processing_pipeline.sh")
 
 # One letter of each stands in brackets, so that this file does not match itself.

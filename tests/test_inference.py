@@ -11,6 +11,7 @@ import pytest
 import torch
 from whisper.model import AudioEncoder
 
+from latentsync.config import UNetRun, load
 from latentsync.face.align import align_matrix
 from latentsync.face.detect import AlignmentPoints
 from latentsync.face.paste import pasted_region
@@ -27,7 +28,6 @@ from latentsync.media.probe import probe
 from latentsync.media.read import frames_at, frames_between
 from latentsync.media.write import VideoWriter
 from latentsync.models.unet import UNet3DConditionModel
-from latentsync.models.unet_checkpoint import load_unet
 from latentsync.models.unet_config import UNetConfig
 from latentsync.models.vae import build_vae
 from latentsync.weights import CheckpointError, save_checkpoint
@@ -36,6 +36,7 @@ from scripts.inference import main
 RESOLUTION, NUM_FRAMES, WIDTH = 32, 4, 16
 SIZE = (96, 128)  # h, w of the source
 POINTS = np.array([[56, 36], [76, 36], [66, 48]], dtype=np.float32)
+VAE = {"block_out_channels": [8, 8, 8, 8], "layers_per_block": 1, "norm_num_groups": 2}
 DARK = 40  # the detector sees no face in frames darker than this
 FAST = InferenceSettings(steps=1, guidance_scale=1.0)
 
@@ -69,7 +70,7 @@ def models() -> LipsyncModels:
     unet = UNet3DConditionModel(unet_config())
     for parameter in unet.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
-    vae = build_vae({"block_out_channels": [8, 8, 8, 8], "layers_per_block": 1, "norm_num_groups": 2})
+    vae = build_vae(VAE)
     encoder = AudioEncoder(80, 50, WIDTH, 2, 1)
     for net in (unet, vae, encoder):
         net.eval().requires_grad_(False)
@@ -82,9 +83,9 @@ def pipeline(models: LipsyncModels) -> LipsyncPipeline:
 
 
 def scene(index: int, dark: bool = False) -> np.ndarray:
-    """A smooth picture whose brightness tells the frame's number (mod 40)."""
+    """A smooth picture whose brightness tells the frame's number (mod 20)."""
     y, x = np.mgrid[: SIZE[0], : SIZE[1]]
-    image = np.stack([60 + 4 * (index % 40) + 0 * x, 100 + 40 * np.sin(x / 20), 100 + 40 * np.cos(y / 15)], axis=-1)
+    image = np.stack([50 + 9 * (index % 20) + 0 * x, 100 + 40 * np.sin(x / 20), 100 + 40 * np.cos(y / 15)], axis=-1)
     return (image * (0.1 if dark else 1)).astype(np.uint8)
 
 
@@ -107,7 +108,7 @@ def read(path: Path) -> list[np.ndarray]:
 
 def number(frame: np.ndarray) -> int:
     """The number of a scene, read from its left edge, which no face covers."""
-    return round((float(frame[:, :16, 0].mean()) - 60) / 4)
+    return round((float(frame[:, :16, 0].mean()) - 50) / 9)
 
 
 @pytest.mark.parametrize("source_count", [1, 2, 3, 7, 30])
@@ -176,7 +177,7 @@ def test_the_output_is_as_long_as_the_audio(
     assert info.frame_count == report.frames == report.synced_frames == frames
     assert info.has_audio and info.duration_sec == pytest.approx(frames / 25)
     order = [Timeline(min(source_count, frames), frames).source(frame) for frame in range(frames)]
-    assert [number(frame) for frame in read(tmp_path / "out.mp4")] == order
+    assert [number(frame) for frame in read(tmp_path / "out.mp4")] == [index % 20 for index in order]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.wav", "out.mp4", "v.mp4"]
 
 
@@ -277,18 +278,27 @@ def test_settings_are_checked() -> None:
     assert InferenceSettings().changed({"steps": None, "seed": 5}) == InferenceSettings(seed=5)
 
 
-def test_a_checkpoint_carries_its_own_configuration(tmp_path: Path) -> None:
-    unet, path = UNet3DConditionModel(unet_config()), tmp_path / "unet.safetensors"
-    save_checkpoint(path, unet.state_dict(), {"kind": "unet", "model": unet_config().to_dict(), "resolution": 128})
-    loaded, metadata = load_unet(path)
-    assert metadata["resolution"] == 128 and not loaded.training
-    assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in unet.state_dict().items())
-    with pytest.raises(CheckpointError, match="another configuration"):
-        load_unet(path, UNetConfig())
-    torch.save({"state_dict": unet.state_dict(), "global_step": 7}, tmp_path / "official.pt")
-    assert load_unet(tmp_path / "official.pt", unet_config())[0].config == unet_config()
-    with pytest.raises(CheckpointError, match="configuration file"):
-        load_unet(tmp_path / "official.pt")
+def test_models_are_found_beside_their_unet(tmp_path: Path, models: LipsyncModels) -> None:
+    path, config = tmp_path / "unet.safetensors", unet_config().to_dict()
+    metadata = {"kind": "unet", "model": config, "resolution": RESOLUTION, "num_frames": NUM_FRAMES}
+    save_checkpoint(path, models.unet.state_dict(), {**metadata, "inference": {"reference": "elsewhere", "steps": 3}})
+    dims = dict(n_mels=80, n_audio_ctx=50, n_audio_state=WIDTH, n_audio_head=2, n_audio_layer=1)
+    encoder = {f"encoder.{key}": value for key, value in models.audio_encoder.state_dict().items()}
+    torch.save({"dims": dims, "model_state_dict": encoder}, tmp_path / "whisper.pt")
+    save_checkpoint(tmp_path / "vae.safetensors", models.vae.state_dict(), {"kind": "vae", "model": VAE})
+    loaded = LipsyncModels.load(path, device=torch.device("cpu"))
+    assert (loaded.resolution, loaded.num_frames, loaded.dtype) == (RESOLUTION, NUM_FRAMES, torch.float32)
+    assert loaded.defaults == InferenceSettings(reference="elsewhere", steps=3)
+    (tmp_path / "512.yaml").write_text("data: {resolution: 512}")
+    with pytest.raises(CheckpointError):
+        LipsyncModels.load(path, tmp_path / "512.yaml", torch.device("cpu"))
+
+
+@pytest.mark.parametrize("name", ["stage2", "stage2_512"])
+def test_the_shipped_configurations_are_the_public_models(name: str) -> None:
+    run = load(Path(__file__).parent.parent / f"configs/unet/{name}.yaml", UNetRun)
+    assert UNetConfig.from_dict(run.model) == UNetConfig()
+    assert (run.data.resolution, run.data.num_frames) == (512 if "512" in name else 256, 16)
 
 
 @pytest.mark.parametrize(

@@ -210,6 +210,6 @@ def _background(identity: Identity, rng: np.random.Generator) -> np.ndarray:
         colour = tuple(float(v) for v in rng.uniform(30, 225, 3))
         x, y, w, h = (int(v) for v in rng.integers(0, FRAME_SIZE, 4))
         cv2.rectangle(picture, (x, y), (x + w // 2, y + h // 2), colour, cv2.FILLED)
-    picture = cv2.GaussianBlur(picture, (0, 0), float(rng.uniform(6, 14)))
-    cv2.ellipse(picture, (FRAME_SIZE // 2, FRAME_SIZE + 30), (140, 72), 0, 0, 360, identity.clothes, cv2.FILLED)
-    return picture
+    blurred = np.asarray(cv2.GaussianBlur(picture, (0, 0), float(rng.uniform(6, 14))), np.float32)
+    cv2.ellipse(blurred, (FRAME_SIZE // 2, FRAME_SIZE + 30), (140, 72), 0, 0, 360, identity.clothes, cv2.FILLED)
+    return blurred

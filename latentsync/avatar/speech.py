@@ -6,9 +6,9 @@ only serves to make avatar clips; nothing but this file touches it. The interfac
 
 import _ctypes
 import ctypes
-from dataclasses import dataclass
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from math import gcd
 
 import numpy as np

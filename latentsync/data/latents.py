@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -53,7 +54,7 @@ def precompute(clip: AlignedClip, folder: Path, encode: Encode, listen: Listen, 
     folder.mkdir(parents=True, exist_ok=True)
     plain, masked = [], []
     for start in range(0, len(clip), CHUNK):
-        pixels = frames_to_pixels(clip.faces[start : start + CHUNK])
+        pixels = frames_to_pixels(np.array(clip.faces[start : start + CHUNK]))
         plain.append(encode(pixels))
         masked.append(encode(pixels * mask))
     tensors = {
@@ -84,7 +85,7 @@ def latent_batch(clips: list[ClipLatents], batch_size: int, num_frames: int, gen
     Clips need at least 3 * num_frames frames, so that a reference exists for every start.
     """
     parts = [_random_part(clips, num_frames, generator) for _ in range(batch_size)]
-    stacked = [torch.stack(column).float() for column in zip(*parts, strict=True)]
+    stacked = [torch.stack([part.float() for part in column]) for column in zip(*parts, strict=True)]
     return LatentBatch(*stacked)
 
 

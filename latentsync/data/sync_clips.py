@@ -5,6 +5,7 @@ Tensor legend: b batch, f frames, c colours, h w pixels.
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor
@@ -40,5 +41,5 @@ class SyncClip:
 
 def load_sync_clip(clip: AlignedClip, resolution: int) -> SyncClip:
     """Read an aligned clip at the SyncNet's resolution."""
-    faces = resize_frames(torch.from_numpy(clip.faces[:]), resolution)
+    faces = resize_frames(torch.from_numpy(np.array(clip.faces)), resolution)
     return SyncClip(faces[:, resolution // 2 :].contiguous(), sync_mel(torch.from_numpy(clip.waveform)))

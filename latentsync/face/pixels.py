@@ -57,6 +57,16 @@ def prepare_faces(frames: torch.Tensor | NDArray[np.uint8], mask: torch.Tensor) 
     return FaceInputs(pixels, pixels * mask, mask.expand(pixels.shape[0], 1, *mask.shape))
 
 
+def match_colour(decoded: torch.Tensor, reconstructed: torch.Tensor, pixels: torch.Tensor, cell: int) -> torch.Tensor:
+    """`decoded` without the auto-encoder's own colour error, which is read off the original face.
+
+    All are [f, c, h, w] in [-1, 1]; `reconstructed` is `pixels` encoded and decoded. What the auto-encoder changed is
+    averaged over cells of `cell` pixels, so that colours are mended and the shapes of the old mouth stay out.
+    """
+    error = F.avg_pool2d(pixels - reconstructed, cell)
+    return decoded + F.interpolate(error, scale_factor=cell, mode="bilinear", align_corners=False)
+
+
 def keep_surroundings(decoded: torch.Tensor, pixels: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Generated face where `mask` is 0, original where it is 1; decoded and pixels [..., c, h, w], mask [..., h, w]."""
     return decoded * (1 - mask) + pixels * mask

@@ -46,18 +46,17 @@ class LipsyncModels:
     ) -> "LipsyncModels":
         """Load a U-Net and what belongs to it; `load(DEMO_UNET)` gives the demo models.
 
-        A U-Net that this project trained knows its shape and resolution; a public one needs `unet_config_path`, a YAML
-        file with the sections `model` and `data`. The auto-encoder is `vae.safetensors` or the folder `vae` beside the
-        U-Net, else in `checkpoints`, else in the hub's cache; the speech encoder `whisper.pt` or `whisper/tiny.pt`.
+        A U-Net that this project trained or fetched knows its resolution; one of unknown origin needs
+        `unet_config_path`, a YAML file with the sections `model` and `data`. The auto-encoder is `vae.safetensors` or
+        the folder `vae` beside the U-Net, else in `checkpoints`, else in the hub's cache; the speech encoder
+        `whisper.pt` or `whisper/tiny.pt`.
 
         Raises:
-            CheckpointError: a file is missing, damaged or does not fit.
+            CheckpointError: a file is missing, damaged, does not fit or contradicts the configuration.
             ValueError: the configuration is missing or wrong.
         """
         check_files(unet_path)
-        run = load(unet_config_path, UNetRun) if unet_config_path else UNetRun()
-        config = UNetConfig.from_dict(run.model) if unet_config_path else None
-        unet, metadata = load_unet(unet_path, config)
+        unet, metadata = configured_unet(unet_path, unet_config_path)
         audio_encoder = load_audio_encoder(audio_encoder_path(unet_path, unet.config.cross_attention_dim))
         check_width(audio_encoder, unet)
         device = device or pick_device()
@@ -66,8 +65,8 @@ class LipsyncModels:
             unet=unet.to(device, dtype),
             vae=nn.Module.to(load_companion_vae(unet_path), device, dtype),  # diffusers' own `to` warns of nothing
             audio_encoder=audio_encoder.to(device),
-            resolution=metadata.get("resolution", run.data.resolution),
-            num_frames=metadata.get("num_frames", run.data.num_frames),
+            resolution=metadata["resolution"],
+            num_frames=metadata["num_frames"],
             device=device,
             dtype=dtype,
             defaults=recommended(metadata),
@@ -82,6 +81,16 @@ def check_files(unet_path: Path | str) -> None:
     if path.resolve().parent == DEMO:
         raise CheckpointError(f"The demo model {path} is missing: restore the folder {DEMO} from the repository.")
     raise CheckpointError(f"The checkpoint {path} does not exist: fetch the official ones with `{FETCH_INFERENCE}`.")
+
+
+def configured_unet(path: Path | str, config_path: Path | str | None) -> tuple[UNet3DConditionModel, dict[str, Any]]:
+    """A U-Net and its facts, among them `resolution` (px) and `num_frames`, from the file or from its configuration."""
+    if config_path is None:
+        return load_unet(path)
+    run = load(config_path, UNetRun)
+    size = {"resolution": run.data.resolution, "num_frames": run.data.num_frames}
+    unet, metadata = load_unet(path, UNetConfig.from_dict(run.model), size)
+    return unet, {**size, **metadata}
 
 
 def recommended(metadata: Mapping[str, Any]) -> InferenceSettings:

@@ -18,7 +18,7 @@ from latentsync.diffusion.noise import init_latents, shared_noise
 from latentsync.diffusion.sampler import ddim_sample
 from latentsync.diffusion.schedule import NoiseSchedule
 from latentsync.face.masks import load_mask
-from latentsync.face.pixels import FaceInputs, keep_surroundings, prepare_faces
+from latentsync.face.pixels import FaceInputs, keep_surroundings, match_colour, prepare_faces
 from latentsync.inference.models import LipsyncModels
 from latentsync.inference.settings import InferenceSettings
 from latentsync.inference.stopwatch import Stopwatch
@@ -57,7 +57,12 @@ class WindowSampler:
             latents = self._denoise(masked, inputs.latent_masks, self._padded(audio), reference, on_step)
         with self.stopwatch("decode"):
             decoded = self._decode(latents[:, :, :count])
-        return keep_surroundings(decoded.clamp(-1, 1), inputs.pixels[:count].cpu(), self.mask)
+        original = inputs.pixels[:count].cpu()
+        if self.settings.colour == "matched":
+            with self.stopwatch("match colour"):
+                reconstructed = self._decode(self._encode(inputs.pixels[:count]))
+                decoded = match_colour(decoded, reconstructed, original, DOWNSAMPLING)
+        return keep_surroundings(decoded.clamp(-1, 1), original, self.mask)
 
     @torch.inference_mode()
     def encode_window(self, faces: Faces) -> Tensor:

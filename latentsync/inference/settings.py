@@ -8,6 +8,7 @@ from latentsync.timebase import MODEL_FPS
 
 Reference = Literal["current", "elsewhere"]
 Init = Literal["noise", "reference"]
+Colour = Literal["decoded", "matched"]
 RANDOM_SEED = -1  # asks for another seed every time
 DEFAULT_SEED = 1247
 
@@ -18,13 +19,15 @@ class InferenceSettings:
 
     `reference`: the network is shown the very frames that it repaints (`current`), or another moment of the same face
     (`elsewhere`), as in training, from which it cannot copy the old lips. `init`: sampling starts from pure noise, or
-    from the reference noised to the first step.
+    from the reference noised to the first step. `colour`: faces keep the colours that the auto-encoder decodes
+    (`decoded`), or are freed of its colour error, which one more encode and decode of the original face tells (`matched`).
     """
 
     steps: int = 20
     guidance_scale: float = 1.5
     reference: Reference = "current"
     init: Init = "noise"
+    colour: Colour = "decoded"
     seed: int = DEFAULT_SEED
 
     def __post_init__(self) -> None:

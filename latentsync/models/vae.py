@@ -62,6 +62,7 @@ def fold_latent_statistics(vae: AutoencoderKL, mean: Tensor, std: Tensor) -> Non
 def load_vae(path: Path | str) -> AutoencoderKL:
     """An auto-encoder that this project trained: safetensors that carry their configuration; frozen, in evaluation mode."""
     checkpoint = read_checkpoint(path)
+    checkpoint.require_kind("vae")
     vae = build_vae(checkpoint.section("model"))
     load_strict(vae, checkpoint.tensors, path)
     return vae.eval().requires_grad_(False).to(memory_format=torch.channels_last)

@@ -4,11 +4,9 @@ Legend: b clips, c channels, f frames, h w pixels, s tokens ordered time, row, c
 Parameter names are those of the public checkpoint, so a strict load needs no map.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,9 +14,8 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from latentsync.weights import load_strict, read_state
+from latentsync.weights import load_strict, read_checkpoint
 
-CONTAINERS = ("model", "module")  # entries under which public files keep the state dict
 TIME_MARGIN = 0.1  # added to the number of time steps of another clip length, against rounding of the resized table
 
 
@@ -208,10 +205,6 @@ def load_videomae(path: Path | str, config: VideoMAEConfig | None = None) -> Vid
     Raises:
         CheckpointError: the file cannot be read, or its keys and shapes are not those of `config`.
     """
-    net = empty_videomae(config).to_empty(device="cpu").requires_grad_(False)
-    load_strict(net, _unwrapped(read_state(path)), path)
-    return net
-
-
-def _unwrapped(stored: Mapping[str, Any]) -> Mapping[str, Any]:
-    return next((stored[name] for name in CONTAINERS if name in stored), stored)
+    net = empty_videomae(config)
+    load_strict(net, read_checkpoint(path).tensors, path)
+    return net.requires_grad_(False)

@@ -20,7 +20,7 @@ MASKED_EVERY = 4  # one picture in four is shown masked, as the U-Net's second c
 
 
 class VaeStep:
-    """A step function: draws frames from (seed, step), returns `pixel`, `edge`, `colour` (of whole latent cells) and `kl` losses."""
+    """A step function: draws frames from (seed, step), returns losses: `pixel`, `edge`, `colour` (of latent cells) and `kl`."""
 
     def __init__(self, vae: AutoencoderKL, clips: list[AlignedClip], batch_size: int, resolution: int, seed: int):
         self.vae, self.clips, self.batch_size, self.seed = vae, clips, batch_size, seed

@@ -1,0 +1,54 @@
+"""Every checkpoint: the table of public ones, fetching, reading, strict loading and saving."""
+
+from latentsync.weights.damage import check_file
+from latentsync.weights.errors import CheckpointError, UnreachableError
+from latentsync.weights.files import (
+    Checkpoint,
+    load_public_vae,
+    load_torchscript,
+    read_checkpoint,
+    read_state,
+    save_checkpoint,
+    save_state,
+)
+from latentsync.weights.fit import check_agreement, load_partly, load_strict, network_of
+from latentsync.weights.metadata import describe, fingerprint
+from latentsync.weights.sources import release_of
+from latentsync.weights.table import (
+    CHECKPOINTS,
+    DEMO,
+    FETCH_INFERENCE,
+    PUBLIC_FILES,
+    PUBLIC_UNET,
+    PUBLIC_VAE,
+    PublicFile,
+    files_of,
+)
+
+__all__ = [
+    "CHECKPOINTS",
+    "DEMO",
+    "FETCH_INFERENCE",
+    "PUBLIC_FILES",
+    "PUBLIC_UNET",
+    "PUBLIC_VAE",
+    "Checkpoint",
+    "CheckpointError",
+    "PublicFile",
+    "UnreachableError",
+    "check_agreement",
+    "check_file",
+    "describe",
+    "files_of",
+    "fingerprint",
+    "load_partly",
+    "load_public_vae",
+    "load_strict",
+    "load_torchscript",
+    "network_of",
+    "read_checkpoint",
+    "read_state",
+    "release_of",
+    "save_checkpoint",
+    "save_state",
+]

@@ -1,0 +1,184 @@
+"""Reading and writing files of weights. What a file means for a model is decided by the models.
+
+Files the project writes are safetensors with their metadata (see `latentsync.weights.metadata`) as JSON in the header.
+Files of others are read with `weights_only`, so that no code can hide in them.
+"""
+
+import argparse
+import json
+import os
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from latentsync.weights.damage import check_file
+from latentsync.weights.errors import CheckpointError
+from latentsync.weights.table import FETCH_INFERENCE, PUBLIC_VAE, how_to_get
+
+METADATA_KEY = "latentsync"  # entry of the safetensors header that holds our JSON
+CONTAINERS = ("state_dict", "model_state_dict", "model", "module")  # entries under which a state dict is kept
+HARMLESS_CLASSES = (argparse.Namespace,)  # training arguments that some public files carry along
+NAME_OF_KIND = {"unet": "a U-Net", "syncnet": "a sync network", "vae": "an image auto-encoder"}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Tensors by name and what the file says about itself."""
+
+    path: Path
+    tensors: dict[str, Tensor]
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def section(self, name: str) -> dict[str, Any]:
+        """A section of the metadata, such as the model configuration; CheckpointError if the file lacks it."""
+        if name not in self.metadata:
+            raise CheckpointError(
+                f"{self.path} does not carry its {name}: it was not written by this project's trainers."
+            )
+        return self.metadata[name]
+
+    def require_kind(self, kind: str) -> None:
+        """CheckpointError if the file says that it holds another kind of network; public files say nothing."""
+        found = self.metadata.get("kind", kind)
+        if found != kind:
+            names = [NAME_OF_KIND.get(each, repr(each)) for each in (found, kind)]
+            raise CheckpointError(f"{self.path} holds the weights of {names[0]}, not of {names[1]}: check the path.")
+
+    @property
+    def step(self) -> int | None:
+        """Training step at which it was saved, where the file knows it."""
+        return self.metadata.get("step", self.metadata.get("global_step"))
+
+
+def read_checkpoint(path: Path | str) -> Checkpoint:
+    """Read `.safetensors`, or a PyTorch file that holds a state dict bare or under one of `CONTAINERS`.
+
+    Tensors of PyTorch files are mapped from the disk, so keys and shapes of a large file are known at once.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, of another format, or holds no state dict.
+    """
+    path = Path(path)
+    if check_file(path) == "safetensors":
+        return _read_safetensors(path)
+    stored = _load(path, mapped=True)
+    if not isinstance(stored, Mapping):
+        raise CheckpointError(f"{path} holds a {type(stored).__name__}, not a state dict: check the path.")
+    if "optimizer" in stored and "module" in stored:
+        raise CheckpointError(
+            f"{path} is the state of a training run, for resuming it: give the file that the training wrote at its end."
+        )
+    inner = next((stored[name] for name in CONTAINERS if isinstance(stored.get(name), Mapping)), stored)
+    tensors = {key: value for key, value in inner.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise CheckpointError(
+            f"{path} holds no tensors ({', '.join(map(str, list(stored)[:5]))}): it is no checkpoint."
+        )
+    metadata = {key: value for key, value in stored.items() if not isinstance(value, Tensor) and value is not inner}
+    return Checkpoint(path, tensors, metadata)
+
+
+def _read_safetensors(path: Path) -> Checkpoint:
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+        return Checkpoint(path, tensors, json.loads(header.get(METADATA_KEY, "{}")))
+    except (SafetensorError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}): it is damaged; {how_to_get(path)}.") from error
+
+
+def save_checkpoint(path: Path | str, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """Write safetensors with metadata; the file appears complete (by rename) or not at all."""
+    partial = _partial(path)
+    plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    save_file(plain, partial, {METADATA_KEY: json.dumps(metadata)})
+    os.replace(partial, path)
+
+
+def save_state(path: Path | str, state: Mapping[str, Any]) -> None:
+    """Write a training state (tensors and plain values); the file appears by rename."""
+    partial = _partial(path)
+    torch.save(dict(state), partial)
+    os.replace(partial, path)
+
+
+def _partial(path: Path | str) -> Path:
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.with_name(path.name + ".partial")
+
+
+def read_state(path: Path | str) -> dict[str, Any]:
+    """Read a training state or another `.pt`/`.pth` file of tensors and plain values, on the CPU, as it was stored.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, of another format, or holds objects other than these.
+    """
+    path = Path(path)
+    if check_file(path) == "safetensors":
+        return dict(_read_safetensors(path).tensors)
+    return _load(path, mapped=False)
+
+
+def _load(path: Path, mapped: bool) -> Any:
+    file_format = check_file(path)
+    if file_format == "torchscript":
+        raise CheckpointError(f"{path} is a TorchScript program, not a state dict: check the path.")
+    torch.serialization.add_safe_globals(list(HARMLESS_CLASSES))
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and file_format == "zip")
+    except Exception as error:  # torch raises many kinds for a damaged or a foreign file
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> CheckpointError:
+    text = str(error)
+    if isinstance(error, pickle.UnpicklingError) and ("GLOBAL" in text or "Unsupported class" in text):
+        return CheckpointError(
+            f"{path} holds Python objects besides tensors, which could run code, so it was not opened: take a version that"
+            " holds a state dict alone, best as safetensors."
+        )
+    reason = text.split("\n")[0][:120] or type(error).__name__
+    return CheckpointError(f"{path} cannot be read ({reason}): it is damaged or truncated; {how_to_get(path)}.")
+
+
+def load_torchscript(path: Path | str) -> torch.jit.ScriptModule:
+    """A TorchScript network, on the CPU and in evaluation mode.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or no TorchScript program.
+    """
+    path = Path(path)
+    if check_file(path) != "torchscript":
+        raise CheckpointError(
+            f"{path} holds weights, not the TorchScript program that is expected: {how_to_get(path)}."
+        )
+    try:
+        return torch.jit.load(str(path), map_location="cpu").eval()
+    except RuntimeError as error:
+        raise _unreadable(path, error) from error
+
+
+def load_public_vae(folder: Path | str) -> Any:
+    """The public models' auto-encoder (diffusers' `AutoencoderKL`) from `folder`, else from the hub's cache; no network.
+
+    Raises:
+        CheckpointError: neither place holds it, or its files are damaged.
+    """
+    from diffusers import AutoencoderKL  # slow to import, and needed by public checkpoints only
+
+    folder = Path(folder)
+    origin = str(folder) if (folder / "config.json").is_file() else PUBLIC_VAE
+    try:
+        return AutoencoderKL.from_pretrained(origin, local_files_only=True)
+    except (OSError, ValueError, SafetensorError) as error:
+        state = "is damaged" if origin == str(folder) else f"is neither in {folder} nor in the hub's cache"
+        raise CheckpointError(f"The auto-encoder {PUBLIC_VAE} {state}: fetch it with `{FETCH_INFERENCE}`.") from error

@@ -1,0 +1,144 @@
+"""The one table of public checkpoints: what each is for, where it lies, where it comes from, what it is licensed for.
+
+Paths are those that users know from the public releases. Sizes are rounded; `sha256` is a whole hash or its beginning,
+where it is known beforehand. The files of the three releases share their paths: one release is there at a time.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+CHECKPOINTS = Path(__file__).resolve().parents[2] / "checkpoints"
+DEMO = CHECKPOINTS / "demo"
+PUBLIC_UNET = CHECKPOINTS / "latentsync_unet.pt"
+PUBLIC_VAE = "stabilityai/sd-vae-ft-mse"  # hub repository
+FETCH = "python -m scripts.download_checkpoints"
+FETCH_INFERENCE = f"{FETCH} inference"
+
+SETS = ("inference", "training", "eval", "all")
+DEFAULT_SET = "inference"
+REPO_OF_RELEASE = {"1.0": "ByteDance/LatentSync", "1.5": "ByteDance/LatentSync-1.5", "1.6": "ByteDance/LatentSync-1.6"}
+RELEASES = tuple(REPO_OF_RELEASE)
+DEFAULT_RELEASE = "1.6"
+
+RAIL, BSD = "OpenRAIL++-M", "BSD-3-Clause"
+TINY_SHA = "65147644a518d12f04e32d6f3b26facc3f8dd46e5390956a9424a650c0ce22b9"
+SMALL_SHA = "9ecf779972d90ba49c06d968637d720dd632c55bbf19d441fb42bf17a411e794"
+SYNCNET_10_SHA = "38fa63bad3ed2332f647c40a5dc616cb0e233db8579f698f62af4c41965c4da5"
+SMALL_URL = f"https://openaipublic.azureedge.net/main/whisper/models/{SMALL_SHA}/small.pt"
+LANDMARKS_URL = "https://www.adrianbulat.com/downloads/python-fan/2DFAN4-11f355bf06.pth.tar"
+
+
+@dataclass(frozen=True)
+class PublicFile:
+    """A file that others publish: `name` in the hub repository `repo`, or at `url` where no repository holds it."""
+
+    role: str
+    path: str  # under checkpoints/
+    licence: str
+    sets: tuple[str, ...] = ()  # that it belongs to, besides "all"
+    size_mb: float | None = None  # decimal megabytes
+    sha256: str = ""
+    repo: str = ""
+    url: str = ""
+    release: str = ""  # of LatentSync, where it belongs to one
+    resolution: int | None = None  # px of the aligned face, for a U-Net
+
+    @property
+    def name(self) -> str:
+        """Path in the repository."""
+        return self.path.removeprefix("vae/") if self.repo == PUBLIC_VAE else self.path
+
+    @property
+    def origin(self) -> str:
+        """The repository, or the server of the address."""
+        return self.repo or self.url.split("/")[2]
+
+
+def _unet(release: str, resolution: int, size_mb: float) -> PublicFile:
+    role, sets, repo = f"U-Net, {resolution} px", ("inference", "training"), REPO_OF_RELEASE[release]
+    path = PUBLIC_UNET.name
+    return PublicFile(role, path, RAIL, sets, size_mb, repo=repo, release=release, resolution=resolution)
+
+
+def _syncnet(release: str, path: str, size_mb: float, sha256: str = "") -> PublicFile:
+    repo = REPO_OF_RELEASE[release]
+    return PublicFile("sync network", path, RAIL, ("training", "eval"), size_mb, sha256, repo, release=release)
+
+
+def _auxiliary(
+    role: str, name: str, licence: str, sets: tuple[str, ...], size_mb: float | None, sha256: str = ""
+) -> PublicFile:
+    return PublicFile(role, f"auxiliary/{name}", licence, sets, size_mb, sha256, REPO_OF_RELEASE["1.5"])
+
+
+PUBLIC_FILES: tuple[PublicFile, ...] = (
+    _unet("1.0", 256, 3400),
+    _unet("1.5", 256, 5070),
+    _unet("1.6", 512, 5070),
+    _syncnet("1.0", "latentsync_syncnet.pt", 1490, SYNCNET_10_SHA),
+    _syncnet("1.5", "stable_syncnet.pt", 1610),
+    _syncnet("1.6", "stable_syncnet.pt", 1610),
+    PublicFile(
+        "speech encoder (Whisper), width 384",
+        "whisper/tiny.pt",
+        "MIT",
+        ("inference", "training"),
+        75.6,
+        TINY_SHA,
+        REPO_OF_RELEASE[DEFAULT_RELEASE],
+    ),
+    PublicFile("speech encoder (Whisper), width 768", "whisper/small.pt", "MIT", (), 484, SMALL_SHA, url=SMALL_URL),
+    PublicFile("image auto-encoder", "vae/config.json", "MIT", ("inference", "training"), 0.001, repo=PUBLIC_VAE),
+    PublicFile(
+        "image auto-encoder",
+        "vae/diffusion_pytorch_model.safetensors",
+        "MIT",
+        ("inference", "training"),
+        335,
+        repo=PUBLIC_VAE,
+    ),
+    _auxiliary("face detector", "s3fd-619a316812.pth", BSD, ("inference", "training", "eval"), 89.8, "619a316812"),
+    PublicFile(
+        "face landmarks",
+        "auxiliary/2DFAN4-11f355bf06.pth.tar",
+        BSD,
+        ("inference", "training", "eval"),
+        96,
+        "11f355bf06",
+        url=LANDMARKS_URL,
+    ),
+    _auxiliary("face landmarks for face_alignment before 1.5", "2DFAN4-cd938726ad.zip", BSD, (), 96, "cd938726ad"),
+    _auxiliary("face detector of the sync confidence", "sfd_face.pth", "MIT", ("training", "eval"), 89.8),
+    _auxiliary("sync confidence (SyncNet v2)", "syncnet_v2.model", "MIT", ("training", "eval"), 54.6),
+    _auxiliary("image quality (HyperIQA)", "koniq_pretrained.pkl", "MIT", ("training", "eval"), 110),
+    _auxiliary(
+        "temporal loss (VideoMAE v2 ViT-g)",
+        "vit_g_hybrid_pt_1200e_ssv2_ft.pth",
+        "Apache-2.0; its data: non-commercial",
+        ("training",),
+        None,
+    ),
+    _auxiliary("perceptual loss (VGG-16)", "vgg16-397923af.pth", BSD, ("training",), 553, "397923af"),
+    _auxiliary("Fréchet video distance (I3D)", "i3d_torchscript.pt", "Apache-2.0", ("eval",), 51.2),
+)
+
+
+def files_of(set_name: str = DEFAULT_SET, release: str = DEFAULT_RELEASE) -> list[PublicFile]:
+    """The files of a set, with the models of one release; ValueError for an unknown set or release."""
+    if set_name not in SETS:
+        raise ValueError(f"There is no set {set_name!r} of checkpoints: choose {', '.join(SETS)}.")
+    if release not in RELEASES:
+        raise ValueError(f"There is no release {release!r} of LatentSync: choose {', '.join(RELEASES)}.")
+    chosen = [file for file in PUBLIC_FILES if file.release in ("", release)]
+    return [file for file in chosen if set_name == "all" or set_name in file.sets]
+
+
+def how_to_get(path: Path | str) -> str:
+    """The way to a file that is missing or damaged, as the end of a sentence."""
+    full = Path(path).resolve()
+    for file in PUBLIC_FILES:
+        if full == CHECKPOINTS / file.path:
+            return f"fetch it with `{FETCH} {file.sets[0] if file.sets else 'all'}`"
+    if DEMO in full.parents:
+        return "it is part of the project: restore it with `git checkout -- checkpoints/demo`"
+    return "see checkpoints/README.md for where to get it"

@@ -25,7 +25,7 @@ from scripts.make_avatars import make_clip
 
 ROOT = Path(__file__).resolve().parent.parent
 VIDEO, AUDIO = ROOT / "assets/demo_video.mp4", ROOT / "assets/demo_audio.wav"
-VIDEO_SEED, AUDIO_SEED = HELD_OUT_FIRST_SEED + 100, HELD_OUT_FIRST_SEED + 101
+VIDEO_SEED, AUDIO_SEED = HELD_OUT_FIRST_SEED + 120, HELD_OUT_FIRST_SEED + 107
 SHEET_COLUMNS, SHEET_ROWS = 8, 3
 SHOWN_FRAMES = 8
 

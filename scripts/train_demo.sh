@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 python=${PYTHON:-.venv/bin/python}
 data=data/demo out=checkpoints/demo
 
-"$python" -m scripts.make_avatars --count 440 --out $data/train
+"$python" -m scripts.make_avatars --count 450 --out $data/train
 "$python" -m scripts.make_avatars --count 24 --held_out --out $data/held_out
 "$python" -m scripts.align_clips --input_dir $data/train --out $data/train_aligned
 "$python" -m scripts.align_clips --input_dir $data/held_out --out $data/held_out_aligned

@@ -158,27 +158,20 @@ BAD_FILES: dict[str, tuple[Callable[[Path, Tensors], object], str]] = {
 }
 
 
-@pytest.mark.parametrize("kind", BAD_FILES)
-def test_a_bad_file_says_what_it_is(kind: str, weights: Tensors, tmp_path: Path) -> None:
-    write, message = BAD_FILES[kind]
-    path = tmp_path / "unet.pt"
-    write(path, weights)
-    began = time.monotonic()
-    with pytest.raises(CheckpointError, match=message) as caught:
-        load_unet(path, expected=SIZE)
-    assert time.monotonic() - began < 5
-    text = str(caught.value)
-    assert str(path) in text and "\n" not in text and len(text) < 600
-
-
-def test_every_bad_file_has_its_own_sentence(weights: Tensors, tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # TorchScript files outlive the functions that write them
+def test_every_bad_file_says_what_it_is(weights: Tensors, tmp_path: Path) -> None:
     sentences = set()
-    for write, _ in BAD_FILES.values():
+    for kind, (write, message) in BAD_FILES.items():
         path = tmp_path / f"{len(sentences)}.pt"
         write(path, weights)
+        began = time.process_time()
         with pytest.raises(CheckpointError) as caught:
             load_unet(path, expected=SIZE)
-        sentences.add(re.sub(r"\d+", "0", str(caught.value)))
+        text = str(caught.value)
+        assert re.search(message, text), f"{kind}: {text}"
+        assert time.process_time() - began < 5, kind
+        assert str(path) in text and "\n" not in text and len(text) < 600, text
+        sentences.add(re.sub(r"\d+", "0", text))
     assert len(sentences) == len(BAD_FILES)
 
 
@@ -298,6 +291,7 @@ def test_batch_norm_counters_may_be_missing() -> None:
     assert torch.equal(norm.weight, torch.full((3,), 2.0))
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_states_and_programs_are_read_as_they_are(tmp_path: Path) -> None:
     save_state(tmp_path / "state.pt", {"step": 3, "module": {"a": torch.ones(2)}, "names": ["b"]})
     assert read_state(tmp_path / "state.pt")["names"] == ["b"]

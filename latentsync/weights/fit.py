@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from latentsync.weights.errors import CheckpointError
 
-LISTED = 5  # how many keys or settings an error names
+LISTED = 3  # how many keys or settings an error names
 COUNTER = "num_batches_tracked"  # of batch norm; files written before PyTorch 0.4.1 lack it, and nothing reads it
 
 # a key, or the end of one, that only this kind of network has

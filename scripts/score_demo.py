@@ -22,6 +22,7 @@ from latentsync.data.sync_clips import load_sync_clip
 from latentsync.face.detect import make_detector
 from latentsync.inference.models import DEMO_UNET, LipsyncModels
 from latentsync.inference.pipeline import LipsyncPipeline
+from latentsync.inference.settings import InferenceSettings
 from latentsync.inference.timeline import Timeline
 from latentsync.metrics.aperture import correlation, lip_apertures
 from latentsync.models.syncnet_checkpoint import load_syncnet
@@ -50,9 +51,11 @@ def truth_of(video: Path) -> np.ndarray:
     return np.array(json.loads(video.with_suffix(".json").read_text())["aperture_px"])
 
 
-def score_lips(pipeline: LipsyncPipeline, video: Path, audio: Path, folder: Path) -> LipScore:
+def score_lips(
+    pipeline: LipsyncPipeline, settings: InferenceSettings, video: Path, audio: Path, folder: Path
+) -> LipScore:
     output = folder / f"{video.stem}_{audio.stem}.mp4"
-    pipeline(video, audio, output)
+    pipeline(video, audio, output, settings)
     resolution = pipeline.models.resolution
     lips_in, lips_out = (
         lip_apertures(np.stack(list(aligned_faces(v, make_detector(), resolution)))) for v in (video, output)
@@ -104,6 +107,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the scores to this file")
     parser.add_argument("--data", type=Path, help="keep clips and outputs in this folder (default: a temporary one)")
     parser.add_argument("--clips", type=int, default=CLIPS)
+    parser.add_argument("--settings", default="{}", help="other settings than the checkpoint's, as JSON")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.data or Path(temporary)
@@ -114,11 +118,18 @@ def main() -> None:
         syncnet = score_syncnet(aligned)
         pipeline = LipsyncPipeline(LipsyncModels.load(DEMO_UNET), make_detector())
         pairs = [(video, videos[(i + AUDIO_FROM) % len(videos)]) for i, video in enumerate(videos)]
-        lips = [score_lips(pipeline, *pair, folder / "outputs") for pair in track(pairs, "Lip-sync")]
+        settings = pipeline.models.defaults.changed(json.loads(args.settings))
+        lips = [score_lips(pipeline, settings, *pair, folder / "outputs") for pair in track(pairs, "Lip-sync")]
     print_scores(lips, syncnet)
     if args.json:
         means = dict(zip(("new", "old", "copied", "read"), (float(np.mean(c)) for c in columns(lips)), strict=True))
-        report = {"lips": [asdict(row) for row in lips], "mean": means, "syncnet": syncnet, "torch": torch.__version__}
+        report = {
+            "settings": asdict(settings),
+            "lips": [asdict(row) for row in lips],
+            "mean": means,
+            "syncnet": syncnet,
+            "torch": torch.__version__,
+        }
         args.json.write_text(json.dumps(report, indent=1) + "\n")
 
 

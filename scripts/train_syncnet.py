@@ -11,7 +11,7 @@ from latentsync.data.sync_clips import load_sync_clip
 from latentsync.models.syncnet import StableSyncNet, SyncNetConfig, check_geometry
 from latentsync.timebase import SYNC_MEL_HZ, sync_mel_length
 from latentsync.training.loop import Trainer
-from latentsync.training.syncnet_step import SyncNetStep
+from latentsync.training.syncnet_step import SyncNetStep, SyncNetWithHeads
 from latentsync.weights import describe, save_checkpoint
 from scripts.status import print_row, stored, write_description
 
@@ -29,7 +29,8 @@ def main() -> None:
     torch.manual_seed(run.train.seed)
     net = StableSyncNet(config)
     clips = [load_sync_clip(clip, data.resolution) for clip in aligned_clips(data.train_dir)]
-    trainer = Trainer(net, SyncNetStep(net, clips, data.batch_size, data.num_frames, run.train.seed), run.train)
+    model = SyncNetWithHeads(net, data.num_frames)
+    trainer = Trainer(model, SyncNetStep(model, clips, data.batch_size, data.num_frames, run.train.seed), run.train)
     trainer.train(print_row)
     metadata = describe(
         "syncnet",
@@ -41,7 +42,8 @@ def main() -> None:
         seed=run.train.seed,
         clips=len(clips),
     )
-    save_checkpoint(args.out, stored(trainer.ema.average, run.half_weights), metadata)
+    model.load_state_dict(trainer.ema.average)
+    save_checkpoint(args.out, stored(net.state_dict(), run.half_weights), metadata)
     write_description(args.out, metadata)
 
 

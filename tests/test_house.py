@@ -26,7 +26,7 @@ ROOM_OF_WORD: dict[str, tuple[str, ...]] = {
     "torch.distributed": ("latentsync/training/",),
     "accelerate": ("latentsync/training/",),
     "omegaconf.OmegaConf.load": ("latentsync/config.py",),
-    "argparse": VERBS,
+    "argparse.ArgumentParser": VERBS,
     "print": VERBS,
     "shutil.rmtree": (),
     "os.system": (),

@@ -283,6 +283,7 @@ def test_models_are_found_beside_their_unet(tmp_path: Path, models: LipsyncModel
     metadata = {"kind": "unet", "model": config, "resolution": RESOLUTION, "num_frames": NUM_FRAMES}
     save_checkpoint(path, models.unet.state_dict(), {**metadata, "inference": {"reference": "elsewhere", "steps": 3}})
     dims = dict(n_mels=80, n_audio_ctx=50, n_audio_state=WIDTH, n_audio_head=2, n_audio_layer=1)
+    assert isinstance(models.audio_encoder, AudioEncoder)
     encoder = {f"encoder.{key}": value for key, value in models.audio_encoder.state_dict().items()}
     torch.save({"dims": dims, "model_state_dict": encoder}, tmp_path / "whisper.pt")
     save_checkpoint(tmp_path / "vae.safetensors", models.vae.state_dict(), {"kind": "vae", "model": VAE})

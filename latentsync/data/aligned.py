@@ -1,8 +1,10 @@
 """Aligned clips on disk: faces of one clip as one array that is read at random without decoding.
 
-A folder holds NAME.faces.npy, uint8 [t, r, r, 3], and NAME.audio.npy, float32 [n] at 16 kHz, for every clip.
+A folder holds NAME.faces.npy, uint8 [t, r, r, 3], and NAME.audio.npy, float32 [n] at 16 kHz, for every clip; for clips whose
+mouth movement is known (avatars), also NAME.mouth.npy, float32 [t, 2]: aperture and width.
 """
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +19,7 @@ from latentsync.media.audio import read_audio
 from latentsync.media.read import frames_at
 from latentsync.timebase import MODEL_FPS
 
-FACES, AUDIO = ".faces.npy", ".audio.npy"
+FACES, AUDIO, MOUTH = ".faces.npy", ".audio.npy", ".mouth.npy"
 
 
 class NoFaceError(ValueError):
@@ -40,6 +42,12 @@ class AlignedClip:
     def waveform(self) -> np.ndarray:
         """float32 [n] at 16 kHz."""
         return np.load(self.folder / f"{self.name}{AUDIO}")
+
+    @cached_property
+    def mouth(self) -> np.ndarray | None:
+        """float32 [t, 2], aperture and width of the mouth, where they are known."""
+        path = self.folder / f"{self.name}{MOUTH}"
+        return np.load(path) if path.exists() else None
 
     def __len__(self) -> int:
         return len(self.faces)
@@ -66,8 +74,16 @@ def align_clip(video: Path, folder: Path, detector: FaceDetector, resolution: in
     faces = np.stack(list(aligned_faces(video, detector, resolution)))
     folder.mkdir(parents=True, exist_ok=True)
     _save(folder / f"{clip.name}{FACES}", faces)
+    if video.with_suffix(".json").exists():
+        _save(folder / f"{clip.name}{MOUTH}", known_mouth(video.with_suffix(".json"))[: len(faces)])
     _save(folder / f"{clip.name}{AUDIO}", read_audio(video))
     return clip
+
+
+def known_mouth(truth: Path) -> np.ndarray:
+    """Aperture and width of the mouth, float32 [t, 2], from an avatar's truth file."""
+    stored = json.loads(truth.read_text())
+    return np.stack([stored["aperture"], stored["width"]], axis=1).astype(np.float32)
 
 
 def aligned_faces(video: Path, detector: FaceDetector, resolution: int) -> Iterator[np.ndarray]:

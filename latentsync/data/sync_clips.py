@@ -18,10 +18,11 @@ from latentsync.timebase import sync_mel_length
 
 @dataclass(frozen=True)
 class SyncClip:
-    """One clip: `lips` uint8 [t, h/2, w, 3], the lower half of each face; `mel` [80, n]."""
+    """One clip: `lips` uint8 [t, h/2, w, 3], the lower half of each face; `mel` [80, n]; `mouth` [t, 2] where it is known."""
 
     lips: Tensor
     mel: Tensor
+    mouth: Tensor | None = None
 
     def starts(self, num_frames: int) -> int:
         """Number of windows of `num_frames` frames that have all of their pictures and sound."""
@@ -42,4 +43,5 @@ class SyncClip:
 def load_sync_clip(clip: AlignedClip, resolution: int) -> SyncClip:
     """Read an aligned clip at the SyncNet's resolution."""
     faces = resize_frames(torch.from_numpy(np.array(clip.faces)), resolution)
-    return SyncClip(faces[:, resolution // 2 :].contiguous(), sync_mel(torch.from_numpy(clip.waveform)))
+    mouth = None if clip.mouth is None else torch.from_numpy(clip.mouth)
+    return SyncClip(faces[:, resolution // 2 :].contiguous(), sync_mel(torch.from_numpy(clip.waveform)), mouth)

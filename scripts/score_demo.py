@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -33,6 +32,7 @@ from scripts.make_avatars import HELD_OUT_FIRST_SEED, make_clip
 CLIPS = 16
 AUDIO_FROM = 7  # each video speaks the sentence of the clip this many places further on
 SHIFTS = range(-5, 6)
+NAMES = ("new", "old", "copied", "read")  # the correlations of a `LipScore`
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def print_scores(lips: list[LipScore], syncnet: dict[str, float]) -> None:
 
 
 def columns(lips: list[LipScore]) -> list[list[float]]:
-    return [[getattr(row, name) for row in lips] for name in ("new", "old", "copied", "read")]
+    return [[getattr(row, name) for row in lips] for name in NAMES]
 
 
 def main() -> None:
@@ -122,15 +122,12 @@ def main() -> None:
         lips = [score_lips(pipeline, settings, *pair, folder / "outputs") for pair in track(pairs, "Lip-sync")]
     print_scores(lips, syncnet)
     if args.json:
-        means = dict(zip(("new", "old", "copied", "read"), (float(np.mean(c)) for c in columns(lips)), strict=True))
-        report = {
-            "settings": asdict(settings),
-            "lips": [asdict(row) for row in lips],
-            "mean": means,
-            "syncnet": syncnet,
-            "torch": torch.__version__,
-        }
-        args.json.write_text(json.dumps(report, indent=1) + "\n")
+        args.json.write_text(json.dumps(summary(settings, lips, syncnet), indent=1) + "\n")
+
+
+def summary(settings: InferenceSettings, lips: list[LipScore], syncnet: dict[str, float]) -> dict[str, object]:
+    means = {name: float(np.mean(column)) for name, column in zip(NAMES, columns(lips), strict=True)}
+    return {"settings": asdict(settings), "mean": means, "syncnet": syncnet, "lips": [asdict(row) for row in lips]}
 
 
 if __name__ == "__main__":

@@ -195,6 +195,22 @@ def test_what_is_not_the_published_file_never_appears(served: Hub, content: byte
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
+def test_a_file_of_another_server(served: Hub, content: bytes, tmp_path: Path) -> None:
+    file = PublicFile("test", "auxiliary/net.pt", "MIT", url=f"{served.address}/elsewhere/net.pt")
+    served.files["elsewhere/net.pt"] = content
+    served.cuts = 1
+    fetch(replace(file, sha256=hashlib.sha256(content).hexdigest()[:10]), tmp_path)
+    assert (tmp_path / file.path).read_bytes() == content and len(served.received) == 2
+    with pytest.raises(CheckpointError, match="refuses"):
+        fetch(replace(file, url=f"{served.address}/elsewhere/other.pt"), tmp_path)
+
+
+def test_small_files_are_verified_by_the_hash_of_git(tmp_path: Path) -> None:
+    (tmp_path / "hello").write_text("hello\n")
+    assert hub._has_digest(tmp_path / "hello", "ce013625030ba8dba906f756967f9e9ca394464a")
+    assert not hub._has_digest(tmp_path / "hello", "ce013625030ba8dba906f756967f9e9ca394464b")
+
+
 def test_refusals_are_told_apart(served: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(CheckpointError, match="holds no latentsync_unet.pt"):
         fetch(UNET, tmp_path)

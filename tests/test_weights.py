@@ -160,7 +160,7 @@ BAD_FILES: dict[str, tuple[Callable[[Path, Tensors], object], str]] = {
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # TorchScript files outlive the functions that write them
 def test_every_bad_file_says_what_it_is(weights: Tensors, tmp_path: Path) -> None:
-    sentences = set()
+    sentences: set[str] = set()
     for kind, (write, message) in BAD_FILES.items():
         path = tmp_path / f"{len(sentences)}.pt"
         write(path, weights)
@@ -238,7 +238,7 @@ def test_a_contradicting_configuration_is_refused(weights: Tensors, tmp_path: Pa
     public, own = tmp_path / "public.pt", tmp_path / "own.safetensors"
     save_official(public, weights)
     mask = torch.ones(8, 8)
-    facts = {"resolution": 64, "mask": mask, "audio": {"width": 6, "context": [2, 2]}}
+    facts: dict[str, Any] = {"resolution": 64, "mask": mask, "audio": {"width": 6, "context": [2, 2]}}
     save_checkpoint(own, weights, describe("unet", CONFIG.to_dict(), 5, **facts))
     assert load_unet(own, CONFIG, {"resolution": 64, "audio": {"width": 6}})[1]["version"]
     for path in (public, own):

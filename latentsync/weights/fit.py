@@ -85,13 +85,12 @@ def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], origin: Path |
         raise CheckpointError(
             f"{origin} does not fit {type(module).__name__}. {likely_cause(mismatch, own, tensors)} ({mismatch})"
         )
-    _check_numbers(tensors, origin)
     whole = {key: tensors[key] if key in tensors else torch.zeros(own[key].shape, dtype=torch.long) for key in own}
-    if any(value.is_meta for value in own.values()):
-        stored = {key: value.to(own[key].dtype, copy=True).contiguous() for key, value in whole.items()}
-        module.load_state_dict(stored, assign=True)
-    else:
-        module.load_state_dict(whole)
+    is_empty = any(value.is_meta for value in own.values())
+    if is_empty:  # copied before it is looked at: large files are mapped from the disk and best read once
+        whole = {key: value.to(own[key].dtype, copy=True).contiguous() for key, value in whole.items()}
+    _check_numbers(whole, origin)
+    module.load_state_dict(whole, assign=is_empty)
 
 
 def _check_numbers(tensors: Mapping[str, Tensor], origin: Path | str) -> None:

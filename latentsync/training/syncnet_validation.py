@@ -1,7 +1,10 @@
 """Scoring a StableSyncNet on clips that its training does not see."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
+from torch import Tensor
 
 from latentsync.audio.mel import sync_mel
 from latentsync.data.sync_clips import SyncClip
@@ -12,14 +15,23 @@ from latentsync.timebase import samples_of_frames
 MIN_SHIFT = 5  # frames between lips and sound from which a pair of one clip counts as wrong
 
 
+def embed_clip(net: StableSyncNet, clip: SyncClip, num_frames: int) -> ClipEmbeddings:
+    """Embed all windows of `num_frames` frames that have their pictures and sound."""
+    count = clip.starts(num_frames)
+    lips = embed_windows(net.embed_lips, [clip.image(start, num_frames) for start in range(count)])
+    return ClipEmbeddings(lips, embed_sound(net, clip, num_frames))
+
+
+def embed_sound(net: StableSyncNet, clip: SyncClip, num_frames: int) -> Tensor:
+    """Embeddings [windows, D] of the sound alone."""
+    return embed_windows(net.embed_audio, [clip.sound(start, num_frames) for start in range(clip.starts(num_frames))])
+
+
 @torch.no_grad()
-def embed_clip(net: StableSyncNet, clip: SyncClip, num_frames: int, batch_size: int = 32) -> ClipEmbeddings:
-    """Embed all windows of `num_frames` frames; the batch size does not change the result beyond rounding."""
-    starts = range(clip.starts(num_frames))
-    batches = [starts[first : first + batch_size] for first in range(0, len(starts), batch_size)]
-    lips = [net.embed_lips(torch.stack([clip.image(s, num_frames) for s in batch])) for batch in batches]
-    sound = [net.embed_audio(torch.stack([clip.sound(s, num_frames) for s in batch])) for batch in batches]
-    return ClipEmbeddings(torch.cat(lips), torch.cat(sound))
+def embed_windows(embed: Callable[[Tensor], Tensor], windows: list[Tensor], batch_size: int = 32) -> Tensor:
+    """Embeddings [n, D] of n windows; the batch size does not change them beyond rounding."""
+    batches = [windows[first : first + batch_size] for first in range(0, len(windows), batch_size)]
+    return torch.cat([embed(torch.stack(batch)) for batch in batches])
 
 
 def validation_accuracy(net: StableSyncNet, clips: list[SyncClip], num_frames: int, seed: int = 0) -> float:
@@ -40,6 +52,7 @@ def offset_errors(
     net: StableSyncNet, clip: SyncClip, waveform: np.ndarray, shifts: range, num_frames: int
 ) -> list[int]:
     """For every shift of the sound, the found offset minus the true one, in frames."""
-    shifted = [SyncClip(clip.lips, sync_mel(torch.from_numpy(shift_sound(waveform, shift)))) for shift in shifts]
-    found = [embed_clip(net, moved, num_frames) for moved in shifted]
-    return [find_offset(e.lips, e.sound) - shift for e, shift in zip(found, shifts, strict=True)]
+    lips = embed_clip(net, clip, num_frames).lips
+    moved = [SyncClip(clip.lips, sync_mel(torch.from_numpy(shift_sound(waveform, shift)))) for shift in shifts]
+    found = [find_offset(lips, embed_sound(net, sound, num_frames)) for sound in moved]
+    return [offset - shift for offset, shift in zip(found, shifts, strict=True)]

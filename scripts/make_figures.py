@@ -1,11 +1,12 @@
 """Make the pictures of the documentation: `python -m scripts.make_figures [avatars|demo|pair]`.
 
 avatars: docs/avatars.png, 24 identities. pair: assets/demo_video.mp4 and assets/demo_audio.wav, two held-out clips.
-demo: docs/demo.png, the demo's result between its input and the truth of the new sound.
+demo: docs/demo.png, the demo's result between its input and the truth: the same person, drawn speaking the new sound.
 """
 
 import argparse
 import tempfile
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -13,14 +14,15 @@ import cv2
 import numpy as np
 from matplotlib import pyplot as plt
 
-from latentsync.avatar.clip import HELD_OUT_FIRST_SEED, AvatarClip, random_clip
+from latentsync.avatar.clip import FRAME_SIZE, HELD_OUT_FIRST_SEED, AvatarClip, random_clip
 from latentsync.data.aligned import aligned_faces
 from latentsync.face.detect import make_detector
 from latentsync.inference.models import DEMO_UNET, LipsyncModels
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.media.audio import write_wav
-from latentsync.media.read import read_frames
+from latentsync.media.write import VideoWriter
 from latentsync.metrics.aperture import correlation, lip_apertures
+from latentsync.timebase import MODEL_FPS
 from scripts.make_avatars import make_clip
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,6 +30,7 @@ VIDEO, AUDIO = ROOT / "assets/demo_video.mp4", ROOT / "assets/demo_audio.wav"
 VIDEO_SEED, AUDIO_SEED = HELD_OUT_FIRST_SEED + 120, HELD_OUT_FIRST_SEED + 107
 SHEET_COLUMNS, SHEET_ROWS = 8, 3
 SHOWN_FRAMES = 8
+SHOWN_PX = 192
 
 
 def most_open(clip: AvatarClip, within: int = 50) -> np.ndarray:
@@ -62,24 +65,33 @@ def demo() -> None:
         resolution = pipeline.models.resolution
         given, result = (np.stack(list(aligned_faces(v, make_detector(), resolution))) for v in (VIDEO, output))
         shots = np.linspace(8, len(result) - 8, SHOWN_FRAMES).astype(int)
-        frames = {i: shown.frame for i, shown in enumerate(read_frames(output)) if i in shots}
+        drawn = np.stack(list(aligned_faces(write_truth_video(Path(folder)), make_detector(), resolution)))
     truth = np.array(random_clip(AUDIO_SEED).truth()["aperture_px"])
-    plot_demo(given, result, [frames[i] for i in shots], truth, shots)
+    shown = [[faces[min(i, len(faces) - 1)] for i in shots] for faces in (given, result, drawn)]
+    plot_demo(shown, lip_apertures(result), truth, shots)
 
 
-def plot_demo(
-    given: np.ndarray, result: np.ndarray, shown: list[np.ndarray], truth: np.ndarray, shots: np.ndarray
-) -> None:
-    """Rows of pictures, and the curves of lip opening below them."""
+def write_truth_video(folder: Path) -> Path:
+    """The video's person, head motion and all, drawn with the mouth of the new sound."""
+    person, sound = random_clip(VIDEO_SEED), random_clip(AUDIO_SEED)
+    count = min(len(person), len(sound))
+    spoken = replace(person, mouth=sound.mouth, speech=sound.speech)
+    path = folder / "truth.mp4"
+    with VideoWriter(path, FRAME_SIZE, FRAME_SIZE, MODEL_FPS) as writer:
+        for frame in islice(spoken.frames(), count):
+            writer.write(frame)
+    return path
+
+
+def plot_demo(shown: list[list[np.ndarray]], lips: np.ndarray, truth: np.ndarray, shots: np.ndarray) -> None:
+    """Rows of pictures (input, result, truth), and the curves of lip opening below them."""
     figure, (top, curves) = plt.subplots(2, 1, figsize=(12, 6), height_ratios=(1.3, 1), layout="constrained")
-    inputs = [given[min(i, len(given) - 1)] for i in shots]
-    faces = [result[i] for i in shots]
-    size = (192, 192)
-    rows = [np.concatenate([cv2.resize(f, size) for f in row], axis=1) for row in (inputs, faces, shown)]
+    rows = [np.concatenate([cv2.resize(face, (SHOWN_PX, SHOWN_PX)) for face in row], axis=1) for row in shown]
+    middles = SHOWN_PX // 2 + SHOWN_PX * np.arange(len(shots))
     top.imshow(np.concatenate(rows))
-    top.set_yticks([96, 288, 480], ["input face", "result face", "result frame"])
-    top.set_xticks([96 + 192 * n for n in range(len(shots))], [f"{i / 25:.2f} s" for i in shots])
-    lips, seconds = lip_apertures(result), np.arange(len(result)) / 25
+    top.set_yticks(middles[: len(rows)], ["input", "result", "truth"])
+    top.set_xticks(middles, [f"{i / MODEL_FPS:.2f} s" for i in shots])
+    seconds = np.arange(len(lips)) / MODEL_FPS
     count = min(len(lips), len(truth))
     scale = truth[:count].std() / lips[:count].std()
     fitted = scale * (lips - lips[:count].mean()) + truth[:count].mean()

@@ -24,8 +24,9 @@ from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.inference.settings import InferenceSettings
 from latentsync.inference.timeline import Timeline
 from latentsync.metrics.aperture import correlation, lip_apertures
+from latentsync.metrics.sync import accuracy
 from latentsync.models.syncnet_checkpoint import load_syncnet
-from latentsync.training.syncnet_validation import offset_errors, validation_accuracy
+from latentsync.training.syncnet_validation import offset_errors, validation_pairs
 from latentsync.weights import DEMO
 from scripts.make_avatars import HELD_OUT_FIRST_SEED, make_clip
 
@@ -79,7 +80,13 @@ def score_syncnet(clips: list[AlignedClip]) -> dict[str, float]:
     loaded = [load_sync_clip(clip, resolution) for clip in clips]
     errors = [offset_errors(net, sync, clip.waveform, SHIFTS, frames) for sync, clip in zip(loaded, clips, strict=True)]
     within = np.abs(np.concatenate(errors)) <= 1
-    return {"accuracy": validation_accuracy(net, loaded, frames), "offset_within_1": float(within.mean())}
+    right, wrong = validation_pairs(net, loaded, frames)
+    return {
+        "accuracy": accuracy(right, wrong, metadata["threshold"]),
+        "threshold": metadata["threshold"],
+        "accuracy_at_0.5": accuracy(right, wrong),
+        "offset_within_1": float(within.mean()),
+    }
 
 
 def print_scores(lips: list[LipScore], syncnet: dict[str, float]) -> None:

@@ -8,12 +8,16 @@ import torch
 from latentsync.config import ModelRun, load
 from latentsync.data.aligned import aligned_clips
 from latentsync.data.sync_clips import load_sync_clip
+from latentsync.metrics.sync import best_threshold
 from latentsync.models.syncnet import StableSyncNet, SyncNetConfig, check_geometry
 from latentsync.timebase import SYNC_MEL_HZ, sync_mel_length
 from latentsync.training.loop import Trainer
 from latentsync.training.syncnet_step import SyncNetStep, SyncNetWithHeads
+from latentsync.training.syncnet_validation import validation_pairs
 from latentsync.weights import describe, save_checkpoint
 from scripts.status import print_row, stored, write_description
+
+CALIBRATION_CLIPS = 64  # training clips on which the threshold between right and wrong is chosen
 
 
 def main() -> None:
@@ -32,6 +36,8 @@ def main() -> None:
     model = SyncNetWithHeads(net, data.num_frames)
     trainer = Trainer(model, SyncNetStep(model, clips, data.batch_size, data.num_frames, run.train.seed), run.train)
     trainer.train(print_row)
+    model.load_state_dict(trainer.ema.average)
+    threshold = best_threshold(*validation_pairs(net.eval(), clips[:CALIBRATION_CLIPS], data.num_frames))
     metadata = describe(
         "syncnet",
         run.model,
@@ -40,9 +46,9 @@ def main() -> None:
         num_frames=data.num_frames,
         audio={"mel_rate_hz": SYNC_MEL_HZ},
         seed=run.train.seed,
+        threshold=threshold,
         clips=len(clips),
     )
-    model.load_state_dict(trainer.ema.average)
     save_checkpoint(args.out, stored(net.state_dict(), run.half_weights), metadata)
     write_description(args.out, metadata)
 

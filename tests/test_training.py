@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from latentsync.config import ModelRun, TrainConfig, load
 from latentsync.data.aligned import AUDIO, FACES, aligned_clips
 from latentsync.data.latents import ClipLatents, latent_batch, load_latents, precompute
-from latentsync.metrics.sync import ClipEmbeddings, find_offset, pair_accuracy
+from latentsync.metrics.sync import ClipEmbeddings, accuracy, best_threshold, find_offset, pair_similarities
 from latentsync.models.vae import build_vae, decode, encode, fold_latent_statistics
 from latentsync.training.loop import Losses, Trainer, batch_generator
 
@@ -98,7 +98,9 @@ def test_offset_and_accuracy_of_perfect_embeddings() -> None:
     assert find_offset(rows[:-4], rows[4:]) == -4 and find_offset(rows[4:], rows[:-4]) == 4
     other = torch.eye(60)[30:, :30] * 0
     clips = [ClipEmbeddings(rows, rows), ClipEmbeddings(other, other)]
-    assert pair_accuracy(clips[:1] * 2, 5, torch.Generator().manual_seed(0)) > 0.95
+    right, wrong = pair_similarities(clips, 5, torch.Generator().manual_seed(0))
+    assert accuracy(right[:30], wrong) == 1.0
+    assert best_threshold(torch.tensor([0.9, 0.8]), torch.tensor([0.7, 0.1])) == 0.7
 
 
 def test_an_unknown_key_is_named_with_the_nearest_known_one(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-THRESHOLD = 0.5  # a pair counts as right from this similarity on
+THRESHOLD = 0.5  # a pair counts as right above this similarity, unless a network brings its own threshold
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ def similarity(lips: Tensor, sound: Tensor) -> Tensor:
     return (lips * sound).sum(-1).clamp(0, 1)
 
 
-def pair_accuracy(clips: list[ClipEmbeddings], min_shift: int, generator: torch.Generator) -> float:
-    """Share of pairs judged rightly: every window with its own sound, and with a wrong one.
+def pair_similarities(clips: list[ClipEmbeddings], min_shift: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Similarities [n] of right pairs and [n] of wrong ones: every window with its own sound, and with a wrong one.
 
     Wrong sounds alternate between another moment of the same clip, at least `min_shift` frames away, and another clip.
     """
@@ -39,8 +39,18 @@ def pair_accuracy(clips: list[ClipEmbeddings], min_shift: int, generator: torch.
             pool = clip.sound[elsewhere] if start % 2 and elsewhere else other.sound
             pick = int(torch.randint(len(pool), (1,), generator=generator))
             wrong.append(similarity(clip.lips[start][None], pool[pick][None]))
-    hits = (torch.cat(right) > THRESHOLD).sum() + (torch.cat(wrong) <= THRESHOLD).sum()
-    return float(hits) / (sum(map(len, right)) + len(wrong))
+    return torch.cat(right), torch.cat(wrong)
+
+
+def accuracy(right: Tensor, wrong: Tensor, threshold: float = THRESHOLD) -> float:
+    """Share of pairs judged rightly if a pair counts as right above the threshold."""
+    return float((right > threshold).sum() + (wrong <= threshold).sum()) / (len(right) + len(wrong))
+
+
+def best_threshold(right: Tensor, wrong: Tensor) -> float:
+    """The threshold, in steps of 0.01, that judges most of these pairs rightly; take them from training clips."""
+    candidates = [step / 100 for step in range(30, 96)]
+    return max(candidates, key=lambda threshold: accuracy(right, wrong, threshold))
 
 
 def offset_similarities(lips: Tensor, sound: Tensor, max_offset: int) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from latentsync.audio.mel import sync_mel
 from latentsync.data.sync_clips import SyncClip
-from latentsync.metrics.sync import ClipEmbeddings, find_offset, pair_accuracy
+from latentsync.metrics.sync import ClipEmbeddings, find_offset, pair_similarities
 from latentsync.models.syncnet import StableSyncNet
 from latentsync.timebase import samples_of_frames
 
@@ -34,10 +34,12 @@ def embed_windows(embed: Callable[[Tensor], Tensor], windows: list[Tensor], batc
     return torch.cat([embed(torch.stack(batch)) for batch in batches])
 
 
-def validation_accuracy(net: StableSyncNet, clips: list[SyncClip], num_frames: int, seed: int = 0) -> float:
-    """Share of right and wrong pairs that the net judges rightly (see `pair_accuracy`)."""
+def validation_pairs(
+    net: StableSyncNet, clips: list[SyncClip], num_frames: int, seed: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Similarities of right and of wrong pairs of the clips (see `pair_similarities`)."""
     embedded = [embed_clip(net, clip, num_frames) for clip in clips if clip.starts(num_frames) > 2 * MIN_SHIFT]
-    return pair_accuracy(embedded, MIN_SHIFT, torch.Generator().manual_seed(seed))
+    return pair_similarities(embedded, MIN_SHIFT, torch.Generator().manual_seed(seed))
 
 
 def shift_sound(waveform: np.ndarray, frames: int) -> np.ndarray:

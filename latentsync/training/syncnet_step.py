@@ -16,6 +16,7 @@ from latentsync.training.loop import Losses, batch_generator
 
 MIN_SHIFT = 5  # frames between a hard wrong pair's lips and sound
 MAX_JITTER = 2  # pixels by which training pictures are moved
+MEL_NOISE = 0.25  # deviation of the noise added to training sounds, whose mel values lie in [-4, 4]
 CONTROLS = 2  # aperture and width
 
 
@@ -53,7 +54,8 @@ class SyncNetStep:
         windows = [window for _ in range(self.batch_size // 2) for window in self._draw_two(generator)]
         f, net = self.num_frames, self.model.net
         lips = net.embed_lips(jitter(torch.stack([clip.image(start, f) for clip, start in windows]), generator))
-        right = net.embed_audio(torch.stack([clip.sound(start, f) for clip, start in windows]))
+        mel = torch.stack([clip.sound(start, f) for clip, start in windows])
+        right = net.embed_audio(mel + MEL_NOISE * torch.randn(mel.shape, generator=generator))
         labels = torch.cat([torch.ones(self.batch_size), torch.zeros(self.batch_size)])
         sync = sync_loss(torch.cat([lips, lips]), torch.cat([right, wrong_sounds(right)]), labels)
         if not self.knows_mouths:

@@ -34,7 +34,7 @@ from latentsync.timebase import MODEL_FPS, frames_in
 
 Progress = Callable[[str, int, int], None]  # (stage, frames done, frames in all); may raise to stop the run
 STAGES = DETECT, GENERATE = "Find the face", "Generate lips"  # what progress is told of
-CRF = 15  # of the encode: 45 dB or more on real footage that had been encoded before
+CRF = 15  # of the encode: 46 dB outside the face on real footage that had been encoded before
 KEPT_REFERENCES = 2  # windows whose latents are remembered: the end and the start of a run of faces
 
 

@@ -1,8 +1,8 @@
 """Training a StableSyncNet: as many right pairs of lips and sound as wrong ones; half of the wrong ones are hard.
 
 A hard wrong pair is the same clip's sound from another moment; an easy one is another clip's sound. Where the movement of the
-mouth is known, both embeddings also have to tell it through a linear head: that breaks the long plateau at ln 2 = 0.693,
-where a network has not yet found what lips and sound have in common.
+mouth is known, both embeddings also have to tell it through a linear head, to shorten the plateau at ln 2 = 0.693, where a
+network has not yet found what lips and sound have in common.
 """
 
 import torch
@@ -14,7 +14,7 @@ from latentsync.losses.sync import sync_loss
 from latentsync.models.syncnet import StableSyncNet
 from latentsync.training.loop import Losses, batch_generator
 
-MIN_SHIFT = 5  # frames between a hard wrong pair's lips and sound
+MIN_SHIFT = 5  # frames between lips and sound from which a pair of one clip counts as wrong
 MAX_JITTER = 2  # pixels by which training pictures are moved
 MEL_NOISE = 0.25  # deviation of the noise added to training sounds, whose mel values lie in [-4, 4]
 CONTROLS = 2  # aperture and width

@@ -11,8 +11,7 @@ from latentsync.data.sync_clips import SyncClip
 from latentsync.metrics.sync import ClipEmbeddings, find_offset, pair_similarities
 from latentsync.models.syncnet import StableSyncNet
 from latentsync.timebase import samples_of_frames
-
-MIN_SHIFT = 5  # frames between lips and sound from which a pair of one clip counts as wrong
+from latentsync.training.syncnet_step import MIN_SHIFT
 
 
 def embed_clip(net: StableSyncNet, clip: SyncClip, num_frames: int) -> ClipEmbeddings:

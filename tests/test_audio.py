@@ -1,6 +1,7 @@
 """The audio room: spectrograms, Whisper features of any length, windows around frames."""
 
 from importlib.resources import files
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from latentsync.audio.spectrum import mel_filters
 from latentsync.audio.whisper_features import WhisperFeatures, encode_log_mel
 from latentsync.audio.windows import audio_windows, frames_of_audio, window_rows
 from latentsync.timebase import SAMPLE_RATE_HZ, SYNC_MEL_HOP, sync_mel_length
+from tests.golden.harness import fill_by_rule
 
 N_CTX = 60  # rows: 1.2 s a segment
 LAYERS, WIDTH = 2, 16
@@ -120,6 +122,30 @@ def test_segment_borders_are_not_heard():
     inside = steps("overlap")[:200].max(dim=0).values  # rows of the first segment alone
     assert (steps("overlap").max(dim=0).values < 1.3 * inside).all()
     assert (steps("reference").max(dim=0).values > 2.0 * inside).all()
+
+
+def chirp(seconds: float) -> np.ndarray:
+    """A voiced-like tone that glides and swells, with a little noise."""
+    t = np.arange(int(seconds * SAMPLE_RATE_HZ)) / SAMPLE_RATE_HZ
+    tone = np.sin(2 * np.pi * (110 * t + 20 * np.sin(2 * np.pi * 0.7 * t))) * (0.6 + 0.4 * np.sin(2 * np.pi * 2.1 * t))
+    return (0.4 * tone + 0.05 * np.random.default_rng(1).standard_normal(len(t))).astype(np.float32)
+
+
+def test_features_of_95_seconds_are_those_of_shifted_crops():
+    """A crop's own start changes its rows (positions are absolute); the whole track differs from crops no more than that."""
+    encoder = AudioEncoder(80, 1500, 32, 2, 2).eval()
+    fill_by_rule(encoder, 1)
+    features, wave = WhisperFeatures(encoder).features, chirp(95)
+    whole = features(wave)
+    for first, stop in ((33, 45), (58, 70)):  # seconds inside of all crops and of one segment of the whole
+        starts = range(stop - 28, first - 1, 2)
+        cuts = [features(wave[s * SAMPLE_RATE_HZ : (s + 30) * SAMPLE_RATE_HZ]) for s in starts]
+        crops = [cut[(first - s) * 50 : (stop - s) * 50] for cut, s in zip(cuts, starts, strict=True)]
+        among = max(float((a - b).abs().mean()) for a, b in combinations(crops, 2))
+        assert max(float((whole[first * 50 : stop * 50] - crop).abs().mean()) for crop in crops) < 1.02 * among
+    steps = whole.diff(dim=0).flatten(1).norm(dim=1)
+    for second in (30, 60, 90):
+        assert steps[second * 50 - 2 : second * 50 + 2].max() < steps.quantile(0.99)
 
 
 def test_features_do_not_depend_on_the_batch_size_or_on_how_they_are_read(encoder):

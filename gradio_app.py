@@ -1,84 +1,103 @@
-"""The web app, for this computer's browser only: `python gradio_app.py [--port 7860] [--demo]`."""
+"""The web app: python gradio_app.py [--help], then open the address that it prints. For this computer only, unless asked."""
 
 import argparse
-import tempfile
+import getpass
+import os
+import sys
+import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import gradio as gr
+from latentsync.face.detect import BACKENDS
+from web.errors import WebError
+from web.models import Models
+from web.serve import Server, is_open_to_others
+from web.settings import DEFAULT_FOLDER, AppSettings, Limits
 
-from latentsync.inference.job import check_job
-from latentsync.inference.pipeline import LipsyncPipeline
-from latentsync.weights import FETCH_INFERENCE, PUBLIC_UNET
-from scripts.inference import load_pipeline
-
-DEMO_NOTE = (
-    "These are the small **demo models**, which know drawn heads only: on real people the lips will not look right. "
-    f"For the official weights run `{FETCH_INFERENCE}` and start the app again."
-)
-OFFICIAL_NOTE = f"Models: the official weights, `{PUBLIC_UNET.name}`."
+PASSWORD = "LATENTSYNC_PASSWORD"  # environment variable
+WRONG = 2  # exit code
+USUAL = Limits()
 
 
-class App:
-    """One pipeline, loaded once, and the page around it."""
-
-    def __init__(self, pipeline: LipsyncPipeline, demo: bool, folder: Path):
-        self.pipeline, self.demo, self.folder = pipeline, demo, folder
-
-    def lipsync(
-        self,
-        video: str | None,
-        audio: str | None,
-        steps: float,
-        guidance_scale: float,
-        seed: float,
-        progress: gr.Progress = gr.Progress(),  # noqa: B008 (how Gradio finds out that it is wanted)
-    ) -> tuple[str, str]:
-        """The result's path and what to say about it."""
-        if not video or not audio:
-            raise gr.Error("Give both a video and an audio file.", print_exception=False)
-        output = Path(tempfile.mkdtemp(dir=self.folder)) / "video_out.mp4"
-        try:
-            chosen = {"steps": int(steps), "guidance_scale": guidance_scale, "seed": int(seed)}
-            settings = self.pipeline.models.defaults.changed(chosen)
-            job = check_job(video, audio, output)
-            report = self.pipeline.run(job, settings, lambda stage, *done: progress(done, desc=stage, unit="frames"))
-        except (ValueError, OSError) as error:
-            raise gr.Error(str(error), print_exception=False) from error
-        return str(output), f"{report.summary()} Seed {report.settings.seed}."
-
-    def page(self) -> gr.Blocks:
-        """The page; one run at a time, the others wait."""
-        defaults = self.pipeline.models.defaults
-        with gr.Blocks(title="LatentSync", analytics_enabled=False) as page:
-            gr.Markdown(f"# LatentSync\n{DEMO_NOTE if self.demo else OFFICIAL_NOTE}")
-            with gr.Row():
-                with gr.Column():
-                    inputs: list[Any] = [gr.Video(label="Video"), gr.Audio(label="Audio", type="filepath")]
-                    inputs.append(gr.Slider(1, 50, defaults.steps, step=1, label="Sampling steps"))
-                    inputs.append(gr.Slider(1, 3, defaults.guidance_scale, step=0.1, label="Guidance scale"))
-                    inputs.append(gr.Number(defaults.seed, precision=0, label="Seed (-1: another every time)"))
-                    button = gr.Button("Lip-sync", variant="primary")
-                with gr.Column():
-                    outputs = [gr.Video(label="Result"), gr.Markdown()]
-            button.click(self.lipsync, inputs, outputs, concurrency_limit=1)
-        return page
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="gradio_app.py", description=__doc__)
+    models = parser.add_argument_group("models").add_argument
+    models("--demo", action="store_true", help="begin with the demo models, even where the official weights are")
+    models("--inference_ckpt_path", type=Path, metavar="FILE", help="offer a U-Net of your own")
+    models("--unet_config_path", type=Path, metavar="FILE.yaml", help="for a U-Net of unknown origin, see configs/unet")
+    models("--detector", choices=BACKENDS, help="default: face_alignment, or cascade with demo models")
+    models("--unload_after", type=float, metavar="MINUTES", help="free the models' memory after so long without work")
+    access = parser.add_argument_group("access").add_argument
+    access("--port", type=int, default=7860, help="default: %(default)s")
+    access("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in (default: this one only)")
+    access("--share", action="store_true", help="a public address by Gradio's relay; needs --user")
+    access("--user", help="ask for this name and a password")
+    access("--password", help=f"better in the environment variable {PASSWORD}, or typed in when asked")
+    limits = parser.add_argument_group("limits").add_argument
+    limits("--folder", type=Path, default=DEFAULT_FOLDER, help="where uploads and results are kept (default: runs/web)")
+    limits("--keep_hours", type=float, default=USUAL.keep_sec / 3600, help="and for how long (default: %(default)g)")
+    limits("--max_gb", type=float, default=USUAL.file_bytes / 1e9, help="of one file (default: %(default)g)")
+    limits("--max_minutes", type=float, default=USUAL.length_sec / 60, help="of a result (default: %(default)g)")
+    limits("--max_jobs", type=int, default=USUAL.unfinished_jobs, help="unfinished at once (default: %(default)s)")
+    return parser.parse_args(argv)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--port", type=int, default=7860)
-    parser.add_argument("--demo", action="store_true", help="the demo models, even where the official weights are")
-    args = parser.parse_args()
-    demo = args.demo or not PUBLIC_UNET.is_file()
+def settings_of(args: argparse.Namespace) -> AppSettings:
+    positive = {
+        name: getattr(args, name) for name in ("keep_hours", "max_gb", "max_minutes", "max_jobs", "unload_after")
+    }
+    for name, value in positive.items():
+        if value is not None and value <= 0:
+            raise WebError(f"--{name} is {value:g}: give a number above 0.")
+    limits = replace(
+        USUAL,
+        file_bytes=round(args.max_gb * 1e9),
+        length_sec=args.max_minutes * 60,
+        video_sec=max(USUAL.video_sec, args.max_minutes * 60),
+        keep_sec=args.keep_hours * 3600,
+        unfinished_jobs=args.max_jobs,
+    )
+    unload_sec = None if args.unload_after is None else args.unload_after * 60
+    return AppSettings(args.folder, limits, unload_sec, args.host, args.port, args.share, login_of(args))
+
+
+def login_of(args: argparse.Namespace) -> tuple[str, str] | None:
+    """Name and password, asked for where they are not given; None without a name."""
+    if args.user is None:
+        return None
+    password = args.password or os.environ.get(PASSWORD) or getpass.getpass(f"Password for {args.user}: ")
+    if not password:
+        raise WebError(f"--user needs a password: give --password or set {PASSWORD}.")
+    return args.user, password
+
+
+def serve(args: argparse.Namespace) -> None:
+    models = Models.standard(args.inference_ckpt_path, args.unet_config_path, args.detector)
+    if args.demo:
+        models.choices = {"demo": models.choices.pop("demo"), **models.choices}
+    models.check("")
+    settings = settings_of(args)
+    with Server(models, settings) as server:
+        print(f"Open {server.url} in a browser; Ctrl+C ends the app.", flush=True)
+        if server.blocks.share_url:
+            print(f"Public: {server.blocks.share_url}", flush=True)
+        if is_open_to_others(settings):
+            print("Everybody who reaches this machine can use the app: add --user to ask for a password.", flush=True)
+        while True:
+            time.sleep(3600)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse(argv)
     try:
-        pipeline = load_pipeline(demo, None, None, None)
-    except ValueError as error:
-        parser.error(str(error))
-    with tempfile.TemporaryDirectory(prefix="latentsync-") as folder:
-        app = App(pipeline, demo, Path(folder))
-        app.page().launch(server_name="127.0.0.1", server_port=args.port, allowed_paths=[folder])
+        serve(args)
+    except (ValueError, OSError) as error:
+        print(f"gradio_app: {error}", file=sys.stderr)
+        return WRONG
+    except KeyboardInterrupt:
+        print("gradio_app: stopped.")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -14,7 +14,7 @@ step() {
 
 step ruff check .
 step ruff format --check .
-step mypy latentsync scripts
+step mypy latentsync scripts eval web benchmarks gradio_app.py
 step lint-imports
 printf '\n== pytest\n'
 exec python -m pytest -n 2 "$@"

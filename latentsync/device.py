@@ -34,3 +34,12 @@ def pick_dtype(device: torch.device) -> torch.dtype:
     """
     is_fast = device.type == GPU and torch.cuda.get_device_capability(device) >= HALF_PRECISION_CAPABILITY
     return torch.float16 if is_fast else torch.float32
+
+
+def full_precision(device: torch.device) -> torch.autocast:
+    """A context in which networks run in their own number format, whatever autocast is on outside.
+
+    Devices without an autocast of their own (meta) borrow the CPU's, which does nothing to them.
+    """
+    kind = device.type if torch.amp.is_autocast_available(device.type) else "cpu"
+    return torch.autocast(kind, enabled=False)

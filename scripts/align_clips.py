@@ -1,10 +1,12 @@
-"""Align the faces of clips for training: `python -m scripts.align_clips --input_dir data/avatars --out data/aligned`.
+"""Align the faces of videos for training: `python -m scripts.align_clips --input_dir data/avatars --out data/aligned`.
 
-Clips without a face in some frame are left out and named at the end. Finished clips are kept, so the command resumes.
+For videos that show one face in every frame; anything else is work for the data pipeline. Folders are kept. Videos without a
+face in some frame are left out and named at the end. Finished clips are kept, so the command resumes.
 """
 
 import argparse
 import os
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -14,36 +16,41 @@ import torch
 from rich.progress import track
 
 from latentsync.data.aligned import NoFaceError, align_clip
+from latentsync.data.clips import find_clips
 from latentsync.face.detect import BACKENDS, make_detector
+from latentsync.media.container import MediaError
 
 
-def align(video: Path, folder: Path, detector: str, resolution: int) -> str | None:
-    """Align one clip; returns the reason if it had to be left out."""
+def align(video: Path, input_dir: Path, out: Path, detector: str, resolution: int) -> str | None:
+    """Align one video; returns the reason if it had to be left out."""
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     try:
-        align_clip(video, folder, make_detector(detector), resolution)
-    except NoFaceError as error:
+        align_clip(video, (out / video.relative_to(input_dir)).with_suffix(".mp4"), make_detector(detector), resolution)
+    except (NoFaceError, MediaError) as error:
         return str(error)
     return None
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--input_dir", type=Path, required=True, help="folder of .mp4 clips")
+    parser.add_argument("--input_dir", type=Path, required=True, help="folder of .mp4 videos")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--detector", choices=BACKENDS, default="cascade")
     parser.add_argument("--resolution", type=int, default=128)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    args = parser.parse_args()
-    videos = sorted(args.input_dir.glob("*.mp4"))
-    if not videos:
-        parser.error(f"{args.input_dir} holds no .mp4 files")
-    job = partial(align, folder=args.out, detector=args.detector, resolution=args.resolution)
+    args = parser.parse_args(argv)
+    try:
+        videos = find_clips(args.input_dir)
+    except ValueError as error:
+        print(f"align_clips: {error}", file=sys.stderr)
+        return 2
+    job = partial(align, input_dir=args.input_dir, out=args.out, detector=args.detector, resolution=args.resolution)
     with ProcessPoolExecutor(args.workers) as pool:
         reasons = [reason for reason in track(pool.map(job, videos), "Align", total=len(videos)) if reason]
     print(f"{len(videos) - len(reasons)} of {len(videos)} clips aligned", *reasons, sep="\n")
+    return 0 if len(reasons) < len(videos) else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -15,7 +15,7 @@ from rich.progress import track
 from latentsync.avatar.clip import FRAME_SIZE, HELD_OUT_FIRST_SEED, random_clip, write_truth
 from latentsync.media.audio import write_wav
 from latentsync.media.sound import AudioSource
-from latentsync.media.write import VideoWriter
+from latentsync.media.write import VideoFormat, VideoWriter
 from latentsync.timebase import MODEL_FPS
 
 
@@ -26,7 +26,7 @@ def make_clip(seed: int, folder: Path) -> Path:
         return video
     clip = random_clip(seed)
     write_wav(sound, clip.waveform)
-    with VideoWriter(video, FRAME_SIZE, FRAME_SIZE, MODEL_FPS, audio=AudioSource(sound)) as writer:
+    with VideoWriter(video, VideoFormat.constant(FRAME_SIZE, FRAME_SIZE, MODEL_FPS), AudioSource(sound)) as writer:
         for frame in clip.frames():
             writer.write(frame)
     sound.unlink()

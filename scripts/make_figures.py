@@ -20,7 +20,7 @@ from latentsync.face.detect import make_detector
 from latentsync.inference.models import DEMO_UNET, LipsyncModels
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.media.audio import write_wav
-from latentsync.media.write import VideoWriter
+from latentsync.media.write import VideoFormat, VideoWriter
 from latentsync.metrics.aperture import correlation, lip_apertures
 from latentsync.timebase import MODEL_FPS
 from scripts.make_avatars import make_clip
@@ -77,7 +77,7 @@ def write_truth_video(folder: Path) -> Path:
     count = min(len(person), len(sound))
     spoken = replace(person, mouth=sound.mouth, speech=sound.speech)
     path = folder / "truth.mp4"
-    with VideoWriter(path, FRAME_SIZE, FRAME_SIZE, MODEL_FPS) as writer:
+    with VideoWriter(path, VideoFormat.constant(FRAME_SIZE, FRAME_SIZE, MODEL_FPS)) as writer:
         for frame in islice(spoken.frames(), count):
             writer.write(frame)
     return path

@@ -1,40 +1,98 @@
-"""Encode aligned clips once for U-Net training: `python -m scripts.precompute --input_dir ALIGNED --out CACHE`.
+"""Compute once what training reads of clips: `python -m scripts.precompute --unet_config_path configs/unet/stage1.yaml`.
 
-Stores every clip's latents, masked latents and audio features; finished clips are kept, so the command resumes.
+For a U-Net: the auto-encoder's latents, the speech encoder's rows and, with the sync loss, mel spectrograms; then its training
+needs neither of these networks in memory. For a SyncNet (`--config_path`): mel spectrograms and, in latent space, latents.
+Everything lies in data.cache_dir by the content of clips and networks; what is there is kept, so the command resumes, and
+several may run at once.
 """
 
 import argparse
-from functools import partial
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-import torch
+from rich.console import Console
 from rich.progress import track
 
-from latentsync.audio.whisper_features import WhisperFeatures
-from latentsync.audio.whisper_model import load_audio_encoder
-from latentsync.data.aligned import aligned_clips
-from latentsync.data.latents import precompute
-from latentsync.face.masks import load_mask
-from latentsync.models.vae import encode, load_vae
-from latentsync.weights import DEMO
+from latentsync.config import UNetRun, load
+from latentsync.config.syncnet_run import SyncNetRun
+from latentsync.data.clips import ClipIndex, TrainingClip, describe_index, find_clips, index_clips
+from latentsync.data.features import CachedFeature, mel_feature, whisper_feature
+from latentsync.device import pick_device
+from latentsync.media.container import MediaError
+from latentsync.training import syncnet_data, unet_data
 
 
-def main() -> None:
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--input_dir", type=Path, required=True, help="folder of aligned clips")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="of the auto-encoder")
-    parser.add_argument("--vae", type=Path, default=DEMO / "vae.safetensors")
-    parser.add_argument("--whisper", type=Path, default=DEMO / "whisper.pt")
-    args = parser.parse_args()
-    clips = aligned_clips(args.input_dir)
-    vae = load_vae(args.vae)
-    listen = WhisperFeatures(load_audio_encoder(args.whisper)).features
-    mask = load_mask(clips[0].faces.shape[1])
-    with torch.autocast("cpu", torch.bfloat16, enabled=args.precision == "bf16"):
-        for clip in track(clips, "Precompute"):
-            precompute(clip, args.out, partial(encode, vae), listen, mask)
+    run = parser.add_mutually_exclusive_group(required=True)
+    run.add_argument(
+        "--unet_config_path", type=Path, help="configuration of the U-Net's training that will read the cache"
+    )
+    run.add_argument("--config_path", type=Path, help="configuration of a SyncNet's training")
+    parser.add_argument("--device", help="where the networks run (default: the best of this machine)")
+    parser.add_argument("overrides", nargs="*", help="configuration entries such as data.cache_dir=data/cache")
+    return parser.parse_args(argv)
+
+
+def chosen(args: argparse.Namespace) -> tuple[UNetRun | SyncNetRun, list[CachedFeature]]:
+    """The run, and the features that its training will ask for."""
+    device = pick_device(args.device)
+    if args.config_path:
+        syncnet = load(args.config_path, SyncNetRun, args.overrides)
+        latents = [syncnet_data.cached_latents(syncnet, device)] if syncnet.data.latent_space else []
+        return syncnet, [mel_feature(syncnet.data.cache_dir), *latents]
+    unet = load(args.unet_config_path, UNetRun, args.overrides)
+    features = [whisper_feature(unet.data.cache_dir, unet.experts.whisper, device)]
+    if "sync" in unet.pixel_losses:
+        features.append(mel_feature(unet.data.cache_dir))
+    if unet.data.cached_latents:
+        features.append(unet_data.cached_latents(unet, device))
+    return unet, features
+
+
+def clips_of(run: UNetRun | SyncNetRun, console: Console) -> list[TrainingClip]:
+    """The clips of training and validation; those left out are named."""
+    data, clips = run.data, []
+    sources = [(data.train_data_dir, data.train_fileslist), (data.val_data_dir, data.val_fileslist)]
+    for name, (folder, fileslist) in zip(("training", "validation"), sources, strict=True):
+        if folder or fileslist or name == "training":
+            paths = find_clips(folder, fileslist)
+            index = index_clips(
+                paths, 1, data.cache_dir, data.reader, progress=lambda p: iter(track(p, "Look", console=console))
+            )
+            console.print(f"{name}: {describe_index(index)}", soft_wrap=True)
+            clips += index.clips
+    return clips
+
+
+def fill(feature: CachedFeature, clips: Sequence[TrainingClip], console: Console) -> ClipIndex:
+    """Compute what is missing of one feature; a clip that cannot be read is named and left out."""
+    missing = feature.missing(clips)
+    console.print(f"{feature.kind}: {len(clips) - len(missing)} of {len(clips)} clips are in {feature.folder}")
+    for clip in track(missing, feature.kind, console=console):
+        try:
+            list(feature.fill([clip]))
+        except MediaError as error:
+            console.print(f"left out {clip.path}: {error}", soft_wrap=True)
+    return ClipIndex(feature.missing(clips))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse(argv)
+    console = Console(highlight=False, markup=False)
+    try:
+        run, features = chosen(args)
+        clips = clips_of(run, console)
+        left = [fill(feature, clips, console).clips for feature in features]
+    except (ValueError, OSError) as error:
+        print(f"precompute: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("precompute: stopped; the same command goes on from here.", file=sys.stderr)
+        return 130
+    return 1 if any(left) else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

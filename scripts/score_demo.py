@@ -16,13 +16,15 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from latentsync.data.aligned import AlignedClip, align_clip, aligned_faces
-from latentsync.data.sync_clips import load_sync_clip
+from latentsync.data.aligned import align_clip, aligned_faces
+from latentsync.data.clips import TrainingClip, index_clips
+from latentsync.data.frames import FrameMemory
+from latentsync.data.settings import MIN_SHIFT
+from latentsync.data.sync_clips import PixelPictures, load_sync_clip, min_frames
 from latentsync.face.detect import make_detector
 from latentsync.inference.models import DEMO_UNET, LipsyncModels
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.inference.settings import InferenceSettings
-from latentsync.inference.timeline import Timeline
 from latentsync.metrics.aperture import correlation, lip_apertures
 from latentsync.metrics.sync import accuracy
 from latentsync.models.syncnet_checkpoint import load_syncnet
@@ -56,14 +58,14 @@ def score_lips(
     pipeline: LipsyncPipeline, settings: InferenceSettings, video: Path, audio: Path, folder: Path
 ) -> LipScore:
     output = folder / f"{video.stem}_{audio.stem}.mp4"
-    pipeline(video, audio, output, settings)
+    report = pipeline(video, audio, output, settings)
     resolution = pipeline.models.resolution
     lips_in, lips_out = (
         lip_apertures(np.stack(list(aligned_faces(v, make_detector(), resolution)))) for v in (video, output)
     )
     old, new = truth_of(video), truth_of(audio)
     count = min(len(lips_out), len(new))
-    shown = [Timeline(len(old), count).source(frame) for frame in range(count)]
+    shown = [frame.source for frame in report.per_frame[:count]]
     return LipScore(
         video.stem,
         audio.stem,
@@ -74,13 +76,16 @@ def score_lips(
     )
 
 
-def score_syncnet(clips: list[AlignedClip]) -> dict[str, float]:
+def score_syncnet(clips: list[TrainingClip]) -> dict[str, float]:
     net, metadata = load_syncnet(DEMO / "syncnet.safetensors")
     frames, resolution = metadata["num_frames"], metadata["resolution"]
-    loaded = [load_sync_clip(clip, resolution) for clip in clips]
-    errors = [offset_errors(net, sync, clip.waveform, SHIFTS, frames) for sync, clip in zip(loaded, clips, strict=True)]
+    pictures = PixelPictures(FrameMemory(resolution, 0, lower_half=True))
+    loaded = [load_sync_clip(clip, pictures) for clip in clips]
+    errors = [
+        offset_errors(net, sync, clip.waveform(), SHIFTS, frames) for sync, clip in zip(loaded, clips, strict=True)
+    ]
     within = np.abs(np.concatenate(errors)) <= 1
-    right, wrong = validation_pairs(net, loaded, frames)
+    right, wrong = validation_pairs(net, loaded, frames, min_shift=metadata.get("min_shift", MIN_SHIFT))
     return {
         "accuracy": accuracy(right, wrong, metadata["threshold"]),
         "threshold": metadata["threshold"],
@@ -121,8 +126,8 @@ def main() -> None:
         seeds = range(HELD_OUT_FIRST_SEED, HELD_OUT_FIRST_SEED + args.clips)
         (folder / "clips").mkdir(parents=True, exist_ok=True)
         videos = [make_clip(seed, folder / "clips") for seed in track(seeds, "Held-out clips")]
-        aligned = [align_clip(v, folder / "aligned", make_detector(), 128) for v in videos]
-        syncnet = score_syncnet(aligned)
+        aligned = [align_clip(v, folder / "aligned" / v.name, make_detector(), 128) for v in videos]
+        syncnet = score_syncnet(index_clips(aligned, min_frames(16), folder / "cache").clips)
         pipeline = LipsyncPipeline(LipsyncModels.load(DEMO_UNET), make_detector())
         pairs = [(video, videos[(i + AUDIO_FROM) % len(videos)]) for i, video in enumerate(videos)]
         settings = pipeline.models.defaults.changed(json.loads(args.settings))

@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 
 def print_row(row: dict[str, Any]) -> None:
     """One line of training status."""
@@ -17,8 +15,3 @@ def print_row(row: dict[str, Any]) -> None:
 def write_description(checkpoint: Path, metadata: Mapping[str, Any]) -> None:
     """What a checkpoint says about itself, as a JSON file of the same name beside it."""
     checkpoint.with_suffix(".json").write_text(json.dumps(metadata, indent=1) + "\n")
-
-
-def stored(tensors: Mapping[str, Tensor], half: bool) -> dict[str, Tensor]:
-    """Weights as they go to disk: floating-point ones in float16 if `half`."""
-    return {key: value.half() if half and value.is_floating_point() else value for key, value in tensors.items()}

@@ -1,57 +1,85 @@
-"""Train a StableSyncNet on aligned clips: `python -m scripts.train_syncnet --config_path configs/demo/syncnet.yaml --out FILE`."""
+"""Train a SyncNet: ./train_syncnet.sh --config_path configs/syncnet/syncnet_16_pixel_attn.yaml data.train_data_dir=CLIPS
+
+The same command goes on where a stopped run was. docs/training_data_and_syncnet.md says what to expect of the curves.
+"""
 
 import argparse
+import logging
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import torch
+from rich.progress import track
 
-from latentsync.config import ModelRun, load
-from latentsync.data.aligned import aligned_clips
-from latentsync.data.sync_clips import load_sync_clip
-from latentsync.metrics.sync import best_threshold
-from latentsync.models.syncnet import StableSyncNet, SyncNetConfig, check_geometry
-from latentsync.timebase import SYNC_MEL_HZ, sync_mel_length
-from latentsync.training.loop import Trainer
-from latentsync.training.syncnet_step import SyncNetStep, SyncNetWithHeads
-from latentsync.training.syncnet_validation import validation_pairs
-from latentsync.weights import describe, save_checkpoint
-from scripts.status import print_row, stored, write_description
-
-CALIBRATION_CLIPS = 64  # training clips on which the threshold between right and wrong is chosen
+from latentsync.config import load
+from latentsync.config.syncnet_run import SyncNetRun
+from latentsync.training.processes import Processes
+from latentsync.training.syncnet_dry_run import META, dry_run, dry_run_on_meta
+from latentsync.training.syncnet_training import SyncNetTraining
+from latentsync.weights import read_checkpoint, save_checkpoint
+from scripts.status import print_row, write_description
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config_path", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True, help="where the trained SyncNet goes (.safetensors)")
-    parser.add_argument("overrides", nargs="*", help="configuration entries such as train.max_steps=10")
-    args = parser.parse_args()
-    run = load(args.config_path, ModelRun, args.overrides)
-    data = run.data
-    config = SyncNetConfig.from_dict(run.model)
-    check_geometry(config, (data.resolution // 2, data.resolution), (80, sync_mel_length(data.num_frames)))
-    torch.manual_seed(run.train.seed)
-    net = StableSyncNet(config)
-    clips = [load_sync_clip(clip, data.resolution) for clip in aligned_clips(data.train_dir)]
-    model = SyncNetWithHeads(net, data.num_frames)
-    trainer = Trainer(model, SyncNetStep(model, clips, data.batch_size, data.num_frames, run.train.seed), run.train)
-    trainer.train(print_row)
-    model.load_state_dict(trainer.ema.average)
-    threshold = best_threshold(*validation_pairs(net.eval(), clips[:CALIBRATION_CLIPS], data.num_frames))
-    metadata = describe(
-        "syncnet",
-        run.model,
-        trainer.step,
-        resolution=data.resolution,
-        num_frames=data.num_frames,
-        audio={"mel_rate_hz": SYNC_MEL_HZ},
-        seed=run.train.seed,
-        threshold=threshold,
-        clips=len(clips),
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="train_syncnet.sh", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    save_checkpoint(args.out, stored(net.state_dict(), run.half_weights), metadata)
-    write_description(args.out, metadata)
+    add = parser.add_argument
+    add("--config_path", type=Path, required=True, help="what to train, see configs/syncnet")
+    add(
+        "--out", type=Path, help="also put the trained SyncNet here (.safetensors); the run's folder has it in any case"
+    )
+    add(
+        "--dry_run",
+        action="store_true",
+        help="build everything, show sizes, memory and the first batch, one step, stop",
+    )
+    add("--device", choices=("cpu", META), help="cpu, or with --dry_run meta: sizes alone, without clips or memory")
+    add("overrides", nargs="*", metavar="section.name=value", help="entries that replace the configuration's")
+    args = parser.parse_intermixed_args(argv)
+    if args.device == META and not args.dry_run:
+        parser.error("--device meta goes with --dry_run: there is nothing to train on it")
+    return args
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def counted(paths: Sequence[Path]) -> Iterator[Path]:
+    return iter(track(paths, "Look at clips"))
+
+
+def run(args: argparse.Namespace) -> None:
+    config = load(args.config_path, SyncNetRun, args.overrides)
+    if args.device == META:
+        say(dry_run_on_meta(config))
+        return
+    if args.out and args.out.suffix != ".safetensors":
+        raise ValueError(f"cannot write {args.out}: give it a name that ends in .safetensors.")
+    training = SyncNetTraining(config, say, Processes(cpu=args.device == "cpu"), counted)
+    if args.dry_run:
+        say(dry_run(training))
+        return
+    result = training.train(print_row)
+    if result and args.out:
+        best = read_checkpoint(result)
+        save_checkpoint(args.out, best.tensors, best.metadata)
+        write_description(args.out, best.metadata)
+
+
+def main(argv: list[str] | None = None) -> int:
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    try:
+        run(parse(argv))
+    except (ValueError, OSError) as error:
+        print(f"train_syncnet: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("train_syncnet: stopped; the same command goes on from the last checkpoint.", file=sys.stderr)
+        return 130
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,57 +1,79 @@
-"""Train a U-Net on pre-computed latents: `python -m scripts.train_unet --unet_config_path CONFIG --out FILE`."""
+"""Train a U-Net: ./train_unet.sh --unet_config_path configs/unet/stage1.yaml data.train_data_dir=CLIPS [section.name=value ...]"""
 
 import argparse
+import logging
+import sys
 from pathlib import Path
 
-import torch
-
-from latentsync.audio.windows import CONTEXT
 from latentsync.config import UNetRun, load
-from latentsync.data.latents import load_latents
-from latentsync.face.masks import latent_mask, load_mask
-from latentsync.models.unet import UNet3DConditionModel, initialise_for_training
-from latentsync.models.unet_config import UNetConfig
-from latentsync.training.loop import Trainer
-from latentsync.training.unet_step import UNetObjective, UNetStep
-from latentsync.weights import describe, load_partly, read_checkpoint, save_checkpoint
-from scripts.status import print_row, stored, write_description
+from latentsync.training.dry_run import META, dry_run, dry_run_on_meta
+from latentsync.training.processes import Processes
+from latentsync.training.unet_training import UNetTraining, train_unet
+from scripts.status import print_row, write_description
+
+DEVICES = ("cpu", META)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--unet_config_path", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True, help="where the trained U-Net goes (.safetensors)")
-    parser.add_argument("overrides", nargs="*", help="configuration entries such as train.max_steps=10")
-    args = parser.parse_args()
-    run = load(args.unet_config_path, UNetRun, args.overrides)
-    clips = load_latents(run.data.cache_dir, 3 * run.data.num_frames)
-    torch.manual_seed(run.train.seed)
-    unet = UNet3DConditionModel(UNetConfig.from_dict(run.model))
-    initialise_for_training(unet)
-    if run.init_from:
-        left_out = load_partly(unet, read_checkpoint(run.init_from).tensors)
-        print(f"started from {run.init_from}; {len(left_out)} tensors begin afresh")
-    mask = latent_mask(load_mask(run.data.resolution))
-    objective = UNetObjective(**run.objective)
-    step = UNetStep(unet, clips, mask, objective, run.data.batch_size, run.data.num_frames, run.train.seed)
-    trainer = Trainer(unet, step, run.train)
-    trainer.train(print_row)
-    metadata = describe(
-        "unet",
-        run.model,
-        trainer.step,
-        resolution=run.data.resolution,
-        num_frames=run.data.num_frames,
-        mask=mask,
-        audio={"width": unet.config.cross_attention_dim, "context": list(CONTEXT)},
-        objective=run.objective,
-        inference=run.inference,
-        seed=run.train.seed,
-        clips=len(clips),
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="train_unet.sh", description=__doc__)
+    add = parser.add_argument
+    add("--unet_config_path", type=Path, required=True, help="what to train, see configs/unet")
+    add("--out", type=Path, help="also put the trained U-Net here (.safetensors); the run's folder has it in any case")
+    add(
+        "--dry_run",
+        action="store_true",
+        help="build everything, show sizes, memory and the first batch, do one step, stop",
     )
-    save_checkpoint(args.out, stored(trainer.ema.average, run.half_weights), metadata)
-    write_description(args.out, metadata)
+    add("--device", choices=DEVICES, help="cpu, or with --dry_run meta: sizes alone, without weights, clips or memory")
+    add("overrides", nargs="*", metavar="section.name=value", help="entries that replace the configuration's")
+    args = parser.parse_intermixed_args(argv)
+    if args.device == META and not args.dry_run:
+        parser.error("--device meta goes with --dry_run: there is nothing to train on it")
+    return args
+
+
+def tell(text: str) -> None:
+    print(text, flush=True)
+
+
+def store(training: UNetTraining, out: Path) -> None:
+    """Put the trained U-Net, and what it says about itself, at a path of the user's choice."""
+    weights = training.trainer.averaged_state()
+    if training.trainer.processes.is_main:
+        training.save(out, weights, training.trainer.step)
+        write_description(out, training.metadata(training.trainer.step))
+        tell(f"{out}: step {training.trainer.step}")
+
+
+def run(args: argparse.Namespace) -> None:
+    config = load(args.unet_config_path, UNetRun, args.overrides)
+    if args.device == META:
+        tell(dry_run_on_meta(config))
+        return
+    processes = Processes(cpu=args.device == "cpu")
+    if args.dry_run:
+        text = dry_run(config, tell, processes)
+        tell(text if processes.is_main else f"process {processes.rank}: the same")
+        return
+    if args.out and args.out.suffix != ".safetensors":
+        raise ValueError(f"cannot write {args.out}: give it a name that ends in .safetensors.")
+    training = train_unet(config, print_row, tell, processes)
+    if args.out:
+        store(training, args.out)
+
+
+def main(argv: list[str] | None = None) -> int:
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    try:
+        run(parse(argv))
+    except (ValueError, OSError) as error:
+        print(f"train_unet: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("train_unet: stopped; the same command goes on from the last checkpoint.", file=sys.stderr)
+        return 130
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

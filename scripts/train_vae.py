@@ -6,10 +6,11 @@ from pathlib import Path
 import torch
 
 from latentsync.config import ModelRun, load
-from latentsync.data.aligned import aligned_clips
+from latentsync.data.clips import find_clips, index_clips
+from latentsync.data.frames import FrameMemory
 from latentsync.models.vae import build_vae, fold_latent_statistics
 from latentsync.training.loop import Trainer, batch_generator
-from latentsync.training.vae_step import VaeStep, latent_statistics, reconstruction_psnr
+from latentsync.training.vae_step import FaceItems, VaeObjective, latent_statistics, reconstruction_psnr
 from latentsync.weights import describe, save_checkpoint
 from scripts.status import print_row, write_description
 
@@ -22,18 +23,20 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="configuration entries such as train.max_steps=10")
     args = parser.parse_args()
     run = load(args.config_path, ModelRun, args.overrides)
-    clips = aligned_clips(run.data.train_dir)
+    clips = index_clips(find_clips(run.data.train_data_dir), 1, run.data.cache_dir).clips
+    memory = FrameMemory(run.data.resolution, run.data.memory_bytes)
     torch.manual_seed(run.train.seed)
     vae = build_vae(run.model).to(memory_format=torch.channels_last)
-    step = VaeStep(vae, clips, run.data.batch_size, run.data.resolution, run.train.seed)
-    trainer = Trainer(vae, step, run.train)
+    objective, data = VaeObjective(vae, run.data.resolution), run.data
+    items = FaceItems(memory, clips, run.train.seed)
+    trainer = Trainer(objective, items, data.batch_size, run.train, data.train_output_dir, num_workers=data.num_workers)
     trainer.train(print_row)
-    vae.load_state_dict(trainer.ema.average)
-    vae.eval()
+    objective.load_state_dict(trainer.averaged_state())
+    vae.cpu().eval()
     generator = batch_generator(run.train.seed, run.train.max_steps)
-    fold_latent_statistics(vae, *latent_statistics(vae, clips, generator))
-    scored = aligned_clips(args.validation_dir) if args.validation_dir else clips
-    psnr_db = reconstruction_psnr(vae, scored, generator)
+    fold_latent_statistics(vae, *latent_statistics(vae, memory, clips, generator))
+    scored = index_clips(find_clips(args.validation_dir), 1, run.data.cache_dir).clips if args.validation_dir else clips
+    psnr_db = reconstruction_psnr(vae, memory, scored, generator)
     print(f"reconstruction {psnr_db:.1f} dB")
     metadata = describe(
         "vae",

@@ -9,7 +9,7 @@ from whisper.model import AudioEncoder, ModelDimensions, Whisper
 
 from latentsync.config import WhisperModelConfig, WhisperRun, load
 from latentsync.training.loop import Trainer
-from latentsync.training.whisper_step import SpeechEncoderWithHeads, WhisperStep
+from latentsync.training.whisper_step import SpeechEncoderWithHeads, SpeechItems, WhisperObjective
 from latentsync.weights import save_state
 from scripts.status import print_row, write_description
 
@@ -35,11 +35,13 @@ def main() -> None:
     dims = run.model
     encoder = AudioEncoder(dims.n_mels, dims.n_audio_ctx, dims.n_audio_state, dims.n_audio_head, dims.n_audio_layer)
     model = SpeechEncoderWithHeads(encoder)
-    trainer = Trainer(model, WhisperStep(model, run.batch_size, run.train.seed), run.train)
+    objective, data = WhisperObjective(model), run.data
+    items = SpeechItems(dims.n_audio_ctx, run.train.seed)
+    trainer = Trainer(objective, items, data.batch_size, run.train, data.train_output_dir, num_workers=data.num_workers)
     trainer.train(print_row)
-    model.load_state_dict(trainer.ema.average)
-    save_state(args.out, official_format(encoder, dims))
-    losses = json.loads((Path(run.train.run_dir) / "log.jsonl").read_text().splitlines()[-1])
+    objective.load_state_dict(trainer.averaged_state())
+    save_state(args.out, official_format(encoder.cpu(), dims))
+    losses = json.loads((Path(data.train_output_dir) / "log.jsonl").read_text().splitlines()[-1])
     metadata = {
         "kind": "whisper",
         "model": vars(dims),

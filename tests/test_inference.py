@@ -1,9 +1,7 @@
-"""The inference room, with tiny random networks and synthetic heads: counts, order, what stays untouched, errors."""
+"""Whole runs with tiny random networks and drawn scenes: what changes, what is told, what goes wrong without harm."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -12,69 +10,43 @@ import torch
 from whisper.model import AudioEncoder
 
 from latentsync.config import UNetRun, load
-from latentsync.face.align import align_matrix
-from latentsync.face.detect import AlignmentPoints
-from latentsync.face.paste import pasted_region
+from latentsync.face.align import align_matrix, crop_size
+from latentsync.face.detect import Face
+from latentsync.face.feather import pasted_region
+from latentsync.inference import sampling
+from latentsync.inference.memory import MemoryPlan
 from latentsync.inference.models import LipsyncModels
 from latentsync.inference.pipeline import STAGES, LipsyncPipeline
-from latentsync.inference.sampling import WindowSampler
-from latentsync.inference.settings import InferenceSettings
+from latentsync.inference.sampling import Window, WindowSampler
+from latentsync.inference.settings import InferenceSettings, JobOptions
 from latentsync.inference.stopwatch import Stopwatch
-from latentsync.inference.timeline import Timeline, frames_in_order, spans
-from latentsync.inference.tracks import FaceTrack, track_face
-from latentsync.media.audio import write_wav
 from latentsync.media.container import MediaError
+from latentsync.media.encode import is_installed
 from latentsync.media.probe import probe
-from latentsync.media.read import frames_at, frames_between
-from latentsync.media.write import VideoWriter
-from latentsync.models.unet import UNet3DConditionModel
 from latentsync.models.unet_config import UNetConfig
-from latentsync.models.vae import build_vae
 from latentsync.weights import CheckpointError, save_checkpoint
 from scripts.inference import main
-
-RESOLUTION, NUM_FRAMES, WIDTH = 32, 4, 16
-SIZE = (96, 128)  # h, w of the source
-POINTS = np.array([[56, 36], [76, 36], [66, 48]], dtype=np.float32)
-VAE = {"block_out_channels": [8, 8, 8, 8], "layers_per_block": 1, "norm_num_groups": 2}
-DARK = 40  # the detector sees no face in frames darker than this
-FAST = InferenceSettings(steps=1, guidance_scale=1.0)
-
-
-class StubDetector:
-    """Sees a still face in every frame but the dark ones."""
-
-    def points(self, frame: np.ndarray) -> AlignmentPoints | None:
-        return None if frame[0, 0].max() < DARK else AlignmentPoints(POINTS, (50, 30, 82, 70), 1.0)
-
-    def reset(self) -> None:
-        """There is nothing to forget."""
-
-
-def unet_config() -> UNetConfig:
-    return UNetConfig(
-        block_out_channels=[8],
-        down_block_types=["CrossAttnDownBlock3D"],
-        up_block_types=["CrossAttnUpBlock3D"],
-        layers_per_block=1,
-        norm_num_groups=2,
-        attention_head_dim=2,
-        cross_attention_dim=WIDTH,
-        use_motion_module=False,
-    )
+from tests.tiny import (
+    NUM_FRAMES,
+    POINTS,
+    RESOLUTION,
+    SIZE,
+    VAE,
+    WIDTH,
+    StubDetector,
+    make_audio,
+    make_video,
+    number,
+    read,
+    tiny_models,
+    unet_config,
+)
+from tests.whole_runs import FAST, LOSSLESS, changed_region, command, contents, use_tiny_models
 
 
 @pytest.fixture(scope="module")
 def models() -> LipsyncModels:
-    torch.manual_seed(0)
-    unet = UNet3DConditionModel(unet_config())
-    for parameter in unet.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
-    vae = build_vae(VAE)
-    encoder = AudioEncoder(80, 50, WIDTH, 2, 1)
-    for net in (unet, vae, encoder):
-        net.eval().requires_grad_(False)
-    return LipsyncModels(unet, vae, encoder, RESOLUTION, NUM_FRAMES, torch.device("cpu"), torch.float32)
+    return tiny_models()
 
 
 @pytest.fixture(scope="module")
@@ -82,166 +54,43 @@ def pipeline(models: LipsyncModels) -> LipsyncPipeline:
     return LipsyncPipeline(models, StubDetector())
 
 
-def scene(index: int, dark: bool = False) -> np.ndarray:
-    """A smooth picture whose brightness tells the frame's number (mod 20)."""
-    y, x = np.mgrid[: SIZE[0], : SIZE[1]]
-    image = np.stack([50 + 9 * (index % 20) + 0 * x, 100 + 40 * np.sin(x / 20), 100 + 40 * np.cos(y / 15)], axis=-1)
-    return (image * (0.1 if dark else 1)).astype(np.uint8)
-
-
-def make_video(path: Path, count: int, dark: range = range(0)) -> Path:
-    with VideoWriter(path, SIZE[1], SIZE[0], 25, crf=4) as writer:
-        for index in range(count):
-            writer.write(scene(index, index in dark))
-    return path
-
-
-def make_audio(path: Path, seconds: float) -> Path:
-    times = np.arange(round(16_000 * seconds)) / 16_000
-    write_wav(path, (0.3 * np.sin(2 * np.pi * 200 * times * (1 + times))).astype(np.float32))
-    return path
-
-
-def read(path: Path) -> list[np.ndarray]:
-    return [shown.frame for shown in frames_at(path, 25)]
-
-
-def number(frame: np.ndarray) -> int:
-    """The number of a scene, read from its left edge, which no face covers."""
-    return round((float(frame[:, :16, 0].mean()) - 50) / 9)
-
-
-@pytest.mark.parametrize("source_count", [1, 2, 3, 7, 30])
-@pytest.mark.parametrize("output_count", [1, 6, 13, 75])
-def test_bounce_goes_back_and_forth_without_doubling_the_turns(source_count: int, output_count: int) -> None:
-    timeline = Timeline(source_count, output_count)
-    there = list(range(source_count))
-    cycle = there + there[-2:0:-1]
-    expected = [cycle[frame % len(cycle)] for frame in range(output_count)]
-    assert [timeline.source(frame) for frame in range(output_count)] == expected
-    assert [index for leg in timeline.legs() for index in leg] == expected
-    assert list(frames_in_order(lambda start, stop: iter(range(start, stop)), timeline, held=4)) == expected
-
-
-def test_spans_cut_where_faces_come_and_go() -> None:
-    parts = spans([True] * 6 + [False] * 2 + [True])
-    assert [(span.start, span.stop, span.has_face) for span in parts] == [(0, 6, True), (6, 8, False), (8, 9, True)]
-    assert list(parts[0].windows(4)) == [range(0, 4), range(4, 6)]
-
-
-def test_any_stretch_of_a_video_is_read_as_from_its_beginning(tmp_path: Path) -> None:
-    path = tmp_path / "v.mp4"
-    with VideoWriter(path, 48, 32, 25) as writer:
-        for index in range(300):  # longer than one group of pictures
-            writer.write(scene(index)[:32, :48])
-    whole = read(path)
-    for start, stop in [(0, 3), (24, 30), (26, 28), (249, 254), (296, 300), (298, 320)]:
-        part = [shown.frame for shown in frames_between(path, 25, start, stop)]
-        assert len(part) == min(stop, 300) - start
-        assert all(np.array_equal(a, b) for a, b in zip(part, whole[start:stop], strict=True))
-
-
-def track_of(has_face: list[bool]) -> FaceTrack:
-    frames = [scene(0, dark=not face) for face in has_face]
-    return track_face(frames, StubDetector(), RESOLUTION, lambda done: None)
-
-
-def test_the_reference_lies_elsewhere_and_changes_once() -> None:
-    track = track_of([True] * 20 + [False] * 3 + [True] * 6)
-    chosen = [track.reference_window(range(start, start + 4), 4) for start in range(0, 17, 4)]
-    assert chosen == [range(16, 20)] * 4 + [range(0, 4)]
-    assert track.reference_window(range(23, 27), 4) == range(16, 20)  # its own run is too short
-    assert track_of([True] * 3).reference_window([0, 1, 2], 4) == range(0, 3)  # nothing else to show
-    assert track.face_share == pytest.approx(26 / 29)
-
-
-@pytest.mark.parametrize(
-    ("source_count", "seconds", "frames"),
-    [
-        (1, 0.01, 1),
-        (1, 0.3, 8),
-        (7, 0.04, 1),
-        (7, 1.019, 25),
-        (7, 1.02, 26),
-        (30, 0.3, 8),
-        (30, 1.2, 30),
-        (30, 3.0, 75),
-    ],
-)
-def test_the_output_is_as_long_as_the_audio(
-    tmp_path: Path, pipeline: LipsyncPipeline, source_count: int, seconds: float, frames: int
-) -> None:
-    video, audio = make_video(tmp_path / "v.mp4", source_count), make_audio(tmp_path / "a.wav", seconds)
-    report = pipeline(video, audio, tmp_path / "out.mp4", FAST)
-    info = probe(tmp_path / "out.mp4")
-    assert info.frame_count == report.frames == report.synced_frames == frames
-    assert info.has_audio and info.duration_sec == pytest.approx(frames / 25)
-    order = [Timeline(min(source_count, frames), frames).source(frame) for frame in range(frames)]
-    assert [number(frame) for frame in read(tmp_path / "out.mp4")] == [index % 20 for index in order]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.wav", "out.mp4", "v.mp4"]
-
-
-@pytest.fixture
-def kept(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
-    """Frames as they are given to the encoder."""
-    frames: list[np.ndarray] = []
-    write = VideoWriter.write
-
-    def kept_write(self: VideoWriter, frame: np.ndarray) -> None:
-        frames.append(frame.copy())
-        write(self, frame)
-
-    monkeypatch.setattr(VideoWriter, "write", kept_write)
-    return frames
-
-
-def test_only_the_face_changes_and_frames_without_one_pass(
-    tmp_path: Path, pipeline: LipsyncPipeline, kept: list[np.ndarray]
-) -> None:
-    video = make_video(tmp_path / "v.mp4", 14, dark=range(5, 8))
-    source = read(video)
-    kept.clear()
-    stages = []
-    report = pipeline(
-        video, make_audio(tmp_path / "a.wav", 0.56), tmp_path / "o.mp4", FAST, lambda *told: stages.append(told)
-    )
-    rows, columns = pasted_region(align_matrix(POINTS, RESOLUTION), (26, 35), SIZE) or (slice(0), slice(0))
-    for index, (before, after) in enumerate(zip(source, kept, strict=True)):
-        changed = np.flatnonzero((before != after).any(axis=(1, 2)))
-        outside = np.ones(SIZE, dtype=bool)
-        outside[max(0, rows.start - 2) : rows.stop + 2, max(0, columns.start - 2) : columns.stop + 2] = False
+def test_only_the_face_changes_and_frames_without_one_pass(tmp_path: Path, pipeline: LipsyncPipeline) -> None:
+    dark = range(16, 30)  # longer than a gap that is bridged
+    video = make_video(tmp_path / "v.mp4", 40, dark)
+    audio, told = make_audio(tmp_path / "a.wav", 1.6), []
+    report = pipeline(video, audio, tmp_path / "o.mkv", FAST, LOSSLESS, lambda *done: told.append(done))
+    region = pasted_region(align_matrix(POINTS, RESOLUTION), crop_size(RESOLUTION), SIZE)
+    assert region is not None
+    outside = np.ones(SIZE, dtype=bool)
+    outside[region] = False
+    for index, (before, after) in enumerate(zip(read(video), read(tmp_path / "o.mkv"), strict=True)):
         assert np.array_equal(before[outside], after[outside])
-        assert (len(changed) > 0) == (index not in range(5, 8))
-    assert (report.synced_frames, report.face_share) == (11, pytest.approx(11 / 14))
-    assert report.summary() == "11 of 14 frames synced, 3 passed through (00:00.20-00:00.32 no face)."
-    assert json.loads(json.dumps(report.to_dict()))["passed_through"][0]["stop_frame"] == 8
-    assert [stage for stage, done, total in stages if done == total] == list(STAGES)
-    assert stages == sorted(stages, key=lambda told: (STAGES.index(told[0]), told[1]))
+        assert (changed_region(before, after) is None) == (index in dark) == (not report.per_frame[index].edited)
+    assert report.summary() == "26 of 40 frames synced, 14 passed through (00:00.64-00:01.20 no face)."
+    assert [stage for stage, done, total in told if done == total] == list(STAGES)
+    assert told == sorted(told, key=lambda done: (STAGES.index(done[0]), done[1]))
 
 
-def test_a_video_without_any_face_keeps_its_pictures(
-    tmp_path: Path, pipeline: LipsyncPipeline, kept: list[np.ndarray]
-) -> None:
+def test_a_video_without_any_face_keeps_its_pictures(tmp_path: Path, pipeline: LipsyncPipeline) -> None:
     video = make_video(tmp_path / "v.mp4", 5, dark=range(5))
-    kept.clear()
-    report = pipeline(video, make_audio(tmp_path / "a.wav", 0.4), tmp_path / "o.mp4", FAST)
-    source = read(video)
-    assert report.synced_frames == 0
-    assert all(np.array_equal(kept[i], source[j]) for i, j in enumerate([0, 1, 2, 3, 4, 3, 2, 1, 0, 1]))
+    report = pipeline(video, make_audio(tmp_path / "a.wav", 0.4), tmp_path / "o.mkv", FAST, LOSSLESS)
+    source, result = read(video), read(tmp_path / "o.mkv")
+    assert report.synced_frames == 0 and "stay as they are" in report.warnings[0]
+    order = [0, 1, 2, 3, 4, 3, 2, 1, 0, 1]
+    assert all(np.array_equal(frame, source[index]) for frame, index in zip(result, order, strict=True))
 
 
-@pytest.mark.parametrize("reference", ["current", "elsewhere"])
+@pytest.mark.parametrize("reference", ["current", "elsewhere", "closed"])
 @pytest.mark.parametrize("init", ["noise", "reference"])
 def test_the_seed_decides(tmp_path: Path, pipeline: LipsyncPipeline, reference: str, init: str) -> None:
-    video, audio = make_video(tmp_path / "v.mp4", 9), make_audio(tmp_path / "a.wav", 0.36)
-    settings = InferenceSettings().changed({"steps": 2, "reference": reference, "init": init})
+    video, audio = make_video(tmp_path / "v.mp4", 5), make_audio(tmp_path / "a.wav", 0.2)
+    settings = FAST.changed({"reference": reference, "init": init})
     outputs = []
     for name, seed in [("x", 3), ("y", 3), ("z", 4)]:
         pipeline(video, audio, tmp_path / f"{name}.mp4", replace(settings, seed=seed))
         outputs.append((tmp_path / f"{name}.mp4").read_bytes())
     assert outputs[0] == outputs[1] != outputs[2]
-    drawn = pipeline(video, audio, tmp_path / "r.mp4", replace(settings, seed=-1)).settings.seed
-    assert drawn >= 0
+    assert pipeline(video, audio, tmp_path / "r.mp4", replace(settings, seed=-1)).settings.seed >= 0
 
 
 def test_windows_share_their_noise_and_padding_changes_nothing(models: LipsyncModels) -> None:
@@ -249,33 +98,108 @@ def test_windows_share_their_noise_and_padding_changes_nothing(models: LipsyncMo
     sampler = WindowSampler(models, InferenceSettings(steps=2), Stopwatch())
 
     def sample(faces: np.ndarray, audio: torch.Tensor) -> torch.Tensor:
-        return sampler.sample(faces, audio, None, lambda done, total: None)
+        return sampler.sample([Window(faces, audio)])[0].faces
 
     faces = np.random.default_rng(0).integers(0, 256, (NUM_FRAMES, RESOLUTION, RESOLUTION, 3), dtype=np.uint8)
-    audio = torch.randn(NUM_FRAMES, 20, WIDTH)
+    audio = torch.randn(NUM_FRAMES, 20, WIDTH, generator=torch.Generator().manual_seed(0))
     assert torch.equal(sample(faces, audio), sample(faces, audio))
     assert torch.equal(sampler.noise[:, :, :1].expand_as(sampler.noise), sampler.noise)
     by_hand = sample(faces[[0, 1, 1, 1]], audio[[0, 1, 1, 1]])
     assert torch.allclose(sample(faces[:2], audio[:2]), by_hand[:2], atol=1e-5)
 
 
-def test_frames_are_read_one_window_at_a_time() -> None:
-    alive: list[int] = []
+def test_where_memory_runs_out_the_window_is_tried_again_with_less(
+    tmp_path: Path, pipeline: LipsyncPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    video, audio = make_video(tmp_path / "v.mp4", 16), make_audio(tmp_path / "a.wav", 0.64)
+    pipeline(video, audio, tmp_path / "calm.mp4", FAST)
+    sizes: list[int] = []
+    sample = WindowSampler._sample
 
-    def read_some(start: int, stop: int) -> Iterator[int]:
-        alive.append(stop - start)
-        yield from range(start, stop)
+    def tight(self: WindowSampler, windows: list[Window], on_step: object) -> object:
+        sizes.append(len(windows))
+        if len(windows) > 1:
+            raise torch.OutOfMemoryError("no memory")
+        return sample(self, windows, on_step)  # type: ignore[arg-type]
 
-    backwards = islice(frames_in_order(read_some, Timeline(1000, 1990), held=16), 1000, 1990)
-    assert list(backwards) == list(range(998, 8, -1))
-    assert max(alive[1:]) == 16
+    monkeypatch.setattr(WindowSampler, "_sample", tight)
+    monkeypatch.setattr("latentsync.inference.pipeline.memory_plan", lambda *_: MemoryPlan(windows=4, vae_frames=4))
+    pipeline(video, audio, tmp_path / "tight.mp4", FAST)
+    assert sizes == [4, 2, 1, 1, 1, 1]
+    assert (tmp_path / "tight.mp4").read_bytes() == (tmp_path / "calm.mp4").read_bytes()
+    monkeypatch.setattr(sampling, "decode", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("no memory")))
+    with pytest.raises(ValueError, match="memory of cpu is too small"):
+        pipeline(video, audio, tmp_path / "none.mp4", FAST)
 
 
-def test_settings_are_checked() -> None:
-    for wrong in ({"steps": 0}, {"reference": "other"}, {"init": "zeros"}, {"guidance_scale": -1.0}, {"seed": -2}):
-        with pytest.raises(ValueError, match=next(iter(wrong))):
-            InferenceSettings().changed(wrong)
-    assert InferenceSettings().changed({"steps": None, "seed": 5}) == InferenceSettings(seed=5)
+def test_windows_that_broke_are_passed_through_and_told(
+    tmp_path: Path, pipeline: LipsyncPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults = iter([None, "not a number", None, None])
+    monkeypatch.setattr(sampling, "fault", lambda *_: next(faults))
+    video = make_video(tmp_path / "v.mp4", 4 * NUM_FRAMES)
+    report = pipeline(video, make_audio(tmp_path / "a.wav", 0.64), tmp_path / "o.mkv", FAST, LOSSLESS)
+    broken = range(NUM_FRAMES, 2 * NUM_FRAMES)
+    for index, (before, after) in enumerate(zip(read(video), read(tmp_path / "o.mkv"), strict=True)):
+        assert np.array_equal(before, after) == (index in broken)
+    assert report.actions == {"synced": 12, "unusable result (not a number)": 4}
+    assert [stretch.frames for stretch in report.passed_through] == [4]
+
+
+def test_the_report_on_disk_adds_up(
+    tmp_path: Path, pipeline: LipsyncPipeline, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    use_tiny_models(monkeypatch, pipeline)
+    video, audio = make_video(tmp_path / "v.mp4", 60, dark=range(20, 40), fps=30), make_audio(tmp_path / "a.wav", 1.0)
+    assert main(command(video, audio, tmp_path / "o.mp4", "--rest", "keep", "--seed", "9")) == 0
+    told = json.loads((tmp_path / "o.report.json").read_text(encoding="utf-8"))
+    assert told["summary"] in capsys.readouterr().out.replace("\n", " ")
+    assert told["frames"] == len(told["per_frame"]) == sum(told["actions"].values()) == 60
+    assert told["actions"] == {"after the sound": 30, "synced": 20, "no face": 10}
+    assert told["synced_frames"] + sum(part["frames"] for part in told["passed_through"]) == 60
+    assert [frame["time_sec"] for frame in told["per_frame"]] == pytest.approx([k / 30 for k in range(60)], abs=1e-5)
+    assert (told["settings"]["seed"], told["fps"], told["duration_sec"], told["sound_sec"]) == (9, 30.0, 2.0, 1.0)
+    assert "kept" in told["length"] and told["encoder"] and told["versions"]["latentsync"]
+    assert set(told["timings_sec"]) >= {
+        "detect",
+        "read",
+        "align",
+        "encode",
+        "sample",
+        "decode",
+        "paste",
+        "write",
+        "join",
+    }
+    unedited = [frame for frame in told["per_frame"] if frame["action"] != "synced"]
+    assert all(frame["weight"] == 0 and frame["take"] == -1 for frame in unedited)
+
+
+def test_preflight_only_looks(
+    tmp_path: Path, pipeline: LipsyncPipeline, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    use_tiny_models(monkeypatch, pipeline)
+    monkeypatch.setattr(WindowSampler, "__init__", lambda *_: pytest.fail("nothing may be sampled"))
+    video, audio = make_video(tmp_path / "v.mp4", 40, dark=range(10, 30)), make_audio(tmp_path / "a.wav", 1.6)
+    assert main(command(video, audio, tmp_path / "o.mp4", "--preflight")) == 0
+    assert "20 of 40 frames synced" in capsys.readouterr().out
+    assert sorted(contents(tmp_path)) == ["a.wav", "o.preflight.jpg", "o.report.json", "v.mp4"]
+    assert json.loads((tmp_path / "o.report.json").read_text())["actions"] == {"synced": 20, "no face": 20}
+
+
+def test_the_sheet_of_a_preflight_replaces_no_other_picture(
+    tmp_path: Path, pipeline: LipsyncPipeline, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    use_tiny_models(monkeypatch, pipeline)
+    video, audio = make_video(tmp_path / "v.mp4", 4), make_audio(tmp_path / "a.wav", 0.16)
+    (tmp_path / "o.preflight.jpg").write_bytes(b"\xff\xd8\xff a picture of the user's")
+    before = contents(tmp_path)
+    assert main(command(video, audio, tmp_path / "o.mp4", "--preflight")) == 2
+    assert "o.preflight.jpg" in capsys.readouterr().err
+    assert contents(tmp_path) == before
+    (tmp_path / "o.preflight.jpg").unlink()
+    for _ in range(2):  # its own one is replaced
+        assert main(command(video, audio, tmp_path / "o.mp4", "--preflight")) == 0
 
 
 def test_models_are_found_beside_their_unet(tmp_path: Path, models: LipsyncModels) -> None:
@@ -302,33 +226,93 @@ def test_the_shipped_configurations_are_the_public_models(name: str) -> None:
     assert (run.data.resolution, run.data.num_frames) == (512 if "512" in name else 256, 16)
 
 
-@pytest.mark.parametrize(
-    ("video", "audio", "output", "words"),
-    [
-        ("missing.mp4", "a.wav", "o.mp4", "no such file"),
-        ("v.mp4", "missing.wav", "o.mp4", "no such file"),
-        ("a.wav", "a.wav", "o.mp4", "no video stream"),
-        ("v.mp4", "v.mp4", "o.mp4", "no audio stream"),
-        ("text.txt", "a.wav", "o.mp4", "text file"),
-        ("v.mp4", "a.wav", "v.mp4", "an input of the same run"),
-        ("v.mp4", "a.wav", "link.mp4", "an input of the same run"),
-        ("v.mp4", "a.wav", "o.avi", "ends in .mp4"),
-        ("v.mp4", "a.wav", "a.wav/o.mp4", "another folder"),
-    ],
-)
+WRONG_FILES = [
+    ("missing.mp4", "a.wav", "o.mp4", "no such file"),
+    ("v.mp4", "missing.wav", "o.mp4", "no such file"),
+    ("a.wav", "a.wav", "o.mp4", "no video stream"),
+    ("v.mp4", "v.mp4", "o.mp4", "no audio stream"),
+    ("text.txt", "a.wav", "o.mp4", "text file"),
+    ("v.mp4", "a.wav", "v.mp4", "an input of the same run"),
+    ("v.mp4", "a.wav", "link.mp4", "an input of the same run"),
+    ("v.mp4", "a.wav", "o.avi", "ends in .mp4"),
+    ("v.mp4", "a.wav", "a.wav/o.mp4", "another folder"),
+    ("v.mp4", "a.wav", "thesis.mp4", "--force"),
+]
+WRONG_CHOICES = [
+    (("--face", "nobody"), "unknown"),
+    (("--face", "me.jpg"), "no existing picture"),
+    (("--face", "0"), "count from 1"),
+    (("--min_face_px", "-1"), "min_face_px"),
+    (("--min_face_px", "nan"), "min_face_px"),
+    (("--max_yaw_deg", "inf"), "max_yaw_deg"),
+    (("--limit_sec", "nan"), "limit_sec"),
+    (("--limit_sec", "0"), "limit_sec"),
+    (("--fps", "0.1"), "fps"),
+    (("--crf", "60"), "crf"),
+    (("--codec", "ffv1", "--video_out_path=o.mov"), ".mp4 or .mkv"),
+    (("--inference_steps", "0"), "steps"),
+    (("--overlap", "-1"), "overlap"),
+    (("--report=a.txt",), ".json"),
+    (("--report=thesis.json",), "no report"),
+    (("--job_dir=mine",), "other files"),
+]
+
+
+@pytest.mark.parametrize(("video", "audio", "output", "words"), WRONG_FILES)
 def test_what_a_user_got_wrong_is_one_sentence_and_harms_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], video: str, audio: str, output: str, words: str
 ) -> None:
-    make_video(tmp_path / "v.mp4", 2)
-    make_audio(tmp_path / "a.wav", 0.1)
-    (tmp_path / "text.txt").write_text("no video")
-    (tmp_path / "link.mp4").symlink_to(tmp_path / "v.mp4")
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    files = ("--video_path", video), ("--audio_path", audio), ("--video_out_path", output)
-    code = main(["--demo", *(part for flag, name in files for part in (flag, str(tmp_path / name)))])
-    error = capsys.readouterr().err
-    assert code == 2 and words in error and error.count("\n") == 1
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    lay_out(tmp_path)
+    before = contents(tmp_path)
+    code = main(command(tmp_path / video, tmp_path / audio, tmp_path / output))
+    check_refusal(code, capsys.readouterr().err, words)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize(("choice", "words"), WRONG_CHOICES, ids=lambda value: "-".join(value)[:30])
+def test_a_wrong_choice_is_told_before_the_work(
+    tmp_path: Path,
+    models: LipsyncModels,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    choice: tuple[str, ...],
+    words: str,
+) -> None:
+    class Lazy(StubDetector):
+        def faces(self, frame: np.ndarray) -> list[Face]:
+            raise AssertionError("the work has begun")
+
+    lay_out(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    use_tiny_models(monkeypatch, LipsyncPipeline(models, Lazy()))
+    before = contents(tmp_path)
+    code = main(command(Path("v.mp4"), Path("a.wav"), Path("o.mp4"), *choice))
+    check_refusal(code, capsys.readouterr().err, words)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("overlap", [NUM_FRAMES, NUM_FRAMES + 5])
+def test_an_overlap_as_long_as_a_window_is_refused(tmp_path: Path, pipeline: LipsyncPipeline, overlap: int) -> None:
+    video, audio = make_video(tmp_path / "v.mp4", 40), make_audio(tmp_path / "a.wav", 1.6)
+    with pytest.raises(ValueError, match="overlap"):
+        pipeline(video, audio, tmp_path / "o.mp4", replace(FAST, overlap=overlap))
+
+
+def lay_out(folder: Path) -> None:
+    """Good inputs, and a user's own files."""
+    make_video(folder / "v.mp4", 2)
+    make_audio(folder / "a.wav", 0.1)
+    (folder / "text.txt").write_text("no video")
+    (folder / "link.mp4").symlink_to(folder / "v.mp4")
+    (folder / "thesis.mp4").write_bytes(b"my life's work")
+    (folder / "thesis.json").write_text('{"my": "life\'s work"}')
+    (folder / "mine").mkdir()
+    (folder / "mine" / "part_1.mp4").write_bytes(b"the first part of my film")
+
+
+def check_refusal(code: int, error: str, words: str) -> None:
+    assert code == 2 and words in error, error
+    assert error.startswith("inference: ") and error.count("\n") == 1 and error.rstrip().endswith((".", "?")), error
 
 
 def test_without_official_weights_the_way_out_is_named(
@@ -342,12 +326,41 @@ def test_without_official_weights_the_way_out_is_named(
     assert "--audio_path" in capsys.readouterr().err
 
 
-def test_a_broken_output_disappears(tmp_path: Path, models: LipsyncModels) -> None:
+def test_a_run_that_breaks_leaves_no_output(tmp_path: Path, models: LipsyncModels) -> None:
     class Broken(StubDetector):
-        def points(self, frame: np.ndarray) -> AlignmentPoints | None:
+        def faces(self, frame: np.ndarray) -> list[Face]:
             raise MediaError("stop")
 
     video, audio = make_video(tmp_path / "v.mp4", 2), make_audio(tmp_path / "a.wav", 0.1)
     with pytest.raises(MediaError):
         LipsyncPipeline(models, Broken())(video, audio, tmp_path / "o.mp4")
     assert not (tmp_path / "o.mp4").exists()
+
+
+def test_without_the_encoder_a_codec_is_refused_or_replaced(
+    tmp_path: Path, pipeline: LipsyncPipeline, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    use_tiny_models(monkeypatch, pipeline)
+    video, audio = make_video(tmp_path / "v.mp4", 4), make_audio(tmp_path / "a.wav", 0.16)
+    before = contents(tmp_path)
+    missing = ("libx264", "libopenh264", "libx265")
+    monkeypatch.setattr("latentsync.media.encode.is_installed", lambda name: name not in missing and is_installed(name))
+    for codec in ("h264", "hevc"):
+        code = main(command(video, audio, tmp_path / "o.mp4", "--codec", codec))
+        check_refusal(code, capsys.readouterr().err, codec)
+    assert contents(tmp_path) == before
+    assert main(command(video, audio, tmp_path / "o.mp4")) == 0
+    assert json.loads((tmp_path / "o.report.json").read_text())["encoder"] == probe(tmp_path / "o.mp4").codec == "mpeg4"
+
+
+@pytest.mark.parametrize("length", ["bounce", "loop", "cut", "hold"])
+def test_video_and_sound_are_brought_to_one_length(tmp_path: Path, pipeline: LipsyncPipeline, length: str) -> None:
+    orders = {"bounce": [0, 1, 2, 3, 2, 1, 0], "loop": [0, 1, 2, 3, 0, 1, 2], "cut": [0, 1, 2, 3]}
+    video, audio = make_video(tmp_path / "v.mp4", 4), make_audio(tmp_path / "a.wav", 0.28)
+    options = JobOptions(length=length)  # type: ignore[arg-type]
+    report = pipeline(video, audio, tmp_path / "o.mp4", FAST, options)
+    order = orders.get(length, [0, 1, 2, 3, 3, 3, 3])
+    assert [number(frame) for frame in read(tmp_path / "o.mp4")] == order
+    assert [frame.source for frame in report.per_frame] == order
+    words = {"bounce": "back and forth", "loop": "repeated", "cut": "the sound is cut", "hold": "holds its last frame"}
+    assert words[length] in report.length

@@ -176,3 +176,16 @@ def test_release_1_0_names() -> None:
         "conv_in.bias": 3,
     }
     assert rename_v10_keys(old) == {f"{block}.norm2.weight": 1, f"{block}.attn2.to_out.0.bias": 2, "conv_in.bias": 3}
+
+
+def test_audio_made_ready_once_changes_nothing() -> None:
+    """Keys and values computed beforehand, and silence without computing it, give what the audio itself gives."""
+    unet = random_unet(config())
+    sample, steps, audio = inputs()
+    with torch.no_grad():
+        heard = unet.listen(audio)
+        torch.testing.assert_close(unet(sample, steps, heard), unet(sample, steps, audio))
+        both, doubled = torch.cat([torch.zeros_like(audio), audio]), torch.cat([sample, sample])
+        torch.testing.assert_close(unet(doubled, 5, heard.with_silence()), unet(doubled, 5, both), atol=1e-5, rtol=1e-5)
+        with pytest.raises(ValueError, match="made ready for"):
+            unet(doubled, 5, heard)

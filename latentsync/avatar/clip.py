@@ -143,14 +143,16 @@ class AvatarClip:
 def random_clip(seed: int) -> AvatarClip:
     """The clip of a seed. Seeds from `HELD_OUT_FIRST_SEED` on use held-out sentences and their own identities."""
     rng = np.random.default_rng(seed)
-    sentence = random_sentence(rng, held_out=seed >= HELD_OUT_FIRST_SEED)
+    return spoken_clip(seed, random_sentence(rng, held_out=seed >= HELD_OUT_FIRST_SEED), rng)
+
+
+def spoken_clip(seed: int, text: str, rng: np.random.Generator) -> AvatarClip:
+    """A clip in which `text`, one sentence or many, is spoken; voice, identity and movements are drawn from `rng`."""
     voice = random_voice(rng)
     identity = random_identity(rng)
-    speech = speak(sentence, voice)
+    speech = speak(text, voice)
     frames = frames_in(speech.duration_sec)
-    return AvatarClip(
-        seed, sentence, voice, identity, speech, mouth_track(speech.phonemes, frames), _motion(frames, rng)
-    )
+    return AvatarClip(seed, text, voice, identity, speech, mouth_track(speech.phonemes, frames), _motion(frames, rng))
 
 
 def write_truth(clip: AvatarClip, path: Path) -> None:

@@ -1,89 +1,50 @@
-"""Aligned clips on disk: faces of one clip as one array that is read at random without decoding.
+"""Videos to aligned clips, the form that training reads: square .mp4 files of 25 frames a second with their sound.
 
-A folder holds NAME.faces.npy, uint8 [t, r, r, 3], and NAME.audio.npy, float32 [n] at 16 kHz, for every clip; for clips whose
-mouth movement is known (avatars), also NAME.mouth.npy, float32 [t, 2]: aperture and width.
+The data pipeline makes such clips from anything; here, from videos that show one face throughout, such as drawn ones, whose
+known mouth movement is kept in a .json beside the clip.
 """
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import torch
 
+from latentsync.data.store import write_whole
 from latentsync.face.align import Smoother, align_matrix, warp_face
 from latentsync.face.detect import FaceDetector
-from latentsync.media.audio import read_audio
 from latentsync.media.read import frames_at
+from latentsync.media.sound import AudioSource
+from latentsync.media.write import VideoFormat, VideoWriter
 from latentsync.timebase import MODEL_FPS
 
-FACES, AUDIO, MOUTH = ".faces.npy", ".audio.npy", ".mouth.npy"
+CRF = 10  # of aligned clips: nothing that a network could see is lost
+KNOWN = ("aperture", "width")  # entries of a truth file that stay true when the face is aligned
 
 
 class NoFaceError(ValueError):
     """A frame of a training clip shows no face, so the clip cannot be aligned throughout."""
 
 
-@dataclass(frozen=True)
-class AlignedClip:
-    """One aligned clip of a folder."""
+def align_clip(video: Path, clip: Path, detector: FaceDetector, resolution: int) -> Path:
+    """Align every frame of a video at 25 fps and write it, with its sound, to `clip`, which appears when it is complete.
 
-    folder: Path
-    name: str
-
-    @cached_property
-    def faces(self) -> np.ndarray:
-        """uint8 [t, r, r, 3], mapped from disk."""
-        return np.load(self.folder / f"{self.name}{FACES}", mmap_mode="r")
-
-    @cached_property
-    def waveform(self) -> np.ndarray:
-        """float32 [n] at 16 kHz."""
-        return np.load(self.folder / f"{self.name}{AUDIO}")
-
-    @cached_property
-    def mouth(self) -> np.ndarray | None:
-        """float32 [t, 2], aperture and width of the mouth, where they are known."""
-        path = self.folder / f"{self.name}{MOUTH}"
-        return np.load(path) if path.exists() else None
-
-    def __len__(self) -> int:
-        return len(self.faces)
-
-
-def aligned_clips(folder: Path | str) -> list[AlignedClip]:
-    """All complete clips of a folder by name; ValueError if there is none."""
-    folder = Path(folder)
-    names = sorted(path.name.removesuffix(AUDIO) for path in folder.glob(f"*{AUDIO}"))
-    if not names:
-        raise ValueError(f"{folder} holds no aligned clips; make them with `python -m scripts.align_clips`.")
-    return [AlignedClip(folder, name) for name in names]
-
-
-def align_clip(video: Path, folder: Path, detector: FaceDetector, resolution: int) -> AlignedClip:
-    """Align every frame of a video at 25 fps and store the result; the audio is written last and marks a complete clip.
+    A clip that exists is kept.
 
     Raises:
         NoFaceError: a frame shows no face.
+        MediaError: the video cannot be read, or the clip cannot be written.
     """
-    clip = AlignedClip(folder, video.stem)
-    if (folder / f"{clip.name}{AUDIO}").exists():
+    if clip.exists():
         return clip
-    faces = np.stack(list(aligned_faces(video, detector, resolution)))
-    folder.mkdir(parents=True, exist_ok=True)
-    _save(folder / f"{clip.name}{FACES}", faces)
-    if video.with_suffix(".json").exists():
-        _save(folder / f"{clip.name}{MOUTH}", known_mouth(video.with_suffix(".json"))[: len(faces)])
-    _save(folder / f"{clip.name}{AUDIO}", read_audio(video))
+    truth = video.with_suffix(".json")
+    form = VideoFormat.constant(resolution, resolution, MODEL_FPS, codec="h264", crf=CRF)
+    with VideoWriter(clip, form, AudioSource(video)) as writer:
+        for face in aligned_faces(video, detector, resolution):
+            writer.write(face)
+        if truth.exists():
+            _keep_truth(truth, clip.with_suffix(".json"))
     return clip
-
-
-def known_mouth(truth: Path) -> np.ndarray:
-    """Aperture and width of the mouth, float32 [t, 2], from an avatar's truth file."""
-    stored = json.loads(truth.read_text())
-    return np.stack([stored["aperture"], stored["width"]], axis=1).astype(np.float32)
 
 
 def aligned_faces(video: Path, detector: FaceDetector, resolution: int) -> Iterator[np.ndarray]:
@@ -97,17 +58,7 @@ def aligned_faces(video: Path, detector: FaceDetector, resolution: int) -> Itera
         yield warp_face(shown.frame, align_matrix(found.points, resolution, smoother), resolution)
 
 
-def _save(path: Path, array: np.ndarray) -> None:
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        np.save(file, array)
-    partial.replace(path)
-
-
-def random_frames(clips: list[AlignedClip], count: int, generator: torch.Generator) -> torch.Tensor:
-    """Draw `count` single frames: uint8 [count, r, r, 3]."""
-    chosen = torch.randint(len(clips), (count,), generator=generator).tolist()
-    at = torch.rand(count, generator=generator).tolist()
-    return torch.from_numpy(
-        np.stack([clips[c].faces[int(share * len(clips[c]))] for c, share in zip(chosen, at, strict=True)])
-    )
+def _keep_truth(truth: Path, path: Path) -> None:
+    stored = json.loads(truth.read_text(encoding="utf-8"))
+    known = json.dumps({name: stored[name] for name in KNOWN if name in stored})
+    write_whole(path, lambda partial: partial.write_text(known, encoding="utf-8"))

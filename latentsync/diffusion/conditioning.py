@@ -4,11 +4,12 @@ Legend: b clips, c channels, f frames, h w latent height and width, s audio toke
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-AudioDenoiser = Callable[[Tensor, int, Tensor | None], Tensor]  # (x_t b c f h w, t, audio (b f) s d) -> noise b c f h w
+AudioDenoiser = Callable[[Tensor, int, Any], Tensor]  # (x_t b c f h w, t, audio) -> noise b c f h w
 
 
 def unet_input(noisy: Tensor, mask: Tensor, masked_latents: Tensor, reference_latents: Tensor) -> Tensor:
@@ -25,7 +26,7 @@ def unet_input(noisy: Tensor, mask: Tensor, masked_latents: Tensor, reference_la
 
 
 def conditioned(
-    unet: Callable[[Tensor, int, Tensor | None], Tensor],
+    unet: Callable[[Tensor, int, Any], Tensor],
     mask: Tensor,
     masked_latents: Tensor,
     reference_latents: Tensor,
@@ -35,7 +36,7 @@ def conditioned(
     `unet` maps (13 channels b c f h w, step, audio) to noise; the latents are b 4 f h w, the mask b 1 f h w.
     """
 
-    def denoise(latents: Tensor, timestep: int, audio: Tensor | None) -> Tensor:
+    def denoise(latents: Tensor, timestep: int, audio: Any) -> Tensor:
         return unet(unet_input(latents, mask, masked_latents, reference_latents), timestep, audio)
 
     return denoise

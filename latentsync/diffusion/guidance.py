@@ -1,5 +1,7 @@
 """Classifier-free guidance (Ho & Salimans 2022): exaggerate what the audio changes in the prediction."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -7,15 +9,17 @@ from latentsync.diffusion.conditioning import AudioDenoiser
 from latentsync.diffusion.sampler import Denoiser
 
 
-def guided(denoise: AudioDenoiser, audio: Tensor, guidance_scale: float) -> Denoiser:
-    """Bind the audio ((b f) s d or b f s d): a denoiser (x_t, t) -> noise, u + scale (c - u).
+def guided(denoise: AudioDenoiser, audio: Any, guidance_scale: float) -> Denoiser:
+    """Bind the audio: a denoiser (x_t, t) -> noise, u + scale (c - u).
 
-    The unconditional prediction u hears zeros. It is computed together with the conditional one, as the first half of a
+    `audio` is (b f) s d or b f s d, or what a network made ready of it, which tells itself what `with_silence` means. The
+    unconditional prediction u hears zeros. It is computed together with the conditional one, as the first half of a
     doubled batch; a scale of 1 or less asks for the conditional prediction alone, at half the cost.
     """
     if guidance_scale <= 1:
         return lambda latents, timestep: denoise(latents, timestep, audio)
-    both_audio = torch.cat([torch.zeros_like(audio), audio])
+    is_tensor = isinstance(audio, Tensor)
+    both_audio = torch.cat([torch.zeros_like(audio), audio]) if is_tensor else audio.with_silence()
 
     def denoise_guided(latents: Tensor, timestep: int) -> Tensor:
         without, with_audio = denoise(torch.cat([latents, latents]), timestep, both_audio).chunk(2)

@@ -1,5 +1,6 @@
-"""Face detection: from a frame to the three points that alignment needs, behind one interface with several backends."""
+"""Face detection: from a frame to the points that alignment needs, behind one interface with several backends."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -8,15 +9,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 BACKENDS = ("cascade", "face_alignment")
+Box = tuple[float, float, float, float]  # x0, y0, x1, y1
 
 
 @dataclass(frozen=True)
-class AlignmentPoints:
+class Face:
     """One face of one frame, in frame pixels (pixel centres, sub-pixel); left and right are those of the image."""
 
     points: NDArray[np.float32]  # [3, 2]: centres of the left brow, the right brow and the nose
-    box: tuple[float, float, float, float]  # x0, y0, x1, y1 of the face from brows to chin
+    box: Box  # of the face from brows to chin
     score: float  # 0..1: how sure the backend is that a face is there
+    track: int = 0  # the same number in consecutive frames as long as the face is followed
+    yaw_deg: float = 0.0  # turn to the image's right; 0 where the backend does not know it
+    opening: float = math.nan  # height of the open mouth over the distance of the eyes; NaN where it is not known
+    landmarks: NDArray[np.float32] | None = None  # [68, 2] in Multi-PIE order where the backend finds them
 
     @property
     def face_px(self) -> float:
@@ -24,14 +30,20 @@ class AlignmentPoints:
         return self.box[2] - self.box[0]
 
 
-class FaceDetector(Protocol):
-    """Finds the face of one stream of consecutive frames; keeps its tracking state until `reset`."""
+AlignmentPoints = Face
 
-    def points(self, frame: NDArray[np.uint8]) -> AlignmentPoints | None:
-        """The face followed so far, or else the largest, of the next frame (uint8 h w 3, RGB); None without one."""
+
+class FaceDetector(Protocol):
+    """Finds the faces of one stream of consecutive frames; keeps its tracking state until `reset`."""
+
+    def faces(self, frame: NDArray[np.uint8]) -> list[Face]:
+        """All faces of the next frame (uint8 h w 3, RGB), each with the number of its track; empty without one."""
+
+    def points(self, frame: NDArray[np.uint8]) -> Face | None:
+        """The same, but of one person alone: the face followed so far, or else the largest; None without one."""
 
     def reset(self) -> None:
-        """Forget the stream: call it before the first frame of another one, and at a cut."""
+        """Forget the stream: call it before the first frame of another one, and at a cut. Tracks count from 0 again."""
 
 
 def make_detector(name: str = "cascade", weights_dir: Path | None = None, device: str = "cpu") -> FaceDetector:

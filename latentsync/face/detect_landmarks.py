@@ -1,7 +1,8 @@
 """Face detector by 68 landmarks: S3FD and 2DFAN (Bulat and Tzimiropoulos, 2017) of the `face_alignment` library.
 
 The library fetches its weights by itself when they are absent; here they must lie on the disk beforehand, so that a run
-never waits for a network. While a face is followed, its box comes from the last landmarks and S3FD is not run.
+never waits for a network. While a face is followed, its box comes from the last landmarks; S3FD looks for further faces
+now and then.
 """
 
 import shutil
@@ -9,26 +10,41 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from latentsync.face.align import FloatArray, FrameArray
-from latentsync.face.detect import AlignmentPoints
+from latentsync.face.detect import Box, Face
+from latentsync.face.pose import opening_of_landmarks, yaw_of_landmarks
+from latentsync.face.tracking import Effort, TrackingDetector, is_known
 from latentsync.weights import CHECKPOINTS
 
 WEIGHT_FILES = ("s3fd-619a316812.pth", "2DFAN4-11f355bf06.pth.tar")
 LEFT_BROW, RIGHT_BROW = slice(17, 22), slice(22, 27)
 NOSE = (29, 30, 31, 35)  # lower bridge, tip and both wings: the same four spots as in the 106-point scheme
 MIN_SCORE = 0.35  # mean landmark score below which a followed face is searched anew
+HARD_THRESHOLD = 0.2  # of S3FD where nothing is found with its own
+SMALL_FRAME = 1000  # longer side in pixels up to which a frame is doubled in a hard search
+FOREHEAD = 0.25  # height of S3FD's box above the brows, over the landmarks' height
 JITTER_SHARE = 0.02  # of the face's width: points that move less are smoothed, the more the less they move
 MIN_UPDATE = 0.3  # share of the new points in the smoothed ones when they do not move
 
 
-class LandmarkDetector:
+@dataclass(frozen=True)
+class Landmarks:
+    """One face as of the last frame."""
+
+    points: FloatArray  # [68, 2], smoothed
+    score: float  # mean of the landmarks' own scores, 0..1
+
+
+class LandmarkDetector(TrackingDetector[Landmarks]):
     """Face detector by landmarks, for any head pose that still shows both brows.
 
     `weights_dir` holds `WEIGHT_FILES`; by default `checkpoints/auxiliary`, else PyTorch's hub cache. Raises ValueError
@@ -36,56 +52,82 @@ class LandmarkDetector:
     """
 
     def __init__(self, weights_dir: Path | None = None, device: str = "cpu") -> None:
+        super().__init__()
         self.network = load_library(find_weights(weights_dir), device)
-        self.landmarks: FloatArray | None = None  # [68, 2], of the last frame, smoothed
 
-    def reset(self) -> None:
-        self.landmarks = None
+    def face(self, state: Landmarks) -> Face:
+        """The face as it is reported."""
+        found = points_from_landmarks(state.points, state.score)
+        yaw, opening = yaw_of_landmarks(state.points), opening_of_landmarks(state.points)
+        return replace(found, landmarks=state.points, yaw_deg=yaw, opening=opening)
 
-    def points(self, frame: FrameArray) -> AlignmentPoints | None:
-        """The face followed so far, or else the largest, of the next frame (uint8 h w 3, RGB); None without one."""
-        found = None
-        if self.landmarks is not None:
-            found = self.predict(frame, [np.array([*search_box(self.landmarks), 1.0])])
-        if found is None or found[1] < MIN_SCORE:
-            found = self.predict(frame, None)
-        if found is None or found[1] < MIN_SCORE:
-            self.reset()
-            return None
-        self.landmarks = smoothed(self.landmarks, found[0])
-        return points_from_landmarks(self.landmarks, found[1])
+    def follow(self, frame: FrameArray, states: list[Landmarks]) -> list[Landmarks | None]:
+        """Every face one frame on, by the landmarks in a box around its last ones; None for a lost one."""
+        found = self.predict(frame, [np.array([*search_box(state.points), 1.0]) for state in states])
+        return [
+            Landmarks(smoothed(before.points, now.points), now.score) if now.score >= MIN_SCORE else None
+            for before, now in zip(states, found, strict=True)
+        ]
 
-    def predict(self, frame: FrameArray, boxes: list[NDArray[np.floating]] | None) -> tuple[FloatArray, float] | None:
-        """Landmarks [68, 2] and mean score of the largest face, in `boxes` (x0, y0, x1, y1, score) or anywhere."""
+    def search(self, frame: FrameArray, effort: Effort, known: list[Box]) -> list[Landmarks]:
+        """Faces that S3FD finds anywhere in the frame, the largest first, but for those at `known` boxes."""
+        boxes = self.boxes(frame, effort)
+        found = self.predict(frame, [box for box in boxes if not is_known(landmark_box(box), known)])
+        sure = [face for face in found if face.score >= MIN_SCORE]
+        return sorted(sure, key=lambda face: -float(np.ptp(face.points, axis=0).prod()))
+
+    def boxes(self, frame: FrameArray, effort: Effort) -> list[NDArray[np.floating]]:
+        """S3FD's boxes [5]: x0, y0, x1, y1, score; a hard search doubles small frames and asks for less certainty."""
+        detector = self.network.face_detector
+        if effort is not Effort.HARD:
+            return [np.asarray(box) for box in detector.detect_from_image(frame)]
+        scale = 2.0 if max(frame.shape[:2]) <= SMALL_FRAME else 1.0
+        larger = cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC) if scale > 1 else frame
+        usual = detector.filter_threshold
+        detector.filter_threshold = HARD_THRESHOLD
+        try:
+            shrink = np.array([scale, scale, scale, scale, 1.0])
+            return [np.asarray(box) / shrink for box in detector.detect_from_image(larger)]
+        finally:
+            detector.filter_threshold = usual
+
+    def predict(self, frame: FrameArray, boxes: list[NDArray[np.floating]]) -> list[Landmarks]:
+        """Landmarks [68, 2] and their mean score in every box (x0, y0, x1, y1, score)."""
+        if not boxes:
+            return []
         with warnings.catch_warnings(), torch.inference_mode():
             warnings.simplefilter("ignore")  # the library warns where no face is found
             found, scores, _ = self.network.get_landmarks_from_image(
                 frame, detected_faces=boxes, return_bboxes=True, return_landmark_score=True
             )
-        if not found:
-            return None
-        largest = max(range(len(found)), key=lambda face: float(np.ptp(found[face], axis=0).prod()))
-        return np.asarray(found[largest], dtype=np.float32), float(np.clip(np.mean(scores[largest]), 0, 1))
+        return [
+            Landmarks(np.asarray(points, dtype=np.float32), float(np.clip(np.mean(score), 0, 1)))
+            for points, score in zip(found, scores, strict=True)
+        ]
 
 
-def points_from_landmarks(landmarks: FloatArray, score: float) -> AlignmentPoints:
+def points_from_landmarks(landmarks: FloatArray, score: float) -> Face:
     """Alignment points of 68 landmarks [68, 2] (Multi-PIE order): brow centres and the centre of the nose's tip."""
     parts = (landmarks[LEFT_BROW], landmarks[RIGHT_BROW], landmarks[list(NOSE)])
     points = np.stack([part.mean(axis=0) for part in parts]).astype(np.float32)
     (left, top), (right, bottom) = landmarks.min(axis=0), landmarks.max(axis=0)
-    return AlignmentPoints(points, (float(left), float(top), float(right), float(bottom)), score)
+    return Face(points, (float(left), float(top), float(right), float(bottom)), score)
+
+
+def landmark_box(box: NDArray[np.floating]) -> Box:
+    """The box of the landmarks, from the brows down, that belongs to one of S3FD's: the inverse of `search_box`."""
+    x0, y0, x1, y1 = (float(side) for side in box[:4])
+    return x0, y1 - (y1 - y0) / (1 + FOREHEAD), x1, y1
 
 
 def search_box(landmarks: FloatArray) -> NDArray[np.floating]:
     """The box x0, y0, x1, y1 as S3FD would draw it around landmarks: from the middle of the forehead to the chin."""
     low, high = landmarks.min(axis=0), landmarks.max(axis=0)
-    return np.array([low[0], low[1] - 0.25 * (high[1] - low[1]), high[0], high[1]])
+    return np.array([low[0], low[1] - FOREHEAD * (high[1] - low[1]), high[0], high[1]])
 
 
-def smoothed(before: FloatArray | None, now: FloatArray) -> FloatArray:
+def smoothed(before: FloatArray, now: FloatArray) -> FloatArray:
     """Landmarks with small jitters taken out; a head that moves is followed at once."""
-    if before is None:
-        return now
     moved = float(np.abs(now - before).mean()) / max(JITTER_SHARE * float(np.ptp(now[:, 0])), 1e-3)
     share = np.float32(min(1.0, max(MIN_UPDATE, moved**2)))
     return before + share * (now - before)

@@ -12,9 +12,11 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional as F
 
 LATENT_STRIDE = 8  # pixels per latent cell
 MASK_SIZE = 256
+RING_DIVISOR = 32
 # first row, last row (inclusive), then start and end (exclusive) of each generated span of columns
 # fmt: off
 GENERATED_ROWS: tuple[tuple[int, ...], ...] = (
@@ -82,3 +84,10 @@ def shipped_mask(resolution: int) -> NDArray[np.uint8]:
 def latent_mask(mask: torch.Tensor) -> torch.Tensor:
     """Mask [..., h, w] at the latents' size [..., h/8, w/8]: nearest neighbour, the upper left pixel of each cell."""
     return mask[..., ::LATENT_STRIDE, ::LATENT_STRIDE]
+
+
+def mask_ring(mask: torch.Tensor) -> torch.Tensor:
+    """The kept pixels beside the generated ones: 1 in a ring of 1/32 of the side around them, 0 elsewhere; [h, w] as `mask`."""
+    reach = max(1, mask.shape[-1] // RING_DIVISOR)
+    grown = F.max_pool2d((1 - mask)[None, None], 2 * reach + 1, stride=1, padding=reach)[0, 0]
+    return (grown > 0).to(mask) * (mask == 1)

@@ -1,11 +1,13 @@
 """Pasting an aligned face back into its frame, with an edge feathered by the size of the face.
 
-Everything is computed in the box around the face alone: the frame outside of it is not touched.
+Everything is computed in the box around the face alone: the frame outside of it is not touched. The middle of the face,
+where the face hides the frame fully, needs no weights; only the feathered border is blended.
+
+Legend: c colours, h w pixels of a frame, of a part of it or of the 3:4 crop, r side of the square face.
 """
 
-import math
+from collections.abc import Iterator
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -15,77 +17,184 @@ from latentsync.face.align import (
     FILL,
     FloatArray,
     FrameArray,
-    crop_corners,
+    Region,
+    colour_frame,
+    colour_planes,
     crop_size,
     invert_matrix,
     sampling_grid,
     transform_points,
+    warp_levels,
 )
+from latentsync.face.feather import (
+    Placement,
+    Weights,
+    coverage,
+    edge_width,
+    feather,
+    intersection,
+    pasted_region,
+    region_around,
+)
+from latentsync.face.pixels import changed_weight, match_ring
+from latentsync.face.resize import resize_bicubic
 
-EDGE_DIVISOR = 20  # the feather is 1/20 of the face's size (the root of its area) wide
-Region = tuple[slice, slice]  # rows, columns of a frame
+__all__ = ["coverage", "edge_width", "feather", "paste_face", "paste_face_into", "pasted_region", "unwarp"]
 
+STRIP_PIXELS = 1 << 16  # pixels worked on at a time: what is between the steps stays in the processor's cache
+FILL_LEVEL = (FILL + 1) * 255 / 2  # grey level of what lies outside the crop, before it is clamped
 
-def edge_width(mask_area: float) -> int:
-    """Width of the feather in pixels for a face that covers `mask_area` pixels of the frame; at least 1."""
-    return max(1, int(math.sqrt(mask_area)) // EDGE_DIVISOR)
-
-
-def pasted_region(matrix: FloatArray, size: tuple[int, int], frame_hw: tuple[int, int]) -> Region | None:
-    """Rows and columns of the frame that a w x h crop aligned by `matrix` can change; None if it lies outside."""
-    inverse = invert_matrix(matrix)
-    corners = transform_points(inverse, crop_corners(size))
-    area = size[0] * size[1] * abs(float(np.linalg.det(inverse[:, :2])))
-    margin = edge_width(area) + 3  # what lies further away has weight 0 before and after the feather
-    low = np.floor(corners.min(axis=0)).astype(int) - margin
-    high = np.ceil(corners.max(axis=0)).astype(int) + margin + 1
-    limit = np.array(frame_hw[::-1])
-    low, high = np.clip(low, 0, limit), np.clip(high, 0, limit)
-    if (low >= high).any():
-        return None
-    return slice(int(low[1]), int(high[1])), slice(int(low[0]), int(high[0]))
+Face = torch.Tensor | NDArray[np.float32]
 
 
-def unwarp(face: torch.Tensor, matrix: FloatArray, region: Region) -> tuple[torch.Tensor, FloatArray]:
-    """A crop [c, h, w] in [-1, 1] as seen in `region`: levels [c, h, w] in [0, 255] and coverage h w in [0, 1]."""
+def strips(part: Region) -> Iterator[tuple[Region, slice]]:
+    """A part cut into strips of rows of about `STRIP_PIXELS`; and the rows of each, counted within the part."""
+    rows, columns = part
+    step = max(1, STRIP_PIXELS // (columns.stop - columns.start))
+    for start in range(rows.start, rows.stop, step):
+        stop = min(start + step, rows.stop)
+        yield (slice(start, stop), columns), slice(start - rows.start, stop - rows.start)
+
+
+def unwarp(planes: torch.Tensor, matrix: FloatArray, region: Region) -> torch.Tensor:
+    """Planes [c, h, w] of a crop as seen in `region` [c, h, w]: bilinear, 0 outside the crop."""
     rows, columns = region
     size = (columns.stop - columns.start, rows.stop - rows.start)
-    grid = sampling_grid(matrix, (columns.start, rows.start), size, (0, 0), (face.shape[-1], face.shape[-2]))
-    planes = torch.cat([face - FILL, torch.ones_like(face[:1])])[None]  # zero padding = grey outside
-    planes = F.grid_sample(planes, grid, mode="bilinear", padding_mode="zeros", align_corners=True)[0]
-    levels = planes[:-1].add_(FILL + 1).mul_(255 / 2).clamp_(0, 255)
-    return levels, planes[-1].numpy()
+    grid = sampling_grid(matrix, (columns.start, rows.start), size, (0, 0), (planes.shape[-1], planes.shape[-2]))
+    return F.grid_sample(planes[None], grid, mode="bilinear", padding_mode="zeros", align_corners=True)[0]
 
 
-def feather(coverage: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """From the coverage h w of the face in its region: the inner mask, eroded by a pixel, and the soft blend weight."""
-    inner = cv2.erode(coverage, np.ones((2, 2), np.uint8))
-    width = edge_width(float(inner.sum(dtype=np.float64)))
-    core = cv2.erode(inner, np.ones((2 * width, 2 * width), np.uint8))
-    size = 2 * width + 1
-    sigma = 0.3 * ((size - 1) * 0.5 - 1) + 0.8
-    soft = cv2.GaussianBlur(core, (size, size), sigma, borderType=cv2.BORDER_REFLECT_101)
-    return np.asarray(inner, dtype=np.float32), np.asarray(soft, dtype=np.float32)
+def blend_part(pixels: FrameArray, planes: torch.Tensor, weights: Weights | None, opacity: float) -> None:
+    """Blend warped `planes` into a part of the frame, `pixels` uint8 h w 3, in place; truncated to levels.
+
+    `planes` [3 or 4, h, w] are the levels and, where there is a fourth, the weight of what differs. Without `weights`
+    the crop covers the part wholly.
+    """
+    levels, differs = planes[:3], planes[3:]
+    weight = torch.tensor(opacity)
+    if weights is not None:
+        inner, soft, outside = (torch.from_numpy(plane) for plane in weights)
+        levels = levels.add_(outside, alpha=FILL_LEVEL)
+        weight = soft * opacity
+    levels = levels.clamp_(0, 255)
+    if weights is not None:
+        levels = levels.mul_(inner)
+    if len(differs):
+        weight = weight * differs[0].clamp_(0, 1)
+    if weight.ndim or opacity < 1:
+        levels = torch.lerp(colour_planes(pixels), levels, weight).clamp_(0, 255)
+    pixels[:] = colour_frame(levels)
+
+
+def as_planes(face: Face) -> torch.Tensor:
+    """A face [3, r, r] in float32 on the CPU, whatever it was."""
+    return torch.as_tensor(face).detach().to(device="cpu", dtype=torch.float32)
+
+
+def changed_region(weight: torch.Tensor, placement: Placement, frame_hw: tuple[int, int]) -> Region | None:
+    """The part of the placement's region in which `weight` [1, r, r] of the square face is not 0; None if it is none."""
+    y, x = (torch.nonzero(weight[0].amax(dim=axis)).flatten() for axis in (1, 0))
+    if not len(x):
+        return None
+    scale = np.array(placement.size) / weight.shape[-1]
+    low = (np.array([int(x[0]), int(y[0])]) + 0.5) * scale - 0.5 - 3  # the resize to the crop reads up to 3 pixels away
+    high = (np.array([int(x[-1]), int(y[-1])]) + 0.5) * scale - 0.5 + 3
+    corners = np.array([[low[0], low[1]], [high[0], low[1]], [low[0], high[1]], [high[0], high[1]]])
+    found = region_around(transform_points(invert_matrix(placement.matrix), corners), frame_hw)
+    return found and intersection(found, placement.region)
+
+
+def ring_weight(frame_hw: tuple[int, int], placement: Placement) -> torch.Tensor:
+    """Weight h w of the crop's pixels: 1 in the border that the feather takes up, 0 inside and outside the frame."""
+    w, h = placement.size
+    inset = 2 * edge_width(w * h)
+    whole = (slice(0, h), slice(0, w))
+    ring = coverage(invert_matrix(placement.matrix), frame_hw[::-1], whole)
+    ring[inset:-inset, inset:-inset] = 0
+    return torch.from_numpy(ring)
+
+
+def check_paste(frame: FrameArray, face: Face, matrix: FloatArray, opacity: float) -> None:
+    """Raise ValueError, with a sentence, for what cannot be pasted."""
+    if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+        raise ValueError(f"the frame is {describe(frame)}, not uint8 [h, w, 3]: give a colour frame as it was read.")
+    if face.ndim != 3 or face.shape[0] != 3 or face.shape[1] != face.shape[2]:
+        raise ValueError(f"the face has shape {list(face.shape)}, not [3, r, r]: give one square face, colours first.")
+    if not torch.as_tensor(face).is_floating_point():
+        raise ValueError(f"the face is {face.dtype}, not float in [-1, 1]: convert it with frames_to_pixels.")
+    linear = np.asarray(matrix, dtype=np.float64)
+    if linear.shape != (2, 3) or not np.isfinite(linear).all() or abs(np.linalg.det(linear[:, :2])) < 1e-12:
+        raise ValueError("the matrix is no invertible, finite [2, 3]: give one that align_matrix returned.")
+    if not 0 <= opacity <= 1:
+        raise ValueError(f"opacity is {opacity}, not between 0 and 1.")
+
+
+def describe(value: object) -> str:
+    return f"{value.dtype} {list(value.shape)}" if isinstance(value, np.ndarray) else type(value).__name__
+
+
+@torch.no_grad()
+def paste_face_into(
+    frame: FrameArray,
+    face: Face,
+    matrix: FloatArray,
+    opacity: float = 1.0,
+    ring: bool = False,
+    original: Face | None = None,
+) -> Region | None:
+    """Paste the aligned square `face` into `frame` (uint8 h w 3) itself; returns the rows and columns it may change.
+
+    The arguments are those of `paste_face`. None is returned, and nothing is changed, if the face lies outside the
+    frame, has opacity 0, or equals `original`.
+    """
+    check_paste(frame, face, matrix, opacity)
+    if original is not None and original.shape != face.shape:
+        raise ValueError(f"the original has shape {list(original.shape)}, not the same shape as the face.")
+    frame_hw, square = (frame.shape[0], frame.shape[1]), as_planes(face)
+    placement = Placement.of(np.asarray(matrix, dtype=np.float32), crop_size(square.shape[-1]), frame_hw)
+    if placement is None or opacity <= 0:
+        return None
+    within: Region | None = placement.region
+    if original is not None:
+        differs = changed_weight(square, as_planes(original))
+        within = changed_region(differs, placement, frame_hw)
+        square = torch.cat([square, differs])
+    if within is None:
+        return None
+    crop = resize_bicubic(square, placement.size)
+    crop[:3].add_(1).mul_(255 / 2)
+    if ring:
+        seen = warp_levels(frame, placement.matrix, placement.size)
+        crop[:3] = match_ring(crop[:3], seen, ring_weight(frame_hw, placement))
+    for part, solid in placement.parts(within):
+        weights = None if solid else placement.weights(part)
+        for strip, rows in strips(part):
+            own = None if weights is None else (weights[0][rows], weights[1][rows], weights[2][rows])
+            blend_part(frame[strip], unwarp(crop, placement.matrix, strip), own, opacity)
+    return within
 
 
 def paste_face(
-    frame: FrameArray, face: torch.Tensor | NDArray[np.float32], matrix: FloatArray, opacity: float = 1.0
+    frame: FrameArray,
+    face: Face,
+    matrix: FloatArray,
+    opacity: float = 1.0,
+    ring: bool = False,
+    original: Face | None = None,
 ) -> FrameArray:
     """A copy of `frame` (uint8 h w 3) with the aligned square `face` pasted in, truncated to uint8.
 
-    `face` [3, r, r] in [-1, 1]; `matrix` [2, 3] as from `align_matrix` at resolution r; `opacity` in [0, 1] fades the
-    face in and out. The result equals the frame bit by bit outside the face.
+    Args:
+        face: [3, r, r], float in [-1, 1].
+        matrix: [2, 3] as from `align_matrix` at resolution r.
+        opacity: in [0, 1], fades the face in and out.
+        ring: match the face's colours to the frame's, measured in a ring: the border that the feather takes up. For
+            faces that were repainted as a whole.
+        original: [3, r, r], the aligned face that `face` was made from: where the two agree the frame's own pixels
+            stay as they are, sharper than a face that was warped there and back.
+
+    The result equals the frame bit by bit outside the face. Raises ValueError for arguments of another shape or range.
     """
-    size = crop_size(face.shape[-1])
-    result = frame.copy()
-    region = pasted_region(matrix, size, (frame.shape[0], frame.shape[1]))
-    if region is None or opacity <= 0:
-        return result
-    square = torch.as_tensor(face).detach().float().cpu()[None]
-    crop = F.interpolate(square, size=size[::-1], mode="bicubic", align_corners=False, antialias=True)[0]  # 3:4
-    levels, coverage = unwarp(crop, matrix, region)
-    inner, soft = (torch.from_numpy(plane) for plane in feather(coverage))
-    original = torch.from_numpy(result[region]).permute(2, 0, 1)  # c h w, a view of the result
-    blended = torch.lerp(original.float().contiguous(), levels.mul_(inner), soft * opacity)
-    original.copy_(blended.clamp_(0, 255).to(torch.uint8))
+    result = frame.copy() if isinstance(frame, np.ndarray) else frame  # anything else is refused with a sentence
+    paste_face_into(result, face, matrix, opacity, ring, original)
     return result

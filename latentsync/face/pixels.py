@@ -13,6 +13,9 @@ from torch.nn import functional as F
 
 from latentsync.face.masks import latent_mask
 
+RING_CELLS = 12  # cells along each side of a face over which a colour difference is averaged
+RING_REACH = 2.0  # cells: deviation of the Gaussian that spreads it
+
 
 @dataclass(frozen=True)
 class FaceInputs:
@@ -65,6 +68,34 @@ def match_colour(decoded: torch.Tensor, reconstructed: torch.Tensor, pixels: tor
     """
     error = F.avg_pool2d(pixels - reconstructed, cell)
     return decoded + F.interpolate(error, scale_factor=cell, mode="bilinear", align_corners=False)
+
+
+def match_ring(pasted: torch.Tensor, original: torch.Tensor, ring: torch.Tensor) -> torch.Tensor:
+    """`pasted` with the colours that `original` has on a ring around it, which are spread smoothly over the inside.
+
+    Both are [c, h, w]; `ring` [h, w], at least 0, is the weight of each pixel in the measurement. The difference is
+    averaged over cells, and each cell takes the mean of the measured ones under a Gaussian of its distance to them.
+    """
+    pooled = F.adaptive_avg_pool2d(torch.cat([(original - pasted) * ring, ring[None]]), RING_CELLS).flatten(1)
+    place = torch.arange(RING_CELLS, device=pasted.device)
+    distance = (place - place[:, None]).square().to(pasted.dtype)
+    along = torch.exp(-distance / (2 * RING_REACH**2))
+    spread = pooled @ torch.kron(along, along)
+    error = rearrange(spread[:-1] / spread[-1].clamp_min(1e-6), "c (y x) -> 1 c y x", y=RING_CELLS)
+    return pasted + F.interpolate(error, size=pasted.shape[-2:], mode="bilinear", align_corners=False)[0]
+
+
+def changed_weight(face: torch.Tensor, original: torch.Tensor) -> torch.Tensor:
+    """How much of `face` is not `original`, as a blend weight [1, h, w] in [0, 1]; both [c, h, w] in [-1, 1].
+
+    It is 1 where a colour differs by 4 levels or more and 0 away from every difference of over one level. Its edge,
+    1/64 of the face wide, lies outside of what differs.
+    """
+    level = 2 / 255
+    differs = ((face - original).abs().amax(dim=0, keepdim=True) / level - 1) / 3
+    reach = max(1, face.shape[-1] // 64)
+    grown = F.max_pool2d(differs.clamp(0, 1)[None], 2 * reach + 1, stride=1, padding=reach)
+    return F.avg_pool2d(grown, 2 * reach + 1, stride=1, padding=reach, count_include_pad=False)[0]
 
 
 def keep_surroundings(decoded: torch.Tensor, pixels: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

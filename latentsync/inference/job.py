@@ -1,60 +1,151 @@
 """One piece of work, checked before anything long begins."""
 
+import errno
+import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from latentsync.audio.windows import frames_of_audio
+from latentsync.inference.face_choice import parse_face_choice
+from latentsync.inference.report import is_report
+from latentsync.inference.settings import JobOptions
+from latentsync.inference.source import Source, open_source
+from latentsync.inference.timeline import Timeline, make_timeline
 from latentsync.media.audio import read_audio
 from latentsync.media.container import MediaError, PathLike
-from latentsync.media.probe import MediaInfo, probe
-from latentsync.timebase import samples_of_frames
+from latentsync.media.encode import choose_encoder
+from latentsync.media.output import CONTAINERS
+from latentsync.media.probe import MediaInfo, made_here, probe
+from latentsync.media.sound import AudioSource
+from latentsync.media.write import VideoFormat
+from latentsync.timebase import SAMPLE_RATE_HZ, samples_of_frames
+
+BYTES_A_PIXEL = 0.04  # of a frame of the result, twice: its part and the whole file; crf 15 takes about half of it
 
 
 @dataclass(frozen=True)
 class Job:
-    """A readable video, readable sound and a place to write to."""
+    """A readable video or picture, readable sound and a place to write to."""
 
     video: Path
     audio: Path
     output: Path
     info: MediaInfo  # of the video
-    waveform: np.ndarray  # float32 [n] at 16 kHz, at least one frame long
+    source: Source
+    waveform: np.ndarray  # float32 [n] at 16 kHz, at least one frame of 25 a second long
+    sound_sec: Fraction  # of the audio as it is
+    format: VideoFormat  # of the result
+    encoder: str  # that writes it
+    options: JobOptions
 
     @property
-    def output_frames(self) -> int:
-        """Number of output frames at 25 fps: the audio's duration to the nearest frame, at least 1."""
-        return max(1, frames_of_audio(len(self.waveform)))
+    def sound(self) -> AudioSource:
+        """The sound of the result: that of a video itself begins with its first picture, as the result does."""
+        return AudioSource(self.audio, sound_start_sec(self.video, self.audio, self.info, self.options))
+
+    @cached_property
+    def timeline(self) -> Timeline:
+        """Which source frame is shown when."""
+        options, wanted = self.options, self.sound_sec
+        if options.limit_sec is not None and options.limit_sec < wanted:
+            wanted = Fraction(options.limit_sec)
+            options = replace(options, rest="cut")
+        return make_timeline(self.source.times, wanted, self.format.time_base, options.length, options.rest)
 
 
-def check_job(video: PathLike, audio: PathLike, output: PathLike) -> Job:
+def check_job(
+    video: PathLike,
+    audio: PathLike,
+    output: PathLike,
+    options: JobOptions | None = None,
+    force: bool = False,
+) -> Job:
     """Open both inputs and try the output's folder (which is made if need be).
 
-    Raises MediaError if the video or the audio is missing, unreadable or lacks its stream, or the output is one of
-    them, no .mp4, a folder, or in a folder that cannot be written to.
+    Raises ValueError if the options choose a face that cannot be meant, and MediaError if the video or the audio is
+    missing, unreadable or lacks its stream, no encoder is there for the codec, or the output is one of the inputs, of an
+    unknown kind, somebody else's file (unless `force`d), a folder, or in a folder that is full or cannot be written to.
     """
-    job_paths = Path(video), Path(audio), Path(output)
-    check_output(job_paths[2], job_paths[:2])
+    options = options or JobOptions()
+    parse_face_choice(options.face)
+    paths = Path(video), Path(audio), Path(output)
+    check_output(paths[2], paths[:2], force)
     info = probe(video)
+    if info.is_still:
+        options = replace(options, length="hold")
     waveform = read_audio(audio)
+    waveform = waveform[round(sound_start_sec(paths[0], paths[1], info, options) * SAMPLE_RATE_HZ) :]
+    sound_sec = Fraction(len(waveform), SAMPLE_RATE_HZ)
+    source = open_source(str(video), info, options.fps)
+    clock = {} if options.fps is None and not info.is_still else {"fps": source.rate, "time_base": 1 / source.rate}
+    format = VideoFormat.like(info, codec=options.codec, crf=options.crf, **clock)
+    encoder = choose_encoder(format.codec, format.width, format.height, paths[2].suffix.lower(), format.sample_aspect)
+    encoder.settings(format.crf)
+    check_space(paths[2], info.width * info.height, float(max(sound_sec, Fraction(1)) * source.rate))
     missing = samples_of_frames(1) - len(waveform)
-    return Job(*job_paths, info, np.pad(waveform, (0, max(0, missing))))
+    return Job(*paths, info, source, np.pad(waveform, (0, max(0, missing))), sound_sec, format, encoder.name, options)
 
 
-def check_output(output: Path, inputs: tuple[Path, ...]) -> None:
-    """Raise MediaError unless `output` can become an MP4 file without touching the inputs."""
+def sound_start_sec(video: Path, audio: Path, info: MediaInfo, options: JobOptions) -> float:
+    """Where the sound begins: a video's own one with its first picture, unless a clock from the file's start is asked for."""
+    return info.start_sec if options.fps is None and video.resolve() == audio.resolve() else 0.0
+
+
+def check_output(output: Path, inputs: tuple[Path, ...], force: bool = False) -> None:
+    """Raise MediaError unless `output` can become a video file without touching the inputs or other people's files."""
+    if output.suffix.lower() not in CONTAINERS:
+        raise MediaError(f"cannot write {output}: give it a name that ends in {', '.join(CONTAINERS)}.")
+    check_name(output)
     for path in inputs:
         if path.resolve() == output.resolve() or (path.exists() and output.exists() and path.samefile(output)):
             raise MediaError(f"cannot write {output}: it is an input of the same run. Give another name.")
-    if output.suffix.lower() != ".mp4":
-        raise MediaError(f"cannot write {output}: the output is an MP4 file. Give it a name that ends in .mp4.")
     if output.is_dir():
         raise MediaError(f"cannot write {output}: it is a folder. Give the name of a file.")
+    if output.exists() and not force and not made_here(output):
+        raise MediaError(
+            f"{output} exists and is no result of this program: give another name, or --force to replace it."
+        )
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=output.parent):
             pass
     except OSError as error:
         raise MediaError(f"cannot write {output}: {error.strerror}. Choose another folder.") from error
+
+
+def check_name(output: Path) -> None:
+    """Raise MediaError where the file system takes no names as long as those of the files that go with `output`."""
+    try:
+        output.with_suffix(".report.json.partial").lstat()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise MediaError(f"cannot write {output}: its name is too long. Choose a shorter one.") from error
+
+
+def check_report(path: Path, job: Job, force: bool = False) -> Path:
+    """The report's own path; MediaError if it is a file of the job, or no report about this output (unless `force`d)."""
+    if path.resolve() in {job.video.resolve(), job.audio.resolve(), job.output.resolve()}:
+        raise MediaError(f"cannot write the report {path}: it is a file of the same run. Give another name.")
+    if path.exists() and not force and not is_report(path, job.output):
+        raise MediaError(
+            f"{path} exists and is no report about {job.output.name}: give another --report, or --force to replace it."
+        )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MediaError(f"cannot write the report {path}: {error.strerror}. Choose another folder.") from error
+    return path
+
+
+def check_space(output: Path, pixels: int, frames: float) -> None:
+    """Raise MediaError where the disk has certainly too little room for a result of so many frames."""
+    needed, free = BYTES_A_PIXEL * pixels * frames, shutil.disk_usage(output.parent).free
+    if free < needed:
+        raise MediaError(
+            f"cannot write {output}: about {needed / 1e9:.2f} GB are needed, {free / 1e9:.2f} GB are free. Make room or"
+            " choose another disk."
+        )

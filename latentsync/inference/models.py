@@ -1,7 +1,9 @@
 """The three networks of a run, loaded together: U-Net, image auto-encoder and speech encoder."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from latentsync.models.vae import load_vae
 from latentsync.weights import CHECKPOINTS, DEMO, FETCH_INFERENCE, PUBLIC_UNET, CheckpointError, load_public_vae
 
 DEMO_UNET = DEMO / "unet.safetensors"
+SAMPLED_NUMBERS = 16  # of every tensor that the fingerprint looks at
 WHISPER_OF_WIDTH = {384: "tiny", 768: "small"}  # width of the audio cross-attention -> public speech encoder
 
 
@@ -36,6 +39,17 @@ class LipsyncModels:
     device: torch.device
     dtype: torch.dtype
     defaults: InferenceSettings = field(default_factory=InferenceSettings)  # what the checkpoint recommends
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Tells these weights from others: a hash over some of every network's numbers."""
+        digest = hashlib.sha256()
+        networks: tuple[Any, ...] = (self.unet, self.vae, self.audio_encoder)
+        for network in networks:
+            for name, tensor in network.state_dict().items():
+                digest.update(name.encode())
+                digest.update(tensor.flatten()[:SAMPLED_NUMBERS].float().cpu().numpy().tobytes())
+        return digest.hexdigest()
 
     @classmethod
     def load(

@@ -1,41 +1,45 @@
-"""The whole run: pass 1 finds the face in every frame, pass 2 repaints window after window and writes the output.
+"""The whole run: pass 1 finds the faces in every frame, pass 2 repaints window after window and writes the output.
 
-Frames live for two windows at most, whatever the length: the window in work and, where the video is played backwards,
-the piece that is read ahead. The first pass keeps six floats a frame. The noise, the alignment's smoother and the audio
-features belong to the run, not to a window, so windows meet without a seam. Frames without a face are passed through
-and never share a window with others.
-
-Legend: f frames, h w pixels of a frame, r face resolution in pixels, s audio tokens, d width of an audio token.
+The first pass keeps some floats a face and frame, the second some frames. The noise, the alignment's smoother and the audio
+features belong to the run, not to a window, so windows meet without a seam. The output is written in parts, each under its own
+name when it is complete, and joined without a second encode; a run that was stopped goes on with the first missing part and
+gives the same bytes.
 """
 
-import random
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from itertools import islice
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-from torch import Tensor
+import torch
 
-from latentsync.audio.whisper_features import FeatureTrack, WhisperFeatures
-from latentsync.face.align import FrameArray, warp_face
-from latentsync.face.detect import FaceDetector
-from latentsync.face.paste import paste_face
+import latentsync
+from latentsync.audio.whisper_features import WhisperFeatures
+from latentsync.face.align import FrameArray
+from latentsync.face.detect import FaceDetector, make_detector
+from latentsync.inference.face_choice import choose_face, parse_face_choice, picture_look
+from latentsync.inference.face_plan import FacePlan, FacePolicy, plan_faces
 from latentsync.inference.job import Job, check_job
+from latentsync.inference.job_folder import JobFolder, identity
+from latentsync.inference.live import LiveStream
+from latentsync.inference.memory import memory_plan
 from latentsync.inference.models import LipsyncModels
+from latentsync.inference.report import Report
+from latentsync.inference.reporting import make_report
 from latentsync.inference.sampling import WindowSampler
-from latentsync.inference.settings import RANDOM_SEED, InferenceSettings, PassedThrough, Report
+from latentsync.inference.settings import InferenceSettings, JobOptions
 from latentsync.inference.stopwatch import Stopwatch
-from latentsync.inference.timeline import Span, Timeline, frames_in_order, spans
-from latentsync.inference.tracks import FaceTrack, track_face
-from latentsync.media.container import PathLike
-from latentsync.media.read import frames_at, frames_between
-from latentsync.media.write import AudioSource, VideoWriter
-from latentsync.timebase import MODEL_FPS, frames_in
+from latentsync.inference.stream import check_overlap
+from latentsync.inference.tracks import Observations, observe
+from latentsync.inference.work import Work
+from latentsync.media.container import MediaError, PathLike
+from latentsync.media.join import join
+from latentsync.timebase import MODEL_FPS
+from latentsync.weights import PUBLIC_UNET
 
 Progress = Callable[[str, int, int], None]  # (stage, frames done, frames in all); may raise to stop the run
 STAGES = DETECT, GENERATE = "Find the face", "Generate lips"  # what progress is told of
-CRF = 15  # of the encode: 46 dB outside the face on real footage that had been encoded before
-KEPT_REFERENCES = 2  # windows whose latents are remembered: the end and the start of a run of faces
 
 
 def ignore(stage: str, done: int, total: int) -> None:
@@ -48,140 +52,150 @@ class LipsyncPipeline:
     def __init__(self, models: LipsyncModels, detector: FaceDetector):
         self.models, self.detector = models, detector
 
+    @classmethod
+    def from_pretrained(
+        cls,
+        unet_path: PathLike = PUBLIC_UNET,
+        unet_config_path: PathLike | None = None,
+        detector: str = "face_alignment",
+        device: torch.device | None = None,
+    ) -> "LipsyncPipeline":
+        """Load a U-Net, what belongs to it (see `LipsyncModels.load`), and a face detector by its name.
+
+        Raises:
+            CheckpointError: a file is missing, damaged, or does not fit.
+            ValueError: the configuration or the detector is unknown or its weights are missing.
+        """
+        config = None if unet_config_path is None else Path(unet_config_path)
+        models = LipsyncModels.load(Path(unet_path), config, device)
+        return cls(models, make_detector(detector, device=str(models.device)))
+
     def __call__(
         self,
         video: PathLike,
         audio: PathLike,
         output: PathLike,
         settings: InferenceSettings | None = None,
+        options: JobOptions | None = None,
         progress: Progress = ignore,
+        job_dir: PathLike | None = None,
+        force: bool = False,
     ) -> Report:
-        """Write `output` (MP4, 25 fps, as long as the audio): `video` with lips that speak `audio`, and its sound.
+        """Write `output`: `video` with lips that speak `audio`, and its sound.
 
-        Without `settings` those that the checkpoint recommends are used. The same seed gives the same frames.
+        Without `settings` those that the checkpoint recommends are used. The same seed gives the same frames. A run that
+        was stopped goes on when it is called again; `job_dir` (default: OUTPUT.job) holds what is finished until then,
+        `force` drops what another job left there and lets the output replace a file that is no result of this program.
 
         Raises:
             MediaError: a file cannot be read or written; mostly before the work begins (see `check_job`).
         """
-        return self.run(check_job(video, audio, output), settings, progress)
+        return self.run(check_job(video, audio, output, options, force), settings, progress, job_dir, force)
 
-    def run(self, job: Job, settings: InferenceSettings | None = None, progress: Progress = ignore) -> Report:
-        """The same for a job that is checked already."""
-        settings = with_seed(settings or self.models.defaults)
-        stopwatch = Stopwatch()
-        with stopwatch("detect"):
-            track = self._track(job, progress)
-        timeline = Timeline(len(track), job.output_frames)
-        features = WhisperFeatures(self.models.audio_encoder).track(job.waveform)
-        sampler = WindowSampler(self.models, settings, stopwatch)
-        editor = WindowEditor(job, track, timeline, features, sampler, progress)
-        parts = spans([bool(track.has_face[timeline.source(frame)]) for frame in range(timeline.output_count)])
-        sound, size = AudioSource(job.audio), (job.info.width, job.info.height)
-        with VideoWriter(job.output, *size, MODEL_FPS, CRF, sound) as writer:
-            for frame in editor.frames(parts):
-                with stopwatch("write"):
-                    writer.write(frame)
-        return self._report(job, settings, track, parts, stopwatch)
-
-    def _track(self, job: Job, progress: Progress) -> FaceTrack:
-        """Pass 1 over the frames that will be shown."""
-        total = min(job.output_frames, max(1, frames_in(job.info.duration_sec)))
-        frames = (shown.frame for shown in islice(frames_at(job.video, MODEL_FPS), job.output_frames))
-        resolution = self.models.resolution
-        return track_face(frames, self.detector, resolution, lambda done: progress(DETECT, done, max(done, total)))
-
-    def _report(
-        self, job: Job, settings: InferenceSettings, track: FaceTrack, parts: list[Span], stopwatch: Stopwatch
+    def run(
+        self,
+        job: Job,
+        settings: InferenceSettings | None = None,
+        progress: Progress = ignore,
+        job_dir: PathLike | None = None,
+        force: bool = False,
     ) -> Report:
-        return Report(
-            output=str(job.output),
-            width=job.info.width,
-            height=job.info.height,
-            frames=job.output_frames,
-            synced_frames=sum(len(span) for span in parts if span.has_face),
-            passed_through=tuple(PassedThrough(s.start, s.stop, "no face") for s in parts if not s.has_face),
-            source_frames=len(track),
-            face_share=track.face_share,
-            settings=settings,
-            resolution=self.models.resolution,
-            num_frames=self.models.num_frames,
-            device=str(self.models.device),
-            dtype=str(self.models.dtype).removeprefix("torch."),
-            timings_sec={stage: round(seconds, 3) for stage, seconds in stopwatch.seconds.items()},
+        """The same for a job that is checked already."""
+        asked = settings or self.models.defaults
+        check_overlap(asked.overlap, self.models.num_frames)
+        choice = parse_face_choice(job.options.face)
+        if choice.picture is not None:
+            picture_look(choice.picture, self.detector)  # a picture without a face is told before the work begins
+        stopwatch, suffix = Stopwatch(), job.format.part_suffix
+        with JobFolder(
+            job_folder_of(job, job_dir), self._key(job, asked), asked.seeded().seed, force, suffix
+        ) as folder:
+            settings = replace(asked, seed=folder.seed)
+            with stopwatch("detect"):
+                observations = self._observations(job, folder, progress)
+            work = self._prepare(job, settings, observations, stopwatch)
+            for index in range(folder.finished_parts(), len(work.parts)):
+                work.write_part(index, folder, lambda done: progress(GENERATE, done, len(job.timeline)))
+            with stopwatch("join"):
+                paths = [folder.part(index) for index in range(len(work.parts))]
+                join(paths, job.output, job.sound)
+            facts = [fact for index in range(len(work.parts)) for fact in folder.facts(index)]
+            folder.remove()
+        return make_report(job, work.plan, self.models, settings, stopwatch.seconds, facts)
+
+    def stream(
+        self,
+        waveform: np.ndarray,
+        fps: float = MODEL_FPS,
+        settings: InferenceSettings | None = None,
+        policy: FacePolicy | None = None,
+        reference_frames: Sequence[FrameArray] = (),
+    ) -> LiveStream:
+        """Frames pushed one by one instead of a file (see `LiveStream`); `waveform` is float32 [n] at 16 kHz.
+
+        Raises ValueError where the settings ask for a reference and `reference_frames` show no face, or for a waveform
+        shorter than 20 ms.
+        """
+        chosen = (settings or self.models.defaults).seeded()
+        features = WhisperFeatures(self.models.audio_encoder).track(waveform)
+        sampler = WindowSampler(self.models, chosen, Stopwatch())
+        return LiveStream(sampler, self.detector, features, fps, policy, reference_frames)
+
+    def observe(self, job: Job, progress: Progress = ignore) -> Observations:
+        """Pass 1: the faces in the frames that will be shown."""
+        count = int(job.timeline.order.max()) + 1
+        return observe(job.source.read(0, count), self.detector, lambda done: progress(DETECT, done, max(done, count)))
+
+    def _observations(self, job: Job, folder: JobFolder, progress: Progress) -> Observations:
+        if folder.faces.is_file():
+            return Observations.load(folder.faces)
+        observations = self.observe(job, progress)
+        observations.save(folder.faces)
+        return observations
+
+    def _prepare(
+        self, job: Job, settings: InferenceSettings, observations: Observations, stopwatch: Stopwatch
+    ) -> "Work":
+        plan = plan_of(job, observations, self)
+        memory = memory_plan(job.options.memory, self.models.device, self.models.resolution)
+        sampler = WindowSampler(self.models, settings, stopwatch, memory)
+        return Work(job, plan, sampler, WhisperFeatures(self.models.audio_encoder))
+
+    def _key(self, job: Job, settings: InferenceSettings) -> dict[str, Any]:
+        """What must be the same for a job to go on."""
+        picture = parse_face_choice(job.options.face).picture
+        return {
+            "video": identity(job.video),
+            "audio": identity(job.audio),
+            "settings": repr(settings),
+            "options": repr(job.options),
+            "face": picture and identity(picture),
+            "format": repr(job.format),
+            "networks": self.models.fingerprint,
+            "detector": type(self.detector).__name__,
+            "version": latentsync.__version__,
+        }
+
+
+def job_folder_of(job: Job, job_dir: PathLike | None) -> Path:
+    return Path(job_dir) if job_dir is not None else job.output.with_name(job.output.name + ".job")
+
+
+def plan_of(job: Job, observations: Observations, pipeline: LipsyncPipeline) -> FacePlan:
+    """Whose face is edited in which source frame, by the job's options.
+
+    Raises MediaError where a face is missing and `on_missing_face` is `error`, ValueError where the choice names nobody.
+    """
+    options, times = job.options, job.source.times
+    tracks = choose_face(observations, parse_face_choice(options.face), times, pipeline.detector)
+    limits = {"min_face_px": options.min_face_px, "max_yaw_deg": options.max_yaw_deg}
+    policy = FacePolicy(**{name: limit for name, limit in limits.items() if limit is not None})
+    plan = plan_faces(observations, tracks, policy, times, pipeline.models.resolution)
+    missing = np.flatnonzero(~plan.edited)
+    if options.on_missing_face == "error" and len(missing):
+        first = int(missing[0])
+        raise MediaError(
+            f"{job.video} shows no face to edit in {len(missing)} of {len(plan)} frames, first at"
+            f" {float(times[first]):.2f} s ({plan.action[first]}): use --on-missing-face passthrough, or cut it."
         )
-
-
-def with_seed(settings: InferenceSettings) -> InferenceSettings:
-    """The settings with a drawn seed in place of `RANDOM_SEED`."""
-    return replace(settings, seed=random.SystemRandom().randrange(2**31)) if settings.seed == RANDOM_SEED else settings
-
-
-@dataclass
-class WindowEditor:
-    """Pass 2: reads the frames of the timeline and repaints them window by window."""
-
-    job: Job
-    track: FaceTrack
-    timeline: Timeline
-    features: FeatureTrack
-    sampler: WindowSampler
-    progress: Progress
-    references: dict[range, Tensor] = field(default_factory=dict)  # source frames -> latents b c f h w
-
-    @property
-    def num_frames(self) -> int:
-        return self.sampler.models.num_frames
-
-    def frames(self, parts: list[Span]) -> Iterator[FrameArray]:
-        """Every output frame, uint8 h w 3; the parts cover the timeline."""
-        shown = frames_in_order(self.read, self.timeline, self.num_frames)
-        shown = self.sampler.stopwatch.each("read", shown)
-        for span in parts:
-            for window in span.windows(self.num_frames):
-                held = list(islice(shown, len(window)))
-                yield from self.repaint(window, held) if span.has_face else held
-                self.progress(GENERATE, window.stop, self.timeline.output_count)
-
-    def read(self, start: int, stop: int) -> Iterator[FrameArray]:
-        """Source frames start ... stop - 1."""
-        return (shown.frame for shown in frames_between(self.job.video, MODEL_FPS, start, stop))
-
-    def repaint(self, window: range, frames: list[FrameArray]) -> Iterator[FrameArray]:
-        """The frames of a window of the output with new lips."""
-        stopwatch = self.sampler.stopwatch
-        source = [self.timeline.source(frame) for frame in window]
-        faces = self.align(frames, source)
-        with stopwatch("listen"):
-            audio = self.features.windows(window)  # f s d
-        new = self.sampler.sample(faces, audio, self.reference(source), self._on_step(window))
-        for frame, face, index in zip(frames, new, source, strict=True):
-            with stopwatch("paste"):
-                pasted = paste_face(frame, face, self.track.matrices[index])
-            yield pasted
-
-    def align(self, frames: list[FrameArray], source: list[int]) -> FrameArray:
-        """The faces [f, r, r, 3] of source frames."""
-        resolution = self.sampler.models.resolution
-        with self.sampler.stopwatch("align"):
-            pairs = zip(frames, self.track.matrices[source], strict=True)
-            return np.stack([warp_face(frame, matrix, resolution) for frame, matrix in pairs])
-
-    def reference(self, source: list[int]) -> Tensor | None:
-        """Latents of another moment of the face, by the settings; None for the frames themselves."""
-        if self.sampler.settings.reference == "current":
-            return None
-        window = self.track.reference_window(source, self.num_frames)
-        if window not in self.references:
-            self.references = dict(list(self.references.items())[1 - KEPT_REFERENCES :])
-            with self.sampler.stopwatch("read"):
-                frames = list(self.read(window.start, window.stop))
-            self.references[window] = self.sampler.encode_window(self.align(frames, list(window)))
-        return self.references[window]
-
-    def _on_step(self, window: range) -> Callable[[int, int], None]:
-        """Sampling steps as frames, so that progress moves inside a window too."""
-
-        def told(step: int, steps: int) -> None:
-            self.progress(GENERATE, window.start + len(window) * step // (steps + 1), self.timeline.output_count)
-
-        return told
+    return plan

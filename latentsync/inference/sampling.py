@@ -1,39 +1,77 @@
-"""One window of aligned faces with new lips: encode, sample with guidance, decode, keep the surroundings.
+"""Windows of aligned faces with new lips: encode, sample with guidance, decode, keep the surroundings.
 
-Legend: b clips (always 1), c channels, f frames, h w latent height and width, r face resolution in pixels,
+Legend: b windows (clips), c channels, f frames, h w latent height and width, r face resolution in pixels,
 s audio tokens, d width of an audio token.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import torch
 from einops import rearrange
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from latentsync.diffusion.conditioning import conditioned
 from latentsync.diffusion.guidance import guided
 from latentsync.diffusion.noise import init_latents, shared_noise
 from latentsync.diffusion.sampler import ddim_sample
 from latentsync.diffusion.schedule import NoiseSchedule
-from latentsync.face.masks import load_mask
-from latentsync.face.pixels import FaceInputs, keep_surroundings, match_colour, prepare_faces
+from latentsync.face.masks import load_mask, mask_ring
+from latentsync.face.pixels import FaceInputs, keep_surroundings, match_colour, match_ring, prepare_faces
+from latentsync.inference.memory import MemoryPlan, is_out_of_memory, memory_plan
 from latentsync.inference.models import LipsyncModels
+from latentsync.inference.sanity import fault
 from latentsync.inference.settings import InferenceSettings
 from latentsync.inference.stopwatch import Stopwatch
+from latentsync.models.transformer import Listening
 from latentsync.models.vae import DOWNSAMPLING, LATENT_CHANNELS, decode, encode
 
-PIXELS_AT_ONCE = 4 * 512 * 512  # that the auto-encoder works on: 4 frames of 512 px, 16 of 256 px
 Faces = NDArray[np.uint8]  # [f, r, r, 3]
+Computed = TypeVar("Computed")
 OnStep = Callable[[int, int], None]  # (done, total) sampling steps
+
+
+@dataclass(frozen=True)
+class Window:
+    """At most a window of consecutive frames: aligned `faces`, what is heard at them, latents of a reference.
+
+    `audio` f s d; `reference` 1 c f h w as of `encode_window`, None for the faces themselves.
+    """
+
+    faces: Faces
+    audio: Tensor
+    reference: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class NewFaces:
+    """`faces` and the `originals` that they were made from [f, 3, r, r] in [-1, 1], float32 on the CPU; they are equal
+    outside of the mask. `fault` tells why they must not be shown, `retried` whether they took a second try in float32."""
+
+    faces: Tensor
+    originals: Tensor
+    fault: str | None = None
+    retried: bool = False
 
 
 class WindowSampler:
     """Repaints windows of one job: all of them start from the same frame of noise, drawn from the settings' seed."""
 
-    def __init__(self, models: LipsyncModels, settings: InferenceSettings, stopwatch: Stopwatch):
+    def __init__(
+        self,
+        models: LipsyncModels,
+        settings: InferenceSettings,
+        stopwatch: Stopwatch,
+        memory: MemoryPlan | None = None,
+    ):
         self.models, self.settings, self.stopwatch = models, settings, stopwatch
+        self.memory = memory or memory_plan("auto", models.device, models.resolution)
+        self.dtype = models.dtype
         self.schedule = NoiseSchedule()
         self.timesteps = self.schedule.ddim_timesteps(settings.steps)
         self.mask = load_mask(models.resolution)
@@ -41,34 +79,86 @@ class WindowSampler:
         shape = (1, LATENT_CHANNELS, models.num_frames, side, side)
         self.noise = shared_noise(shape, torch.Generator().manual_seed(settings.seed)).to(models.device)
 
-    @torch.inference_mode()
-    def sample(self, faces: Faces, audio: Tensor, reference: Tensor | None, on_step: OnStep) -> Tensor:
-        """New faces [f, 3, r, r] in [-1, 1], float32 on the CPU, for `faces`, at most a window of them.
+    def sample(self, windows: Sequence[Window], on_step: OnStep = lambda done, total: None) -> list[NewFaces]:
+        """New faces for every window, in any number; what cannot be shown is tried once more in float32."""
+        results = self._sample_all(windows, on_step)
+        broken = [index for index, result in enumerate(results) if result.fault]
+        if broken and self.dtype != torch.float32:
+            with self._in_float32():
+                again = self._sample_all([windows[index] for index in broken], on_step)
+            for index, result in zip(broken, again, strict=True):
+                results[index] = replace(result, retried=True)
+        return results
 
-        `audio` [f, s, d] is what is heard at them; `reference` latents as of `encode_window`, None for `faces`
-        themselves. Fewer frames than a window are filled up by repeating the last one.
-        """
-        count = len(faces)
-        inputs = self._inputs(faces)
-        with self.stopwatch("encode"):
-            masked = self._encode(inputs.masked_pixels)
-            reference = self._encode(inputs.pixels) if reference is None else reference
-        with self.stopwatch("sample"):
-            latents = self._denoise(masked, inputs.latent_masks, self._padded(audio), reference, on_step)
-        with self.stopwatch("decode"):
-            decoded = self._decode(latents[:, :, :count])
-        original = inputs.pixels[:count].cpu()
-        if self.settings.colour == "matched":
-            with self.stopwatch("match colour"):
-                reconstructed = self._decode(self._encode(inputs.pixels[:count]))
-                decoded = match_colour(decoded, reconstructed, original, DOWNSAMPLING)
-        return keep_surroundings(decoded.clamp(-1, 1), original, self.mask)
-
-    @torch.inference_mode()
     def encode_window(self, faces: Faces) -> Tensor:
-        """Reference latents b c f h w, float32 on the device, of one window; the last frame is repeated to fill it."""
+        """Reference latents 1 c f h w, float32 on the device, of one window; the last frame is repeated to fill it."""
+        with torch.inference_mode(), self.stopwatch("encode"):
+            return self._within_memory(lambda _: self._encode(self._inputs(faces).pixels))
+
+    def _sample_all(self, windows: Sequence[Window], on_step: OnStep) -> list[NewFaces]:
+        """Pieces of as many windows as the memory plan allows; the plan shrinks where memory runs out."""
+        results: list[NewFaces] = []
+        while len(results) < len(windows):
+            results += self._within_memory(partial(self._sample_some, windows[len(results) :], on_step))
+        return results
+
+    def _within_memory(self, compute: Callable[[MemoryPlan], Computed]) -> Computed:
+        while True:
+            try:
+                return compute(self.memory)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                smaller = self.memory.halved()
+                if smaller is None:
+                    raise ValueError(
+                        f"the memory of {self.models.device} is too small for a single window of this model: end what else"
+                        " uses it, or choose another device or a smaller model."
+                    ) from error
+            self._free()
+            self.memory = smaller
+
+    def _sample_some(self, windows: Sequence[Window], on_step: OnStep, plan: MemoryPlan) -> list[NewFaces]:
+        """As many of the windows, from the first on, as the plan allows."""
+        return self._sample(windows[: plan.windows], on_step)
+
+    @torch.inference_mode()
+    def _sample(self, windows: Sequence[Window], on_step: OnStep) -> list[NewFaces]:
+        inputs = [self._inputs(window.faces) for window in windows]
         with self.stopwatch("encode"):
-            return self._encode(self._inputs(faces).pixels)
+            masked = torch.cat([self._encode(part.masked_pixels) for part in inputs])
+            references = [
+                self._encode(part.pixels) if window.reference is None else window.reference
+                for part, window in zip(inputs, windows, strict=True)
+            ]
+        audio = torch.stack([self._padded(window.audio) for window in windows])  # b f s d
+        with self.stopwatch("sample"), self._without_vae():
+            latents = self._denoise(masked, inputs[0].latent_masks, audio, torch.cat(references), on_step)
+        return [
+            self._finish(part, clip[None, :, : len(window.faces)])
+            for window, part, clip in zip(windows, inputs, latents, strict=True)
+        ]
+
+    def _finish(self, inputs: FaceInputs, latents: Tensor) -> NewFaces:
+        """From the sampled latents 1 c f h w of one window to faces that can be pasted."""
+        pixels = inputs.pixels[: latents.shape[2]]
+        originals = pixels.cpu()
+        with self.stopwatch("decode"):
+            decoded = self._decode(latents)
+        wrong = fault(decoded, self.mask)
+        if wrong is None:
+            with self.stopwatch("match colour"):
+                decoded = self._coloured(decoded, pixels, originals)
+        return NewFaces(keep_surroundings(decoded.clamp(-1, 1), originals, self.mask), originals, wrong)
+
+    def _coloured(self, decoded: Tensor, pixels: Tensor, originals: Tensor) -> Tensor:
+        """`decoded` [f, 3, r, r] with its colours as the settings ask; `originals` are `pixels` on the CPU."""
+        if self.settings.colour == "matched":
+            return match_colour(decoded, self._decode(self._encode(pixels)), originals, DOWNSAMPLING)
+        if self.settings.colour == "ring":
+            ring = mask_ring(self.mask)
+            return torch.stack([match_ring(new, old, ring) for new, old in zip(decoded, originals, strict=True)])
+        return decoded
 
     def _inputs(self, faces: Faces) -> FaceInputs:
         padded = self._padded(torch.from_numpy(faces)).to(self.models.device)
@@ -80,27 +170,57 @@ class WindowSampler:
         return torch.cat([frames, frames[-1:].expand(missing, *frames.shape[1:])]) if missing else frames
 
     def _denoise(self, masked: Tensor, masks: Tensor, audio: Tensor, reference: Tensor, on_step: OnStep) -> Tensor:
-        dtype = self.models.dtype
+        """Clean latents b c f h w."""
 
-        def unet(sample: Tensor, timestep: int, heard: Tensor | None) -> Tensor:
-            return self.models.unet(sample.to(dtype), timestep, heard).float()
+        def unet(sample: Tensor, timestep: int, heard: Listening) -> Tensor:
+            return self.models.unet(sample.to(self.dtype), timestep, heard).float()
 
         mask = rearrange(masks, "f c h w -> 1 c f h w")
-        denoise = guided(conditioned(unet, mask, masked, reference), audio.to(dtype), self.settings.guidance_scale)
+        heard = self.models.unet.listen(audio.to(self.dtype))
+        denoise = guided(conditioned(unet, mask, masked, reference), heard, self.settings.guidance_scale)
+        noise = self.noise.expand(len(masked), -1, -1, -1, -1)
         start = reference if self.settings.init == "reference" else None
-        latents = init_latents(self.noise, self.schedule, self.timesteps[0], start)
+        latents = init_latents(noise, self.schedule, self.timesteps[0], start)
         return ddim_sample(denoise, latents, self.timesteps, self.schedule, on_step)
 
     def _encode(self, pixels: Tensor) -> Tensor:
-        """Pixels [f, 3, r, r] -> latents b c f h w, float32: the posterior's mean, which adds no flicker."""
-        parts = [encode(self.models.vae, part.to(self.models.dtype)) for part in pixels.split(self._frames_at_once)]
+        """Pixels [f, 3, r, r] -> latents 1 c f h w, float32: the posterior's mean, which adds no flicker."""
+        parts = [encode(self.models.vae, part.to(self.dtype)) for part in pixels.split(self.memory.vae_frames)]
         return rearrange(torch.cat(parts).float(), "f c h w -> 1 c f h w")
 
     def _decode(self, latents: Tensor) -> Tensor:
-        """Latents b c f h w -> pixels [f, 3, r, r], float32 on the CPU."""
-        frames = rearrange(latents, "1 c f h w -> f c h w").to(self.models.dtype)
-        return torch.cat([decode(self.models.vae, part).float().cpu() for part in frames.split(self._frames_at_once)])
+        """Latents 1 c f h w -> pixels [f, 3, r, r], float32 on the CPU."""
+        frames = rearrange(latents, "1 c f h w -> f c h w").to(self.dtype)
+        parts = [decode(self.models.vae, part).float().cpu() for part in frames.split(self.memory.vae_frames)]
+        return torch.cat(parts)
 
-    @property
-    def _frames_at_once(self) -> int:
-        return max(1, PIXELS_AT_ONCE // self.models.resolution**2)
+    @contextmanager
+    def _without_vae(self) -> Iterator[None]:
+        """Where the plan says so, the auto-encoder makes room for the U-Net."""
+        if not self.memory.offload:
+            yield
+            return
+        nn.Module.to(self.models.vae, "cpu")
+        self._free()
+        try:
+            yield
+        finally:
+            nn.Module.to(self.models.vae, self.models.device)
+
+    @contextmanager
+    def _in_float32(self) -> Iterator[None]:
+        networks = (self.models.unet, self.models.vae)
+        for network in networks:
+            nn.Module.to(network, torch.float32)
+        self.dtype = torch.float32
+        try:
+            yield
+        finally:
+            self.dtype = self.models.dtype
+            for network in networks:
+                nn.Module.to(network, self.dtype)  # exact: the values came from that type
+
+    def _free(self) -> None:
+        module = getattr(torch, self.models.device.type)
+        if hasattr(module, "empty_cache"):
+            module.empty_cache()

@@ -1,14 +1,22 @@
-"""What a user can choose about a run, and what a run reports."""
+"""What a user can choose: how windows are sampled, and what becomes of a video."""
 
+import random
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal, get_args, get_type_hints
+from dataclasses import dataclass, fields, replace
+from fractions import Fraction
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from latentsync.timebase import MODEL_FPS
+from latentsync.inference.memory import Memory
+from latentsync.inference.timeline import Length, Rest
+from latentsync.media.encode import Codec
+from latentsync.media.write import DEFAULT_CRF
 
-Reference = Literal["current", "elsewhere"]
+Reference = Literal["current", "elsewhere", "closed"]
 Init = Literal["noise", "reference"]
-Colour = Literal["decoded", "matched"]
+Colour = Literal["decoded", "matched", "ring"]
+OnMissingFace = Literal["passthrough", "error"]
+Chosen = TypeVar("Chosen", "InferenceSettings", "JobOptions")
+MIN_FPS, MAX_FPS, MAX_CRF = 1, 240, 63
 RANDOM_SEED = -1  # asks for another seed every time
 DEFAULT_SEED = 1247
 
@@ -18,9 +26,11 @@ class InferenceSettings:
     """How windows are sampled. The defaults are the public checkpoints'; others may recommend their own.
 
     `reference`: the network is shown the very frames that it repaints (`current`), or another moment of the same face
-    (`elsewhere`), as in training, from which it cannot copy the old lips. `init`: sampling starts from pure noise, or
+    (`elsewhere`), as in training, from which it cannot copy the old lips, or the moment at which the mouth is most closed
+    (`closed`). `init`: sampling starts from pure noise, or
     from the reference noised to the first step. `colour`: faces keep the colours that the auto-encoder decodes
-    (`decoded`), or are freed of its colour error, which one more encode and decode of the original face tells (`matched`).
+    (`decoded`), are freed of its colour error, which one more encode and decode of the original face tells (`matched`), or
+    get the colours that the original has on a ring around what is generated (`ring`).
     """
 
     steps: int = 20
@@ -29,12 +39,10 @@ class InferenceSettings:
     init: Init = "noise"
     colour: Colour = "decoded"
     seed: int = DEFAULT_SEED
+    overlap: int = 0  # frames of a window that the next one samples again, to fade from one to the other
 
     def __post_init__(self) -> None:
-        for name, kind in get_type_hints(type(self)).items():
-            value = getattr(self, name)
-            if get_args(kind) and value not in get_args(kind):
-                raise ValueError(f"{name} is {value!r}: choose {' or '.join(get_args(kind))}.")
+        check_choices(self)
         if not 1 <= self.steps < 1000:
             raise ValueError(f"steps is {self.steps}: choose 1 to 999, usually 10 to 50.")
         if not 0 <= self.guidance_scale <= 100:
@@ -42,60 +50,71 @@ class InferenceSettings:
         if not -1 <= self.seed < 2**63:
             raise ValueError(f"seed is {self.seed}: choose a number from 0 on, or -1 for another result every time.")
 
+        if self.overlap < 0:
+            raise ValueError(f"overlap is {self.overlap}: choose 0 (none) or some frames, fewer than a window has.")
+
     def changed(self, entries: Mapping[str, Any]) -> "InferenceSettings":
         """These settings with those entries that are not None; ValueError for an unknown name."""
-        known = {field.name for field in fields(self)}
-        for name in entries:
-            if name not in known:
-                raise ValueError(f"{name!r} is no inference setting: there are {', '.join(sorted(known))}.")
-        return replace(self, **{name: value for name, value in entries.items() if value is not None})
+        return changed(self, entries)
+
+    def seeded(self) -> "InferenceSettings":
+        """These settings with a drawn seed in place of `RANDOM_SEED`."""
+        return replace(self, seed=random.SystemRandom().randrange(2**31)) if self.seed == RANDOM_SEED else self
 
 
 @dataclass(frozen=True)
-class PassedThrough:
-    """Output frames start ... stop - 1, shown as they were."""
+class JobOptions:
+    """What becomes of a video, whatever the networks: its clock, its length, whose face, how it is stored.
 
-    start_frame: int
-    stop_frame: int
-    reason: str
+    `fps`: frames a second of the result, None for the source's own frames and times. `length` is what happens where the
+    sound is longer than the video, `rest` where it is shorter (see `latentsync.inference.timeline`). `face`,
+    the limits of size and yaw, None for the usual ones, are those of `latentsync.inference.face_choice` and `FacePolicy`.
+    """
 
-    def __str__(self) -> str:
-        return f"{clock(self.start_frame)}-{clock(self.stop_frame)} {self.reason}"
+    fps: Fraction | None = None
+    length: Length = "bounce"
+    rest: Rest = "cut"
+    limit_sec: float | None = None  # only so much of the beginning: a preview
+    face: str = "largest"
+    on_missing_face: OnMissingFace = "passthrough"
+    min_face_px: float | None = None
+    max_yaw_deg: float | None = None
+    codec: Codec = "auto"
+    crf: int = DEFAULT_CRF  # 46 dB outside the face on real footage that had been encoded before
+    memory: Memory = "auto"
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        if self.fps is not None and not MIN_FPS <= self.fps <= MAX_FPS:
+            raise ValueError(f"fps is {self.fps}: choose {MIN_FPS} to {MAX_FPS}, or leave it out for the source's own.")
+        if self.limit_sec is not None and not self.limit_sec > 0:
+            raise ValueError(
+                f"limit_sec is {self.limit_sec}: choose a number of seconds above 0, or leave it out for all."
+            )
+        for name in ("min_face_px", "max_yaw_deg"):
+            limit = getattr(self, name)
+            if limit is not None and not 0 <= limit < float("inf"):
+                raise ValueError(f"{name} is {limit}: choose 0 or a number above, or leave it out for the usual one.")
+        if not 0 <= self.crf <= MAX_CRF:
+            raise ValueError(f"crf is {self.crf}: choose 0 (best) to {MAX_CRF}, usually 12 to 23.")
+
+    def changed(self, entries: Mapping[str, Any]) -> "JobOptions":
+        """These options with those entries that are not None; ValueError for an unknown name."""
+        return changed(self, entries)
 
 
-def clock(frame: int) -> str:
-    """The time at which an output frame is shown, as minutes and seconds: 00:12.32."""
-    minutes, seconds = divmod(frame / MODEL_FPS, 60)
-    return f"{int(minutes):02d}:{seconds:05.2f}"
+def changed(settings: Chosen, entries: Mapping[str, Any]) -> Chosen:
+    """A dataclass with those entries that are not None; ValueError for an unknown name."""
+    known = {field.name for field in fields(settings)}
+    for name in entries:
+        if name not in known:
+            raise ValueError(f"{name!r} is no inference setting: there are {', '.join(sorted(known))}.")
+    return replace(settings, **{name: value for name, value in entries.items() if value is not None})
 
 
-@dataclass(frozen=True)
-class Report:
-    """What a run did."""
-
-    output: str
-    width: int  # px
-    height: int  # px
-    frames: int  # of the output, at 25 fps
-    synced_frames: int
-    passed_through: tuple[PassedThrough, ...]
-    source_frames: int  # looked at
-    face_share: float  # share of the source frames in which the face was found
-    settings: InferenceSettings  # with the seed that was used
-    resolution: int  # px, of the face
-    num_frames: int  # of a window
-    device: str
-    dtype: str
-    timings_sec: dict[str, float]  # by stage
-
-    def summary(self) -> str:
-        """One line for people."""
-        line = f"{self.synced_frames} of {self.frames} frames synced"
-        if self.passed_through:
-            where = ", ".join(map(str, self.passed_through))
-            line += f", {self.frames - self.synced_frames} passed through ({where})"
-        return f"{line}."
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
+def check_choices(settings: Any) -> None:
+    """Raise ValueError where a field of a dataclass has none of its `Literal` values."""
+    for name, kind in get_type_hints(type(settings)).items():
+        value = getattr(settings, name)
+        if get_origin(kind) is Literal and value not in get_args(kind):
+            raise ValueError(f"{name} is {value!r}: choose {' or '.join(get_args(kind))}.")

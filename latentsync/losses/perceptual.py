@@ -11,6 +11,7 @@ import lpips
 import torch
 from torch import Tensor, nn
 
+from latentsync.device import full_precision
 from latentsync.weights import CHECKPOINTS, CheckpointError, read_checkpoint
 
 VGG_FILE = CHECKPOINTS / "auxiliary" / "vgg16-397923af.pth"
@@ -32,7 +33,7 @@ class PerceptualLoss(nn.Module):
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Distances [f], 0 for equal pictures, of faces [f, 3, h, w] in [-1, 1]; rows from h // 2 on are compared."""
         middle = prediction.shape[-2] // 2
-        with torch.autocast(prediction.device.type, enabled=False):
+        with full_precision(prediction.device):
             return self.network(prediction[..., middle:, :].float(), target[..., middle:, :].float()).flatten()
 
 
@@ -42,9 +43,7 @@ def build_lpips(vgg: Mapping[str, Tensor], linear: Mapping[str, Tensor], origin:
     Raises:
         CheckpointError: an entry is missing or misshapen; `origin` is named as the place it should have come from.
     """
-    with torch.device("meta"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the package calls torchvision by its old signature
-        network = lpips.LPIPS(net="vgg", pretrained=False, pnet_rand=True, verbose=False)
+    network = _unfilled()
     wanted = {key: value.shape for key, value in network.state_dict().items() if key not in FIXED}
     stored = {key: (linear if key.startswith("lin") else vgg).get(public_key(key)) for key in wanted}
     found = {key: value.float() for key, value in stored.items() if value is not None and value.shape == wanted[key]}
@@ -56,6 +55,17 @@ def build_lpips(vgg: Mapping[str, Tensor], linear: Mapping[str, Tensor], origin:
         )
     network.load_state_dict(found, strict=False, assign=True)
     return network.eval()
+
+
+def _unfilled() -> lpips.LPIPS:
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the package calls torchvision by its old signature
+        return lpips.LPIPS(net="vgg", pretrained=False, pnet_rand=True, verbose=False)
+
+
+def empty_lpips() -> lpips.LPIPS:
+    """The package's network on the meta device, constants included: shapes without storage."""
+    return _unfilled().to("meta").eval()
 
 
 def public_key(key: str) -> str:

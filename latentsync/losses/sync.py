@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from latentsync.device import full_precision
+
 
 def sync_similarity(vision: Tensor, audio: Tensor) -> Tensor:
     """Cosine similarity [b] of two batches of embeddings [b, D], in float32 and clamped to [0, 1].
@@ -25,5 +27,5 @@ def sync_loss(vision: Tensor, audio: Tensor, labels: Tensor | None = None) -> Te
     """
     similarity = sync_similarity(vision, audio)
     target = torch.ones_like(similarity) if labels is None else labels.reshape(-1).to(similarity)
-    with torch.autocast(similarity.device.type, enabled=False):  # this loss is refused in half precision
+    with full_precision(similarity.device):  # this loss is refused in half precision
         return F.binary_cross_entropy(similarity, target, reduction="none")

@@ -3,6 +3,7 @@
 Tensor legend: n samples; a waveform is float32 [-1, 1) `n`.
 """
 
+import math
 import os
 import wave
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from latentsync.media.container import MediaError, PathLike, audio_stream, open_
 from latentsync.timebase import SAMPLE_RATE_HZ
 
 FULL_SCALE = 32768  # of a 16-bit sample
+LONGEST_PACKET_SEC = 0.25
 LATE_START_SEC = 1e-3  # less is the rounding of time stamps
 
 
@@ -36,11 +38,21 @@ def read_audio(path: PathLike, sample_rate_hz: int = SAMPLE_RATE_HZ) -> np.ndarr
         silence = np.zeros(round(late_sec(container, stream) * sample_rate_hz), dtype=np.int16)
         try:
             pieces = [frame.to_ndarray()[0] for frame in decoded_sound(container, stream, resampler)]
-        except av.error.FFmpegError as error:
+        except (av.error.FFmpegError, OSError) as error:
             raise MediaError(f"cannot decode the sound of {path}: {reason(error)}. Repair the file.") from error
+        end_sec = stated_end_sec(container, stream)
     if not pieces:
         raise MediaError(f"the audio stream of {path} is empty. Give a file that contains sound.")
-    return np.concatenate([silence, *pieces]).astype(np.float32) / FULL_SCALE
+    samples = np.concatenate([silence, *pieces])
+    inside_last_packet = 0 < len(samples) / sample_rate_hz - end_sec < LONGEST_PACKET_SEC
+    return samples[: round(end_sec * sample_rate_hz) if inside_last_packet else None].astype(np.float32) / FULL_SCALE
+
+
+def stated_end_sec(container: InputContainer, stream: AudioStream) -> float:
+    """When the sound ends by an MP4 file's index, which may be inside its last packet; infinite for other files."""
+    if not stream.duration or stream.time_base is None or "mp4" not in container.format.name.split(","):
+        return math.inf
+    return float(((stream.start_time or 0) + stream.duration) * stream.time_base) - start_sec(container)
 
 
 def decoded_sound(container: InputContainer, stream: AudioStream, resampler: AudioResampler) -> Iterator[AudioFrame]:

@@ -1,7 +1,9 @@
-"""Stored YUV frames to RGB and back, each with the matrix and range that the file is tagged with.
+"""Stored pictures to RGB and back, each with the matrix and range that the file is tagged with.
 
-Tensor legend: h height, w width; a frame is uint8 [0, 255] `h w 3`, RGB.
+Code points are those of ITU-T H.273. Tensor legend: h height, w width; a frame is uint8 [0, 255] `h w 3`, RGB.
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 from av.video.frame import VideoFrame
@@ -11,32 +13,118 @@ from av.video.reformatter import ColorRange, Colorspace
 # The faster path without them brightens flat colours by more than one level.
 SWSCALE_FLAGS = 2 | 1 << 13 | 1 << 14 | 1 << 18
 
-# ITU-T H.273 code points
+# code points
+RGB = 0
 BT709 = 1
 UNSPECIFIED = 2
+SMPTE170M = 6
+# The matrices that libswscale converts with; all others (YCgCo, ICtCp, ...) are not written.
+MATRICES = {
+    1: Colorspace.ITU709,
+    4: Colorspace.FCC,
+    5: Colorspace.ITU601,
+    6: Colorspace.ITU601,
+    7: Colorspace.SMPTE240M,
+    9: Colorspace.BT2020,
+    10: Colorspace.BT2020,
+}
+FULL_RANGE_STEP = "yuv444p14le"  # on the way to full-range pictures
+# libav's numbers of the ranges
 LIMITED_RANGE = 1
+FULL_RANGE = 2
 
 HD_HEIGHT_PX = 577  # from this size on players read an untagged video as BT.709, below as BT.601
 HD_WIDTH_PX = 1280
 
 
-def upright_rgb(frame: VideoFrame) -> np.ndarray:
-    """Convert a decoded frame with the matrix and range of its tags and turn it as its metadata asks; uint8 `h w 3`."""
-    matrix = untagged_matrix(frame) if frame.colorspace == UNSPECIFIED else None
-    pixels = frame.to_ndarray(format="rgb24", src_colorspace=matrix, interpolation=SWSCALE_FLAGS)
-    return np.ascontiguousarray(np.rot90(pixels, frame.rotation // 90))
+@dataclass(frozen=True)
+class ColourTags:
+    """What the numbers of a stored picture mean: ITU-T H.273 code points and the range."""
+
+    matrix: int = BT709  # between YUV and RGB; 0: stored as RGB
+    primaries: int = BT709
+    transfer: int = BT709
+    full_range: bool = False  # 0-255 rather than 16-235
 
 
-def untagged_matrix(frame: VideoFrame) -> Colorspace:
-    return Colorspace.ITU709 if frame.height >= HD_HEIGHT_PX or frame.width >= HD_WIDTH_PX else Colorspace.ITU601
+@dataclass(frozen=True)
+class Orientation:
+    """How a stored picture is turned to be seen upright: the signs of the display matrix, ISO/IEC 14496-12, 8.3.2.
+
+    A stored pixel x, y is shown at a x + c y, b x + d y.
+    """
+
+    a: int = 1
+    b: int = 0
+    c: int = 0
+    d: int = 1
+
+    @property
+    def turned(self) -> bool:
+        """Whether width and height change places."""
+        return abs(self.a) < abs(self.b)
+
+    @property
+    def degrees(self) -> int:
+        """The turn counter-clockwise (0, 90, 180, 270), without a mirroring."""
+        if self.turned:
+            return 90 if self.b < 0 else 270
+        return 180 if self.d < 0 else 0
+
+    def apply(self, pixels: np.ndarray) -> np.ndarray:
+        """Turn and mirror `h w 3`."""
+        across, down = (self.c, self.b) if self.turned else (self.a, self.d)
+        upright = pixels.transpose(1, 0, 2) if self.turned else pixels
+        return upright[:: -1 if down < 0 else 1, :: -1 if across < 0 else 1]
 
 
-def bt709_frame(frame: np.ndarray, pixel_format: str) -> VideoFrame:
-    """Convert RGB uint8 `h w 3` to a BT.709 limited-range frame of `pixel_format`, ready for an encoder."""
-    stored = VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-    return stored.reformat(
+def colour_tags(frame: VideoFrame) -> ColourTags:
+    """A decoded picture's tags; a missing matrix as players assume it: BT.709 from HD on, BT.601 below."""
+    stored_rgb = frame.format.is_rgb or frame.colorspace == RGB
+    matrix = RGB if stored_rgb else assumed_matrix(frame)
+    full_range = stored_rgb or frame.color_range == FULL_RANGE or frame.format.name.startswith("yuvj")
+    return ColourTags(matrix, int(frame.color_primaries), int(frame.color_trc), full_range)
+
+
+def assumed_matrix(frame: VideoFrame) -> int:
+    """The code point of a YUV picture's matrix."""
+    if frame.colorspace != UNSPECIFIED:
+        return int(frame.colorspace)
+    return BT709 if frame.height >= HD_HEIGHT_PX or frame.width >= HD_WIDTH_PX else SMPTE170M
+
+
+def upright_rgb(frame: VideoFrame, orientation: Orientation, size: tuple[int, int]) -> np.ndarray:
+    """Convert a decoded picture with the matrix and range of its tags and turn it upright; uint8 `h w 3`.
+
+    `size` is the stored width and height: a picture of another size (a stream may change it) is scaled to it.
+    """
+    matrix = None
+    if not frame.format.is_rgb and frame.colorspace != RGB:
+        matrix = MATRICES.get(assumed_matrix(frame), Colorspace.ITU709)
+    width, height = size
+    pixels = frame.to_ndarray(
+        format="rgb24", width=width, height=height, src_colorspace=matrix, interpolation=SWSCALE_FLAGS
+    )
+    return np.ascontiguousarray(orientation.apply(pixels))
+
+
+def stored_frame(frame: np.ndarray, pixel_format: str, colour: ColourTags) -> VideoFrame:
+    """Convert RGB uint8 `h w 3` to a picture of `pixel_format` with the matrix and range of `colour`, tagged so."""
+    source = VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+    matrix = MATRICES.get(colour.matrix)
+    if colour.full_range and matrix is not None:
+        # libswscale cuts off the fractions of full-range chroma; with 6 more bits that is less than 0.01 levels
+        source = source.reformat(
+            format=FULL_RANGE_STEP, dst_colorspace=matrix, dst_color_range=ColorRange.JPEG, interpolation=SWSCALE_FLAGS
+        )
+        source.colorspace, source.color_range = colour.matrix, FULL_RANGE
+    stored = source.reformat(
         format=pixel_format,
-        dst_colorspace=Colorspace.ITU709,
-        dst_color_range=ColorRange.MPEG,
+        src_colorspace=None if source.format.is_rgb else matrix,
+        dst_colorspace=matrix,
+        dst_color_range=ColorRange.JPEG if colour.full_range else ColorRange.MPEG,
         interpolation=SWSCALE_FLAGS,
     )
+    stored.colorspace, stored.color_range = colour.matrix, FULL_RANGE if colour.full_range else LIMITED_RANGE
+    stored.color_primaries, stored.color_trc = colour.primaries, colour.transfer
+    return stored

@@ -3,129 +3,165 @@
 Tensor legend: h height, w width; a frame is uint8 [0, 255] `h w 3`.
 """
 
-import math
-from collections.abc import Generator, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import islice
+from itertools import chain
 
 import av
 import numpy as np
+from av.container import InputContainer
+from av.packet import Packet
 from av.video.frame import VideoFrame as StoredFrame
+from av.video.stream import VideoStream
 
 from latentsync.media.colour import upright_rgb
-from latentsync.media.container import MediaError, PathLike, open_input, reason, start_sec, video_stream
+from latentsync.media.container import MediaError, PathLike, open_input, reason, video_stream
+from latentsync.media.frames import FrameIndex, frame_index
 from latentsync.timebase import frames_in
 
 TIE_SEC = 1e-6  # time stamps closer than this are the same time
-SEEK_MARGIN_SEC = 1.0  # pictures right after a keyframe may lack the ones they refer to, or be shown before it
 
 
 @dataclass(frozen=True)
 class VideoFrame:
     """One upright frame and when it is shown."""
 
-    time_sec: float  # since the start of the file
+    time_sec: float
     frame: np.ndarray  # uint8 h w 3, RGB
 
 
-@dataclass(frozen=True)
-class _ShownFrame:
-    start_sec: float
-    end_sec: float
-    stored: StoredFrame
+def frame_times(path: PathLike) -> list[Fraction]:
+    """When each frame is shown, in seconds from the first (which is at 0), and as one more entry the last one's end.
 
-    def to_rgb(self) -> np.ndarray:
-        return upright_rgb(self.stored)
+    For a still image both are 0. The times are those of the file where its rate varies; at a constant rate they are
+    exact multiples of it, also where the container rounds them.
 
-
-def read_frames(path: PathLike) -> Iterator[VideoFrame]:
-    """Yield every frame of a video in the order of display, with its own time stamp (variable rates stay variable).
-
-    Time 0 is the start of the file as a player counts it, so a video that starts later than its sound starts above 0.
-
-    Raises MediaError as `probe` does, and when a frame in the middle cannot be decoded.
+    Raises MediaError as `probe` does.
     """
-    for shown in _shown_frames(path):
-        yield VideoFrame(shown.start_sec, shown.to_rgb())
+    index = frame_index(path)
+    return [Fraction(0), Fraction(0)] if index.first.is_still else index.times()
+
+
+def read_frames(path: PathLike, start_frame: int = 0, stop_frame: int | None = None) -> Iterator[VideoFrame]:
+    """Yield frames start_frame ... stop_frame - 1 (or to the end) of a video, in the order of display, no frame twice.
+
+    Frame k is shown at `frame_times(path)[k]` and is the same picture wherever reading begins: decoding is entered at
+    the last keyframe before it, or at the first frame of a file that cannot be entered midway.
+
+    Raises MediaError as `probe` does, and when a frame cannot be decoded: a video damaged in its middle is refused by
+    whoever reads it first, not repaired by guessing.
+    """
+    index = frame_index(path)
+    stop = index.frame_count if stop_frame is None else min(stop_frame, index.frame_count)
+    for number, stored in _decoded(path, index, max(0, start_frame), stop):
+        time_sec = 0.0 if index.first.is_still else float(index.time(number))
+        yield VideoFrame(time_sec, upright_rgb(stored, index.orientation, index.first.size))
 
 
 def frames_at(path: PathLike, fps: float | Fraction) -> Iterator[VideoFrame]:
     """Yield a video on a constant clock of `fps` frames a second: at each tick the frame whose time is nearest.
 
-    Gives `frames_in(end of the last frame, fps)` frames, the k-th with `time_sec` k / fps. A frame that is shown at
-    several ticks is the same array each time: do not write into it.
+    The clock starts with the file as a player counts it, so that it is also the clock of the file's sound. Gives
+    `frames_in(end of the last frame, fps)` frames, at least one, the k-th with `time_sec` k / fps. A frame that is
+    shown at several ticks is the same array each time: do not write into it.
 
     Raises MediaError as `read_frames` does.
     """
-    return _on_clock(_shown_frames(path), fps, 0)
+    return frames_between(path, fps, 0, None)
 
 
-def frames_between(path: PathLike, fps: float | Fraction, start_frame: int, stop_frame: int) -> Iterator[VideoFrame]:
+def frames_between(
+    path: PathLike, fps: float | Fraction, start_frame: int, stop_frame: int | None
+) -> Iterator[VideoFrame]:
     """Yield frames start_frame ... stop_frame - 1 of `frames_at(path, fps)`, or fewer where the video ends before.
 
-    Decoding starts at a keyframe shortly before them, or at the first frame of a file that cannot be entered midway.
-
     Raises MediaError as `read_frames` does.
     """
-    ticks = _on_clock(_shown_from(path, float(start_frame / fps)), fps, start_frame)
-    return islice(ticks, max(0, stop_frame - start_frame))
+    index = frame_index(path)
+    sources = _frames_on_clock(index, fps)[max(0, start_frame) : stop_frame]
+    if not len(sources):
+        return
+    tick, shown = max(0, start_frame), _decoded(path, index, int(sources[0]), int(sources[-1]) + 1)
+    number, stored = next(shown)
+    frame: np.ndarray | None = None
+    for source in sources:
+        while number < source:
+            number, stored = next(shown)
+            frame = None
+        if frame is None:
+            frame = upright_rgb(stored, index.orientation, index.first.size)
+        yield VideoFrame(float(tick / fps), frame)
+        tick += 1
 
 
-def _on_clock(frames: Iterator["_ShownFrame"], fps: float | Fraction, tick: int) -> Iterator[VideoFrame]:
-    """The frames at `tick` and after it; `frames` begin at or before its time."""
-    previous = None
-    for shown in frames:
-        if previous is not None:
-            border = (previous.start_sec + shown.start_sec) / 2
-            ticks = int((border + TIE_SEC) * fps) + 1 if border >= 0 else 0  # number of ticks up to the border
-            yield from _repeat(previous, tick, ticks, fps)
-            tick = max(tick, ticks)
-        previous = shown
-    assert previous is not None, "there is a frame or an error"
-    yield from _repeat(previous, tick, max(1, frames_in(previous.end_sec, fps)), fps)
+def _frames_on_clock(index: FrameIndex, fps: float | Fraction) -> np.ndarray:
+    """The number of the frame shown at each tick of a clock that starts with the file."""
+    if index.first.is_still:
+        return np.zeros(1, dtype=np.int64)
+    times_sec = np.array(index.times(), dtype=np.float64) + index.first.start_sec
+    starts, end_sec = times_sec[:-1], float(times_sec[-1])
+    borders = (starts[1:] + starts[:-1]) / 2 + TIE_SEC
+    ticks_sec = np.arange(max(1, frames_in(end_sec, fps))) / float(fps)
+    return np.searchsorted(borders, ticks_sec, side="left")
 
 
-def _repeat(shown: _ShownFrame, tick: int, stop: int, fps: float | Fraction) -> Iterator[VideoFrame]:
-    if tick < stop:
-        frame = shown.to_rgb()
-        for index in range(tick, stop):
-            yield VideoFrame(float(index / fps), frame)
+def _decoded(path: PathLike, index: FrameIndex, start: int, stop: int) -> Iterator[tuple[int, StoredFrame]]:
+    """Frames start ... stop - 1 with their numbers."""
+    number = start
+    entry = index.entry(start) if start < stop else None
+    try:
+        while number < stop:
+            for stored in _matching(_pictures(path, entry), index, number):
+                yield number, stored
+                number += 1
+                if number == stop:
+                    return
+            if entry is None:
+                raise MediaError(
+                    f"cannot decode {path} {_place(index, number)}: a frame is missing. Re-encode the file."
+                )
+            entry = None  # some streams (intra refresh) give no picture right after the place where they are entered
+    except (av.error.FFmpegError, OSError) as error:
+        raise MediaError(f"cannot decode {path} {_place(index, number)}: {reason(error)}. Repair the file.") from error
 
 
-def _shown_from(path: PathLike, begin_sec: float) -> Iterator[_ShownFrame]:
-    """Every frame from one on that is shown at or before `begin_sec`."""
-    if begin_sec > SEEK_MARGIN_SEC:
-        shown = _shown_frames(path, begin_sec - SEEK_MARGIN_SEC)
-        first = next(shown, None)
-        if first is not None and first.start_sec <= begin_sec:
-            yield first
-            yield from shown
+def _matching(pictures: Iterator[StoredFrame], index: FrameIndex, number: int) -> Iterator[StoredFrame]:
+    """From frame `number` on those pictures that follow each other as the index says."""
+    for place, stored in enumerate(pictures):
+        found, wanted = (stored.pts, index.ticks[number]) if index.stamped else (place, number)
+        if found == wanted:
+            yield stored
+            number += 1
+        elif found is not None and found > wanted:
             return
-        shown.close()
-    yield from _shown_frames(path)
 
 
-def _shown_frames(path: PathLike, seek_sec: float | None = None) -> Generator[_ShownFrame, None, None]:
-    """Every frame, or those after a keyframe near `seek_sec`; there a frame without a time is at an infinite one."""
-    end_sec = None if seek_sec is None else math.inf
+def _place(index: FrameIndex, frame: int) -> str:
+    return f"at {float(index.time(frame)):.2f} s"
+
+
+def _pictures(path: PathLike, entry: int | None) -> Iterator[StoredFrame]:
+    """Decoded pictures from the packet with the time stamp `entry` on, or from the first."""
+    if entry is not None:
+        with open_input(path) as container:
+            stream = video_stream(container, path)
+            packets = _entered(container, stream, entry)
+            if packets is not None:
+                for packet in packets:
+                    yield from packet.decode()
+                return
     with open_input(path) as container:
-        stream = video_stream(container, path)
-        zero_sec = start_sec(container)
-        if seek_sec is not None:
-            with suppress(av.error.FFmpegError):  # what cannot be entered midway is read from its first frame
-                container.seek(round((zero_sec + seek_sec) / (stream.time_base or 1)), stream=stream)
-        usual_sec = float(1 / (stream.average_rate or stream.guessed_rate or 25))
-        try:
-            for stored in container.decode(stream):
-                # a frame without a time stamp follows the one before it
-                begin_sec = (end_sec or 0.0) if stored.time is None else stored.time - zero_sec
-                length_sec = float(stored.duration * (stored.time_base or 0)) or usual_sec
-                end_sec = begin_sec + length_sec
-                yield _ShownFrame(begin_sec, end_sec, stored)
-        except av.error.FFmpegError as error:
-            where = f"after {end_sec:.2f} s" if end_sec is not None else "at its first frame"
-            raise MediaError(f"cannot decode {path} {where}: {reason(error)}. Re-encode or repair the file.") from error
-    if end_sec is None:
-        raise MediaError(f"{path} holds no video frame. Re-encode or repair the file.")
+        yield from container.decode(video_stream(container, path))
+
+
+def _entered(container: InputContainer, stream: VideoStream, entry: int) -> Iterator[Packet] | None:
+    """The packets from one at or before `entry` on; None if the file cannot be entered there."""
+    try:
+        container.seek(entry, stream=stream)
+        packets = container.demux(stream)
+        first = next(packet for packet in packets if packet.size)
+    except (av.error.FFmpegError, StopIteration):
+        return None
+    stamp = first.pts if first.dts is None else first.dts
+    return chain([first], packets) if stamp is not None and stamp <= entry else None

@@ -1,4 +1,4 @@
-"""The sound of an output file, fed in step with its pictures: copied where MP4 can hold the codec, else one AAC encode.
+"""The sound of an output file, fed in step with its pictures: copied where the container can hold the codec, else one AAC encode.
 
 Tensor legend: c channels, n samples; sound is float32 [-1, 1] `c n`.
 """
@@ -17,9 +17,18 @@ from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 
 from latentsync.media.audio import decoded_sound, late_sec
-from latentsync.media.container import MediaError, PathLike, audio_stream, reason, start_sec
+from latentsync.media.container import MediaError, PathLike, audio_stream, open_input, reason
+from latentsync.media.matroska import CODEC_IDS, delayed_track
+from latentsync.media.sound_packets import sound_packets
 
-MP4_CODECS = {"aac", "ac3", "alac", "eac3", "flac", "mp3", "mp3float", "opus", "libopus"}
+# What is copied into each container: codecs that its players know and that keep their timing there.
+_EVERYWHERE = {"aac", "mp3", "ac3", "eac3", "alac"}
+_PCM = {f"pcm_{kind}" for kind in ("u8", "s16le", "s16be", "s24le", "s24be", "s32le", "s32be", "f32le", "f32be")}
+COPIED_CODECS = {
+    "mp4": _EVERYWHERE | {"flac", "opus"},
+    "mov": _EVERYWHERE | _PCM,
+    "matroska": _EVERYWHERE | _PCM - {"pcm_s24be", "pcm_s32be", "pcm_f32be"} | {"flac", "opus", "vorbis", "mp2", "dts"},
+}
 
 # What the AAC encoder accepts; other rates and layouts become the fallback.
 AAC_RATES_HZ = {96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350}
@@ -42,62 +51,79 @@ class AudioSource:
 class SoundTrack(Protocol):
     """Sound on its way into an output file."""
 
-    def mux_until(self, time_sec: float) -> None:
+    def mux_until(self, time_sec: Fraction) -> None:
         """Write what is heard before `time_sec` and no more."""
 
-    def finish(self, duration_sec: float) -> None:
+    def finish(self, duration_sec: Fraction) -> None:
         """Write the rest up to `duration_sec`, where the sound is cut."""
+
+
+def check_sound(source: AudioSource) -> None:
+    """Raise MediaError if a source cannot be read or has no sound."""
+    with open_input(source.path) as container:
+        audio_stream(container, source.path)
 
 
 def sound_track(source: AudioSource, container: InputContainer, output: OutputContainer) -> SoundTrack:
     """Add an audio stream to `output` that carries the sound of `container`; MediaError if that has none."""
     stream = audio_stream(container, source.path)
-    copied = stream.codec_context.name in MP4_CODECS and source.start_sec == 0
+    codec = stream.codec_context.codec.canonical_name
+    copied = codec in COPIED_CODECS[output.format.name] and source.start_sec == 0
     return CopiedSound(source, container, stream, output) if copied else EncodedSound(source, container, stream, output)
 
 
 class CopiedSound:
-    """Sound moved packet by packet; cut at the end of the packet in which the pictures end."""
+    """Sound moved packet by packet; its last packet is said to end where the pictures do."""
 
     def __init__(self, source: AudioSource, container: InputContainer, stream: AudioStream, output: OutputContainer):
-        assert stream.time_base is not None, "an opened stream has a time base"
         self.output = output
-        self.stream = output.add_stream_from_template(stream)
-        self.time_base = stream.time_base
-        self.zero = round(start_sec(container) / self.time_base)  # in ticks of the time base
-        self.packets = self._packets(source, container, stream)
+        self.rate_hz = stream.rate
+        self.sample_bytes = pcm_bytes(stream)
+        self.packets = sound_packets(container, stream, source.path)
         self.next = next(self.packets, None)
+        self.stream = output.add_stream_from_template(self._template(stream), opaque=True)
 
-    def mux_until(self, time_sec: float) -> None:
-        while self.next is not None and self._end_ticks(self.next) * self.time_base <= time_sec:
+    def mux_until(self, time_sec: Fraction) -> None:
+        stop = time_sec * self.rate_hz
+        while self.next is not None and sample(self.next) + (self.next.duration or 0) <= stop:
             self._mux(self.next)
             self.next = next(self.packets, None)
 
-    def finish(self, duration_sec: float) -> None:
+    def finish(self, duration_sec: Fraction) -> None:
         self.mux_until(duration_sec)
-        if self.next is None:
-            return
-        left = int(Fraction(duration_sec) / self.time_base) - (self.next.pts or 0)
-        if left > 0:
-            self.next.duration = left
-            self._mux(self.next)
+        if self.next is not None and (left := round(duration_sec * self.rate_hz) - sample(self.next)) > 0:
+            self._mux(self._cut(self.next, left))
 
-    def _packets(self, source: AudioSource, container: InputContainer, stream: AudioStream) -> Iterator[Packet]:
-        try:
-            for packet in container.demux(stream):
-                if packet.size and packet.pts is not None:
-                    packet.pts -= self.zero
-                    packet.dts = packet.pts  # the order of decoding is that of hearing
-                    yield packet
-        except av.error.FFmpegError as error:
-            raise MediaError(f"cannot read the sound of {source.path}: {reason(error)}. Repair the file.") from error
+    def _cut(self, packet: Packet, samples: int) -> Packet:
+        """A packet that ends after some samples: PCM is shortened, any other codec's packet is said to end there."""
+        cut = Packet(bytes(packet)[: samples * self.sample_bytes]) if self.sample_bytes else packet
+        cut.pts, cut.dts, cut.time_base, cut.duration = packet.pts, packet.dts, packet.time_base, samples
+        return cut
 
-    def _end_ticks(self, packet: Packet) -> int:
-        return (packet.pts or 0) + (packet.duration or 0)
+    def _template(self, stream: AudioStream) -> AudioStream:
+        """The stream, or for Matroska one like it that states how much is decoded before the start."""
+        early = 0 if self.next is None else -sample(self.next)
+        delayed = early > 0 and self.output.format.name == "matroska"
+        if not delayed or stream.codec_context.codec.canonical_name not in CODEC_IDS:
+            return stream
+        self.header = delayed_track(stream, early)  # open as long as its stream is used
+        return self.header.streams.audio[0]
 
     def _mux(self, packet: Packet) -> None:
         packet.stream = self.stream
         self.output.mux(packet)
+
+
+def sample(packet: Packet) -> int:
+    """The sample at which a packet of `sound_packets` begins."""
+    assert packet.pts is not None, "its packets have times"
+    return packet.pts
+
+
+def pcm_bytes(stream: AudioStream) -> int:
+    """Bytes of one sample of all channels of uncompressed sound; 0 for any other."""
+    name = stream.codec_context.name
+    return int("".join(filter(str.isdigit, name))) // 8 * stream.channels if name in _PCM else 0
 
 
 class EncodedSound:
@@ -114,13 +140,13 @@ class EncodedSound:
         self.next = next(self.chunks, None)
         self.written = 0  # samples
 
-    def mux_until(self, time_sec: float) -> None:
+    def mux_until(self, time_sec: Fraction) -> None:
         stop = int(time_sec * self.rate_hz)
         while self.next is not None and self.written + self.next.shape[1] <= stop:
             self._encode(self.next)
             self.next = next(self.chunks, None)
 
-    def finish(self, duration_sec: float) -> None:
+    def finish(self, duration_sec: Fraction) -> None:
         self.mux_until(duration_sec)
         left = round(duration_sec * self.rate_hz) - self.written
         if self.next is not None and left > 0:

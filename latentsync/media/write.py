@@ -1,106 +1,187 @@
-"""Frames to an MP4 file, streaming, with one H.264 encode and the user's own sound.
+"""Frames to a video file, streaming, with one encode, their own times and the user's own sound.
 
 Tensor legend: h height, w width; a frame is uint8 [0, 255] `h w 3`, RGB.
 """
 
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from typing import Final
+from pathlib import Path
+from typing import cast
 
 import av
 import numpy as np
-from av.container import OutputContainer
+from av.packet import Packet
 from av.video.stream import VideoStream
 
-from latentsync.media.colour import BT709, LIMITED_RANGE, bt709_frame
-from latentsync.media.container import MediaError, PathLike
-from latentsync.media.mp4 import Mp4File
-from latentsync.media.sound import AudioSource
+from latentsync.media.colour import FULL_RANGE, LIMITED_RANGE, MATRICES, ColourTags, stored_frame
+from latentsync.media.container import MediaError, PathLike, file_url
+from latentsync.media.encode import Codec, choose_encoder
+from latentsync.media.join import Pictures, write_file
+from latentsync.media.output import check_output, partial_path, writing
+from latentsync.media.probe import MediaInfo
+from latentsync.media.sound import AudioSource, check_sound
 
-VIDEO_ENCODER: Final = "libx264"
 FPS_MAX_DENOMINATOR = 100_000  # of a rate given as a float
+DEFAULT_CRF = 15
+PART_SUFFIX = ".mp4"
+
+
+@dataclass(frozen=True)
+class VideoFormat:
+    """What the pictures of an output are like."""
+
+    width: int  # px
+    height: int  # px
+    fps: Fraction  # the average where the rate varies
+    time_base: Fraction  # seconds of one tick of `VideoWriter.write`'s time stamps
+    sample_aspect: Fraction = Fraction(1)  # width of a pixel over its height
+    colour: ColourTags = field(default_factory=ColourTags)
+    codec: Codec = "auto"
+    crf: int = DEFAULT_CRF  # quality in the encoder's own scale: 0 best, 51 (AV1: 63) worst; ffv1 is lossless
+
+    @classmethod
+    def constant(cls, width: int, height: int, fps: Fraction | float, **others: object) -> "VideoFormat":
+        """Frames at a constant rate, BT.709; one tick is one frame."""
+        rate = Fraction(fps).limit_denominator(FPS_MAX_DENOMINATOR)
+        return cls(width, height, rate, 1 / rate, **others)  # type: ignore[arg-type]
+
+    @classmethod
+    def like(cls, info: MediaInfo, **others: object) -> "VideoFormat":
+        """What a file's pictures are like: size, rate or clock, pixel aspect, colour. `others` override."""
+        colour = info.colour if info.colour.matrix in MATRICES and not info.is_still else ColourTags()
+        same = cls(info.width, info.height, info.fps, info.time_base, info.sample_aspect, colour)
+        return replace(same, **others)  # type: ignore[arg-type]
+
+    @property
+    def usual_ticks(self) -> int:
+        """For how long a frame is usually shown, in ticks."""
+        return max(1, round(1 / (self.fps * self.time_base)))
+
+    @property
+    def part_suffix(self) -> str:
+        """The ending of files that are parts to be joined: of a container that holds all codecs and has an exact clock."""
+        return PART_SUFFIX
 
 
 class VideoWriter:
-    """Encode frames, one at a time, to an MP4 file: a context manager.
+    """Encode frames, one at a time, to an .mp4, .mov or .mkv file: a context manager.
 
-    H.264 (libx264) at constant quality `crf`, BT.709 limited range, tagged so. Even sizes are stored as yuv420p, which
-    every player shows; an odd width or height as yuv444p, the only form of H.264 that keeps such a size exactly.
+    One encode at constant quality, with the colour tags of the format, by the codec's first installed encoder
+    (`encoder` tells which). Even sizes are stored as yuv420p, which every player shows; an odd width or height as
+    yuv444p, the only form of H.264 that keeps such a size exactly. ffv1 stores the RGB values themselves.
 
-    The sound of `audio` is copied packet by packet where MP4 can hold its codec (AAC, MP3, AC-3, ALAC, FLAC, Opus),
-    otherwise encoded once as AAC at its own rate and channels, and ends with the video. The file exists under `path`
-    only after a successful end of the `with` block.
+    The sound of `audio` is copied packet by packet where the container can hold its codec, otherwise encoded once as
+    AAC at its own rate and channels, and ends with the pictures or before. The file exists under `path` only after a
+    successful end of the `with` block; until then pictures lie in `NAME.pictures.partial` beside it. Matroska's clock
+    has milliseconds only; MP4 and QuickTime times are exact.
 
-    Raises MediaError if the name does not end in .mp4, the folder cannot be written, the audio file cannot be read or
-    has no sound, a frame has another size, or no frame was written.
+    Raises MediaError if the ending is none of those, the folder cannot be written, there is no encoder, the audio file
+    cannot be read or has no sound, a frame has another size or does not come after the one before, the disk is full,
+    or no frame was written.
     """
 
-    def __init__(
-        self,
-        path: PathLike,
-        width: int,
-        height: int,
-        fps: Fraction | float,
-        crf: int = 18,
-        audio: AudioSource | None = None,
-    ):
-        self.size = (height, width)
-        self.fps = Fraction(fps).limit_denominator(FPS_MAX_DENOMINATOR)
-        self.crf = crf
-        self.pixel_format = "yuv444p" if width % 2 or height % 2 else "yuv420p"
-        self.file = Mp4File(path, audio)
-        self.frame_count = 0  # frames written so far
+    def __init__(self, path: PathLike, format: VideoFormat, audio: AudioSource | None = None):
+        self.path = Path(path)
+        self.format = format
+        self.audio = audio
+        self.ticks: list[int] = []  # when each frame written so far is shown
+        self.end = 0  # ticks, of the last one
+        self.decode_order: list[int] = []
 
     def __enter__(self) -> "VideoWriter":
-        self.file.__enter__()
-        try:
-            self.stream = self._add_video(self.file.container)
-            self.file.add_sound()
-        except BaseException:
-            self.file.__exit__(None, None, None)
-            raise
+        check_output(self.path)
+        if self.audio is not None:
+            check_sound(self.audio)
+        form, suffix = self.format, self.path.suffix.lower()
+        self.encoder = choose_encoder(form.codec, form.width, form.height, suffix, form.sample_aspect)
+        self.pixel_format = self.encoder.format_for(form.width, form.height)
+        self.stored_colour = self.encoder.colour(form.colour)
+        self.spool = partial_path(f"{self.path}.pictures")
+        with writing(self.path):
+            self.container = av.open(file_url(self.spool), "w", format="mp4")
+            try:
+                self.stream = self._add_stream()
+            except BaseException:
+                self._discard()
+                raise
         return self
 
-    def write(self, frame: np.ndarray) -> None:
-        """Append one frame: uint8 `h w 3` RGB of the writer's size; it may be overwritten afterwards."""
-        if frame.shape != (*self.size, 3) or frame.dtype != np.uint8:
-            raise MediaError(
-                f"cannot write a frame of shape {frame.shape} and type {frame.dtype} to {self.file.path}: "
-                f"its frames are uint8 of shape {(*self.size, 3)}."
-            )
-        stored = bt709_frame(frame, self.pixel_format)
-        stored.pts = self.frame_count
-        stored.time_base = 1 / self.fps
-        self.frame_count += 1
-        self.file.mux(self.stream.encode(stored), self.duration_sec)
+    def _add_stream(self) -> VideoStream:
+        form = self.format
+        options = self.encoder.settings(form.crf)
+        stream = cast(VideoStream, self.container.add_stream(self.encoder.name, rate=form.fps, options=options))
+        context = stream.codec_context
+        context.width, context.height = form.width, form.height
+        context.pix_fmt = self.pixel_format
+        context.time_base = 1 / form.fps
+        context.sample_aspect_ratio = form.sample_aspect
+        context.color_primaries, context.color_trc = self.stored_colour.primaries, self.stored_colour.transfer
+        context.colorspace = self.stored_colour.matrix
+        context.color_range = FULL_RANGE if self.stored_colour.full_range else LIMITED_RANGE
+        return stream
 
     @property
-    def duration_sec(self) -> float:
-        """Duration of the frames written so far."""
-        return float(self.frame_count / self.fps)
+    def frame_count(self) -> int:
+        """Frames written so far."""
+        return len(self.ticks)
+
+    def write(self, frame: np.ndarray, pts: int | None = None, duration: int | None = None) -> None:
+        """Append one frame: uint8 `h w 3` RGB of the format's size; it may be overwritten afterwards.
+
+        `pts` is when it is shown and `duration` for how long, in ticks of the format's clock. Without `pts` it follows
+        the frame before it; without `duration` it is shown for the usual time (the next frame's `pts` ends it anyway).
+        """
+        start = self._start(frame, pts)
+        self.ticks.append(start)
+        self.end = start + (self.format.usual_ticks if duration is None else duration)
+        stored = stored_frame(frame, self.pixel_format, self.stored_colour)
+        stored.pts, stored.time_base = self.frame_count - 1, 1 / self.format.fps
+        with writing(self.path):
+            self._mux(self.stream.encode(stored))
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         try:
             if kind is None:
                 self._finish()
         finally:
-            self.file.__exit__(kind, *error)
+            self._discard()
+
+    def _start(self, frame: np.ndarray, pts: int | None) -> int:
+        """When a frame is shown, in ticks from the first; MediaError if it does not fit."""
+        height_width = (self.format.height, self.format.width)
+        if frame.shape != (*height_width, 3) or frame.dtype != np.uint8:
+            raise MediaError(
+                f"cannot write a frame of shape {frame.shape} and type {frame.dtype} to {self.path}: "
+                f"its frames are uint8 of shape {(*height_width, 3)}."
+            )
+        if not self.ticks:
+            self.first_pts = pts or 0
+        start = self.end if pts is None else pts - self.first_pts
+        if self.ticks and start <= self.ticks[-1]:
+            raise MediaError(f"cannot write frame {self.frame_count} to {self.path}: it is not after the one before.")
+        return start
+
+    def _mux(self, packets: Sequence[Packet]) -> None:
+        for packet in packets:
+            assert packet.pts is not None and packet.time_base is not None, "an encoder tells the times"
+            self.decode_order.append(round(packet.pts * packet.time_base * self.format.fps))
+            packet.pts = packet.dts = len(self.decode_order)  # their order is all that is read again
+            packet.duration = 1
+            self.container.mux(packet)
 
     def _finish(self) -> None:
-        if self.frame_count == 0:
-            raise MediaError(f"cannot write {self.file.path}: no frame was given to it.")
-        self.file.mux(self.stream.encode(None), self.duration_sec)
-        self.file.finish(self.duration_sec)
+        if not self.ticks:
+            raise MediaError(f"cannot write {self.path}: no frame was given to it.")
+        with writing(self.path):
+            self._mux(self.stream.encode(None))
+            self.container.close()
+        ticks = np.array([*self.ticks, self.end], dtype=np.int64)
+        pictures = Pictures(self.spool, ticks, np.array(self.decode_order, dtype=np.int64))
+        write_file([pictures], self.path, self.format.time_base, self.audio)
 
-    def _add_video(self, container: OutputContainer) -> VideoStream:
-        options = {"crf": str(self.crf), "preset": "medium"}
-        try:
-            stream = container.add_stream(VIDEO_ENCODER, rate=self.fps, options=options)
-        except (av.error.FFmpegError, av.codec.codec.UnknownCodecError) as error:
-            raise MediaError(f"this PyAV lacks {VIDEO_ENCODER}. Install its wheel: pip install av.") from error
-        context = stream.codec_context
-        context.height, context.width = self.size
-        context.pix_fmt = self.pixel_format
-        context.time_base = 1 / self.fps
-        context.color_primaries = context.color_trc = context.colorspace = BT709
-        context.color_range = LIMITED_RANGE
-        return stream
+    def _discard(self) -> None:
+        with suppress(av.error.FFmpegError, OSError):  # an unfinished file need not close well
+            self.container.close()
+        self.spool.unlink(missing_ok=True)

@@ -70,3 +70,23 @@ def offset_similarities(lips: Tensor, sound: Tensor, max_offset: int) -> Tensor:
 def find_offset(lips: Tensor, sound: Tensor, max_offset: int = 10) -> int:
     """Offset in frames at which lips [n, D] and sound [n, D] fit best; positive where the sound is late."""
     return int(offset_similarities(lips, sound, max_offset).argmax()) - max_offset
+
+
+def judge_clip(clip: ClipEmbeddings, other: ClipEmbeddings, min_shift: int, threshold: float) -> dict[str, float]:
+    """Scores of one clip: `accuracy` over its `pairs`, half of them wrong, and the mean similarity of `right` and `wrong`.
+
+    The wrong sound of window i is by turns that of a window half the clip further on (where it is at least `min_shift`
+    away) and window i of the `other` clip, both counted around its end.
+    """
+    count = len(clip.lips)
+    steps = torch.arange(count)
+    elsewhere = (steps + count // 2) % count
+    own = (steps % 2 == 1) & ((elsewhere - steps).abs() >= min_shift)
+    wrong_sound = torch.where(own[:, None], clip.sound[elsewhere], other.sound[steps % len(other.sound)])
+    right, wrong = similarity(clip.lips, clip.sound), similarity(clip.lips, wrong_sound)
+    return {
+        "accuracy": accuracy(right, wrong, threshold),
+        "right": float(right.mean()),
+        "wrong": float(wrong.mean()),
+        "pairs": 2 * count,
+    }

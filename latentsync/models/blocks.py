@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from latentsync.models.motion import MotionModule, MotionModuleConfig
-from latentsync.models.transformer import ClipGroupNorm, SpatialTransformer
+from latentsync.models.transformer import ClipGroupNorm, Listening, SpatialTransformer
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Conditioning:
     """What every layer of one forward pass is told."""
 
     time: Tensor  # b t: time embedding after its activation
-    audio: Tensor | None  # (b f) s d
+    audio: Tensor | Listening | None  # (b f) s d, or made ready
     frames: int  # f
 
 

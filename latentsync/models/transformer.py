@@ -4,6 +4,9 @@ Legend: b clips, f frames, c channels, h w latent height and width, s tokens, d 
 Parameter names follow the public checkpoints, so a strict load needs no map.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -35,6 +38,16 @@ class ClipGroupNorm(nn.GroupNorm):
         return rearrange(super().forward(clips.to(self.weight.dtype)), "b c (f h) w -> (b f) c h w", f=frames)
 
 
+@dataclass(frozen=True)
+class Heard:
+    """Audio made ready for one cross-attention: `keys`, `values` n heads s c; the first `silent` of n + silent items hear
+    zeros, of which attention without biases makes nothing, so nothing is computed for them."""
+
+    keys: Tensor
+    values: Tensor
+    silent: int = 0
+
+
 class Attention(nn.Module):
     """Multi-head attention: queries from `x`, keys and values from `context`, or from `x` where none is given."""
 
@@ -46,15 +59,29 @@ class Attention(nn.Module):
         self.to_v = nn.Linear(context_width or width, width, bias=False)
         self.to_out = nn.ModuleList([nn.Linear(width, width)])
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Attend over tokens: `x` n s c, `context` n t d or None -> n s c."""
-        context = x if context is None else context
-        q, k, v = (
-            rearrange(t, "n s (heads c) -> n heads s c", heads=self.heads)
-            for t in (self.to_q(x), self.to_k(context), self.to_v(context))
-        )
-        x = attend(q, k, v)
-        return self.to_out[0](rearrange(x, "n heads s c -> n s (heads c)"))
+    def forward(self, x: Tensor, context: Tensor | Heard | None = None) -> Tensor:
+        """Attend over tokens: `x` n s c, `context` n t d, made ready by `listen`, or None -> n s c."""
+        heard = context if isinstance(context, Heard) else self.listen(x if context is None else context)
+        q = self._heads(self.to_q(x[heard.silent :]))
+        attended = self.to_out[0](rearrange(attend(q, heard.keys, heard.values), "n heads s c -> n s (heads c)"))
+        if not heard.silent:
+            return attended
+        nothing = self.bias.to(attended).expand(heard.silent, *attended.shape[1:])
+        return torch.cat([nothing, attended])
+
+    @property
+    def bias(self) -> Tensor:
+        """What comes out where nothing is attended to, [c]."""
+        out = self.to_out[0]
+        assert isinstance(out, nn.Linear)
+        return out.bias
+
+    def listen(self, context: Tensor) -> Heard:
+        """Keys and values of `context` n t d."""
+        return Heard(self._heads(self.to_k(context)), self._heads(self.to_v(context)))
+
+    def _heads(self, tokens: Tensor) -> Tensor:
+        return rearrange(tokens, "n s (heads c) -> n heads s c", heads=self.heads)
 
 
 class GEGLU(nn.Module):
@@ -105,11 +132,32 @@ class TransformerBlock(nn.Module):
         self.norm3 = nn.LayerNorm(width)
         self.ff = FeedForward(width)
 
-    def forward(self, x: Tensor, audio: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, audio: "Tensor | Listening | None") -> Tensor:
         x = x + self.attn1(self.norm1(x))
         if self.has_audio and audio is not None:
-            x = x + self.attn2(self.norm2(x), audio)
+            heard = audio.of(self.attn2) if isinstance(audio, Listening) else audio
+            x = x + self.attn2(self.norm2(x), heard)
         return x + self.ff(self.norm3(x))
+
+
+@dataclass(frozen=True)
+class Listening:
+    """The audio of some clips, made ready for every cross-attention of a network: computed once for all steps.
+
+    With `silent` clips, a batch has as many further clips in front, which hear nothing (zeros), as guidance needs them.
+    """
+
+    heard: Mapping[nn.Module, Heard]  # by its cross-attention
+    clips: int
+    frames: int
+    silent: int = 0  # clips
+
+    def of(self, attention: nn.Module) -> Heard:
+        return replace(self.heard[attention], silent=self.silent * self.frames)
+
+    def with_silence(self) -> "Listening":
+        """The same for a doubled batch, whose first half hears nothing."""
+        return replace(self, silent=self.clips)
 
 
 class SpatialTransformer(nn.Module):
@@ -125,8 +173,8 @@ class SpatialTransformer(nn.Module):
         self.transformer_blocks = nn.ModuleList([TransformerBlock(channels, heads, audio_width)])
         self.proj_out = TokenConv1x1(channels, channels)
 
-    def forward(self, x: Tensor, audio: Tensor | None) -> Tensor:
-        """`x` (b f) c h w, `audio` (b f) s d or None -> (b f) c h w."""
+    def forward(self, x: Tensor, audio: Tensor | Listening | None) -> Tensor:
+        """`x` (b f) c h w, `audio` (b f) s d, ready or None -> (b f) c h w."""
         tokens = self.proj_in(rearrange(self.norm(x), "n c h w -> n (h w) c"))
         for block in self.transformer_blocks:
             tokens = block(tokens, audio)

@@ -7,6 +7,7 @@ Legend: b clips, f frames, c channels, h w latent height and width, s audio toke
 """
 
 import math
+from typing import overload
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from latentsync.models.blocks import Conditioning, DownLevel, Level, LevelPlan, MiddleLevel, UpLevel
 from latentsync.models.motion import MotionModuleConfig
-from latentsync.models.transformer import ClipGroupNorm
+from latentsync.models.transformer import ClipGroupNorm, Heard, Listening, TransformerBlock
 from latentsync.models.unet_config import DOWN_ATTENTION, UP_ATTENTION, UNetConfig
 
 __all__ = ["MotionModuleConfig", "UNet3DConditionModel", "UNetConfig", "initialise_for_training", "time_features"]
@@ -110,14 +111,26 @@ class UNet3DConditionModel(nn.Module):
             if isinstance(module, Level):
                 module.gradient_checkpointing = enabled
 
-    def forward(self, sample: Tensor, timesteps: Tensor | int, encoder_hidden_states: Tensor | None) -> Tensor:
+    def listen(self, audio: Tensor) -> Listening:
+        """Make audio windows b f s d ready for every step of sampling: what depends on the audio alone is computed once."""
+        clips, frames = audio.shape[:2]
+        tokens = self._audio(audio, clips, frames)
+        blocks = [module for module in self.modules() if isinstance(module, TransformerBlock) and module.has_audio]
+        heard: dict[nn.Module, Heard] = {}
+        if tokens is not None:
+            heard = {block.attn2: block.attn2.listen(tokens) for block in blocks}
+        return Listening(heard, clips, frames)
+
+    def forward(
+        self, sample: Tensor, timesteps: Tensor | int, encoder_hidden_states: Tensor | Listening | None
+    ) -> Tensor:
         """Predict the noise of a batch of clips.
 
         Args:
             sample: b c f h w, the packed input channels (see `latentsync.diffusion.conditioning.unet_input`).
             timesteps: diffusion step of each clip (b), or one for all.
-            encoder_hidden_states: audio windows b f s d or (b f) s d; None skips the audio cross-attention,
-                which is not the same as zeros.
+            encoder_hidden_states: audio windows b f s d or (b f) s d, or what `listen` made of them; None skips the
+                audio cross-attention, which is not the same as zeros.
 
         Returns:
             b c f h w with `out_channels` channels.
@@ -150,9 +163,22 @@ class UNet3DConditionModel(nn.Module):
         features = time_features(steps, config.block_out_channels[0], config.flip_sin_to_cos, config.freq_shift)
         return F.silu(self.time_embedding(features.to(weight.dtype))).expand(clips, -1)
 
-    def _audio(self, audio: Tensor | None, clips: int, frames: int) -> Tensor | None:
+    @overload
+    def _audio(self, audio: Tensor | None, clips: int, frames: int) -> Tensor | None: ...
+
+    @overload
+    def _audio(self, audio: Tensor | Listening | None, clips: int, frames: int) -> Tensor | Listening | None: ...
+
+    def _audio(self, audio: Tensor | Listening | None, clips: int, frames: int) -> Tensor | Listening | None:
         if audio is None or not self.config.add_audio_layer:
             return None
+        if isinstance(audio, Listening):
+            if (audio.silent + audio.clips, audio.frames) != (clips, frames):
+                raise ValueError(
+                    f"The audio was made ready for {audio.silent + audio.clips} clips of {audio.frames} frames, but there"
+                    f" are {clips} of {frames}."
+                )
+            return audio
         if audio.ndim == 4:
             audio = rearrange(audio, "b f s d -> (b f) s d")
         if len(audio) != clips * frames or audio.shape[-1] != self.config.cross_attention_dim:

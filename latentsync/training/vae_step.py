@@ -5,39 +5,51 @@ Absolute errors of pixels, of their edges and of each latent cell's mean colour,
 
 import torch
 from diffusers import AutoencoderKL
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import Dataset
 
-from latentsync.data.aligned import AlignedClip, random_frames
+from latentsync.data.clips import TrainingClip
+from latentsync.data.frames import FrameMemory, random_faces
 from latentsync.face.masks import load_mask
 from latentsync.face.pixels import frames_to_pixels
 from latentsync.models.vae import DOWNSAMPLING
-from latentsync.training.loop import Losses, batch_generator
+from latentsync.training.loop import Losses, item_generator
 
 MOUTH_ROWS, MOUTH_COLUMNS = (0.55, 0.90), (0.25, 0.75)  # where lips lie in an aligned face, as shares of its side
 MOUTH_WEIGHT = 4.0
 MASKED_EVERY = 4  # one picture in four is shown masked, as the U-Net's second condition is
 
 
-class VaeStep:
-    """A step function: draws frames from (seed, step), returns losses: `pixel`, `edge`, `colour` (of latent cells) and `kl`."""
+class FaceItems(Dataset[Tensor]):
+    """Item n: a frame of a clip as pixels [3, r, r], both drawn from (seed, n); one in `MASKED_EVERY` is masked."""
 
-    def __init__(self, vae: AutoencoderKL, clips: list[AlignedClip], batch_size: int, resolution: int, seed: int):
-        self.vae, self.clips, self.batch_size, self.seed = vae, clips, batch_size, seed
-        self.mask = load_mask(resolution)
-        self.weight = mouth_weight(resolution)
+    def __init__(self, memory: FrameMemory, clips: list[TrainingClip], seed: int):
+        self.memory, self.clips, self.seed = memory, clips, seed
+        self.mask = load_mask(memory.resolution)
 
-    def __call__(self, step: int) -> Losses:
-        generator = batch_generator(self.seed, step)
-        pixels = frames_to_pixels(random_frames(self.clips, self.batch_size, generator))
-        pixels[::MASKED_EVERY] *= self.mask
-        pixels = pixels.to(next(self.vae.parameters()).device)
+    def __getitem__(self, position: int) -> Tensor:
+        drawn = random_faces(self.memory, self.clips, 1, item_generator(self.seed, position))
+        pixels = frames_to_pixels(drawn)[0]
+        return pixels * self.mask if position % MASKED_EVERY == 0 else pixels
+
+
+class VaeObjective(nn.Module):
+    """Losses of a batch of pixels [b, 3, r, r]: `pixel`, `edge`, `colour` (of latent cells) and `kl`."""
+
+    weight: Tensor
+
+    def __init__(self, vae: AutoencoderKL, resolution: int):
+        super().__init__()
+        self.vae = vae
+        self.register_buffer("weight", mouth_weight(resolution), persistent=False)
+
+    def forward(self, pixels: Tensor, positions: Tensor) -> Losses:
         posterior = self.vae.encode(pixels).latent_dist
         decoded = self.vae.decode(posterior.sample()).sample
-        weight = self.weight.to(pixels)
         return {
-            "pixel": (weight * (decoded - pixels).abs()).mean(),
-            "edge": edge_loss(decoded, pixels, weight),
+            "pixel": (self.weight * (decoded - pixels).abs()).mean(),
+            "edge": edge_loss(decoded, pixels, self.weight),
             "colour": F.l1_loss(F.avg_pool2d(decoded, DOWNSAMPLING), F.avg_pool2d(pixels, DOWNSAMPLING)),
             "kl": posterior.kl().mean() / posterior.mean[0].numel(),
         }
@@ -63,17 +75,19 @@ def edge_loss(decoded: Tensor, pixels: Tensor, weight: Tensor) -> Tensor:
 
 @torch.no_grad()
 def latent_statistics(
-    vae: AutoencoderKL, clips: list[AlignedClip], generator: torch.Generator
+    vae: AutoencoderKL, memory: FrameMemory, clips: list[TrainingClip], generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation [4] of unscaled latents over a few hundred frames."""
-    parts = [frames_to_pixels(random_frames(clips, 32, generator)) for _ in range(8)]
+    parts = [frames_to_pixels(random_faces(memory, clips, 32, generator)) for _ in range(8)]
     latents = torch.cat([vae.encode(part).latent_dist.mean for part in parts])
     return latents.mean((0, 2, 3)), latents.std((0, 2, 3))
 
 
 @torch.no_grad()
-def reconstruction_psnr(vae: AutoencoderKL, clips: list[AlignedClip], generator: torch.Generator) -> float:
+def reconstruction_psnr(
+    vae: AutoencoderKL, memory: FrameMemory, clips: list[TrainingClip], generator: torch.Generator
+) -> float:
     """Peak signal-to-noise ratio in dB of reconstructions (from the posterior's mean), values clamped to [-1, 1]."""
-    pixels = frames_to_pixels(random_frames(clips, 32, generator))
+    pixels = frames_to_pixels(random_faces(memory, clips, 32, generator))
     decoded = vae.decode(vae.encode(pixels).latent_dist.mean).sample.clamp(-1, 1)
     return float(10 * torch.log10(4 / F.mse_loss(decoded, pixels)))

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import Dataset
 from whisper.model import AudioEncoder
 
 from latentsync.audio.log_mel import whisper_log_mel
@@ -90,22 +91,35 @@ def _cut(waveform: np.ndarray, labels: np.ndarray, controls: np.ndarray, start: 
     )
 
 
-class WhisperStep:
-    """A step function: draws a batch of utterances from (seed, step), returns the two losses."""
+class SpeechItems(Dataset[dict[str, Tensor]]):
+    """Item n: an utterance drawn from (seed, n), filled up to the encoder's length; `rows` says how long it is."""
 
-    def __init__(self, model: SpeechEncoderWithHeads, batch_size: int, seed: int):
-        self.model, self.batch_size, self.seed = model, batch_size, seed
-        self.max_rows = len(model.encoder.positional_embedding)
+    def __init__(self, max_rows: int, seed: int):
+        self.max_rows, self.seed = max_rows, seed
 
-    def __call__(self, step: int) -> Losses:
-        rng = np.random.default_rng((self.seed, step))
-        samples = [speech_sample(rng, self.max_rows) for _ in range(self.batch_size)]
-        longest = 2 * self.max_rows
-        mel = torch.stack([F.pad(s.mel, (0, longest - s.mel.shape[-1])) for s in samples])
-        labels = torch.stack([F.pad(s.labels, (0, self.max_rows - len(s.labels)), value=IGNORED) for s in samples])
-        logits, states = self.model(mel)
+    def __getitem__(self, position: int) -> dict[str, Tensor]:
+        sample = speech_sample(np.random.default_rng((self.seed, position)), self.max_rows)
+        missing = self.max_rows - len(sample.labels)
+        return {
+            "mel": F.pad(sample.mel, (0, 2 * self.max_rows - sample.mel.shape[-1])),
+            "labels": F.pad(sample.labels, (0, missing), value=IGNORED),
+            "controls": F.pad(sample.controls, (0, 0, 0, missing // 2)),
+            "rows": torch.tensor(len(sample.labels)),
+        }
+
+
+class WhisperObjective(nn.Module):
+    """The two losses of a batch of utterances."""
+
+    def __init__(self, model: SpeechEncoderWithHeads):
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: dict[str, Tensor], positions: Tensor) -> Losses:
+        logits, states = self.model(batch["mel"])
         mouth = [
-            F.mse_loss(self.model.mouth(states[i, : len(s.labels)]), s.controls) for i, s in enumerate(samples)
+            F.mse_loss(self.model.mouth(each[:rows]), controls[: rows // 2])
+            for each, controls, rows in zip(states, batch["controls"], batch["rows"].tolist(), strict=True)
         ]  # windows end where the utterance ends, as they do at inference
-        phoneme = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
+        phoneme = F.cross_entropy(logits.flatten(0, 1), batch["labels"].flatten(), ignore_index=IGNORED)
         return {"phoneme": phoneme, "mouth": torch.stack(mouth).mean()}

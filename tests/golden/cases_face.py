@@ -50,7 +50,7 @@ def paste_in_full(frame: np.ndarray, face: np.ndarray, matrix: np.ndarray, steps
     crop = F.interpolate(inverted[None], size=size[::-1], mode="bicubic", align_corners=False, antialias=True)[0]
     for name in ("eroded", "soft"):
         steps[name] = np.zeros((height, width), dtype=np.float32)
-    steps["eroded"][region], steps["soft"][region] = paste.feather(paste.unwarp(crop, matrix, region)[1])
+    steps["eroded"][region], steps["soft"][region] = paste.feather(paste.coverage(matrix, size, region))
     steps["crop"] = crop.numpy()
     return paste.paste_face(frame, inverted, matrix)
 

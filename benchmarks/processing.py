@@ -1,0 +1,179 @@
+"""Data processing: the cost of each stage, memory against number and length of clips, and one core against two.
+
+python -m benchmarks.processing [--parts stages memory cores] [--video FILE] [--out_dir DIR]
+
+Costs are CPU seconds of one process, which a busy machine changes little; the comparison of cores is wall time.
+"""
+
+import argparse
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from benchmarks.table import report
+from latentsync.avatar.clip import random_clip
+from latentsync.config import load
+from latentsync.media.audio import write_wav
+from latentsync.media.probe import probe
+from latentsync.media.sound import AudioSource
+from latentsync.media.write import VideoFormat, VideoWriter
+from latentsync.processing.chain import Chain, Item
+from latentsync.processing.clip import Kept, source_clip
+from latentsync.processing.config import ProcessingConfig, RunSettings
+from latentsync.processing.job import make_job
+from latentsync.processing.plan import Plan
+from latentsync.processing.ray_session import ray_session
+from latentsync.processing.row import Row
+from latentsync.processing.runner import run
+from latentsync.processing.shipped_plan import plan_of
+from latentsync.processing.stages.table import STEPS, make_step
+from latentsync.processing.watch import Watch
+from latentsync.timebase import MODEL_FPS, SAMPLE_RATE_HZ, samples_of_frames
+
+CONFIG = Path(__file__).resolve().parent.parent / "configs/processing/demo.yaml"
+SEED = 7_000_000
+FRAME = (1280, 720)  # w, h px
+HOURS = 2000
+FUSED_TO_FACES = 2  # steps: stages 1 to 6
+
+
+def make_source(path: Path, length_sec: float, seed: int = SEED) -> None:
+    """A drawn person in 720p who speaks to and fro as long as is asked for."""
+    avatar = random_clip(seed)
+    width, height = FRAME
+    drawn = [cv2.resize(frame, (height, height), interpolation=cv2.INTER_CUBIC) for frame in avatar.frames()]
+    to_and_fro = cycle([*drawn, *drawn[-2:0:-1]])
+    count = round(length_sec * MODEL_FPS)
+    sound = path.with_suffix(".wav")
+    write_wav(sound, np.resize(avatar.speech.waveform, samples_of_frames(count)), SAMPLE_RATE_HZ)
+    side = (width - height) // 2
+    with VideoWriter(path, VideoFormat.constant(width, height, MODEL_FPS), AudioSource(sound)) as writer:
+        for frame in islice(to_and_fro, count):
+            writer.write(cv2.copyMakeBorder(frame, 0, 0, side, side, cv2.BORDER_REPLICATE))
+    sound.unlink()
+
+
+def stage_rows(args: argparse.Namespace, plan: Plan, settings: Any, folder: Path) -> Iterator[dict[str, Any]]:
+    """CPU seconds of each stage by itself, and of the steps that share a decode, on one video."""
+    video = args.video or folder / "person.mp4"
+    if not args.video:
+        make_source(video, 20)
+    alone = [(name,) for step in STEPS for name in step]
+    for names in [*alone, *(step for step in STEPS if len(step) > 1)]:
+        yield timed_step(names, video, settings, folder)
+
+
+def timed_step(names: tuple[str, ...], video: Path, settings: Any, folder: Path) -> dict[str, Any]:
+    """One step on what the stages before it leave; those run first and are not timed."""
+    clips = [source_clip(video, str(video), video.name)]
+    for earlier in earlier_steps(names):
+        clips = [clip for each in clips for clip in kept_by(make_step(earlier, settings), each, folder / "before")]
+    step = make_step(names, settings)
+    kept_by(step, clips[0], folder / "warm")
+    begun = time.process_time()
+    for clip in clips:
+        kept_by(step, clip, folder / "timed")
+    cpu_sec = time.process_time() - begun
+    video_sec = sum(clip.duration_sec for clip in clips) or probe(video).duration_sec
+    speed = video_sec / cpu_sec
+    return {
+        "stages": " + ".join(names),
+        "video s": round(video_sec, 1),
+        "cpu s": round(cpu_sec, 2),
+        "video s per cpu s": round(speed, 2),
+        f"core hours for {HOURS} h": round(HOURS / speed),
+    }
+
+
+def earlier_steps(names: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """What must run before: whole steps, and the stages of the same step before the first of `names`."""
+    place = next(index for index, step in enumerate(STEPS) if names[0] in step)
+    inside = STEPS[place][: STEPS[place].index(names[0])]
+    return [*STEPS[:place], *((name,) for name in inside)]
+
+
+def kept_by(step: Any, clip: Any, folder: Path) -> list[Any]:
+    folders = {stage.name: folder / stage.name if stage.writes == "always" else None for stage in step.stages}
+    for each in folders.values():
+        if each:
+            each.mkdir(parents=True, exist_ok=True)
+    last = step.stages[-1].name
+    return [outcome.clip for name, outcome in step(clip, folders) if name == last and isinstance(outcome, Kept)]
+
+
+def memory_rows(args: argparse.Namespace, plan: Plan, settings: Any, folder: Path) -> Iterator[dict[str, Any]]:
+    """Peak memory of one worker: over ever longer sources, then over many short ones."""
+    for number, seconds in enumerate((10, 10, 40, 160)):
+        yield memory_row(plan, folder / f"long {number}", [seconds])
+    for number in range(3):
+        yield memory_row(plan, folder / f"many {number}", [10] * 4)
+
+
+def memory_row(plan: Plan, folder: Path, lengths_sec: Sequence[int]) -> dict[str, Any]:
+    videos = folder / "raw"
+    videos.mkdir(parents=True)
+    for number, seconds in enumerate(lengths_sec):
+        make_source(videos / f"{number}.mp4", seconds)
+    job = make_job(videos)
+    job.manifests.write("current_run", job.run_id.encode())
+    chain = Chain(plan, plan, job, Watch())
+    for name, size in job.sources().items():
+        list(chain(Item(plan[0].name, Row("", "", name, scores={"source_bytes": size}))))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 1024**2)
+    return {"clips": len(lengths_sec), "seconds each": lengths_sec[0], "peak MiB so far": round(peak)}
+
+
+def cores_rows(args: argparse.Namespace, plan: Plan, settings: Any, folder: Path) -> Iterator[dict[str, Any]]:
+    """Wall time of stages 1 to 6 over the same folder with one core and with two; Ray's start is not counted."""
+    videos = folder / "raw"
+    videos.mkdir()
+    for number in range(args.sources):
+        make_source(videos / f"{number}.mp4", 10, SEED + number)
+    taken: dict[int, float] = {}
+    for cores in (1, 2):
+        with ray_session(cores=cores, gpus=0):
+            job = make_job(videos, folder / f"{cores} cores")
+            begun = time.perf_counter()
+            run(plan[:FUSED_TO_FACES], job, RunSettings())
+            taken[cores] = time.perf_counter() - begun
+        yield {"cores": cores, "wall s": round(taken[cores], 1), "times as fast": round(taken[1] / taken[cores], 2)}
+
+
+PARTS = {"memory": memory_rows, "stages": stage_rows, "cores": cores_rows}  # memory first, while the process is small
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    add = parser.add_argument
+    add("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    add("--config", type=Path, default=CONFIG, help="a file of configs/processing (default: %(default)s)")
+    add("--video", type=Path, help="for the table of stages (default: a drawn person, 720p, 20 s)")
+    add("--sources", type=int, default=8, help="videos of 10 s for the comparison of cores")
+    add("--out_dir", type=Path, help="folder for one JSON file for each part")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse(argv)
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    settings = load(args.config, ProcessingConfig).stages
+    plan = plan_of(settings)
+    with tempfile.TemporaryDirectory() as name:
+        for part in args.parts:
+            rows = list(PARTS[part](args, plan, settings, Path(name)))
+            report(f"processing {part}", rows, args.out_dir and args.out_dir / f"{part}.json", config=str(args.config))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

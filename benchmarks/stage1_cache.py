@@ -1,0 +1,143 @@
+"""Steps per second of the U-Net's first stage, with cached features and with the auto-encoder and Whisper in every step.
+
+`python -m benchmarks.stage1_cache [--sizes demo mid] [--out FILE.json]`. Clips are made up and networks have random weights
+(times do not depend on them); both ways train the same U-Net on the same items, in turns, in one run.
+
+demo: the demo's networks and batch, 128 px. mid: a third as wide as the public U-Net, an auto-encoder half as wide as the
+public one, the public speech encoder (tiny) in full size, 256 px, two clips of 4 frames a batch.
+"""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from whisper.model import ModelDimensions, Whisper
+
+from benchmarks.table import median_ms, report
+from latentsync.config import UNetRun, load
+from latentsync.data.clips import find_clips, index_clips
+from latentsync.data.features import whisper_feature
+from latentsync.media.audio import write_wav
+from latentsync.media.sound import AudioSource
+from latentsync.media.write import VideoFormat, VideoWriter
+from latentsync.models.vae import build_vae
+from latentsync.training.experts import FORMATS
+from latentsync.training.loop import total_loss
+from latentsync.training.processes import Processes
+from latentsync.training.unet_data import cached_latents
+from latentsync.training.unet_training import prepare
+from latentsync.weights import DEMO, describe, save_checkpoint, save_state
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs/unet"
+CLIPS, SECONDS, FPS, SAMPLE_RATE_HZ = 2, 1, 25, 16_000
+MID_VAE = {"block_out_channels": [64, 128, 256, 256], "layers_per_block": 2, "norm_num_groups": 32}
+WHISPER_TINY = dict(zip(ModelDimensions.__dataclass_fields__, (80, 1500, 384, 6, 4, 8, 8, 16, 1, 1), strict=True))
+SIZES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "demo": ("demo_stage1", (f"experts.vae={DEMO / 'vae.safetensors'}", f"experts.whisper={DEMO / 'whisper.pt'}")),
+    "mid": ("stage1", ("model.block_out_channels=[96,192,384,384]", "data.num_frames=4", "data.batch_size=2")),
+}
+WAYS = {"cached": (), "computed": ("data.cached_latents=false", "data.cached_audio=false")}
+
+
+def make_clips(folder: Path, side: int) -> None:
+    """Clips of moving stripes with noise for sound."""
+    folder.mkdir()
+    across = np.arange(side)[None, :] + np.arange(side)[:, None]
+    for number in range(CLIPS):
+        sound = folder / f"{number}.wav"
+        noise = np.random.default_rng(number).standard_normal(SECONDS * SAMPLE_RATE_HZ)
+        write_wav(sound, (0.1 * noise).astype(np.float32))
+        form = VideoFormat.constant(side, side, FPS)
+        with VideoWriter(folder / f"{number}.mp4", form, AudioSource(sound)) as writer:
+            for frame in range(SECONDS * FPS):
+                level = 128 + 100 * np.sin((across + 5 * frame) / 12 + number)
+                writer.write(np.repeat(level[..., None], 3, axis=2).astype(np.uint8))
+
+
+def make_experts(folder: Path) -> tuple[str, ...]:
+    """The auto-encoder and the speech encoder of the size mid with random weights, as configuration entries."""
+    save_checkpoint(folder / "vae.safetensors", build_vae(MID_VAE).state_dict(), describe("vae", MID_VAE, 0))
+    whisper = Whisper(ModelDimensions(**WHISPER_TINY))
+    save_state(folder / "whisper.pt", {"dims": WHISPER_TINY, "model_state_dict": whisper.state_dict()})
+    return f"experts.vae={folder / 'vae.safetensors'}", f"experts.whisper={folder / 'whisper.pt'}"
+
+
+def configurations(size: str, folder: Path, precision: str) -> dict[str, UNetRun]:
+    """The run of each way; clips are made, and what is cached is computed before any timing."""
+    config, overrides = SIZES[size]
+    experts = make_experts(folder) if size == "mid" else ()
+    common = (
+        *overrides,
+        *experts,
+        f"data.train_data_dir={folder / 'clips'}",
+        f"data.cache_dir={folder / 'cache'}",
+        "data.num_workers=0",
+        f"train.precision={precision}",
+    )
+    runs = {
+        way: load(CONFIGS / f"{config}.yaml", UNetRun, [*common, *own, f"data.train_output_dir={folder / way}"])
+        for way, own in WAYS.items()
+    }
+    cached = runs["cached"]
+    make_clips(folder / "clips", cached.data.resolution)
+    clips = index_clips(find_clips(cached.data.train_data_dir), 1, cached.data.cache_dir).clips
+    for feature in (whisper_feature(cached.data.cache_dir, cached.experts.whisper), cached_latents(cached)):
+        list(feature.fill(clips))
+    return runs
+
+
+class Steps:
+    """One step of a training after another: items, losses, gradients, optimizer, average; no log, no checkpoint."""
+
+    def __init__(self, run: UNetRun):
+        self.training, self.run = prepare(run, lambda text: None, Processes(cpu=True)), run
+        self.position = 0
+
+    def __call__(self) -> None:
+        trainer, dtype = self.training.trainer, FORMATS[self.run.train.precision]
+        batch, positions = trainer.batches.next(self.position)
+        self.position += self.run.data.batch_size
+        trainer.optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(trainer.processes.device.type, dtype, enabled=dtype != torch.float32):
+            losses = trainer.wrapped(batch, positions)
+        total_loss(losses, self.run.train.loss_weights).backward()
+        trainer.optimizer.step()
+        trainer.ema.update(trainer.objective, self.position)
+
+
+def measure(size: str, steps: int, rounds: int, precision: str) -> dict[str, Any]:
+    """One row: steps per second of each way from the median step; the ways take turns."""
+    with tempfile.TemporaryDirectory() as name:
+        runs = configurations(size, Path(name), precision)
+        taken = median_ms({way: Steps(run) for way, run in runs.items()}, steps, rounds)
+    row = {f"{way} steps/s": round(1e3 / ms, 4) for way, ms in taken.items()}
+    return {"size": size, **row, "ratio": round(taken["computed"] / taken["cached"], 2)}
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
+    parser.add_argument("--steps", type=int, default=2, help="timed steps of a turn, after one that is not")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each way")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="of both ways")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, help="JSON file to write")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse(argv)
+    torch.set_num_threads(args.threads)
+    rows = [measure(size, args.steps, args.rounds, args.precision) for size in args.sizes]
+    settings = {name: getattr(args, name) for name in ("steps", "rounds", "precision", "threads")}
+    report("stage1_cache", rows, args.out, **settings)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# Turn a folder of raw videos into training clips: ./data_processing_pipeline.sh --input_dir DIR [--help]
+set -euo pipefail
+root="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)"
+[ -e "$root/.venv/installed-requirements.txt" ] || "$root/setup_env.sh"
+PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" exec "$root/.venv/bin/python" -m scripts.process_data "$@"

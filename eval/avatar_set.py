@@ -1,0 +1,104 @@
+"""The drawn evaluation clips: people and sentences that training never sees, in three tasks, with the truth of each."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eval.clip_sets import CROSS, SILENT, EvalClip, write_sound, write_video
+from latentsync.avatar.clip import HELD_OUT_FIRST_SEED, AvatarClip, random_clip
+from latentsync.avatar.mouth import mouth_track
+
+PINNED = Path(__file__).resolve().parent / "bench_lists" / "avatars.json"
+CLIPS = 24
+AUDIO_FROM = 7  # each person speaks the sentence of the clip this many places further on
+HASHED_FRAMES = 8  # pictures whose hash is kept
+
+
+def seeds(count: int) -> range:
+    """The first seeds of the list."""
+    return range(HELD_OUT_FIRST_SEED, HELD_OUT_FIRST_SEED + count)
+
+
+def name_of(seed: int) -> str:
+    return f"avatar_{seed:07d}"
+
+
+def partner_of(seed: int) -> int:
+    """The clip whose sentence a person speaks; the same whatever part of the list is used."""
+    return HELD_OUT_FIRST_SEED + (seed - HELD_OUT_FIRST_SEED + AUDIO_FROM) % CLIPS
+
+
+def hashes(clip: AvatarClip) -> dict[str, Any]:
+    """What pins a clip: its truth, its sound as 16-bit samples, and its first pictures."""
+    sound = np.rint(clip.waveform * 32767).astype("<i2").tobytes()
+    pictures = b"".join(frame.tobytes() for frame in islice(clip.frames(), HASHED_FRAMES))
+    parts = {"truth": json.dumps(clip.truth(), sort_keys=True).encode(), "sound": sound, "pictures": pictures}
+    return {"seed": clip.seed, "frames": len(clip), **{k: hashlib.sha256(v).hexdigest()[:16] for k, v in parts.items()}}
+
+
+def check_pinned(found: Sequence[dict[str, Any]]) -> list[str]:
+    """What differs from the pinned list, one sentence each; none if the clips are those that others score.
+
+    Raises:
+        ValueError: a clip's sentence, mouth or sound differs: scores cannot be compared at all.
+    """
+    pinned = {row["seed"]: row for row in json.loads(PINNED.read_text(encoding="utf-8"))["clips"]}
+    notes = []
+    for row in found:
+        wanted = pinned[row["seed"]]
+        different = [part for part in ("frames", "truth", "sound", "pictures") if row[part] != wanted[part]]
+        if set(different) - {"pictures"}:
+            raise ValueError(
+                f"{name_of(row['seed'])} is not the clip of the list (its {' and '.join(different)} differ):"
+                " its voice or its drawing has changed, so its scores cannot be compared with others'."
+            )
+        if different:
+            notes.append(f"{name_of(row['seed'])} is drawn a little differently here (another OpenCV or processor).")
+    return notes
+
+
+def make_avatar_clips(folder: Path, count: int, max_frames: int, tasks: Sequence[str]) -> Iterator[EvalClip]:
+    """Draw the clips of the first `count` seeds into `folder`; every task lasts at most `max_frames`."""
+    for seed in seeds(count):
+        person, other = random_clip(seed), random_clip(partner_of(seed))
+        video = folder / f"{name_of(seed)}.mp4"
+        sound = folder / f"{name_of(seed)}.wav"
+        write_sound(sound, person.waveform, len(person))
+        write_video(video, person.frames(), sound)
+        for task in tasks:
+            yield _task_clip(folder, video, right_result(task, person, other), task, max_frames)
+
+
+def right_result(task: str, person: AvatarClip, other: AvatarClip) -> AvatarClip:
+    """How a person should look in a task: as they are, with another's lips and sound, or silent."""
+    if task == CROSS:
+        return replace(person, mouth=other.mouth, speech=other.speech)
+    return silenced(person) if task == SILENT else person
+
+
+def silenced(clip: AvatarClip) -> AvatarClip:
+    """The same person with closed lips and no sound."""
+    mute = replace(clip.speech, waveform=np.zeros_like(clip.speech.waveform))
+    return replace(clip, mouth=mouth_track([], len(clip)), speech=mute)
+
+
+def _task_clip(folder: Path, video: Path, right: AvatarClip, task: str, max_frames: int) -> EvalClip:
+    """Sound and truth of one task: the drawn person speaks as they should."""
+    count = min(max_frames, len(right.mouth), len(right.motion.roll))
+    stem = f"{name_of(right.seed)}_{task}"
+    audio, truth = folder / f"{stem}.wav", folder / f"{stem}_truth.mp4"
+    write_sound(audio, right.speech.waveform, count)
+    write_video(truth, islice(right.frames(), count), audio)
+    return EvalClip(name_of(right.seed), task, video, audio, truth, openings=_openings(right, count))
+
+
+def _openings(clip: AvatarClip, count: int) -> tuple[float, ...]:
+    opening: NDArray[np.floating] = clip.mouth.aperture[:count]
+    return tuple(float(value) for value in opening)

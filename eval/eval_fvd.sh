@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# Frechet video distance between results and real videos: eval/eval_fvd.sh --help
+set -euo pipefail
+root="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)"
+[ -e "$root/.venv/installed-requirements.txt" ] || "$root/setup_env.sh"
+PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" exec "$root/.venv/bin/python" -m eval.eval_fvd "$@"

@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# What of the old lips shows in results: eval/eval_leakage.sh --help
+set -euo pipefail
+root="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)"
+[ -e "$root/.venv/installed-requirements.txt" ] || "$root/setup_env.sh"
+PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" exec "$root/.venv/bin/python" -m eval.eval_leakage "$@"

@@ -1,0 +1,89 @@
+"""Accuracy of a StableSyncNet on a data set: eval/eval_syncnet_acc.sh --videos FOLDER [--sync_model FILE] [--help].
+
+Every window of every video is judged with its own sound and with a wrong one: by turns from another moment of the same
+video, at least six frames away, and from another video.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from eval.networks import DEMO_SYNCNET, STAND_INS, add_detector, add_videos, cache_of, stable_judge
+from eval.rows import Row, check_out, make_row, run_command, write_rows
+from eval.videos import find_videos
+from latentsync.device import pick_device
+from latentsync.face.detect import make_detector
+from latentsync.metrics.cache import FeatureCache, content_hash
+from latentsync.metrics.sync import THRESHOLD, ClipEmbeddings, judge_clip
+from latentsync.metrics.sync_judge import StableJudge, embeddings, own_sound
+from latentsync.weights import read_checkpoint
+
+MIN_SHIFT = 6  # frames between a window and a wrong sound of the same video
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="eval_syncnet_acc.sh", description=__doc__)
+    add_videos(parser)
+    add_detector(parser)
+    add = parser.add_argument
+    add("--sync_model", default="demo", help="demo, or a StableSyncNet's file (default: %(default)s)")
+    add("--aligned", action="store_true", help="the videos show aligned faces already, as data processing leaves them")
+    add("--threshold", type=float, help="a pair counts as right above it (default: the network's own, else 0.5)")
+    return parser.parse_args(argv)
+
+
+def evaluate(args: argparse.Namespace) -> int:
+    check_out(args.out)
+    videos = find_videos(args.videos)
+    path = DEMO_SYNCNET if args.sync_model == "demo" else Path(args.sync_model)
+    detector = None if args.aligned else make_detector(args.detector)
+    judge = stable_judge(path, pick_device(args.device), detector)
+    threshold = args.threshold or float(read_checkpoint(path).metadata.get("threshold", THRESHOLD))
+    rows = list(accuracy_rows(judge, videos, threshold, cache_of(args)))
+    facts = {"network": judge.name, "fingerprint": judge.fingerprint, "threshold": threshold, "min_shift": MIN_SHIFT}
+    stand_ins = [STAND_INS["demo"]] if args.sync_model == "demo" else []
+    return write_rows(rows, args.out, {**facts, "stand_ins": stand_ins, **pooled(rows)})
+
+
+def accuracy_rows(judge: StableJudge, videos: list[Path], threshold: float, cache: FeatureCache) -> Iterator[Row]:
+    """One row a video, in the order given; which wrong sounds a video meets follows from the videos' contents alone."""
+    embedded = {video: make_row(str(video), lambda v=video: {"clip": embed(judge, v, cache)}) for video in videos}  # type: ignore[misc]
+    usable = [video for video, row in embedded.items() if not row.reason]
+    if len(usable) < 2:
+        yield from (row for row in embedded.values() if row.reason)
+        yield from (Row(str(v), reason="alone", detail="A wrong sound needs a second video.") for v in usable)
+        return
+    ring = sorted(usable, key=content_hash)
+    clips = {video: embedded[video].scores["clip"] for video in usable}
+    for video, row in embedded.items():
+        if row.reason:
+            yield row
+        else:
+            other = clips[ring[(ring.index(video) + 1) % len(ring)]]
+            yield Row(str(video), judge_clip(clips[video], other, MIN_SHIFT, threshold))
+
+
+def embed(judge: StableJudge, video: Path, cache: FeatureCache) -> ClipEmbeddings:
+    (lips, sound), *_ = embeddings(judge, video, own_sound(video), cache)
+    known = ~torch.isnan(lips).any(dim=1)
+    return ClipEmbeddings(lips[known], sound[known])
+
+
+def pooled(rows: list[Row]) -> dict[str, Any]:
+    """Accuracy over all windows of all videos, so that long videos count more."""
+    scored = [row.scores for row in rows if not row.reason]
+    pairs = sum(scores["pairs"] for scores in scored)
+    return {"accuracy_of_all_pairs": sum(s["accuracy"] * s["pairs"] for s in scored) / pairs if pairs else None}
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse(argv)
+    return run_command("eval_syncnet_acc", lambda: evaluate(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

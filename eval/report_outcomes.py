@@ -1,0 +1,113 @@
+"""The work of a report: every system makes every clip, then everything is scored and some of it shown."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eval.clip_sets import EvalClip
+from eval.report_media import shot_frames, side_by_side, strip
+from eval.rows import Row, make_row
+from eval.scoring import Scorer
+from eval.systems import Made, System, kept
+from latentsync.face.detect import FaceDetector
+from latentsync.metrics.cache import FeatureCache
+from latentsync.metrics.face_series import face_series
+from latentsync.metrics.lip_scores import openings
+from latentsync.metrics.unscorable import reason_of
+from latentsync.timebase import MODEL_FPS
+
+
+@dataclass
+class Outcome:
+    """What became of one clip in one system's hands."""
+
+    system: str
+    clip: EvalClip
+    result: Path | None = None
+    made: Made = field(default_factory=Made)
+    row: Row = field(default_factory=lambda: Row(""))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        row = self.row.to_dict()
+        row.pop("video")
+        row.pop("detail", None)  # names folders of the machine
+        told = {"seconds": self.made.seconds, "frames": self.clip.frame_count}
+        return {"clip": self.clip.name, "task": self.clip.task, "system": self.system, **told, **_rounded(row)}
+
+
+def run_all(systems: Sequence[System], clips: Sequence[EvalClip], work: Path) -> list[Outcome]:
+    """Let every system make every clip; a failure is an outcome, and the others go on."""
+    outcomes = []
+    for index, system in enumerate(systems):
+        for clip in clips:
+            outcome = Outcome(system.name, clip)
+            try:
+                outcome.result, outcome.made = kept(system, clip, work / f"{index:02d}_{_plain(system.name)}")
+            except (ValueError, OSError) as error:
+                outcome.row = Row(clip.name, reason=reason_of(error), detail=str(error))
+                print(f"{system.name}, {clip.name}, {clip.task}: {error}", file=sys.stderr)
+            outcomes.append(outcome)
+            print(f"{system.name}: {clip.name}, {clip.task}", file=sys.stderr, flush=True)
+    return outcomes
+
+
+def score_all(outcomes: Sequence[Outcome], scorer: Scorer) -> None:
+    """Fill in the rows of all outcomes that have a result."""
+    for outcome in outcomes:
+        result, clip = outcome.result, outcome.clip
+        if result is not None:
+            outcome.row = make_row(clip.name, lambda result=result, clip=clip: scorer(clip, result))  # type: ignore[misc]
+            if outcome.row.reason:
+                print(f"{outcome.system}, {clip.name}, {clip.task}: {outcome.row.detail}", file=sys.stderr)
+
+
+def add_pictures(
+    outcomes: Sequence[Outcome], detector: FaceDetector, cache: FeatureCache, out: Path, shown: int
+) -> dict[str, Any]:
+    """Strips, curves and videos of the first `shown` clips of every task; videos are written under `out`."""
+    (out / "videos").mkdir(parents=True, exist_ok=True)
+    pictures: dict[str, Any] = {}
+    for task in dict.fromkeys(outcome.clip.task for outcome in outcomes):
+        of_task = [outcome for outcome in outcomes if outcome.clip.task == task]
+        for name in list(dict.fromkeys(outcome.clip.name for outcome in of_task))[:shown]:
+            good = {o.system: o for o in of_task if o.clip.name == name and o.result is not None and not o.row.reason}
+            if good:
+                _show(pictures.setdefault(task, {}), name, good, detector, cache, out)
+    return pictures
+
+
+def _show(
+    place: dict[str, Any], name: str, good: dict[str, Outcome], detector: FaceDetector, cache: FeatureCache, out: Path
+) -> None:
+    """Add one clip's pictures to those of its task."""
+    results = {system: outcome.result for system, outcome in good.items() if outcome.result is not None}
+    series = {system: face_series(result, detector, cache) for system, result in results.items()}
+    clip = next(iter(good.values())).clip
+    shots = shot_frames(min(len(each) for each in series.values()))
+    strips = {system: strip(results[system], series[system], shots) for system in results}
+    moments = ", ".join(f"{shot / MODEL_FPS:.2f}" for shot in shots)
+    place.setdefault("strips", {})[f"{name} at {moments} s"] = strips
+    video = f"videos/{clip.task}_{name}.mp4"
+    side_by_side(results, clip, out / video)
+    place.setdefault("videos", []).append(video)
+    if "curves" not in place and clip.task != "silent":
+        place |= {"curves": {s: _unit_range(openings(each)) for s, each in series.items()}, "curves_of": name}
+
+
+def _unit_range(values: NDArray[np.floating]) -> NDArray[np.floating]:
+    low, high = np.nanmin(values), np.nanmax(values)
+    return (values - low) / max(high - low, 1e-6)
+
+
+def _rounded(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: round(value, 5) if isinstance(value, float) else value for key, value in row.items()}
+
+
+def _plain(name: str) -> str:
+    return "".join(letter if letter.isalnum() else "_" for letter in name)

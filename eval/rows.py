@@ -1,0 +1,118 @@
+"""What a command writes: a JSON line for every video, scored or not, and a summary as the last line."""
+
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+from latentsync.metrics.statistics import summarise
+from latentsync.metrics.unscorable import reason_of
+
+
+@dataclass(frozen=True)
+class Row:
+    """One video's scores, or why it has none."""
+
+    video: str
+    scores: Mapping[str, Any] = field(default_factory=dict)
+    reason: str = ""
+    detail: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        if self.reason:
+            return {"video": self.video, "scored": False, "reason": self.reason, "detail": self.detail}
+        return {"video": self.video, "scored": True, **self.scores}
+
+
+def make_row(video: str, score: Callable[[], Mapping[str, Any]]) -> Row:
+    """The row of one video; what a user can cause becomes its reason."""
+    try:
+        return Row(video, score())
+    except (ValueError, OSError) as error:
+        return Row(video, reason=reason_of(error), detail=str(error))
+
+
+def failures(rows: Sequence[Row]) -> dict[str, int]:
+    """Reason -> number of videos without a score, the most frequent first."""
+    return dict(Counter(row.reason for row in rows if row.reason).most_common())
+
+
+def summary(rows: Sequence[Row]) -> dict[str, Any]:
+    """Counts, reasons, and mean, spread and interval of every number that rows have."""
+    scored = [row.scores for row in rows if not row.reason]
+    names = dict.fromkeys(name for scores in scored for name, value in scores.items() if is_number(value))
+    columns = {name: [scores[name] for scores in scored if is_number(scores.get(name))] for name in names}
+    return {
+        "videos": len(rows),
+        "scored": len(scored),
+        "failures": failures(rows),
+        "scores": {name: summarise(column).to_dict() for name, column in columns.items()},
+    }
+
+
+def is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def write_rows(rows: Iterable[Row], out: Path | None, facts: Mapping[str, Any]) -> int:
+    """Write rows as they come and the summary with `facts`; exit status 0, or 2 if nothing could be scored."""
+    done: list[Row] = []
+    with opened(out) as file:
+        for row in rows:
+            done.append(row)
+            print(json.dumps(row.to_dict()), file=file, flush=True)
+        total = {**summary(done), **facts}
+        print(json.dumps({"summary": total}), file=file, flush=True)
+    report(total)
+    return 0 if total["scored"] else 2
+
+
+def report(total: Mapping[str, Any]) -> None:
+    """The summary for people, on the error stream, so that the lines can be piped."""
+    print(f"{total['scored']} of {total['videos']} videos scored.", file=sys.stderr)
+    for reason, count in total["failures"].items():
+        print(f"  without a score: {count}, {reason}", file=sys.stderr)
+    for name, values in total["scores"].items():
+        interval = f"[{values['low']:.4g}, {values['high']:.4g}]"
+        print(f"  {name:24} {values['mean']:.4g} {interval}, spread {values['spread']:.3g}", file=sys.stderr)
+    for name, why in total.get("skipped", {}).items():
+        print(f"  {name} was left out: {why}", file=sys.stderr)
+
+
+def check_out(out: Path | None) -> None:
+    """ValueError if writing to `out` would replace a file, or cannot work."""
+    if out is None:
+        return
+    if out.exists():
+        raise ValueError(f"{out} exists already and is left as it is: give another name.")
+    out.parent.mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def opened(out: Path | None) -> Iterator[TextIO]:
+    """The standard output, or a file that gets its name when it is complete."""
+    if out is None:
+        yield sys.stdout
+        return
+    partial = out.with_name(out.name + ".partial")
+    with partial.open("w", encoding="utf-8") as file:
+        yield file
+    os.replace(partial, out)
+
+
+def run_command(name: str, work: Callable[[], int]) -> int:
+    """Exit status of a command: 2 and one sentence for what a user can mend, 130 when stopped."""
+    try:
+        return work()
+    except (ValueError, OSError) as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{name}: stopped.", file=sys.stderr)
+        return 130

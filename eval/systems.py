@@ -1,0 +1,203 @@
+"""What is compared: this project's models, any program given as a command, folders of finished results, and two baselines."""
+
+import json
+import shlex
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from eval.clip_sets import EvalClip
+from latentsync.device import GPU, pick_device
+from latentsync.face.detect import make_detector
+from latentsync.inference.models import DEMO_UNET, LipsyncModels
+from latentsync.inference.pipeline import LipsyncPipeline
+from latentsync.media.process import run_program
+from latentsync.metrics.cache import content_hash, network_fingerprint
+from latentsync.metrics.unscorable import NO_OUTPUT, NO_TRUTH, UnscorableError
+
+FIELDS = ("{video}", "{audio}", "{out}")
+
+
+@dataclass(frozen=True)
+class Made:
+    """One result: where it lies and what it took; None where that was not measured."""
+
+    seconds: float | None = None
+    peak_mb: float | None = None
+
+
+class System(Protocol):
+    """Something that puts new lips into a video."""
+
+    name: str
+
+    def facts(self) -> dict[str, Any]:
+        """What a reader must know to make the results again."""
+
+    def make(self, clip: EvalClip, out: Path) -> tuple[Path, Made]:
+        """The result for a clip, made at `out` or lying elsewhere; UnscorableError or another ValueError without one."""
+
+
+class Truth:
+    """The video that shows what was said."""
+
+    name = "ground truth"
+
+    def facts(self) -> dict[str, Any]:
+        return {"what": "the true video"}
+
+    def make(self, clip: EvalClip, out: Path) -> tuple[Path, Made]:
+        if clip.truth is None:
+            raise UnscorableError(NO_TRUTH, f"{clip.name}: nobody knows how the new sound looks on this face.")
+        return clip.truth, Made()
+
+
+class Copy:
+    """The input under the new sound: what doing nothing scores."""
+
+    name = "copy of input"
+
+    def facts(self) -> dict[str, Any]:
+        return {"what": "the input's pictures with the new sound"}
+
+    def make(self, clip: EvalClip, out: Path) -> tuple[Path, Made]:
+        clip.write_copy(out)
+        return out, Made()
+
+
+class Ours:
+    """This project's pipeline with the demo models or a checkpoint, loaded once."""
+
+    def __init__(self, name: str, checkpoint: Path, detector: str, device: str | None) -> None:
+        self.name, self.checkpoint, self.detector = name, checkpoint, detector
+        self.device = pick_device(device)
+        if not checkpoint.is_file():
+            raise ValueError(f"The checkpoint {checkpoint} does not exist: check --ours.")
+
+    @cached_property
+    def pipeline(self) -> LipsyncPipeline:
+        return LipsyncPipeline(
+            LipsyncModels.load(self.checkpoint, device=self.device),
+            make_detector(self.detector, device=str(self.device)),
+        )
+
+    def facts(self) -> dict[str, Any]:
+        models = self.pipeline.models
+        return {
+            "what": "this project's pipeline",
+            "checkpoint": self.checkpoint.name,
+            "fingerprint": network_fingerprint(models.unet),
+            "detector": self.detector,
+            "device": str(models.device),
+            "settings": asdict(models.defaults),
+        }
+
+    def make(self, clip: EvalClip, out: Path) -> tuple[Path, Made]:
+        pipeline = self.pipeline
+        if self.device.type == GPU:
+            torch.cuda.reset_peak_memory_stats(self.device)
+        start = time.perf_counter()
+        pipeline(clip.video, clip.audio, out)
+        seconds = time.perf_counter() - start
+        on_gpu = self.device.type == GPU
+        return out, Made(seconds, torch.cuda.max_memory_allocated(self.device) / 1e6 if on_gpu else peak_resident_mb())
+
+
+class Command:
+    """Any program: its arguments name {video}, {audio} and {out}; it is run without a shell, once a clip."""
+
+    def __init__(self, name: str, template: str) -> None:
+        self.name, self.arguments = name, shlex.split(template)
+        missing = [field for field in FIELDS if not any(field in argument for argument in self.arguments)]
+        if missing:
+            raise ValueError(f"The command of {name} lacks {', '.join(missing)}: it is run as `{template}`.")
+
+    def facts(self) -> dict[str, Any]:
+        return {"what": "a program, start and loading included in its time", "command": " ".join(self.arguments)}
+
+    def make(self, clip: EvalClip, out: Path) -> tuple[Path, Made]:
+        files = dict(zip(FIELDS, map(str, (clip.video, clip.audio, out)), strict=True))
+        done = run_program([_filled(argument, files) for argument in self.arguments])
+        if done.status != 0:
+            raise UnscorableError("program failed", f"{self.name} ended with status {done.status}: {done.said}")
+        if not out.is_file():
+            raise UnscorableError(NO_OUTPUT, f"{self.name} wrote nothing to {out.name}: {done.said}")
+        return out, Made(done.seconds, done.peak_mb)
+
+
+class Results:
+    """A folder of finished results: NAME_TASK.mp4 for every clip, or NAME.mp4 in a folder per task."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        if not folder.is_dir():
+            raise ValueError(f"The folder {folder} of the results of {name} does not exist.")
+        self.name, self.folder = name, folder
+
+    def facts(self) -> dict[str, Any]:
+        return {"what": "finished results", "folder": self.folder.name}
+
+    def make(self, clip: EvalClip, out: Path) -> tuple[Path, Made]:
+        places = [self.folder / f"{clip.name}_{clip.task}.mp4", self.folder / clip.task / f"{clip.name}.mp4"]
+        found = next((place for place in places if place.is_file()), None)
+        if found is None:
+            raise UnscorableError(
+                NO_OUTPUT, f"{self.name} has neither {places[0].name} nor {clip.task}/{places[1].name}."
+            )
+        return found, Made()
+
+
+def ours(text: str, device: str | None) -> Ours:
+    """The system that `--ours` names: demo, or a checkpoint."""
+    if text == "demo":
+        return Ours("demo model", DEMO_UNET, "cascade", device)
+    return Ours(Path(text).stem, Path(text), "face_alignment", device)
+
+
+def named(text: str, make: Callable[[str, str], System]) -> System:
+    """A system from NAME=VALUE; ValueError if it is not of that form."""
+    name, equals, value = text.partition("=")
+    if not (name.strip() and equals and value.strip()):
+        raise ValueError(f"{text!r} does not name a system: write NAME=VALUE.")
+    return make(name.strip(), value.strip())
+
+
+def kept(system: System, clip: EvalClip, folder: Path) -> tuple[Path, Made]:
+    """`make`, but a result that an earlier run left under `folder` is taken as it is if clip and system are the same."""
+    out = folder / f"{clip.name}_{clip.task}.mp4"
+    note = out.with_suffix(".json")
+    key = {"clip": clip.fingerprint, "system": system.facts()}
+    try:
+        stored = json.loads(note.read_text(encoding="utf-8"))
+        if stored["key"] == json.loads(json.dumps(key)) and stored["content"] == content_hash(out):
+            return out, Made(**stored["made"])
+    except (OSError, ValueError, KeyError, TypeError):  # nothing there, or not complete
+        pass
+    folder.mkdir(parents=True, exist_ok=True)
+    out.unlink(missing_ok=True)
+    path, made = system.make(clip, out)
+    if path == out:
+        written = {"key": key, "made": asdict(made), "content": content_hash(out)}
+        note.write_text(json.dumps(written), encoding="utf-8")
+    return path, made
+
+
+def peak_resident_mb() -> float | None:
+    """Largest memory of this process so far in MB; None where the system does not tell."""
+    try:
+        import resource  # not on Windows
+    except ImportError:
+        return None
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return kilobytes / (1024 * 1024 if sys.platform == "darwin" else 1024)
+
+
+def _filled(argument: str, files: dict[str, str]) -> str:
+    for field, value in files.items():
+        argument = argument.replace(field, value)
+    return argument

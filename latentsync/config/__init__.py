@@ -1,0 +1,27 @@
+"""Configurations: one schema per kind of run, read from YAML files that may build on each other."""
+
+from latentsync.config.common import (
+    ModelRun,
+    OutputConfig,
+    TrainConfig,
+    VaeDataConfig,
+    WhisperModelConfig,
+    WhisperRun,
+)
+from latentsync.config.loading import load, to_yaml
+from latentsync.config.unet_run import ExpertsConfig, UNetDataConfig, UNetRun, ValidationConfig
+
+__all__ = [
+    "ExpertsConfig",
+    "ModelRun",
+    "OutputConfig",
+    "TrainConfig",
+    "UNetDataConfig",
+    "UNetRun",
+    "VaeDataConfig",
+    "ValidationConfig",
+    "WhisperModelConfig",
+    "WhisperRun",
+    "load",
+    "to_yaml",
+]

@@ -1,0 +1,81 @@
+"""Whether entries of a configuration go together: each check raises a ValueError that says what to change."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from typing import Any
+
+from latentsync.models.motion import MotionModuleConfig
+from latentsync.models.unet_config import UNetConfig
+
+INPUT_CHANNELS, LATENT_CHANNELS, CELL_PX = 13, 4, 8
+MIN_RESOLUTION = 32
+
+
+def choice(name: str, value: Any, allowed: Iterable[Any]) -> None:
+    """`value` is one of `allowed`."""
+    allowed = list(allowed)
+    if value not in allowed:
+        raise ValueError(f"{name} is {value!r}: choose {' or '.join(map(str, allowed))}.")
+
+
+def at_least(name: str, value: float, minimum: float) -> None:
+    """`value` is no smaller than `minimum`."""
+    if not value >= minimum:
+        raise ValueError(f"{name} is {value}, but must be at least {minimum:g}.")
+
+
+def share(name: str, value: float) -> None:
+    """`value` lies in [0, 1]."""
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} is {value}, but must be between 0 and 1.")
+
+
+def known_names(name: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """All of `given` are among `known`; the nearest is offered."""
+    known = list(known)
+    for each in given:
+        if each not in known:
+            close = difflib.get_close_matches(each, known, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else f" There are {', '.join(known)}."
+            raise ValueError(f"unknown key {name + '.' + each!r}.{hint}")
+
+
+def unet_section(section: Mapping[str, Any], num_frames: int, resolution: int) -> UNetConfig:
+    """The U-Net that a `model` section describes, if it can be built and takes clips of this length and size."""
+    known_names("model", section, [field.name for field in fields(UNetConfig)])
+    motion = section.get("motion_module_kwargs") or {}
+    known_names("model.motion_module_kwargs", motion, [field.name for field in fields(MotionModuleConfig)])
+    try:
+        config = UNetConfig.from_dict(section)
+    except ValueError as error:
+        raise ValueError(f"model: {error}") from error
+    for name, wanted in (("in_channels", INPUT_CHANNELS), ("out_channels", LATENT_CHANNELS)):
+        if getattr(config, name) != wanted:
+            raise ValueError(f"model.{name} is {getattr(config, name)}, but the method needs {wanted}.")
+    clip_size(num_frames, resolution)
+    longest = config.motion_module_kwargs.temporal_position_encoding_max_len
+    if config.use_motion_module and config.motion_module_kwargs.temporal_position_encoding and num_frames > longest:
+        raise ValueError(
+            f"data.num_frames is {num_frames}, but the motion modules know positions up to {longest}"
+            " (model.motion_module_kwargs.temporal_position_encoding_max_len): shorten the clips or lengthen the table."
+        )
+    return config
+
+
+def clip_size(num_frames: int, resolution: int) -> None:
+    """A clip's length and its frames' size fit the auto-encoder."""
+    at_least("data.num_frames", num_frames, 1)
+    at_least("data.resolution", resolution, MIN_RESOLUTION)
+    if resolution % CELL_PX:
+        raise ValueError(
+            f"data.resolution is {resolution}, but must be a multiple of {CELL_PX} (pixels a latent cell)."
+        )
+
+
+def even_frames(num_frames: int) -> None:
+    """The video model of the temporal loss reads frames in pairs."""
+    if num_frames % 2:
+        raise ValueError(
+            f"data.num_frames is {num_frames}, but the loss trepa reads frames in pairs: take an even number."
+        )

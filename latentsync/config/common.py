@@ -1,0 +1,109 @@
+"""What every training configuration has, and the runs of the demo's auto-encoder and speech encoder."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from latentsync.config import checks
+from latentsync.data.settings import ClipDataConfig
+
+PRECISIONS = ("fp32", "bf16", "fp16")
+SCHEDULES = ("cosine", "constant")
+OPTIMIZERS = ("adamw", "adamw8bit")
+
+
+@dataclass
+class TrainConfig:
+    """How long, how fast, how safe: the part of a training configuration that is the same for every model."""
+
+    max_steps: int = 1000  # of the optimizer
+    learning_rate: float = 1e-3
+    schedule: str = "cosine"  # after the warm-up: down a cosine, or constant
+    warmup_steps: int = 100  # linear
+    final_rate_share: float = 0.05  # the cosine schedule ends at this share of the learning rate
+    optimizer: str = "adamw"  # or adamw8bit, which needs the package bitsandbytes
+    weight_decay: float = 0.01
+    max_grad_norm: float = 1.0
+    gradient_accumulation: int = 1  # batches an optimizer step
+    ema_decay: float = 0.995  # 0 switches the moving average off
+    precision: str = "fp32"  # of the step: fp32, bf16 or fp16 by autocast, fp16 with a loss scale
+    checkpoint_steps: int = 250
+    keep_checkpoints: int = 3  # the last ones; the best one is kept beside them
+    validation_steps: int = 0  # validate after so many steps; 0: never
+    log_steps: int = 25
+    max_skipped_steps: int = 20  # steps in a row without a finite gradient, then the last checkpoint is taken up again
+    max_rollbacks: int = 3
+    seed: int = 1247
+    loss_weights: dict[str, float] = field(default_factory=dict)  # by the loss's name; 1 where none is given
+
+    def check(self) -> None:
+        """ValueError on a value that makes no sense."""
+        checks.choice("train.precision", self.precision, PRECISIONS)
+        checks.choice("train.schedule", self.schedule, SCHEDULES)
+        checks.choice("train.optimizer", self.optimizer, OPTIMIZERS)
+        for name in ("gradient_accumulation", "checkpoint_steps", "keep_checkpoints", "log_steps", "max_skipped_steps"):
+            checks.at_least(f"train.{name}", getattr(self, name), 1)
+        for name in ("max_steps", "warmup_steps", "validation_steps", "weight_decay", "max_rollbacks", "learning_rate"):
+            checks.at_least(f"train.{name}", getattr(self, name), 0)
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"train.ema_decay is {self.ema_decay}, but must lie in [0, 1), usually 0.99 to 0.9999.")
+        checks.share("train.final_rate_share", self.final_rate_share)
+        if not self.max_grad_norm > 0:
+            raise ValueError(f"train.max_grad_norm is {self.max_grad_norm}, but must be positive; 1.0 is usual.")
+
+
+@dataclass
+class OutputConfig:
+    """Where a run keeps its checkpoints, log and charts."""
+
+    train_output_dir: str = ""
+
+
+@dataclass
+class WhisperModelConfig:
+    """Whisper's dimensions of the audio encoder (names as in openai-whisper's `ModelDimensions`)."""
+
+    n_mels: int = 80
+    n_audio_ctx: int = 1500
+    n_audio_state: int = 384
+    n_audio_head: int = 6
+    n_audio_layer: int = 4
+
+
+@dataclass
+class WhisperDataConfig(OutputConfig):
+    """Utterances are made as they are needed."""
+
+    batch_size: int = 16
+    num_workers: int = 0  # processes that make utterances ahead
+
+
+@dataclass
+class WhisperRun:
+    """Training the demo's speech encoder."""
+
+    model: WhisperModelConfig = field(default_factory=WhisperModelConfig)
+    data: WhisperDataConfig = field(default_factory=WhisperDataConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def check(self) -> None:
+        """ValueError on entries that make no sense."""
+        self.train.check()
+
+
+@dataclass
+class VaeDataConfig(ClipDataConfig, OutputConfig):
+    """Clips from which single frames are drawn."""
+
+
+@dataclass
+class ModelRun:
+    """Training the demo's image auto-encoder; `model` holds diffusers' configuration entries."""
+
+    model: dict[str, Any] = field(default_factory=dict)
+    half_weights: bool = False  # store the trained weights in float16: half the size, the third digit lost
+    data: VaeDataConfig = field(default_factory=VaeDataConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def check(self) -> None:
+        """ValueError on entries that make no sense."""
+        self.train.check()

@@ -1,0 +1,113 @@
+"""Reading a configuration: YAML files that hold only what differs from a `base`, then entries from the command line.
+
+`base: other.yaml` (or a list, later ones win) names files by their path from the file that says it. Sections are merged key by
+key; a list or a plain value replaces the one below it. What nobody sets has the schema's default.
+"""
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+
+Run = TypeVar("Run")
+BASE = "base"
+
+
+def load(path: Path | str, schema: type[Run], overrides: Sequence[str] = ()) -> Run:
+    """Read a YAML configuration into `schema`; `overrides` are dotlist entries such as `train.max_steps=10`.
+
+    A schema with a method `check()` is asked whether its entries go together.
+
+    Raises:
+        ValueError: a file is missing or no YAML, a key is unknown (the nearest known one is named), a value has the wrong
+            type, or entries contradict each other.
+    """
+    merged = OmegaConf.structured(schema)
+    for origin, section in [*_layers(Path(path), ()), ("the command line", _from_dotlist(overrides))]:
+        merged = _merge(merged, section, origin, schema)
+    run: Run = OmegaConf.to_object(merged)  # type: ignore[assignment]
+    check = getattr(run, "check", None)
+    if check is not None:
+        try:
+            check()
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+    return run
+
+
+def to_yaml(run: Any) -> str:
+    """A run's configuration, every entry written out, as YAML text."""
+    return OmegaConf.to_yaml(OmegaConf.structured(run))
+
+
+def _layers(path: Path, above: tuple[Path, ...]) -> Iterator[tuple[Path | str, DictConfig]]:
+    """The files that make up a configuration, the lowest first, each without its `base`."""
+    if path.resolve() in above:
+        raise ValueError(f"{path} is its own base: {' -> '.join(str(each) for each in [*above, path.resolve()])}.")
+    section = _read(path)
+    bases = section.pop(BASE, [])
+    for base in [bases] if isinstance(bases, str) else bases:
+        yield from _layers(path.parent / base, (*above, path.resolve()))
+    yield path, section
+
+
+def _read(path: Path) -> DictConfig:
+    if not path.is_file():
+        raise ValueError(f"Configuration {path} does not exist; the shipped ones are in configs/.")
+    try:
+        section = OmegaConf.load(path)
+    except Exception as error:  # of the YAML library, which is not one of ours
+        raise ValueError(f"{path} is no readable YAML file: {' '.join(str(error).split())}") from error
+    if not isinstance(section, DictConfig):
+        raise ValueError(f"{path} holds no sections: write entries such as `train:`.")
+    return section
+
+
+def _from_dotlist(overrides: Sequence[str]) -> DictConfig:
+    wrong = [entry for entry in overrides if "=" not in entry or entry.startswith("=")]
+    if wrong:
+        raise ValueError(
+            f"{wrong[0]!r} is no configuration entry: write section.name=value, such as train.max_steps=10."
+        )
+    try:
+        return OmegaConf.from_dotlist([f"{entry}''" if entry.endswith("=") else entry for entry in overrides])
+    except Exception as error:  # of OmegaConf or of the YAML library
+        raise ValueError(f"{' '.join(overrides)}: {' '.join(str(error).split())}") from error
+
+
+def _merge(below: Any, section: DictConfig, origin: Path | str, schema: type) -> Any:
+    try:
+        return OmegaConf.merge(below, section)
+    except ConfigKeyError as error:
+        known = OmegaConf.to_container(OmegaConf.structured(schema))
+        full = str(error.full_key)
+        raise ValueError(f"{origin}: unknown key {full!r}.{did_you_mean(full, key_names(known))}") from error
+    except OmegaConfBaseException as error:
+        where = f"{error.full_key}: " if error.full_key else ""
+        raise ValueError(f"{origin}: {where}{str(error).splitlines()[0]}") from error
+
+
+def did_you_mean(key: str, known: Sequence[str]) -> str:
+    """A sentence that names the known key nearest to a wrong one, or the empty text."""
+    close = difflib.get_close_matches(key, known, n=1)
+    if not close:  # the right name in another section
+        close = [name for name in known if name.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]][:1]
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def key_names(section: Any, prefix: str = "") -> list[str]:
+    """Dotted names of all keys of nested sections."""
+    if not isinstance(section, Mapping):
+        return []
+    names = [f"{prefix}{key}" for key in section]
+    for key, value in section.items():
+        names += key_names(value, f"{prefix}{key}.")
+    return names
+
+
+def plain(run: Any) -> dict[str, Any]:
+    """A run's configuration, every entry written out, as plain dictionaries, lists and values."""
+    return OmegaConf.to_container(OmegaConf.structured(run))  # type: ignore[return-value]

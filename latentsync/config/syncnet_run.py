@@ -1,0 +1,132 @@
+"""The configuration of a SyncNet's training."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from latentsync.audio.mel import NUM_MELS
+from latentsync.config import checks
+from latentsync.config.checks import CELL_PX, LATENT_CHANNELS
+from latentsync.config.common import TrainConfig
+from latentsync.data.settings import MIN_SHIFT, WINDOWS_AN_ITEM, ClipDataConfig
+from latentsync.models.syncnet import SyncNetConfig, SyncNetEncoderConfig, check_geometry
+from latentsync.timebase import sync_mel_length
+
+LOSSES = ("sync", "mouth")
+ENCODERS = ("audio_encoder", "visual_encoder")
+PIXEL_CHANNELS = 3
+
+
+@dataclass
+class SyncNetDataConfig(ClipDataConfig):
+    """Clips for the SyncNet. `batch_size` counts windows, and every window stands in a right and in a wrong pair."""
+
+    train_output_dir: str = ""
+    latent_space: bool = False  # look at the auto-encoder's latents instead of pixels
+    lower_half: bool = True  # look at the rows from the middle down only
+    min_shift: int = MIN_SHIFT  # frames from which lips and sound of one clip count as wrong
+    jitter_px: int = 0  # changes of training windows, see `latentsync.data.sync_clips.Augmentation`
+    brightness: float = 0.0
+    mel_noise: float = 0.0
+    known_mouths: bool = False  # teach the movement of the mouth too; the clips of drawn heads know it
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of what the visual encoder sees, in pixels or latent cells."""
+        side = self.resolution // CELL_PX if self.latent_space else self.resolution
+        return side // 2 if self.lower_half else side, side
+
+    @property
+    def image_channels(self) -> int:
+        """Channels of what the visual encoder sees: those of all frames of a window."""
+        return self.num_frames * (LATENT_CHANNELS if self.latent_space else PIXEL_CHANNELS)
+
+
+@dataclass
+class SyncPreflightConfig:
+    """Before the training a copy of the network has to learn a few pairs by heart; one that cannot would never learn."""
+
+    pairs: int = 32  # right and wrong ones together
+    max_steps: int = 300
+    max_sec: float = 600.0  # where the machine is too slow to tell, the training starts with a warning
+    target_loss: float = 0.1
+    learning_rate: float = 3e-4
+    skip: bool = False
+
+
+@dataclass
+class SyncValidationConfig:
+    """How much is looked at after every `train.validation_steps`, in order of the clips' names."""
+
+    clips: int = 64  # of data.val_data_dir or data.val_fileslist
+    calibration_clips: int = 64  # of the training: they choose the threshold, and show the offsets of the data
+    held_out_clips: int = 16  # taken from the training clips where no validation data are given
+
+
+@dataclass
+class PlateauConfig:
+    """When advice is due: the mean loss of the last `steps` lies no more than `margin` below chance, 0.693."""
+
+    steps: int = 20_000
+    margin: float = 0.02
+
+
+@dataclass
+class SyncNetRun:
+    """Training a SyncNet; `model` holds the sections `audio_encoder` and `visual_encoder` (see `SyncNetConfig`).
+
+    `init_from` is a checkpoint to start from; `vae` makes the latents of `data.latent_space`.
+    """
+
+    model: dict[str, Any] = field(default_factory=dict)
+    data: SyncNetDataConfig = field(default_factory=SyncNetDataConfig)
+    init_from: str = ""
+    vae: str = "checkpoints/vae"
+    preflight: SyncPreflightConfig = field(default_factory=SyncPreflightConfig)
+    validation: SyncValidationConfig = field(default_factory=SyncValidationConfig)
+    plateau: PlateauConfig = field(default_factory=PlateauConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    half_weights: bool = False  # store the trained weights in float16
+
+    @property
+    def net(self) -> SyncNetConfig:
+        """The network that `model` describes."""
+        return SyncNetConfig.from_dict(self.model)
+
+    def check(self) -> None:
+        """ValueError naming the entry that is wrong or contradicts another."""
+        self.train.check()
+        checks.known_names("train.loss_weights", self.train.loss_weights, LOSSES)
+        self._check_data()
+        self._check_model()
+
+    def _check_data(self) -> None:
+        data = self.data
+        checks.clip_size(data.num_frames, data.resolution)
+        for name in ("batch_size", "min_shift"):
+            checks.at_least(f"data.{name}", getattr(data, name), 1)
+        for name in ("jitter_px", "brightness", "mel_noise", "memory_mb", "num_workers"):
+            checks.at_least(f"data.{name}", getattr(data, name), 0)
+        for name, count, of in (
+            ("data.batch_size", data.batch_size, WINDOWS_AN_ITEM),
+            ("preflight.pairs", self.preflight.pairs, 2 * WINDOWS_AN_ITEM),
+        ):
+            if count < 1 or count % of:
+                raise ValueError(
+                    f"{name} is {count}, but must be a multiple of {of}: windows come in fours, two of a clip."
+                )
+        if data.latent_space and (data.jitter_px or data.brightness):
+            raise ValueError("data.jitter_px and data.brightness change pixels; leave them at 0 in latent_space.")
+
+    def _check_model(self) -> None:
+        checks.known_names("model", self.model, ENCODERS)
+        for name in ENCODERS:
+            if name not in self.model:
+                raise ValueError(f"model.{name} is missing; start from a file of configs/syncnet with `base:`.")
+            checks.known_names(f"model.{name}", self.model[name], SyncNetEncoderConfig.__dataclass_fields__)
+        found, wanted = self.model["visual_encoder"].get("in_channels"), self.data.image_channels
+        if found != wanted:
+            raise ValueError(
+                f"model.visual_encoder.in_channels is {found}, but {self.data.num_frames} frames of"
+                f" {'latents' if self.data.latent_space else 'pixels'} have {wanted} channels."
+            )
+        check_geometry(self.net, self.data.image_size, (NUM_MELS, sync_mel_length(self.data.num_frames)))

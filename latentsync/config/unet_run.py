@@ -1,0 +1,105 @@
+"""The configuration of a U-Net's training, and what of it inference reads: `model`, `data.resolution`, `data.num_frames`."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from latentsync.config import checks
+from latentsync.config.common import PRECISIONS, OutputConfig, TrainConfig
+from latentsync.data.settings import ClipDataConfig
+
+LOSSES = ("recon", "sync", "lpips", "trepa")
+PIXEL_LOSSES = LOSSES[1:]
+OBJECTIVE_NAMES = ("mixed_noise_alpha", "audio_dropout", "snr_power", "snr_limit", "visible_weight")
+METRICS = ("sync", "psnr_db", "lpips", "silent_sync", "silent_motion")
+
+
+@dataclass
+class UNetDataConfig(ClipDataConfig, OutputConfig):
+    """Clips for the U-Net. What is cached was computed by `scripts.precompute`; else its network runs in every step."""
+
+    cached_latents: bool = True  # posterior means from the cache; else posterior samples of the auto-encoder
+    cached_audio: bool = True
+    latents_precision: str = "fp32"  # in which the auto-encoder fills the cache: fp32, bf16 or fp16
+
+
+@dataclass
+class ExpertsConfig:
+    """The frozen networks beside the U-Net; only those that a run needs are loaded.
+
+    A run with the loss `sync` starts only if its SyncNet is known to be right on at least `min_sync_accuracy` of validation
+    pairs. Files that this project trained say it; for others put what you measured into `sync_accuracy`, or set
+    `allow_unproven_sync`.
+    """
+
+    vae: str = "checkpoints/vae"  # a folder of the public format or one of this project's files
+    whisper: str = "checkpoints/whisper/tiny.pt"
+    syncnet: str = "checkpoints/stable_syncnet.pt"
+    syncnet_config: str = ""  # for a SyncNet file that does not carry its configuration
+    min_sync_accuracy: float = 0.85
+    sync_accuracy: float = 0.0  # measured by you, for a file that does not say; 0: unknown
+    allow_unproven_sync: bool = False
+    vgg: str = "checkpoints/auxiliary/vgg16-397923af.pth"
+    videomae: str = "checkpoints/auxiliary/vit_g_hybrid_pt_1200e_ssv2_ft.pth"
+
+
+@dataclass
+class ValidationConfig:
+    """Which fixed clips are sampled after every `train.validation_steps`, and what the best checkpoint is best at.
+
+    The score is the weighted sum of what could be measured, see `latentsync.training.unet_validation`.
+    """
+
+    clips: int = 8  # of data.val_data_dir or data.val_fileslist, in order of their names
+    seed: int = 1247
+    weights: dict[str, float] = field(
+        default_factory=lambda: {"sync": 1.0, "lpips": -0.5, "psnr_db": 0.01, "silent_motion": -0.25}
+    )
+
+
+@dataclass
+class UNetRun:
+    """Training a U-Net.
+
+    `init_from` is a checkpoint whose weights are taken where they fit; `trainable_modules` are parts of parameter names,
+    and only parameters that contain one are trained (none given: all); `objective` holds entries of `UNetObjective`;
+    `inference` the settings that the trained checkpoint recommends (see `latentsync.inference.settings`).
+    """
+
+    model: dict[str, Any] = field(default_factory=dict)
+    data: UNetDataConfig = field(default_factory=UNetDataConfig)
+    init_from: str = ""
+    trainable_modules: list[str] = field(default_factory=list)
+    gradient_checkpointing: bool = False
+    objective: dict[str, float] = field(default_factory=dict)
+    experts: ExpertsConfig = field(default_factory=ExpertsConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    inference: dict[str, Any] = field(default_factory=dict)
+    half_weights: bool = False  # store the trained weights in float16
+
+    def weight(self, loss: str) -> float:
+        """Weight of a loss; those that are not named do not exist, except `recon`."""
+        return self.train.loss_weights.get(loss, 1.0 if loss == "recon" else 0.0)
+
+    @property
+    def pixel_losses(self) -> list[str]:
+        """Names of the losses that need decoded pixels."""
+        return [loss for loss in PIXEL_LOSSES if self.weight(loss) > 0]
+
+    def check(self) -> None:
+        """ValueError naming the entry that is wrong or contradicts another."""
+        self.train.check()
+        checks.unet_section(self.model, self.data.num_frames, self.data.resolution)
+        checks.known_names("train.loss_weights", self.train.loss_weights, LOSSES)
+        checks.known_names("objective", self.objective, OBJECTIVE_NAMES)
+        checks.known_names("validation.weights", self.validation.weights, METRICS)
+        checks.share("objective.audio_dropout", self.objective.get("audio_dropout", 0.0))
+        checks.share("experts.min_sync_accuracy", self.experts.min_sync_accuracy)
+        checks.share("experts.sync_accuracy", self.experts.sync_accuracy)
+        for loss, weight in self.train.loss_weights.items():
+            checks.at_least(f"train.loss_weights.{loss}", weight, 0)
+        checks.choice("data.latents_precision", self.data.latents_precision, PRECISIONS)
+        for name in ("batch_size", "memory_mb"):
+            checks.at_least(f"data.{name}", getattr(self.data, name), 1)
+        if "trepa" in self.pixel_losses:
+            checks.even_frames(self.data.num_frames)

@@ -1,0 +1,35 @@
+"""Which clips are trained on, what is cut from them, and where what was computed from them is kept."""
+
+from dataclasses import dataclass
+
+MEGABYTE = 1 << 20
+WINDOWS_AN_ITEM = 4  # of the SyncNet's data: two of each of two clips
+MIN_SHIFT = (
+    5  # frames between lips and sound from which a pair of one clip counts as wrong, unless a training says otherwise
+)
+
+
+@dataclass
+class ClipDataConfig:
+    """The data section of a training configuration.
+
+    Clips are aligned faces as the data pipeline leaves them: square .mp4 files, 25 fps, with their sound.
+    """
+
+    train_data_dir: str = ""  # folder of clips, searched through all of its folders
+    train_fileslist: str = ""  # or a text file with one path a line, which then counts alone
+    val_data_dir: str = ""
+    val_fileslist: str = ""
+    cache_dir: str = "data/cache"  # what was computed from clips, by their content
+    latents_precision: str = "fp32"  # in which the auto-encoder computes them: fp32, bf16 or fp16
+    resolution: int = 256  # px of the face that the network sees
+    num_frames: int = 16  # frames of a window
+    batch_size: int = 8  # windows a step, over all processes
+    num_workers: int = 0  # processes that read ahead, beside each training process
+    memory_mb: int = 1024  # decoded faces kept in memory, a training process, its readers included
+    reader: str = "auto"  # auto, av or decord (see `latentsync.media.clip_reader`)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of decoded faces that one process may keep: the readers share them."""
+        return self.memory_mb * MEGABYTE // max(1, self.num_workers)

@@ -1,0 +1,130 @@
+"""Files of computed things by the content of what they were computed from: several processes may write at once.
+
+A key is a hash, never a file name, so equal names in two folders never meet and a replaced file is computed anew. A file
+appears complete, by rename, or not at all; writers of one key write the same, so the last one may win.
+"""
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from latentsync.weights import FETCH_INFERENCE
+
+KEY_BYTES = 16
+BLOCK_BYTES = 1 << 20
+
+
+def digest_of(*parts: str) -> str:
+    """Hash of texts, 32 hexadecimal digits."""
+    return hashlib.blake2b("\0".join(parts).encode(), digest_size=KEY_BYTES).hexdigest()
+
+
+def content_key(path: Path | str) -> str:
+    """Hash of a file's bytes, 32 hexadecimal digits; OSError if it cannot be read."""
+    digest = hashlib.blake2b(digest_size=KEY_BYTES)
+    with open(path, "rb") as file:
+        while block := file.read(BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def network_key(path: Path | str) -> str:
+    """What identifies the weights in a file, or in a folder of weights: their bytes.
+
+    Raises:
+        ValueError: there is no such file, or no file in the folder.
+    """
+    path = Path(path)
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    if not files:
+        raise ValueError(f"There are no weights at {path}: fetch the official ones with `{FETCH_INFERENCE}`.")
+    return content_key(path) if path.is_file() else digest_of(*(part for file in files for part in _named(file)))
+
+
+def _named(file: Path) -> tuple[str, str]:
+    return file.name, content_key(file)
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a partial file of this process's own, then give it its name.
+
+    Raises:
+        ValueError: the folder cannot be written, or the disk is full.
+    """
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(partial)
+        os.replace(partial, path)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(
+            f"The cache file {path} cannot be written ({error}): free space or choose another folder."
+        ) from error
+    finally:
+        with suppress(OSError):  # there is none after the rename, nor where no file can be
+            partial.unlink()
+
+
+class RecordStore:
+    """Small JSON records by key."""
+
+    def __init__(self, folder: Path | str):
+        self.folder = Path(folder)
+
+    def path(self, key: str) -> Path:
+        return self.folder / key[:2] / f"{key}.json"
+
+    def get(self, key: str) -> dict[str, Any] | None:
+        """The record, or None if there is none that can be read."""
+        try:
+            return json.loads(self.path(key).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+
+    def put(self, key: str, record: Mapping[str, Any]) -> None:
+        """Keep a record; ValueError if the folder cannot be written."""
+        text = json.dumps(record)
+        write_whole(self.path(key), lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
+class TensorStore:
+    """Named tensors by key, of which a stretch can be read without the rest."""
+
+    def __init__(self, folder: Path | str):
+        self.folder = Path(folder)
+
+    def path(self, key: str) -> Path:
+        return self.folder / key[:2] / f"{key}.safetensors"
+
+    def has(self, key: str) -> bool:
+        return self.path(key).is_file()
+
+    def put(self, key: str, tensors: Mapping[str, Tensor]) -> None:
+        """Keep tensors; ValueError if the folder cannot be written."""
+        plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        write_whole(self.path(key), lambda partial: save_file(plain, partial))
+
+    def length(self, key: str, name: str, dim: int = 0) -> int | None:
+        """Size of a tensor along `dim`, or None if there is no file that can be read."""
+        try:
+            with safe_open(self.path(key), framework="pt") as file:
+                return file.get_slice(name).get_shape()[dim]
+        except (OSError, SafetensorError):
+            return None
+
+    def rows(self, key: str, name: str, start: int, stop: int) -> Tensor | None:
+        """Entries start ... stop - 1 along the first dimension, or None if there is no file that can be read."""
+        try:
+            with safe_open(self.path(key), framework="pt") as file:
+                return file.get_slice(name)[start:stop]
+        except (OSError, SafetensorError):
+            return None

@@ -1,0 +1,172 @@
+"""Clip files to batches for the U-Net: a window of faces, a reference from elsewhere in the same clip, and the sound.
+
+Tensor legend: b batch, c channels, f frames, h w; s Whisper rows, d hidden states, w their width, n mel columns.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import torch
+from einops import rearrange
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from latentsync.audio.windows import window_rows
+from latentsync.data.clips import TrainingClip
+from latentsync.data.draws import Draw, readable_item
+from latentsync.data.features import ClipFeature, Encode
+from latentsync.data.frames import FrameMemory
+from latentsync.face.pixels import prepare_faces
+from latentsync.timebase import sync_mel_length, sync_mel_start
+
+WINDOWS_NEEDED = 3  # clips hold at least this many windows, so that a reference exists for every start
+
+
+@dataclass(frozen=True)
+class ClipBatch:
+    """A training batch in float32, or one item of it without b; what a training does not use is None.
+
+    Pixels are in [-1, 1], latents scaled, `mel` in [-4, 4]. Masked ones are mid grey (0) where the face is generated.
+    """
+
+    audio: Tensor | None = None  # [b, f, tokens, w], the sound around each frame
+    latents: Tensor | None = None  # [b, c, f, h, w]
+    masked_latents: Tensor | None = None
+    reference_latents: Tensor | None = None
+    pixels: Tensor | None = None  # [b, 3, f, r, r]
+    masked_pixels: Tensor | None = None
+    reference_pixels: Tensor | None = None
+    mel: Tensor | None = None  # [b, 1, 80, n], the sound of the window for the SyncNet
+
+    def to(self, device: torch.device) -> "ClipBatch":
+        """The same batch on another device."""
+        return ClipBatch(**{name: value.to(device, non_blocking=True) for name, value in self.present().items()})
+
+    def present(self) -> dict[str, Tensor]:
+        """What the batch holds, by name."""
+        named = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in named.items() if value is not None}
+
+    def __len__(self) -> int:
+        return len(next(iter(self.present().values())))
+
+
+def collate(items: Sequence[ClipBatch]) -> ClipBatch:
+    """Items of equal kinds -> a batch."""
+    return ClipBatch(**{name: torch.stack([item.present()[name] for item in items]) for name in items[0].present()})
+
+
+@torch.no_grad()
+def with_latents(batch: ClipBatch, encode: Encode) -> ClipBatch:
+    """A batch of pixels with the latents that `encode` makes of them."""
+
+    def encoded(pixels: Tensor | None) -> Tensor:
+        assert pixels is not None, "the batch holds pixels"
+        latents = encode(rearrange(pixels, "b c f h w -> (b f) c h w"))
+        return rearrange(latents.float(), "(b f) c h w -> b c f h w", b=len(batch))
+
+    return replace(
+        batch,
+        latents=encoded(batch.pixels),
+        masked_latents=encoded(batch.masked_pixels),
+        reference_latents=encoded(batch.reference_pixels),
+    )
+
+
+class UNetClips(Dataset[ClipBatch]):
+    """Item n of an endless sequence: a window of the clip that n visits, as golden `training_facts` says.
+
+    The start is uniform over the clip; the reference starts anywhere at least `num_frames` away, so that they share no frame.
+    """
+
+    def __init__(
+        self,
+        clips: list[TrainingClip],
+        num_frames: int,
+        seed: int,
+        audio: ClipFeature | None = None,
+        latents: ClipFeature | None = None,
+        mel: ClipFeature | None = None,
+        frames: FrameMemory | None = None,
+        mask: Tensor | None = None,
+    ):
+        """Each of `audio`, `latents`, `mel` and `frames` adds its part to the items; `frames` needs the `mask` [r, r].
+
+        Raises:
+            ValueError: a clip is too short, or there is none.
+        """
+        if not clips:
+            raise ValueError("There is no clip left to train on: see the reasons above.")
+        shortest = min(clips, key=lambda clip: clip.frames)
+        if shortest.frames < min_frames(num_frames):
+            raise ValueError(
+                f"{shortest.path} has {shortest.frames} frames; windows of {num_frames} need {min_frames(num_frames)}."
+            )
+        assert frames is None or mask is not None, "pixels are shown with and without the mask"
+        self.clips, self.num_frames, self.seed = clips, num_frames, seed
+        self.audio, self.latents, self.mel, self.frames, self.mask = audio, latents, mel, frames, mask
+
+    def __len__(self) -> int:
+        """Items of one epoch; positions go on beyond it."""
+        return len(self.clips)
+
+    def __getitem__(self, position: int) -> ClipBatch:
+        return readable_item(self.clips, self.seed, position, self._item)
+
+    def _item(self, clip: TrainingClip, draw: Draw) -> ClipBatch:
+        start, reference = draw_window(clip.frames, self.num_frames, draw)
+        parts: dict[str, Tensor] = {}
+        if self.latents is not None:
+            parts |= self._latents(self.latents, clip, start, reference)
+        if self.frames is not None:
+            parts |= self._pixels(self.frames, clip, start, reference)
+        if self.audio is not None:
+            parts["audio"] = audio_window(self.audio, clip, start, self.num_frames)
+        if self.mel is not None:
+            parts["mel"] = mel_window(self.mel, clip, start, self.num_frames)
+        return ClipBatch(**parts)
+
+    def _latents(self, feature: ClipFeature, clip: TrainingClip, start: int, reference: int) -> dict[str, Tensor]:
+        names = {"latents": ("latents", start), "masked_latents": ("masked_latents", start)}
+        names["reference_latents"] = ("latents", reference)
+        return {
+            part: feature.rows(clip, name, first, first + self.num_frames).float().transpose(0, 1)  # f c h w -> c f h w
+            for part, (name, first) in names.items()
+        }
+
+    def _pixels(self, frames: FrameMemory, clip: TrainingClip, start: int, reference: int) -> dict[str, Tensor]:
+        assert self.mask is not None
+        shown = prepare_faces(frames.frames(clip, start, start + self.num_frames), self.mask)
+        other = prepare_faces(frames.frames(clip, reference, reference + self.num_frames), self.mask)
+        return {
+            "pixels": shown.pixels.transpose(0, 1),  # f c h w -> c f h w
+            "masked_pixels": shown.masked_pixels.transpose(0, 1),
+            "reference_pixels": other.pixels.transpose(0, 1),
+        }
+
+
+def min_frames(num_frames: int) -> int:
+    """Frames that a clip needs for windows of `num_frames` with a reference."""
+    return WINDOWS_NEEDED * num_frames
+
+
+def draw_window(frames: int, num_frames: int, draw: Draw) -> tuple[int, int]:
+    """Starts of a window and of its reference in a clip of `frames` frames; the two share no frame."""
+    starts = frames - num_frames + 1
+    start = draw.below(starts)
+    elsewhere = [other for other in range(starts) if abs(other - start) >= num_frames]
+    return start, draw.one_of(elsewhere)
+
+
+def audio_window(feature: ClipFeature, clip: TrainingClip, start: int, num_frames: int) -> Tensor:
+    """The sound around each frame of a window, float32 [f, rows * d, w]; reads only the rows it needs."""
+    rows = window_rows(range(start, start + num_frames), feature.length(clip, "audio"))
+    first = int(rows.min())
+    features = feature.rows(clip, "audio", first, int(rows.max()) + 1)
+    return rearrange(features[rows - first].float(), "f r d w -> f (r d) w")
+
+
+def mel_window(feature: ClipFeature, clip: TrainingClip, start: int, num_frames: int) -> Tensor:
+    """Mel columns of a window, float32 [1, 80, n]."""
+    first = sync_mel_start(start)
+    return feature.rows(clip, "mel", first, first + sync_mel_length(num_frames)).float().T[None]

@@ -1,0 +1,99 @@
+"""What a face looks like, as a short vector: to tell people of one video apart without a network's weights.
+
+The vector is made from an upright thumbnail: colours of hair, skin and chin (means in CIELAB, lightness against the
+skin's) and oriented gradients (Dalal and Triggs, 2005) of brows, eyes, nose and hairline. The mouth is left out, because
+it speaks. It tells apart people who differ in hair, skin, glasses or beard under similar light. It is no face
+recognition: relatives with the same hair look alike to it, and strong coloured light makes one person two.
+"""
+
+import cv2
+import numpy as np
+
+from latentsync.face.align import TEMPLATE, FloatArray, FrameArray, normalise_points, rotation_between
+from latentsync.face.patch import warp_region
+
+THUMBNAIL = 96  # side in pixels
+THUMBNAIL_POINTS = ((TEMPLATE - TEMPLATE[2]) * 0.67 + np.array([47.5, 46.5])).astype(np.float32)  # brows and nose there
+REGIONS = (  # x0, y0, x1, y1 in the thumbnail
+    (38, 12, 58, 18),  # hair above the forehead, or a bald head
+    (24, 24, 29, 40),  # temple, left
+    (67, 24, 72, 40),  # and right
+    (36, 19, 60, 29),  # forehead
+    (28, 30, 68, 43),  # brows and eyes
+    (26, 48, 38, 62),  # cheeks
+    (58, 48, 70, 62),
+    (36, 82, 60, 92),  # chin
+)
+SKIN = (3, 5, 6)  # regions whose lightness the others are measured against
+COLOUR_UNIT = 12.0  # CIELAB units that count as one
+GRADIENT_PART = (20, 8, 76, 64)  # hairline to nose
+CELL, ORIENTATIONS = 8, 8
+MOST_APART = 3.0  # squared units that one colour counts at most: the background may show beside a narrow head
+COLOUR_SHARE = 0.35  # of the colours in the similarity; the rest is the gradients'
+
+
+def thumbnail(frame: FrameArray, points: FloatArray) -> FrameArray:
+    """The upright face with its hair, uint8 [96, 96, 3], of a frame uint8 h w 3 by its alignment points [3, 2]."""
+    return warp_region(frame, thumbnail_matrix(points), (THUMBNAIL, THUMBNAIL))
+
+
+def thumbnail_matrix(points: FloatArray) -> FloatArray:
+    """Similarity [2, 3] from the frame to the thumbnail."""
+    source, centre, deviation = normalise_points(points.astype(np.float32))
+    target, target_centre, target_deviation = normalise_points(THUMBNAIL_POINTS)
+    linear = target_deviation / max(deviation, np.float32(1e-3)) * rotation_between(source, target)
+    return np.concatenate([linear, (target_centre - linear @ centre)[:, None]], axis=1).astype(np.float32)
+
+
+def describe(face: FrameArray) -> FloatArray:
+    """The appearance [d], float32, of a thumbnail: colours first, then gradients of unit length."""
+    return np.concatenate([region_colours(face), gradients(face)]).astype(np.float32)
+
+
+def region_colours(face: FrameArray) -> FloatArray:
+    """Mean CIELAB colour of every region, lightness against the skin's, in units of `COLOUR_UNIT`; [3 r]."""
+    lab = cv2.cvtColor(face.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
+    means = np.stack([lab[y0:y1, x0:x1].mean(axis=(0, 1)) for x0, y0, x1, y1 in REGIONS])
+    skin = means[list(SKIN), 0].mean()
+    means[:, 0] -= skin
+    absolute = 0.5 * (skin - 60)  # the skin's own lightness, which light changes too, counts half
+    means[list(SKIN[:1]), 0] += absolute
+    return (means / COLOUR_UNIT).ravel().astype(np.float32)
+
+
+def gradients(face: FrameArray) -> FloatArray:
+    """Histograms of oriented gradients over cells, each cell of limited strength, all together of unit length."""
+    x0, y0, x1, y1 = GRADIENT_PART
+    grey = cv2.GaussianBlur(cv2.cvtColor(face, cv2.COLOR_RGB2GRAY), (0, 0), 1.2).astype(np.float32)[y0:y1, x0:x1]
+    dx, dy = cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1)
+    strength, angle = cv2.cartToPolar(dx, dy)
+    place = np.asarray(angle) * (ORIENTATIONS / np.pi) % ORIENTATIONS
+    lower = np.floor(place).astype(int) % ORIENTATIONS
+    share = place - np.floor(place)
+    rows, columns = np.indices(grey.shape) // CELL
+    cells = grey.shape[1] // CELL
+    at = (rows * cells + columns) * ORIENTATIONS
+    count = (grey.shape[0] // CELL) * cells * ORIENTATIONS
+    strong = np.asarray(strength)
+    bins = np.bincount((at + lower).ravel(), (strong * (1 - share)).ravel(), count)
+    bins += np.bincount((at + (lower + 1) % ORIENTATIONS).ravel(), (strong * share).ravel(), count)
+    limited = np.sqrt(bins)
+    limited -= limited.mean()
+    return (limited / max(float(np.linalg.norm(limited)), 1e-6)).astype(np.float32)
+
+
+COLOURS = 3 * len(REGIONS)
+
+
+def similarities(first: FloatArray, second: FloatArray) -> FloatArray:
+    """How alike appearances [n, d] and [m, d] are: [n, m], 1 for equal ones, about 0 for strangers."""
+    apart = np.minimum(np.square(first[:, None, :COLOURS] - second[None, :, :COLOURS]), MOST_APART).mean(axis=2)
+    alike = first[:, COLOURS:] @ second[:, COLOURS:].T
+    return (COLOUR_SHARE * np.exp(-apart) + (1 - COLOUR_SHARE) * alike).astype(np.float32)
+
+
+def likeness(first: FloatArray, second: FloatArray) -> float:
+    """Similarity of two sets of appearances [n, d] and [m, d]: the mean of the better half of all pairs' best matches."""
+    pairs = similarities(first, second)
+    best = sorted([*pairs.max(axis=1), *pairs.max(axis=0)], reverse=True)
+    return float(np.mean(best[: max(1, len(best) // 2)]))

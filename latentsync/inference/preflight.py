@@ -1,0 +1,131 @@
+"""A look before the work: what would be edited, and a sheet of pictures with the faces that were found."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from latentsync.face.align import FrameArray
+from latentsync.inference.face_plan import FacePlan
+from latentsync.inference.job import Job
+from latentsync.inference.people import find_people
+from latentsync.inference.pipeline import LipsyncPipeline, Progress, ignore, plan_of
+from latentsync.inference.report import Report, clock
+from latentsync.inference.reporting import make_report
+from latentsync.inference.settings import InferenceSettings
+from latentsync.inference.tracks import Observations
+from latentsync.media.container import MediaError
+from latentsync.media.probe import MADE_HERE
+
+MARK, MARK_END = MADE_HERE.encode(), 200  # what tells sheets from other pictures, and the byte before which it stands
+SHOWN = 20  # pictures of the sheet
+COLUMNS = 4
+WIDTH = 400  # px of one picture
+CAPTION = 24  # px below it
+EDITED, OTHER, DARK, LIGHT = (60, 200, 90), (235, 150, 60), (24, 26, 30), (235, 235, 235)  # RGB
+
+
+def preflight(
+    pipeline: LipsyncPipeline,
+    job: Job,
+    settings: InferenceSettings | None = None,
+    sheet: Path | None = None,
+    progress: Progress = ignore,
+    force: bool = False,
+) -> Report:
+    """Find the faces of a job and plan it, without sampling anything; writes the picture `sheet` if it has a name.
+
+    Raises MediaError where a file cannot be read, the sheet cannot be written, or its name is that of another picture
+    (unless `force`d).
+    """
+    if sheet is not None and sheet.exists() and not force and MARK not in sheet.read_bytes()[:MARK_END]:
+        raise MediaError(
+            f"{sheet} exists and is no sheet of this program: give another output, or --force to replace it."
+        )
+    observations = pipeline.observe(job, progress)
+    plan = plan_of(replace(job, options=replace(job.options, on_missing_face="passthrough")), observations, pipeline)
+    report = make_report(job, plan, pipeline.models, settings or pipeline.models.defaults, {})
+    if sheet is not None:
+        save_picture(contact_sheet(job, plan, observations), sheet)
+    return report
+
+
+def sheet_path(output: Path | str) -> Path:
+    """Where the sheet of an output goes."""
+    return Path(output).with_suffix(".preflight.jpg")
+
+
+def contact_sheet(job: Job, plan: FacePlan, observations: Observations) -> FrameArray:
+    """Pictures of the video, uint8 h w 3, with every face framed: green where it will be edited, with its person's number."""
+    numbers = {track: person.number for person in find_people(observations) for track in person.tracks}
+    tiles = []
+    for frame in shown_frames(plan):
+        picture = next(iter(job.source.read(frame, frame + 1)))
+        rows = np.flatnonzero(observations.frame == frame)
+        faces = [(observations.box[row], int(observations.track[row])) for row in rows]
+        caption = f"{clock(float(job.source.times[frame]))}  {plan.action[frame]}"
+        tiles.append(tile(picture, faces, int(plan.track[frame]), bool(plan.edited[frame]), numbers, caption))
+    return on_sheet(tiles)
+
+
+def shown_frames(plan: FacePlan) -> list[int]:
+    """At most `SHOWN` frames: the middle of every stretch that is passed through, the longest first, and others between."""
+    passed = sorted(plan.passed, key=lambda stretch: stretch[0] - stretch[1])[: SHOWN // 2]
+    middles = {(start + stop) // 2 for start, stop, _ in passed}
+    even = np.linspace(0, len(plan) - 1, min(SHOWN - len(middles), len(plan))).round().astype(int)
+    return sorted(middles | set(even.tolist()))
+
+
+def tile(
+    picture: FrameArray,
+    faces: Sequence[tuple[NDArray[np.float32], int]],
+    chosen: int,
+    is_edited: bool,
+    numbers: dict[int, int],
+    caption: str,
+) -> FrameArray:
+    """One picture with framed faces and a caption."""
+    scale = WIDTH / picture.shape[1]
+    size = WIDTH, max(1, round(picture.shape[0] * scale))
+    small = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
+    for box, track in faces:
+        colour = EDITED if is_edited and track == chosen else OTHER
+        x0, y0, x1, y1 = (round(float(side) * scale) for side in box)
+        cv2.rectangle(small, (x0, y0), (x1, y1), colour, 2)
+        write(small, str(numbers.get(track, "?")), (x0 + 4, y0 + 18), colour)
+    strip = np.full((CAPTION, WIDTH, 3), DARK, np.uint8)
+    write(strip, caption, (6, 17), EDITED if is_edited else OTHER)
+    return np.concatenate([small, strip])
+
+
+def write(picture: FrameArray, text: str, place: tuple[int, int], colour: tuple[int, int, int]) -> None:
+    cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, 1, cv2.LINE_AA)
+
+
+def on_sheet(tiles: Sequence[FrameArray]) -> FrameArray:
+    """Tiles of equal size in rows."""
+    blank = np.full_like(tiles[0], DARK)
+    padded = [*tiles, *(blank for _ in range(-len(tiles) % min(COLUMNS, len(tiles))))]
+    columns = min(COLUMNS, len(tiles))
+    rows = [np.concatenate(padded[start : start + columns], axis=1) for start in range(0, len(padded), columns)]
+    return np.concatenate(rows)
+
+
+def marked(jpeg: bytes) -> bytes:
+    """A JPEG file with a comment about its origin after its first segment (ITU-T T.81, B.2.4.5)."""
+    first = 4 + int.from_bytes(jpeg[4:6], "big")
+    return jpeg[:first] + b"\xff\xfe" + (len(MARK) + 2).to_bytes(2, "big") + MARK + jpeg[first:]
+
+
+def save_picture(picture: FrameArray, path: Path) -> None:
+    """Write RGB uint8 h w 3 as JPEG; ValueError if it cannot be written."""
+    done, coded = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    assert done, "JPEG is always there"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(marked(coded.tobytes()))
+    except OSError as error:
+        raise ValueError(f"cannot write the sheet {path}: {error.strerror}. Choose another folder.") from error

@@ -1,0 +1,55 @@
+"""The video of a job as numbered frames with times: its own ones, or those of a fixed clock."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+from latentsync.face.align import FrameArray
+from latentsync.inference.stream import stride_of
+from latentsync.media.probe import MediaInfo
+from latentsync.media.read import frame_times, frames_between, read_frames
+from latentsync.timebase import MODEL_FPS, frames_in
+
+
+@dataclass(frozen=True)
+class Source:
+    """`times` [n + 1] in seconds from the first frame on, the last entry is the end; `fps` None means its own frames."""
+
+    info: MediaInfo
+    path: str
+    times: tuple[Fraction, ...]
+    fps: Fraction | None = None
+
+    def __len__(self) -> int:
+        return len(self.times) - 1
+
+    @property
+    def rate(self) -> Fraction:
+        """Frames a second, on the average."""
+        return self.fps or (len(self) / self.times[-1] if self.times[-1] else Fraction(MODEL_FPS))
+
+    @property
+    def stride(self) -> int:
+        """Frames between those of a window, see `latentsync.inference.stream`."""
+        return stride_of(float(self.rate))
+
+    def read(self, start: int = 0, stop: int | None = None) -> Iterator[FrameArray]:
+        """Frames start ... stop - 1, uint8 h w 3."""
+        stop = len(self) if stop is None else stop
+        if self.fps is None:
+            return (shown.frame for shown in read_frames(self.path, start, stop))
+        return (shown.frame for shown in frames_between(self.path, self.fps, start, stop))
+
+
+def open_source(path: str, info: MediaInfo, fps: Fraction | None = None) -> Source:
+    """A video with its own frames, or on a clock of `fps`; a still image is one frame of the model's clock.
+
+    Raises MediaError as `frame_times` does.
+    """
+    if info.is_still:
+        return Source(info, path, (Fraction(0), 1 / (fps or Fraction(MODEL_FPS))))
+    times = tuple(frame_times(path))
+    if fps is not None:
+        count = max(1, frames_in(float(times[-1]) + info.start_sec, fps))  # the clock starts with the file
+        times = tuple(Fraction(frame) / fps for frame in range(count + 1))
+    return Source(info, path, times, fps)

@@ -1,0 +1,171 @@
+"""Frames in, frames with new lips out: what files, streams and previews are all made of.
+
+Consecutive frames of a take are gathered into groups. A group is sampled as `stride` windows, each of which sees the mouth at
+about the model's 25 frames a second: at 50 a second every other frame belongs to the first window, the others to the second.
+Frames that are not edited are passed on untouched and never share a window with others. With an overlap, the last frames of a
+group are sampled once more with the next one and cross-faded.
+
+Legend: f frames, r face resolution in pixels.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from latentsync.audio.whisper_features import FeatureTrack
+from latentsync.face.align import FloatArray, FrameArray, warp_face
+from latentsync.face.paste import paste_face
+from latentsync.inference.sampling import NewFaces, OnStep, Window, WindowSampler
+from latentsync.timebase import MODEL_FPS, WHISPER_ROW_HZ
+
+TIME_SLACK_SEC = 1e-6  # so that a time that was rounded down belongs to its own row
+PASSED = -1  # the take of frames that are not edited
+
+
+@dataclass(frozen=True)
+class FrameIn:
+    """A frame on its way in: uint8 h w 3, what is heard with it, and where its face is."""
+
+    frame: FrameArray
+    time_sec: float  # in the sound
+    source: int  # its number in the source
+    take: int = PASSED  # frames of one take are edited together
+    matrix: FloatArray | None = None  # [2, 3], as of `align_matrix`; needed in a take
+    weight: float = 1.0  # of the new lips, 0 ... 1
+
+
+@dataclass(frozen=True)
+class FrameOut:
+    """A frame on its way out; `fault` tells why it was passed through although it was to be edited."""
+
+    frame: FrameArray
+    edited: bool
+    fault: str | None = None
+    retried: bool = False
+
+
+def stride_of(fps: float) -> int:
+    """Frames from one frame of a window to the next, so that a window sees about 25 of them a second."""
+    return max(1, round(fps / MODEL_FPS))
+
+
+@dataclass
+class LipsyncStream:
+    """Push frames in order, receive them in order, some pushes later; `flush` gives the rest.
+
+    At most `group_frames` frames are held. `references` gives reference latents for source frames, None for themselves.
+    """
+
+    sampler: WindowSampler
+    features: FeatureTrack
+    references: Callable[[Sequence[int]], Tensor | None]
+    stride: int = 1
+    overlap: int = 0  # frames of a window that the next one samples again
+    on_step: OnStep = lambda done, total: None
+    _held: list[FrameIn] = field(default_factory=list)
+    _tail: list[NewFaces] = field(default_factory=list)  # of the first held frames, one a frame
+
+    def __post_init__(self) -> None:
+        check_overlap(self.overlap, self.sampler.models.num_frames)
+
+    @property
+    def group_frames(self) -> int:
+        """Frames that are sampled together: a window for each of `stride`, as often as memory allows."""
+        rounds = max(1, self.sampler.memory.windows // self.stride)
+        fresh = self.sampler.models.num_frames - self.overlap
+        return self.stride * (rounds * fresh + self.overlap)
+
+    def push(self, item: FrameIn) -> list[FrameOut]:
+        """Take the next frame; returns the frames that are finished, oldest first."""
+        done = self.flush() if self._held and self._held[-1].take != item.take else []
+        if item.take == PASSED:
+            return [*done, FrameOut(item.frame, edited=False)]
+        assert item.matrix is not None, "a frame of a take has a face"
+        self._held.append(item)
+        return done + self._advance() if len(self._held) == self.group_frames else done
+
+    def flush(self) -> list[FrameOut]:
+        """Finish what is held: at the end, and before frames that do not belong to the ones before them."""
+        faces = self._tail if len(self._held) == len(self._tail) else self._repaint(self._held)
+        done = self._paste(self._held, faces)
+        self._held, self._tail = [], []
+        return done
+
+    def _advance(self) -> list[FrameOut]:
+        """Repaint a full group; its last frames stay for the next one where windows overlap."""
+        faces = self._repaint(self._held)
+        finished = len(self._held) - self.overlap * self.stride
+        done = self._paste(self._held[:finished], faces[:finished])
+        self._held, self._tail = self._held[finished:], faces[finished:]
+        return done
+
+    def _repaint(self, items: list[FrameIn]) -> list[NewFaces]:
+        """New faces, one entry (of one frame) for every item."""
+        groups = windows_of(len(items), self.sampler.models.num_frames, self.stride, self.overlap)
+        results = self.sampler.sample(
+            [self._window([items[index] for index in group]) for group in groups], self.on_step
+        )
+        faces: list[NewFaces | None] = [*self._tail, *(None for _ in items[len(self._tail) :])]
+        for group, result in zip(groups, results, strict=True):
+            for place, index in enumerate(group):
+                new = replace(
+                    result, faces=result.faces[place : place + 1], originals=result.originals[place : place + 1]
+                )
+                faces[index] = self._faded(faces[index], new, place)
+        assert all(face is not None for face in faces), "windows cover the group"
+        return faces  # type: ignore[return-value]
+
+    def _faded(self, old: NewFaces | None, new: NewFaces, place: int) -> NewFaces:
+        """The face of a frame that was sampled before, on its way from the old window's to the new one's."""
+        if old is None or old.fault:
+            return new
+        if new.fault:
+            return old
+        return replace(new, faces=torch.lerp(old.faces, new.faces, (place + 1) / (self.overlap + 1)))
+
+    def _window(self, items: list[FrameIn]) -> Window:
+        stopwatch = self.sampler.stopwatch
+        with stopwatch("align"):
+            resolution = self.sampler.models.resolution
+            faces = np.stack([warp_face(item.frame, _matrix(item), resolution) for item in items])
+        with stopwatch("listen"):
+            rows = [int((item.time_sec + TIME_SLACK_SEC) * WHISPER_ROW_HZ) for item in items]
+            audio = self.features.windows(rows, fps=WHISPER_ROW_HZ)  # f s d
+        return Window(faces, audio, self.references([item.source for item in items]))
+
+    def _paste(self, items: list[FrameIn], faces: list[NewFaces]) -> list[FrameOut]:
+        done = []
+        for item, new in zip(items, faces, strict=True):
+            frame = item.frame
+            if new.fault is None:
+                with self.sampler.stopwatch("paste"):
+                    frame = paste_face(frame, new.faces[0], _matrix(item), item.weight, original=new.originals[0])
+            done.append(FrameOut(frame, new.fault is None, new.fault, new.retried))
+        return done
+
+
+def check_overlap(overlap: int, num_frames: int) -> None:
+    """Raise ValueError unless windows of `num_frames` frames get on while they share `overlap` of them."""
+    if not 0 <= overlap < num_frames:
+        raise ValueError(f"overlap is {overlap}: choose 0 to {num_frames - 1} frames.")
+
+
+def windows_of(count: int, num_frames: int, stride: int, overlap: int = 0) -> list[list[int]]:
+    """The windows of `count` consecutive frames: lists of at most `num_frames` indices, `stride` apart.
+
+    Windows of the same phase share `overlap` frames; together they cover everything.
+    """
+    windows = []
+    for phase in range(min(stride, count)):
+        frames = list(range(phase, count, stride))
+        starts = range(0, max(1, len(frames) - overlap), num_frames - overlap)
+        windows += [frames[start : start + num_frames] for start in starts]
+    return windows
+
+
+def _matrix(item: FrameIn) -> FloatArray:
+    assert item.matrix is not None
+    return item.matrix

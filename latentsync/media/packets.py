@@ -1,0 +1,208 @@
+"""The time stamps of a video's pictures, read from its packets; decoded only where packets do not tell."""
+
+import os
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, cast
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.packet import Packet
+from av.sidedata.sidedata import Type as SideData
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from latentsync.media.colour import ColourTags, Orientation, colour_tags
+from latentsync.media.container import MediaError, PathLike, is_still, open_input, reason, start_sec, video_stream
+from latentsync.media.still import still_orientation
+
+# A packet of these may hold several pictures, or one that is never shown.
+TOLD_BY_DECODING = {"vp8", "mpeg4", "msmpeg4v3", "gif"}
+UNTIMED = {"avi"}  # containers that count packets, so that reordered pictures have wrong times, and start at 0
+USUAL_FPS = Fraction(25)
+PLAUSIBLE_FPS = (Fraction(1, 100), Fraction(1000))
+SIMPLE_DENOMINATOR = 1001
+
+
+@dataclass(frozen=True)
+class FirstPicture:
+    """What the first decoded picture of a file tells about all of them."""
+
+    ticks: int | None  # its time stamp
+    size: tuple[int, int]  # stored width, height
+    colour: ColourTags
+    bits: int  # of one component
+    orientation: Orientation
+    is_still: bool
+    interlaced: bool
+    start_sec: float  # when it is shown, from the start of the file as a player counts it
+    codec: str
+    sample_aspect: Fraction
+
+
+@dataclass(frozen=True)
+class PacketTimes:
+    """The shown pictures of a file in the order of their packets."""
+
+    ticks: np.ndarray  # int64 n
+    durations: np.ndarray  # int64 n; 0 unknown
+    key_ticks: np.ndarray  # int64 k
+    key_stamps: np.ndarray  # int64 k: decoding time stamps, by which a file is entered midway
+    time_base: Fraction
+    stamped: bool  # whether decoded pictures carry these ticks; else they are counted
+    end: int | None  # ticks, as the container states it
+    stated_rates: tuple[Fraction, ...]  # frames per second, the likeliest first; not always true
+
+    @property
+    def usual_rate(self) -> Fraction:
+        return self.stated_rates[0] if self.stated_rates else USUAL_FPS
+
+
+@dataclass(frozen=True)
+class _Stamp:
+    ticks: int | None
+    duration: int
+    is_key: bool
+    seek_ticks: int | None
+
+
+def first_picture(path: PathLike) -> FirstPicture:
+    """Decode the first picture; MediaError if there is none or the file is cut short."""
+    with open_input(path) as container:
+        stream = video_stream(container, path)
+        check_complete(stream, path)
+        frame = first_frame(container, stream, path)
+        still = is_still(container)
+        aspect = stream.sample_aspect_ratio
+        timed = frame.pts is not None and container.format.name not in UNTIMED
+        begin_sec = float((frame.pts or 0) * time_base_of(stream)) - start_sec(container) if timed else 0.0
+        return FirstPicture(
+            ticks=frame.pts,
+            size=(frame.width, frame.height),
+            colour=colour_tags(frame),
+            bits=max(component.bits for component in frame.format.components),
+            orientation=still_orientation(path) if still else orientation(frame),
+            is_still=still,
+            interlaced=bool(frame.interlaced_frame),
+            start_sec=begin_sec,
+            codec=stream.codec_context.codec.canonical_name,
+            sample_aspect=Fraction(aspect.numerator, aspect.denominator) if aspect else Fraction(1),
+        )
+
+
+def check_complete(stream: VideoStream, path: PathLike) -> None:
+    """Raise MediaError if the index names frames that lie behind the end of the file; decoders would drop them."""
+    end_bytes = max((entry.pos + entry.size for entry in stream.index_entries), default=0)
+    if end_bytes > os.path.getsize(path):
+        raise MediaError(f"{path} is cut short: its index names frames behind its end. Copy or download it again.")
+
+
+def first_frame(container: InputContainer, stream: VideoStream, path: PathLike) -> VideoFrame:
+    try:
+        for frame in container.decode(stream):
+            return frame
+    except (av.error.FFmpegError, OSError) as error:
+        raise MediaError(f"cannot decode {path}: {reason(error)}. Re-encode or repair the file.") from error
+    raise MediaError(f"{path} holds no video frame. Re-encode or repair the file.")
+
+
+def orientation(frame: VideoFrame) -> Orientation:
+    """How a video's pictures are turned, from the display matrix of the first."""
+    if frame.rotation == 0:
+        return Orientation()
+    matrices = [bytes(data) for data in cast(Iterable[Any], frame.side_data) if data.type == SideData.DISPLAYMATRIX]
+    a, b, _, c, d, *_ = struct.unpack("=9i", matrices[0])
+    return Orientation(a, b, c, d)
+
+
+def packet_times(path: PathLike, first: FirstPicture) -> PacketTimes:
+    """The times of all shown pictures. Raises FFmpegError if the file cannot be read through."""
+    with open_input(path) as container:
+        stream = video_stream(container, path)
+        if not told_by_decoding(container, stream, first):
+            stamps = listed(container.demux(stream), first.ticks)
+            if stamps is not None:
+                return _times(stamps, stamps, stream)
+    with open_input(path) as container:
+        stream = video_stream(container, path)
+        return decoded_times(container, stream)
+
+
+def told_by_decoding(container: InputContainer, stream: VideoStream, first: FirstPicture) -> bool:
+    """Whether the packets do not tell when which picture is shown."""
+    reordered = container.format.name in UNTIMED and stream.codec_context.has_b_frames
+    fields = first.interlaced  # a packet may be half a picture
+    return bool(first.ticks is None or fields or reordered or stream.codec_context.name in TOLD_BY_DECODING)
+
+
+def listed(packets: Iterable[Packet], first_ticks: int | None) -> list[_Stamp] | None:
+    """The stamps of the shown packets; None if they do not tell when every picture is shown."""
+    stamps, whole = [], 0
+    for packet in packets:
+        if packet.size and not packet.is_discard:
+            stamps.append(_stamp(packet))
+            whole = whole if packet.is_corrupt else len(stamps)
+    # a recording that was cut off ends in half a packet; pictures before the first decodable one are never shown
+    kept = [stamp for stamp in stamps[:whole] if stamp.ticks is None or stamp.ticks >= (first_ticks or 0)]
+    ticks = [stamp.ticks for stamp in kept]
+    return kept if None not in ticks and len(set(ticks)) == len(ticks) else None
+
+
+def _stamp(packet: Packet) -> _Stamp:
+    entry = packet.pts if packet.dts is None else packet.dts
+    return _Stamp(packet.pts, packet.duration or 0, packet.is_keyframe, entry)
+
+
+def decoded_times(container: InputContainer, stream: VideoStream) -> PacketTimes:
+    """The times of all pictures, by decoding them; those without time stamps follow each other at the usual rate."""
+    keys, shown = [], []
+    for packet in container.demux(stream):
+        if packet.size and packet.is_keyframe and packet.pts is not None:
+            keys.append(_stamp(packet))
+        shown += [_Stamp(frame.pts, frame.duration or 0, False, None) for frame in packet.decode()]
+    ticks = [stamp.ticks for stamp in shown if stamp.ticks is not None]
+    if len(ticks) < len(shown) or any(later <= earlier for earlier, later in zip(ticks, ticks[1:], strict=False)):
+        rate = (*stated_rates(stream), USUAL_FPS)[0]
+        step = max(1, round(1 / (rate * time_base_of(stream))))
+        counted = [_Stamp(step * index, step, False, None) for index in range(len(shown))]
+        return _times(counted, [], stream, stamped=False)
+    return _times(shown, keys, stream)
+
+
+def _times(shown: list[_Stamp], keys: list[_Stamp], stream: VideoStream, stamped: bool = True) -> PacketTimes:
+    entries = [stamp for stamp in keys if stamp.is_key and stamp.seek_ticks is not None]
+    return PacketTimes(
+        ticks=np.array([stamp.ticks for stamp in shown], dtype=np.int64),
+        durations=np.array([stamp.duration for stamp in shown], dtype=np.int64),
+        key_ticks=np.array([stamp.ticks for stamp in entries], dtype=np.int64),
+        key_stamps=np.array([stamp.seek_ticks for stamp in entries], dtype=np.int64),
+        time_base=time_base_of(stream),
+        stamped=stamped,
+        end=stated_end(stream),
+        stated_rates=stated_rates(stream),
+    )
+
+
+def stated_end(stream: VideoStream) -> int | None:
+    """When the last picture ends, in ticks, by the container; the end of a whole file counts if nothing else is in it."""
+    if stream.duration:
+        return stream.duration + (stream.start_time or 0)
+    container = cast(InputContainer, stream.container)
+    if container.duration and not container.start_time and len(container.streams) == 1:
+        return round(Fraction(container.duration, av.time_base) / time_base_of(stream))
+    return None
+
+
+def time_base_of(stream: VideoStream) -> Fraction:
+    assert stream.time_base is not None, "an opened stream has a time base"
+    return Fraction(stream.time_base)
+
+
+def stated_rates(stream: VideoStream) -> tuple[Fraction, ...]:
+    """The plausible rates that a container states, simple ratios first."""
+    rates = [Fraction(rate) for rate in (stream.average_rate, stream.guessed_rate) if rate]
+    plausible = [rate for rate in rates if PLAUSIBLE_FPS[0] <= rate <= PLAUSIBLE_FPS[1]]
+    return tuple(sorted(plausible, key=lambda rate: rate.denominator > SIMPLE_DENOMINATOR))

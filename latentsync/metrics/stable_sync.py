@@ -1,0 +1,73 @@
+"""Embeddings of a whole video by a StableSyncNet, streaming.
+
+n windows (window i starts at video frame i), D features, f frames of a window, c h w.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from einops import rearrange
+from numpy.typing import NDArray
+from torch import Tensor
+
+from latentsync.audio.mel import sync_mel, sync_mel_window
+from latentsync.face.pixels import frames_to_pixels, resize_frames
+from latentsync.models.syncnet import StableSyncNet
+from latentsync.timebase import sync_mel_length
+
+FaceOrNone = NDArray[np.uint8] | None
+
+
+@torch.no_grad()
+def embed_lips(
+    net: StableSyncNet, faces: Iterable[FaceOrNone], resolution: int, num_frames: int, batch_size: int = 16
+) -> Tensor:
+    """Embeddings [t - f + 1, D] of all windows of t aligned faces, uint8 [r, r, 3] of any size, one window alive at a time.
+
+    A window that lacks a face (None) gives NaN. The batch size does not change the values beyond rounding.
+    """
+    window: deque[Tensor | None] = deque(maxlen=num_frames)
+    batch: list[Tensor] = []
+    known: list[bool] = []
+    embedded: list[Tensor] = []
+    for face in faces:
+        window.append(None if face is None else _lower_half(face, resolution))
+        if len(window) < num_frames:
+            continue
+        complete = [half for half in window if half is not None]
+        known.append(len(complete) == num_frames)
+        if known[-1]:
+            batch.append(torch.cat(complete))
+        if len(batch) == batch_size:
+            embedded.append(_embed_batch(net, batch))
+            batch = []
+    if batch:
+        embedded.append(_embed_batch(net, batch))
+    rows = torch.full((len(known), embedded[0].shape[1] if embedded else 1), torch.nan)
+    if embedded:
+        rows[torch.tensor(known)] = torch.cat(embedded)
+    return rows
+
+
+@torch.no_grad()
+def embed_sound(net: StableSyncNet, waveform: NDArray[np.floating], num_frames: int, batch_size: int = 64) -> Tensor:
+    """Embeddings [n, D] of all whole windows of sound, float [samples] at 16 kHz; [0, 1] for less than a window."""
+    mel, parameter = sync_mel(waveform), next(net.parameters())
+    windows: list[Tensor] = []
+    while (part := sync_mel_window(mel, len(windows), num_frames)).shape[-1] == sync_mel_length(num_frames):
+        windows.append(part[None])
+    firsts = range(0, len(windows), batch_size)
+    parts = [net.embed_audio(torch.stack(windows[i : i + batch_size]).to(parameter)).float().cpu() for i in firsts]
+    return torch.cat(parts) if parts else torch.zeros(0, 1)
+
+
+def _lower_half(face: NDArray[np.uint8], resolution: int) -> Tensor:
+    """Channels [c, r / 2, r] in [-1, 1] of one aligned face."""
+    half = resize_frames(face[None], resolution)[:, resolution // 2 :]
+    return rearrange(frames_to_pixels(half), "1 c h w -> c h w")
+
+
+def _embed_batch(net: StableSyncNet, images: list[Tensor]) -> Tensor:
+    return net.embed_lips(torch.stack(images).to(next(net.parameters()))).float().cpu()

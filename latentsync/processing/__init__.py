@@ -1,0 +1,1 @@
+"""Data processing: raw videos to training clips, stage by stage, on one machine or a cluster."""

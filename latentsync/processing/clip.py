@@ -1,0 +1,148 @@
+"""The row that travels through the data-processing stages, and what a stage says about it.
+
+Times are on the 25 Hz clock of `latentsync.timebase`, which starts with the file as a player counts it (see
+`media.read.frames_at`): a span is exact in frames, and start_sec, end_sec are whole multiples of 1/25 s.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from pathlib import Path, PurePosixPath
+from typing import TypeAlias
+
+from latentsync.timebase import MODEL_FPS
+
+Score: TypeAlias = float
+Scores: TypeAlias = Mapping[str, Score]
+
+CHUNK_BYTES = 1 << 20
+ID_DIGITS = 16  # of 4 bits each
+SHORT_ID_DIGITS = 8
+MAX_STEM_BYTES = 200  # file systems hold 255 bytes a name
+
+
+class Reason(str, Enum):
+    """Why a clip is dropped; the value is the code that manifests carry."""
+
+    UNREADABLE = "unreadable"  # no media file, cut short, or a frame or sample that cannot be decoded
+    NO_VIDEO = "no_video"
+    NO_AUDIO = "no_audio"
+    SILENT = "silent"
+    TOO_SHORT = "too_short"
+    NO_FACE = "no_face"  # in hardly any frame
+    FACE_LOST = "face_lost"  # in some frames
+    SEVERAL_FACES = "several_faces"
+    SMALL_FACE = "small_face"
+    LOW_SYNC_CONFIDENCE = "low_sync_confidence"
+    LARGE_OFFSET = "large_offset"
+    SYNC_NOT_REPAIRED = "sync_not_repaired"  # the offset is still there after the sound was moved
+    LOW_QUALITY = "low_quality"
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A stretch of a user's video on its way through the stages."""
+
+    clip_id: str  # follows from the source's content, its relative path and the span
+    source: str  # path or address of the user's file, which is only ever read
+    relative: str  # POSIX path of the source relative to the input folder
+    path: Path  # local file that holds the clip now; the source itself until a stage writes one
+    source_id: str = ""  # follows from the source's content and its relative path
+    start_sec: float = 0.0  # span in the source
+    end_sec: float = 0.0  # 0 until stage 1 has measured it
+    path_start_sec: float = 0.0  # where in `path` the clip begins
+    scores: dict[str, Score] = field(default_factory=dict)  # everything measured so far
+
+    @property
+    def start_frame(self) -> int:
+        """First frame of the span in the source, on the 25 Hz clock."""
+        return round(self.start_sec * MODEL_FPS)
+
+    @property
+    def frame_count(self) -> int:
+        """Length of the span in frames of the 25 Hz clock."""
+        return round(self.end_sec * MODEL_FPS) - self.start_frame
+
+    @property
+    def duration_sec(self) -> float:
+        return self.frame_count / MODEL_FPS
+
+    @property
+    def path_frames(self) -> tuple[int, int]:
+        """First frame of the clip in `path`, and the one after its last, on the 25 Hz clock."""
+        first = round(self.path_start_sec * MODEL_FPS)
+        return first, first + self.frame_count
+
+    @property
+    def file_name(self) -> str:
+        """The clip's own path in every stage's folder: mirrors the input's sub-folders, never two the same."""
+        place = PurePosixPath(self.relative)
+        stem = place.stem.encode()[:MAX_STEM_BYTES].decode(errors="ignore")
+        is_whole = self.clip_id == self.source_id
+        span = "" if is_whole else f"_{self.start_frame:06d}"
+        return str(place.with_name(f"{stem}{span}_{self.clip_id[:SHORT_ID_DIGITS]}.mp4"))
+
+    def scored(self, **scores: Score) -> "Clip":
+        """The clip with further scores."""
+        return replace(self, scores={**self.scores, **scores})
+
+    def moved(self, path: Path) -> "Clip":
+        """The clip in a file of its own."""
+        return replace(self, path=path, path_start_sec=0.0)
+
+    def cut(self, start_frame: int, stop_frame: int) -> "Clip":
+        """A part of the clip, frames of the 25 Hz clock counted from the clip's first."""
+        assert 0 <= start_frame < stop_frame <= self.frame_count, "a part lies in its clip"
+        first, last = self.start_frame + start_frame, self.start_frame + stop_frame
+        return replace(
+            self,
+            clip_id=_digest(self.source_id, str(first), str(last)),
+            start_sec=first / MODEL_FPS,
+            end_sec=last / MODEL_FPS,
+            path_start_sec=(self.path_frames[0] + start_frame) / MODEL_FPS,
+            scores=dict(self.scores),
+        )
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A clip that goes on to the next stage."""
+
+    clip: Clip
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A clip that ends here, and why."""
+
+    clip: Clip
+    reason: Reason
+    detail: str  # one sentence with the measured values and, where there is one, the time
+
+
+Outcome: TypeAlias = Kept | Dropped
+
+
+def source_clip(path: Path, source: str, relative: str, content_digest: str | None = None) -> Clip:
+    """The row of a whole source file, not yet measured.
+
+    `path` is its local copy (or the file itself), `source` what the user calls it, `relative` its POSIX path in the
+    input folder. `content_digest` replaces the hash of its content where a storage knows one. Raises OSError if the file
+    cannot be read.
+    """
+    source_id = _digest(content_digest or content_hash(path), relative)
+    return Clip(clip_id=source_id, source=source, relative=relative, path=path, source_id=source_id)
+
+
+def content_hash(path: Path) -> str:
+    """BLAKE2b of a file's content, in hexadecimal digits; OSError if it cannot be read."""
+    digest = hashlib.blake2b(digest_size=32)
+    with path.open("rb") as file:
+        while piece := file.read(CHUNK_BYTES):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.blake2b("\0".join(parts).encode(), digest_size=32).hexdigest()[:ID_DIGITS]

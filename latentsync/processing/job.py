@@ -1,0 +1,86 @@
+"""One run's places: the input that is only read, the output with its manifests, and the folder for unfinished files."""
+
+import os
+import socket
+import tempfile
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+from latentsync.processing.storage import Folder
+
+MANIFESTS = "manifests"
+EXAMPLES = f"{MANIFESTS}/examples"
+DRY_RUN = "dry_run"
+VIDEO_SUFFIXES = (
+    *(".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts"),
+    *(".mts", ".m2ts", ".mxf", ".flv", ".wmv", ".asf", ".3gp", ".ogv", ".dv"),
+)
+STAGING = ".staging"  # in the manifests, where the output is a disk
+LOCAL_STAGING = "latentsync-staging-"  # in this machine's temporary folder, where it is not
+
+
+@dataclass(frozen=True)
+class Job:
+    """Where a run reads and writes, and how patient it is; travels to every worker."""
+
+    input: Folder
+    output: Folder
+    run_id: str
+    keep_stages: bool = False  # keep every stage's files, not only the last stage's
+    dry_run: bool = False  # measure only: the last stage's files are not kept either
+    attempts: int = 2  # at a clip on which a step raises
+    max_lost_workers: int = 4  # so many workers may die on a clip before it counts as failed
+
+    @property
+    def manifests(self) -> Folder:
+        return self.output.under(MANIFESTS)
+
+    @property
+    def staging_root(self) -> Path:
+        """The folder of this machine for unfinished files: beside the output where that is a disk, so that they are
+        published by renaming them."""
+        if self.output.is_local:
+            return Path(self.output.root, MANIFESTS, STAGING)
+        return Path(tempfile.gettempdir(), f"{LOCAL_STAGING}{self.run_id}")
+
+    def new_staging(self) -> Path:
+        """A folder for one task, named after the process that owns it."""
+        folder = self.staging_root / f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        folder.mkdir(parents=True)
+        return folder
+
+    def sources(self) -> dict[str, int]:
+        """Size in bytes of every video in the input folder and below, by relative path."""
+        return {name: size for name, size in self.input.files().items() if is_video(name)}
+
+    def source_address(self, relative: str) -> str:
+        return f"{self.input.address}/{relative}"
+
+
+def is_video(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES
+
+
+def make_job(
+    input_dir: str | Path,
+    output_dir: str | Path | None = None,
+    keep_stages: bool = False,
+    dry_run: bool = False,
+) -> Job:
+    """Decide where a run reads and writes; without `output_dir`, in the folder that holds the input folder.
+
+    Raises ValueError if the input folder is missing or holds no video, or if the output would lie in it.
+    """
+    source = Folder(input_dir)
+    if not source.is_folder():
+        raise ValueError(f"The input folder {input_dir} does not exist or is a file: give a folder with videos.")
+    output = Folder(output_dir) if output_dir else source.beside()
+    if source.contains(output):
+        raise ValueError(f"The output {output.address} lies in the input folder, which is only read: choose another.")
+    if dry_run:
+        output = output.under(DRY_RUN)
+    job = Job(source, output, uuid.uuid4().hex[:12], keep_stages=keep_stages, dry_run=dry_run)
+    if not job.sources():
+        raise ValueError(f"No videos in {input_dir} or below: it needs files such as .mp4, .mov or .mkv.")
+    return job

@@ -1,0 +1,112 @@
+"""The whole data processing: check, run, report; and other thresholds on what a run has measured."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from latentsync.processing.config import ProcessingConfig, RunSettings
+from latentsync.processing.funnel import Funnel, measures
+from latentsync.processing.job import Job, make_job
+from latentsync.processing.manifest import Manifests
+from latentsync.processing.plan import stage_names
+from latentsync.processing.reapply import reapply
+from latentsync.processing.report import PAGE, write_report
+from latentsync.processing.runner import Show, run
+from latentsync.processing.settings import StageSettings
+from latentsync.processing.settings_record import check_output, clips_folder, recorded_settings, write_rejudged
+from latentsync.processing.shipped_plan import plan_of
+from latentsync.processing.stages.table import check, make_rules
+from latentsync.processing.storage import Folder
+
+KEPT_LIST = "kept.txt"
+
+
+@dataclass(frozen=True)
+class Processed:
+    """What a run has made."""
+
+    funnel: Funnel
+    clips: str  # address of the folder with the training clips; empty after a dry run
+    report: str  # address of the report
+    without_source: int  # clips that could not go on because their source is gone
+
+
+def process(
+    input_dir: str | Path,
+    output_dir: str | Path | None,
+    config: ProcessingConfig,
+    dry_run: bool = False,
+    show: Show = lambda progress: None,
+) -> Processed:
+    """Turn a folder of raw videos into training clips, or go on where an earlier run of the same command stopped.
+
+    Args:
+        input_dir: only read; a path or an address that fsspec knows.
+        output_dir: where `high_visual_quality` and `manifests` appear; None: beside the input folder.
+        dry_run: measure and report, in `dry_run` in the output folder, and keep no clips.
+        show: called about twice a second with each stage's progress.
+
+    Raises:
+        ValueError: the input holds no video, the output is of other settings or of another input, weights are missing, or
+            another run is at work there. Raised before any work.
+        OSError: the disk is full.
+    """
+    config.check()
+    check(config.stages)
+    job = make_job(input_dir, output_dir, config.run.keep_stages, dry_run)
+    plan = plan_of(config.stages)
+    check_output(job, plan, config.stages)
+    outcome = run(plan, job, config.run, show)
+    manifests = Manifests(job.manifests, stage_names(plan))
+    about = _about(job.input.address, job.output.address, config.stages)
+    funnel = write_report(job.manifests, job.output, manifests.tables(), measures(config.stages), about)
+    clips = "" if dry_run else job.output.under(manifests.stages[-1]).address
+    return Processed(funnel, clips, f"{job.manifests.address}/{PAGE}", outcome.without_source)
+
+
+@dataclass(frozen=True)
+class Rejudged:
+    """What other thresholds make of a run."""
+
+    funnel: Funnel
+    unmeasured: dict[str, int]  # clips that a stage keeps now and whose later stages have not run, by stage
+    report: str
+    kept_list: str
+
+
+def rejudge(manifest_dir: str | Path, out_dir: str | Path, settings: StageSettings) -> Rejudged:
+    """Apply other thresholds to a run's manifests; writes new manifests, a report and `kept.txt` into `out_dir`.
+
+    Raises ValueError if a folder is none of manifests, if `out_dir` is not empty, or if the settings ask for other networks
+    than the run had.
+    """
+    source, target = Folder(manifest_dir), Folder(out_dir)
+    input_address, before = recorded_settings(source)
+    for name in ("detector", "sync_model", "quality_metric", "min_segment_sec", "max_segment_sec", "resolution"):
+        if getattr(before, name) != getattr(settings, name):
+            raise ValueError(
+                f"{name} was {getattr(before, name)} in this run; to change it the videos must be processed anew."
+            )
+    if target.files():
+        raise ValueError(f"{target.address} is not empty: choose another folder for the new manifests.")
+    settings.check()
+    stages = stage_names(plan_of(settings))
+    result = reapply(Manifests(source, stages).tables(), make_rules(before), make_rules(settings))
+    manifests = Manifests(target, stages)
+    for stage, table in result.tables.items():
+        manifests.write(stage, table)
+    output = clips_folder(source)
+    write_rejudged(target, input_address, settings, output)
+    final = result.tables[stages[-1]]
+    kept = sorted(f"{output.address}/{file}" for file in final[final["verdict"] == "kept"]["file"] if file)
+    target.write(KEPT_LIST, "".join(f"{path}\n" for path in kept).encode("utf-8"))
+    about = _about(input_address, target.address, settings)
+    funnel = write_report(target, output, result.tables, measures(settings), about)
+    return Rejudged(funnel, result.unmeasured, f"{target.address}/{PAGE}", f"{target.address}/{KEPT_LIST}")
+
+
+def _about(input_address: str, output_address: str, settings: StageSettings) -> dict[str, str]:
+    networks = f"faces {settings.detector}, sync {settings.sync_model}, quality {settings.quality_metric}"
+    return {"input": input_address, "output": output_address, "judged by": networks}
+
+
+__all__ = ["Job", "Processed", "Rejudged", "RunSettings", "process", "rejudge"]

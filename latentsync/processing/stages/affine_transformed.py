@@ -1,0 +1,84 @@
+"""Stage 6: the face of every frame is turned upright and scaled to one size by its landmarks."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from latentsync.face.align import Smoother, align_matrix, warp_face
+from latentsync.face.detect import Face, FaceDetector
+from latentsync.processing.clip import Clip, Dropped, Kept, Outcome, Reason, Scores
+from latentsync.processing.stages.contract import Writes
+from latentsync.processing.stages.high_resolution import FaceMeter
+from latentsync.processing.stages.span import FrameArray, clip_sound, write_frames
+
+CRF = 13  # of the aligned faces, as published; they are encoded once
+
+
+@dataclass(frozen=True)
+class AlignedRule:
+    """Every frame must show the face."""
+
+    def decide(self, scores: Scores) -> Reason | None:
+        return Reason.FACE_LOST if scores.get("faceless_frames", 0) > 0 else None
+
+    def explain(self, reason: Reason, scores: Scores) -> str:
+        count = int(scores["faceless_frames"])
+        return f"{count} {'frame shows' if count == 1 else 'frames show'} no face, the first at {scores['faceless_sec']:.2f} s."
+
+
+class FaceLostError(Exception):
+    """A frame shows no face, so that the clip cannot be aligned throughout."""
+
+
+class AffineTransformedStage:
+    """Write the aligned face of every frame with the clip's sound, which stays as it is to the sample.
+
+    Smoothing starts anew with each clip. Scores: `faceless_frames`, and `faceless_sec`, the time of the first of them.
+    """
+
+    name: Final = "affine_transformed"
+    writes: Final[Writes] = "always"
+    needs_gpu: Final = True
+
+    def __init__(self, detector: FaceDetector, resolution: int = 256) -> None:
+        self.detector = detector
+        self.resolution = resolution
+        self.rule = AlignedRule()
+
+    def __call__(self, clip: Clip, folder: Path | None) -> list[Outcome]:
+        assert folder is not None, "aligned faces are written"
+        meter, aligner = FaceMeter(), Aligner(self.resolution)
+
+        def faces() -> Iterator[FrameArray]:
+            for seen in meter.follow(clip, self.detector):
+                if seen.face is None:
+                    raise FaceLostError
+                yield aligner.align(seen.frame, seen.face)
+
+        try:
+            self.write(clip, folder, faces())
+        except FaceLostError:
+            return [self.lost(clip, meter)]
+        return [Kept(clip.scored(faceless_frames=0, faceless_sec=-1.0).moved(folder / clip.file_name))]
+
+    def write(self, clip: Clip, folder: Path, faces: Iterator[FrameArray]) -> None:
+        write_frames(folder / clip.file_name, faces, [clip_sound(clip)], CRF)
+
+    def lost(self, clip: Clip, meter: FaceMeter) -> Outcome:
+        """The outcome of a clip in which the face was lost; a meter that stopped there has seen one such frame."""
+        known = {name: meter.scores[name] for name in ("faceless_frames", "faceless_sec")}
+        scored = clip.scored(**{**known, **{name: clip.scores[name] for name in known if name in clip.scores}})
+        return Dropped(scored, Reason.FACE_LOST, self.rule.explain(Reason.FACE_LOST, scored.scores))
+
+
+class Aligner:
+    """Turns the faces of one clip upright, smoothing over time."""
+
+    def __init__(self, resolution: int) -> None:
+        self.resolution = resolution
+        self.smoother = Smoother()
+
+    def align(self, frame: FrameArray, face: Face) -> FrameArray:
+        """The aligned face, uint8 [r, r, 3], of the clip's next frame."""
+        return warp_face(frame, align_matrix(face.points, self.resolution, self.smoother), self.resolution)

@@ -1,0 +1,93 @@
+"""Stage 3: a clip is cut into its scenes by PySceneDetect's adaptive detector, exactly at the frame of each cut."""
+
+from pathlib import Path
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scenedetect import FrameTimecode
+from scenedetect.detectors import AdaptiveDetector
+
+from latentsync.media.strict import SmallPicture, small_pictures
+from latentsync.processing.clip import Clip, Kept, Outcome
+from latentsync.processing.stages.contract import Writes
+from latentsync.processing.stages.readable import SMALL_SIDE_PX
+from latentsync.processing.stages.resampled import KeepAll
+from latentsync.processing.stages.span import write_clip
+from latentsync.timebase import MODEL_FPS
+
+WINDOW = 2  # pictures before and after one that its change is compared with
+SAME_LEVELS = 0.5  # mean difference of two pictures up to which the second is the first shown again
+
+
+class CutFinder:
+    """Finds cuts in a stream of small pictures; holds two of them.
+
+    A picture that repeats the one before, as where a slower video is shown at 25 fps, is left out: between repetitions
+    every movement would look like a cut. The first and last pictures are repeated so that cuts near the ends are found.
+    """
+
+    def __init__(self, threshold: float = 2.0, min_change: float = 15.0) -> None:
+        self.detector = AdaptiveDetector(threshold, min_scene_len=1, window_width=WINDOW, min_content_val=min_change)
+        self.ticks: list[int] = []  # of the pictures that the detector was given
+        self.before: NDArray[np.uint8] | None = None
+        self.cuts: list[int] = []  # ticks
+
+    def see(self, picture: SmallPicture) -> None:
+        """Take the next picture."""
+        image = np.asarray(cv2.cvtColor(picture.pixels, cv2.COLOR_RGB2BGR), np.uint8)
+        if self.before is None:
+            for _ in range(WINDOW):
+                self._give(picture.tick, image)
+        elif float(cv2.absdiff(image, self.before).mean()) <= SAME_LEVELS:
+            return
+        self._give(picture.tick, image)
+        self.before = image
+
+    def finish(self) -> list[int]:
+        """The ticks at which a new scene begins; call it once, after the last picture."""
+        for _ in range(WINDOW if self.before is not None else 0):
+            self._give(self.ticks[-1], self.before)
+        return sorted(set(self.cuts))
+
+    def _give(self, tick: int, image: NDArray[np.uint8] | None) -> None:
+        assert image is not None, "there was a picture"
+        place = FrameTimecode(len(self.ticks), fps=float(MODEL_FPS))
+        self.ticks.append(tick)
+        self.cuts += [self.ticks[cut.frame_num] for cut in self.detector.process_frame(place, image)]
+
+
+class ShotStage:
+    """Cut a clip into scenes; a video without a cut is one scene. Score: `scenes` in the clip that was cut.
+
+    `threshold`: how many times its neighbours' change a cut's is. `min_change`: mean change of hue, saturation and value
+    (0 ... 255) that a cut has at least.
+    """
+
+    name: Final = "shot"
+    writes: Final[Writes] = "optional"
+    needs_gpu: Final = False
+    rule = KeepAll()
+
+    def __init__(self, threshold: float = 2.0, min_change: float = 15.0) -> None:
+        self.threshold = threshold
+        self.min_change = min_change
+
+    def __call__(self, clip: Clip, folder: Path | None = None) -> list[Outcome]:
+        finder = self.finder()
+        for picture in small_pictures(clip.path, MODEL_FPS, SMALL_SIDE_PX):
+            finder.see(picture)
+        return self.scenes(clip, finder.finish(), folder)
+
+    def finder(self) -> CutFinder:
+        return CutFinder(self.threshold, self.min_change)
+
+    def scenes(self, clip: Clip, cuts: list[int], folder: Path | None) -> list[Outcome]:
+        """The scenes of a clip whose file has cuts at these ticks."""
+        first, last = clip.path_frames
+        inner = [cut - first for cut in cuts if first < cut < last]
+        borders = [0, *inner, clip.frame_count]
+        scored = clip.scored(scenes=len(borders) - 1)
+        found = [scored.cut(a, b) for a, b in zip(borders, borders[1:], strict=False)]
+        return [Kept(scene if folder is None else write_clip(scene, folder)) for scene in found]

@@ -1,0 +1,91 @@
+"""Pictures and sound of a clip's span, and a span as a file of its own.
+
+Tensor legend: h height, w width; a frame is uint8 [0, 255] `h w 3`, RGB; n samples, int16 `n`, mono at 16 kHz.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from latentsync.media.container import MediaError
+from latentsync.media.mono import Samples, mono_span, span_pieces, write_flac
+from latentsync.media.probe import probe
+from latentsync.media.read import frames_between
+from latentsync.media.sound import AudioSource
+from latentsync.media.write import VideoFormat, VideoWriter
+from latentsync.processing.clip import Clip
+from latentsync.timebase import MODEL_FPS, samples_of_frames
+
+FrameArray = NDArray[np.uint8]
+
+INTERMEDIATE_CRF = 10  # of files between the stages: no loss that a network or a person could see
+SQUARE_TOLERANCE = 0.01  # of a pixel's aspect; less is the rounding of containers
+
+
+def clip_frames(clip: Clip) -> Iterator[FrameArray]:
+    """The clip's `frame_count` frames at 25 fps, upright, with square pixels; one is alive at a time: do not write into it.
+
+    Raises MediaError if the file cannot be read or ends before the clip does.
+    """
+    aspect = probe(clip.path).sample_aspect
+    count = 0
+    for shown in frames_between(clip.path, MODEL_FPS, *clip.path_frames):
+        count += 1
+        yield square_pixels(shown.frame, aspect)
+    if count < clip.frame_count:
+        raise MediaError(f"{clip.path} ends {clip.frame_count - count} frames before the clip does. Make it again.")
+
+
+def square_pixels(frame: FrameArray, aspect: Fraction) -> FrameArray:
+    """A frame whose pixels are `aspect` times as wide as high, widened to square ones."""
+    if abs(aspect - 1) < SQUARE_TOLERANCE:
+        return frame
+    width = 2 * round(frame.shape[1] * aspect / 2)
+    return np.asarray(cv2.resize(frame, (width, frame.shape[0]), interpolation=cv2.INTER_CUBIC), np.uint8)
+
+
+def clip_sound(clip: Clip) -> Samples:
+    """The clip's sound, exactly as long as its frames; silence where the file has none. MediaError if it cannot be read."""
+    return mono_span(clip.path, clip.path_start_sec, samples_of_frames(clip.frame_count))
+
+
+def write_clip(clip: Clip, folder: Path) -> Clip:
+    """The span as a file of its own: 25 fps, lossless 16 kHz mono sound, one encode of the pictures."""
+    path = folder / clip.file_name
+    sound = span_pieces(clip.path, clip.path_start_sec, samples_of_frames(clip.frame_count))
+    write_frames(path, clip_frames(clip), sound, INTERMEDIATE_CRF)
+    return clip.moved(path)
+
+
+def write_frames(path: Path, frames: Iterable[FrameArray], sound: Iterable[Samples], crf: int) -> None:
+    """Write frames of one size at 25 fps with their sound; the file appears when it is complete.
+
+    Raises MediaError if the disk does not take it, and whatever `frames` or `sound` raise; nothing is left then.
+    """
+    frames = iter(frames)
+    first = next(frames)
+    height, width = first.shape[:2]
+    with (
+        sound_file(path, sound) as source,
+        VideoWriter(path, VideoFormat.constant(width, height, MODEL_FPS, crf=crf), source) as writer,
+    ):
+        writer.write(first)
+        for frame in frames:
+            writer.write(frame)
+
+
+@contextmanager
+def sound_file(path: Path, sound: Iterable[Samples]) -> Iterator[AudioSource]:
+    """Sound as a lossless source for the video file that is written to `path`."""
+    flac = path.with_name(f"{path.name}.sound.partial")
+    flac.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        write_flac(flac, sound)
+        yield AudioSource(flac)
+    finally:
+        flac.unlink(missing_ok=True)

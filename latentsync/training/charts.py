@@ -1,0 +1,106 @@
+"""Charts of a training as PNG files. They are drawn without a window, and whatever goes wrong in them is logged, not raised."""
+
+import json
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+log = logging.getLogger("latentsync.training")
+SIZE_INCHES = (9.0, 3.2)  # of one panel
+BINS = 40
+
+
+@dataclass(frozen=True)
+class CurvePanel:
+    """Curves over steps by name, [(step, value), ...] each, and perhaps a named level to compare them with."""
+
+    title: str
+    curves: Mapping[str, Sequence[tuple[float, float]]]
+    level: float | None = None
+    level_name: str = ""
+
+
+@dataclass(frozen=True)
+class HistogramPanel:
+    """Distributions of values by name on one axis."""
+
+    title: str
+    values: Mapping[str, Sequence[float]]
+    limits: tuple[float, float] | None = None
+    bins: int = BINS
+    marks: Mapping[str, float] = field(default_factory=dict)  # named vertical lines
+
+
+Panel = CurvePanel | HistogramPanel
+
+
+def save_charts(path: Path, panels: Sequence[Panel]) -> bool:
+    """Draw panels, one below the other, into a PNG file, which appears by rename; returns whether that succeeded."""
+    try:
+        _draw(path, [panel for panel in panels if not _is_empty(panel)])
+    except Exception as error:  # a chart is never worth a training
+        log.warning("the chart %s was left out: %s", path, error)
+        return False
+    return True
+
+
+def curve(rows: Sequence[Mapping[str, Any]], name: str) -> list[tuple[float, float]]:
+    """The values of one name in log rows, by step."""
+    return [(row["step"], row[name]) for row in rows if isinstance(row.get(name), int | float)]
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a JSON-lines file, none if there is no file; half a row at the end is left out."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue
+    return rows
+
+
+def _is_empty(panel: Panel) -> bool:
+    return not any(len(values) for values in (panel.curves if isinstance(panel, CurvePanel) else panel.values).values())
+
+
+def _draw(path: Path, panels: Sequence[Panel]) -> None:
+    if not panels:
+        return
+    figure = Figure(figsize=(SIZE_INCHES[0], SIZE_INCHES[1] * len(panels)), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, panel in zip(figure.subplots(len(panels), squeeze=False)[:, 0], panels, strict=True):
+        if isinstance(panel, CurvePanel):
+            _draw_curves(axes, panel)
+        else:
+            _draw_histograms(axes, panel)
+        axes.set_title(panel.title)
+        axes.legend()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    figure.savefig(partial, format="png", dpi=110)
+    os.replace(partial, path)
+
+
+def _draw_curves(axes: Any, panel: CurvePanel) -> None:
+    for name, points in panel.curves.items():
+        if points:
+            steps, values = zip(*points, strict=True)
+            axes.plot(steps, values, label=name, marker="o" if len(points) < 3 else None)
+    if panel.level is not None:
+        axes.axhline(panel.level, color="grey", linestyle="--", label=panel.level_name)
+    axes.set_xlabel("step")
+    axes.grid(alpha=0.3)
+
+
+def _draw_histograms(axes: Any, panel: HistogramPanel) -> None:
+    for name, values in panel.values.items():
+        axes.hist(values, bins=panel.bins, range=panel.limits, alpha=0.55, density=True, label=name)
+    for name, place in panel.marks.items():
+        axes.axvline(place, color="black", linestyle=":", label=name)

@@ -1,0 +1,125 @@
+"""Checkpoints on disk: each a folder that appears whole, by rename; the last few are kept, and the best one."""
+
+import json
+import logging
+import math
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from latentsync.weights import CheckpointError, read_state, save_state
+
+STATE, WEIGHTS, BEST = "state.pt", "weights.safetensors", "best.json"
+NAME = re.compile(r"step-(\d{8,})")
+OWN_FILES = (STATE, WEIGHTS)  # the only files that are ever deleted, and their partial forms
+log = logging.getLogger("latentsync.training")
+
+
+class CannotSaveError(ValueError):
+    """A checkpoint could not be written; the one before is untouched."""
+
+
+class Checkpoints:
+    """The folder `checkpoints` of a run."""
+
+    def __init__(self, folder: Path, keep: int):
+        self.folder, self.keep = folder, keep
+
+    def path(self, step: int) -> Path:
+        return self.folder / f"step-{step:08d}"
+
+    def has(self, step: int) -> bool:
+        return (self.path(step) / STATE).is_file()
+
+    def steps(self) -> list[int]:
+        """Steps of the complete checkpoints, ascending."""
+        names = (NAME.fullmatch(path.name) for path in self.folder.glob("step-*"))
+        return sorted(step for step in (int(name[1]) for name in names if name) if self.has(step))
+
+    def newest(self) -> tuple[Path, dict[str, Any]] | None:
+        """The newest checkpoint that can be read, and its state; damaged ones are named and left where they are.
+
+        Raises:
+            CheckpointError: there are checkpoints, but none can be read.
+        """
+        damaged = None
+        for step in reversed(self.steps()):
+            try:
+                return self.path(step), self.read(self.path(step))
+            except CheckpointError as error:
+                log.warning("%s", error)
+                damaged = error
+        if damaged is not None:
+            raise CheckpointError(
+                f"No checkpoint in {self.folder} can be read; move the folder away to start anew. {damaged}"
+            )
+        return None
+
+    def read(self, path: Path) -> dict[str, Any]:
+        """The training state of a checkpoint; CheckpointError if it is damaged."""
+        return read_state(path / STATE)
+
+    def save(self, step: int, state: Mapping[str, Any], export: Callable[[Path], None] | None) -> Path:
+        """Write a checkpoint, then delete those that are no longer kept.
+
+        Raises:
+            CannotSaveError: the disk is full or the folder cannot be written; what was written of it is deleted.
+        """
+        partial, path = self.path(step).with_suffix(".partial"), self.path(step)
+        try:
+            partial.mkdir(parents=True, exist_ok=True)
+            save_state(partial / STATE, state)
+            if export is not None:
+                export(partial / WEIGHTS)
+            if path.exists():
+                discard(path)
+            os.replace(partial, path)
+        except (OSError, RuntimeError, SafetensorError) as error:  # torch reports a full disk as a RuntimeError
+            discard(partial)
+            raise CannotSaveError(
+                f"The checkpoint {path} cannot be written ({' '.join(str(error).split())[:160]}); the one before it is"
+                " untouched. Free some space or choose another data.train_output_dir."
+            ) from error
+        self._discard_old()
+        return path
+
+    def best(self) -> dict[str, Any] | None:
+        """`step` and `score` of the best checkpoint, if one was scored."""
+        try:
+            return json.loads((self.folder / BEST).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+
+    def note_score(self, step: int, score: float) -> None:
+        """Remember a checkpoint's score if none was better; only a finite score counts."""
+        best = self.best()
+        if math.isfinite(score) and (best is None or score >= best["score"]):
+            partial = self.folder / f"{BEST}.partial"
+            partial.write_text(json.dumps({"step": step, "score": score}) + "\n", encoding="utf-8")
+            os.replace(partial, self.folder / BEST)
+            self._discard_old()
+
+    def _discard_old(self) -> None:
+        best = (self.best() or {}).get("step")
+        for step in self.steps()[: -self.keep]:
+            if step != best:
+                discard(self.path(step))
+        for path in self.folder.glob("step-*.partial"):  # of a run that was killed while it saved
+            discard(path)
+
+
+def discard(folder: Path) -> None:
+    """Delete a checkpoint's own files, and its folder unless somebody put something else there."""
+    if not folder.is_dir():
+        return
+    for name in OWN_FILES:
+        (folder / name).unlink(missing_ok=True)
+        (folder / f"{name}.partial").unlink(missing_ok=True)
+    try:
+        folder.rmdir()
+    except OSError:
+        log.info("%s holds other files and is kept", folder)

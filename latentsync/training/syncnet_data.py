@@ -1,0 +1,116 @@
+"""The clips of a SyncNet's run, those it is trained on and those it is scored on, and what the network sees and hears of them."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from latentsync.config.syncnet_run import SyncNetRun
+from latentsync.data.clips import ClipIndex, Progress, TrainingClip, find_clips, index_clips
+from latentsync.data.features import CachedFeature, latents_feature, mel_feature, require
+from latentsync.data.frames import FrameMemory
+from latentsync.data.sync_clips import (
+    Augmentation,
+    LatentPictures,
+    Pictures,
+    PixelPictures,
+    SyncClip,
+    SyncClips,
+    load_sync_clip,
+    min_frames,
+)
+from latentsync.face.masks import load_mask
+
+PRECOMPUTE = "python -m scripts.precompute --config_path CONFIG"
+
+
+@dataclass(frozen=True)
+class SyncNetData:
+    """The data of a run."""
+
+    run: SyncNetRun
+    training: ClipIndex
+    validation: list[TrainingClip]
+    pictures: Pictures
+    mel: CachedFeature
+
+    def items(self) -> SyncClips:
+        """The training items; ValueError if there are too few clips."""
+        data = self.run.data
+        augmentation = Augmentation(data.jitter_px, data.brightness, data.mel_noise)
+        items = SyncClips(
+            self.training.clips,
+            data.num_frames,
+            self.run.train.seed,
+            self.pictures,
+            self.mel,
+            data.min_shift,
+            augmentation,
+        )
+        if data.known_mouths and not items.knows_mouths:
+            raise ValueError(
+                "data.known_mouths is set, but not every clip has a .json beside it that tells the mouth's movement: only"
+                " clips of drawn heads do. Leave it off."
+            )
+        return items
+
+    def validation_clips(self) -> Iterator[SyncClip]:
+        """Whole clips that the training does not see, one in memory at a time."""
+        return self._whole(self.validation[: self.run.validation.clips])
+
+    def calibration_clips(self) -> Iterator[SyncClip]:
+        """Whole clips of the training, evenly spread over it."""
+        clips = self.training.clips
+        return self._whole(clips[:: max(1, len(clips) // self.run.validation.calibration_clips)])
+
+    def _whole(self, clips: Sequence[TrainingClip]) -> Iterator[SyncClip]:
+        return (load_sync_clip(clip, self.pictures) for clip in clips)
+
+
+def load_syncnet_data(run: SyncNetRun, progress: Progress = iter) -> SyncNetData:
+    """Look at the clips of a run; those for validation are taken from the training's where none are given.
+
+    Raises:
+        ValueError: there are no clips, too few usable ones, or latents are missing in the cache.
+    """
+    data = run.data
+    training = _index(run, data.train_data_dir, data.train_fileslist, progress)
+    if data.val_data_dir or data.val_fileslist:
+        validation = _index(run, data.val_data_dir, data.val_fileslist, progress).clips
+    else:
+        training, validation = _held_out(training, run.validation.held_out_clips)
+    if len(training.clips) < 2 or len(validation) < 2:
+        reasons = "".join(f"\n  {clip.path}: {clip.reason}" for clip in training.rejected[:5])
+        raise ValueError(
+            f"A SyncNet needs at least two usable clips to train on and two to be scored on; there are"
+            f" {len(training.clips)} and {len(validation)}.{reasons}"
+        )
+    if data.latent_space:
+        latents = cached_latents(run)
+        require(latents, [*training.clips, *validation], PRECOMPUTE)
+        pictures: Pictures = LatentPictures(latents, data.lower_half)
+    else:
+        pictures = PixelPictures(FrameMemory(data.resolution, data.memory_bytes, data.lower_half))
+    return SyncNetData(run, training, validation, pictures, mel_feature(data.cache_dir))
+
+
+def cached_latents(run: SyncNetRun, device: torch.device | None = None) -> CachedFeature:
+    """Latents of faces for `data.latent_space`, the same as a U-Net's at this resolution; missing ones run on `device`."""
+    data, mask = run.data, load_mask(run.data.resolution)
+    return latents_feature(data.cache_dir, run.vae, mask, data.latents_precision, device)
+
+
+def _index(run: SyncNetRun, folder: str, fileslist: str, progress: Progress) -> ClipIndex:
+    data = run.data
+    paths = find_clips(folder, fileslist)
+    return index_clips(
+        paths, min_frames(data.num_frames, data.min_shift), data.cache_dir, data.reader, progress=progress
+    )
+
+
+def _held_out(index: ClipIndex, count: int) -> tuple[ClipIndex, list[TrainingClip]]:
+    """The index without `count` clips that are spread evenly over it, at most a tenth but two; and these."""
+    count = max(2, min(count, len(index.clips) // 10))
+    chosen = {index.clips[i * len(index.clips) // count].path for i in range(count)} if index.clips else set()
+    kept = [clip for clip in index.clips if clip.path not in chosen]
+    return ClipIndex(kept, index.rejected), [clip for clip in index.clips if clip.path in chosen]

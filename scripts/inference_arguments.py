@@ -1,0 +1,77 @@
+"""The command line of `scripts.inference`."""
+
+import argparse
+from dataclasses import fields
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, get_args
+
+from latentsync.face.detect import BACKENDS
+from latentsync.inference.memory import Memory
+from latentsync.inference.settings import Colour, Init, OnMissingFace, Reference
+from latentsync.inference.timeline import Length, Rest
+from latentsync.media.encode import CODECS
+from latentsync.weights import PUBLIC_UNET
+
+
+def parse(argv: list[str] | None, description: str | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="inference.sh", description=description)
+    files = parser.add_argument_group("files").add_argument
+    files("--video_path", type=Path, help="the video (or picture) whose lips are changed")
+    files("--audio_path", type=Path, help="what they shall speak: any file with sound")
+    files("--video_out_path", type=Path, default=Path("video_out.mp4"), help="the result (default: %(default)s)")
+    files("--jobs", type=Path, metavar="LIST", help="many jobs: .csv or .jsonl with video, audio, output, and settings")
+    files("--report", type=Path, metavar="FILE.json", help="what was done (default: beside the result)")
+    files("--job_dir", type=Path, help="where finished parts wait (default: RESULT.job, gone after success)")
+    files("--force", action="store_true", help="start anew, and replace a file that is no result of this program")
+    files(
+        "--preflight", action="store_true", help="look only: report and a sheet of the faces found, nothing is sampled"
+    )
+    models = parser.add_argument_group("models").add_argument
+    models("--demo", action="store_true", help="use the small demo models that ship with the project")
+    models("--inference_ckpt_path", type=Path, help=f"the U-Net (default: checkpoints/{PUBLIC_UNET.name})")
+    models("--unet_config_path", type=Path, help="for a U-Net of unknown origin, see configs/unet")
+    models("--detector", choices=BACKENDS, help="default: face_alignment, or cascade with demo models")
+    models("--memory", choices=get_args(Memory), help="how much is computed at once (default: what fits)")
+    lips = parser.add_argument_group("lips (defaults are the checkpoint's)").add_argument
+    lips("--inference_steps", dest="steps", type=int, metavar="N", help="sampling steps, mostly 20")
+    lips("--guidance_scale", type=float, metavar="X", help="how much the audio is exaggerated, mostly 1.5")
+    lips("--seed", type=int, help="same seed, same result; -1 for another every time")
+    lips("--reference", choices=get_args(Reference), help="show the network the very frames, or another moment")
+    lips("--init", choices=get_args(Init), help="where sampling starts")
+    lips(
+        "--colour",
+        choices=get_args(Colour),
+        help="matched: without the auto-encoder's own colour error; ring: as around the mouth",
+    )
+    lips("--overlap", type=int, metavar="FRAMES", help="frames shared by neighbouring windows, faded (default: none)")
+    faces = parser.add_argument_group("faces").add_argument
+    faces("--face", help="whose lips: largest, center, a number, x,y@seconds, or a picture of the person")
+    faces("--on_missing_face", "--on-missing-face", choices=get_args(OnMissingFace), help="default: passthrough")
+    faces("--min_face_px", type=float, metavar="PX", help="narrower faces are passed through")
+    faces("--max_yaw_deg", type=float, metavar="DEGREES", help="faces turned further are passed through")
+    output = parser.add_argument_group("result").add_argument
+    output("--fps", type=rate, help="frames a second, such as 25 or 30000/1001 (default: the video's own)")
+    output("--length", choices=get_args(Length), help="where the sound is longer than the video (default: bounce)")
+    output("--rest", choices=get_args(Rest), help="of a video longer than the sound (default: cut)")
+    output("--limit_sec", type=float, metavar="SECONDS", help="only the beginning: a preview")
+    output("--codec", choices=CODECS, help="default: auto, H.264 where its encoder is there")
+    output("--crf", type=int, help="quality of the encode, lower is better (default: 15)")
+    others = parser.add_argument_group("accepted for old scripts").add_argument
+    others("--enable_deepcache", action="store_true", help="samples exactly without it")
+    others("--temp_dir", type=Path, help="not needed")
+    return parser.parse_args(argv)
+
+
+def rate(text: str) -> Fraction:
+    try:
+        return Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no number of frames a second, such as 25 or 30000/1001"
+        ) from None
+
+
+def given(args: argparse.Namespace, schema: type) -> dict[str, Any]:
+    """The arguments that are fields of `schema`."""
+    return {field.name: getattr(args, field.name) for field in fields(schema) if hasattr(args, field.name)}

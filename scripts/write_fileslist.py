@@ -1,0 +1,92 @@
+"""Write training lists from the manifests of a data-processing run: one path a line, nobody in two lists.
+
+Example: python -m scripts.write_fileslist --manifests DIR/manifests --out_dir lists --filter 'sync_confidence>=4'
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from latentsync.processing.fileslist import IDENTITY_RULES, Split, kept_clips, split, with_identity
+from latentsync.processing.manifest import Manifests
+from latentsync.processing.settings_record import clips_folder
+from latentsync.processing.stages.table import STAGES
+from latentsync.processing.storage import Folder
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="write_fileslist", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    add = parser.add_argument
+    add("--manifests", required=True, help="the folder `manifests` of a run, or one that --reapply wrote")
+    add("--out_dir", type=Path, required=True, help="where NAME.txt of each list goes")
+    add(
+        "shares",
+        nargs="*",
+        default=["train=0.95", "val=0.05"],
+        help="lists and their shares (default: train=0.95 val=0.05)",
+    )
+    add(
+        "--filter",
+        action="append",
+        default=[],
+        metavar="RULE",
+        help="such as 'quality>=50'; may be given several times",
+    )
+    add("--identity", default="source", metavar="RULE", help=f"who is the same person: {', '.join(IDENTITY_RULES)}")
+    add("--identity_table", type=Path, metavar="CSV", help="a table with a column `source` and the one of column:NAME")
+    add("--seed", type=int, default=0, help="another number shares out otherwise (default: 0)")
+    return parser.parse_args(argv)
+
+
+def shares_of(texts: list[str]) -> dict[str, float]:
+    """`train=0.9` and the like as numbers by name."""
+    shares = {}
+    for text in texts:
+        name, _, share = text.partition("=")
+        try:
+            shares[name] = float(share)
+        except ValueError as error:
+            raise ValueError(f"{text!r} is no share: write a list's name and a number, as in train=0.9.") from error
+        if not name.replace("_", "").replace("-", "").isalnum():
+            raise ValueError(f"{name!r} cannot name a list: use letters, digits, - and _.")
+    return shares
+
+
+def write_lists(args: argparse.Namespace) -> list[Split]:
+    manifests = Folder(args.manifests)
+    output = clips_folder(manifests)
+    stages = [info.name for info in STAGES]
+    table = pd.read_csv(args.identity_table, dtype=str) if args.identity_table else None
+    clips = kept_clips(Manifests(manifests, stages).table(stages[-1]), args.filter)
+    there = output.under(stages[-1]).files()
+    clips = clips[[file.removeprefix(f"{stages[-1]}/") in there for file in clips["file"]]]
+    if clips.empty:
+        raise ValueError(f"{args.manifests} names no clip that is kept, is there and meets the filters.")
+    splits = split(with_identity(clips, args.identity, table), shares_of(args.shares), args.seed)
+    paths = {each.name: args.out_dir / f"{each.name}.txt" for each in splits}
+    for path in paths.values():
+        if path.exists():
+            raise ValueError(f"{path} exists already: choose another --out_dir.")
+    args.out_dir.mkdir(parents=True, exist_ok=True)
+    for each in splits:
+        lines = "".join(f"{output.address}/{file}\n" for file in each.files)
+        paths[each.name].write_text(lines, encoding="utf-8")
+        print(f"{paths[each.name]}: {len(each.files)} clips, {each.hours:.2f} h, {each.identities} identities")
+    return splits
+
+
+def main(argv: list[str] | None = None) -> int:
+    try:
+        write_lists(parse(argv))
+    except (ValueError, OSError) as error:
+        print(f"write_fileslist: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,171 @@
+"""Pasting a face back: only its region, equal to the whole-frame way, seams, fades, ring, refusals."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmarks.paste import draw_frame, plain_align, plain_paste
+from benchmarks.table import format_table, report
+from latentsync.face import align, feather, masks, paste, pixels
+
+RESOLUTION = 64
+SIZE = (320, 240)  # w, h of the frame
+
+
+@pytest.fixture(scope="module")
+def frame() -> np.ndarray:
+    return draw_frame(SIZE)
+
+
+def matrix_at(x: float, y: float, height: float, turn_deg: float, resolution: int = RESOLUTION) -> np.ndarray:
+    """Matrix of a crop `height` pixels high around (x, y), turned by `turn_deg`."""
+    crop = np.array(align.crop_size(resolution))
+    scale, turn = crop[1] / height, math.radians(turn_deg)
+    linear = scale * np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
+    return np.column_stack([linear, (crop - 1) / 2 - linear @ [x, y]]).astype(np.float32)
+
+
+def some_face(seed: int = 0, resolution: int = RESOLUTION) -> torch.Tensor:
+    return torch.rand(3, resolution, resolution, generator=torch.Generator().manual_seed(seed)) * 2.2 - 1.1
+
+
+def outside(region: align.Region | None) -> np.ndarray:
+    mask = np.ones(SIZE[::-1], dtype=bool)
+    if region is not None:
+        mask[region] = False
+    return mask
+
+
+matrices = st.builds(matrix_at, st.floats(-80, 400), st.floats(-80, 320), st.floats(3, 900), st.floats(-180, 180))
+
+
+@settings(max_examples=60, deadline=None)
+@given(matrices, st.integers(0, 9))
+def test_pasting_equals_the_whole_frame_way_and_touches_only_the_region(matrix: np.ndarray, seed: int) -> None:
+    frame = draw_frame(SIZE)
+    work, face = frame.copy(), some_face(seed)
+    region = paste.paste_face_into(work, face, matrix)
+    assert np.array_equal(work[outside(region)], frame[outside(region)])
+    difference = np.abs(work.astype(int) - plain_paste(frame, face, matrix))
+    assert difference.max() <= 2 and difference.mean() <= 0.05
+
+
+@settings(max_examples=60, deadline=None)
+@given(matrices)
+def test_the_feather_read_off_the_outline_is_that_of_the_mask(matrix: np.ndarray) -> None:
+    placement = feather.Placement.of(matrix, align.crop_size(RESOLUTION), SIZE[::-1])
+    if placement is not None:
+        inner, soft = feather.feather(feather.coverage(matrix, placement.size, placement.region))
+        assert placement.width == feather.edge_width(float(inner.sum(dtype=np.float64)))
+        rows, columns = placement.region
+        part = (slice((rows.start + rows.stop) // 2, rows.stop), columns)
+        of_part = placement.weights(part)[1]
+        assert np.abs(of_part - soft[part[0].start - rows.start :]).max() <= 2e-4
+
+
+@pytest.mark.parametrize("turn_deg", [0.0, 4.0, -17.0, 40.0])
+def test_a_large_face_is_pasted_in_parts_without_a_seam(turn_deg: float) -> None:
+    frame = draw_frame((720, 540))
+    matrix, face = matrix_at(350.3, 260.6, 620, turn_deg), some_face()
+    placement = feather.Placement.of(matrix, align.crop_size(RESOLUTION), (540, 720))
+    assert placement is not None and (placement.solid is not None) == (abs(turn_deg) < 20)
+    difference = np.abs(paste.paste_face(frame, face, matrix).astype(int) - plain_paste(frame, face, matrix))
+    assert difference.max() <= 2 and difference.mean() <= 0.05
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.floats(40, 280), st.floats(40, 200), st.floats(30, 200), st.floats(-60, 60))
+def test_aligning_equals_the_whole_frame_way(x: float, y: float, height: float, turn_deg: float) -> None:
+    frame, matrix = draw_frame(SIZE), matrix_at(x, y, height, turn_deg)
+    got, want = align.warp_face(frame, matrix, RESOLUTION), plain_align(frame, matrix, RESOLUTION)
+    difference = np.abs(got.astype(int) - want)
+    assert difference.max() <= 2 and difference.mean() <= 0.05
+
+
+def test_a_face_pasted_back_unchanged_leaves_no_seam() -> None:
+    y, x = np.mgrid[0:240, 0:320]
+    smooth = np.stack([127 + 90 * np.sin(x / 41 + y / 57 + phase) for phase in (0, 1, 2)], axis=-1).astype(np.uint8)
+    matrix = matrix_at(160, 120, 150, 7, 256)
+    face = pixels.frames_to_pixels(align.warp_face(smooth, matrix, 256))
+    change = paste.paste_face(smooth, face, matrix).astype(int) - smooth
+    assert np.abs(change).max() <= 2
+    assert np.array_equal(paste.paste_face(smooth, face, matrix, original=face), smooth)
+
+
+def test_only_what_differs_from_the_original_is_pasted(frame: np.ndarray) -> None:
+    matrix = matrix_at(160, 120, 150, 7)
+    original = pixels.frames_to_pixels(align.warp_face(frame, matrix, RESOLUTION))
+    mask = masks.load_mask(RESOLUTION)
+    face = pixels.keep_surroundings(-torch.ones_like(original), original, mask)
+    work = frame.copy()
+    region = paste.paste_face_into(work, face, matrix, original=original)
+    whole = paste.pasted_region(matrix, align.crop_size(RESOLUTION), SIZE[::-1])
+    assert region is not None and whole is not None
+    assert feather.pixel_count(region) < 0.8 * feather.pixel_count(whole)
+    assert np.array_equal(work[outside(region)], frame[outside(region)])
+    mouth = align.transform_points(align.invert_matrix(matrix), np.array([[26.0, 52.0]]))[0].astype(int)
+    assert (work[mouth[1], mouth[0]] == 0).all()
+    forehead = align.transform_points(align.invert_matrix(matrix), np.array([[26.0, 12.0]]))[0].astype(int)
+    assert np.array_equal(work[forehead[1], forehead[0]], frame[forehead[1], forehead[0]])
+
+
+def test_opacity_fades_between_the_frame_and_the_face(frame: np.ndarray) -> None:
+    matrix, face = matrix_at(160, 120, 150, -12), some_face()
+    full, half = paste.paste_face(frame, face, matrix), paste.paste_face(frame, face, matrix, 0.5)
+    assert np.array_equal(paste.paste_face(frame, face, matrix, 0.0), frame)
+    assert np.abs(half - (full.astype(float) + frame) / 2).max() <= 1
+    assert paste.paste_face_into(frame.copy(), face, matrix, 0.0) is None
+    assert paste.paste_face_into(frame.copy(), face, matrix_at(5000, 120, 150, 0)) is None
+
+
+def test_a_ring_takes_a_colour_cast_away_and_keeps_what_was_painted(frame: np.ndarray) -> None:
+    matrix = matrix_at(160, 120, 150, 5)
+    face = pixels.frames_to_pixels(align.warp_face(frame, matrix, RESOLUTION))
+    cast = face * 0.9 + torch.tensor([0.1, -0.05, 0.08])[:, None, None]
+    want = paste.paste_face(frame, face, matrix).astype(int)
+    without = np.abs(paste.paste_face(frame, cast, matrix) - want).mean()
+    assert np.abs(paste.paste_face(frame, cast, matrix, ring=True) - want).mean() < without / 2
+    face[:, 24:40, 24:40] = -1  # inside of the ring: must not move the colours
+    painted = paste.paste_face(frame, face, matrix)
+    assert np.abs(paste.paste_face(frame, face, matrix, ring=True).astype(int) - painted).mean() < 0.5
+
+
+def test_a_part_of_a_larger_picture_can_be_pasted_into(frame: np.ndarray) -> None:
+    matrix, face = matrix_at(160, 120, 150, 5), some_face()
+    wide = np.full((300, 400, 3), 9, np.uint8)
+    view = wide[30:270, 40:360]
+    view[:] = frame
+    paste.paste_face_into(view, face.numpy().astype(np.float64), matrix)
+    assert np.array_equal(view, paste.paste_face(frame, face.double(), matrix))
+    assert (wide[:30] == 9).all() and (wide[:, :40] == 9).all() and (wide[:, 360:] == 9).all()
+
+
+def test_what_cannot_be_pasted_is_refused_with_a_sentence(frame: np.ndarray) -> None:
+    matrix, face = matrix_at(160, 120, 150, 0), some_face()
+    wrong: list[tuple[str, tuple]] = [
+        ("uint8 \\[h, w, 3\\]", (frame.astype(np.float32), face, matrix)),
+        ("uint8 \\[h, w, 3\\]", (frame[..., 0], face, matrix)),
+        ("\\[3, r, r\\]", (frame, face[None], matrix)),
+        ("\\[3, r, r\\]", (frame, face[:, :32], matrix)),
+        ("frames_to_pixels", (frame, (face * 9).to(torch.uint8), matrix)),
+        ("align_matrix", (frame, face, np.zeros((2, 3), np.float32))),
+        ("align_matrix", (frame, face, matrix * np.nan)),
+        ("opacity", (frame, face, matrix, 1.5)),
+        ("opacity", (frame, face, matrix, math.nan)),
+        ("same shape", (frame, face, matrix, 1.0, False, face[:, :32, :32])),
+        ("at least 8 pixels", (frame, face[:, :4, :4], matrix)),
+    ]
+    for sentence, arguments in wrong:
+        with pytest.raises(ValueError, match=sentence):
+            paste.paste_face(*arguments)
+
+
+def test_benchmarks_report_a_table_and_json(tmp_path, capsys) -> None:
+    rows = [{"frame": "720p", "ms": 1.23456}, {"frame": "4K", "ms": 12345.6}]
+    assert format_table(rows).splitlines() == ["frame     ms", " 720p  1.235", "   4K  12346"]
+    report("paste", rows, tmp_path / "new" / "paste.json", repeats=3)
+    assert '"processor"' in (tmp_path / "new" / "paste.json").read_text() and "720p" in capsys.readouterr().out

@@ -1,0 +1,159 @@
+"""The one worker behind the page and the API: models loaded once, one job after the other, cancelled within a window."""
+
+import gc
+import logging
+import time
+from collections import deque
+from dataclasses import replace
+from threading import Condition, Thread
+from typing import Any
+
+import torch
+
+from latentsync.inference.job import check_job
+from latentsync.inference.pipeline import DETECT, GENERATE, LipsyncPipeline
+from latentsync.inference.preflight import preflight
+from latentsync.inference.report import Report, save_report
+from web import texts
+from web.errors import CancelledError
+from web.jobs import JobStore, WebJob
+from web.models import Models
+from web.sentences import page_sentence
+
+SWEEP_SEC = 60.0
+log = logging.getLogger(__name__)
+
+
+class Engine:
+    """Works on jobs in a thread of its own; `start` and `stop` it."""
+
+    def __init__(self, models: Models, store: JobStore, unload_sec: float | None = None):
+        """`unload_sec`: free the models' memory after so long without work, None to keep them."""
+        self.models, self.store, self.unload_sec = models, store, unload_sec
+        self.pipeline: LipsyncPipeline | None = None
+        self.loaded = ""  # name of the model
+        self._waiting: deque[WebJob] = deque()
+        self._at_work: WebJob | None = None
+        self._changed = Condition()
+        self._stopping = False
+        self._idle_since = self._swept = time.monotonic()
+        self._thread = Thread(target=self._work, name="lip-sync worker", daemon=True)
+
+    def start(self) -> "Engine":
+        self._thread.start()
+        return self
+
+    def stop(self, timeout_sec: float = 30.0) -> None:
+        """End what is at work and what waits, and the thread."""
+        with self._changed:
+            self._stopping = True
+            for job in self._waiting:
+                job.end("failed", texts.STOPPED)
+            self._waiting.clear()
+            if self._at_work is not None:
+                self._at_work.cancelling.set()
+            self._changed.notify_all()
+        self._thread.join(timeout_sec)
+
+    def submit(self, job: WebJob) -> None:
+        with self._changed:
+            self._waiting.append(job)
+            self._changed.notify_all()
+
+    def cancel(self, job: WebJob) -> None:
+        """A waiting job ends at once, one at work at its next progress."""
+        with self._changed:
+            job.cancelling.set()
+            if job in self._waiting:
+                self._waiting.remove(job)
+                job.end("cancelled")
+
+    def place(self, job: WebJob) -> int:
+        """Jobs before this one, the one at work included."""
+        with self._changed:
+            return self._waiting.index(job) + 1 if job in self._waiting else 0
+
+    def unload(self) -> None:
+        """Free the models' memory."""
+        device = self.pipeline.models.device if self.pipeline else None
+        self.pipeline, self.loaded = None, ""
+        gc.collect()
+        module: Any = getattr(torch, device.type, None) if device else None
+        if hasattr(module, "empty_cache"):
+            module.empty_cache()
+
+    def _work(self) -> None:
+        while True:
+            job = self._next()
+            if self._stopping:
+                return
+            if job is not None:
+                self._do(job)
+                self._at_work, self._idle_since = None, time.monotonic()
+            self._rest()
+
+    def _next(self) -> WebJob | None:
+        with self._changed:
+            if not self._waiting and not self._stopping:
+                self._changed.wait(min(SWEEP_SEC, self.unload_sec or SWEEP_SEC))
+            self._at_work = self._waiting.popleft() if self._waiting else None
+            return self._at_work
+
+    def _rest(self) -> None:
+        """What is done between jobs."""
+        now = time.monotonic()
+        if now - self._swept >= SWEEP_SEC:
+            self._swept = now
+            self._quietly_sweep()
+        is_idle = not self._waiting and self.unload_sec is not None and now - self._idle_since >= self.unload_sec
+        if self.pipeline is not None and is_idle:
+            self.unload()
+
+    def _quietly_sweep(self) -> None:
+        try:
+            self.store.sweep()
+        except OSError:
+            log.exception("old files could not be removed")
+
+    def _do(self, job: WebJob) -> None:
+        try:
+            job.enter(texts.LOAD_STAGE if job.order.model != self.loaded else texts.BEGIN_STAGE)
+            report = self._run(job, self._pipeline_of(job.order.model))
+            shown = replace(report, output=job.output.name, video=job.names[0], audio=job.names[1])
+            save_report(shown, job.report_path)
+            facts = shown.to_dict()
+            del facts["per_frame"]  # of a long video it is large
+            job.end("done", report=facts)
+        except CancelledError:
+            job.end("cancelled")
+        except (ValueError, OSError) as error:
+            job.end("failed", page_sentence(error, job))
+        except Exception as error:  # a fault of ours ends one job, never the app
+            log.exception("job %s failed", job.order.kind)
+            job.end("failed", texts.UNEXPECTED.format(kind=type(error).__name__))
+
+    def _pipeline_of(self, model: str) -> LipsyncPipeline:
+        if self.pipeline is None or self.loaded != model:
+            self.unload()
+            self.pipeline = self.models.load(model)
+            self.loaded = model
+        return self.pipeline
+
+    def _run(self, job: WebJob, pipeline: LipsyncPipeline) -> Report:
+        order = job.order
+        job.enter(texts.BEGIN_STAGE)
+        settings = pipeline.models.defaults.changed(order.settings)
+        checked = check_job(order.video, order.audio, job.output, order.options)
+
+        if order.kind == "preflight":
+            job.enter(DETECT)
+            return preflight(pipeline, checked, settings, job.sheet, job.enter)
+        frames = len(checked.timeline)
+
+        def progress(stage: str, done: int, total: int) -> None:
+            job.enter(stage, done, total)
+            if done == total:  # what comes next may take long before it tells of itself
+                job.enter(texts.WRITE_STAGE) if stage == GENERATE else job.enter(GENERATE, 0, frames)
+
+        job.enter(DETECT)
+        return pipeline.run(checked, settings, progress, job.work)

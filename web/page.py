@@ -1,0 +1,337 @@
+"""The page: its parts and what happens when somebody uses them."""
+
+import json
+import secrets
+import time
+from typing import Any
+
+import gradio as gr
+
+from latentsync.inference.settings import DEFAULT_SEED
+from web import texts, views
+from web.api import JobApi, owner_of
+from web.app import WebApp
+from web.errors import WebError
+from web.jobs import WebJob
+from web.models import official_files
+from web.orders import Wish
+from web.sentences import duration
+from web.settings import DEFAULT_PRESET, EXAMPLES, MAX_GUIDANCE, MAX_STEPS, PRESETS
+from web.uploads import Uploads
+
+POLL_SEC = 0.7
+CUSTOM_SCRIPT = f"() => {json.dumps(texts.CUSTOM_PRESET)}"
+QUIET: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None, "api_visibility": "private"}
+SHOWN: dict[str, Any] = {"show_progress": "minimal", "concurrency_limit": 4, "api_visibility": "private"}
+
+
+class Page:
+    """The page of one app. `build` makes the Gradio blocks; the other methods answer its events."""
+
+    def __init__(self, app: WebApp):
+        self.app, self.uploads = app, Uploads(app.inspector)
+
+    def build(self) -> gr.Blocks:
+        with gr.Blocks(title=texts.TITLE, analytics_enabled=False) as blocks:
+            JobApi(self.app).add_routes()  # first, so that no event of the page takes their names
+            self.token = gr.BrowserState("", storage_key="latentsync")
+            self.current = gr.State("")  # id of the job that is shown
+            self.timer = gr.Timer(POLL_SEC, active=False)
+            gr.Markdown(f"# {texts.TITLE}\n{texts.SUBTITLE}")
+            self.note = gr.Markdown()
+            with gr.Row():
+                with gr.Column(min_width=320):
+                    self._files()
+                    self._choices()
+                with gr.Column(min_width=320):
+                    self._buttons()
+                    self._results()
+            self._connect(blocks)
+        return blocks
+
+    # --- the parts
+
+    def _files(self) -> None:
+        gr.HTML(views.upload_note_html(self.app.settings.limits))
+        self.video = gr.Video(
+            label=texts.VIDEO,
+            sources=["upload", "webcam"],
+            webcam_options=gr.WebcamOptions(mirror=False),
+            buttons=[],
+            elem_id="video",
+        )
+        self.video_facts = gr.HTML()
+        self.audio = gr.Audio(
+            label=texts.AUDIO, sources=["upload", "microphone"], type="filepath", buttons=[], elem_id="audio"
+        )
+        self.audio_facts = gr.HTML()
+        with gr.Row():
+            self.examples = [
+                (gr.Button(texts.EXAMPLE_BUTTON.format(title=example.title), size="sm"), example)
+                for example in EXAMPLES
+                if example.video.is_file() and example.audio.is_file()
+            ]
+
+    def _choices(self) -> None:
+        shown = [(texts.PRESETS[name], name) for name in PRESETS] + [(texts.CUSTOM_TITLE, texts.CUSTOM_PRESET)]
+        self.preset = gr.Radio(
+            shown, value=DEFAULT_PRESET, label=texts.PRESET, info=texts.PRESET_INFO, elem_id="preset"
+        )
+        with gr.Accordion(texts.FACE_SECTION, open=False):
+            self.face = gr.Dropdown(
+                list(texts.FACE_CHOICES),
+                value="largest",
+                allow_custom_value=True,
+                label=texts.FACE,
+                info=texts.FACE_INFO,
+                elem_id="face",
+            )
+            self.frame_sec = gr.Slider(
+                0, 1, 0, step=0.04, label=texts.FRAME_SEC, info=texts.FRAME_SEC_INFO, elem_id="frame-sec"
+            )
+            gr.HTML(views.facts_html(texts.FRAME))
+            self.frame = gr.Image(
+                label=texts.FRAME,
+                show_label=False,
+                alt_text=texts.FRAME_ALT,
+                interactive=False,
+                format="jpeg",
+                buttons=[],
+                elem_id="frame",
+            )
+        self._advanced()
+        with gr.Accordion(texts.MODEL_SECTION, open=False):
+            titles = [(choice.title, name) for name, choice in self.app.models.choices.items()]
+            self.model = gr.Dropdown(titles, value=self.app.models.default, label=texts.MODEL, elem_id="model")
+            self.model_table = gr.HTML()
+
+    def _advanced(self) -> None:
+        preset = PRESETS[DEFAULT_PRESET]
+        with gr.Accordion(texts.ADVANCED_SECTION, open=False):
+            self.steps = gr.Slider(
+                1, MAX_STEPS, preset.steps, step=1, label=texts.STEPS, info=texts.STEPS_INFO, elem_id="steps"
+            )
+            self.guidance = gr.Slider(
+                1, MAX_GUIDANCE, preset.guidance_scale, step=0.1, label=texts.GUIDANCE, info=texts.GUIDANCE_INFO
+            )
+            self.seed = gr.Number(DEFAULT_SEED, precision=0, minimum=-1, label=texts.SEED, info=texts.SEED_INFO)
+            self.length = gr.Dropdown(list(texts.LENGTH_CHOICES), value="bounce", label=texts.LENGTH)
+            self.rest = gr.Dropdown(list(texts.REST_CHOICES), value="cut", label=texts.REST)
+            self.missing = gr.Dropdown(list(texts.MISSING_CHOICES), value="passthrough", label=texts.MISSING)
+
+    def _buttons(self) -> None:
+        with gr.Row():
+            self.check = gr.Button(texts.CHECK, min_width=90, size="md", elem_id="check")
+            self.preview = gr.Button(texts.PREVIEW, min_width=160, size="md", elem_id="preview")
+            self.run = gr.Button(texts.RUN, variant="primary", min_width=90, size="md", elem_id="run")
+            self.cancel = gr.Button(
+                texts.CANCEL, variant="stop", min_width=90, size="md", interactive=False, elem_id="cancel"
+            )
+        self.message = gr.HTML(views.message_html(texts.NO_RESULT), elem_id="message")
+        self.progress = gr.HTML(elem_id="progress")
+
+    def _results(self) -> None:
+        self.player = gr.HTML(elem_id="player")
+        self.sheet_title = gr.HTML(views.facts_html(texts.SHEET), visible=False)
+        self.sheet = gr.Image(
+            label=texts.SHEET,
+            show_label=False,
+            buttons=["fullscreen"],
+            alt_text=texts.SHEET_ALT,
+            interactive=False,
+            visible=False,
+            type="filepath",
+            format="jpeg",
+            elem_id="sheet",
+        )
+        with gr.Row():
+            self.get_video = gr.DownloadButton(texts.DOWNLOAD_VIDEO, visible=False, elem_id="get-video", min_width=120)
+            self.get_report = gr.DownloadButton(
+                texts.DOWNLOAD_REPORT, visible=False, elem_id="get-report", min_width=120
+            )
+        with gr.Accordion(texts.REPORT_SECTION, open=False, visible=False) as self.report_section:
+            self.report = gr.HTML(elem_id="report")
+        with gr.Accordion(texts.HISTORY_SECTION, open=False, visible=False) as self.history_section:
+            kept = duration(self.app.settings.limits.keep_sec)
+            self.history = gr.Radio(
+                [], label=texts.HISTORY, info=texts.HISTORY_INFO.format(hours=kept), elem_id="history"
+            )
+            self.delete = gr.Button(texts.DELETE, size="sm", elem_id="delete")
+
+    # --- what is connected with what
+
+    def _connect(self, blocks: gr.Blocks) -> None:
+        buttons = [self.check, self.preview, self.run, self.cancel]
+        results = [
+            self.player,
+            self.sheet_title,
+            self.sheet,
+            self.get_video,
+            self.get_report,
+            self.report_section,
+            self.report,
+        ]
+        past = [self.history_section, self.history]
+        self.view = [self.current, self.timer, self.message, self.progress, *buttons, *results, *past]
+        blocks.load(self.on_load, self.token, [self.token, self.model_table, *self.view], **QUIET)
+        gr.on([blocks.load, self.model.change], self.on_model, self.model, self.note, **QUIET)
+        self.video.change(
+            self.uploads.on_video, self.video, [self.video_facts, self.frame_sec, self.frame, self.face], **SHOWN
+        )
+        self.audio.change(self.uploads.on_audio, self.audio, self.audio_facts, **SHOWN)
+        for button, example in self.examples:
+            button.click(
+                lambda chosen=example: self.uploads.on_example(chosen), None, [self.video, self.audio], **SHOWN
+            )
+        sliders = [self.steps, self.guidance]
+        self.preset.input(None, [self.preset, *sliders], sliders, js=preset_script(), **QUIET)
+        gr.on([part.input for part in sliders], None, None, self.preset, js=CUSTOM_SCRIPT, **QUIET)
+        self.frame_sec.change(
+            self.uploads.on_frame_sec, [self.video, self.frame_sec], self.frame, trigger_mode="always_last", **SHOWN
+        )
+        self.frame.select(self.uploads.on_click, [self.video, self.frame_sec], [self.face, self.frame], **SHOWN)
+        wish = [self.steps, self.guidance, self.seed, self.face, self.length, self.rest, self.missing, self.model]
+        for button, kind in ((self.check, "preflight"), (self.preview, "preview"), (self.run, "run")):
+            handler = self.submitter(kind)
+            button.click(handler, [self.token, self.video, self.audio, *wish], self.view, trigger_mode="once", **QUIET)
+        self.timer.tick(self.on_tick, [self.token, self.current], self.view, **QUIET)
+        self.cancel.click(self.on_cancel, [self.token, self.current], self.view, **QUIET)
+        self.history.input(self.on_choose, [self.token, self.history], self.view, **QUIET)
+        self.delete.click(self.on_delete, [self.token, self.current], self.view, **QUIET)
+
+    # --- answers: the whole page
+
+    def on_load(self, token: str, request: gr.Request) -> list[Any]:
+        """Recognise the browser, and go on showing its newest job."""
+        token = token if isinstance(token, str) and len(token) >= 32 else secrets.token_urlsafe(24)
+        jobs = self.app.store.of(owner_of(request, token))
+        shown = self.showing(jobs[0], owner_of(request, token)) if jobs else {}
+        return [token, views.models_html(official_files()), *self.updates(shown)]
+
+    def on_model(self, name: str) -> str:
+        choice = self.app.models.choices.get(name)
+        return (
+            texts.DEMO_NOTE if choice is None or choice.name == "demo" else texts.MODEL_NOTE.format(title=choice.title)
+        )
+
+    # --- answers: jobs
+
+    def submitter(self, kind: str) -> Any:
+        """What a button does that puts a job of this kind into the queue."""
+
+        def submit(request: gr.Request, token: str, video: str | None, audio: str | None, *wish: Any) -> list[Any]:
+            owner = owner_of(request, token)
+            try:
+                job = self.app.submit(owner, Wish(kind, "", *wish), video, audio)
+            except (ValueError, OSError) as error:
+                return self.updates({self.message: views.error_html(str(error))})
+            return self.updates(self.showing(job, owner))
+
+        return submit
+
+    def on_tick(self, token: str, current: str, request: gr.Request) -> list[Any]:
+        owner = owner_of(request, token)
+        try:
+            job = self.app.store.get(current, owner)
+        except WebError:
+            return self.updates({self.timer: gr.update(active=False)})
+        return self.updates(self.showing(job, owner) if job.is_over else self.working(job))
+
+    def on_cancel(self, token: str, current: str, request: gr.Request) -> list[Any]:
+        return self._about(token, current, request, self.app.cancel)
+
+    def on_choose(self, token: str, chosen: str, request: gr.Request) -> list[Any]:
+        return self._about(token, chosen, request, self.app.store.get)
+
+    def _about(self, token: str, job_id: str, request: gr.Request, do: Any) -> list[Any]:
+        """Do something with a job, then show it."""
+        owner = owner_of(request, token)
+        try:
+            job = do(job_id, owner)
+        except WebError as error:
+            return self.updates({self.message: views.error_html(str(error))})
+        return self.updates(self.showing(job, owner))
+
+    def on_delete(self, token: str, current: str, request: gr.Request) -> list[Any]:
+        owner = owner_of(request, token)
+        try:
+            self.app.delete(current, owner)
+        except WebError as error:
+            return self.updates({self.message: views.error_html(str(error))})
+        shown = {self.current: "", self.message: views.message_html(texts.DELETED), self.progress: ""}
+        return self.updates(shown | self.no_results() | self.past(owner, ""))
+
+    # --- what is shown
+
+    def updates(self, shown: dict[Any, Any]) -> list[Any]:
+        """A value for every part of the view; what is not named stays."""
+        return [shown.get(part, gr.skip()) for part in self.view]
+
+    def working(self, job: WebJob) -> dict[Any, Any]:
+        """A job that is not over: its progress."""
+        waiting = self.app.waiting_text(job) if job.state == "waiting" else ""
+        return {self.progress: views.progress_html(job, waiting)}
+
+    def showing(self, job: WebJob, owner: str) -> dict[Any, Any]:
+        """Everything about a job."""
+        busy = {button: gr.update(interactive=job.is_over) for button in (self.check, self.preview, self.run)}
+        shown = {
+            self.current: job.id,
+            self.timer: gr.update(active=not job.is_over),
+            self.cancel: gr.update(interactive=not job.is_over),
+            **busy,
+            **self.past(owner, job.id),
+        }
+        if not job.is_over:
+            return shown | {self.message: ""} | self.working(job) | self.no_results()
+        return shown | {self.progress: "", self.message: outcome_html(job)} | self.results(job)
+
+    def no_results(self) -> dict[Any, Any]:
+        hidden = (self.sheet_title, self.sheet, self.get_video, self.get_report, self.report_section)
+        return {self.player: "", self.report: "", **{part: gr.update(visible=False) for part in hidden}}
+
+    def results(self, job: WebJob) -> dict[Any, Any]:
+        """The files of a job that is over."""
+        if job.state != "done":
+            return self.no_results()
+        is_video = job.order.kind != "preflight"
+        return {
+            self.player: views.player_html(job) if is_video else "",
+            self.sheet_title: gr.update(visible=not is_video),
+            self.sheet: gr.update(visible=not is_video, value=None if is_video else str(job.sheet)),
+            self.get_video: gr.update(visible=is_video, value=str(job.output) if is_video else None),
+            self.get_report: gr.update(visible=True, value=str(job.report_path)),
+            self.report_section: gr.update(visible=True),
+            self.report: views.report_html(job.report),
+        }
+
+    def past(self, owner: str, chosen: str) -> dict[Any, Any]:
+        jobs = self.app.store.of(owner)
+        choices = [(title_of(job), job.id) for job in jobs]
+        known = chosen if any(job.id == chosen for job in jobs) else None
+        return {
+            self.history_section: gr.update(visible=bool(jobs)),
+            self.history: gr.update(choices=choices, value=known),
+        }
+
+
+def outcome_html(job: WebJob) -> str:
+    """How a job ended, in a sentence."""
+    if job.state == "failed":
+        return views.error_html(job.error)
+    if job.state == "cancelled":
+        return views.message_html(texts.CANCELLED)
+    sentence = texts.CHECKED if job.order.kind == "preflight" else texts.FINISHED
+    return views.message_html(sentence.format(summary=job.report["summary"]), job.report["warnings"])
+
+
+def preset_script() -> str:
+    """Sets the sliders to a preset, in the browser, so that a button pressed right after it finds them set."""
+    values = json.dumps({name: [preset.steps, preset.guidance_scale] for name, preset in PRESETS.items()})
+    return f"(name, steps, guidance) => ({values})[name] || [steps, guidance]"
+
+
+def title_of(job: WebJob) -> str:
+    """A job in one line of the history."""
+    began = time.strftime("%H:%M:%S", time.localtime(job.created))
+    return f"{began} {texts.KINDS[job.order.kind]}, {job.names[0]} + {job.names[1]}: {texts.STATES[job.state]}"

@@ -1,0 +1,104 @@
+"""Serving the app: Gradio's server with nothing from elsewhere, nothing sent elsewhere, and this machine only by default."""
+
+import os
+from collections.abc import Awaitable, Callable, MutableMapping
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from web import texts
+from web.app import WebApp
+from web.errors import WebError
+from web.models import Models
+from web.page import Page
+from web.settings import EXAMPLES, AppSettings
+
+ASSETS = Path(__file__).resolve().parent / "assets"
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+FONTS = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]
+# The browser itself then refuses whatever is not from here. Gradio's page has inline scripts and evaluates its own.
+CONTENT_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline';"
+    " img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:;"
+    " worker-src 'self' blob:; object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "content-security-policy": CONTENT_POLICY,
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+}
+
+Message = MutableMapping[str, Any]
+
+
+class SecurityHeaders:
+    """ASGI middleware that adds `HEADERS` to every answer."""
+
+    def __init__(self, app: Callable[..., Awaitable[None]]):
+        self.app = app
+
+    async def __call__(self, scope: Message, receive: Any, send: Callable[[Message], Awaitable[None]]) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                added = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
+                message["headers"] = [*message.get("headers", []), *added]
+            await send(message)
+
+        await self.app(scope, receive, send_with_headers if scope["type"] == "http" else send)
+
+
+def check_access(settings: AppSettings) -> None:
+    """WebError where others could reach an app without a password by a public link."""
+    if settings.share and settings.login is None:
+        raise WebError(texts.NEEDS_LOGIN.format(what="--share"))
+
+
+def is_open_to_others(settings: AppSettings) -> bool:
+    """Whether other machines can reach the app without a password."""
+    return settings.host not in LOOPBACK and settings.login is None
+
+
+class Server:
+    """A running app; a context manager that stops it."""
+
+    def __init__(self, models: Models, settings: AppSettings):
+        check_access(settings)
+        self.settings = settings
+        self.app = WebApp(models, settings)
+        os.environ["GRADIO_TEMP_DIR"] = str(self.app.store.folder)  # uploads go there; read when blocks are made
+        os.environ["GRADIO_RUN_HISTORY"] = "False"
+        os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+        self.blocks = Page(self.app).build()
+        self.url = ""
+
+    def __enter__(self) -> "Server":
+        script = "".join(f"<script>{path.read_text(encoding='utf-8')}</script>" for path in sorted(ASSETS.glob("*.js")))
+        try:
+            self._launch(script)
+        except OSError as error:
+            raise WebError(texts.PORT_TAKEN.format(port=self.settings.port)) from error
+        self.app.start()
+        return self
+
+    def _launch(self, script: str) -> None:
+        _, self.url, _ = self.blocks.queue(max_size=200).launch(
+            **self.settings.launch_arguments(),
+            theme=gr.themes.Soft(font=FONTS[0], font_mono=FONTS[1]),
+            css=(ASSETS / "page.css").read_text(encoding="utf-8"),
+            head=script,
+            allowed_paths=sorted({str(path.parent) for example in EXAMPLES for path in (example.video, example.audio)}),
+            # a middleware is (class, arguments, keywords)
+            app_kwargs={"middleware": [(SecurityHeaders, (), {})], "docs_url": None, "redoc_url": None},
+            footer_links=[],
+            enable_monitoring=False,
+            ssr_mode=False,
+            mcp_server=False,
+            pwa=False,
+            quiet=True,
+            prevent_thread_lock=True,
+        )
+
+    def __exit__(self, *_: object) -> None:
+        self.blocks.close(verbose=False)
+        self.app.stop()

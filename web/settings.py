@@ -1,0 +1,73 @@
+"""What the app can be told: presets of quality, limits, and where it keeps its files."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+DEFAULT_FOLDER = ROOT / "runs" / "web"
+PREVIEW_SEC = 3.0
+MAX_STEPS, MAX_GUIDANCE = 50, 3.0
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A trade of time for quality: sampling steps and guidance."""
+
+    steps: int
+    guidance_scale: float
+
+
+PRESETS = MappingProxyType(
+    {"fast": Preset(5, 1.0), "balanced": Preset(10, 1.5), "quality": Preset(20, 1.5)}
+)  # guidance 1 samples every window once instead of twice
+DEFAULT_PRESET = "balanced"
+
+
+@dataclass(frozen=True)
+class Example:
+    """A pair of files that the page offers."""
+
+    title: str
+    video: Path
+    audio: Path
+
+
+EXAMPLES = (Example("Drawn speaker", ROOT / "assets/demo_video.mp4", ROOT / "assets/demo_audio.wav"),)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one app takes on."""
+
+    file_bytes: int = 2_000_000_000
+    length_sec: float = 1800.0  # of a result
+    video_sec: float = 7200.0
+    frame_pixels: int = 8192 * 4320
+    unfinished_jobs: int = 20  # waiting and at work, of everybody
+    unfinished_jobs_each: int = 3  # of one session or user
+    keep_sec: float = 24 * 3600.0  # results, and files that were uploaded
+
+
+@dataclass(frozen=True)
+class AppSettings:
+    """Everything that `gradio_app.py` can be asked for."""
+
+    folder: Path = DEFAULT_FOLDER
+    limits: Limits = field(default_factory=Limits)
+    unload_sec: float | None = None  # free the models' memory after so long without work
+    host: str = "127.0.0.1"
+    port: int | None = 7860
+    share: bool = False
+    login: tuple[str, str] | None = None  # user, password
+
+    def launch_arguments(self) -> dict[str, Any]:
+        """What of it `gradio.Blocks.launch` takes."""
+        return {
+            "server_name": self.host,
+            "server_port": self.port,
+            "share": self.share,
+            "auth": self.login,
+            "max_file_size": self.limits.file_bytes,
+        }

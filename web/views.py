@@ -1,0 +1,142 @@
+"""The page's HTML: progress, messages, the player, the report and the table of models. Every text in it is escaped."""
+
+import json
+from collections.abc import Iterable
+from html import escape
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from latentsync.inference.report import clock
+from latentsync.weights import FETCH_INFERENCE
+from latentsync.weights.hub import FileState
+from web import texts
+from web.jobs import WebJob
+from web.sentences import duration, size
+from web.settings import Limits
+
+SHORT_SEC = 0.05  # stages that took less are not listed
+
+
+def error_html(sentence: str) -> str:
+    """An error, announced by screen readers at once."""
+    return f'<p class="ls-error" role="alert">{escape(sentence)}</p>' if sentence else ""
+
+
+def message_html(sentence: str, notes: Iterable[str] = ()) -> str:
+    """A result in words, with notes below it."""
+    items = "".join(f"<li>{escape(note)}</li>" for note in notes)
+    more = f"<ul>{items}</ul>" if items else ""
+    return f'<div class="ls-message" role="status">{escape(sentence)}{more}</div>'
+
+
+def facts_html(sentence: str) -> str:
+    return f'<p class="ls-facts">{escape(sentence)}</p>'
+
+
+def upload_note_html(limits: Limits) -> str:
+    """Where the page's script tells of files that are too large (assets/upload_limit.js)."""
+    text = escape(texts.BIG_UPLOAD.format(limit=size(limits.file_bytes)), quote=True)
+    facts = f'data-limit="{limits.file_bytes}" data-text="{text}"'
+    return f'<p id="upload-note" class="ls-error" role="alert" hidden {facts}></p>'
+
+
+def progress_html(job: WebJob, waiting: str) -> str:
+    """How far a job is: its step, a bar, frames and the time left."""
+    with job.lock:
+        kind, state, stage = texts.KINDS[job.order.kind], job.state, job.stage
+        done, total, left_sec = job.done, job.total, job.left_sec
+    if job.cancelling.is_set():
+        return bar_html(f"{kind}: {texts.CANCELLING}", None, "")
+    if state == "waiting":
+        return bar_html(f"{kind}: {waiting}", None, "")
+    count = texts.FRAMES_DONE.format(done=done, total=total) if total else ""
+    if left_sec is not None and done < total:
+        count += ", " + texts.LEFT.format(time=duration(left_sec))
+    return bar_html(f"{kind}: {stage_text(job.order.kind, stage)}", done / total if total else None, count)
+
+
+def stage_text(kind: str, stage: str) -> str:
+    """A step of the engine in words, numbered where there is more than one."""
+    words = texts.STAGES.get(stage, stage)
+    numbered = list(texts.STAGES)
+    if kind == "preflight" or stage not in numbered:
+        return words[:1].upper() + words[1:]
+    return texts.STEP.format(number=numbered.index(stage) + 1, stage=words)
+
+
+def bar_html(title: str, share: float | None, count: str) -> str:
+    value = "" if share is None else f' value="{share:.4f}"'
+    bar = f'<progress max="1"{value} aria-label="{escape(title, quote=True)}"></progress>'
+    return (
+        f'<div class="ls-progress"><p>{escape(title)}</p>{bar}<p class="ls-count">{escape(count) or "&nbsp;"}</p></div>'
+    )
+
+
+def player_html(job: WebJob) -> str:
+    """The original beside the result (assets/synced_player.js)."""
+    shown = {
+        "label": texts.PLAYER_LABEL,
+        "original": texts.PLAYER_ORIGINAL,
+        "result": texts.PLAYER_RESULT,
+        "play": texts.PLAYER_PLAY,
+        "pause": texts.PLAYER_PAUSE,
+        "seek": texts.PLAYER_SEEK,
+        "soundResult": texts.PLAYER_SOUND_RESULT,
+        "soundOriginal": texts.PLAYER_SOUND_ORIGINAL,
+        "loop": texts.PLAYER_LOOP,
+        "unplayable": texts.PLAYER_UNPLAYABLE,
+    }
+    attributes = {
+        "original": address(job.order.video),
+        "result": address(job.output),
+        "length": job.order.options.length,
+        "texts": json.dumps(shown),
+    }
+    listed = " ".join(f'{name}="{escape(value, quote=True)}"' for name, value in attributes.items())
+    return f"<synced-player {listed}></synced-player>"
+
+
+def address(path: Path) -> str:
+    """Where the browser gets a file of the app's folder, relative to the page."""
+    return f"gradio_api/file={quote(path.as_posix())}"
+
+
+def report_html(report: dict[str, Any]) -> str:
+    """The report as a table."""
+    passed = [f"{clock(run['start_sec'])}-{clock(run['stop_sec'])} {run['reason']}" for run in report["passed_through"]]
+    spent = report["timings_sec"]
+    settings = report["settings"] | {"face": report["options"]["face"]}
+    rows = {
+        "frames": report["summary"],
+        "passed": "; ".join(passed) or texts.NOTHING_PASSED,
+        "length": report["length"],
+        "settings": texts.SETTINGS_LINE.format(**settings),
+        "timings": ", ".join(
+            f"{texts.TIMINGS.get(stage, stage)} {seconds:.1f}"
+            for stage, seconds in spent.items()
+            if seconds >= SHORT_SEC
+        ),
+        "model": f"{report['device']}, {report['dtype']}, {report['resolution']} px",
+    }
+    cells = [(texts.REPORT_ROWS[name], value) for name, value in rows.items() if value]
+    body = "".join(f'<tr><th scope="row">{escape(name)}</th><td>{escape(value)}</td></tr>' for name, value in cells)
+    return f'<div class="ls-table"><table>{body}</table></div>'
+
+
+def models_html(states: Iterable[FileState]) -> str:
+    """What is installed of the official weights, and the command for the rest."""
+    states = list(states)
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in texts.MODEL_TABLE_HEAD)
+    body = "".join(model_row(state) for state in states)
+    is_complete = all(state.state == "there" for state in states)
+    command = f"<p>{escape(texts.MODEL_COMMAND)}</p><pre><code>{escape(FETCH_INFERENCE)}</code></pre>"
+    below = f"<p>{escape(texts.MODEL_ALL_THERE)}</p>" if is_complete else command
+    return f'<div class="ls-table"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{below}</div>'
+
+
+def model_row(state: FileState) -> str:
+    file = state.file
+    shown_size = "?" if file.size_mb is None else size(file.size_mb * 1e6)
+    cells = (file.path, file.role, shown_size, texts.MODEL_STATES[state.state], file.licence)
+    return "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"

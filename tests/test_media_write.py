@@ -48,7 +48,10 @@ def test_joined_parts_are_the_whole(rate: Fraction, variable: bool, cuts: set[in
             for start, stop in zip(borders, borders[1:], strict=False)
         ]
         for part, start, stop in zip(parts, borders, borders[1:], strict=False):
-            assert frame_times(part)[:-1] == [(tick - ticks[start]) * time_base for tick in ticks[start:stop]]
+            shown = [(tick - ticks[start]) * time_base for tick in ticks[start:stop]]
+            few = stop - start <= 3  # so few frames may pass for a constant rate, to within a tick
+            pairs = zip(frame_times(part)[:-1], shown, strict=True)
+            assert all(abs(got - want) <= (time_base if few else 0) for got, want in pairs)
         whole = folder / f"whole.{ending}"
         join(parts, whole)
         info = probe(whole)
@@ -173,6 +176,7 @@ def test_a_missing_encoder_is_replaced_or_named(tmp_path: Path, monkeypatch: pyt
         ("v.mov", {"codec": "av1"}, r"\.mov file cannot hold av1"),
         ("v.mp4", {"codec": "av1", "width": 47}, "odd size"),
         ("v.mp4", {"codec": "vp9"}, "no codec 'vp9'"),
+        ("v.mp4", {"codec": "hevc", "height": 48}, "64 px a side"),
         ("v.mp4", {"crf": 52}, "from 0 to 51"),
         ("v.mkv", {"codec": "ffv1", "sample_aspect": Fraction(4, 3)}, "shape 4/3"),
         ("v.webm", {}, "ending"),

@@ -29,6 +29,7 @@ class Encoder:
     options: tuple[tuple[str, str], ...] = ()
     quality_options: tuple[str, ...] = ("crf",)
     suffixes: tuple[str, ...] = (".mp4", ".mov", ".mkv")
+    min_side: int = 1  # px
     lossless: bool = False
     keeps_aspect: bool = True  # whether its stream tells the shape of a pixel, which the containers leave to it
 
@@ -59,7 +60,10 @@ class Encoder:
 X264 = Encoder("libx264", "yuv420p", "yuv444p", 51, (("preset", "medium"),))
 OPENH264 = Encoder("libopenh264", "yuv420p", None, 51, (("rc_mode", "quality"),), ("qmin", "qmax"))
 MPEG4 = Encoder("mpeg4", "yuv420p", "yuv420p", 51, (("bf", "0"),), ("qmin", "qmax"))
-X265 = Encoder("libx265", "yuv420p", "yuv444p", 51, (("preset", "medium"), ("x265-params", "log-level=error")))
+# libx265 writes over its own memory, and may end the process, where a side is shorter than one of its blocks of 64 px
+X265 = Encoder(
+    "libx265", "yuv420p", "yuv444p", 51, (("preset", "medium"), ("x265-params", "log-level=error")), min_side=64
+)
 SVT_AV1 = Encoder("libsvtav1", "yuv420p", None, 63, (("preset", "8"),), suffixes=(".mp4", ".mkv"), keeps_aspect=False)
 AOM_AV1 = Encoder(
     "libaom-av1", "yuv420p", "yuv444p", 63, (("cpu-used", "6"),), suffixes=(".mp4", ".mkv"), keeps_aspect=False
@@ -101,6 +105,10 @@ def choose_encoder(codec: str, width: int, height: int, suffix: str, sample_aspe
         raise MediaError(f"a {suffix} file cannot hold {codec}. Name the output {' or '.join(installed[0].suffixes)}.")
     if sample_aspect != 1 and not fitting[0].keeps_aspect:
         raise MediaError(f"{codec} cannot keep pixels of the shape {sample_aspect}. Choose the codec h264 or hevc.")
+    if min(width, height) < fitting[0].min_side:
+        raise MediaError(
+            f"{fitting[0].name} cannot write {width}x{height}: it needs {fitting[0].min_side} px a side. Choose h264."
+        )
     odd = width % 2 or height % 2
     for encoder in fitting:
         if encoder.odd_pixel_format is not None or not odd:

@@ -1,0 +1,89 @@
+"""What overlapping windows win and cost: `python -m benchmarks.overlap [--overlaps 0 4 8] [--clips 4] [--out FILE.json]`.
+
+Drawn people speak other people's sound, with windows that share some frames. The seam is how much more the lower face moves from
+frame to frame at window borders than elsewhere (0: no more). It is measured at the borders of windows without overlap, and for the
+same frames of the true mouth movement, which knows no windows. The correlation is that of the lip opening
+with the new sound's truth.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.table import report
+from latentsync.data.aligned import aligned_faces
+from latentsync.face.detect import make_detector
+from latentsync.inference.models import DEMO_UNET
+from latentsync.inference.pipeline import LipsyncPipeline
+from latentsync.metrics.aperture import correlation, lip_apertures
+from latentsync.metrics.motion import seam_jump
+from scripts.make_avatars import HELD_OUT_FIRST_SEED, make_clip
+from scripts.score_demo import AUDIO_FROM, truth_of
+
+
+def mouth_changes(faces: np.ndarray) -> np.ndarray:
+    """How much the lower half of aligned faces [t, r, r, 3] changes from frame to frame, [t - 1]."""
+    lower = faces[:, faces.shape[1] // 2 :].astype(np.float32)
+    return np.abs(np.diff(lower, axis=0)).mean(axis=(1, 2, 3))
+
+
+def measure(
+    pipeline: LipsyncPipeline, pairs: Sequence[tuple[Path, Path]], overlap: int, folder: Path
+) -> dict[str, Any]:
+    """A row of the table: the mean over all pairs."""
+    settings = pipeline.models.defaults.changed({"overlap": overlap})
+    window, seams, heard, seconds, frames = pipeline.models.num_frames, [], [], 0.0, 0
+    for video, audio in pairs:
+        output = folder / f"{video.stem}_{overlap}.mp4"
+        begun = time.perf_counter()
+        frames += pipeline(video, audio, output, settings).frames
+        seconds += time.perf_counter() - begun
+        faces = np.stack(list(aligned_faces(output, make_detector(), pipeline.models.resolution)))
+        truth = truth_of(audio)[: len(faces)]
+        seams.append(seam_jump(mouth_changes(faces), window))
+        heard.append(correlation(lip_apertures(faces)[: len(truth)], truth))
+    known = [seam for seam in seams if seam is not None]
+    return {
+        "overlap": overlap,
+        "seam": round(float(np.mean(known)), 3),
+        "new sound": round(float(np.mean(heard)), 3),
+        "ms a frame": round(1e3 * seconds / frames, 1),
+    }
+
+
+def true_seam(pairs: Sequence[tuple[Path, Path]], window: int) -> dict[str, Any]:
+    """The row of the truth: changes of the true opening at the frames at which windows would meet."""
+    seams = [seam_jump(np.abs(np.diff(truth_of(audio))), window) for _, audio in pairs]
+    known = [seam for seam in seams if seam is not None]
+    return {"overlap": "truth", "seam": round(float(np.mean(known)), 3), "new sound": 1.0, "ms a frame": 0.0}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--overlaps", type=int, nargs="+", default=[0, 4, 8])
+    parser.add_argument("--clips", type=int, default=4)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--out", type=Path, help="JSON file to write")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(args.threads)
+    pipeline = LipsyncPipeline.from_pretrained(DEMO_UNET, None, "cascade")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        count = max(args.clips, AUDIO_FROM + 1)
+        clips = [make_clip(seed, folder) for seed in range(HELD_OUT_FIRST_SEED, HELD_OUT_FIRST_SEED + count)]
+        pairs = [(clips[i], clips[(i + AUDIO_FROM) % count]) for i in range(args.clips)]
+        rows = [measure(pipeline, pairs, overlap, folder) for overlap in args.overlaps]
+        rows.append(true_seam(pairs, pipeline.models.num_frames))
+    report("overlap", rows, args.out, clips=args.clips, threads=args.threads)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

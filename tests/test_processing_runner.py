@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -132,9 +132,21 @@ def test_a_run_keeps_drops_and_fails_for_stated_reasons(ray_running: None, tmp_p
     assert set(final[final["verdict"] == "dropped"]["reason"]) == {"low_quality"}
     for file in final[final["verdict"] == "kept"]["file"]:
         assert (tmp_path / file).is_file()
-    (folder / "bad.mp4").write_text("fine write good lives")  # repaired: another size
+
+
+def test_failed_clips_and_changed_sources_are_done_again(in_process: None, tmp_path: Path) -> None:
+    folder = make_input(tmp_path, 1)
+    (folder / "bad.mp4").write_text("fine raise good")
+    job = make_job(folder)
+    runner.run(stub_plan(), job, RunSettings())
+    assert list(manifests_of(job)["upper"]["verdict"]).count("failed") == 1
+    done = runner.run(stub_plan(), job, RunSettings())
+    assert done.tallies["upper"].failed == done.tallies["upper"].clips_in == 1  # nothing but what had failed
+    (folder / "bad.mp4").write_text("other words now")
     runner.run(stub_plan(), job, RunSettings())
     assert not [table for table in manifests_of(job).values() if "failed" in set(table["verdict"])]
+    texts = {path.read_text() for path in (tmp_path / "long").glob("bad*")}
+    assert texts == {"OTHER", "WORDS", "NOW"}
 
 
 def test_a_finished_run_has_nothing_to_do(in_process: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,25 +228,27 @@ def test_a_worker_of_a_killed_run_changes_nothing(in_process: None, tmp_path: Pa
         assert contents(tmp_path) == before
 
 
-def kill_workers(job: Job, times: int, seed: int, done: threading.Event) -> None:
-    """SIGKILL a worker that is at work, some times; it is known by the folder that it works in."""
+def kill_workers(job: Job, times: int, seed: int, done: threading.Event, killed: set[str]) -> None:
+    """SIGKILL workers that are at work, each known by the folder that it works in."""
     draw = random.Random(seed)
-    while times and not done.wait(draw.uniform(0.2, 0.8)):
-        folders = list(job.staging_root.glob("*-*-*")) if job.staging_root.is_dir() else []
-        if folders:
-            os.kill(int(draw.choice(folders).name.split("-")[-2]), signal.SIGKILL)
-            times -= 1
+    while len(killed) < times and not done.wait(draw.uniform(0.2, 0.6)):
+        folders = sorted(path.name for path in job.staging_root.glob("*-*-*")) if job.staging_root.is_dir() else []
+        for name in [name for name in folders if name not in killed][:1]:
+            killed.add(name)
+            with suppress(ProcessLookupError):
+                os.kill(int(name.split("-")[-2]), signal.SIGKILL)
 
 
 def test_killed_workers_lose_nothing(ray_running: None, tmp_path: Path) -> None:
     calm, wild = (make_job(make_input(tmp_path / name, 6)) for name in ("calm", "wild"))
     runner.run(stub_plan(), calm, RunSettings())
-    done = threading.Event()
-    killer = threading.Thread(target=kill_workers, args=(wild, 3, 1, done))
+    done, killed = threading.Event(), set[str]()
+    killer = threading.Thread(target=kill_workers, args=(wild, 3, 1, done, killed))
     killer.start()
     runner.run(stub_plan(0.05), wild, RunSettings())
     done.set()
     killer.join()
+    assert killed
     assert_same_result(calm, wild)
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 PRELOADED = ["latentsync.training.unet_training", "tests.training_program"]
-LIMIT_SEC = 120
+LIMIT_SEC = 300
 
 
 def run_together(program: Callable[..., None], count: int, *args: Any) -> list[int]:
@@ -74,7 +74,7 @@ def train(
 
 def train_sharded(config: Path, overrides: tuple[str, ...], kill_at: int | None = None) -> None:
     """Train a U-Net whose parameters are shared out over the processes."""
-    parts = "ResidualBlock,SpatialTransformer,MotionModule,UNet3DConditionModel"
+    parts = "MiddleLevel,UNet3DConditionModel"  # fewer than a real run has: every part costs messages
     os.environ.update(ACCELERATE_USE_FSDP="true", FSDP_TRANSFORMER_CLS_TO_WRAP=parts)
     train(config, overrides, kill_at)
 

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import socket
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from latentsync.processing.storage import remove_tree
 OBJECT_STORE_BYTES = 100 * 2**20  # only lines of manifests pass through it, never pictures or sound
 MAX_SOCKET_FOLDER = 40  # letters: Ray adds about 65 to a path that may have 107
 STARTS = 3
+ANSWER_SEC = 5.0
 QUIET: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
 QUEUE_RATIO = 4.0  # clips that may wait between two groups of steps, for each that the later group works on
 ENVIRONMENT = {
@@ -60,10 +62,22 @@ def ray_session(address: str = "", cores: int | None = None, gpus: int | None = 
 def _join(address: str) -> None:
     import ray
 
+    _check_answers(address)
     try:
         ray.init(address=address, **QUIET)
     except (ConnectionError, TimeoutError, RuntimeError) as error:
         raise ValueError(f"--ray_address {address}: no Ray cluster answers there ({error}).") from error
+
+
+def _check_answers(address: str) -> None:
+    """Raises ValueError if nothing listens at host:port; Ray itself would go on asking for many minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), ANSWER_SEC).close()
+    except OSError as error:
+        raise ValueError(f"--ray_address {address}: nothing answers there ({error}).") from error
 
 
 def _start(options: dict[str, Any]) -> None:

@@ -3,10 +3,12 @@
 from collections.abc import Set
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 
 import pandas as pd
 
 from latentsync.processing.chain import Item
+from latentsync.processing.clip import source_clip
 from latentsync.processing.job import Job
 from latentsync.processing.manifest import Manifests, rows_of
 from latentsync.processing.plan import Plan, StepPlan, last_stage_before
@@ -31,7 +33,7 @@ def prepare(job: Job, plan: Plan, manifests: Manifests) -> None:
     """Forget what must be done again: failures, sources whose content changed, clips whose file somebody removed."""
     manifests.compact()
     tables = manifests.tables()
-    changed = _changed_sources(tables[plan[0].name], job.sources())
+    changed = _changed_sources(job, tables[plan[0].name])
     for stage in manifests.stages:
         tables[stage], gone = _without(tables[stage], tables[stage]["source"].isin(changed))
         for file in gone["file"]:
@@ -90,12 +92,20 @@ def _without(table: pd.DataFrame, rows: pd.Series) -> tuple[pd.DataFrame, pd.Dat
     return table[~rows], table[rows]
 
 
-def _changed_sources(first: pd.DataFrame, sources: dict[str, int]) -> set[str]:
-    """Sources that are there and have another size than when they were read."""
-    if SOURCE_BYTES not in first:
-        return set()
-    known = zip(first["source"], first[SOURCE_BYTES], strict=True)
-    return {name for name, size in known if name in sources and not pd.isna(size) and sources[name] != size}
+def _changed_sources(job: Job, first: pd.DataFrame) -> set[str]:
+    """Sources that are there and are no longer what was read: of another size, or newer and of other content."""
+    sources = job.sources()
+    changed = set()
+    for row in rows_of(first[first["source"].isin(set(sources))]):
+        if sources[row.source] != row.scores.get(SOURCE_BYTES, sources[row.source]) or (
+            job.input.modified_at(row.source) > row.finished_at and _source_id(job, row.source) != row.source_id
+        ):
+            changed.add(row.source)
+    return changed
+
+
+def _source_id(job: Job, source: str) -> str:
+    return source_clip(Path(job.input.root, source), source, source).source_id
 
 
 def _forget_missing_files(job: Job, plan: Plan, tables: dict[str, pd.DataFrame]) -> None:

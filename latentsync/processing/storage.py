@@ -70,6 +70,10 @@ class Folder:
     def exists(self, name: str) -> bool:
         return os.path.isfile(self._path(name)) if self.is_local else self._fs.isfile(self._path(name))
 
+    def modified_at(self, name: str) -> float:
+        """When a local file was last written, in seconds since 1970; 0 where the folder is remote."""
+        return os.stat(self._path(name)).st_mtime if self.is_local else 0.0
+
     def read(self, name: str) -> bytes:
         """Raises FileNotFoundError if there is no such file."""
         return Path(self._path(name)).read_bytes() if self.is_local else self._fs.cat_file(self._path(name))

@@ -13,10 +13,10 @@ data=data/demo out=checkpoints/demo
 "$python" -m scripts.train_whisper --config_path configs/demo/whisper.yaml --out $out/whisper.pt
 "$python" -m scripts.train_vae --config_path configs/demo/vae.yaml --out $out/vae.safetensors \
     --validation_dir $data/held_out_aligned
-"$python" -m scripts.train_syncnet --config_path configs/syncnet/demo.yaml --out $out/syncnet.safetensors
+./train_syncnet.sh --config_path configs/syncnet/demo.yaml --out $out/syncnet.safetensors
 
 "$python" -m scripts.precompute --unet_config_path configs/unet/demo_stage2.yaml
-"$python" -m scripts.train_unet --unet_config_path configs/unet/demo_stage1.yaml --out runs/demo/unet_stage1/unet.safetensors
-"$python" -m scripts.train_unet --unet_config_path configs/unet/demo_stage2.yaml --out $out/unet.safetensors
+./train_unet.sh --unet_config_path configs/unet/demo_stage1.yaml --out runs/demo/unet_stage1/unet.safetensors
+./train_unet.sh --unet_config_path configs/unet/demo_stage2.yaml --out $out/unet.safetensors
 
 "$python" -m scripts.score_demo

@@ -101,7 +101,19 @@ class Observations:
         return cls(frame_count=int(values.pop("frame_count")), size=(w, h), **values)
 
 
-PER_FACE = ("frame", "track", "points", "box", "score", "yaw", "opening")
+ROW = np.dtype(
+    [
+        ("frame", "i4"),
+        ("track", "i4"),
+        ("points", "f4", (3, 2)),
+        ("box", "f4", 4),
+        ("score", "f4"),
+        ("yaw", "f4"),
+        ("opening", "f4"),
+    ]
+)
+PER_FACE = tuple(ROW.names or ())
+ROWS = 4096  # made room for at once: small arrays that stay, between frames that go, would tear the heap to pieces
 
 
 def observe(
@@ -151,8 +163,8 @@ class Notes:
     """Gathers what is seen, frame by frame."""
 
     def __init__(self) -> None:
-        self.rows: list[Sighting] = []
-        self.parts: list[dict[str, NDArray]] = []
+        self.parts = [np.empty(ROWS, ROW)]
+        self.filled = 0  # rows of the last part
         self.tracks: dict[int, TrackNotes] = {}
         self.first_number = 0
         self.size = (0, 0)
@@ -166,21 +178,25 @@ class Notes:
         self.size = (frame.shape[1], frame.shape[0])
         for sighting in sightings_of(index, self.first_number, faces):
             self.tracks.setdefault(sighting.track, TrackNotes()).add(frame, sighting.face)
-            self.rows.append(sighting)
-        if len(self.rows) >= 4096:
-            self._pack()
+            self._append(row_of(sighting))
 
-    def _pack(self) -> None:
-        """Turn the rows so far into arrays, and let go of the thumbnails of short tracks if there are too many."""
-        self.parts.append(packed(self.rows))
-        self.rows = []
+    def _append(self, row: tuple) -> None:
+        if self.filled == ROWS:
+            self._drop_thumbnails()
+            self.parts.append(np.empty(ROWS, ROW))
+            self.filled = 0
+        self.parts[-1][self.filled] = row
+        self.filled += 1
+
+    def _drop_thumbnails(self) -> None:
+        """Let go of the thumbnails of short tracks if there are too many."""
         pictured = sorted((t for t in self.tracks.values() if t.thumbnail is not None), key=lambda t: -t.frames)
         for track in pictured[MAX_THUMBNAILS:]:
             track.thumbnail = None
 
     def finish(self, cuts: SceneCuts) -> Observations:
         """Everything noted, as arrays."""
-        self._pack()
+        self._drop_thumbnails()
         numbers = sorted(self.tracks)
         looks = [(number, look) for number in numbers for look in self.tracks[number].looks]
         pictures = [(n, picture) for n in numbers if (picture := self.tracks[n].thumbnail) is not None]
@@ -189,7 +205,7 @@ class Notes:
             frame_count=cuts.count,
             size=self.size,
             cuts=np.array(cuts.cuts, np.int32),
-            **{name: np.concatenate([part[name] for part in self.parts]) for name in PER_FACE},
+            **columns(np.concatenate([*self.parts[:-1], self.parts[-1][: self.filled]])),
             looks=np.array([look for _, look in looks], np.float16).reshape(len(looks), width),
             look_track=np.array([number for number, _ in looks], np.int32),
             thumbnails=np.array([picture for _, picture in pictures], np.uint8).reshape(-1, 96, 96, 3),
@@ -204,15 +220,17 @@ def sightings_of(index: int, first_number: int, faces: Sequence[Face]) -> list[S
     return [Sighting(index, first_number + face.track, face) for face in largest]
 
 
+def row_of(sighting: Sighting) -> tuple:
+    """A sighting as a row of `ROW`."""
+    face = sighting.face
+    return sighting.frame, sighting.track, face.points, face.box, face.score, face.yaw_deg, face.opening
+
+
 def packed(sightings: Sequence[Sighting]) -> dict[str, NDArray]:
     """Sightings as the arrays of `Observations`."""
-    faces = [sighting.face for sighting in sightings]
-    return {
-        "frame": np.array([sighting.frame for sighting in sightings], np.int32),
-        "track": np.array([sighting.track for sighting in sightings], np.int32),
-        "points": np.array([face.points for face in faces], np.float32).reshape(-1, 3, 2),
-        "box": np.array([face.box for face in faces], np.float32).reshape(-1, 4),
-        "score": np.array([face.score for face in faces], np.float32),
-        "yaw": np.array([face.yaw_deg for face in faces], np.float32),
-        "opening": np.array([face.opening for face in faces], np.float32),
-    }
+    return columns(np.array([row_of(sighting) for sighting in sightings], ROW))
+
+
+def columns(rows: NDArray) -> dict[str, NDArray]:
+    """Rows as one array for each of `PER_FACE`."""
+    return {name: np.ascontiguousarray(rows[name]) for name in PER_FACE}

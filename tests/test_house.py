@@ -32,6 +32,10 @@ ROOM_OF_WORD: dict[str, tuple[str, ...]] = {
     "os.system": (),
 }
 ROOM_OF_METHOD: dict[str, tuple[str, ...]] = {"from_pretrained": ("latentsync/weights/",)}
+SHELL_FILES = [
+    ROOT / ".ci/run",
+    *(path for room in (".", "eval", "scripts") for path in sorted((ROOT / room).glob("*.sh"))),
+]
 LAUNCHERS = ("inference.sh", "train_unet.sh", "train_syncnet.sh", "data_processing_pipeline.sh")
 
 # One letter of each stands in brackets, so that this file does not match itself.
@@ -172,7 +176,7 @@ def test_the_dev_extra_equals_the_dev_requirements() -> None:
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
-@pytest.mark.parametrize("path", [*sorted(ROOT.glob("*.sh")), ROOT / ".ci/run"], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", SHELL_FILES, ids=lambda path: path.name)
 def test_shell_files_parse(path: Path) -> None:
     done = subprocess.run(["bash", "-n", str(path)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -19,7 +19,6 @@ class UNetDataConfig(ClipDataConfig, OutputConfig):
 
     cached_latents: bool = True  # posterior means from the cache; else posterior samples of the auto-encoder
     cached_audio: bool = True
-    latents_precision: str = "fp32"  # in which the auto-encoder fills the cache: fp32, bf16 or fp16
 
 
 @dataclass

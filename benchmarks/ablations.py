@@ -1,0 +1,135 @@
+"""What parts of the U-Net's training are worth: the same short second stage without one of them at a time, several seeds each.
+
+python -m benchmarks.ablations [--steps 200] [--seeds 1 2 3] [--clips 4] [--arms ...] [--out FILE.json]
+
+Every run starts from the same first stage (`runs/demo/unet_stage1/unet.safetensors` of scripts/train_demo.sh) and sees the same
+clips; finished runs and their scores are kept in --folder, so the command goes on where it was stopped. The results speak other
+people's sentences on people that no training saw. `sync`: similarity of lips and new sound by the demo SyncNet, which the run
+with the sync loss has trained against. `aperture`: correlation of the lip opening with the truth of the new sound.
+`jitter`: acceleration of the opening against that of the truth (1: as steady).
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.table import report
+from latentsync.config import UNetRun, load
+from latentsync.data.aligned import aligned_faces
+from latentsync.face.detect import make_detector
+from latentsync.inference.models import LipsyncModels
+from latentsync.inference.pipeline import LipsyncPipeline
+from latentsync.media.audio import read_audio
+from latentsync.metrics.aperture import correlation, lip_apertures
+from latentsync.metrics.motion import jitter
+from latentsync.metrics.stable_sync import embed_lips, embed_sound
+from latentsync.models.syncnet_checkpoint import load_syncnet
+from latentsync.training.unet_training import train_unet
+from latentsync.weights import DEMO
+from scripts.make_avatars import HELD_OUT_FIRST_SEED, make_clip
+from scripts.score_demo import AUDIO_FROM, truth_of
+
+CONFIG = Path("configs/unet/demo_stage2.yaml")
+FULL = "full: mixed noise, motion modules"
+ARMS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        FULL: (),
+        "with sync loss": ("train.loss_weights.sync=0.05",),
+        "without motion modules": ("model.use_motion_module=false",),
+        "noise shared by all frames": ("objective.mixed_noise_alpha=1000",),
+        "noise of every frame its own": ("objective.mixed_noise_alpha=0",),
+    }
+)
+SCORES = ("sync", "aperture", "jitter")
+Pair = tuple[Path, Path]  # video, another clip whose sound it is given
+
+
+def train(arm: str, seed: int, steps: int, folder: Path) -> Path:
+    """Weights of one run; a run that is finished is not repeated."""
+    weights = folder / "unet.safetensors"
+    if not weights.is_file():
+        length = (f"train.max_steps={steps}", f"train.seed={seed}", f"data.train_output_dir={folder}")
+        run = load(CONFIG, UNetRun, [*length, f"train.checkpoint_steps={steps}", *ARMS[arm]])
+        trained = train_unet(run, lambda row: None, lambda text: print(f"  {text}", flush=True))
+        trained.save(weights, trained.trainer.averaged_state(), steps)
+    return weights
+
+
+def score(weights: Path, pairs: Sequence[Pair], folder: Path) -> dict[str, float]:
+    """Means over the pairs."""
+    pipeline = LipsyncPipeline(LipsyncModels.load(weights), make_detector())
+    rows = [score_pair(pipeline, video, audio, folder / f"{video.stem}.mp4") for video, audio in pairs]
+    return {name: float(np.mean([row[name] for row in rows])) for name in SCORES}
+
+
+def score_pair(pipeline: LipsyncPipeline, video: Path, audio: Path, output: Path) -> dict[str, float]:
+    pipeline(video, audio, output, force=True)
+    faces = np.stack(list(aligned_faces(output, make_detector(), pipeline.models.resolution)))
+    truth = truth_of(audio)[: len(faces)]
+    lips = lip_apertures(faces)[: len(truth)]
+    steady = jitter(lips / lips.std()) / jitter(truth / truth.std())
+    return {"sync": sync_score(faces, audio), "aperture": correlation(lips, truth), "jitter": steady}
+
+
+def sync_score(faces: np.ndarray, audio: Path) -> float:
+    """Mean similarity of lips and sound, -1 ... 1."""
+    net, facts = load_syncnet(DEMO / "syncnet.safetensors")
+    seen = embed_lips(net, faces, facts["resolution"], facts["num_frames"])
+    heard = embed_sound(net, read_audio(audio), facts["num_frames"])
+    count = min(len(seen), len(heard))
+    return float(torch.cosine_similarity(seen[:count], heard[:count]).mean())
+
+
+def scores_of(arm: str, seed: int, args: argparse.Namespace, pairs: Sequence[Pair]) -> dict[str, float]:
+    """Scores of one run, from its folder if they are there."""
+    folder = args.folder / f"{list(ARMS).index(arm)}-{seed}-{args.steps}"
+    known = folder / f"scores-{args.clips}.json"
+    if not known.is_file():
+        print(f"{arm}, seed {seed}", flush=True)
+        known.write_text(json.dumps(score(train(arm, seed, args.steps, folder), pairs, folder)), encoding="utf-8")
+    found: dict[str, float] = json.loads(known.read_text(encoding="utf-8"))
+    return found
+
+
+def row_of(arm: str, runs: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    """Mean and spread (standard deviation over the seeds) of every score."""
+    values = {name: [run[name] for run in runs] for name in SCORES}
+    spread = {name: float(np.std(found, ddof=1)) if len(found) > 1 else 0.0 for name, found in values.items()}
+    return {"": arm, **{name: f"{np.mean(values[name]):.3f} ± {spread[name]:.3f}" for name in SCORES}}
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--clips", type=int, default=4)
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
+    parser.add_argument("--folder", type=Path, default=Path("runs/ablations"))
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--out", type=Path, help="JSON file to write")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse(argv)
+    torch.set_num_threads(args.threads)
+    clips = args.folder / "clips"
+    clips.mkdir(parents=True, exist_ok=True)
+    first = HELD_OUT_FIRST_SEED
+    made = [make_clip(seed, clips) for seed in range(first, first + args.clips + AUDIO_FROM)]
+    pairs = [(made[index], made[index + AUDIO_FROM]) for index in range(args.clips)]
+    runs = {arm: [scores_of(arm, seed, args, pairs) for seed in args.seeds] for arm in args.arms}
+    rows = [row_of(arm, found) for arm, found in runs.items()]
+    report("ablations", rows, args.out, steps=args.steps, seeds=args.seeds, clips=args.clips, runs=runs)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""What this machine can do, and what is missing: python -m scripts.doctor. Exit status 1 if the demo does not run here."""
+
+import argparse
+import platform
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from latentsync.device import AVAILABLE, pick_device, pick_dtype
+from latentsync.inference.models import DEMO_UNET
+from latentsync.inference.pipeline import LipsyncPipeline
+from latentsync.inference.settings import JobOptions
+from latentsync.media.encode import ENCODERS, is_installed
+from latentsync.weights.hub import look
+from latentsync.weights.table import FETCH_INFERENCE, files_of
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "diffusers",
+    "av",
+    "decord",
+    "opencv-python",
+    "openai-whisper",
+    "face-alignment",
+)
+PAIR = ROOT / "assets/demo_video.mp4", ROOT / "assets/demo_audio.wav"
+SMOKE_SEC = 0.2
+Line = tuple[str, str]  # what, and how it is
+
+
+def packages() -> Iterator[Line]:
+    """Python and the packages on which most depends."""
+    yield "Python", f"{platform.python_version()} on {platform.platform()}"
+    for name in PACKAGES:
+        try:
+            yield name, version(name)
+        except PackageNotFoundError:
+            yield name, "[yellow]not installed[/]"
+
+
+def devices() -> Iterator[Line]:
+    """Where networks can run, and whether this PyTorch knows the GPU that is there."""
+    for kind, is_available in AVAILABLE.items():
+        yield kind, "available" if is_available() else "none"
+    for index in range(torch.cuda.device_count()):
+        major, minor = torch.cuda.get_device_capability(index)
+        built = ", ".join(torch.cuda.get_arch_list())
+        yield torch.cuda.get_device_name(index), f"architecture {major}.{minor}; this PyTorch is built for {built}"
+    device = pick_device()
+    yield "chosen", f"{device}, {str(pick_dtype(device)).removeprefix('torch.')}, {torch.get_num_threads()} threads"
+
+
+def encoders() -> Iterator[Line]:
+    """Which of a codec's video encoders the installed PyAV carries; the first one is used."""
+    for codec, known in ENCODERS.items():
+        names = [encoder.name for encoder in known if is_installed(encoder.name)]
+        yield codec, ", ".join(names) or "[yellow]none[/]: choose another --codec"
+
+
+def weights() -> Iterator[Line]:
+    """Whether the official weights are there and whole."""
+    for file in files_of("inference"):
+        state = look(file)
+        yield file.path, state.state if state.state == "there" else f"[yellow]{state.state}[/]: {FETCH_INFERENCE}"
+
+
+def smoke_test() -> str:
+    """A moment of the demo, from its files to a file."""
+    pipeline = LipsyncPipeline.from_pretrained(DEMO_UNET, detector="cascade")
+    with tempfile.TemporaryDirectory() as folder:
+        return pipeline(*PAIR, Path(folder) / "smoke.mp4", options=JobOptions(limit_sec=SMOKE_SEC)).summary()
+
+
+def show(console: Console, title: str, lines: Iterator[Line]) -> None:
+    table = Table(title=title, title_justify="left", show_header=False, min_width=60)
+    for line in lines:
+        table.add_row(*line)
+    console.print(table)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    argparse.ArgumentParser(prog="python -m scripts.doctor", description=__doc__).parse_args(argv)
+    console = Console()
+    for room in (packages, devices, encoders, weights):
+        show(console, room.__name__.capitalize(), room())
+    try:
+        console.print(f"The demo models on the demo pair: {smoke_test()}")
+    except (ValueError, OSError, RuntimeError) as error:
+        console.print(f"[red]The demo does not run here:[/] {error}", soft_wrap=True)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

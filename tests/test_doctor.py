@@ -1,0 +1,24 @@
+"""The doctor tells what is there and tries the demo."""
+
+import pytest
+
+from latentsync.weights import CheckpointError
+from scripts import doctor
+
+
+def test_the_doctor_names_what_it_finds_and_runs_the_demo(capsys: pytest.CaptureFixture[str]) -> None:
+    assert doctor.main([]) == 0
+    told = capsys.readouterr().out
+    for word in ("torch", "chosen", "libx264", "latentsync_unet.pt", "5 of 5 frames synced"):
+        assert word in told
+
+
+def test_a_demo_that_cannot_run_is_told_with_its_reason(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken() -> str:
+        raise CheckpointError("the weights are gone")
+
+    monkeypatch.setattr(doctor, "smoke_test", broken)
+    assert doctor.main([]) == 1
+    assert "the weights are gone" in capsys.readouterr().out

@@ -31,6 +31,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add_detector(parser)
     add = parser.add_argument
     add("--sync_model", default="demo", help="demo, or a StableSyncNet's file (default: %(default)s)")
+    add("--config_path", type=Path, help="its training configuration, for a public file, which does not carry one")
     add("--aligned", action="store_true", help="the videos show aligned faces already, as data processing leaves them")
     add("--threshold", type=float, help="a pair counts as right above it (default: the network's own, else 0.5)")
     return parser.parse_args(argv)
@@ -41,7 +42,7 @@ def evaluate(args: argparse.Namespace) -> int:
     videos = find_videos(args.videos)
     path = DEMO_SYNCNET if args.sync_model == "demo" else Path(args.sync_model)
     detector = None if args.aligned else make_detector(args.detector)
-    judge = stable_judge(path, pick_device(args.device), detector)
+    judge = stable_judge(path, pick_device(args.device), detector, args.config_path)
     threshold = args.threshold or float(read_checkpoint(path).metadata.get("threshold", THRESHOLD))
     rows = list(accuracy_rows(judge, videos, threshold, cache_of(args)))
     facts = {"network": judge.name, "fingerprint": judge.fingerprint, "threshold": threshold, "min_shift": MIN_SHIFT}

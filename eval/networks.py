@@ -3,12 +3,15 @@
 import argparse
 import os
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from latentsync.config.loading import load
+from latentsync.config.syncnet_run import SyncNetRun
 from latentsync.device import pick_device
 from latentsync.face.detect import BACKENDS, FaceDetector, make_detector
 from latentsync.losses.perceptual import load_perceptual_loss
@@ -20,7 +23,7 @@ from latentsync.models.s3fd import load_s3fd
 from latentsync.models.syncnet import SyncNetConfig
 from latentsync.models.syncnet_checkpoint import load_syncnet
 from latentsync.models.syncnet_v2 import load_syncnet_v2
-from latentsync.weights import CHECKPOINTS, DEMO
+from latentsync.weights import CHECKPOINTS, DEMO, read_checkpoint
 
 AUXILIARY = CHECKPOINTS / "auxiliary"
 EXPERT, S3FD_FILE = AUXILIARY / "syncnet_v2.model", AUXILIARY / "sfd_face.pth"
@@ -74,14 +77,22 @@ def sync_judge(args: argparse.Namespace, detector: FaceDetector | None) -> SyncJ
 
 
 def stable_judge(
-    path: Path, device: torch.device, detector: FaceDetector | None, config: SyncNetConfig | None = None
+    path: Path, device: torch.device, detector: FaceDetector | None, config_path: Path | None = None
 ) -> StableJudge:
-    """A StableSyncNet; CheckpointError if the file is missing or does not say how it sees."""
-    net, metadata = load_syncnet(path, config)
-    resolution, num_frames = metadata.get("resolution"), metadata.get("num_frames")
-    if resolution is None or num_frames is None:
-        raise ValueError(f"{path} does not say how it sees (resolution, num_frames): take one that our trainer wrote.")
-    return StableJudge(net.to(device), resolution, num_frames, detector)
+    """A StableSyncNet of pixels; what a public file does not say of itself stands in the training configuration `config_path`.
+
+    Raises CheckpointError if the file is missing, and ValueError if it does not say how it sees, or sees latents.
+    """
+    run = load(config_path, SyncNetRun) if config_path else None
+    seen = {**({"model": run.model, **asdict(run.data)} if run else {}), **read_checkpoint(path).metadata}
+    if not {"model", "resolution", "num_frames"} <= seen.keys():
+        raise ValueError(
+            f"{path} does not say how it sees (model, resolution, num_frames): name its training configuration with --config_path."
+        )
+    if seen.get("latent_space", False) or not seen.get("lower_half", True):
+        raise ValueError(f"{path} does not look at the pixels of lower faces: take a SyncNet that does.")
+    net, _ = load_syncnet(path, SyncNetConfig.from_dict(run.model) if run else None)
+    return StableJudge(net.to(device), seen["resolution"], seen["num_frames"], detector)
 
 
 def find_boxes(name: str, device: torch.device) -> FaceBoxes:

@@ -27,6 +27,7 @@ from eval.avatar_set import PINNED, check_pinned, hashes
 from eval.clip_sets import write_sound, write_video
 from eval.videos import find_videos, pair_up
 from latentsync.avatar.clip import HELD_OUT_FIRST_SEED, AvatarClip, random_clip, write_truth
+from latentsync.weights import read_checkpoint
 
 pytest.importorskip("espeakng_loader", reason="avatars speak with espeak-ng")
 ROOT = Path(__file__).resolve().parent.parent
@@ -109,6 +110,22 @@ def test_order_of_the_videos_changes_no_score(folder: Path, cache: list[str], ca
     assert found[0][1][-1]["summary"]["accuracy_of_all_pairs"] > 0.7
     uncached = run(eval_syncnet_acc.main, capsys, "--videos", *videos, "--no_cache", "--device", "cpu")
     assert uncached[1] == found[0][1]
+
+
+def test_a_public_syncnet_is_judged_by_its_training_configuration(
+    folder: Path, cache: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    public = tmp_path / "public.pt"  # tensors alone, without a word about themselves
+    torch.save({"state_dict": dict(read_checkpoint(networks.DEMO_SYNCNET).tensors)}, public)
+    arguments = ["--videos", folder / "good", *cache, "--threshold", 0.75, "--sync_model"]
+    status, _, said = run(eval_syncnet_acc.main, capsys, *arguments, public)
+    assert status == 2 and "config" in said
+    config = ["--config_path", Path(__file__).parents[1] / "configs/syncnet/demo.yaml"]
+    own, configured = (
+        run(eval_syncnet_acc.main, capsys, *arguments, *which) for which in (["demo"], [public, *config])
+    )
+    assert configured[0] == 0
+    assert configured[1][-1]["summary"]["accuracy_of_all_pairs"] == own[1][-1]["summary"]["accuracy_of_all_pairs"]
 
 
 def test_missing_weights_are_told_at_once(folder: Path, cache: list[str], capsys, monkeypatch, tmp_path: Path):

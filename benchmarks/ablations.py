@@ -1,6 +1,6 @@
 """What parts of the U-Net's training are worth: the same short second stage without one of them at a time, several seeds each.
 
-python -m benchmarks.ablations [--steps 200] [--seeds 1 2 3] [--clips 4] [--arms ...] [--out FILE.json]
+python -m benchmarks.ablations [--steps 100] [--seeds 1 2 3] [--clips 3] [--arms ...] [--out FILE.json]
 
 Every run starts from the same first stage (`runs/demo/unet_stage1/unet.safetensors` of scripts/train_demo.sh) and sees the same
 clips; finished runs and their scores are kept in --folder, so the command goes on where it was stopped. The results speak other
@@ -47,6 +47,7 @@ ARMS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "noise of every frame its own": ("objective.mixed_noise_alpha=0",),
     }
 )
+BATCH = 2  # windows a step
 SCORES = ("sync", "aperture", "jitter")
 Pair = tuple[Path, Path]  # video, another clip whose sound it is given
 
@@ -55,8 +56,9 @@ def train(arm: str, seed: int, steps: int, folder: Path) -> Path:
     """Weights of one run; a run that is finished is not repeated."""
     weights = folder / "unet.safetensors"
     if not weights.is_file():
-        length = (f"train.max_steps={steps}", f"train.seed={seed}", f"data.train_output_dir={folder}")
-        run = load(CONFIG, UNetRun, [*length, f"train.checkpoint_steps={steps}", *ARMS[arm]])
+        length = [f"train.max_steps={steps}", f"train.checkpoint_steps={steps}", f"train.seed={seed}"]
+        items = [f"data.batch_size={BATCH}", f"data.train_output_dir={folder}"]
+        run = load(CONFIG, UNetRun, [*length, *items, *ARMS[arm]])
         trained = train_unet(run, lambda row: None, lambda text: print(f"  {text}", flush=True))
         trained.save(weights, trained.trainer.averaged_state(), steps)
     return weights
@@ -107,9 +109,9 @@ def row_of(arm: str, runs: Sequence[Mapping[str, float]]) -> dict[str, Any]:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--clips", type=int, default=4)
+    parser.add_argument("--clips", type=int, default=3)
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     parser.add_argument("--folder", type=Path, default=Path("runs/ablations"))
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())

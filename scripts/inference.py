@@ -6,22 +6,29 @@ command is given again.
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
+from latentsync.device import spread_devices
 from latentsync.inference.batch import JobEntry, Outcome, read_jobs, run_all
+from latentsync.inference.cluster import run_all_on_cluster
+from latentsync.inference.helpers import Team
 from latentsync.inference.job import check_job, check_report
-from latentsync.inference.models import DEMO_UNET
+from latentsync.inference.models import DEMO_UNET, distilled_companion
 from latentsync.inference.pipeline import STAGES, LipsyncPipeline
 from latentsync.inference.preflight import preflight, sheet_path
-from latentsync.inference.report import Report, save_report
+from latentsync.inference.report import save_report
 from latentsync.inference.settings import InferenceSettings, JobOptions
+from latentsync.inference.spread import run_all_spread
+from latentsync.processing.ray_session import ray_session
 from latentsync.weights import FETCH_INFERENCE, PUBLIC_UNET
 from scripts.inference_arguments import given, parse
+from scripts.inference_screen import progress_bars, show_outcomes, told
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO_VIDEO, DEMO_AUDIO = ROOT / "assets/demo_video.mp4", ROOT / "assets/demo_audio.wav"
@@ -42,6 +49,8 @@ def choose(args: argparse.Namespace) -> list[str]:
         raise ValueError("--jobs names its own files: leave out --video_path, --audio_path, --report and --job_dir.")
     if not args.jobs and (pair[0] is None) != (pair[1] is None):
         raise ValueError("--video_path and --audio_path belong together: give both, or none for the demo.")
+    if args.ray_address and not args.jobs:
+        raise ValueError("--ray_address spreads many jobs over a cluster: give their list with --jobs.")
     notes = [] if any(pair) or args.jobs else ["pair"]
     if args.demo and args.inference_ckpt_path:
         raise ValueError("--demo brings its own models: leave out --demo or --inference_ckpt_path.")
@@ -55,21 +64,42 @@ def choose(args: argparse.Namespace) -> list[str]:
     return notes + [name for name, is_given in given.items() if is_given]
 
 
-def load_pipeline(args: argparse.Namespace) -> LipsyncPipeline:
+def load_pipeline(args: argparse.Namespace, device: torch.device | None = None) -> LipsyncPipeline:
     """The demo's or the official models, or a user's own, with the face detector that suits them."""
     path = DEMO_UNET if args.demo else args.inference_ckpt_path or PUBLIC_UNET
     detector = args.detector or ("cascade" if args.demo else "face_alignment")
-    return LipsyncPipeline.from_pretrained(path, args.unet_config_path, detector)
+    if InferenceSettings().changed(given(args, InferenceSettings)).needs_distilled_weights:
+        path = distilled_companion(path)
+    return LipsyncPipeline.from_pretrained(
+        path, args.unet_config_path, detector, device, precision=args.precision, compiled=args.compile
+    )
 
 
-def run_one(pipeline: LipsyncPipeline, entry: JobEntry, args: argparse.Namespace, console: Console) -> str:
+def make_team(args: argparse.Namespace) -> Team:
+    """The processes that `--workers` asks for: one for each GPU, or so many, which share the processor's cores."""
+    devices = spread_devices(args.workers)
+    shares = len(devices) if devices[0].type == "cpu" else 1
+    threads = max(1, torch.get_num_threads() // shares)
+    return Team(partial(load_pipeline, args), devices, threads)
+
+
+def run_quietly(args: argparse.Namespace, pipeline: LipsyncPipeline, entry: JobEntry) -> str:
+    """One job of many, in a process of its own."""
+    return run_one(pipeline, entry, args, Console(quiet=True))
+
+
+def run_one(
+    pipeline: LipsyncPipeline, entry: JobEntry, args: argparse.Namespace, console: Console, team: Team | None = None
+) -> str:
     """One job with its progress on the screen and its report beside the output; returns a line about it."""
     settings = pipeline.models.defaults.changed(given(args, InferenceSettings)).changed(entry.settings)
     options = JobOptions().changed(given(args, JobOptions)).changed(entry.options)
     job = check_job(entry.video, entry.audio, entry.output, options, args.force)
     report_path = check_report(args.report or entry.output.with_suffix(".report.json"), job, args.force)
     with progress_bars(console) as bars:
-        tasks = {stage: bars.add_task(stage, start=False, total=None) for stage in STAGES}
+        tasks = {
+            stage: bars.add_task(stage, start=False, total=None) for stage in STAGES[: 1 if args.preflight else None]
+        }
 
         def show(stage: str, done: int, total: int) -> None:
             bars.start_task(tasks[stage])
@@ -78,31 +108,16 @@ def run_one(pipeline: LipsyncPipeline, entry: JobEntry, args: argparse.Namespace
         if args.preflight:
             report = preflight(pipeline, job, settings, sheet_path(entry.output), show, args.force)
         else:
-            report = pipeline.run(job, settings, show, args.job_dir, args.force)
+            report = pipeline.run(job, settings, show, args.job_dir, args.force, team)
     save_report(report, report_path)
     return told(report, args.preflight)
 
 
-def told(report: Report, only_looked: bool) -> str:
-    lines = [f"Note: {warning}" for warning in report.warnings]
-    if only_looked:
-        return "\n".join(
-            [*lines, f"Would write {report.output}: {report.summary()} Sheet: {sheet_path(report.output)}"]
-        )
-    return "\n".join([*lines, f"{report.output}: {report.summary()}"])
-
-
-def progress_bars(console: Console) -> Progress:
-    columns = (TextColumn("{task.description:13}"), BarColumn(), MofNCompleteColumn(), TextColumn("frames"))
-    return Progress(*columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=console)
-
-
-def show_outcomes(outcomes: Sequence[Outcome], console: Console) -> None:
-    """The table at the end of many jobs."""
-    table = Table("job", "output", "result")
-    for outcome in outcomes:
-        table.add_row(str(outcome.entry.number), str(outcome.entry.output), outcome.error or outcome.summary)
-    console.print(table)
+def outcome_code(outcomes: Iterable[Outcome], console: Console) -> int:
+    """Run many jobs, show what became of each; returns the exit code."""
+    all_outcomes = list(outcomes)
+    show_outcomes(all_outcomes, console)
+    return SOME_FAILED if any(outcome.error for outcome in all_outcomes) else 0
 
 
 def lipsync(args: argparse.Namespace, console: Console) -> int:
@@ -114,14 +129,22 @@ def lipsync(args: argparse.Namespace, console: Console) -> int:
     entries = read_jobs(args.jobs) if args.jobs else [one]
     if not args.jobs:
         check_job(one.video, one.audio, one.output, JobOptions().changed(given(args, JobOptions)), args.force)
+    team = make_team(args)
+    if args.jobs and args.ray_address:
+        with ray_session(args.ray_address) as cluster:
+            count = args.workers or int(cluster.gpus) or cluster.nodes
+            run = partial(run_quietly, args)
+            return outcome_code(run_all_on_cluster(entries, run, team.load, cluster.gpus, count), console)
+    if args.jobs and len(team.devices) > 1:
+        return outcome_code(run_all_spread(entries, partial(run_quietly, args), team), console)
     with console.status("Load the models"):
         pipeline = load_pipeline(args)
-    if not args.jobs:
-        console.print(run_one(pipeline, one, args, console), soft_wrap=True)
-        return 0
-    outcomes = list(run_all(entries, lambda entry: run_one(pipeline, entry, args, console)))
-    show_outcomes(outcomes, console)
-    return SOME_FAILED if any(outcome.error for outcome in outcomes) else 0
+    if args.jobs:
+        return outcome_code(run_all(entries, lambda entry: run_one(pipeline, entry, args, console)), console)
+    torch.set_num_threads(team.threads)
+    helpers = replace(team, devices=team.devices[1:])  # this process is one of the workers
+    console.print(run_one(pipeline, one, args, console, helpers), soft_wrap=True)
+    return 0
 
 
 def main(argv: list[str] | None = None) -> int:

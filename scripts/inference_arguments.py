@@ -6,9 +6,12 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, get_args
 
+from latentsync.device import PRECISIONS
+from latentsync.diffusion.solvers import SolverName
 from latentsync.face.detect import BACKENDS
 from latentsync.inference.memory import Memory
-from latentsync.inference.settings import Colour, Init, OnMissingFace, Reference
+from latentsync.inference.presets import PRESETS
+from latentsync.inference.settings import Colour, Init, OnMissingFace, Reference, Vae
 from latentsync.inference.timeline import Length, Rest
 from latentsync.media.encode import CODECS
 from latentsync.weights import PUBLIC_UNET
@@ -30,12 +33,32 @@ def parse(argv: list[str] | None, description: str | None) -> argparse.Namespace
     models = parser.add_argument_group("models").add_argument
     models("--demo", action="store_true", help="use the small demo models that ship with the project")
     models("--inference_ckpt_path", type=Path, help=f"the U-Net (default: checkpoints/{PUBLIC_UNET.name})")
+    models("--vae", choices=get_args(Vae), help="tiny: faces are decoded by the small tiny_vae.safetensors")
+    models("--precision", choices=PRECISIONS, default="auto", help="of U-Net and auto-encoder (default: auto)")
+    models("--compile", action="store_true", help="compile the U-Net's blocks: slow to start, faster on long videos")
     models("--unet_config_path", type=Path, help="for a U-Net of unknown origin, see configs/unet")
     models("--detector", choices=BACKENDS, help="default: face_alignment, or cascade with demo models")
+    models("--workers", type=int, metavar="N", help="processes that share the work (default: one for each GPU)")
+    models(
+        "--ray_address", metavar="HOST:PORT", help="with --jobs: spread them over this Ray cluster; files are shared"
+    )
     models("--memory", choices=get_args(Memory), help="how much is computed at once (default: what fits)")
     lips = parser.add_argument_group("lips (defaults are the checkpoint's)").add_argument
+    lips(
+        "--preset",
+        choices=PRESETS,
+        help="a trade of time for quality, see docs/performance.md; other flags override it",
+    )
+    lips("--solver", choices=get_args(SolverName), help="how noise becomes a face; lcm needs distilled weights")
     lips("--inference_steps", dest="steps", type=int, metavar="N", help="sampling steps, mostly 20")
     lips("--guidance_scale", type=float, metavar="X", help="how much the audio is exaggerated, mostly 1.5")
+    lips(
+        "--guidance_interval",
+        nargs=2,
+        type=float,
+        metavar=("FROM", "TO"),
+        help="guide only between these shares of the way from noise (0) to picture (1)",
+    )
     lips("--seed", type=int, help="same seed, same result; -1 for another every time")
     lips("--reference", choices=get_args(Reference), help="show the network the very frames, or another moment")
     lips("--init", choices=get_args(Init), help="where sampling starts")

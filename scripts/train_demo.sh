@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The demo models' whole life from nothing: clips, speech encoder, auto-encoder, SyncNet, U-Net. Stopped anywhere, it goes on.
+# The demo models' whole life from nothing: clips, speech encoder, auto-encoder, SyncNet, U-Net and
+# their small, fast forms. Stopped anywhere, it goes on.
 set -eu
 cd "$(dirname "$0")/.."
 python=${PYTHON:-.venv/bin/python}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from latentsync.processing.charts import hours_text
 from latentsync.processing.fileslist import IDENTITY_RULES, Split, kept_clips, split, with_identity
 from latentsync.processing.manifest import Manifests
 from latentsync.processing.settings_record import clips_folder
@@ -75,7 +76,9 @@ def write_lists(args: argparse.Namespace) -> list[Split]:
     for each in splits:
         lines = "".join(f"{output.address}/{file}\n" for file in each.files)
         paths[each.name].write_text(lines, encoding="utf-8")
-        print(f"{paths[each.name]}: {len(each.files)} clips, {each.hours:.2f} h, {each.identities} identities")
+        print(
+            f"{paths[each.name]}: clips {len(each.files):,}, identities {each.identities:,}, {hours_text(each.hours)}"
+        )
     return splits
 
 

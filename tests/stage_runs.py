@@ -2,14 +2,23 @@
 
 import argparse
 import json
+import math
+import os
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import cache, partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from latentsync.processing.clip import Clip, Dropped, Kept, Outcome, source_clip
+import cv2
+import torch
+from rich.progress import track
+
+from latentsync.processing.clip import Clip, Dropped, Kept, Outcome, Score, source_clip
 from latentsync.processing.settings import StageSettings
 from latentsync.processing.stages import STAGES, STEPS, Step, make_step
 from tests.corpus import STAND_INS
@@ -31,16 +40,28 @@ class Ending:
         return self.outcome.reason.value if isinstance(self.outcome, Dropped) else ""
 
 
-def process(input_dir: Path, output_dir: Path, settings: StageSettings, keep_stages: bool = False) -> list[Ending]:
-    """All videos of a folder through all stages, fused or, with `keep_stages`, each by itself with files of its own."""
-    names = [(info.name,) for info in STAGES] if keep_stages else STEPS
-    steps = [make_step(each, settings) for each in names]
-    folders = {info.name: output_dir / info.name if info.writes == "always" or keep_stages else None for info in STAGES}
-    endings: list[Ending] = []
-    for path in sorted(path for path in input_dir.rglob("*") if path.is_file()):
-        relative = path.relative_to(input_dir).as_posix()
-        endings += follow(source_clip(path, str(path), relative), steps, folders)
-    return endings
+def process(input_dir: Path, output_dir: Path, settings: StageSettings) -> list[Ending]:
+    """All videos of a folder through all stages, which share decodes."""
+    steps = [make_step(names, settings) for names in STEPS]
+    return [ending for path in files_in(input_dir) for ending in process_one(path, input_dir, output_dir, steps)]
+
+
+def process_one(path: Path, input_dir: Path, output_dir: Path, steps: Sequence[Step]) -> list[Ending]:
+    """One video of a folder through all stages."""
+    folders = {info.name: output_dir / info.name if info.writes == "always" else None for info in STAGES}
+    return follow(source_clip(path, str(path), path.relative_to(input_dir).as_posix()), steps, folders)
+
+
+def files_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+@cache
+def stand_in_steps() -> list[Step]:
+    """The steps that the full corpus goes through; a process loads their networks once."""
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    return [make_step(names, STAND_INS) for names in STEPS]
 
 
 def follow(clip: Clip, steps: Sequence[Step], folders: dict[str, Path | None]) -> list[Ending]:
@@ -64,35 +85,73 @@ def span_of(ending: Ending) -> Span:
     return first, first + ending.clip.frame_count, ending.stage if ending.reason else "", ending.reason
 
 
-def compare(truth: Mapping[str, Any], endings: Sequence[Ending]) -> list[str]:
+@dataclass(frozen=True)
+class Found:
+    """What became of one stretch, as it is stored."""
+
+    span: Span
+    scores: Mapping[str, Score]
+
+
+def run_one(relative: str, videos: Path, out: Path) -> list[Found]:
+    """One video of the full corpus through the stand-ins; what an earlier run has stored of it is taken."""
+    stored = out / "found" / f"{relative}.json"
+    if not stored.exists():
+        endings = process_one(videos / relative, videos, out, stand_in_steps())
+        found = [Found(span_of(each), each.clip.scores) for each in endings]
+        stored.parent.mkdir(parents=True, exist_ok=True)
+        partial_file = stored.with_name(f"{stored.name}.partial")
+        partial_file.write_text(json.dumps([asdict(each) for each in found]), encoding="utf-8")
+        partial_file.replace(stored)
+    return [Found(tuple(each["span"]), each["scores"]) for each in json.loads(stored.read_text(encoding="utf-8"))]
+
+
+def compare(truth: Mapping[str, Any], found: Mapping[str, Sequence[Found]]) -> list[str]:
     """One line for each file whose clips did not end as planted, and one line of precision and recall for each stage."""
-    lines, caught, planted, found = [], Counter[str](), Counter[str](), Counter[str]()
+    lines, right, planted, told = [], Counter[str](), Counter[str](), Counter[str]()
     for relative, entry in truth.items():
         wanted = {(e["start_frame"], e["stop_frame"], e["stage"], e["reason"]) for e in entry["expected"]}
-        got = {span_of(each) for each in endings if each.clip.relative == relative}
+        got = {each.span for each in found[relative]}
         planted.update(span[2] or "kept" for span in wanted)
-        found.update(span[2] or "kept" for span in got)
-        caught.update(span[2] or "kept" for span in wanted & got)
-        offsets = {e["start_frame"]: e["offset_frames"] for e in entry["expected"] if e["offset_frames"] is not None}
-        scores = {each.clip.start_frame: each.clip.scores for each in endings if each.clip.relative == relative}
-        off = {at: scores.get(at, {}).get("offset_frames") for at, offset in offsets.items()}
-        wrong = {at: got for at, got in off.items() if got is None or abs(got - offsets[at]) > 1}
+        told.update(span[2] or "kept" for span in got)
+        right.update(span[2] or "kept" for span in wanted & got)
+        wrong = [*wrong_offsets(entry["expected"], found[relative])]
         if wanted != got or wrong:
-            lines.append(f"{relative} ({entry['defect']}): {sorted(got)} instead of {sorted(wanted)}; offsets {wrong}")
-    for stage in planted | found:
-        lines.append(f"{stage}: precision {caught[stage]}/{found[stage]}, recall {caught[stage]}/{planted[stage]}")
+            lines.append(f"{relative} ({entry['defect']}): {sorted(got)} instead of {sorted(wanted)}; {wrong}")
+    for name in planted | told:
+        precision, recall = f"{right[name]} of {told[name]}", f"{right[name]} of {planted[name]}"
+        lines.append(f"{name}: precision {precision}, recall {recall}")
     return lines
 
 
+def wrong_offsets(expected: Sequence[Mapping[str, Any]], found: Sequence[Found]) -> Iterator[str]:
+    """Offsets found that are more than a frame beside the planted ones, and kept clips that still have one."""
+    planted = {each["start_frame"]: each["offset_frames"] for each in expected}
+    for each in found:
+        offset, scores = planted.get(each.span[0]), each.scores
+        if offset is not None and abs(scores.get("offset_frames", math.inf) - offset) > 1:
+            yield f"offset at {each.span[0]} is {scores.get('offset_frames')}, planted {offset}"
+        if not each.span[2] and abs(scores["offset_left_frames"]) > 1:
+            yield f"offset left at {each.span[0]} is {scores['offset_left_frames']}"
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Process a corpus that `tests.corpus` made, and compare: `python -m tests.stage_runs --corpus DIR`."""
+    """Process a corpus that `tests.corpus` made, and compare: `python -m tests.stage_runs --corpus DIR --out DIR`.
+
+    The same command goes on where it was stopped; empty OUT after a change of the stages.
+    """
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--corpus", type=Path, required=True, help="with videos/ and truth.json")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     args = parser.parse_args(argv)
+    videos = args.corpus / "videos"
     truth = json.loads((args.corpus / "truth.json").read_text(encoding="utf-8"))
-    there = {name: entry for name, entry in truth.items() if (args.corpus / "videos" / name).exists()}
-    print(*compare(there, process(args.corpus / "videos", args.out, STAND_INS)), sep="\n")
+    names = [name for name in truth if (videos / name).exists()]
+    work = partial(run_one, videos=videos, out=args.out)
+    with ProcessPoolExecutor(args.workers, get_context("spawn")) as pool:
+        found = dict(zip(names, track(pool.map(work, names), "Stages", total=len(names)), strict=True))
+    print(f"{len(names)} of {len(truth)} files", *compare({name: truth[name] for name in names}, found), sep="\n")
     return 0
 
 

@@ -1,14 +1,18 @@
 """The diffusion room: formulas that invert each other, noise with the promised statistics, samplers without memory."""
 
+from collections.abc import Callable, Sequence
+
 import pytest
 import torch
 from torch import Tensor
 
 from latentsync.diffusion.conditioning import conditioned, unet_input
+from latentsync.diffusion.consistency import consistency
 from latentsync.diffusion.guidance import guided
 from latentsync.diffusion.noise import add_noise, init_latents, mixed_noise, one_step_x0, shared_noise
-from latentsync.diffusion.sampler import ddim_sample, ddim_steps
+from latentsync.diffusion.sampler import Denoiser, ddim_sample, ddim_steps
 from latentsync.diffusion.schedule import NoiseSchedule
+from latentsync.diffusion.solvers import SolverName, solver_of, timesteps_of
 
 SCHEDULE = NoiseSchedule()
 SHAPE = (2, 4, 3, 6, 5)
@@ -102,3 +106,89 @@ def test_input_channels_are_packed_in_order_for_every_copy_of_the_clips() -> Non
     assert packed[3, :, 2, 0, 0].tolist() == [1.0] * 4 + [0.5] + [2.0] * 4 + [3.0] * 4
     denoise = conditioned(lambda sample, timestep, audio: sample * timestep, mask, parts[1], parts[2])
     assert torch.equal(denoise(parts[0], 2, None), 2 * unet_input(parts[0], mask, parts[1], parts[2]))
+
+
+def gaussian(mean: Tensor, deviation: Tensor) -> tuple[Denoiser, Callable[[Tensor, int], Tensor]]:
+    """The perfect denoiser of data with this mean and deviation, and where the way from (x_t, t) ends, in closed form."""
+
+    def denoise(latents: Tensor, timestep: int) -> Tensor:
+        signal, sigma = SCHEDULE.signal_and_noise(timestep, latents)
+        return sigma * (latents - signal * mean) / ((signal * deviation) ** 2 + sigma**2)
+
+    def end(latents: Tensor, timestep: int) -> Tensor:
+        (signal, sigma), (last, rest) = (SCHEDULE.signal_and_noise(t, latents) for t in (timestep, 0))
+        spread = ((last * deviation) ** 2 + rest**2) / ((signal * deviation) ** 2 + sigma**2)
+        return last * mean + (latents - signal * mean) * spread.sqrt()
+
+    return denoise, end
+
+
+def solver_errors(name: SolverName, counts: Sequence[int]) -> list[float]:
+    """Root mean square distance to the closed form, by the number of steps."""
+    mean, start = 2 * torch.randn(SHAPE, generator=generator(1)), torch.randn(SHAPE, generator=generator(2))
+    denoise, end = gaussian(mean, 0.05 + 0.8 * torch.rand(SHAPE, generator=generator(3)))
+    errors = []
+    for steps in counts:
+        timesteps = timesteps_of(name, steps, SCHEDULE)
+        reached = solver_of(name, 0)(denoise, start, timesteps, SCHEDULE)
+        assert torch.equal(reached, solver_of(name, 0)(denoise, start, timesteps, SCHEDULE)), "no state is left behind"
+        assert torch.equal(reached[:1], solver_of(name, 0)(partial_denoiser(denoise), start[:1], timesteps, SCHEDULE))
+        errors.append(float((reached - end(start, timesteps[0])).square().mean().sqrt()))
+    return errors
+
+
+def partial_denoiser(denoise: Denoiser) -> Denoiser:
+    """The denoiser of the first clip alone."""
+    return lambda latents, timestep: denoise(latents.expand(SHAPE), timestep)[:1]
+
+
+@pytest.mark.parametrize("name", ["ddim", "dpm++", "unipc"])
+def test_solvers_reach_the_exact_solution_with_rising_steps_and_the_fast_ones_sooner(name: SolverName) -> None:
+    counts = (3, 5, 8, 20, 100)
+    errors, slow = solver_errors(name, counts), solver_errors("ddim", counts)
+    assert errors == sorted(errors, reverse=True) and errors[-1] < 0.015
+    assert name == "ddim" or all(mine < theirs for mine, theirs in zip(errors[:3], slow[:3], strict=True))
+
+
+@pytest.mark.parametrize("name", ["dpm++", "unipc", "lcm"])
+def test_solvers_begin_at_the_last_training_step(name: SolverName) -> None:
+    told: list[tuple[int, int]] = []
+    timesteps = timesteps_of(name, 4, SCHEDULE)
+    assert timesteps == [999, 749, 499, 249]
+    solver_of(name, 0)(lambda x, t: x, torch.randn(SHAPE), timesteps, SCHEDULE, lambda *done: told.append(done))
+    assert told == [(done, 4) for done in (1, 2, 3, 4)]
+    with pytest.raises(ValueError, match="0 sampling steps"):
+        timesteps_of(name, 0, SCHEDULE)
+
+
+def test_a_consistency_function_is_the_identity_at_the_start_and_a_jump_elsewhere() -> None:
+    noisy, noise = torch.randn(SHAPE), torch.randn(SHAPE)
+    torch.testing.assert_close(consistency(noisy, noise, 0, SCHEDULE), noisy)
+    jumped = one_step_x0(noisy, noise, 499, SCHEDULE)
+    torch.testing.assert_close(consistency(noisy, noise, 499, SCHEDULE), jumped, rtol=1e-3, atol=1e-3)
+
+
+def test_few_steps_add_noise_that_the_seed_alone_decides() -> None:
+    clean = torch.randn(SHAPE)
+
+    def coarse(latents: Tensor, timestep: int) -> Tensor:  # leaves some of the noise, so that it can be seen
+        signal, sigma = SCHEDULE.signal_and_noise(timestep, latents)
+        return 0.9 * (latents - signal * clean) / sigma
+
+    start, timesteps = torch.randn(SHAPE), timesteps_of("lcm", 2, SCHEDULE)
+    runs = [solver_of("lcm", seed)(coarse, start, timesteps, SCHEDULE) for seed in (1, 1, 2)]
+    assert torch.equal(runs[0], runs[1]) and not torch.equal(runs[0], runs[2])
+
+
+def test_guidance_outside_its_interval_asks_once() -> None:
+    asked: list[tuple[int, int]] = []
+
+    def denoise(latents: Tensor, timestep: int, audio: Tensor) -> Tensor:
+        asked.append((timestep, len(latents)))
+        return latents
+
+    latents, audio = torch.randn(SHAPE), torch.ones(6, 5, 7)
+    denoiser = guided(denoise, audio, 1.5, lambda timestep: SCHEDULE.progress(timestep) < 0.5)
+    for timestep in (999, 501, 499, 0):
+        denoiser(latents, timestep)
+    assert asked == [(999, 4), (501, 4), (499, 2), (0, 2)]

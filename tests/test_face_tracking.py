@@ -243,6 +243,21 @@ def test_landmarks_follow_several_faces_and_search_seldom(library: StubLibrary) 
     assert [face.track for face in detector.faces(frame)] == [1]
 
 
+@pytest.mark.parametrize(("effort", "side"), [(Effort.QUICK, 640), (Effort.FULL, 1280), (Effort.HARD, 1920)])
+def test_large_frames_are_searched_in_a_smaller_copy(library: StubLibrary, effort: Effort, side: int) -> None:
+    library.faces, sides, detect = [(40, 60)], [], library.detect
+
+    def watched(frame: FrameArray) -> list[list[float]]:
+        sides.append(max(frame.shape))
+        return detect(frame)
+
+    library.face_detector.detect_from_image = watched
+    library.least_score = 0.5 if effort is not Effort.HARD else 0.2
+    (box,) = LandmarkDetector().boxes(np.zeros((1080, 1920, 3), np.uint8), effort)
+    assert sides == [side]
+    assert np.allclose(box[:4], 4.8 * np.array([40, 45, 100, 120]))  # in the frame's own pixels
+
+
 def test_where_no_face_is_found_the_search_gets_harder(library: StubLibrary) -> None:
     library.faces, library.least_score = [(100, 60)], 0.3
     (face,) = LandmarkDetector().faces(np.zeros((200, 400, 3), np.uint8))

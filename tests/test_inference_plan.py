@@ -145,11 +145,11 @@ def test_a_job_folder_belongs_to_one_job_and_one_process(tmp_path: Path) -> None
         with pytest.raises(MediaError, match="another run"):
             JobFolder(folder, {"video": 1}, seed=7).__enter__()
     with JobFolder(folder, {"video": 1}, seed=8) as again:
-        assert (again.finished_parts(), again.seed, again.facts(0)) == (1, 7, [[1, None, True]])
+        assert (again.missing_parts(2), again.seed, again.facts(0)) == ([1], 7, [[1, None, True]])
     with pytest.raises(MediaError, match="another video.*--force"):
         JobFolder(folder, {"video": 2}, seed=8).__enter__()
     with JobFolder(folder, {"video": 2}, seed=8, force=True) as anew:
-        assert (anew.finished_parts(), anew.seed) == (0, 8)
+        assert (anew.missing_parts(2), anew.seed) == ([0, 1], 8)
         anew.remove()
     assert not folder.exists()
 

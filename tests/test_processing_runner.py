@@ -234,9 +234,9 @@ def kill_workers(job: Job, times: int, seed: int, done: threading.Event, killed:
     while len(killed) < times and not done.wait(draw.uniform(0.2, 0.6)):
         folders = sorted(path.name for path in job.staging_root.glob("*-*-*")) if job.staging_root.is_dir() else []
         for name in [name for name in folders if name not in killed][:1]:
-            killed.add(name)
             with suppress(ProcessLookupError):
                 os.kill(int(name.split("-")[-2]), signal.SIGKILL)
+                killed.add(name)
 
 
 def test_killed_workers_lose_nothing(ray_running: None, tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ def test_killed_workers_lose_nothing(ray_running: None, tmp_path: Path) -> None:
     runner.run(stub_plan(0.05), wild, RunSettings())
     done.set()
     killer.join()
-    assert killed
+    assert len(killed) == 3
     assert_same_result(calm, wild)
 
 
@@ -257,7 +257,6 @@ import sys
 from latentsync.processing.config import RunSettings
 from latentsync.processing.job import make_job
 from latentsync.processing.runner import run
-from scripts import process_data, write_fileslist
 from tests.stub_steps import stub_plan
 run(stub_plan(0.05), make_job(sys.argv[1]), RunSettings(cores=2))
 """
@@ -272,8 +271,10 @@ def test_a_run_that_is_killed_three_times_ends_like_an_undisturbed_one(ray_runni
         process = subprocess.Popen([sys.executable, "-c", KILLED_RUN, wild.input.address], cwd=ROOT, env=environment)
         wait_until_at_work(wild, process)
         time.sleep(draw.uniform(0.0, 1.0))
+        assert process.poll() is None, "it is killed while it works"
         process.kill()
         process.wait()
+    assert len(contents(tmp_path / "wild/long")) < len(contents(tmp_path / "calm/long")), "something was left to do"
     assert contents(tmp_path / "wild/raw videos") == contents(tmp_path / "calm/raw videos")
     runner.run(stub_plan(), wild, RunSettings())
     assert_same_result(calm, wild)
@@ -351,6 +352,14 @@ def test_wrong_places_are_refused_before_any_work(tmp_path: Path) -> None:
     (tmp_path / "long" / "mine.mp4").write_text("a user's own")
     with pytest.raises(ValueError, match="files of yours"):
         check_output(make_job(folder), stub_plan(), StageSettings())
+
+
+def test_an_output_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ValueError, match="file cannot be written to .* choose another --output_dir"):
+        check_output(make_job(make_input(tmp_path), tmp_path / "file"), stub_plan(), StageSettings())
+    with pytest.raises(ValueError, match="s3x://bucket cannot be reached .* give a path"):
+        make_job("s3x://bucket")
 
 
 def test_results_of_two_settings_are_not_mixed(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("espeakng_loader", reason="avatars need the optional espeak-ng")
 
+from latentsync.face.detect import Face, make_detector
 from latentsync.media.container import MediaError
 from latentsync.media.mono import mono_pieces, mono_span, write_flac
 from latentsync.media.probe import probe
@@ -17,6 +18,8 @@ from latentsync.processing.clip import Clip, Dropped, Kept, Reason, source_clip
 from latentsync.processing.settings import StageSettings
 from latentsync.processing.stages import STAGES, STEPS, make_rules, make_stages, make_step
 from latentsync.processing.stages.av_synced import move_sound
+from latentsync.processing.stages.followed_face import SeenFrame, bridged
+from latentsync.processing.stages.high_resolution import FaceMeter
 from latentsync.processing.stages.segmented import split_evenly
 from latentsync.processing.stages.span import clip_frames, clip_sound
 from tests.corpus import SMALL_SETTINGS, Corpus, Expected, small_corpus
@@ -163,6 +166,64 @@ def test_a_span_shows_and_sounds_as_its_part_of_the_file(videos: Path) -> None:
     assert all(np.array_equal(a, b) for a, b in zip(frames, wanted, strict=True))
     assert np.array_equal(clip_sound(part), clip_sound(whole)[25 * 640 : 35 * 640])
     assert part.start_sec == 1.0 and part.duration_sec == 0.4
+
+
+@pytest.fixture(scope="module")
+def seen(videos: Path) -> list[SeenFrame]:
+    """The 50 frames of a person, each with the face."""
+    frames = list(FaceMeter().follow(readable(videos / "clean.mp4"), make_detector("cascade")))
+    assert len(frames) == 50 and all(each.face and not each.is_bridged for each in frames)
+    return frames
+
+
+def without(seen: list[SeenFrame], frames: set[int], shade: float = 1.0) -> list[SeenFrame]:
+    """The frames with no face in some, and those darker."""
+    dark = [(each.frame * shade).astype(np.uint8) for each in seen]
+    return [SeenFrame(dark[n], None) if n in frames else each for n, each in enumerate(seen)]
+
+
+def test_a_face_that_is_missed_for_moments_is_bridged(seen: list[SeenFrame]) -> None:
+    missed = {0, 1, *range(20, 25), 49}
+    found = list(bridged(without(seen, missed)))
+    assert {n for n, each in enumerate(found) if each.is_bridged} == missed
+    for now, truth in zip(found, seen, strict=True):
+        assert now.face is not None and truth.face is not None
+        assert np.abs(now.face.points - truth.face.points).max() < 0.03 * truth.face.face_px
+        assert np.array_equal(now.frame, truth.frame)
+
+
+@pytest.mark.parametrize(("missed", "shade"), [({20}, 0.1), (set(range(20, 26)), 1.0), (set(range(50)), 1.0)])
+def test_what_is_not_sure_to_be_the_face_is_not_bridged(seen: list[SeenFrame], missed: set[int], shade: float) -> None:
+    """A picture that is dark for a moment, and a face that is missed for longer."""
+    found = list(bridged(without(seen, missed, shade)))
+    assert len(found) == 50 and {n for n, each in enumerate(found) if each.face is None} == missed
+
+
+class Dreamer:
+    """Sees no face until it is shown a certain frame, and the face in every frame from then on."""
+
+    def __init__(self, wakes_at: SeenFrame) -> None:
+        self.wakes_at = wakes_at
+        self.is_awake = False
+
+    def reset(self) -> None:
+        self.is_awake = False
+
+    def faces(self, frame: np.ndarray) -> list[Face]:
+        self.is_awake = self.is_awake or np.array_equal(frame, self.wakes_at.frame)
+        return [self.wakes_at.face] if self.is_awake and self.wakes_at.face else []
+
+    def points(self, frame: np.ndarray) -> Face | None:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(("wakes_at", "faceless"), [(0, 0), (20, 0), (40, 40)])
+def test_a_face_that_is_found_late_is_followed_back_to_the_first_frame(
+    videos: Path, seen: list[SeenFrame], wakes_at: int, faceless: int
+) -> None:
+    meter = FaceMeter()
+    assert len(list(meter.follow(readable(videos / "clean.mp4"), Dreamer(seen[wakes_at])))) == 50
+    assert meter.scores["faceless_frames"] == faceless
 
 
 @pytest.mark.parametrize("frames", [125, 250, 251, 375, 501, 749, 1000, 90_001])

@@ -166,7 +166,7 @@ def test_from_upload_to_download(page: Page, server: Server, pair: tuple[Path, P
     wait_for_message(page, "Done:")
     job = jobs(server)[0]
     assert probe(job.output).frame_count == FRAMES
-    assert (job.report["settings"]["steps"], job.report["options"]["face"]) == (PRESETS[PRESET].steps, place)
+    assert (job.report["settings"]["steps"], job.report["options"]["face"]) == (PRESETS[PRESET]["steps"], place)
 
     play_together(page)
     with page.expect_download() as download:
@@ -174,7 +174,7 @@ def test_from_upload_to_download(page: Page, server: Server, pair: tuple[Path, P
     assert download.value.suggested_filename == "my_talk_lipsync.mp4"
     assert Path(download.value.path()).read_bytes() == job.output.read_bytes()
     unfold(page, texts.REPORT_SECTION)
-    expect(page.locator("#report")).to_contain_text(f"{PRESETS[PRESET].steps} steps")
+    expect(page.locator("#report")).to_contain_text(f"{PRESETS[PRESET]['steps']} steps")
     unfold(page, texts.HISTORY_SECTION)
     expect(page.locator("#history label")).to_have_count(4)
     assert page.evaluate(NAMELESS) == []

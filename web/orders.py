@@ -55,8 +55,7 @@ def chosen_settings(wish: Wish) -> dict[str, Any]:
     if wish.preset:
         if wish.preset not in PRESETS:
             raise WebError(texts.UNKNOWN_PRESET.format(name=wish.preset, known=", ".join(PRESETS)))
-        preset = PRESETS[wish.preset]
-        chosen = {"steps": preset.steps, "guidance_scale": preset.guidance_scale}
+        chosen = {"preset": wish.preset, **PRESETS[wish.preset]}
     given = {"steps": whole("steps", wish.steps), "guidance_scale": number("guidance scale", wish.guidance_scale)}
     chosen |= {name: value for name, value in given.items() if value is not None}
     return {**chosen, "seed": DEFAULT_SEED if wish.seed is None else whole("seed", wish.seed)}

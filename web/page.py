@@ -109,10 +109,10 @@ class Page:
         preset = PRESETS[DEFAULT_PRESET]
         with gr.Accordion(texts.ADVANCED_SECTION, open=False):
             self.steps = gr.Slider(
-                1, MAX_STEPS, preset.steps, step=1, label=texts.STEPS, info=texts.STEPS_INFO, elem_id="steps"
+                1, MAX_STEPS, preset["steps"], step=1, label=texts.STEPS, info=texts.STEPS_INFO, elem_id="steps"
             )
             self.guidance = gr.Slider(
-                1, MAX_GUIDANCE, preset.guidance_scale, step=0.1, label=texts.GUIDANCE, info=texts.GUIDANCE_INFO
+                1, MAX_GUIDANCE, preset["guidance_scale"], step=0.1, label=texts.GUIDANCE, info=texts.GUIDANCE_INFO
             )
             self.seed = gr.Number(DEFAULT_SEED, precision=0, minimum=-1, label=texts.SEED, info=texts.SEED_INFO)
             self.length = gr.Dropdown(list(texts.LENGTH_CHOICES), value="bounce", label=texts.LENGTH)
@@ -190,7 +190,17 @@ class Page:
             self.uploads.on_frame_sec, [self.video, self.frame_sec], self.frame, trigger_mode="always_last", **SHOWN
         )
         self.frame.select(self.uploads.on_click, [self.video, self.frame_sec], [self.face, self.frame], **SHOWN)
-        wish = [self.steps, self.guidance, self.seed, self.face, self.length, self.rest, self.missing, self.model]
+        wish = [
+            self.preset,
+            self.steps,
+            self.guidance,
+            self.seed,
+            self.face,
+            self.length,
+            self.rest,
+            self.missing,
+            self.model,
+        ]
         for button, kind in ((self.check, "preflight"), (self.preview, "preview"), (self.run, "run")):
             handler = self.submitter(kind)
             button.click(handler, [self.token, self.video, self.audio, *wish], self.view, trigger_mode="once", **QUIET)
@@ -219,10 +229,15 @@ class Page:
     def submitter(self, kind: str) -> Any:
         """What a button does that puts a job of this kind into the queue."""
 
-        def submit(request: gr.Request, token: str, video: str | None, audio: str | None, *wish: Any) -> list[Any]:
+        def submit(
+            request: gr.Request, token: str, video: str | None, audio: str | None, preset: str, *wish: Any
+        ) -> list[Any]:
             owner = owner_of(request, token)
             try:
-                job = self.app.submit(owner, Wish(kind, "", *wish), video, audio)
+                named = (
+                    (preset, None, None, *wish[2:]) if preset in PRESETS else ("", *wish)
+                )  # its sliders tell the same
+                job = self.app.submit(owner, Wish(kind, *named), video, audio)
             except (ValueError, OSError) as error:
                 return self.updates({self.message: views.error_html(str(error))})
             return self.updates(self.showing(job, owner))
@@ -327,7 +342,7 @@ def outcome_html(job: WebJob) -> str:
 
 def preset_script() -> str:
     """Sets the sliders to a preset, in the browser, so that a button pressed right after it finds them set."""
-    values = json.dumps({name: [preset.steps, preset.guidance_scale] for name, preset in PRESETS.items()})
+    values = json.dumps({name: [preset["steps"], preset["guidance_scale"]] for name, preset in PRESETS.items()})
     return f"(name, steps, guidance) => ({values})[name] || [steps, guidance]"
 
 

@@ -5,23 +5,17 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from latentsync.inference.presets import DISTILLED_SOLVER
+from latentsync.inference.presets import PRESETS as ENGINE_PRESETS
+
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_FOLDER = ROOT / "runs" / "web"
 PREVIEW_SEC = 3.0
 MAX_STEPS, MAX_GUIDANCE = 50, 3.0
 
-
-@dataclass(frozen=True)
-class Preset:
-    """A trade of time for quality: sampling steps and guidance."""
-
-    steps: int
-    guidance_scale: float
-
-
 PRESETS = MappingProxyType(
-    {"fast": Preset(5, 1.0), "balanced": Preset(10, 1.5), "quality": Preset(20, 1.5)}
-)  # guidance 1 samples every window once instead of twice
+    {name: preset for name, preset in reversed(list(ENGINE_PRESETS.items())) if preset["solver"] != DISTILLED_SOLVER}
+)  # the fastest first; what needs weights of its own is not offered
 DEFAULT_PRESET = "balanced"
 
 

@@ -27,7 +27,7 @@ class SyncNetDataConfig(ClipDataConfig):
     jitter_px: int = 0  # changes of training windows, see `latentsync.data.sync_clips.Augmentation`
     brightness: float = 0.0
     mel_noise: float = 0.0
-    known_mouths: bool = False  # teach the movement of the mouth too; the clips of drawn heads know it
+    known_mouths: bool = False  # teach the movement of the mouth too, if all clips know it: those of drawn heads do
 
     @property
     def image_size(self) -> tuple[int, int]:

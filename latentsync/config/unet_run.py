@@ -7,8 +7,10 @@ from latentsync.config import checks
 from latentsync.config.common import PRECISIONS, OutputConfig, TrainConfig
 from latentsync.data.settings import ClipDataConfig
 
-LOSSES = ("recon", "sync", "lpips", "trepa")
-PIXEL_LOSSES = LOSSES[1:]
+PIXEL_LOSSES = ("sync", "lpips", "trepa")
+LOSSES = ("recon", "consistency", *PIXEL_LOSSES)
+DISTANCES = ("huber", "l2")
+MAX_SKIP = 500
 OBJECTIVE_NAMES = ("mixed_noise_alpha", "audio_dropout", "snr_power", "snr_limit", "visible_weight")
 METRICS = ("sync", "psnr_db", "lpips", "silent_sync", "silent_motion")
 
@@ -56,6 +58,17 @@ class ValidationConfig:
 
 
 @dataclass
+class DistillConfig:
+    """Distilling a U-Net into one that samples in few steps, see `latentsync.training.unet_distill_step`; off without a teacher."""
+
+    teacher: str = ""  # the U-Net's file; the student begins with its weights unless init_from names others
+    guidance_scale: float = 1.5  # of the teacher; the student needs none
+    skip: int = 20  # diffusion steps between neighbouring points of the way
+    loss: str = "huber"  # or l2
+    target_decay: float = 0.95  # of the average that gives the targets
+
+
+@dataclass
 class UNetRun:
     """Training a U-Net.
 
@@ -70,6 +83,7 @@ class UNetRun:
     trainable_modules: list[str] = field(default_factory=list)
     gradient_checkpointing: bool = False
     objective: dict[str, float] = field(default_factory=dict)
+    distill: DistillConfig = field(default_factory=DistillConfig)
     experts: ExpertsConfig = field(default_factory=ExpertsConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
@@ -78,7 +92,7 @@ class UNetRun:
 
     def weight(self, loss: str) -> float:
         """Weight of a loss; those that are not named do not exist, except `recon`."""
-        return self.train.loss_weights.get(loss, 1.0 if loss == "recon" else 0.0)
+        return self.train.loss_weights.get(loss, 1.0 if loss in ("recon", "consistency") else 0.0)
 
     @property
     def pixel_losses(self) -> list[str]:
@@ -97,8 +111,27 @@ class UNetRun:
         checks.share("experts.sync_accuracy", self.experts.sync_accuracy)
         for loss, weight in self.train.loss_weights.items():
             checks.at_least(f"train.loss_weights.{loss}", weight, 0)
+        self._check_distillation()
         checks.choice("data.latents_precision", self.data.latents_precision, PRECISIONS)
         for name in ("batch_size", "memory_mb"):
             checks.at_least(f"data.{name}", getattr(self.data, name), 1)
         if "trepa" in self.pixel_losses:
             checks.even_frames(self.data.num_frames)
+
+    def _check_distillation(self) -> None:
+        distill = self.distill
+        if not distill.teacher:
+            return
+        checks.choice("distill.loss", distill.loss, DISTANCES)
+        checks.at_least("distill.skip", distill.skip, 1)
+        checks.at_least("distill.guidance_scale", distill.guidance_scale, 1)
+        checks.share("distill.target_decay", distill.target_decay)
+        if distill.skip > MAX_SKIP:
+            raise ValueError(
+                f"distill.skip is {distill.skip}, but must be at most {MAX_SKIP} of 1000 diffusion steps; 20 to 100 is usual."
+            )
+        if self.objective.get("audio_dropout", 0.0):
+            raise ValueError(
+                "distill.teacher is set and objective.audio_dropout is not 0: the student is sampled without guidance and must"
+                " always hear the sound, so set objective.audio_dropout=0."
+            )

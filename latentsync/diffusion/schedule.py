@@ -26,8 +26,13 @@ class NoiseSchedule:
     @cached_property
     def alphas_cumprod(self) -> Tensor:
         """Share of the signal's variance left after each step: `num_train_timesteps` float32 values on the CPU."""
+        return torch.cumprod(1.0 - self.betas, dim=0)
+
+    @property
+    def betas(self) -> Tensor:
+        """Variance that each step adds: `num_train_timesteps` float32 values on the CPU."""
         roots = torch.linspace(self.beta_start**0.5, self.beta_end**0.5, self.num_train_timesteps, device="cpu")
-        return torch.cumprod(1.0 - roots**2, dim=0)
+        return roots**2
 
     def signal_and_noise(self, timesteps: Tensor | int, like: Tensor) -> tuple[Tensor, Tensor]:
         """Factors sqrt(a_t) and sqrt(1 - a_t), one per clip of `like` (b ...) or one for all, shaped to multiply it."""
@@ -48,3 +53,17 @@ class NoiseSchedule:
                 f" with offset {self.steps_offset}: use at least 1 and fewer than {self.num_train_timesteps}."
             )
         return timesteps
+
+    def trailing_timesteps(self, steps: int) -> list[int]:
+        """Steps for sampling in `steps` evaluations, evenly spaced, from the last training step on (Lin et al. 2024).
+
+        ValueError where they do not fit into the schedule.
+        """
+        total = self.num_train_timesteps
+        if not 0 < steps <= total:
+            raise ValueError(f"{steps} sampling steps do not fit into {total} training steps: use 1 to {total}.")
+        return [round(total - index * (total / steps)) - 1 for index in range(steps)]
+
+    def progress(self, timestep: int) -> float:
+        """How far sampling has come at a step: 0 at pure noise, near 1 at the clean latents."""
+        return 1 - (timestep + 1) / self.num_train_timesteps

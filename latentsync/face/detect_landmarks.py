@@ -30,6 +30,7 @@ LEFT_BROW, RIGHT_BROW = slice(17, 22), slice(22, 27)
 NOSE = (29, 30, 31, 35)  # lower bridge, tip and both wings: the same four spots as in the 106-point scheme
 MIN_SCORE = 0.35  # mean landmark score below which a followed face is searched anew
 HARD_THRESHOLD = 0.2  # of S3FD where nothing is found with its own
+SEARCH_SIDES = {Effort.QUICK: 640, Effort.FULL: 1280}  # longer side in pixels, at most
 SMALL_FRAME = 1000  # longer side in pixels up to which a frame is doubled in a hard search
 FOREHEAD = 0.25  # height of S3FD's box above the brows, over the landmarks' height
 JITTER_SHARE = 0.02  # of the face's width: points that move less are smoothed, the more the less they move
@@ -78,16 +79,14 @@ class LandmarkDetector(TrackingDetector[Landmarks]):
 
     def boxes(self, frame: FrameArray, effort: Effort) -> list[NDArray[np.floating]]:
         """S3FD's boxes [5]: x0, y0, x1, y1, score; a hard search doubles small frames and asks for less certainty."""
-        detector = self.network.face_detector
-        if effort is not Effort.HARD:
-            return [np.asarray(box) for box in detector.detect_from_image(frame)]
-        scale = 2.0 if max(frame.shape[:2]) <= SMALL_FRAME else 1.0
-        larger = cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC) if scale > 1 else frame
+        detector, scale = self.network.face_detector, search_scale(frame, effort)
+        method = cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA
+        searched = cv2.resize(frame, None, fx=scale, fy=scale, interpolation=method) if scale != 1 else frame
         usual = detector.filter_threshold
-        detector.filter_threshold = HARD_THRESHOLD
+        detector.filter_threshold = HARD_THRESHOLD if effort is Effort.HARD else usual
         try:
             shrink = np.array([scale, scale, scale, scale, 1.0])
-            return [np.asarray(box) / shrink for box in detector.detect_from_image(larger)]
+            return [np.asarray(box) / shrink for box in detector.detect_from_image(searched)]
         finally:
             detector.filter_threshold = usual
 
@@ -104,6 +103,14 @@ class LandmarkDetector(TrackingDetector[Landmarks]):
             Landmarks(np.asarray(points, dtype=np.float32), float(np.clip(np.mean(score), 0, 1)))
             for points, score in zip(found, scores, strict=True)
         ]
+
+
+def search_scale(frame: FrameArray, effort: Effort) -> float:
+    """Scale of the copy of a frame in which faces are searched: S3FD's time grows with its pixels."""
+    side = max(frame.shape[:2])
+    if effort is Effort.HARD:
+        return 2.0 if side <= SMALL_FRAME else 1.0
+    return min(1.0, SEARCH_SIDES[effort] / side)
 
 
 def points_from_landmarks(landmarks: FloatArray, score: float) -> Face:

@@ -60,14 +60,19 @@ def prepare_faces(frames: torch.Tensor | NDArray[np.uint8], mask: torch.Tensor) 
     return FaceInputs(pixels, pixels * mask, mask.expand(pixels.shape[0], 1, *mask.shape))
 
 
-def match_colour(decoded: torch.Tensor, reconstructed: torch.Tensor, pixels: torch.Tensor, cell: int) -> torch.Tensor:
-    """`decoded` without the auto-encoder's own colour error, which is read off the original face.
+def colour_error(reconstructed: torch.Tensor, pixels: torch.Tensor, cell: int) -> torch.Tensor:
+    """The auto-encoder's own colour error [f, c, h / cell, w / cell]: averaged over cells of `cell` pixels, so that the shapes of
+    the old mouth stay out.
 
-    All are [f, c, h, w] in [-1, 1]; `reconstructed` is `pixels` encoded and decoded. What the auto-encoder changed is
-    averaged over cells of `cell` pixels, so that colours are mended and the shapes of the old mouth stay out.
+    Both are [f, c, h, w] in [-1, 1]; `reconstructed` is `pixels` encoded and decoded.
     """
-    error = F.avg_pool2d(pixels - reconstructed, cell)
-    return decoded + F.interpolate(error, scale_factor=cell, mode="bilinear", align_corners=False)
+    return F.avg_pool2d(pixels - reconstructed, cell)
+
+
+def without_error(decoded: torch.Tensor, error: torch.Tensor) -> torch.Tensor:
+    """`decoded` [f, c, h, w] with its colours mended by the error that `colour_error` read off the original face."""
+    scale = decoded.shape[-1] // error.shape[-1]
+    return decoded + F.interpolate(error, scale_factor=scale, mode="bilinear", align_corners=False)
 
 
 def match_ring(pasted: torch.Tensor, original: torch.Tensor, ring: torch.Tensor) -> torch.Tensor:

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +62,15 @@ def read_jobs(path: Path) -> list[JobEntry]:
 def run_all(entries: Sequence[JobEntry], run: Callable[[JobEntry], str]) -> Iterator[Outcome]:
     """Run every entry; one that fails in a way that a sentence tells (ValueError, OSError) does not stop the others."""
     for entry in entries:
-        try:
-            yield Outcome(entry, summary=run(entry))
-        except (ValueError, OSError) as error:
-            yield Outcome(entry, error=str(error))
+        yield outcome_of(entry, partial(run, entry))
+
+
+def outcome_of(entry: JobEntry, run: Callable[[], str]) -> Outcome:
+    """What becomes of one entry; an error that a sentence tells (ValueError, OSError) is part of it."""
+    try:
+        return Outcome(entry, summary=run())
+    except (ValueError, OSError) as error:
+        return Outcome(entry, error=str(error))
 
 
 def _csv_rows(path: Path) -> Iterator[dict[str, Any]]:

@@ -19,7 +19,15 @@ from latentsync.media.container import MediaError
 from latentsync.media.output import written_whole
 
 JOB, FACES, LOCK = "job.json", "faces.npz", "job.lock"
-OWN_FILES = ("part_*.mp4", "part_*.mov", "part_*.json", FACES, "*.partial", JOB)  # the last tells whose the others are
+OWN_FILES = (
+    "part_*.mp4",
+    "part_*.mov",
+    "part_*.json",
+    "part_*.lock",
+    FACES,
+    "*.partial",
+    JOB,
+)  # the last tells whose the others are
 BEGUN = {LOCK, f"{JOB}.partial"}  # all that a job can have before it has a JOB
 END_BYTES = 1 << 20
 
@@ -64,12 +72,13 @@ class JobFolder:
     def part(self, index: int) -> Path:
         return self.folder / f"part_{index:05d}{self.suffix}"
 
-    def finished_parts(self) -> int:
-        """Number of parts, from the first one on, that are complete."""
-        count = 0
-        while self.part(count).is_file():
-            count += 1
-        return count
+    def missing_parts(self, count: int) -> list[int]:
+        """Those of `count` parts that are not complete."""
+        return [index for index in range(count) if not self.part(index).is_file()]
+
+    def part_lock(self, index: int) -> Path:
+        """The lock of who writes a part."""
+        return self.folder / f"part_{index:05d}.lock"
 
     def save_facts(self, index: int, facts: Any) -> None:
         """Store what is known of a part; do so before the part itself appears."""
@@ -126,7 +135,7 @@ class JobFolder:
 
     def _has_results(self) -> bool:
         """Whether there is anything to go on with."""
-        return self.faces.is_file() or any(self.folder.glob("part_*"))
+        return self.faces.is_file() or any(path.suffix != ".lock" for path in self.folder.glob("part_*"))
 
     def _clear(self) -> None:
         for pattern in OWN_FILES:

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, AutoencoderTiny
 from torch import nn
 
 from latentsync.audio.whisper_features import AudioEncoder
 from latentsync.audio.whisper_model import load_audio_encoder
 from latentsync.config import UNetRun, load
-from latentsync.device import pick_device, pick_dtype
+from latentsync.device import Precision, check_compiler, pick_device, pick_dtype
 from latentsync.inference.settings import InferenceSettings
+from latentsync.models.compiled import compile_blocks
+from latentsync.models.tiny_vae import load_tiny_vae
 from latentsync.models.unet import UNet3DConditionModel
 from latentsync.models.unet_checkpoint import load_unet
 from latentsync.models.unet_config import UNetConfig
@@ -23,6 +25,7 @@ from latentsync.models.vae import load_vae
 from latentsync.weights import CHECKPOINTS, DEMO, FETCH_INFERENCE, PUBLIC_UNET, CheckpointError, load_public_vae
 
 DEMO_UNET = DEMO / "unet.safetensors"
+TINY_VAE = "tiny_vae.safetensors"
 SAMPLED_NUMBERS = 16  # of every tensor that the fingerprint looks at
 WHISPER_OF_WIDTH = {384: "tiny", 768: "small"}  # width of the audio cross-attention -> public speech encoder
 
@@ -39,13 +42,33 @@ class LipsyncModels:
     device: torch.device
     dtype: torch.dtype
     defaults: InferenceSettings = field(default_factory=InferenceSettings)  # what the checkpoint recommends
+    tiny_vae: AutoencoderTiny | None = None  # decodes what `vae` encoded, where its file is there
+    distilled: bool = False  # whether the U-Net was trained to sample in a few steps, without guidance
+
+    def check(self, settings: InferenceSettings) -> None:
+        """ValueError where the settings ask for what these weights cannot do."""
+        if settings.needs_distilled_weights and not self.distilled:
+            raise ValueError(
+                "the preset turbo (solver lcm) needs weights that were distilled for it, and these were not: choose the preset"
+                " fast, or distil them (docs/performance.md)."
+            )
+        if self.distilled and not settings.needs_distilled_weights:
+            raise ValueError(
+                f"these weights were distilled for few steps and do not go with the solver {settings.solver}: choose the preset"
+                " turbo, or the weights that they were made from."
+            )
+        if settings.vae == "tiny" and self.tiny_vae is None:
+            raise ValueError(
+                f"vae is tiny, but there is no {TINY_VAE} beside the U-Net: leave it out, or train one with"
+                " `python -m scripts.train_tiny_vae`."
+            )
 
     @cached_property
     def fingerprint(self) -> str:
         """Tells these weights from others: a hash over some of every network's numbers."""
         digest = hashlib.sha256()
         networks: tuple[Any, ...] = (self.unet, self.vae, self.audio_encoder)
-        for network in networks:
+        for network in (*networks, *([self.tiny_vae] if self.tiny_vae is not None else [])):
             for name, tensor in network.state_dict().items():
                 digest.update(name.encode())
                 digest.update(tensor.flatten()[:SAMPLED_NUMBERS].float().cpu().numpy().tobytes())
@@ -57,33 +80,47 @@ class LipsyncModels:
         unet_path: Path | str = PUBLIC_UNET,
         unet_config_path: Path | str | None = None,
         device: torch.device | None = None,
+        precision: Precision = "auto",
+        compiled: bool = False,
     ) -> "LipsyncModels":
         """Load a U-Net and what belongs to it; `load(DEMO_UNET)` gives the demo models.
 
         A U-Net that this project trained or fetched knows its resolution; one of unknown origin needs
-        `unet_config_path`, a YAML file with the sections `model` and `data`. The auto-encoder is `vae.safetensors` or
-        the folder `vae` beside the U-Net, else in `checkpoints`, else in the hub's cache; the speech encoder
-        `whisper.pt` or `whisper/tiny.pt`.
+        `unet_config_path`, a YAML file with the sections `model` and `data`. The auto-encoder is `vae.safetensors` or the
+        folder `vae` beside the U-Net, else the one that it was trained with, else in `checkpoints`, else in the hub's cache;
+        the speech encoder, in the same order, `whisper.pt` or `whisper/tiny.pt`; a small decoder is `tiny_vae.safetensors`
+        beside the U-Net. With `compiled` the U-Net's blocks are compiled at their first use.
 
         Raises:
             CheckpointError: a file is missing, damaged, does not fit or contradicts the configuration.
-            ValueError: the configuration is missing or wrong.
+            ValueError: the configuration is missing or wrong, or the device cannot compute in `precision` or compile.
         """
+        device = device or pick_device()
+        dtype = pick_dtype(device, precision)
+        if compiled:
+            check_compiler(device)
         check_files(unet_path)
         unet, metadata = configured_unet(unet_path, unet_config_path)
-        audio_encoder = load_audio_encoder(audio_encoder_path(unet_path, unet.config.cross_attention_dim))
+        trained_with = metadata.get("run", {}).get("experts", {})
+        width = unet.config.cross_attention_dim
+        audio_encoder = load_audio_encoder(audio_encoder_path(unet_path, width, trained_with.get("whisper", "")))
         check_width(audio_encoder, unet)
-        device = device or pick_device()
-        dtype = pick_dtype(device)
+        unet = unet.to(device, dtype)
+        if compiled:
+            compile_blocks(unet)
         return cls(
-            unet=unet.to(device, dtype),
-            vae=nn.Module.to(load_companion_vae(unet_path), device, dtype),  # diffusers' own `to` warns of nothing
+            unet=unet,
+            vae=nn.Module.to(
+                load_companion_vae(unet_path, trained_with.get("vae", "")), device, dtype
+            ),  # diffusers' own `to` warns of nothing
             audio_encoder=audio_encoder.to(device),
             resolution=metadata["resolution"],
             num_frames=metadata["num_frames"],
             device=device,
             dtype=dtype,
             defaults=recommended(metadata),
+            tiny_vae=companion_tiny_vae(unet_path, device, dtype),
+            distilled="distilled" in metadata,
         )
 
 
@@ -117,20 +154,42 @@ def folders(unet_path: Path | str) -> list[Path]:
     return [Path(unet_path).resolve().parent, CHECKPOINTS]
 
 
-def load_companion_vae(unet_path: Path | str) -> AutoencoderKL:
-    """The auto-encoder that belongs to a U-Net, frozen, in evaluation mode."""
-    beside = folders(unet_path)[0] / "vae.safetensors"
-    if beside.is_file():
-        return load_vae(beside)
-    found = [folder / "vae" for folder in folders(unet_path) if (folder / "vae").is_dir()]
-    vae = load_public_vae(found[0] if found else CHECKPOINTS / "vae")
+def load_companion_vae(unet_path: Path | str, trained_with: Path | str = "") -> AutoencoderKL:
+    """The auto-encoder that belongs to a U-Net, frozen, in evaluation mode; it was `trained_with` one of that path."""
+    beside, public = folders(unet_path)
+    places = [
+        beside / "vae.safetensors",
+        beside / "vae",
+        *([Path(trained_with)] if trained_with else []),
+        public / "vae",
+    ]
+    found = next((place for place in places if place.exists()), places[-1])
+    if found.is_file():
+        return load_vae(found)
+    vae = load_public_vae(found)
     return vae.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
 
-def audio_encoder_path(unet_path: Path | str, width: int) -> Path:
-    """The speech encoder that belongs to a U-Net which hears `width` numbers an audio token."""
-    public = f"whisper/{WHISPER_OF_WIDTH.get(width, 'tiny')}.pt"
-    names = [folder / name for folder in folders(unet_path) for name in ("whisper.pt", public)]
+def companion_tiny_vae(unet_path: Path | str, device: torch.device, dtype: torch.dtype) -> AutoencoderTiny | None:
+    """The small decoder beside a U-Net, if there is one."""
+    path = folders(unet_path)[0] / TINY_VAE
+    return nn.Module.to(load_tiny_vae(path), device, dtype) if path.is_file() else None
+
+
+def distilled_companion(unet_path: Path | str) -> Path:
+    """The distilled form of a U-Net: `NAME_turbo.safetensors` beside it where that is there, else the path itself."""
+    path = Path(unet_path)
+    companion = path.with_name(f"{path.stem}_turbo.safetensors")
+    return companion if companion.is_file() else path
+
+
+def audio_encoder_path(unet_path: Path | str, width: int, trained_with: Path | str = "") -> Path:
+    """The speech encoder that belongs to a U-Net which hears `width` numbers an audio token and was `trained_with` one."""
+    beside, public = (
+        [folder / name for name in ("whisper.pt", f"whisper/{WHISPER_OF_WIDTH.get(width, 'tiny')}.pt")]
+        for folder in folders(unet_path)
+    )
+    names = [*beside, *([Path(trained_with)] if trained_with else []), *public]
     found = [path for path in names if path.is_file()]
     if not found:
         raise CheckpointError(f"The speech encoder {names[-1]} does not exist: fetch it with `{FETCH_INFERENCE}`.")

@@ -18,6 +18,9 @@ class Part:
     stop: int
     warm_start: int
 
+    def __len__(self) -> int:
+        return self.stop - self.start
+
 
 def output_takes(take: NDArray[np.integer], order: NDArray[np.int64], jumps: NDArray[np.bool_]) -> NDArray[np.int64]:
     """The take of every output frame: a new number wherever the source's take changes or its frames jump; `PASSED` stays."""

@@ -6,7 +6,8 @@ name when it is complete, and joined without a second encode; a run that was sto
 gives the same bytes.
 """
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,19 @@ import torch
 
 import latentsync
 from latentsync.audio.whisper_features import WhisperFeatures
+from latentsync.device import Precision
 from latentsync.face.align import FrameArray
 from latentsync.face.detect import FaceDetector, make_detector
+from latentsync.inference.claims import Claims
 from latentsync.inference.face_choice import choose_face, parse_face_choice, picture_look
 from latentsync.inference.face_plan import FacePlan, FacePolicy, plan_faces
+from latentsync.inference.helpers import Team, helped
 from latentsync.inference.job import Job, check_job
 from latentsync.inference.job_folder import JobFolder, identity
 from latentsync.inference.live import LiveStream
 from latentsync.inference.memory import memory_plan
 from latentsync.inference.models import LipsyncModels
+from latentsync.inference.overlap import run_ahead
 from latentsync.inference.report import Report
 from latentsync.inference.reporting import make_report
 from latentsync.inference.sampling import WindowSampler
@@ -32,13 +37,16 @@ from latentsync.inference.settings import InferenceSettings, JobOptions
 from latentsync.inference.stopwatch import Stopwatch
 from latentsync.inference.stream import check_overlap
 from latentsync.inference.tracks import Observations, observe
-from latentsync.inference.work import Work
+from latentsync.inference.work import OnFrame, Work
 from latentsync.media.container import MediaError, PathLike
 from latentsync.media.join import join
 from latentsync.timebase import MODEL_FPS
 from latentsync.weights import PUBLIC_UNET
 
 Progress = Callable[[str, int, int], None]  # (stage, frames done, frames in all); may raise to stop the run
+READ_TO_LOOK, LOOK = "read to look", "look"  # the lanes of pass 1
+LOOK_AHEAD = 4  # frames that are read before they are looked at
+LOOK_AGAIN_SEC = 0.2  # at parts that other processes write
 STAGES = DETECT, GENERATE = "Find the face", "Generate lips"  # what progress is told of
 
 
@@ -49,8 +57,10 @@ def ignore(stage: str, done: int, total: int) -> None:
 class LipsyncPipeline:
     """Models and a detector, loaded once, for any number of runs one after the other."""
 
-    def __init__(self, models: LipsyncModels, detector: FaceDetector):
-        self.models, self.detector = models, detector
+    def __init__(self, models: LipsyncModels, detector: FaceDetector, overlapped: bool = True):
+        """Without `overlapped` reading, detection, sampling, pasting and writing take turns in one thread: slower, with
+        the same result."""
+        self.models, self.detector, self.overlapped = models, detector, overlapped
 
     @classmethod
     def from_pretrained(
@@ -59,6 +69,8 @@ class LipsyncPipeline:
         unet_config_path: PathLike | None = None,
         detector: str = "face_alignment",
         device: torch.device | None = None,
+        precision: Precision = "auto",
+        compiled: bool = False,
     ) -> "LipsyncPipeline":
         """Load a U-Net, what belongs to it (see `LipsyncModels.load`), and a face detector by its name.
 
@@ -67,7 +79,7 @@ class LipsyncPipeline:
             ValueError: the configuration or the detector is unknown or its weights are missing.
         """
         config = None if unet_config_path is None else Path(unet_config_path)
-        models = LipsyncModels.load(Path(unet_path), config, device)
+        models = LipsyncModels.load(Path(unet_path), config, device, precision, compiled)
         return cls(models, make_detector(detector, device=str(models.device)))
 
     def __call__(
@@ -99,9 +111,11 @@ class LipsyncPipeline:
         progress: Progress = ignore,
         job_dir: PathLike | None = None,
         force: bool = False,
+        team: Team | None = None,
     ) -> Report:
-        """The same for a job that is checked already."""
+        """The same for a job that is checked already; a `team` of other processes writes parts of it too."""
         asked = settings or self.models.defaults
+        self.models.check(asked)
         check_overlap(asked.overlap, self.models.num_frames)
         choice = parse_face_choice(job.options.face)
         if choice.picture is not None:
@@ -111,17 +125,36 @@ class LipsyncPipeline:
             job_folder_of(job, job_dir), self._key(job, asked), asked.seeded().seed, force, suffix
         ) as folder:
             settings = replace(asked, seed=folder.seed)
-            with stopwatch("detect"):
-                observations = self._observations(job, folder, progress)
+            observations = self._observations(job, folder, progress, stopwatch)
             work = self._prepare(job, settings, observations, stopwatch)
-            for index in range(folder.finished_parts(), len(work.parts)):
-                work.write_part(index, folder, lambda done: progress(GENERATE, done, len(job.timeline)))
+            with helped(team, job, settings, folder.folder) as troubles:
+                self._write_all(work, folder, lambda done: progress(GENERATE, done, len(job.timeline)))
             with stopwatch("join"):
                 paths = [folder.part(index) for index in range(len(work.parts))]
                 join(paths, job.output, job.sound)
             facts = [fact for index in range(len(work.parts)) for fact in folder.facts(index)]
             folder.remove()
-        return make_report(job, work.plan, self.models, settings, stopwatch.seconds, facts)
+        report = make_report(job, work.plan, self.models, settings, stopwatch, facts)
+        return replace(report, warnings=(*report.warnings, *troubles))
+
+    def assist(self, job: Job, settings: InferenceSettings, folder: Path, on_frame: OnFrame) -> None:
+        """Write parts of a job that another process runs in `folder`, where pass 1 is over, until none is free.
+
+        `settings` are those with the job's seed; `on_frame` may raise to stop.
+        """
+        parts = JobFolder(folder, {}, settings.seed, suffix=job.format.part_suffix)
+        work = self._prepare(job, settings, Observations.load(parts.faces), Stopwatch())
+        with Claims(parts, len(work.parts)) as claims:
+            work.write_parts(claims.free(), parts, on_frame, self.overlapped)
+
+    def _write_all(self, work: Work, folder: JobFolder, on_frame: OnFrame) -> None:
+        """Write the parts that are missing, and wait for those that others write."""
+        with Claims(folder, len(work.parts)) as claims:
+            while folder.missing_parts(len(work.parts)):
+                work.write_parts(claims.free(), folder, on_frame, self.overlapped)
+                if folder.missing_parts(len(work.parts)):
+                    time.sleep(LOOK_AGAIN_SEC)
+        on_frame(len(work.timeline))
 
     def stream(
         self,
@@ -141,15 +174,27 @@ class LipsyncPipeline:
         sampler = WindowSampler(self.models, chosen, Stopwatch())
         return LiveStream(sampler, self.detector, features, fps, policy, reference_frames)
 
-    def observe(self, job: Job, progress: Progress = ignore) -> Observations:
+    def observe(self, job: Job, progress: Progress = ignore, stopwatch: Stopwatch | None = None) -> Observations:
         """Pass 1: the faces in the frames that will be shown."""
-        count = int(job.timeline.order.max()) + 1
-        return observe(job.source.read(0, count), self.detector, lambda done: progress(DETECT, done, max(done, count)))
+        stopwatch, count = stopwatch or Stopwatch(), int(job.timeline.order.max()) + 1
+        frames = stopwatch.each("read", job.source.read(0, count))
 
-    def _observations(self, job: Job, folder: JobFolder, progress: Progress) -> Observations:
+        def look(frames: Iterable[FrameArray]) -> Observations:
+            def on_frame(done: int) -> None:
+                progress(DETECT, done, max(done, count))
+
+            return observe(frames, self.detector, on_frame, stopwatch)
+
+        if not self.overlapped:
+            return look(frames)
+        reading, looking = stopwatch.lane(READ_TO_LOOK), stopwatch.lane(LOOK)
+        with run_ahead(frames, LOOK_AHEAD, reading, looking) as ready, looking.running():
+            return look(ready)
+
+    def _observations(self, job: Job, folder: JobFolder, progress: Progress, stopwatch: Stopwatch) -> Observations:
         if folder.faces.is_file():
             return Observations.load(folder.faces)
-        observations = self.observe(job, progress)
+        observations = self.observe(job, progress, stopwatch)
         observations.save(folder.faces)
         return observations
 

@@ -16,6 +16,7 @@ from latentsync.inference.pipeline import LipsyncPipeline, Progress, ignore, pla
 from latentsync.inference.report import Report, clock
 from latentsync.inference.reporting import make_report
 from latentsync.inference.settings import InferenceSettings
+from latentsync.inference.stopwatch import Stopwatch
 from latentsync.inference.tracks import Observations
 from latentsync.media.container import MediaError
 from latentsync.media.probe import MADE_HERE
@@ -45,9 +46,10 @@ def preflight(
         raise MediaError(
             f"{sheet} exists and is no sheet of this program: give another output, or --force to replace it."
         )
-    observations = pipeline.observe(job, progress)
+    stopwatch = Stopwatch()
+    observations = pipeline.observe(job, progress, stopwatch)
     plan = plan_of(replace(job, options=replace(job.options, on_missing_face="passthrough")), observations, pipeline)
-    report = make_report(job, plan, pipeline.models, settings or pipeline.models.defaults, {})
+    report = make_report(job, plan, pipeline.models, settings or pipeline.models.defaults, stopwatch)
     if sheet is not None:
         save_picture(contact_sheet(job, plan, observations), sheet)
     return report

@@ -46,6 +46,16 @@ class PassedThrough:
 
 
 @dataclass(frozen=True)
+class LaneTimes:
+    """What one of the stages that overlap did with its time; the one that is busy the longest sets the pace."""
+
+    lane: str
+    busy_sec: float
+    input_wait_sec: float  # for something to do
+    output_wait_sec: float  # for room for what was done
+
+
+@dataclass(frozen=True)
 class Report:
     """What a run did; `to_dict` gives what the JSON beside the output holds."""
 
@@ -71,6 +81,12 @@ class Report:
     versions: dict[str, str]
     timings_sec: dict[str, float]  # by stage; of the last process where a job was taken up again
     warnings: tuple[str, ...] = ()
+    timeline: tuple[LaneTimes, ...] = ()  # of the stages that overlapped; of the last process likewise
+
+    @property
+    def pace(self) -> str:
+        """The lane that the others wait for; nothing where stages took turns."""
+        return max(self.timeline, key=lambda lane: lane.busy_sec).lane if self.timeline else ""
 
     @property
     def frames(self) -> int:
@@ -102,7 +118,12 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        totals = {"frames": self.frames, "synced_frames": self.synced_frames, "actions": self.actions}
+        totals = {
+            "frames": self.frames,
+            "synced_frames": self.synced_frames,
+            "actions": self.actions,
+            "pace": self.pace,
+        }
         passed = [asdict(stretch) for stretch in self.passed_through]
         fields = asdict(replace(self, options=replace(self.options, fps=None)))
         fields["options"]["fps"] = None if self.options.fps is None else float(self.options.fps)

@@ -11,8 +11,9 @@ from latentsync.inference.face_plan import FacePlan
 from latentsync.inference.job import Job
 from latentsync.inference.models import LipsyncModels
 from latentsync.inference.parts import output_takes
-from latentsync.inference.report import REST, FrameReport, Report
+from latentsync.inference.report import REST, FrameReport, LaneTimes, Report
 from latentsync.inference.settings import InferenceSettings
+from latentsync.inference.stopwatch import Lane, Stopwatch
 from latentsync.inference.stream import PASSED
 
 Fact = tuple[int, str | None, bool]  # output frame, why its faces could not be shown, whether it took a second try
@@ -33,7 +34,7 @@ def make_report(
     plan: FacePlan,
     models: LipsyncModels,
     settings: InferenceSettings,
-    timings_sec: dict[str, float],
+    stopwatch: Stopwatch,
     facts: Sequence[Fact] = (),
 ) -> Report:
     """What was done, or will be: the plan of every frame, but for the frames that `facts` tell of."""
@@ -60,9 +61,15 @@ def make_report(
         dtype=str(models.dtype).removeprefix("torch."),
         encoder=job.encoder,
         versions={"latentsync": latentsync.__version__, **{name: version(name) for name in LIBRARIES}},
-        timings_sec={stage: round(seconds, 3) for stage, seconds in timings_sec.items()},
+        timings_sec={stage: round(seconds, 3) for stage, seconds in stopwatch.seconds.items()},
         warnings=tuple(warnings_of(plan, models.resolution)),
+        timeline=tuple(lane_times(lane) for lane in stopwatch.lanes.values()),
     )
+
+
+def lane_times(lane: Lane) -> LaneTimes:
+    """A row of the report's timeline."""
+    return LaneTimes(lane.name, *(round(sec, 3) for sec in (lane.busy_sec, lane.input_sec, lane.output_sec)))
 
 
 def frame_report(job: Job, plan: FacePlan, takes: NDArray[np.int64], index: int, fault: str | None) -> FrameReport:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -19,15 +19,17 @@ from torch import Tensor, nn
 from latentsync.diffusion.conditioning import conditioned
 from latentsync.diffusion.guidance import guided
 from latentsync.diffusion.noise import init_latents, shared_noise
-from latentsync.diffusion.sampler import ddim_sample
 from latentsync.diffusion.schedule import NoiseSchedule
+from latentsync.diffusion.solvers import solver_of, timesteps_of
 from latentsync.face.masks import load_mask, mask_ring
-from latentsync.face.pixels import FaceInputs, keep_surroundings, match_colour, match_ring, prepare_faces
+from latentsync.face.pixels import FaceInputs, colour_error, keep_surroundings, match_ring, prepare_faces, without_error
 from latentsync.inference.memory import MemoryPlan, is_out_of_memory, memory_plan
 from latentsync.inference.models import LipsyncModels
+from latentsync.inference.remembered import Remembered
 from latentsync.inference.sanity import fault
 from latentsync.inference.settings import InferenceSettings
 from latentsync.inference.stopwatch import Stopwatch
+from latentsync.models.tiny_vae import decode_tiny
 from latentsync.models.transformer import Listening
 from latentsync.models.vae import DOWNSAMPLING, LATENT_CHANNELS, decode, encode
 
@@ -40,12 +42,14 @@ OnStep = Callable[[int, int], None]  # (done, total) sampling steps
 class Window:
     """At most a window of consecutive frames: aligned `faces`, what is heard at them, latents of a reference.
 
-    `audio` f s d; `reference` 1 c f h w as of `encode_window`, None for the faces themselves.
+    `audio` f s d; `reference` 1 c f h w as of `encode_window`, None for the faces themselves; `sources` are the frames' numbers in
+    the source, by which what is computed from the faces alone is remembered.
     """
 
     faces: Faces
     audio: Tensor
     reference: Tensor | None = None
+    sources: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -69,11 +73,14 @@ class WindowSampler:
         stopwatch: Stopwatch,
         memory: MemoryPlan | None = None,
     ):
+        self.remembered = Remembered()
         self.models, self.settings, self.stopwatch = models, settings, stopwatch
         self.memory = memory or memory_plan("auto", models.device, models.resolution)
         self.dtype = models.dtype
         self.schedule = NoiseSchedule()
-        self.timesteps = self.schedule.ddim_timesteps(settings.steps)
+        models.check(settings)
+        self.timesteps = timesteps_of(settings.solver, settings.steps, self.schedule)
+        self.solve = solver_of(settings.solver, settings.seed + 1)  # not the start's own noise
         self.mask = load_mask(models.resolution)
         side = models.resolution // DOWNSAMPLING
         shape = (1, LATENT_CHANNELS, models.num_frames, side, side)
@@ -126,20 +133,30 @@ class WindowSampler:
     def _sample(self, windows: Sequence[Window], on_step: OnStep) -> list[NewFaces]:
         inputs = [self._inputs(window.faces) for window in windows]
         with self.stopwatch("encode"):
-            masked = torch.cat([self._encode(part.masked_pixels) for part in inputs])
+            masked = torch.cat([self._latents("masked", *each) for each in zip(windows, inputs, strict=True)])
             references = [
-                self._encode(part.pixels) if window.reference is None else window.reference
-                for part, window in zip(inputs, windows, strict=True)
+                self._latents("whole", window, part) if window.reference is None else window.reference
+                for window, part in zip(windows, inputs, strict=True)
             ]
         audio = torch.stack([self._padded(window.audio) for window in windows])  # b f s d
         with self.stopwatch("sample"), self._without_vae():
-            latents = self._denoise(masked, inputs[0].latent_masks, audio, torch.cat(references), on_step)
+            latents = self.denoise(masked, inputs[0].latent_masks, audio, torch.cat(references), on_step)
         return [
-            self._finish(part, clip[None, :, : len(window.faces)])
+            self._finish(window, part, clip[None, :, : len(window.faces)])
             for window, part, clip in zip(windows, inputs, latents, strict=True)
         ]
 
-    def _finish(self, inputs: FaceInputs, latents: Tensor) -> NewFaces:
+    def _latents(self, kind: Literal["masked", "whole"], window: Window, inputs: FaceInputs) -> Tensor:
+        """Latents 1 c f h w of a window's masked or whole faces, from memory where its frames were shown before."""
+
+        def compute() -> Tensor:
+            pixels = inputs.masked_pixels if kind == "masked" else inputs.pixels
+            return rearrange(self._encode(pixels), "1 c f h w -> f c h w")
+
+        latents = self.remembered((kind, self.dtype), window.sources, compute).to(self.models.device)
+        return rearrange(self._padded(latents), "f c h w -> 1 c f h w")
+
+    def _finish(self, window: Window, inputs: FaceInputs, latents: Tensor) -> NewFaces:
         """From the sampled latents 1 c f h w of one window to faces that can be pasted."""
         pixels = inputs.pixels[: latents.shape[2]]
         originals = pixels.cpu()
@@ -148,13 +165,17 @@ class WindowSampler:
         wrong = fault(decoded, self.mask)
         if wrong is None:
             with self.stopwatch("match colour"):
-                decoded = self._coloured(decoded, pixels, originals)
+                decoded = self._coloured(window, decoded, pixels, originals)
         return NewFaces(keep_surroundings(decoded.clamp(-1, 1), originals, self.mask), originals, wrong)
 
-    def _coloured(self, decoded: Tensor, pixels: Tensor, originals: Tensor) -> Tensor:
+    def _coloured(self, window: Window, decoded: Tensor, pixels: Tensor, originals: Tensor) -> Tensor:
         """`decoded` [f, 3, r, r] with its colours as the settings ask; `originals` are `pixels` on the CPU."""
         if self.settings.colour == "matched":
-            return match_colour(decoded, self._decode(self._encode(pixels)), originals, DOWNSAMPLING)
+
+            def compute() -> Tensor:
+                return colour_error(self._decode(self._encode(pixels)), originals, DOWNSAMPLING)
+
+            return without_error(decoded, self.remembered(("colour", self.dtype), window.sources, compute))
         if self.settings.colour == "ring":
             ring = mask_ring(self.mask)
             return torch.stack([match_ring(new, old, ring) for new, old in zip(decoded, originals, strict=True)])
@@ -169,7 +190,7 @@ class WindowSampler:
         missing = self.models.num_frames - len(frames)
         return torch.cat([frames, frames[-1:].expand(missing, *frames.shape[1:])]) if missing else frames
 
-    def _denoise(self, masked: Tensor, masks: Tensor, audio: Tensor, reference: Tensor, on_step: OnStep) -> Tensor:
+    def denoise(self, masked: Tensor, masks: Tensor, audio: Tensor, reference: Tensor, on_step: OnStep) -> Tensor:
         """Clean latents b c f h w."""
 
         def unet(sample: Tensor, timestep: int, heard: Listening) -> Tensor:
@@ -177,11 +198,16 @@ class WindowSampler:
 
         mask = rearrange(masks, "f c h w -> 1 c f h w")
         heard = self.models.unet.listen(audio.to(self.dtype))
-        denoise = guided(conditioned(unet, mask, masked, reference), heard, self.settings.guidance_scale)
+        conditional = conditioned(unet, mask, masked, reference)
+        denoise = guided(conditional, heard, self.settings.guidance_scale, self._is_guided)
         noise = self.noise.expand(len(masked), -1, -1, -1, -1)
         start = reference if self.settings.init == "reference" else None
         latents = init_latents(noise, self.schedule, self.timesteps[0], start)
-        return ddim_sample(denoise, latents, self.timesteps, self.schedule, on_step)
+        return self.solve(denoise, latents, self.timesteps, self.schedule, on_step)
+
+    def _is_guided(self, timestep: int) -> bool:
+        start, stop = self.settings.guidance_interval
+        return start <= self.schedule.progress(timestep) <= stop
 
     def _encode(self, pixels: Tensor) -> Tensor:
         """Pixels [f, 3, r, r] -> latents 1 c f h w, float32: the posterior's mean, which adds no flicker."""
@@ -191,8 +217,13 @@ class WindowSampler:
     def _decode(self, latents: Tensor) -> Tensor:
         """Latents 1 c f h w -> pixels [f, 3, r, r], float32 on the CPU."""
         frames = rearrange(latents, "1 c f h w -> f c h w").to(self.dtype)
-        parts = [decode(self.models.vae, part).float().cpu() for part in frames.split(self.memory.vae_frames)]
-        return torch.cat(parts)
+        parts = frames.split(self.memory.vae_frames)
+        return torch.cat([self._decode_frames(part).float().cpu() for part in parts])
+
+    def _decode_frames(self, latents: Tensor) -> Tensor:
+        """Latents [f, 4, h, w] -> pixels [f, 3, r, r] by the auto-encoder, or by the network that imitates it."""
+        small = None if self.settings.vae == "full" else self.models.tiny_vae
+        return decode(self.models.vae, latents) if small is None else decode_tiny(small, latents)
 
     @contextmanager
     def _without_vae(self) -> Iterator[None]:
@@ -209,7 +240,8 @@ class WindowSampler:
 
     @contextmanager
     def _in_float32(self) -> Iterator[None]:
-        networks = (self.models.unet, self.models.vae)
+        models = self.models
+        networks = [each for each in (models.unet, models.vae, models.tiny_vae) if each is not None]
         for network in networks:
             nn.Module.to(network, torch.float32)
         self.dtype = torch.float32

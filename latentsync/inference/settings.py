@@ -1,12 +1,14 @@
 """What a user can choose: how windows are sampled, and what becomes of a video."""
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+from latentsync.diffusion.solvers import SolverName
 from latentsync.inference.memory import Memory
+from latentsync.inference.presets import CUSTOM, DISTILLED_SOLVER, PRESETS, PresetName, expanded
 from latentsync.inference.timeline import Length, Rest
 from latentsync.media.encode import Codec
 from latentsync.media.write import DEFAULT_CRF
@@ -14,6 +16,7 @@ from latentsync.media.write import DEFAULT_CRF
 Reference = Literal["current", "elsewhere", "closed"]
 Init = Literal["noise", "reference"]
 Colour = Literal["decoded", "matched", "ring"]
+Vae = Literal["full", "tiny", "auto"]
 OnMissingFace = Literal["passthrough", "error"]
 Chosen = TypeVar("Chosen", "InferenceSettings", "JobOptions")
 MIN_FPS, MAX_FPS, MAX_CRF = 1, 240, 63
@@ -31,13 +34,24 @@ class InferenceSettings:
     from the reference noised to the first step. `colour`: faces keep the colours that the auto-encoder decodes
     (`decoded`), are freed of its colour error, which one more encode and decode of the original face tells (`matched`), or
     get the colours that the original has on a ring around what is generated (`ring`).
+
+    `vae`: faces are decoded by the auto-encoder itself (`full`), by a small network that imitates it (`tiny`), or by that one
+    where its file is there (`auto`).
+
+    `solver` walks from noise to latents in `steps`, see `latentsync.diffusion.solvers`; `lcm` is for distilled weights. Guidance
+    is applied while sampling is between the two shares of `guidance_interval` of its way, from noise (0) to latents (1); outside
+    a step costs half. `preset` names the entry of `latentsync.inference.presets` that these settings are, if they are one.
     """
 
     steps: int = 20
     guidance_scale: float = 1.5
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    solver: SolverName = "ddim"
+    preset: PresetName = "custom"
     reference: Reference = "current"
     init: Init = "noise"
     colour: Colour = "decoded"
+    vae: Vae = "full"
     seed: int = DEFAULT_SEED
     overlap: int = 0  # frames of a window that the next one samples again, to fade from one to the other
 
@@ -49,13 +63,21 @@ class InferenceSettings:
             raise ValueError(f"guidance_scale is {self.guidance_scale}: choose 1 (none) to about 3.")
         if not -1 <= self.seed < 2**63:
             raise ValueError(f"seed is {self.seed}: choose a number from 0 on, or -1 for another result every time.")
-
         if self.overlap < 0:
             raise ValueError(f"overlap is {self.overlap}: choose 0 (none) or some frames, fewer than a window has.")
+        object.__setattr__(self, "guidance_interval", checked_interval(self.guidance_interval))
+        own = PRESETS.get(self.preset, {})
+        if any(getattr(self, name) != value for name, value in own.items()):
+            object.__setattr__(self, "preset", CUSTOM)
 
     def changed(self, entries: Mapping[str, Any]) -> "InferenceSettings":
-        """These settings with those entries that are not None; ValueError for an unknown name."""
-        return changed(self, entries)
+        """These settings with those entries that are not None; a `preset` comes first, then the others; ValueError for an
+        unknown name."""
+        return changed(self, expanded(entries))
+
+    @property
+    def needs_distilled_weights(self) -> bool:
+        return self.solver == DISTILLED_SOLVER
 
     def seeded(self) -> "InferenceSettings":
         """These settings with a drawn seed in place of `RANDOM_SEED`."""
@@ -118,3 +140,16 @@ def check_choices(settings: Any) -> None:
         value = getattr(settings, name)
         if get_origin(kind) is Literal and value not in get_args(kind):
             raise ValueError(f"{name} is {value!r}: choose {' or '.join(get_args(kind))}.")
+
+
+def checked_interval(interval: Sequence[float]) -> tuple[float, float]:
+    """Two rising shares as a tuple; ValueError where they are none."""
+    try:
+        start, stop = (float(share) for share in interval)
+    except (TypeError, ValueError):
+        start, stop = 1.0, 0.0
+    if not 0 <= start <= stop <= 1:
+        raise ValueError(
+            f"guidance_interval is {interval!r}: choose two rising shares of the way from noise to picture, such as 0 0.5."
+        )
+    return start, stop

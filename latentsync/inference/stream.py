@@ -35,6 +35,11 @@ class FrameIn:
     take: int = PASSED  # frames of one take are edited together
     matrix: FloatArray | None = None  # [2, 3], as of `align_matrix`; needed in a take
     weight: float = 1.0  # of the new lips, 0 ... 1
+    face: FrameArray | None = None  # the aligned face, uint8 r r 3, where it is warped already
+
+    def warped(self, resolution: int) -> FrameArray:
+        """The aligned face."""
+        return warp_face(self.frame, _matrix(self), resolution) if self.face is None else self.face
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,14 @@ class FrameOut:
     edited: bool
     fault: str | None = None
     retried: bool = False
+
+
+@dataclass(frozen=True)
+class Repainted:
+    """A frame with its new face, not pasted yet; without one it is passed on as it is."""
+
+    item: FrameIn
+    new: NewFaces | None = None  # one face
 
 
 def stride_of(fps: float) -> int:
@@ -80,29 +93,48 @@ class LipsyncStream:
 
     def push(self, item: FrameIn) -> list[FrameOut]:
         """Take the next frame; returns the frames that are finished, oldest first."""
-        done = self.flush() if self._held and self._held[-1].take != item.take else []
+        return [self.paste(done) for done in self.repaint(item)]
+
+    def flush(self) -> list[FrameOut]:
+        """Finish what is held: at the end."""
+        return [self.paste(done) for done in self.rest()]
+
+    def repaint(self, item: FrameIn) -> list[Repainted]:
+        """The first half of `push`: the frames whose faces are finished. The other half is `paste`, in any thread."""
+        done = self.rest() if self._held and self._held[-1].take != item.take else []
         if item.take == PASSED:
-            return [*done, FrameOut(item.frame, edited=False)]
+            return [*done, Repainted(item)]
         assert item.matrix is not None, "a frame of a take has a face"
         self._held.append(item)
         return done + self._advance() if len(self._held) == self.group_frames else done
 
-    def flush(self) -> list[FrameOut]:
-        """Finish what is held: at the end, and before frames that do not belong to the ones before them."""
-        faces = self._tail if len(self._held) == len(self._tail) else self._repaint(self._held)
-        done = self._paste(self._held, faces)
+    def rest(self) -> list[Repainted]:
+        """The faces of what is held: at the end, and before frames that do not belong to the ones before them."""
+        faces = self._tail if len(self._held) == len(self._tail) else self._new_faces(self._held)
+        done = list(map(Repainted, self._held, faces))
         self._held, self._tail = [], []
         return done
 
-    def _advance(self) -> list[FrameOut]:
+    def paste(self, done: Repainted) -> FrameOut:
+        """A frame with its new face in it."""
+        item, new = done.item, done.new
+        if new is None:
+            return FrameOut(item.frame, edited=False)
+        if new.fault is not None:
+            return FrameOut(item.frame, False, new.fault, new.retried)
+        with self.sampler.stopwatch("paste"):
+            frame = paste_face(item.frame, new.faces[0], _matrix(item), item.weight, original=new.originals[0])
+        return FrameOut(frame, True, None, new.retried)
+
+    def _advance(self) -> list[Repainted]:
         """Repaint a full group; its last frames stay for the next one where windows overlap."""
-        faces = self._repaint(self._held)
+        faces = self._new_faces(self._held)
         finished = len(self._held) - self.overlap * self.stride
-        done = self._paste(self._held[:finished], faces[:finished])
+        done = list(map(Repainted, self._held[:finished], faces[:finished]))
         self._held, self._tail = self._held[finished:], faces[finished:]
         return done
 
-    def _repaint(self, items: list[FrameIn]) -> list[NewFaces]:
+    def _new_faces(self, items: list[FrameIn]) -> list[NewFaces]:
         """New faces, one entry (of one frame) for every item."""
         groups = windows_of(len(items), self.sampler.models.num_frames, self.stride, self.overlap)
         results = self.sampler.sample(
@@ -130,21 +162,12 @@ class LipsyncStream:
         stopwatch = self.sampler.stopwatch
         with stopwatch("align"):
             resolution = self.sampler.models.resolution
-            faces = np.stack([warp_face(item.frame, _matrix(item), resolution) for item in items])
+            faces = np.stack([item.warped(resolution) for item in items])
         with stopwatch("listen"):
             rows = [int((item.time_sec + TIME_SLACK_SEC) * WHISPER_ROW_HZ) for item in items]
             audio = self.features.windows(rows, fps=WHISPER_ROW_HZ)  # f s d
-        return Window(faces, audio, self.references([item.source for item in items]))
-
-    def _paste(self, items: list[FrameIn], faces: list[NewFaces]) -> list[FrameOut]:
-        done = []
-        for item, new in zip(items, faces, strict=True):
-            frame = item.frame
-            if new.fault is None:
-                with self.sampler.stopwatch("paste"):
-                    frame = paste_face(frame, new.faces[0], _matrix(item), item.weight, original=new.originals[0])
-            done.append(FrameOut(frame, new.fault is None, new.fault, new.retried))
-        return done
+        sources = [item.source for item in items]
+        return Window(faces, audio, self.references(sources), sources)
 
 
 def check_overlap(overlap: int, num_frames: int) -> None:

@@ -16,6 +16,7 @@ from latentsync.face.align import FloatArray, FrameArray
 from latentsync.face.appearance import describe, thumbnail
 from latentsync.face.detect import Face, FaceDetector
 from latentsync.face.scenes import SceneCuts
+from latentsync.inference.stopwatch import Stopwatch
 from latentsync.media.output import written_whole
 
 IntArray = NDArray[np.int32]
@@ -117,19 +118,23 @@ ROWS = 4096  # made room for at once: small arrays that stay, between frames tha
 
 
 def observe(
-    frames: Iterable[FrameArray], detector: FaceDetector, on_frame: Callable[[int], None] = lambda done: None
+    frames: Iterable[FrameArray],
+    detector: FaceDetector,
+    on_frame: Callable[[int], None] = lambda done: None,
+    stopwatch: Stopwatch | None = None,
 ) -> Observations:
     """Find and follow all faces in consecutive frames (uint8 h w 3, RGB), one alive at a time.
 
     Tracks begin anew at cuts. `on_frame` is told how many frames are done. Raises ValueError without a frame.
     """
-    cuts, notes = SceneCuts(), Notes()
+    cuts, notes, stopwatch = SceneCuts(), Notes(), stopwatch or Stopwatch()
     detector.reset()
     for index, frame in enumerate(frames):
-        if cuts.update(frame):
-            detector.reset()
-            notes.begin_stretch()
-        notes.add(index, frame, detector.faces(frame))
+        with stopwatch("detect"):
+            if cuts.update(frame):
+                detector.reset()
+                notes.begin_stretch()
+            notes.add(index, frame, detector.faces(frame))
         on_frame(index + 1)
     if not cuts.count:
         raise ValueError("the video has no frame in which a face could be looked for: choose another one.")

@@ -1,11 +1,13 @@
 """Pass 2 of a job: the output part by part, each read, sampled, pasted and written on its own.
 
-Frames live for two groups of windows at most, whatever the length: the group in work and, where the video is played backwards,
-the piece that is read ahead.
+Reading, repainting, pasting and writing overlap, also across the borders of parts: while the networks work on one group of
+windows, the next one is read and the last one pasted and written. Frames live for about three groups, whatever the length:
+one read ahead, one in work, one on its way out; and where the video is played backwards, the piece that is being read.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from itertools import groupby, islice
+from operator import itemgetter
 
 import numpy as np
 from torch import Tensor
@@ -15,15 +17,20 @@ from latentsync.face.align import FrameArray, warp_face
 from latentsync.inference.face_plan import FacePlan
 from latentsync.inference.job import Job
 from latentsync.inference.job_folder import JobFolder
-from latentsync.inference.parts import PART_SEC, Part, plan_parts
+from latentsync.inference.overlap import run_ahead, run_behind
+from latentsync.inference.parts import PART_SEC, plan_parts
 from latentsync.inference.references import ElsewhereReference, ReferenceLatents, closed_reference, takes_of
+from latentsync.inference.remembered import Remembered
 from latentsync.inference.reporting import Fact, takes_in_output
-from latentsync.inference.sampling import WindowSampler
-from latentsync.inference.stream import PASSED, FrameIn, FrameOut, LipsyncStream
+from latentsync.inference.sampling import OnStep, WindowSampler
+from latentsync.inference.stream import PASSED, FrameIn, FrameOut, LipsyncStream, Repainted
 from latentsync.inference.timeline import frames_in_order
 from latentsync.media.write import VideoWriter
 
 OnFrame = Callable[[int], None]  # told how many frames of the output are done
+READ, REPAINT, PASTE, WRITE = "read", "repaint", "paste", "write"  # the lanes
+AHEAD_BYTES = 1 << 30  # of frames that wait on either side of the networks, at most
+WRITE_BEHIND = 4  # finished frames that wait for the encoder, which has a queue of its own
 
 
 class Work:
@@ -39,40 +46,116 @@ class Work:
         fresh = (self.num_frames - overlap) * self.stride
         self.parts = plan_parts(self.takes, round(PART_SEC * job.source.rate), fresh, overlap)
         self.references = ReferenceLatents(self._reference_choice(), self._encode_reference)
+        sampler.remembered = Remembered(self.timeline.order[self.takes != PASSED])
+        self.written = 0  # frames of the output
 
-    def write_part(self, index: int, folder: JobFolder, on_frame: OnFrame) -> None:
-        """Sample and write one part of the output into the job's folder."""
+    def write_parts(
+        self, indices: Iterable[int], folder: JobFolder, on_frame: OnFrame, overlapped: bool = True
+    ) -> None:
+        """Sample and write parts of the output into the job's folder; `indices` are asked for one by one.
+
+        `on_frame` is called in this thread, and may raise to stop everything. Without `overlapped` one frame after the
+        other goes the whole way, in this thread alone: the bytes are the same.
+        """
+        self.written = self._finished(folder)
+        stream = self._stream(lambda done, total: on_frame(self.written))
+        frames = self._read(indices, stream.group_frames)
+        if not overlapped:
+            self._write(self._pasted(stream, self._repainted(stream, frames)), folder, on_frame)
+            return
+        read, repaint, paste, write = map(self.sampler.stopwatch.lane, (READ, REPAINT, PASTE, WRITE))
+        room = self._room(stream.group_frames)
+
+        def write_all(pasted: Iterator[tuple[int, FrameOut]]) -> None:
+            self._write(pasted, folder)
+
+        def paste_all(repainted: Iterator[tuple[int, Repainted]]) -> None:
+            for done in self._pasted(stream, repainted):
+                put_pasted(done)
+
+        with (
+            run_ahead(frames, room, read, repaint) as ready,
+            run_behind(write_all, WRITE_BEHIND, paste, write) as put_pasted,
+            run_behind(paste_all, room, repaint, paste) as put_repainted,
+            repaint.running(),
+        ):
+            for done in self._repainted(stream, ready):
+                put_repainted(done)
+                on_frame(self.written)
+        on_frame(self.written)
+
+    def _stream(self, on_step: OnStep) -> LipsyncStream:
+        overlap = self.sampler.settings.overlap
+        return LipsyncStream(self.sampler, self.features, self.references, self.stride, overlap, on_step)
+
+    def _room(self, group_frames: int) -> int:
+        """Frames that may wait before the networks, and after them."""
+        frame_bytes = 3 * self.job.info.width * self.job.info.height
+        return max(1, min(group_frames, AHEAD_BYTES // frame_bytes))
+
+    def _read(self, indices: Iterable[int], held: int) -> Generator[tuple[int, FrameIn], None, None]:
+        """What is pushed for each part, its face warped already, with the part's index."""
+        for index in indices:
+            part = self.parts[index]
+            shown = frames_in_order(self.job.source.read, self.timeline.order[part.warm_start : part.stop], held)
+            for place, frame in enumerate(self.sampler.stopwatch.each("read", shown), part.warm_start):
+                yield index, self._frame_in(place, frame)
+
+    def _repainted(
+        self, stream: LipsyncStream, frames: Iterator[tuple[int, FrameIn]]
+    ) -> Iterator[tuple[int, Repainted]]:
+        """The frames of each part with their new faces; those that only warm the stream up are left out."""
+
+        def finished(items: Iterator[tuple[int, FrameIn]]) -> Iterator[Repainted]:
+            for _, item in items:
+                yield from stream.repaint(item)
+            yield from stream.rest()
+
+        for index, items in groupby(frames, itemgetter(0)):
+            part = self.parts[index]
+            for done in islice(finished(items), part.start - part.warm_start, None):
+                yield index, done
+
+    def _pasted(
+        self, stream: LipsyncStream, repainted: Iterator[tuple[int, Repainted]]
+    ) -> Iterator[tuple[int, FrameOut]]:
+        return ((index, stream.paste(done)) for index, done in repainted)
+
+    def _write(
+        self, pasted: Iterator[tuple[int, FrameOut]], folder: JobFolder, on_frame: OnFrame = lambda done: None
+    ) -> None:
+        for index, frames in groupby(pasted, itemgetter(0)):
+            self._write_part(index, (frame for _, frame in frames), folder, on_frame)
+
+    def _write_part(self, index: int, frames: Iterator[FrameOut], folder: JobFolder, on_frame: OnFrame) -> None:
+        """Write one part of the output, and what is to be told of it, into the job's folder."""
         part, ticks = self.parts[index], self.timeline.ticks
         facts: list[Fact] = []
-        with VideoWriter(folder.part(index), self.job.format) as writer:
-            for frame, done in zip(range(part.start, part.stop), self._frames(part), strict=True):
+        with self.sampler.stopwatch.ending("write", VideoWriter(folder.part(index), self.job.format)) as writer:
+            for frame, done in zip(range(part.start, part.stop), frames, strict=True):
                 with self.sampler.stopwatch("write"):
                     duration = int(ticks[frame + 1] - ticks[frame])
                     writer.write(done.frame, int(ticks[frame] - ticks[part.start]), duration)
                 if done.fault or done.retried:
                     facts.append((frame, done.fault, done.retried))
-                on_frame(frame + 1)
+                self.written += 1
+                on_frame(self.written)
             folder.save_facts(index, facts)
+        self.written = self._finished(folder)  # others may have written parts too
 
-    def _frames(self, part: Part) -> Iterator[FrameOut]:
-        """The output frames of one part."""
-        stream = LipsyncStream(self.sampler, self.features, self.references, self.stride, self.sampler.settings.overlap)
-        order = self.timeline.order[part.warm_start : part.stop]
-        shown = frames_in_order(self.job.source.read, order, stream.group_frames)
-        done = self._pushed(stream, self.sampler.stopwatch.each("read", shown), part.warm_start)
-        return islice(done, part.start - part.warm_start, None)
-
-    def _pushed(self, stream: LipsyncStream, frames: Iterator[FrameArray], start: int) -> Iterator[FrameOut]:
-        for index, frame in enumerate(frames, start):
-            yield from stream.push(self._frame_in(index, frame))
-        yield from stream.flush()
+    def _finished(self, folder: JobFolder) -> int:
+        """Frames of the parts that are complete."""
+        return len(self.timeline) - sum(len(self.parts[index]) for index in folder.missing_parts(len(self.parts)))
 
     def _frame_in(self, index: int, frame: FrameArray) -> FrameIn:
         source = int(self.timeline.order[index])
         take, time_sec = int(self.takes[index]), self.timeline.time_sec(index)
         if take == PASSED:
             return FrameIn(frame, time_sec, source)
-        return FrameIn(frame, time_sec, source, take, self.plan.matrices[source], float(self.plan.weight[source]))
+        matrix = self.plan.matrices[source]
+        with self.sampler.stopwatch("align"):
+            face = warp_face(frame, matrix, self.sampler.models.resolution)
+        return FrameIn(frame, time_sec, source, take, matrix, float(self.plan.weight[source]), face)
 
     def _reference_choice(self) -> Callable[[Sequence[int]], range] | None:
         policy, takes = self.sampler.settings.reference, takes_of(self.plan.take)

@@ -54,7 +54,7 @@ def read_frames(path: PathLike, start_frame: int = 0, stop_frame: int | None = N
     """
     index = frame_index(path)
     stop = index.frame_count if stop_frame is None else min(stop_frame, index.frame_count)
-    for number, stored in _decoded(path, index, max(0, start_frame), stop):
+    for number, stored in stored_pictures(path, index, max(0, start_frame), stop):
         time_sec = 0.0 if index.first.is_still else float(index.time(number))
         yield VideoFrame(time_sec, upright_rgb(stored, index.orientation, index.first.size))
 
@@ -79,10 +79,10 @@ def frames_between(
     Raises MediaError as `read_frames` does.
     """
     index = frame_index(path)
-    sources = _frames_on_clock(index, fps)[max(0, start_frame) : stop_frame]
+    sources = frames_on_clock(index, fps)[max(0, start_frame) : stop_frame]
     if not len(sources):
         return
-    tick, shown = max(0, start_frame), _decoded(path, index, int(sources[0]), int(sources[-1]) + 1)
+    tick, shown = max(0, start_frame), stored_pictures(path, index, int(sources[0]), int(sources[-1]) + 1)
     number, stored = next(shown)
     frame: np.ndarray | None = None
     for source in sources:
@@ -95,7 +95,7 @@ def frames_between(
         tick += 1
 
 
-def _frames_on_clock(index: FrameIndex, fps: float | Fraction) -> np.ndarray:
+def frames_on_clock(index: FrameIndex, fps: float | Fraction) -> np.ndarray:
     """The number of the frame shown at each tick of a clock that starts with the file."""
     if index.first.is_still:
         return np.zeros(1, dtype=np.int64)
@@ -106,8 +106,8 @@ def _frames_on_clock(index: FrameIndex, fps: float | Fraction) -> np.ndarray:
     return np.searchsorted(borders, ticks_sec, side="left")
 
 
-def _decoded(path: PathLike, index: FrameIndex, start: int, stop: int) -> Iterator[tuple[int, StoredFrame]]:
-    """Frames start ... stop - 1 with their numbers."""
+def stored_pictures(path: PathLike, index: FrameIndex, start: int, stop: int) -> Iterator[tuple[int, StoredFrame]]:
+    """Frames start ... stop - 1 with their numbers, as they are stored: neither upright nor in RGB."""
     number = start
     entry = index.entry(start) if start < stop else None
     try:

@@ -17,7 +17,7 @@ from latentsync.media.colour import upright_rgb
 from latentsync.media.container import MediaError, PathLike, open_input, reason, video_stream
 from latentsync.media.frames import FrameIndex, frame_index
 from latentsync.media.mono import STRICT
-from latentsync.media.read import _frames_on_clock as frames_on_clock
+from latentsync.media.read import frames_on_clock
 
 
 @dataclass(frozen=True)

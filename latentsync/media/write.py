@@ -13,6 +13,8 @@ from typing import cast
 import av
 import numpy as np
 from av.packet import Packet
+from av.video.frame import PictureType
+from av.video.frame import VideoFrame as StoredFrame
 from av.video.stream import VideoStream
 
 from latentsync.media.colour import FULL_RANGE, LIMITED_RANGE, MATRICES, ColourTags, stored_frame
@@ -133,13 +135,18 @@ class VideoWriter:
         `pts` is when it is shown and `duration` for how long, in ticks of the format's clock. Without `pts` it follows
         the frame before it; without `duration` it is shown for the usual time (the next frame's `pts` ends it anyway).
         """
-        start = self._start(frame, pts)
+        self._check_shape(frame)
+        self.write_stored(stored_frame(frame, self.pixel_format, self.stored_colour), pts, duration)
+
+    def write_stored(self, picture: StoredFrame, pts: int | None = None, duration: int | None = None) -> None:
+        """The same for a picture in the encoder's own form and colours, of the format's size; its time is overwritten."""
+        start = self._start(pts)
         self.ticks.append(start)
         self.end = start + (self.format.usual_ticks if duration is None else duration)
-        stored = stored_frame(frame, self.pixel_format, self.stored_colour)
-        stored.pts, stored.time_base = self.frame_count - 1, 1 / self.format.fps
+        picture.pts, picture.time_base = self.frame_count - 1, 1 / self.format.fps
+        picture.pict_type = PictureType.NONE  # that of a decoded picture would bind the encoder
         with writing(self.path):
-            self._mux(self.stream.encode(stored))
+            self._mux(self.stream.encode(picture))
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         try:
@@ -148,14 +155,17 @@ class VideoWriter:
         finally:
             self._discard()
 
-    def _start(self, frame: np.ndarray, pts: int | None) -> int:
-        """When a frame is shown, in ticks from the first; MediaError if it does not fit."""
+    def _check_shape(self, frame: np.ndarray) -> None:
+        """Raise MediaError for a frame of another size or type."""
         height_width = (self.format.height, self.format.width)
         if frame.shape != (*height_width, 3) or frame.dtype != np.uint8:
             raise MediaError(
                 f"cannot write a frame of shape {frame.shape} and type {frame.dtype} to {self.path}: "
                 f"its frames are uint8 of shape {(*height_width, 3)}."
             )
+
+    def _start(self, pts: int | None) -> int:
+        """When a frame is shown, in ticks from the first; MediaError if it does not fit."""
         if not self.ticks:
             self.first_pts = pts or 0
         start = self.end if pts is None else pts - self.first_pts

@@ -110,9 +110,14 @@ def split(clips: pd.DataFrame, shares: Mapping[str, float], seed: int = 0) -> li
         wanted = hours.sum() * shares[name] / sum(shares.values())
         lists_left = len(smallest_first) - place - 1
         taken[name] = [waiting.pop(0)]
-        while waiting and len(waiting) > lists_left and (not lists_left or hours[taken[name]].sum() < wanted):
+        while len(waiting) > lists_left and (not lists_left or _is_nearer(hours, taken[name], waiting[0], wanted)):
             taken[name].append(waiting.pop(0))
     return [_split(name, clips[clips["identity"].isin(taken[name])]) for name in shares]
+
+
+def _is_nearer(hours: pd.Series, taken: Sequence[str], another: str, wanted: float) -> bool:
+    """Whether a list is nearer to the hours wanted with another identity than without."""
+    return bool(hours[taken].sum() + hours[another] / 2 <= wanted)
 
 
 def _split(name: str, clips: pd.DataFrame) -> Split:

@@ -51,8 +51,8 @@ def process(
         OSError: the disk is full.
     """
     config.check()
-    check(config.stages)
     job = make_job(input_dir, output_dir, config.run.keep_stages, dry_run)
+    check(config.stages)
     plan = plan_of(config.stages)
     check_output(job, plan, config.stages)
     outcome = run(plan, job, config.run, show)

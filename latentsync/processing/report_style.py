@@ -17,6 +17,7 @@ section { background: var(--card); border: 1px solid var(--line); border-radius:
 .card span { color: var(--soft); font-size: 13px; }
 dl { display: grid; gap: 2px; margin: 18px 0 0; font-size: 13px; }
 dl div { display: flex; gap: 10px; } dt { color: var(--soft); min-width: 92px; } dd { margin: 0; overflow-wrap: anywhere; }
+code { white-space: nowrap; }
 .legend { display: flex; gap: 18px; font-size: 13px; } .legend i { display: inline-block; width: 12px; height: 12px;
   border-radius: 3px; margin-right: 6px; vertical-align: -1px; }
 i.kept { background: var(--kept); } i.dropped { background: var(--dropped); } i.failed { background: var(--failed); }

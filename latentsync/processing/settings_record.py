@@ -16,15 +16,20 @@ OF_THE_MACHINE = ("weights_dir", "device")  # settings that change no result
 def check_output(job: Job, plan: Plan, settings: StageSettings) -> None:
     """Make sure that a run goes on with what the output folder holds, and write its settings down.
 
-    Raises ValueError if the folder holds results of another input or of other settings, or files that no run wrote.
+    Raises ValueError if the folder holds results of another input or of other settings or files that no run wrote, or if
+    it cannot be written to.
     """
     now = _content(job, settings)
     try:
+        if not job.manifests.exists(SETTINGS):
+            _check_empty(job, plan)
+            job.manifests.write(SETTINGS, json.dumps(now, indent=2).encode("utf-8"))
+            return
         before = json.loads(job.manifests.read(SETTINGS))
-    except FileNotFoundError:
-        _check_empty(job, plan)
-        job.manifests.write(SETTINGS, json.dumps(now, indent=2).encode("utf-8"))
-        return
+    except OSError as error:
+        raise ValueError(
+            f"{job.output.address} cannot be written to ({error}): choose another --output_dir."
+        ) from error
     if before["input"] != now["input"]:
         raise ValueError(
             f"{job.output.address} holds the clips of {before['input']}: choose another --output_dir for {now['input']}."

@@ -34,7 +34,8 @@ class Folder:
             try:
                 self._fs, self.root = fsspec.core.url_to_fs(self.address)
             except (ImportError, ValueError) as error:
-                raise ValueError(f"{text}: {error}") from error
+                known = "give a path, or s3://, gs:// or hdfs:// with fsspec's package for it installed"
+                raise ValueError(f"{text} cannot be reached ({error}): {known}.") from error
 
     def __reduce__(self) -> tuple[type["Folder"], tuple[str]]:
         return Folder, (self.address,)

@@ -29,8 +29,9 @@ from latentsync.training.loop import Losses, total_loss
 from latentsync.training.memory import FLOAT32, PeakMemory, byte_count, training_memory
 from latentsync.training.pixel_losses import PixelLosses, SyncExpert
 from latentsync.training.processes import Processes
+from latentsync.training.unet_distill_step import DistillStep
 from latentsync.training.unet_step import UNetObjective, UNetStep, choose_trainable
-from latentsync.training.unet_training import Note, prepare
+from latentsync.training.unet_training import Note, distillation, prepare
 
 META = "meta"
 PUBLIC_VAE_SHAPE = {"block_out_channels": [128, 256, 512, 512], "layers_per_block": 2, "norm_num_groups": 32}
@@ -85,7 +86,13 @@ def meta_step(run: UNetRun) -> UNetStep:
     losses = meta_pixel_losses(run)
     encoder = None if run.data.cached_latents else Frozen(meta_vae())
     mask = latent_mask(load_mask(run.data.resolution)).to(META)
-    return UNetStep(unet, mask, UNetObjective(**run.objective), run.train.seed, losses, encoder)
+    others = (mask, UNetObjective(**run.objective), run.train.seed, losses, encoder)
+    if not run.distill.teacher:
+        return UNetStep(unet, *others)
+    with torch.device(META):
+        teacher = UNet3DConditionModel(UNetConfig.from_dict(run.model))
+    named = dict(zip(("mask", "objective", "seed", "pixel_losses", "encoder"), others, strict=True))
+    return DistillStep(unet, Frozen(teacher), distillation(run), **named)
 
 
 def meta_vae() -> AutoencoderKL:
@@ -147,6 +154,8 @@ def frozen_nets(step: UNetStep) -> dict[str, nn.Module]:
     """The frozen networks of an objective by name."""
     losses = step.pixel_losses
     named: dict[str, nn.Module] = {"vae": step.encoder.net} if step.encoder else {}
+    if isinstance(step, DistillStep):
+        named |= {"teacher": step.teacher.net, "target": step.target}
     if losses is not None:
         parts = {
             "vae": losses.vae,

@@ -38,7 +38,7 @@ class SyncNetData:
         """The training items; ValueError if there are too few clips."""
         data = self.run.data
         augmentation = Augmentation(data.jitter_px, data.brightness, data.mel_noise)
-        items = SyncClips(
+        return SyncClips(
             self.training.clips,
             data.num_frames,
             self.run.train.seed,
@@ -47,12 +47,6 @@ class SyncNetData:
             data.min_shift,
             augmentation,
         )
-        if data.known_mouths and not items.knows_mouths:
-            raise ValueError(
-                "data.known_mouths is set, but not every clip has a .json beside it that tells the mouth's movement: only"
-                " clips of drawn heads do. Leave it off."
-            )
-        return items
 
     def validation_clips(self) -> Iterator[SyncClip]:
         """Whole clips that the training does not see, one in memory at a time."""

@@ -53,11 +53,16 @@ class SyncNetTraining:
         self.data = load_syncnet_data(run)
         self.scores: SyncScores | None = None
         seed_everything(run.train.seed)
-        self.objective = SyncNetWithHeads(StableSyncNet(run.net), run.data.num_frames, run.data.known_mouths)
+        self.items = self.data.items()
+        teaches_mouths = run.data.known_mouths and self.items.knows_mouths
+        if run.data.known_mouths and not teaches_mouths:
+            self.say(
+                "Note: only clips of drawn heads know the mouth's movement, so data.known_mouths is left out here."
+            )
+        self.objective = SyncNetWithHeads(StableSyncNet(run.net), run.data.num_frames, teaches_mouths)
         if run.init_from:
             left_out = load_partly(self.objective.net, read_checkpoint(run.init_from).tensors)
             self.say(f"Started from {run.init_from}; {len(left_out)} tensors begin afresh.")
-        self.items = self.data.items()
         self.trainer = Trainer(
             self.objective,
             self.items,

@@ -1,7 +1,7 @@
 """A U-Net's training put together from its configuration: network, data, frozen experts, validation, what is stored."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,10 @@ from latentsync.data.clips import ClipIndex, find_clips, index_clips, write_inde
 from latentsync.data.frames import FrameMemory
 from latentsync.data.unet_clips import UNetClips, collate, min_frames
 from latentsync.face.masks import latent_mask, load_mask
+from latentsync.inference.settings import InferenceSettings
 from latentsync.losses.perceptual import load_perceptual_loss
 from latentsync.models.unet import UNet3DConditionModel, initialise_for_training
+from latentsync.models.unet_checkpoint import load_unet
 from latentsync.models.unet_config import UNetConfig
 from latentsync.models.unet_v10 import rename_v10_keys
 from latentsync.training.experts import FORMATS, load_frozen_vae, load_pixel_losses, read_sync_expert
@@ -26,6 +28,7 @@ from latentsync.training.loop import Hooks, Report, Trainer
 from latentsync.training.processes import Processes
 from latentsync.training.unet_charts import draw_unet_charts
 from latentsync.training.unet_data import unet_index, unet_items
+from latentsync.training.unet_distill_step import Distillation, DistillStep
 from latentsync.training.unet_step import UNetObjective, UNetStep, choose_trainable
 from latentsync.training.unet_validation import Judges, Sampling, UNetValidation, validation_clips
 from latentsync.weights import describe, load_partly, read_checkpoint, save_checkpoint
@@ -57,6 +60,7 @@ class UNetTraining:
             audio={"width": self.step.unet.config.cross_attention_dim, "context": list(CONTEXT)},
             objective=run.objective,
             inference=run.inference,
+            distilled=asdict(run.distill) if run.distill.teacher else None,
             seed=run.train.seed,
             clips=len(self.index.clips),
             run=plain(run),
@@ -118,8 +122,35 @@ def build_step(run: UNetRun, device: torch.device, note: Note) -> UNetStep:
     encoder = None
     if not run.data.cached_latents:
         encoder = pixel_losses.vae if pixel_losses and pixel_losses.vae else load_frozen_vae(run, device)
-    unet, mask = build_unet(run, note), latent_mask(load_mask(run.data.resolution))
-    return UNetStep(unet, mask, UNetObjective(**run.objective), run.train.seed, pixel_losses, encoder)
+    others: dict[str, Any] = {
+        "mask": latent_mask(load_mask(run.data.resolution)),
+        "objective": UNetObjective(**run.objective),
+        "seed": run.train.seed,
+        "pixel_losses": pixel_losses,
+        "encoder": encoder,
+    }
+    if not run.distill.teacher:
+        return UNetStep(build_unet(run, note), **others)
+    teacher = load_teacher(run).to(device)
+    unet = build_unet(replace(run, init_from=run.init_from or run.distill.teacher), note)
+    return DistillStep(unet, Frozen(teacher), distillation(run), **others)
+
+
+def load_teacher(run: UNetRun) -> UNet3DConditionModel:
+    """The U-Net that a distillation learns from; CheckpointError where it is missing, damaged or of another shape."""
+    size = {"resolution": run.data.resolution, "num_frames": run.data.num_frames}
+    unet, metadata = load_unet(run.distill.teacher, UNetConfig.from_dict(run.model), size)
+    if "distilled" in metadata:
+        raise ValueError(
+            f"distill.teacher {run.distill.teacher} is distilled itself: name the U-Net that it was made from."
+        )
+    return unet
+
+
+def distillation(run: UNetRun) -> Distillation:
+    """The run's choices."""
+    chosen = run.distill
+    return Distillation(chosen.guidance_scale, chosen.skip, chosen.loss, chosen.target_decay)
 
 
 def prepare(run: UNetRun, note: Note, processes: Processes | None = None) -> UNetTraining:
@@ -182,7 +213,7 @@ def make_validation(run: UNetRun, step: UNetStep, processes: Processes) -> UNetV
     clips = validation_clips(index.clips[: run.validation.clips], memory, encoder, data.num_frames)
     losses = step.pixel_losses
     vae = step.encoder or (losses.vae if losses else None) or load_frozen_vae(run, device)
-    settings = {name: run.inference[name] for name in ("steps", "guidance_scale") if name in run.inference}
+    settings = InferenceSettings().changed(run.inference)
     sampling = Sampling(
         step.unet,
         vae,
@@ -190,8 +221,8 @@ def make_validation(run: UNetRun, step: UNetStep, processes: Processes) -> UNetV
         data.num_frames,
         device,
         FORMATS[run.train.precision],
-        seed=run.validation.seed,
-        **settings,
+        settings,
+        run.validation.seed,
     )
     return UNetValidation(sampling, clips, load_judges(run, step, device), run.validation.weights)
 

@@ -14,7 +14,7 @@ Legend: f frames, r face resolution in px, s audio tokens, d width of an audio t
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -31,10 +31,11 @@ from latentsync.data.frames import FrameMemory
 from latentsync.diffusion.conditioning import conditioned
 from latentsync.diffusion.guidance import guided
 from latentsync.diffusion.noise import shared_noise
-from latentsync.diffusion.sampler import ddim_sample
 from latentsync.diffusion.schedule import NoiseSchedule
+from latentsync.diffusion.solvers import solver_of, timesteps_of
 from latentsync.face.masks import latent_mask, load_mask
 from latentsync.face.pixels import frames_to_pixels, keep_surroundings, pixels_to_frames
+from latentsync.inference.settings import InferenceSettings
 from latentsync.losses.perceptual import PerceptualLoss
 from latentsync.media.write import VideoFormat, VideoWriter
 from latentsync.models.vae import decode, encode
@@ -97,8 +98,7 @@ class Sampling:
     num_frames: int
     device: torch.device
     precision: torch.dtype  # of the U-Net, by autocast
-    steps: int = 20
-    guidance_scale: float = 1.5
+    settings: InferenceSettings = field(default_factory=InferenceSettings)  # solver, steps and guidance count
     seed: int = 1247
 
     def __call__(self, clip: ValidationClip) -> tuple[Tensor, Tensor]:
@@ -108,9 +108,11 @@ class Sampling:
         masked, reference = self._encode(truth * mask), self._encode(frames_to_pixels(clip.reference).to(self.device))
         both = torch.stack([clip.audio, clip.silence]).to(self.device)
         given = (latent_mask(mask)[None, None, None], *(each.repeat(2, 1, 1, 1, 1) for each in (masked, reference)))
-        denoise = guided(conditioned(self._predict, *given), both, self.guidance_scale)
+        chosen = self.settings
+        denoise = guided(conditioned(self._predict, *given), both, chosen.guidance_scale)
         noise = shared_noise(tuple(masked.shape), torch.Generator().manual_seed(self.seed)).to(self.device)
-        latents = ddim_sample(denoise, noise.repeat(2, 1, 1, 1, 1), schedule.ddim_timesteps(self.steps), schedule)
+        timesteps = timesteps_of(chosen.solver, chosen.steps, schedule)
+        latents = solver_of(chosen.solver, self.seed + 1)(denoise, noise.repeat(2, 1, 1, 1, 1), timesteps, schedule)
         spoken, silent = (keep_surroundings(self._decode(each), truth, mask).cpu() for each in latents)
         return spoken, silent
 

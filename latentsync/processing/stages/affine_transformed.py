@@ -17,7 +17,7 @@ CRF = 13  # of the aligned faces, as published; they are encoded once
 
 @dataclass(frozen=True)
 class AlignedRule:
-    """Every frame must show the face."""
+    """Every frame must show the face, but for moments in which a detector misses it (see `followed_face`)."""
 
     def decide(self, scores: Scores) -> Reason | None:
         return Reason.FACE_LOST if scores.get("faceless_frames", 0) > 0 else None
@@ -34,7 +34,8 @@ class FaceLostError(Exception):
 class AffineTransformedStage:
     """Write the aligned face of every frame with the clip's sound, which stays as it is to the sample.
 
-    Smoothing starts anew with each clip. Scores: `faceless_frames`, and `faceless_sec`, the time of the first of them.
+    Smoothing starts anew with each clip. Scores: `bridged_frames` in which the face was missed for moments,
+    `faceless_frames` that show none, and `faceless_sec`, the time of the first of them.
     """
 
     name: Final = "affine_transformed"
@@ -60,14 +61,15 @@ class AffineTransformedStage:
             self.write(clip, folder, faces())
         except FaceLostError:
             return [self.lost(clip, meter)]
-        return [Kept(clip.scored(faceless_frames=0, faceless_sec=-1.0).moved(folder / clip.file_name))]
+        scored = clip.scored(bridged_frames=meter.bridged, faceless_frames=0, faceless_sec=-1.0)
+        return [Kept(scored.moved(folder / clip.file_name))]
 
     def write(self, clip: Clip, folder: Path, faces: Iterator[FrameArray]) -> None:
         write_frames(folder / clip.file_name, faces, [clip_sound(clip)], CRF)
 
     def lost(self, clip: Clip, meter: FaceMeter) -> Outcome:
         """The outcome of a clip in which the face was lost; a meter that stopped there has seen one such frame."""
-        known = {name: meter.scores[name] for name in ("faceless_frames", "faceless_sec")}
+        known = {name: meter.scores[name] for name in ("bridged_frames", "faceless_frames", "faceless_sec")}
         scored = clip.scored(**{**known, **{name: clip.scores[name] for name in known if name in clip.scores}})
         return Dropped(scored, Reason.FACE_LOST, self.rule.explain(Reason.FACE_LOST, scored.scores))
 

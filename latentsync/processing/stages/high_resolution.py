@@ -7,17 +7,16 @@ from typing import Final
 
 import numpy as np
 
-from latentsync.face.appearance import describe, similarities, thumbnail
 from latentsync.face.detect import Face, FaceDetector
 from latentsync.face.tracking import STRANGER
 from latentsync.processing.clip import Clip, Outcome, Reason, Scores
 from latentsync.processing.stages.contract import Writes
-from latentsync.processing.stages.span import FrameArray, clip_frames
+from latentsync.processing.stages.followed_face import SeenFrame, are_alike, bridged, primed_frames
+from latentsync.processing.stages.span import FrameArray
 from latentsync.processing.stages.verdict import judge
 from latentsync.timebase import MODEL_FPS
 
 SMALLEST_SHARE = 0.05  # of the frames, those with the smallest face, that do not count for its size
-WARM_UP = 8  # times that the first frame is looked at beforehand: detectors settle on a face while they follow it
 MIN_FACE_SHARE = 0.5  # of the frames that show a face; a clip with fewer is one without a face
 
 
@@ -45,45 +44,42 @@ class FaceRule:
         return f"{scores['other_faces_share']:.0%} of the frames show a further face."
 
 
-@dataclass(frozen=True)
-class SeenFrame:
-    """One frame and the face that is followed, if it is there."""
-
-    frame: FrameArray
-    face: Face | None
-
-
 class FaceMeter:
     """Measures the faces of one clip as its frames go by."""
 
     def __init__(self) -> None:
-        self.sides_px: list[float] = []  # one a frame that shows a face
+        self.sides_px: list[float] = []  # one a frame in which the detector finds a face
         self.frames = self.others = 0
         self.persons = 0  # who took each other's place, frame by frame
-        self.last: SeenFrame | None = None  # the last frame, unless it showed no face
+        self.last: SeenFrame | None = None  # the last frame, unless the detector found no face in it
+        self.bridged = self.faceless = 0
         self.first_faceless: int | None = None  # frame
 
     def follow(self, clip: Clip, detector: FaceDetector) -> Iterator[SeenFrame]:
         """Yield the clip's frames with the face followed: the same person as before, or else the largest face."""
-        detector.reset()
-        for index, frame in enumerate(clip_frames(clip)):
-            for _ in range(WARM_UP if index == 0 else 0):
-                detector.faces(frame)
-            yield SeenFrame(frame, self.choose(frame, detector.faces(frame)))
+        frames = primed_frames(clip, detector)
+        found = (SeenFrame(frame, self.choose(frame, detector.faces(frame))) for frame in frames)
+        for index, seen in enumerate(bridged(found)):
+            self.bridged += seen.is_bridged
+            if seen.face is None:
+                self.faceless += 1
+                self.first_faceless = index if self.first_faceless is None else self.first_faceless
+            yield seen
 
     def choose(self, frame: FrameArray, faces: list[Face]) -> Face | None:
         """Count the faces of the next frame; returns the followed one."""
         self.frames += 1
         if not faces:
             self.last = None
-            self.first_faceless = self.frames - 1 if self.first_faceless is None else self.first_faceless
             return None
         self.others += len(faces) > 1
         track = self.last.face.track if self.last and self.last.face else None
         known = [face for face in faces if face.track == track]
         face = known[0] if known else max(faces, key=lambda each: each.face_px)
         seen = SeenFrame(frame, face)
-        self.persons += self.persons == 0 or (not known and self.last is not None and is_stranger(seen, self.last))
+        self.persons += self.persons == 0 or (
+            not known and self.last is not None and not are_alike(seen, self.last, STRANGER)
+        )
         self.last = seen
         self.sides_px.append(min(face.box[2] - face.box[0], face.box[3] - face.box[1]))
         return face
@@ -97,23 +93,18 @@ class FaceMeter:
             "face_px": round(float(np.quantile(self.sides_px, SMALLEST_SHARE)), 1) if self.sides_px else 0.0,
             "other_faces_share": self.others / max(1, self.frames),
             "persons": self.persons,
-            "faceless_frames": self.frames - len(self.sides_px),
+            "bridged_frames": self.bridged,
+            "faceless_frames": self.faceless,
             "faceless_sec": faceless,
         }
-
-
-def is_stranger(now: SeenFrame, before: SeenFrame) -> bool:
-    """Whether two consecutive frames show different persons: a detector also starts a new track after a fast movement."""
-    looks = [describe(thumbnail(seen.frame, seen.face.points))[None] for seen in (now, before) if seen.face]
-    return len(looks) == 2 and float(similarities(*looks)[0, 0]) < STRANGER
 
 
 class HighResolutionStage:
     """Measure the faces of every frame.
 
     Scores: `face_px`, the size that all but the smallest 5 % of the frames reach; `face_share` of the frames with a
-    face and `other_faces_share` with more than one; `persons` who were followed one after the other; `faceless_frames`,
-    and `faceless_sec` of the first of them.
+    face and `other_faces_share` with more than one; `persons` who were followed one after the other; `bridged_frames` in which
+    the face was missed for moments; `faceless_frames` without a face, and `faceless_sec` of the first of them.
     """
 
     name: Final = "high_resolution"

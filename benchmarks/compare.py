@@ -1,0 +1,97 @@
+"""Another system beside this one on the same clip: seconds, memory, and our metrics on both results.
+
+python -m benchmarks.compare --command 'python run.py --face {video} --audio {audio} --outfile {out}' [--video V --audio A]
+
+{video}, {audio} and {out} are filled in after the command was split into arguments, so names with spaces are safe; no shell is
+involved. Ours runs as a program too, with the models loaded anew. The correlation with the new sound needs a JSON file with the
+true opening beside the sound, as `scripts.make_avatars` writes it.
+"""
+
+import argparse
+import json
+import shlex
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.table import report
+from latentsync.data.aligned import aligned_faces
+from latentsync.face.detect import make_detector
+from latentsync.media.container import MediaError
+from latentsync.media.probe import probe
+from latentsync.media.process import run_program
+from latentsync.metrics.aperture import correlation, lip_apertures
+from latentsync.metrics.motion import jitter, seam_jump
+
+ROOT = Path(__file__).resolve().parent.parent
+DEMO_VIDEO, DEMO_AUDIO = ROOT / "assets/demo_video.mp4", ROOT / "assets/demo_audio.wav"
+OURS = "--video_path {video} --audio_path {audio} --video_out_path {out} --force"
+FACE_PX, WINDOW = 128, 16
+
+
+def filled_in(command: Sequence[str], **paths: Path) -> list[str]:
+    """Arguments with {video}, {audio} and {out} replaced; ValueError where one of them is not used."""
+    for name in paths:
+        if not any(f"{{{name}}}" in argument for argument in command):
+            raise ValueError(f"the command does not say where {{{name}}} goes: {' '.join(command)}")
+    arguments = list(command)
+    for name, path in paths.items():
+        arguments = [argument.replace(f"{{{name}}}", str(path)) for argument in arguments]
+    return arguments
+
+
+def measured(video: Path, truth: np.ndarray | None) -> dict[str, Any]:
+    """Our metrics of a result."""
+    faces = np.stack(list(aligned_faces(video, make_detector(), FACE_PX)))
+    lips = lip_apertures(faces)
+    changes = np.abs(np.diff(faces[:, FACE_PX // 2 :].astype(np.float32), axis=0)).mean(axis=(1, 2, 3))
+    count = 0 if truth is None else min(len(lips), len(truth))
+    return {
+        "frames": probe(video).frame_count,
+        "new sound": None if truth is None else round(correlation(lips[:count], truth[:count]), 3),
+        "jitter": round(jitter(lips), 4),
+        "seam": seam_jump(changes, WINDOW),
+    }
+
+
+def row(name: str, command: Sequence[str], args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    out = folder / f"{name}.mp4"
+    done = run_program(filled_in(command, video=args.video, audio=args.audio, out=out))
+    if done.status or not out.is_file():
+        raise ValueError(f"{name} ended with status {done.status} and wrote no {out.name}: {done.said}")
+    truth = args.audio.with_suffix(".json")
+    known = np.array(json.loads(truth.read_text())["aperture_px"]) if truth.is_file() else None
+    return {"system": name, "s": round(done.seconds, 1), "peak MB": done.peak_mb, **measured(out, known)}
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--command", required=True, help="of the other system, with {video}, {audio} and {out}")
+    parser.add_argument("--name", default="other")
+    parser.add_argument("--ours", default="--demo", help="arguments of our own inference (default: the demo's models)")
+    parser.add_argument("--video", type=Path, default=DEMO_VIDEO)
+    parser.add_argument("--audio", type=Path, default=DEMO_AUDIO)
+    parser.add_argument("--out", type=Path, help="JSON file to write")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse(argv)
+    ours = [sys.executable, "-m", "scripts.inference", *shlex.split(OURS), *shlex.split(args.ours)]
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            commands = {"latentsync": ours, args.name: shlex.split(args.command)}
+            rows = [row(name, command, args, Path(folder)) for name, command in commands.items()]
+    except (MediaError, ValueError) as error:
+        print(f"compare: {error}", file=sys.stderr)
+        return 2
+    report("compare", rows, args.out, command=args.command, ours=args.ours)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,129 @@
+"""What a job costs beside its networks, against a plain transcode of the same clip: python -m benchmarks.overhead
+
+[--video v.mp4 --audio a.wav] [--seconds 8] [--rounds 3] [--threads N] [--out overhead.json]
+
+Reading (twice), detection and tracking with the cascade, warp, paste and encode are real; the networks are small stand-ins,
+whose own stages are left out. The transcode decodes the clip and encodes it with the same settings, nothing else. Both are
+run in turns, the job with its stages taking turns and overlapping; `without networks` adds up the clocks of its report. On a
+busy machine the processor's own seconds are the better measure. Without a video one of 1080p is drawn: a talking head that
+moves about.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from benchmarks.job import DEMO_AUDIO, DEMO_VIDEO
+from benchmarks.stand_in import stand_in_models
+from benchmarks.table import report
+from latentsync.face.align import FrameArray
+from latentsync.face.detect import make_detector
+from latentsync.inference.job import check_job
+from latentsync.inference.pipeline import LipsyncPipeline
+from latentsync.inference.settings import InferenceSettings, JobOptions
+from latentsync.media.read import read_frames
+from latentsync.media.transcode import transcode
+from latentsync.media.write import VideoFormat, VideoWriter
+from latentsync.timebase import MODEL_FPS
+
+NETWORKS = {"encode", "sample", "decode", "listen"}  # stages that are left out
+SIZE = (1920, 1080)  # w, h of the drawn clip
+SETTINGS = InferenceSettings(steps=1, guidance_scale=1.0)
+MOST_RATIO = 2.5  # of the costs beside the networks over those of the transcode
+
+
+def moving_head(count: int) -> Iterator[FrameArray]:
+    """The demo's talking head, as high as the frame, wandering from side to side before a blurred room."""
+    w, h = SIZE
+    frames = [shown.frame for shown in read_frames(DEMO_VIDEO)]
+    frames += frames[-2:0:-1]
+    room = cv2.GaussianBlur(cv2.resize(frames[0], SIZE), (0, 0), 40)
+    for index in range(count):
+        picture = room.copy()
+        head = cv2.resize(frames[index % len(frames)], (h, h), interpolation=cv2.INTER_CUBIC)
+        left = round((w - h) / 2 * (1 + 0.5 * np.sin(index / 20)))
+        picture[:, left : left + h] = head
+        yield np.asarray(picture, np.uint8)
+
+
+def drawn_pair(folder: Path, seconds: float) -> tuple[Path, Path]:
+    """The drawn clip and the demo's sound."""
+    video = folder / "clip.mp4"
+    with VideoWriter(video, VideoFormat.constant(*SIZE, MODEL_FPS)) as writer:
+        for frame in moving_head(round(seconds * MODEL_FPS)):
+            writer.write(frame)
+    return video, DEMO_AUDIO
+
+
+@contextmanager
+def timed(way: str, frames: int, rows: dict[str, tuple[float, float]]) -> Iterator[None]:
+    """Note the seconds a frame that something takes: those that pass, and those of all processors together."""
+    begun, begun_cpu = time.perf_counter(), time.process_time()
+    yield
+    rows[way] = (time.perf_counter() - begun) / frames, (time.process_time() - begun_cpu) / frames
+
+
+def one_round(video: Path, audio: Path, folder: Path, seconds: float) -> dict[str, tuple[float, float]]:
+    """Way -> seconds a frame that pass, and seconds of processors (NaN for single stages)."""
+    job = check_job(video, audio, folder / "out.mp4", JobOptions(limit_sec=seconds))
+    rows: dict[str, tuple[float, float]] = {}
+    with timed("plain transcode", len(job.source), rows):
+        transcode(video, folder / "plain.mp4", job.format)
+    for way, overlapped in (("taking turns", False), ("overlapped", True)):
+        pipeline = LipsyncPipeline(stand_in_models(resolution=256), make_detector("cascade"), overlapped)
+        with timed(f"{way}, with networks", len(job.timeline), rows):
+            done = pipeline.run(job, SETTINGS)
+        stages = {name: sec / done.frames for name, sec in done.timings_sec.items() if name not in NETWORKS}
+        rows |= {f"{way}: {name}": (sec, np.nan) for name, sec in stages.items()}
+        rows |= {f"{way}: lane {lane.lane}": (lane.busy_sec / done.frames, np.nan) for lane in done.timeline}
+        rows[f"{way}, without networks"] = sum(stages.values()), np.nan
+    return rows
+
+
+def measure(video: Path, audio: Path, folder: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """A row for every stage and every way as a whole: medians over the rounds."""
+    rounds = [one_round(video, audio, folder, args.seconds) for _ in range(args.rounds)]
+    middles = {way: np.median([1e3 * np.array(taken[way]) for taken in rounds], axis=0) for way in rounds[0]}
+    plain = middles["plain transcode"]
+    columns = ("ms a frame", "processor ms", "of the transcode's", "of its processor's")
+    return [
+        {"way": way}
+        | {name: "" if np.isnan(x) else round(float(x), 2) for name, x in zip(columns, [*ms, *ms / plain], strict=True)}
+        for way, ms in middles.items()
+    ]
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--video", type=Path, help="a clip of somebody (default: a drawn one)")
+    parser.add_argument("--audio", type=Path, help="its sound")
+    parser.add_argument("--seconds", type=float, default=8.0, help="of the drawn clip, and of the jobs")
+    parser.add_argument("--rounds", type=int, default=3, help="times that each way is run, in turns")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--out", type=Path, help="JSON file to write")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse(argv)
+    torch.set_num_threads(args.threads)
+    cv2.setNumThreads(args.threads)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        video, audio = (args.video, args.audio or args.video) if args.video else drawn_pair(folder, args.seconds)
+        rows = measure(video, audio, folder, args)
+    report("overhead", rows, args.out, seconds=args.seconds, rounds=args.rounds, most_ratio=MOST_RATIO)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

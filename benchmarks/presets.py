@@ -1,0 +1,223 @@
+"""What the presets trade: `python -m benchmarks.presets [--quick] [--clips 3] [--out FILE.json] [--plot docs/presets.png]`.
+
+Drawn people, held out from training, who speak other people's sound, in the demo's models (or --unet). Every way is compared with
+a DDIM solution of many steps from the same noise: root mean square distance of latents, and of pixels where a face is generated.
+`new sound` is the correlation of the lips' opening with the new sound's truth, `sync` the demo SyncNet's similarity, `jitter` the
+opening's acceleration (share of the face's height a frame squared); seconds are those of encoding, sampling and decoding.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from benchmarks.preset_plot import draw
+from benchmarks.table import format_table, report
+from latentsync.audio.mel import sync_mel, sync_mel_window
+from latentsync.audio.whisper_features import WhisperFeatures
+from latentsync.audio.windows import training_windows
+from latentsync.data.aligned import align_clip
+from latentsync.data.clips import TrainingClip, index_clips
+from latentsync.data.frames import FrameMemory
+from latentsync.face.detect import make_detector
+from latentsync.face.pixels import pixels_to_frames
+from latentsync.inference.models import DEMO_UNET, LipsyncModels, distilled_companion
+from latentsync.inference.presets import PRESETS
+from latentsync.inference.sampling import Window, WindowSampler
+from latentsync.inference.settings import InferenceSettings
+from latentsync.inference.stopwatch import Stopwatch
+from latentsync.metrics.aperture import correlation, lip_apertures
+from latentsync.metrics.motion import jitter
+from latentsync.models.syncnet_checkpoint import load_syncnet
+from latentsync.training.frozen import Frozen
+from latentsync.training.pixel_losses import SyncExpert
+from latentsync.weights import DEMO
+from scripts.make_avatars import HELD_OUT_FIRST_SEED, make_clip
+from scripts.score_demo import truth_of
+
+REFERENCE_STEPS, QUICK_REFERENCE_STEPS = 200, 50
+SWEEP: tuple[dict[str, Any], ...] = (
+    *({"solver": "ddim", "steps": steps} for steps in (20, 10, 5)),
+    *({"solver": solver, "steps": steps} for solver in ("dpm++", "unipc") for steps in (10, 8, 6, 5, 4, 3)),
+    *({"solver": "unipc", "steps": 6, "guidance_interval": interval} for interval in ((0, 0.5), (0.3, 1), (0.2, 0.7))),
+    *({"solver": "unipc", "steps": steps, "guidance_scale": 1.0} for steps in (6, 4, 3)),
+)
+QUICK_SWEEP: tuple[dict[str, Any], ...] = (
+    {"solver": "ddim", "steps": 5},
+    {"solver": "unipc", "steps": 6},
+    {"solver": "unipc", "steps": 4},
+    {"solver": "unipc", "steps": 4, "guidance_interval": (0, 0.5)},
+    {"solver": "unipc", "steps": 4, "guidance_scale": 1.0},
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """Windows of one video with another's sound."""
+
+    windows: list[Window]
+    truth: np.ndarray  # [t] opening of the lips in the new sound's own clip
+    mels: list[Tensor]  # [1, 1, 80, n] a window
+
+
+def case_of(video: TrainingClip, audio: TrainingClip, sampler: WindowSampler, windows: int) -> Case:
+    """The first windows; the reference is the video's last window, another moment as in training."""
+    models = sampler.models
+    count, memory = models.num_frames, FrameMemory(models.resolution, limit_bytes=0)
+    windows = min(windows, video.frames // count - 1, audio.frames // count)
+    waveform = torch.from_numpy(audio.waveform())
+    heard, mel = WhisperFeatures(models.audio_encoder).features(waveform).float(), sync_mel(waveform)
+    reference = sampler.encode_window(memory.frames(video, video.frames - count, video.frames).numpy())
+    starts = [index * count for index in range(windows)]
+    made = [
+        Window(memory.frames(video, at, at + count).numpy(), training_windows(heard, at, count), reference)
+        for at in starts
+    ]
+    truth = truth_of(audio.path)[: windows * count]
+    return Case(made, truth, [sync_mel_window(mel, at, count)[None, None] for at in starts])
+
+
+class Way:
+    """Everything that one choice of settings makes of the cases."""
+
+    def __init__(self, models: LipsyncModels, settings: InferenceSettings, cases: Sequence[Case]):
+        self.sampler, self.settings = WindowSampler(models, settings, Stopwatch()), settings
+        self.latents: list[Tensor] = []
+        self.pixels: list[list[Tensor]] = []
+        solve, begun = self.sampler.solve, time.perf_counter()
+
+        def noted(*args: Any, **kwargs: Any) -> Tensor:
+            self.latents.append(solve(*args, **kwargs))
+            return self.latents[-1]
+
+        self.sampler.solve = noted  # what is sampled is looked at as well
+        for case in cases:
+            self.pixels.append([self.sampler.sample([window])[0].faces for window in case.windows])
+        self.seconds = (time.perf_counter() - begun) / len(self.latents)
+
+    def row(self, name: str, cases: Sequence[Case], right: "Way", judge: SyncExpert | None) -> dict[str, Any]:
+        lips = [lip_apertures(pixels_to_frames(torch.cat(clip)).numpy()) for clip in self.pixels]
+        heard = [
+            pair for case, clip in zip(cases, self.pixels, strict=True) for pair in zip(clip, case.mels, strict=True)
+        ]
+        synced = [similarity(judge, *pair) for pair in heard] if judge else []
+        generated = self.sampler.mask < 0.5
+        chosen = self.settings
+        return {
+            "way": name,
+            "solver": chosen.solver,
+            "steps": chosen.steps,
+            "guidance": chosen.guidance_scale,
+            "from to": "{} {}".format(*chosen.guidance_interval),
+            "vae": chosen.vae,
+            "latents": distance(self.latents, right.latents),
+            "pixels": distance([p[..., generated] for c in self.pixels for p in c], right.lower(generated)),
+            "new sound": round(float(np.mean([correlation(a, c.truth) for a, c in zip(lips, cases, strict=True)])), 4),
+            "sync": round(float(np.mean(synced)), 4) if synced else None,
+            "jitter": round(float(np.mean([jitter(each) for each in lips])), 5),
+            "s a window": round(self.seconds, 3),
+        }
+
+    def lower(self, generated: Tensor) -> list[Tensor]:
+        return [pixels[..., generated] for clip in self.pixels for pixels in clip]
+
+
+@torch.no_grad()
+def similarity(judge: SyncExpert, pixels: Tensor, mel: Tensor) -> float:
+    """Of lips [f, 3, r, r] and a sound, 0 ... 1."""
+    return float(judge.similarity(rearrange(pixels, "f c h w -> 1 c f h w"), None, mel))
+
+
+def distance(first: Sequence[Tensor], second: Sequence[Tensor]) -> float:
+    """Root mean square difference."""
+    return round(
+        float(torch.cat([(a - b).flatten() for a, b in zip(first, second, strict=True)]).square().mean().sqrt()), 4
+    )
+
+
+def cases_of(args: argparse.Namespace, sampler: WindowSampler, folder: Path) -> list[Case]:
+    """Held-out drawn people, each with the next one's sound."""
+    seeds = range(HELD_OUT_FIRST_SEED, HELD_OUT_FIRST_SEED + max(2, args.clips))
+    drawn = [make_clip(seed, folder) for seed in seeds]
+    resolution = sampler.models.resolution
+    aligned = [align_clip(video, folder / "aligned" / video.name, make_detector(), resolution) for video in drawn]
+    for video, made in zip(drawn, aligned, strict=True):
+        made.with_suffix(".json").write_text(video.with_suffix(".json").read_text())
+    clips = index_clips(aligned, 1, folder / "cache").clips
+    return [case_of(clips[i], clips[(i + 1) % len(clips)], sampler, args.windows) for i in range(args.clips)]
+
+
+def chosen_ways(args: argparse.Namespace, defaults: InferenceSettings) -> dict[str, InferenceSettings]:
+    """The presets, with both decoders where there are two, and the sweep."""
+    found = {name: defaults.changed({"preset": name}) for name in PRESETS}
+    found |= {f"{name}, full vae": found[name].changed({"vae": "full"}) for name in ("fast", "turbo")}
+    full = {"guidance_scale": 1.5, "guidance_interval": (0.0, 1.0), "vae": "full"}
+    for entries in QUICK_SWEEP if args.quick else SWEEP:
+        found[f"sweep {len(found)}"] = defaults.changed({**full, **entries})
+    return found
+
+
+def measure(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+    """A row for every way that the weights at hand can go."""
+    teacher = LipsyncModels.load(args.unet)
+    student_path = args.distilled or distilled_companion(args.unet)
+    student = LipsyncModels.load(student_path) if student_path != args.unet else teacher
+    cases = cases_of(args, WindowSampler(teacher, teacher.defaults, Stopwatch()), folder)
+    steps = QUICK_REFERENCE_STEPS if args.quick else REFERENCE_STEPS
+    quality = teacher.defaults.changed({"preset": "quality"})
+    right = Way(teacher, quality.changed({"steps": steps}), cases)
+    judge = load_judge()
+    rows = [right.row(f"DDIM {steps}", cases, right, judge)]
+    for name, settings in chosen_ways(args, teacher.defaults).items():
+        models = student if settings.needs_distilled_weights else teacher
+        try:
+            models.check(settings)
+        except ValueError as error:
+            print(f"left out {name}: {error}")
+            continue
+        rows.append(Way(models, settings, cases).row(name, cases, right, judge))
+        print(format_table([rows[-1]]).splitlines()[1], flush=True)
+    return rows
+
+
+def load_judge() -> SyncExpert | None:
+    """The demo's SyncNet; None where it is not there."""
+    path = DEMO / "syncnet.safetensors"
+    if not path.is_file():
+        return None
+    net, metadata = load_syncnet(path)
+    return SyncExpert(Frozen(net), metadata["resolution"], sees_latents=False, lower_half=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--unet", type=Path, default=DEMO_UNET)
+    parser.add_argument("--distilled", type=Path, help="default: NAME_turbo.safetensors beside the U-Net")
+    parser.add_argument("--quick", action="store_true", help="fewer ways, and a solution of fewer steps")
+    parser.add_argument("--clips", type=int, default=3)
+    parser.add_argument("--windows", type=int, default=2, help="of each clip, at most")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--out", type=Path, help="JSON file to write")
+    parser.add_argument("--plot", type=Path, help="PNG file to write")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(args.threads)
+    with tempfile.TemporaryDirectory() as temporary:
+        rows = measure(args, Path(temporary))
+    settings = {name: getattr(args, name) for name in ("quick", "clips", "windows", "threads")}
+    report("presets", rows, args.out, **settings)
+    if args.plot:
+        draw(rows, args.plot)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""One guided window of the full-size U-Net, computed plainly and as inference does it: `python -m benchmarks.unet_window`.
+
+plain: float32, eager, the audio's keys and values in every step, both branches of guidance in full. ours: keys and values once
+a window, nothing computed for the branch that hears nothing; in float32, and in bfloat16 where the processor has it. Weights are
+random (times do not depend on them); the ways take turns in one run. `difference` is the largest one from the plain result, as
+a share of its largest number.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.full_size import random_unet
+from benchmarks.table import report
+from latentsync.device import check_precision
+from latentsync.diffusion.conditioning import conditioned
+from latentsync.diffusion.guidance import guided
+from latentsync.diffusion.sampler import ddim_sample
+from latentsync.diffusion.schedule import NoiseSchedule
+from latentsync.models.unet import UNet3DConditionModel
+
+GUIDANCE, TOKENS = 1.5, 50  # audio tokens a frame, of the public speech encoder
+CPU = torch.device("cpu")
+
+
+class WindowInputs:
+    """What a window of random numbers needs."""
+
+    def __init__(self, frames: int, side: int, width: int):
+        generator = torch.Generator().manual_seed(0)
+
+        def draw(*shape: int) -> Tensor:
+            return torch.randn(shape, generator=generator)
+
+        self.noise, self.masked, self.reference = (draw(1, 4, frames, side, side) for _ in range(3))
+        self.mask = torch.ones(1, 1, 1, side, side)
+        self.audio = draw(1, frames, TOKENS, width)
+
+
+def window(unet: UNet3DConditionModel, inputs: WindowInputs, steps: int, listens: bool) -> Tensor:
+    """Latents of the window after `steps` guided steps; with `listens` the audio is made ready once."""
+    dtype, schedule = unet.conv_in.weight.dtype, NoiseSchedule()
+
+    def predict(sample: Tensor, timestep: int, audio: Any) -> Tensor:
+        return unet(sample.to(dtype), timestep, audio).float()
+
+    audio = inputs.audio.to(dtype)
+    heard = unet.listen(audio) if listens else audio
+    denoise = guided(conditioned(predict, inputs.mask, inputs.masked, inputs.reference), heard, GUIDANCE)
+    return ddim_sample(denoise, inputs.noise, schedule.ddim_timesteps(steps), schedule)
+
+
+def ways(args: argparse.Namespace) -> dict[str, Callable[[], Tensor]]:
+    """The ways to compute the window; each holds the network in its own number format."""
+    unet = random_unet(args.tiny)
+    inputs = WindowInputs(args.frames, args.side, unet.config.cross_attention_dim)
+    found = {
+        "plain fp32": lambda: window(unet, inputs, args.steps, listens=False),
+        "ours fp32": lambda: window(unet, inputs, args.steps, listens=True),
+    }
+    try:
+        check_precision(CPU, "bf16")
+    except ValueError:
+        return found
+    half = random_unet(args.tiny, torch.bfloat16)
+    return {**found, "ours bf16": lambda: window(half, inputs, args.steps, listens=True)}
+
+
+@torch.inference_mode()
+def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """A row for every way, of its fastest round."""
+    taken: dict[str, list[float]] = {}
+    results: dict[str, Tensor] = {}
+    found = ways(args)
+    for _ in range(args.rounds):
+        for name, way in found.items():
+            begun = time.perf_counter()
+            results[name] = way()
+            taken.setdefault(name, []).append(time.perf_counter() - begun)
+    plain, right = min(taken["plain fp32"]), results["plain fp32"]
+    return [
+        {
+            "way": name,
+            "s a window": round(min(times), 2),
+            "of plain": round(min(times) / plain, 3),
+            "difference": float((results[name] - right).abs().max() / right.abs().max()),
+        }
+        for name, times in taken.items()
+    ]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--side", type=int, default=32, help="of the latents; 32 is a face of 256 px")
+    parser.add_argument("--frames", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=2, help="turns of each way; the fastest counts")
+    parser.add_argument("--tiny", action="store_true", help="a tiny network, to try the script")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--out", type=Path, help="JSON file to write")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(args.threads)
+    settings = {name: getattr(args, name) for name in ("side", "frames", "steps", "rounds", "threads", "tiny")}
+    report("unet_window", measure(args), args.out, **settings)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

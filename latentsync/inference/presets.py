@@ -1,0 +1,46 @@
+"""Trades of time for quality, one table for the command line, Python and the web app; chosen by `python -m benchmarks.presets`."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Literal
+
+PresetName = Literal["custom", "quality", "balanced", "fast", "turbo"]
+CUSTOM = "custom"  # no preset: what a checkpoint recommends, or what was chosen one by one
+DISTILLED_SOLVER = "lcm"
+
+# name -> entries of `InferenceSettings`; what a checkpoint was trained for (reference, init, colour) is none of theirs
+WHOLE_WAY = (0.0, 1.0)
+PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "quality": {
+            "solver": "ddim",
+            "steps": 20,
+            "guidance_scale": 1.5,
+            "guidance_interval": WHOLE_WAY,
+        },
+        "balanced": {
+            "solver": "ddim",
+            "steps": 10,
+            "guidance_scale": 1.5,
+            "guidance_interval": WHOLE_WAY,
+        },
+        "fast": {
+            "solver": "unipc",
+            "steps": 5,
+            "guidance_scale": 1.5,
+            "guidance_interval": (0.0, 0.5),  # the mouth's shape is decided while the noise is strong
+        },
+        "turbo": {
+            "solver": DISTILLED_SOLVER,
+            "steps": 2,
+            "guidance_scale": 1.0,
+            "guidance_interval": WHOLE_WAY,
+        },
+    }
+)
+
+
+def expanded(entries: Mapping[str, Any]) -> dict[str, Any]:
+    """Entries of settings with those of their `preset`, if they name one, which all others override."""
+    given = {name: value for name, value in entries.items() if value is not None}
+    return {**PRESETS.get(given.get("preset", CUSTOM), {}), **given}

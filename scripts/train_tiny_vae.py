@@ -1,0 +1,79 @@
+"""Train a small decoder beside an auto-encoder: `python -m scripts.train_tiny_vae --config_path CONFIG --vae VAE --out FILE`.
+
+It reads the latents that `scripts.precompute` keeps for the U-Net's training; what is missing is computed.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+from latentsync.config import ModelRun, load
+from latentsync.data.clips import find_clips, index_clips
+from latentsync.data.features import latents_feature
+from latentsync.device import pick_device
+from latentsync.face.masks import load_mask
+from latentsync.inference.models import TINY_VAE
+from latentsync.models.tiny_vae import KIND, build_tiny_vae
+from latentsync.models.vae import load_vae
+from latentsync.training.frozen import Frozen
+from latentsync.training.loop import Trainer
+from latentsync.training.tiny_vae_step import LatentItems, TinyVaeObjective, imitation_psnr
+from latentsync.weights import describe, save_checkpoint
+from scripts.status import print_row, write_description
+
+SCORED = 64  # faces
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config_path", type=Path, required=True, help="see configs/demo/tiny_vae.yaml")
+    parser.add_argument("--vae", type=Path, required=True, help="the auto-encoder that it imitates (.safetensors)")
+    parser.add_argument("--out", type=Path, required=True, help=f"where it goes: {TINY_VAE} beside the U-Net")
+    parser.add_argument("overrides", nargs="*", help="configuration entries such as train.max_steps=10")
+    return parser.parse_args(argv)
+
+
+def run(args: argparse.Namespace) -> None:
+    config = load(args.config_path, ModelRun, args.overrides)
+    data, device = config.data, pick_device()
+    teacher = Frozen(load_vae(args.vae).to(device))
+    mask = load_mask(data.resolution)
+    kept = latents_feature(data.cache_dir, args.vae, mask, data.latents_precision, device)
+    torch.manual_seed(config.train.seed)
+    student = build_tiny_vae(config.model).to(memory_format=torch.channels_last)
+    objective = TinyVaeObjective(student, teacher, data.resolution)
+    clips = index_clips(find_clips(data.train_data_dir, data.train_fileslist), 1, data.cache_dir).clips
+    items = LatentItems(kept, clips, config.train.seed)
+    folder, workers = data.train_output_dir, data.num_workers
+    trainer = Trainer(objective, items, data.batch_size, config.train, folder, num_workers=workers)
+    trainer.train(print_row)
+    objective.load_state_dict(trainer.averaged_state())
+    unseen = index_clips(find_clips(data.val_data_dir), 1, data.cache_dir).clips if data.val_data_dir else clips
+    scored = LatentItems(kept, unseen, config.train.seed + 1)
+    latents = torch.stack([scored[position] for position in range(SCORED)]).to(device)
+    psnr_db = round(imitation_psnr(student.eval(), teacher.net, latents), 2)
+    print(f"against the auto-encoder's own decode: {psnr_db} dB")
+    scores = {"imitation_psnr_db": psnr_db}
+    metadata = describe(
+        KIND, config.model, trainer.step, resolution=data.resolution, seed=config.train.seed, scores=scores
+    )
+    save_checkpoint(args.out, student.state_dict(), metadata)
+    write_description(args.out, metadata)
+
+
+def main(argv: list[str] | None = None) -> int:
+    try:
+        run(parse(argv))
+    except (ValueError, OSError) as error:
+        print(f"train_tiny_vae: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("train_tiny_vae: stopped; the same command goes on from the last checkpoint.", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

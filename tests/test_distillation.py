@@ -1,0 +1,91 @@
+"""Distilling a U-Net: the student learns from the guided teacher, a killed run goes on bit by bit, its file sets the preset."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from latentsync.config import UNetRun, load
+from latentsync.data.unet_clips import collate
+from latentsync.diffusion.noise import add_noise
+from latentsync.inference.models import recommended
+from latentsync.training.loop import item_generator
+from latentsync.training.processes import Processes
+from latentsync.training.unet_distill_step import DistillStep
+from latentsync.training.unet_training import prepare
+from latentsync.weights import read_checkpoint
+from tests.test_training import assert_same, final_state
+from tests.tiny_training import make_data
+from tests.training_program import run_together, train
+
+KILLED = -9
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_data(tmp_path_factory.mktemp("distillation") / "data")
+
+
+def distilling(data: Path, *overrides: str) -> tuple[str, ...]:
+    teacher = data.parent / "start.pt"
+    return (
+        f"distill.teacher={teacher}",
+        "distill.skip=100",
+        "objective.audio_dropout=0",
+        "inference.preset=turbo",
+        *overrides,
+    )
+
+
+def quiet(text: object) -> None:
+    """Nobody reads along."""
+
+
+def test_a_killed_distillation_goes_on_bit_by_bit_and_its_file_sets_the_preset(data: Path, tmp_path: Path) -> None:
+    runs = {name: distilling(data, f"data.train_output_dir={tmp_path / name}") for name in ("whole", "killed")}
+    assert run_together(train, 1, data, runs["whole"]) == [0]
+    assert run_together(train, 1, data, runs["killed"], 3) == [KILLED]
+    assert run_together(train, 1, data, runs["killed"]) == [0]
+    whole, killed = final_state(tmp_path / "whole"), final_state(tmp_path / "killed")
+    assert whole["step"] == 4
+    assert_same(whole, killed)
+    checkpoint = read_checkpoint(tmp_path / "whole/checkpoints/step-00000004/weights.safetensors")
+    assert checkpoint.metadata["distilled"]["skip"] == 100
+    settings = recommended(checkpoint.metadata)
+    assert (settings.preset, settings.solver, settings.guidance_scale) == ("turbo", "lcm", 1.0)
+    assert not any(name.startswith("target.") for name in checkpoint.tensors)
+
+
+def test_the_target_is_the_teachers_guided_step_and_the_error_falls(data: Path, tmp_path: Path) -> None:
+    run = load(data, UNetRun, distilling(data, f"data.train_output_dir={tmp_path}"))
+    training = prepare(run, quiet, Processes(cpu=True))
+    step = training.step
+    assert isinstance(step, DistillStep)
+    batch, positions = collate([training.data[0], training.data[1]]), torch.tensor([0, 1])
+    latents = batch.latents
+    assert latents is not None
+    drawn = step.draw(latents, [item_generator(step.seed, position) for position in (0, 1)])
+    assert all(int(t) % 100 == 99 for t in drawn.timesteps)
+    noisy = add_noise(latents, drawn.noise, drawn.timesteps, step.schedule)
+    plain = replace(step.plan, guidance_scale=1.0)
+    step.plan, guided = plain, step._taught(noisy, drawn.timesteps, batch)
+    unguided = step._taught(noisy, drawn.timesteps, batch)
+    silent = step._taught(noisy, drawn.timesteps, replace(batch, audio=torch.zeros_like(batch.audio)))
+    torch.testing.assert_close(guided, silent + 1.5 * (unguided - silent), rtol=1e-3, atol=1e-4)
+    step.train()
+    optimizer = torch.optim.Adam(step.unet.parameters(), 3e-3)
+    errors = []
+    for _ in range(12):
+        loss = step(batch, positions)["consistency"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        errors.append(float(loss.detach()))
+    assert errors[-1] < 0.8 * errors[0]
+    assert all(p.grad is None for p in step.target.parameters()) and not step.teacher.net.training
+
+
+def test_a_student_that_is_not_always_heard_is_refused(data: Path) -> None:
+    with pytest.raises(ValueError, match="set objective.audio_dropout=0"):
+        load(data, UNetRun, distilling(data, "objective.audio_dropout=0.1"))

@@ -22,11 +22,12 @@ import torch
 
 from benchmarks.table import report
 from latentsync.config import UNetRun, load
-from latentsync.data.aligned import aligned_faces
+from latentsync.face.align import FloatArray, Smoother, align_matrix, warp_face
 from latentsync.face.detect import make_detector
 from latentsync.inference.models import LipsyncModels
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.media.audio import read_audio
+from latentsync.media.read import read_frames
 from latentsync.metrics.aperture import correlation, lip_apertures
 from latentsync.metrics.motion import jitter
 from latentsync.metrics.stable_sync import embed_lips, embed_sound
@@ -72,8 +73,29 @@ def score(weights: Path, pairs: Sequence[Pair], folder: Path) -> dict[str, float
 
 
 def score_pair(pipeline: LipsyncPipeline, video: Path, audio: Path, output: Path) -> dict[str, float]:
-    pipeline(video, audio, output, force=True)
-    faces = np.stack(list(aligned_faces(output, make_detector(), pipeline.models.resolution)))
+    report = pipeline(video, audio, output, force=True)
+    matrices = face_matrices(video, pipeline.models.resolution)
+    places = [matrices[frame.source] for frame in report.per_frame]
+    return score_faces(faces_at(output, places, pipeline.models.resolution), audio)
+
+
+def face_matrices(video: Path, resolution: int) -> list[FloatArray]:
+    """Where the face is in every frame: a result is read at the places of its source, so that a bad mouth hides no face."""
+    detector, smoother, matrices = make_detector(), Smoother(), []
+    for shown in read_frames(video):
+        found = detector.points(shown.frame)
+        assert found is not None, "the chosen clips show a face throughout"
+        matrices.append(align_matrix(found.points, resolution, smoother))
+    return matrices
+
+
+def faces_at(output: Path, matrices: Sequence[FloatArray], resolution: int) -> np.ndarray:
+    """Aligned faces [t, r, r, 3] of a result."""
+    pairs = zip(read_frames(output), matrices, strict=True)
+    return np.stack([warp_face(shown.frame, matrix, resolution) for shown, matrix in pairs])
+
+
+def score_faces(faces: np.ndarray, audio: Path) -> dict[str, float]:
     truth = truth_of(audio)[: len(faces)]
     lips = lip_apertures(faces)[: len(truth)]
     steady = jitter(lips / lips.std()) / jitter(truth / truth.std())

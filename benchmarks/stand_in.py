@@ -32,7 +32,7 @@ UNET = UNetConfig(
 )
 
 
-def stand_in_models(resolution: int = RESOLUTION) -> LipsyncModels:
+def stand_in_models(resolution: int = RESOLUTION, num_frames: int = NUM_FRAMES) -> LipsyncModels:
     """Networks of the real kinds with a few thousand random numbers, on the CPU."""
     torch.manual_seed(0)
     unet = UNet3DConditionModel(UNET)
@@ -41,7 +41,7 @@ def stand_in_models(resolution: int = RESOLUTION) -> LipsyncModels:
     vae, encoder = build_vae(VAE), AudioEncoder(80, 50, WIDTH, 2, 1)
     for network in (unet, vae, encoder):
         network.eval().requires_grad_(False)
-    return LipsyncModels(unet, vae, encoder, resolution, NUM_FRAMES, torch.device("cpu"), torch.float32)
+    return LipsyncModels(unet, vae, encoder, resolution, num_frames, torch.device("cpu"), torch.float32)
 
 
 class MiddleFace:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from whisper.model import AudioEncoder
 
+from benchmarks.stand_in import UNET, VAE, WIDTH
 from latentsync.config import UNetRun, load
 from latentsync.face.align import align_matrix, crop_size
 from latentsync.face.detect import Face
@@ -31,15 +32,12 @@ from tests.tiny import (
     POINTS,
     RESOLUTION,
     SIZE,
-    VAE,
-    WIDTH,
     StubDetector,
     make_audio,
     make_video,
     number,
     read,
     tiny_models,
-    unet_config,
 )
 from tests.whole_runs import FAST, LOSSLESS, changed_region, command, contents, use_tiny_models
 
@@ -203,7 +201,7 @@ def test_the_sheet_of_a_preflight_replaces_no_other_picture(
 
 
 def test_models_are_found_beside_their_unet(tmp_path: Path, models: LipsyncModels) -> None:
-    path, config = tmp_path / "unet.safetensors", unet_config().to_dict()
+    path, config = tmp_path / "unet.safetensors", UNET.to_dict()
     metadata = {"kind": "unet", "model": config, "resolution": RESOLUTION, "num_frames": NUM_FRAMES}
     save_checkpoint(path, models.unet.state_dict(), {**metadata, "inference": {"reference": "elsewhere", "steps": 3}})
     dims = dict(n_mels=80, n_audio_ctx=50, n_audio_state=WIDTH, n_audio_head=2, n_audio_layer=1)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.stand_in import WIDTH
 from latentsync.device import pick_dtype
 from latentsync.inference.models import distilled_companion, recommended
 from latentsync.inference.presets import PRESETS
@@ -15,7 +16,7 @@ from latentsync.inference.settings import InferenceSettings
 from latentsync.inference.stopwatch import Stopwatch
 from latentsync.models.tiny_vae import build_tiny_vae
 from scripts.inference_arguments import given, parse
-from tests.tiny import NUM_FRAMES, RESOLUTION, WIDTH, tiny_models
+from tests.tiny import NUM_FRAMES, RESOLUTION, tiny_models
 from web.settings import DEFAULT_PRESET
 from web.settings import PRESETS as WEB_PRESETS
 

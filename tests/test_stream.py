@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.stand_in import WIDTH
 from latentsync.audio.whisper_features import WhisperFeatures
 from latentsync.face.align import align_matrix
 from latentsync.inference.memory import MemoryPlan
@@ -16,7 +17,7 @@ from latentsync.inference.sampling import Window, WindowSampler
 from latentsync.inference.settings import InferenceSettings
 from latentsync.inference.stopwatch import Stopwatch
 from latentsync.inference.stream import PASSED, FrameIn, FrameOut, LipsyncStream
-from tests.tiny import NUM_FRAMES, POINTS, RESOLUTION, WIDTH, scene, tiny_models, waveform
+from tests.tiny import NUM_FRAMES, POINTS, RESOLUTION, scene, tiny_models, waveform
 
 FAST = InferenceSettings(steps=1, guidance_scale=1.0)
 MATRIX = align_matrix(POINTS, RESOLUTION)

@@ -5,23 +5,18 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-import torch
-from whisper.model import AudioEncoder
 
+from benchmarks.stand_in import stand_in_models
 from latentsync.face.detect import Face
 from latentsync.inference.models import LipsyncModels
 from latentsync.media.audio import write_wav
 from latentsync.media.read import read_frames
 from latentsync.media.write import VideoFormat, VideoWriter
-from latentsync.models.unet import UNet3DConditionModel
-from latentsync.models.unet_config import UNetConfig
-from latentsync.models.vae import build_vae
 
-RESOLUTION, NUM_FRAMES, WIDTH = 32, 4, 16
+RESOLUTION, NUM_FRAMES = 32, 4
 SIZE = (96, 128)  # h, w of the scenes
 POINTS = np.array([[56, 36], [76, 36], [66, 48]], dtype=np.float32)
 BOX = (50.0, 30.0, 82.0, 70.0)
-VAE = {"block_out_channels": [8, 8, 8, 8], "layers_per_block": 1, "norm_num_groups": 2}
 DARK = 40  # the detector sees no face in frames darker than this
 
 
@@ -38,29 +33,8 @@ class StubDetector:
         """There is nothing to forget."""
 
 
-def unet_config() -> UNetConfig:
-    return UNetConfig(
-        block_out_channels=[8],
-        down_block_types=["CrossAttnDownBlock3D"],
-        up_block_types=["CrossAttnUpBlock3D"],
-        layers_per_block=1,
-        norm_num_groups=2,
-        attention_head_dim=2,
-        cross_attention_dim=WIDTH,
-        use_motion_module=False,
-    )
-
-
 def tiny_models() -> LipsyncModels:
-    torch.manual_seed(0)
-    unet = UNet3DConditionModel(unet_config())
-    for parameter in unet.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
-    vae = build_vae(VAE)
-    encoder = AudioEncoder(80, 50, WIDTH, 2, 1)
-    for net in (unet, vae, encoder):
-        net.eval().requires_grad_(False)
-    return LipsyncModels(unet, vae, encoder, RESOLUTION, NUM_FRAMES, torch.device("cpu"), torch.float32)
+    return stand_in_models(RESOLUTION, NUM_FRAMES)
 
 
 def scene(index: int, dark: bool = False) -> np.ndarray:

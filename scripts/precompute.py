@@ -3,7 +3,7 @@
 For a U-Net: the auto-encoder's latents, the speech encoder's rows and, with the sync loss, mel spectrograms; then its training
 needs neither of these networks in memory. For a SyncNet (`--config_path`): mel spectrograms and, in latent space, latents.
 Everything lies in data.cache_dir by the content of clips and networks; what is there is kept, so the command resumes, and
-several may run at once.
+several may run at once. A training computes what it finds missing, before its first step.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from rich.progress import track
 from latentsync.config import UNetRun, load
 from latentsync.config.syncnet_run import SyncNetRun
 from latentsync.data.clips import ClipIndex, TrainingClip, describe_index, find_clips, index_clips
-from latentsync.data.features import CachedFeature, mel_feature, whisper_feature
+from latentsync.data.features import CachedFeature
 from latentsync.device import pick_device
 from latentsync.media.container import MediaError
 from latentsync.training import syncnet_data, unet_data
@@ -40,15 +40,9 @@ def chosen(args: argparse.Namespace) -> tuple[UNetRun | SyncNetRun, list[CachedF
     device = pick_device(args.device)
     if args.config_path:
         syncnet = load(args.config_path, SyncNetRun, args.overrides)
-        latents = [syncnet_data.cached_latents(syncnet, device)] if syncnet.data.latent_space else []
-        return syncnet, [mel_feature(syncnet.data.cache_dir), *latents]
+        return syncnet, syncnet_data.cached_features(syncnet, device)
     unet = load(args.unet_config_path, UNetRun, args.overrides)
-    features = [whisper_feature(unet.data.cache_dir, unet.experts.whisper, device)]
-    if "sync" in unet.pixel_losses:
-        features.append(mel_feature(unet.data.cache_dir))
-    if unet.data.cached_latents:
-        features.append(unet_data.cached_latents(unet, device))
-    return unet, features
+    return unet, unet_data.cached_features(unet, device)
 
 
 def clips_of(run: UNetRun | SyncNetRun, console: Console) -> list[TrainingClip]:

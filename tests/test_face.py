@@ -28,6 +28,14 @@ def distance(matrix: np.ndarray, points: np.ndarray, resolution: int) -> float:
     return float(np.square(align.transform_points(matrix, points) - target).sum())
 
 
+@pytest.mark.parametrize("count", [1, 2, 4, 5, 6, 16])
+def test_what_is_measured_on_some_frames_runs_straight_in_between(count: int) -> None:
+    values = torch.arange(count)[:, None] * torch.tensor([2.0, -1.0]) + 3
+    measured = pixels.every_nth(count, 4)
+    assert measured[-1] == count - 1 and (measured.diff() <= 4).all()
+    assert torch.allclose(pixels.between(values[measured], measured, count), values)
+
+
 @pytest.mark.parametrize("resolution", [128, 256, 512])
 def test_alignment_follows_a_moved_scaled_turned_face(resolution: int) -> None:
     turn = np.float32(0.3)

@@ -170,9 +170,13 @@ def test_frozen_random_weights_are_refused(data: Path) -> None:
         prepare(run_of(data, *STAGE2, "init_from="), quiet, Processes(cpu=True))
 
 
-def test_what_is_not_cached_is_told_with_the_command(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="python -m scripts.precompute --unet_config_path"):
-        prepare(run_of(data, f"data.cache_dir={tmp_path}"), quiet, Processes(cpu=True))
+def test_what_is_not_cached_is_computed_before_the_first_step(data: Path, tmp_path: Path) -> None:
+    told: list[str] = []
+    places = [f"data.cache_dir={tmp_path / 'cache'}", f"data.train_output_dir={tmp_path / 'out'}", "train.max_steps=1"]
+    for _ in range(2):
+        train_unet(run_of(data, *places), lambda row: None, told.append, Processes(cpu=True))
+    filled = [line for line in told if "computed now" in line]
+    assert len(filled) == 2 and "no whisper" in filled[0] and "no latents" in filled[1]
 
 
 @pytest.mark.parametrize("count", [1, 2])

@@ -17,7 +17,8 @@ METRICS = ("sync", "psnr_db", "lpips", "silent_sync", "silent_motion")
 
 @dataclass
 class UNetDataConfig(ClipDataConfig, OutputConfig):
-    """Clips for the U-Net. What is cached was computed by `scripts.precompute`; else its network runs in every step."""
+    """Clips for the U-Net. What is cached is computed once, before the first step or by `scripts.precompute`; else its
+    network runs in every step."""
 
     cached_latents: bool = True  # posterior means from the cache; else posterior samples of the auto-encoder
     cached_audio: bool = True

@@ -116,16 +116,6 @@ class CachedFeature:
         return made
 
 
-def require(feature: CachedFeature, clips: Sequence[TrainingClip], command: str) -> None:
-    """Raise ValueError, naming the `command` that makes them, if a clip's features are not on disk."""
-    missing = feature.missing(clips)
-    if missing:
-        raise ValueError(
-            f"{len(missing)} of {len(clips)} clips have no {feature.kind} in {feature.folder}, the first is"
-            f" {missing[0].path}: run `{command}`."
-        )
-
-
 def mel_compute(clip: TrainingClip) -> Tensors:
     """`mel`, float32 [n, 80]: the SyncNet's spectrogram, time first."""
     return {"mel": sync_mel(clip.waveform()).T}

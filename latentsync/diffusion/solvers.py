@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any, Literal, Protocol
 
 import torch
-from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
 from torch import Tensor
 
 from latentsync.diffusion.consistency import lcm_sample
@@ -57,6 +56,8 @@ def dpm_sample(
     on_step: OnStep | None = None,
 ) -> Tensor:
     """DPM-Solver++ 2M along `timesteps` (any that fall), then to the noise level of step 0."""
+    from diffusers import DPMSolverMultistepScheduler  # takes half a second to import, which other solvers need not
+
     scheduler = DPMSolverMultistepScheduler(**_shared_settings(schedule), algorithm_type="dpmsolver++")
     scheduler.set_timesteps(timesteps=list(timesteps), device="cpu")
     return _sample(scheduler, denoise, latents, timesteps, on_step)
@@ -71,6 +72,8 @@ def unipc_sample(
     on_step: OnStep | None = None,
 ) -> Tensor:
     """UniPC of second order along `NoiseSchedule.trailing_timesteps`, then to the noise level of step 0."""
+    from diffusers import UniPCMultistepScheduler  # as above
+
     scheduler = UniPCMultistepScheduler(**_shared_settings(schedule), timestep_spacing="trailing")
     scheduler.set_timesteps(len(timesteps), device="cpu")
     assert scheduler.timesteps.tolist() == list(timesteps), "UniPC walks along trailing_timesteps"

@@ -69,6 +69,20 @@ def colour_error(reconstructed: torch.Tensor, pixels: torch.Tensor, cell: int) -
     return F.avg_pool2d(pixels - reconstructed, cell)
 
 
+def every_nth(count: int, step: int) -> torch.Tensor:
+    """Every `step`-th of `count` frames from 0 on, and the last one."""
+    return torch.tensor([*range(0, count - 1, step), count - 1])
+
+
+def between(values: torch.Tensor, frames: torch.Tensor, count: int) -> torch.Tensor:
+    """Values [n, ...] of n rising `frames`, from 0 to count - 1, for all `count` frames [count, ...]: linear in between."""
+    wanted = torch.arange(count)
+    later = torch.searchsorted(frames, wanted)
+    earlier = (later - 1).clamp(min=0)
+    share = (wanted - frames[earlier]) / (frames[later] - frames[earlier]).clamp(min=1)
+    return torch.lerp(values[earlier], values[later], share.reshape(-1, *[1] * (values.ndim - 1)).to(values.dtype))
+
+
 def without_error(decoded: torch.Tensor, error: torch.Tensor) -> torch.Tensor:
     """`decoded` [f, c, h, w] with its colours mended by the error that `colour_error` read off the original face."""
     scale = decoded.shape[-1] // error.shape[-1]

@@ -22,7 +22,16 @@ from latentsync.diffusion.noise import init_latents, shared_noise
 from latentsync.diffusion.schedule import NoiseSchedule
 from latentsync.diffusion.solvers import solver_of, timesteps_of
 from latentsync.face.masks import load_mask, mask_ring
-from latentsync.face.pixels import FaceInputs, colour_error, keep_surroundings, match_ring, prepare_faces, without_error
+from latentsync.face.pixels import (
+    FaceInputs,
+    between,
+    colour_error,
+    every_nth,
+    keep_surroundings,
+    match_ring,
+    prepare_faces,
+    without_error,
+)
 from latentsync.inference.memory import MemoryPlan, is_out_of_memory, memory_plan
 from latentsync.inference.models import LipsyncModels
 from latentsync.inference.remembered import Remembered
@@ -36,6 +45,7 @@ from latentsync.models.vae import DOWNSAMPLING, LATENT_CHANNELS, decode, encode
 Faces = NDArray[np.uint8]  # [f, r, r, 3]
 Computed = TypeVar("Computed")
 OnStep = Callable[[int, int], None]  # (done, total) sampling steps
+COLOUR_FRAMES = 4  # from one frame in which the auto-encoder's colour error is measured to the next
 
 
 @dataclass(frozen=True)
@@ -165,17 +175,16 @@ class WindowSampler:
         wrong = fault(decoded, self.mask)
         if wrong is None:
             with self.stopwatch("match colour"):
-                decoded = self._coloured(window, decoded, pixels, originals)
+                decoded = self._coloured(decoded, pixels, originals)
         return NewFaces(keep_surroundings(decoded.clamp(-1, 1), originals, self.mask), originals, wrong)
 
-    def _coloured(self, window: Window, decoded: Tensor, pixels: Tensor, originals: Tensor) -> Tensor:
+    def _coloured(self, decoded: Tensor, pixels: Tensor, originals: Tensor) -> Tensor:
         """`decoded` [f, 3, r, r] with its colours as the settings ask; `originals` are `pixels` on the CPU."""
         if self.settings.colour == "matched":
-
-            def compute() -> Tensor:
-                return colour_error(self._decode(self._encode(pixels)), originals, DOWNSAMPLING)
-
-            return without_error(decoded, self.remembered(("colour", self.dtype), window.sources, compute))
+            seen = every_nth(len(pixels), COLOUR_FRAMES)
+            reconstructed = self._decode(self._encode(pixels[seen]))
+            error = colour_error(reconstructed, originals[seen], DOWNSAMPLING)
+            return without_error(decoded, between(error, seen, len(pixels)))
         if self.settings.colour == "ring":
             ring = mask_ring(self.mask)
             return torch.stack([match_ring(new, old, ring) for new, old in zip(decoded, originals, strict=True)])

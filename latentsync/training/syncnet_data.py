@@ -7,7 +7,7 @@ import torch
 
 from latentsync.config.syncnet_run import SyncNetRun
 from latentsync.data.clips import ClipIndex, Progress, TrainingClip, find_clips, index_clips
-from latentsync.data.features import CachedFeature, latents_feature, mel_feature, require
+from latentsync.data.features import CachedFeature, latents_feature, mel_feature
 from latentsync.data.frames import FrameMemory
 from latentsync.data.sync_clips import (
     Augmentation,
@@ -20,8 +20,6 @@ from latentsync.data.sync_clips import (
     min_frames,
 )
 from latentsync.face.masks import load_mask
-
-PRECOMPUTE = "python -m scripts.precompute --config_path CONFIG"
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ def load_syncnet_data(run: SyncNetRun, progress: Progress = iter) -> SyncNetData
     """Look at the clips of a run; those for validation are taken from the training's where none are given.
 
     Raises:
-        ValueError: there are no clips, too few usable ones, or latents are missing in the cache.
+        ValueError: there are no clips, or too few usable ones.
     """
     data = run.data
     training = _index(run, data.train_data_dir, data.train_fileslist, progress)
@@ -80,12 +78,16 @@ def load_syncnet_data(run: SyncNetRun, progress: Progress = iter) -> SyncNetData
             f" {len(training.clips)} and {len(validation)}.{reasons}"
         )
     if data.latent_space:
-        latents = cached_latents(run)
-        require(latents, [*training.clips, *validation], PRECOMPUTE)
-        pictures: Pictures = LatentPictures(latents, data.lower_half)
+        pictures: Pictures = LatentPictures(cached_latents(run), data.lower_half)
     else:
         pictures = PixelPictures(FrameMemory(data.resolution, data.memory_bytes, data.lower_half))
     return SyncNetData(run, training, validation, pictures, mel_feature(data.cache_dir))
+
+
+def cached_features(run: SyncNetRun, device: torch.device) -> list[CachedFeature]:
+    """What the run's training reads from the cache; what is missing is computed on `device`."""
+    latents = [cached_latents(run, device)] if run.data.latent_space else []
+    return [mel_feature(run.data.cache_dir), *latents]
 
 
 def cached_latents(run: SyncNetRun, device: torch.device | None = None) -> CachedFeature:

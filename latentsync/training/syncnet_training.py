@@ -22,9 +22,10 @@ from latentsync.models.syncnet import StableSyncNet
 from latentsync.timebase import SYNC_MEL_HZ
 from latentsync.training.charts import CurvePanel, HistogramPanel, Panel, curve, read_rows, save_charts
 from latentsync.training.checkpoints import WEIGHTS
+from latentsync.training.fill_cache import fill_cache
 from latentsync.training.loop import Hooks, Report, Trainer
 from latentsync.training.processes import Processes, seed_everything
-from latentsync.training.syncnet_data import load_syncnet_data
+from latentsync.training.syncnet_data import cached_features, load_syncnet_data
 from latentsync.training.syncnet_preflight import data_warnings, overfit
 from latentsync.training.syncnet_step import CHANCE_LOSS, ONLY_WATCHED, SyncNetWithHeads, net_weights
 from latentsync.training.syncnet_validation import SyncScores, score_syncnet
@@ -83,6 +84,8 @@ class SyncNetTraining:
             ValueError: the preflight failed, or the training cannot go on.
         """
         self.processes.first_says(self._write_facts)
+        clips = [*self.data.training.clips, *self.data.validation]
+        fill_cache(cached_features(self.run, self.processes.device), clips, self.say, self.processes)
         if not self.trainer.checkpoints.steps():
             self._preflight()
 

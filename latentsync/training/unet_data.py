@@ -14,7 +14,6 @@ from latentsync.data.features import (
     LiveFeature,
     latents_feature,
     mel_feature,
-    require,
     whisper_compute,
     whisper_feature,
 )
@@ -22,7 +21,6 @@ from latentsync.data.frames import FrameMemory
 from latentsync.data.unet_clips import UNetClips, min_frames
 from latentsync.face.masks import load_mask
 
-PRECOMPUTE = "python -m scripts.precompute --unet_config_path CONFIG"
 NEEDS_PIXELS = ("lpips", "trepa")
 
 
@@ -42,34 +40,40 @@ def unet_index(run: UNetRun) -> ClipIndex:
 
 
 def unet_items(run: UNetRun, clips: list[TrainingClip], device: torch.device) -> UNetClips:
-    """The run's items; features that are kept are asked for before any step, those that are not run on `device`.
-
-    Raises:
-        ValueError: a clip's cached features are not there; the command that makes them is named.
-    """
+    """The run's items; features that are not kept run on `device`."""
     data, mask = run.data, load_mask(run.data.resolution)
     shows_pixels = not data.cached_latents or any(loss in run.pixel_losses for loss in NEEDS_PIXELS)
     return UNetClips(
         clips,
         data.num_frames,
         run.train.seed,
-        audio=audio_of(run, clips, device),
-        latents=kept(cached_latents(run), clips) if data.cached_latents else None,
+        audio=audio_of(run, device),
+        latents=cached_latents(run, device) if data.cached_latents else None,
         mel=mel_feature(data.cache_dir) if "sync" in run.pixel_losses else None,
         frames=FrameMemory(data.resolution, data.memory_bytes) if shows_pixels else None,
         mask=mask if shows_pixels else None,
     )
 
 
-def audio_of(run: UNetRun, clips: list[TrainingClip], device: torch.device) -> ClipFeature:
+def audio_of(run: UNetRun, device: torch.device) -> ClipFeature:
     """The sound of clips as the U-Net hears it, kept or computed for every item."""
     if run.data.cached_audio:
-        return kept(whisper_feature(run.data.cache_dir, run.experts.whisper), clips)
+        return whisper_feature(run.data.cache_dir, run.experts.whisper, device)
     if run.data.num_workers:
         raise ValueError(
             "data.cached_audio=false runs the speech encoder in the training process: set data.num_workers=0."
         )
     return LiveFeature(newest_kept(whisper_compute(run.experts.whisper, device)))
+
+
+def cached_features(run: UNetRun, device: torch.device) -> list[CachedFeature]:
+    """What the run's training reads from the cache; what is missing is computed on `device`."""
+    features = [whisper_feature(run.data.cache_dir, run.experts.whisper, device)] if run.data.cached_audio else []
+    if "sync" in run.pixel_losses:
+        features.append(mel_feature(run.data.cache_dir))
+    if run.data.cached_latents:
+        features.append(cached_latents(run, device))
+    return features
 
 
 def newest_kept(compute: Compute) -> Compute:
@@ -82,9 +86,3 @@ def cached_latents(run: UNetRun, device: torch.device | None = None) -> CachedFe
     """The auto-encoder's latents of clips at the run's resolution, under the network's mask; computed on `device`."""
     mask = load_mask(run.data.resolution)
     return latents_feature(run.data.cache_dir, run.experts.vae, mask, run.data.latents_precision, device)
-
-
-def kept(feature: CachedFeature, clips: list[TrainingClip]) -> CachedFeature:
-    """The feature, if it is there for every clip; else ValueError with the command that makes it."""
-    require(feature, clips, PRECOMPUTE)
-    return feature

@@ -23,11 +23,12 @@ from latentsync.models.unet_checkpoint import load_unet
 from latentsync.models.unet_config import UNetConfig
 from latentsync.models.unet_v10 import rename_v10_keys
 from latentsync.training.experts import FORMATS, load_frozen_vae, load_pixel_losses, read_sync_expert
+from latentsync.training.fill_cache import fill_cache
 from latentsync.training.frozen import Frozen
 from latentsync.training.loop import Hooks, Report, Trainer
 from latentsync.training.processes import Processes
 from latentsync.training.unet_charts import draw_unet_charts
-from latentsync.training.unet_data import unet_index, unet_items
+from latentsync.training.unet_data import cached_features, unet_index, unet_items
 from latentsync.training.unet_distill_step import Distillation, DistillStep
 from latentsync.training.unet_step import UNetObjective, UNetStep, choose_trainable
 from latentsync.training.unet_validation import Judges, Sampling, UNetValidation, validation_clips
@@ -245,8 +246,10 @@ def train_unet(run: UNetRun, report: Report, note: Note, processes: Processes | 
     Raises:
         ValueError: something is missing or does not fit, before any step; or the training cannot go on.
     """
+    processes = processes or Processes()
     training = prepare(run, note, processes)
-    if training.trainer.processes.is_main:
+    fill_cache(cached_features(run, processes.device), training.index.clips, note, processes)
+    if processes.is_main:
         keep_config(run, training.index)
     reason = training.trainer.train(report)
     if reason:

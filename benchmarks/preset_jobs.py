@@ -1,0 +1,105 @@
+"""Presets end to end: `python -m benchmarks.preset_jobs [--rounds 3] [--clips 16] [--out FILE.json]`.
+
+Seconds are those of whole jobs on the shipped demo pair, from the files to the finished file, with the networks loaded; the
+presets take turns. `new sound` is the correlation of the lips' opening with the new sound's truth, over held-out drawn people
+who speak each other's sentences (as `scripts.score_demo` counts it); `lowest` is the worst clip's.
+"""
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.progress import track
+
+from benchmarks.job import DEMO_AUDIO, DEMO_VIDEO
+from benchmarks.table import report
+from latentsync.face.detect import make_detector
+from latentsync.inference.models import DEMO_UNET, LipsyncModels, distilled_companion
+from latentsync.inference.pipeline import LipsyncPipeline
+from latentsync.inference.presets import PRESETS
+from latentsync.inference.settings import InferenceSettings
+from scripts.make_avatars import HELD_OUT_FIRST_SEED, make_clip
+from scripts.score_demo import AUDIO_FROM, score_lips
+
+Way = tuple[LipsyncPipeline, InferenceSettings]
+
+
+def ways(unet: Path) -> dict[str, Way]:
+    """Every preset with the networks that it is for: distilled ones where it needs them and they are there."""
+    teacher = LipsyncPipeline(LipsyncModels.load(unet), make_detector())
+    found: dict[str, Way] = {}
+    for name in PRESETS:
+        settings = teacher.models.defaults.changed({"preset": name})
+        if not settings.needs_distilled_weights:
+            found[name] = teacher, settings
+        elif (student := distilled_companion(unet)) != unet:
+            models = LipsyncModels.load(student)
+            found[name] = LipsyncPipeline(models, make_detector()), models.defaults.changed({"preset": name})
+    return found
+
+
+def seconds(way: Way, folder: Path) -> float:
+    """Of one whole job on the demo pair."""
+    pipeline, settings = way
+    begun = time.perf_counter()
+    pipeline(DEMO_VIDEO, DEMO_AUDIO, folder / "timed.mp4", settings, force=True)
+    return time.perf_counter() - begun
+
+
+def correlations(way: Way, videos: Sequence[Path], folder: Path) -> list[float]:
+    """With the truth of the new sound, for each video with the sound of one further on."""
+    pairs = [(video, videos[(i + AUDIO_FROM) % len(videos)]) for i, video in enumerate(videos)]
+    return [score_lips(*way, *pair, folder).new for pair in track(pairs, way[1].preset)]
+
+
+def measure(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+    found = ways(args.unet)
+    taken: dict[str, list[float]] = {name: [] for name in found}
+    for turn in range(args.rounds + 1):  # the first one warms up
+        for name, way in found.items():
+            sec = seconds(way, folder)
+            if turn:
+                taken[name].append(sec)
+    seeds = range(HELD_OUT_FIRST_SEED, HELD_OUT_FIRST_SEED + args.clips)
+    videos = [make_clip(seed, folder / "clips") for seed in seeds]
+    lips = {name: correlations(way, videos, folder / name) for name, way in found.items() if videos}
+    first = next(iter(found))
+    return [
+        {
+            "preset": name,
+            "s": round(statistics.median(taken[name]), 2) if args.rounds else None,
+            "faster": round(statistics.median(taken[first]) / statistics.median(taken[name]), 2)
+            if args.rounds
+            else None,
+            "new sound": round(float(np.mean(lips[name])), 3) if lips else None,
+            "lowest": round(min(lips[name]), 3) if lips else None,
+            "vae": way[1].vae,
+        }
+        for name, way in found.items()
+    ]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--unet", type=Path, default=DEMO_UNET)
+    parser.add_argument("--rounds", type=int, default=3, help="timed jobs of each preset; 0: correlations alone")
+    parser.add_argument("--clips", type=int, default=16, help="for the correlation; 0: seconds alone")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--out", type=Path, help="JSON file to write")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(args.threads)
+    with tempfile.TemporaryDirectory() as temporary:
+        rows = measure(args, Path(temporary))
+    report("preset_jobs", rows, args.out, rounds=args.rounds, clips=args.clips, threads=args.threads)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

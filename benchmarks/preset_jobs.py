@@ -23,7 +23,7 @@ from benchmarks.table import report
 from latentsync.face.detect import make_detector
 from latentsync.inference.models import DEMO_UNET, LipsyncModels, distilled_companion
 from latentsync.inference.pipeline import LipsyncPipeline
-from latentsync.inference.presets import PRESETS
+from latentsync.inference.presets import DISTILLED_SOLVER, PRESETS, precision_of
 from latentsync.inference.settings import InferenceSettings
 from scripts.make_avatars import HELD_OUT_FIRST_SEED, make_clip
 from scripts.score_demo import AUDIO_FROM, score_lips
@@ -33,15 +33,13 @@ Way = tuple[LipsyncPipeline, InferenceSettings]
 
 def ways(unet: Path) -> dict[str, Way]:
     """Every preset with the networks that it is for: distilled ones where it needs them and they are there."""
-    teacher = LipsyncPipeline(LipsyncModels.load(unet), make_detector())
     found: dict[str, Way] = {}
-    for name in PRESETS:
-        settings = teacher.models.defaults.changed({"preset": name})
-        if not settings.needs_distilled_weights:
-            found[name] = teacher, settings
-        elif (student := distilled_companion(unet)) != unet:
-            models = LipsyncModels.load(student)
-            found[name] = LipsyncPipeline(models, make_detector()), models.defaults.changed({"preset": name})
+    for name, preset in PRESETS.items():
+        path = distilled_companion(unet) if preset["solver"] == DISTILLED_SOLVER else unet
+        models = LipsyncModels.load(path, precision=precision_of(name))
+        settings = models.defaults.changed({"preset": name})
+        if settings.needs_distilled_weights == models.distilled:
+            found[name] = LipsyncPipeline(models, make_detector()), settings
     return found
 
 
@@ -67,6 +65,7 @@ def measure(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
             sec = seconds(way, folder)
             if turn:
                 taken[name].append(sec)
+    (folder / "clips").mkdir()
     seeds = range(HELD_OUT_FIRST_SEED, HELD_OUT_FIRST_SEED + args.clips)
     videos = [make_clip(seed, folder / "clips") for seed in seeds]
     lips = {name: correlations(way, videos, folder / name) for name, way in found.items() if videos}
@@ -81,6 +80,7 @@ def measure(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
             "new sound": round(float(np.mean(lips[name])), 3) if lips else None,
             "lowest": round(min(lips[name]), 3) if lips else None,
             "vae": way[1].vae,
+            "precision": str(way[0].models.dtype).removeprefix("torch."),
         }
         for name, way in found.items()
     ]

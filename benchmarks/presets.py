@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from latentsync.data.frames import FrameMemory
 from latentsync.face.detect import make_detector
 from latentsync.face.pixels import pixels_to_frames
 from latentsync.inference.models import DEMO_UNET, LipsyncModels, distilled_companion
-from latentsync.inference.presets import PRESETS
+from latentsync.inference.presets import PRESETS, precision_of
 from latentsync.inference.sampling import Window, WindowSampler
 from latentsync.inference.settings import InferenceSettings
 from latentsync.inference.stopwatch import Stopwatch
@@ -119,6 +120,7 @@ class Way:
             "guidance": chosen.guidance_scale,
             "from to": "{} {}".format(*chosen.guidance_interval),
             "vae": chosen.vae,
+            "precision": str(self.sampler.dtype).removeprefix("torch."),
             "latents": distance(self.latents, right.latents),
             "pixels": distance([p[..., generated] for c in self.pixels for p in c], right.lower(generated)),
             "new sound": round(float(np.mean([correlation(a, c.truth) for a, c in zip(lips, cases, strict=True)])), 4),
@@ -157,9 +159,9 @@ def cases_of(args: argparse.Namespace, sampler: WindowSampler, folder: Path) -> 
 
 
 def chosen_ways(args: argparse.Namespace, defaults: InferenceSettings) -> dict[str, InferenceSettings]:
-    """The presets, with both decoders where there are two, and the sweep."""
+    """The presets, the hasty ones also with the whole auto-encoder in float32, and the sweep."""
     found = {name: defaults.changed({"preset": name}) for name in PRESETS}
-    found |= {f"{name}, full vae": found[name].changed({"vae": "full"}) for name in ("fast", "turbo")}
+    found |= {f"{name}, full, fp32": found[name].changed({"vae": "full"}) for name in ("fast", "turbo")}
     full = {"guidance_scale": 1.5, "guidance_interval": (0.0, 1.0), "vae": "full"}
     for entries in QUICK_SWEEP if args.quick else SWEEP:
         found[f"sweep {len(found)}"] = defaults.changed({**full, **entries})
@@ -168,9 +170,9 @@ def chosen_ways(args: argparse.Namespace, defaults: InferenceSettings) -> dict[s
 
 def measure(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     """A row for every way that the weights at hand can go."""
-    teacher = LipsyncModels.load(args.unet)
     student_path = args.distilled or distilled_companion(args.unet)
-    student = LipsyncModels.load(student_path) if student_path != args.unet else teacher
+    load = cache(lambda path, precision: LipsyncModels.load(path, precision=precision))
+    teacher = load(args.unet, "fp32")
     cases = cases_of(args, WindowSampler(teacher, teacher.defaults, Stopwatch()), folder)
     steps = QUICK_REFERENCE_STEPS if args.quick else REFERENCE_STEPS
     quality = teacher.defaults.changed({"preset": "quality"})
@@ -178,7 +180,8 @@ def measure(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     judge = load_judge()
     rows = [right.row(f"DDIM {steps}", cases, right, judge)]
     for name, settings in chosen_ways(args, teacher.defaults).items():
-        models = student if settings.needs_distilled_weights else teacher
+        path = student_path if settings.needs_distilled_weights else args.unet
+        models = load(path, precision_of(settings.preset) if name in PRESETS else "fp32")
         try:
             models.check(settings)
         except ValueError as error:

@@ -23,7 +23,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("result", type=Path)
     parser.add_argument("--url", default="http://127.0.0.1:7860")
     parser.add_argument("--user", nargs=2, metavar=("NAME", "PASSWORD"), help="where the app asks for them")
-    parser.add_argument("--preset", default="balanced", choices=["fast", "balanced", "quality"])
+    parser.add_argument("--preset", default="balanced", choices=["turbo", "fast", "balanced", "quality"])
     parser.add_argument("--kind", default="run", choices=["run", "preview", "preflight"])
     return parser.parse_args(argv)
 

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 import torch
 
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Precision = Literal["auto", "half", "fp32", "bf16", "fp16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 FORMATS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 CPU_COMPILERS = ("c++", "g++", "clang++", "cl")  # programs, of which torch.compile needs one on a CPU
@@ -52,14 +52,16 @@ def pick_dtype(device: torch.device, precision: Precision = "auto") -> torch.dty
     """Precision of the large networks on `device`; `auto` is float16 on GPUs that are fast at it, float32 everywhere else.
 
     The public checkpoints were made to run in float16; bfloat16 has three bits less and shows them in flat skin. On a CPU it
-    is asked for, not chosen, for the same reason.
+    is asked for, not chosen, for the same reason; `half` is `auto`, but bfloat16 on a CPU that has instructions for it.
 
     Raises:
         ValueError: `precision` is unknown, or slower than float32 on this device.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision is {precision!r}: choose {', '.join(PRECISIONS)}.")
-    if precision != "auto":
+    if precision == "half" and device.type == "cpu" and has_bfloat16():
+        return torch.bfloat16
+    if precision not in ("auto", "half"):
         check_precision(device, precision)
         return FORMATS[precision]
     is_fast = device.type == GPU and torch.cuda.get_device_capability(device) >= HALF_PRECISION_CAPABILITY
@@ -72,8 +74,13 @@ def check_precision(device: torch.device, precision: Precision) -> None:
         return
     if precision == "fp16":
         raise ValueError("precision is fp16, which is slow on a CPU: choose fp32, or bf16 where the processor has it.")
-    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if not has_bfloat16():
         raise ValueError("precision is bf16, but this processor has no instructions for it: choose fp32.")
+
+
+def has_bfloat16() -> bool:
+    """Whether this processor has instructions for bfloat16."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def check_compiler(device: torch.device) -> None:

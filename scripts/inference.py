@@ -22,6 +22,7 @@ from latentsync.inference.job import check_job, check_report
 from latentsync.inference.models import DEMO_UNET, distilled_companion
 from latentsync.inference.pipeline import STAGES, LipsyncPipeline
 from latentsync.inference.preflight import preflight, sheet_path
+from latentsync.inference.presets import precision_of
 from latentsync.inference.report import save_report
 from latentsync.inference.settings import InferenceSettings, JobOptions
 from latentsync.inference.spread import run_all_spread
@@ -71,7 +72,12 @@ def load_pipeline(args: argparse.Namespace, device: torch.device | None = None) 
     if InferenceSettings().changed(given(args, InferenceSettings)).needs_distilled_weights:
         path = distilled_companion(path)
     return LipsyncPipeline.from_pretrained(
-        path, args.unet_config_path, detector, device, precision=args.precision, compiled=args.compile
+        path,
+        args.unet_config_path,
+        detector,
+        device,
+        precision=args.precision or precision_of(args.preset),
+        compiled=args.compile,
     )
 
 

@@ -34,7 +34,9 @@ def parse(argv: list[str] | None, description: str | None) -> argparse.Namespace
     models("--demo", action="store_true", help="use the small demo models that ship with the project")
     models("--inference_ckpt_path", type=Path, help=f"the U-Net (default: checkpoints/{PUBLIC_UNET.name})")
     models("--vae", choices=get_args(Vae), help="tiny: faces are decoded by the small tiny_vae.safetensors")
-    models("--precision", choices=PRECISIONS, default="auto", help="of U-Net and auto-encoder (default: auto)")
+    models(
+        "--precision", choices=PRECISIONS, help="of U-Net and auto-encoder (default: auto, or half for fast and turbo)"
+    )
     models("--compile", action="store_true", help="compile the U-Net's blocks: slow to start, faster on long videos")
     models("--unet_config_path", type=Path, help="for a U-Net of unknown origin, see configs/unet")
     models("--detector", choices=BACKENDS, help="default: face_alignment, or cascade with demo models")

@@ -1,5 +1,6 @@
 """Distilling a U-Net: the student learns from the guided teacher, a killed run goes on bit by bit, its file sets the preset."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,13 +11,14 @@ from latentsync.config import UNetRun, load
 from latentsync.data.unet_clips import collate
 from latentsync.diffusion.noise import add_noise
 from latentsync.inference.models import recommended
+from latentsync.models.unet_checkpoint import load_unet
 from latentsync.training.loop import item_generator
 from latentsync.training.processes import Processes
 from latentsync.training.unet_distill_step import DistillStep
-from latentsync.training.unet_training import prepare
-from latentsync.weights import read_checkpoint
+from latentsync.training.unet_training import prepare, train_unet
+from latentsync.weights import CheckpointError, read_checkpoint, save_checkpoint
 from tests.test_training import assert_same, final_state
-from tests.tiny_training import make_data
+from tests.tiny_training import UNET, make_data
 from tests.training_program import run_together, train
 
 KILLED = -9
@@ -84,6 +86,29 @@ def test_the_target_is_the_teachers_guided_step_and_the_error_falls(data: Path, 
         errors.append(float(loss.detach()))
     assert errors[-1] < 0.8 * errors[0]
     assert all(p.grad is None for p in step.target.parameters()) and not step.teacher.net.training
+
+
+def test_a_file_of_changes_is_completed_by_the_file_beside_it(data: Path, tmp_path: Path) -> None:
+    whole = tmp_path / "a" / "whole.safetensors"
+    save_checkpoint(whole, read_checkpoint(data.parent / "start.pt").tensors, {"kind": "unet", "model": UNET})
+    part = tmp_path / "a" / "part.safetensors"
+    places = (f"init_from={whole}", f"data.train_output_dir={tmp_path / 'run'}", "train.max_steps=1")
+    run = load(data, UNetRun, distilling(data, "trainable_modules=[attn2]", "store_changes=true", *places))
+    training = train_unet(run, quiet, quiet, Processes(cpu=True))
+    weights = training.trainer.averaged_state()
+    training.save(part, weights, 1)
+    assert part.stat().st_size < 0.5 * whole.stat().st_size
+    unet, metadata = load_unet(part)
+    assert metadata["distilled"] and all(torch.equal(v, weights[f"unet.{n}"]) for n, v in unet.state_dict().items())
+    alone = shutil.copy(part, tmp_path / "part.safetensors")
+    assert read_checkpoint(alone).tensors.keys() == unet.state_dict().keys()  # found where it was
+    other = {name: tensor + 1 for name, tensor in read_checkpoint(whole).tensors.items()}
+    save_checkpoint(whole, other, {"kind": "unet", "model": UNET})
+    with pytest.raises(CheckpointError, match="another file"):
+        load_unet(part)
+    whole.unlink()
+    with pytest.raises(CheckpointError, match=r"rest is in whole\.safetensors"):
+        load_unet(part)
 
 
 def test_a_student_that_is_not_always_heard_is_refused(data: Path) -> None:

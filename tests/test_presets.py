@@ -8,15 +8,17 @@ import pytest
 import torch
 
 from benchmarks.stand_in import WIDTH
-from latentsync.device import pick_dtype
+from latentsync.device import has_bfloat16, pick_device, pick_dtype
 from latentsync.inference.models import distilled_companion, recommended
-from latentsync.inference.presets import PRESETS
+from latentsync.inference.presets import PRESETS, precision_of
 from latentsync.inference.sampling import Window, WindowSampler
 from latentsync.inference.settings import InferenceSettings
 from latentsync.inference.stopwatch import Stopwatch
 from latentsync.models.tiny_vae import build_tiny_vae
 from scripts.inference_arguments import given, parse
 from tests.tiny import NUM_FRAMES, RESOLUTION, tiny_models
+from web import texts
+from web.models import ModelChoice, Models
 from web.settings import DEFAULT_PRESET
 from web.settings import PRESETS as WEB_PRESETS
 
@@ -49,8 +51,20 @@ def test_a_preset_is_overridden_by_what_is_named_and_keeps_what_the_checkpoint_i
 
 
 def test_the_web_app_offers_the_engines_presets() -> None:
-    assert DEFAULT_PRESET in WEB_PRESETS and "turbo" not in WEB_PRESETS
+    assert DEFAULT_PRESET in WEB_PRESETS and set(WEB_PRESETS) == set(PRESETS) == set(texts.PRESETS)
     assert all(WEB_PRESETS[name] is PRESETS[name] for name in WEB_PRESETS)
+
+
+def test_the_web_app_loads_what_a_preset_needs(tmp_path: Path) -> None:
+    choice = ModelChoice("own", tmp_path / "unet.safetensors", "cascade")
+    models = Models({"own": choice})
+    choice.unet.touch()
+    assert choice.made_for("turbo").unet == choice.unet and not models.has_distilled
+    (tmp_path / "unet_turbo.safetensors").touch()
+    assert choice.made_for("turbo").unet == tmp_path / "unet_turbo.safetensors" and models.has_distilled
+    assert choice.made_for("quality") == choice.made_for("") == choice
+    hasty = pick_dtype(pick_device(), "half") != pick_dtype(pick_device())
+    assert choice.made_for("fast").precision == ("half" if hasty else "auto")
 
 
 @pytest.mark.parametrize("interval", [(0.5, 0.2), (0, 2), (1,), "no"])
@@ -89,7 +103,12 @@ def test_how_many_windows_are_sampled_together_changes_nothing(preset: str) -> N
 def test_a_cpu_takes_the_precision_that_it_is_fast_at() -> None:
     cpu = torch.device("cpu")
     assert pick_dtype(cpu) == pick_dtype(cpu, "fp32") == torch.float32
+    assert pick_dtype(cpu, "half") == (torch.bfloat16 if has_bfloat16() else torch.float32)
+    assert (
+        precision_of("fast") == precision_of("turbo") == "half"
+        and precision_of("quality") == precision_of(None) == "auto"
+    )
     with pytest.raises(ValueError, match="fp16, which is slow on a CPU"):
         pick_dtype(cpu, "fp16")
-    with pytest.raises(ValueError, match="choose auto, fp32, bf16, fp16"):
+    with pytest.raises(ValueError, match="choose auto, half, fp32, bf16, fp16"):
         pick_dtype(cpu, "int8")  # type: ignore[arg-type]

@@ -94,7 +94,7 @@ def test_the_documented_client_gets_its_video(server: Server, pair: tuple[Path, 
     assert program.main([*files, "--url", server.url, "--preset", "fast"]) == 0
     assert probe(output).frame_count == 10
     report = json.loads(output.with_suffix(".report.json").read_text())
-    assert report["video"] == "talk.mp4" and report["settings"]["steps"] == 5
+    assert report["video"] == "talk.mp4" and report["settings"]["preset"] == "fast"
     assert str(server.settings.folder) not in json.dumps(report)
     assert program.main([*files[:1], str(ROOT / "README.md"), str(output), "--url", server.url]) == 2
 

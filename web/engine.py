@@ -17,7 +17,7 @@ from latentsync.inference.report import Report, save_report
 from web import texts
 from web.errors import CancelledError
 from web.jobs import JobStore, WebJob
-from web.models import Models
+from web.models import ModelChoice, Models
 from web.sentences import page_sentence
 
 SWEEP_SEC = 60.0
@@ -31,7 +31,7 @@ class Engine:
         """`unload_sec`: free the models' memory after so long without work, None to keep them."""
         self.models, self.store, self.unload_sec = models, store, unload_sec
         self.pipeline: LipsyncPipeline | None = None
-        self.loaded = ""  # name of the model
+        self.loaded: ModelChoice | None = None
         self._waiting: deque[WebJob] = deque()
         self._at_work: WebJob | None = None
         self._changed = Condition()
@@ -76,7 +76,7 @@ class Engine:
     def unload(self) -> None:
         """Free the models' memory."""
         device = self.pipeline.models.device if self.pipeline else None
-        self.pipeline, self.loaded = None, ""
+        self.pipeline, self.loaded = None, None
         gc.collect()
         module: Any = getattr(torch, device.type, None) if device else None
         if hasattr(module, "empty_cache"):
@@ -117,8 +117,9 @@ class Engine:
 
     def _do(self, job: WebJob) -> None:
         try:
-            job.enter(texts.LOAD_STAGE if job.order.model != self.loaded else texts.BEGIN_STAGE)
-            report = self._run(job, self._pipeline_of(job.order.model))
+            wanted = self.models.check(job.order.model).made_for(job.order.settings.get("preset", ""))
+            job.enter(texts.LOAD_STAGE if wanted != self.loaded else texts.BEGIN_STAGE)
+            report = self._run(job, self._pipeline_of(wanted))
             shown = replace(report, output=job.output.name, video=job.names[0], audio=job.names[1])
             save_report(shown, job.report_path)
             facts = shown.to_dict()
@@ -132,11 +133,11 @@ class Engine:
             log.exception("job %s failed", job.order.kind)
             job.end("failed", texts.UNEXPECTED.format(kind=type(error).__name__))
 
-    def _pipeline_of(self, model: str) -> LipsyncPipeline:
-        if self.pipeline is None or self.loaded != model:
+    def _pipeline_of(self, wanted: ModelChoice) -> LipsyncPipeline:
+        if self.pipeline is None or self.loaded != wanted:
             self.unload()
-            self.pipeline = self.models.load(model)
-            self.loaded = model
+            self.pipeline = self.models.load(wanted)
+            self.loaded = wanted
         return self.pipeline
 
     def _run(self, job: WebJob, pipeline: LipsyncPipeline) -> Report:

@@ -1,11 +1,13 @@
 """Which models can be chosen, what of them is installed, and how to get the rest."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from latentsync.inference.models import DEMO_UNET
+from latentsync.device import Precision, pick_device, pick_dtype
+from latentsync.inference.models import DEMO_UNET, distilled_companion
 from latentsync.inference.pipeline import LipsyncPipeline
+from latentsync.inference.presets import DISTILLED_SOLVER, PRESETS, precision_of
 from latentsync.weights import FETCH_INFERENCE, PUBLIC_UNET, files_of
 from latentsync.weights.hub import FileState, look
 from web import texts
@@ -20,6 +22,15 @@ class ModelChoice:
     unet: Path
     detector: str
     unet_config: Path | None = None
+    precision: Precision = "auto"
+
+    def made_for(self, preset: str) -> "ModelChoice":
+        """What is loaded for a preset: distilled weights where it needs them and they are there, in its precision."""
+        distilled = PRESETS.get(preset, {}).get("solver") == DISTILLED_SOLVER
+        precision, device = precision_of(preset), pick_device()
+        differs = pick_dtype(device, precision) != pick_dtype(device)
+        unet = distilled_companion(self.unet) if distilled else self.unet
+        return replace(self, unet=unet, precision=precision if differs else "auto")
 
     @property
     def title(self) -> str:
@@ -32,7 +43,7 @@ class ModelChoice:
 
     def load(self) -> LipsyncPipeline:
         """Load it; CheckpointError or ValueError where a part of it is missing."""
-        return LipsyncPipeline.from_pretrained(self.unet, self.unet_config, self.detector)
+        return LipsyncPipeline.from_pretrained(self.unet, self.unet_config, self.detector, precision=self.precision)
 
 
 class Models:
@@ -70,8 +81,13 @@ class Models:
             raise WebError(texts.MISSING_MODEL.format(title=choice.title, command=FETCH_INFERENCE))
         return choice
 
-    def load(self, name: str) -> LipsyncPipeline:
-        return self._load(self.check(name))
+    def load(self, choice: ModelChoice) -> LipsyncPipeline:
+        return self._load(choice)
+
+    @property
+    def has_distilled(self) -> bool:
+        """Whether one that is installed has a form that was distilled to few steps."""
+        return any(each.is_installed and distilled_companion(each.unet) != each.unet for each in self.choices.values())
 
 
 def official_files() -> list[FileState]:

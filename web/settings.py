@@ -5,7 +5,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from latentsync.inference.presets import DISTILLED_SOLVER
 from latentsync.inference.presets import PRESETS as ENGINE_PRESETS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -13,9 +12,7 @@ DEFAULT_FOLDER = ROOT / "runs" / "web"
 PREVIEW_SEC = 3.0
 MAX_STEPS, MAX_GUIDANCE = 50, 3.0
 
-PRESETS = MappingProxyType(
-    {name: preset for name, preset in reversed(list(ENGINE_PRESETS.items())) if preset["solver"] != DISTILLED_SOLVER}
-)  # the fastest first; what needs weights of its own is not offered
+PRESETS = MappingProxyType(dict(reversed(list(ENGINE_PRESETS.items()))))  # the fastest first
 DEFAULT_PRESET = "balanced"
 
 

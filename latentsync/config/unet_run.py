@@ -90,6 +90,7 @@ class UNetRun:
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     inference: dict[str, Any] = field(default_factory=dict)
     half_weights: bool = False  # store the trained weights in float16
+    store_changes: bool = False  # store only what is no longer as in init_from, which must then lie beside
 
     def weight(self, loss: str) -> float:
         """Weight of a loss; those that are not named do not exist, except `recon`."""
@@ -103,6 +104,8 @@ class UNetRun:
     def check(self) -> None:
         """ValueError naming the entry that is wrong or contradicts another."""
         self.train.check()
+        if self.store_changes and not self.init_from:
+            raise ValueError("store_changes needs a file to leave the rest to: set init_from.")
         checks.unet_section(self.model, self.data.num_frames, self.data.resolution)
         checks.known_names("train.loss_weights", self.train.loss_weights, LOSSES)
         checks.known_names("objective", self.objective, OBJECTIVE_NAMES)

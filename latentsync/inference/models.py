@@ -15,6 +15,7 @@ from latentsync.audio.whisper_features import AudioEncoder
 from latentsync.audio.whisper_model import load_audio_encoder
 from latentsync.config import UNetRun, load
 from latentsync.device import Precision, check_compiler, pick_device, pick_dtype
+from latentsync.inference.presets import precision_of
 from latentsync.inference.settings import InferenceSettings
 from latentsync.models.compiled import compile_blocks
 from latentsync.models.tiny_vae import load_tiny_vae
@@ -89,18 +90,21 @@ class LipsyncModels:
         `unet_config_path`, a YAML file with the sections `model` and `data`. The auto-encoder is `vae.safetensors` or the
         folder `vae` beside the U-Net, else the one that it was trained with, else in `checkpoints`, else in the hub's cache;
         the speech encoder, in the same order, `whisper.pt` or `whisper/tiny.pt`; a small decoder is `tiny_vae.safetensors`
-        beside the U-Net. With `compiled` the U-Net's blocks are compiled at their first use.
+        beside the U-Net. With `precision` auto weights that recommend a preset are loaded for it; with `compiled` the U-Net's
+        blocks are compiled at their first use.
 
         Raises:
             CheckpointError: a file is missing, damaged, does not fit or contradicts the configuration.
             ValueError: the configuration is missing or wrong, or the device cannot compute in `precision` or compile.
         """
         device = device or pick_device()
-        dtype = pick_dtype(device, precision)
+        pick_dtype(device, precision)  # a wrong choice is told before anything is read
         if compiled:
             check_compiler(device)
         check_files(unet_path)
         unet, metadata = configured_unet(unet_path, unet_config_path)
+        defaults = recommended(metadata)
+        dtype = pick_dtype(device, precision_of(defaults.preset) if precision == "auto" else precision)
         trained_with = metadata.get("run", {}).get("experts", {})
         width = unet.config.cross_attention_dim
         audio_encoder = load_audio_encoder(audio_encoder_path(unet_path, width, trained_with.get("whisper", "")))
@@ -118,7 +122,7 @@ class LipsyncModels:
             num_frames=metadata["num_frames"],
             device=device,
             dtype=dtype,
-            defaults=recommended(metadata),
+            defaults=defaults,
             tiny_vae=companion_tiny_vae(unet_path, device, dtype),
             distilled="distilled" in metadata,
         )

@@ -10,8 +10,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from threading import Condition, Thread
+from threading import Condition, Event, Thread
 from typing import Generic, TypeVar
+
+import torch
 
 from latentsync.inference.stopwatch import Lane
 
@@ -75,6 +77,27 @@ class Channel(Generic[Item]):
             self.changed.notify_all()
 
 
+def started(work: Callable[[], None], name: str) -> Thread:
+    """A thread that works, and computes on one core.
+
+    Where a second thread has a team of cores of its own, both teams sleep at each of their many short waits (OpenMP does so
+    as soon as there are more threads than cores): the networks beside it took twice their time.
+    """
+    team, is_ready = torch.get_num_threads(), Event()
+
+    def run() -> None:
+        torch.get_num_threads()  # a thread's first question sets it to the common number, which must not come later
+        torch.set_num_threads(1)
+        is_ready.set()
+        work()
+
+    thread = Thread(target=run, name=name, daemon=True)
+    thread.start()
+    is_ready.wait()
+    torch.set_num_threads(team)  # of threads to come
+    return thread
+
+
 @contextmanager
 def run_ahead(
     items: Generator[Item, None, None], room: int, lane: Lane, taker: Lane
@@ -97,8 +120,7 @@ def run_ahead(
         finally:
             items.close()
 
-    thread = Thread(target=make, name=lane.name, daemon=True)
-    thread.start()
+    thread = started(make, lane.name)
     try:
         yield iter(channel)
     finally:
@@ -124,8 +146,7 @@ def run_behind(
         except BaseException as error:  # whatever it is, it belongs to the caller
             channel.leave(error)
 
-    thread = Thread(target=work, name=lane.name, daemon=True)
-    thread.start()
+    thread = started(work, lane.name)
     try:
         yield channel.put
         channel.close()

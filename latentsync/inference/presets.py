@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Literal
 
+from latentsync.device import Precision
+
 PresetName = Literal["custom", "quality", "balanced", "fast", "turbo"]
 CUSTOM = "custom"  # no preset: what a checkpoint recommends, or what was chosen one by one
 DISTILLED_SOLVER = "lcm"
@@ -26,7 +28,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         },
         "fast": {
             "solver": "unipc",
-            "steps": 5,
+            "steps": 4,
             "guidance_scale": 1.5,
             "guidance_interval": (0.0, 0.5),  # the mouth's shape is decided while the noise is strong
         },
@@ -35,9 +37,18 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "steps": 2,
             "guidance_scale": 1.0,
             "guidance_interval": WHOLE_WAY,
+            "vae": "auto",
         },
     }
 )
+
+
+HASTY = ("fast", "turbo")  # take half precision where the processor is fast at it
+
+
+def precision_of(preset: str | None) -> Precision:
+    """In which precision networks are loaded that are going to work by a preset; `auto` without one."""
+    return "half" if preset in HASTY else "auto"
 
 
 def expanded(entries: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from latentsync.data.clips import TrainingClip
 from latentsync.data.features import CachedFeature
@@ -20,7 +21,7 @@ def fill_cache(
         ValueError: in all processes, where one cannot write the cache.
     """
     for feature in features:
-        missing = processes.first_says(lambda feature=feature: [clip.key for clip in feature.missing(clips)])
+        missing = processes.first_says(partial(missing_keys, feature, clips))
         if missing and processes.is_main:
             note(
                 f"{len(missing)} of {len(clips)} clips have no {feature.kind} in {feature.folder}: computed now"
@@ -28,6 +29,11 @@ def fill_cache(
             )
         wanted = set(missing[processes.rank :: processes.count])
         processes.agree(fill(feature, [clip for clip in clips if clip.key in wanted]))
+
+
+def missing_keys(feature: CachedFeature, clips: Sequence[TrainingClip]) -> list[str]:
+    """Of the clips that lack the feature."""
+    return [clip.key for clip in feature.missing(clips)]
 
 
 def fill(feature: CachedFeature, clips: Sequence[TrainingClip]) -> str:

@@ -32,7 +32,7 @@ from latentsync.training.unet_data import cached_features, unet_index, unet_item
 from latentsync.training.unet_distill_step import Distillation, DistillStep
 from latentsync.training.unet_step import UNetObjective, UNetStep, choose_trainable
 from latentsync.training.unet_validation import Judges, Sampling, UNetValidation, validation_clips
-from latentsync.weights import describe, load_partly, read_checkpoint, save_checkpoint
+from latentsync.weights import changes, describe, load_partly, read_checkpoint, save_checkpoint
 
 Note = Callable[[str], None]
 UNET = "unet."  # where the network's names begin in the objective's
@@ -68,11 +68,15 @@ class UNetTraining:
         )
 
     def save(self, path: Path, weights: Mapping[str, Tensor], steps_done: int) -> None:
-        """Store the U-Net of an objective's state dict; with `half_weights` in float16."""
+        """Store the U-Net of an objective's state dict; with `half_weights` in float16, with `store_changes` in part."""
         tensors = {name.removeprefix(UNET): value for name, value in weights.items() if name.startswith(UNET)}
         if self.run.half_weights:
             tensors = {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
-        save_checkpoint(path, tensors, self.metadata(steps_done))
+        metadata = self.metadata(steps_done)
+        if self.run.store_changes:
+            tensors, rest = changes(tensors, read_checkpoint(self.run.init_from))
+            metadata |= rest
+        save_checkpoint(path, tensors, metadata)
 
 
 def build_unet(run: UNetRun, note: Note) -> UNet3DConditionModel:

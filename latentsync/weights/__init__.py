@@ -13,6 +13,7 @@ from latentsync.weights.files import (
 )
 from latentsync.weights.fit import check_agreement, load_partly, load_strict, network_of
 from latentsync.weights.metadata import describe, fingerprint
+from latentsync.weights.rest import changes
 from latentsync.weights.sources import release_of
 from latentsync.weights.table import (
     CHECKPOINTS,
@@ -36,6 +37,7 @@ __all__ = [
     "CheckpointError",
     "PublicFile",
     "UnreachableError",
+    "changes",
     "check_agreement",
     "check_file",
     "describe",

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from latentsync.weights.damage import check_file
 from latentsync.weights.errors import CheckpointError
+from latentsync.weights.rest import completed
 from latentsync.weights.table import FETCH_INFERENCE, PUBLIC_VAE, how_to_get
 
 METADATA_KEY = "latentsync"  # entry of the safetensors header that holds our JSON
@@ -60,14 +61,15 @@ class Checkpoint:
 def read_checkpoint(path: Path | str) -> Checkpoint:
     """Read `.safetensors`, or a PyTorch file that holds a state dict bare or under one of `CONTAINERS`.
 
-    Tensors of PyTorch files are mapped from the disk, so keys and shapes of a large file are known at once.
+    Tensors of PyTorch files are mapped from the disk, so keys and shapes of a large file are known at once. What a file
+    leaves to another one (see `latentsync.weights.rest`) is read from there.
 
     Raises:
         CheckpointError: the file is missing, damaged, of another format, or holds no state dict.
     """
     path = Path(path)
     if check_file(path) == "safetensors":
-        return _read_safetensors(path)
+        return completed(_read_safetensors(path), read_checkpoint)
     stored = _load(path, mapped=True)
     if not isinstance(stored, Mapping):
         raise CheckpointError(f"{path} holds a {type(stored).__name__}, not a state dict: check the path.")

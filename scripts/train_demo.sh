@@ -19,5 +19,8 @@ data=data/demo out=checkpoints/demo
 "$python" -m scripts.precompute --unet_config_path configs/unet/demo_stage2.yaml
 ./train_unet.sh --unet_config_path configs/unet/demo_stage1.yaml --out runs/demo/unet_stage1/unet.safetensors
 ./train_unet.sh --unet_config_path configs/unet/demo_stage2.yaml --out $out/unet.safetensors
+./train_unet.sh --unet_config_path configs/unet/demo_turbo.yaml --out $out/unet_turbo.safetensors
+"$python" -m scripts.train_tiny_vae --config_path configs/demo/tiny_vae.yaml --vae $out/vae.safetensors \
+    --out $out/tiny_vae.safetensors
 
 "$python" -m scripts.score_demo

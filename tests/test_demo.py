@@ -15,7 +15,7 @@ from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.media.probe import probe
 from latentsync.metrics.aperture import correlation, lip_apertures
 from latentsync.weights import DEMO, read_checkpoint
-from scripts.inference import DEMO_AUDIO, DEMO_VIDEO
+from scripts.inference import DEMO_AUDIO, DEMO_VIDEO, main
 
 MAX_BYTES = 40 * 1024 * 1024
 
@@ -51,3 +51,12 @@ def test_the_demo_pair_speaks_the_new_sound(tmp_path: Path) -> None:
     assert report.frames == probe(output).frame_count and report.synced_frames == report.frames
     assert correlation(lips[:count], truth[:count]) >= 0.7
     assert correlation(before[:count], truth[:count]) <= 0.4
+
+
+def test_the_distilled_demo_takes_two_steps_and_the_small_decoder(tmp_path: Path) -> None:
+    output = tmp_path / "out.mp4"
+    assert main(["--demo", "--preset", "turbo", "--limit_sec", "0.8", "--video_out_path", str(output)]) == 0
+    report = json.loads(output.with_suffix(".report.json").read_text())
+    chosen = {name: report["settings"][name] for name in ("preset", "solver", "steps", "vae")}
+    assert chosen == {"preset": "turbo", "solver": "lcm", "steps": 2, "vae": "auto"}
+    assert report["synced_frames"] == report["frames"] == 20

@@ -11,6 +11,8 @@ from av.video.frame import VideoFrame
 from av.video.plane import VideoPlane
 from av.video.reformatter import ColorRange, Colorspace
 
+from latentsync.media.threads import converter_threads
+
 # libswscale flags: bilinear chroma 2, full chroma interpolation 2**13 and input 2**14, accurate rounding 2**18.
 # The faster path without them brightens flat colours by more than one level.
 SWSCALE_FLAGS = 2 | 1 << 13 | 1 << 14 | 1 << 18
@@ -106,7 +108,7 @@ def upright_rgb(frame: VideoFrame, orientation: Orientation, size: tuple[int, in
         matrix = MATRICES.get(assumed_matrix(frame), Colorspace.ITU709)
     by_planes = exact and matrix is not None and (frame.width, frame.height) == size  # the same in half the time
     wanted, flags = "gbrp" if by_planes else "rgb24", SWSCALE_FLAGS if exact else None
-    converted = frame.reformat(*size, wanted, src_colorspace=matrix, interpolation=flags)
+    converted = frame.reformat(*size, wanted, src_colorspace=matrix, interpolation=flags, **converter_threads())
     pixels = packed(converted) if by_planes else converted.to_ndarray()
     return np.ascontiguousarray(orientation.apply(pixels))
 
@@ -137,7 +139,11 @@ def stored_frame(frame: np.ndarray, pixel_format: str, colour: ColourTags) -> Vi
     if colour.full_range and matrix is not None:
         # libswscale cuts off the fractions of full-range chroma; with 6 more bits that is less than 0.01 levels
         source = source.reformat(
-            format=FULL_RANGE_STEP, dst_colorspace=matrix, dst_color_range=ColorRange.JPEG, interpolation=SWSCALE_FLAGS
+            format=FULL_RANGE_STEP,
+            dst_colorspace=matrix,
+            dst_color_range=ColorRange.JPEG,
+            interpolation=SWSCALE_FLAGS,
+            **converter_threads(),
         )
         source.colorspace, source.color_range = colour.matrix, FULL_RANGE
     stored = source.reformat(
@@ -146,6 +152,7 @@ def stored_frame(frame: np.ndarray, pixel_format: str, colour: ColourTags) -> Vi
         dst_colorspace=matrix,
         dst_color_range=ColorRange.JPEG if colour.full_range else ColorRange.MPEG,
         interpolation=SWSCALE_FLAGS,
+        **converter_threads(),
     )
     stored.colorspace, stored.color_range = colour.matrix, FULL_RANGE if colour.full_range else LIMITED_RANGE
     stored.color_primaries, stored.color_trc = colour.primaries, colour.transfer

@@ -10,6 +10,8 @@ from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
+from latentsync.media.threads import decoder_threads
+
 PathLike: TypeAlias = str | os.PathLike[str]
 
 HEAD_BYTES = 512
@@ -103,7 +105,7 @@ def video_stream(container: InputContainer, path: PathLike) -> VideoStream:
                 raise MediaError(f"cannot decode the video of {path}: its codec is unknown. Re-encode it as H.264.")
             if stream.codec_context.width * stream.codec_context.height > MAX_PIXELS:
                 raise MediaError(f"{path} has pictures of over {MAX_PIXELS >> 20} megapixels. Scale or repair it.")
-            stream.thread_type = "AUTO"
+            stream.thread_type, stream.codec_context.thread_count = "AUTO", decoder_threads()
             return stream
     raise MediaError(f"{path} has no video stream. Give a file that contains a video.")
 

@@ -7,6 +7,7 @@ from typing import Any
 import cv2
 import pyarrow as pa
 
+from latentsync.media.threads import limit_threads
 from latentsync.processing.chain import Chain, Item
 from latentsync.processing.watch import Tally, Watch
 
@@ -67,5 +68,6 @@ def _answer(reference: Any) -> Any:
 
 
 def _use_one_core() -> None:
-    """The cores are shared out by clips; Ray tells other libraries by OMP_NUM_THREADS, OpenCV does not listen."""
+    """The cores are shared out by clips; Ray tells other libraries by OMP_NUM_THREADS, OpenCV and libav do not listen."""
     cv2.setNumThreads(1)
+    limit_threads(1)

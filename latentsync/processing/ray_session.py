@@ -129,6 +129,7 @@ def _configure_data() -> None:
     context = ray.data.DataContext.get_current()
     context.target_max_block_size = 1
     context.downstream_capacity_backpressure_ratio = QUEUE_RATIO
+    context.op_resource_reservation_enabled = False  # it would keep a core for each group of stages, busy or not
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.execution_no_progress_timeout_s = -1  # one long clip may be all there is

@@ -195,9 +195,9 @@ def test_few_frames_are_alive_at_a_time(
     class Counted(np.ndarray):
         """A frame that can be counted."""
 
-    def counted_read(self: Source, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
+    def counted_read(self: Source, start: int = 0, stop: int | None = None, exact: bool = True) -> Iterator[np.ndarray]:
         nonlocal most
-        for frame in read(self, start, stop):
+        for frame in read(self, start, stop, exact):
             shown = frame.view(Counted)
             alive.add(shown)
             most = max(most, len(alive))
@@ -265,9 +265,9 @@ def test_a_source_that_breaks_off_is_told_in_its_own_words(
 ) -> None:
     read, passes = Source.read, []
 
-    def torn(self: Source, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
+    def torn(self: Source, start: int = 0, stop: int | None = None, exact: bool = True) -> Iterator[np.ndarray]:
         passes.append(start)
-        for place, frame in enumerate(read(self, start, stop)):
+        for place, frame in enumerate(read(self, start, stop, exact)):
             if len(passes) > 2 and place == 3:
                 raise MediaError("cannot decode v.mp4 at 0.52 s: a frame is missing.")
             yield frame

@@ -13,7 +13,7 @@ MODEL_NOTE = "Models: **{title}**, faces of {resolution} px."
 VIDEO, AUDIO = "Video", "Sound"
 EXAMPLE_BUTTON = "Example: {title}"
 PRESET, PRESET_INFO = "Quality", "More steps take longer and look cleaner."
-PRESETS = {"turbo": "Fastest", "fast": "Fast", "balanced": "Balanced", "quality": "Best quality"}
+PRESETS = {"turbo": "Turbo", "fast": "Fast", "balanced": "Balanced", "quality": "Best quality"}
 CUSTOM_PRESET = "custom"
 CUSTOM_TITLE = "Custom"
 

@@ -1,4 +1,4 @@
-"""Presets end to end: `python -m benchmarks.preset_jobs [--rounds 3] [--clips 16] [--out FILE.json]`.
+"""Presets end to end: `python -m benchmarks.preset_jobs [--rounds 3] [--clips 16] [--precision fp32] [--out FILE.json]`.
 
 Seconds are those of whole jobs on the shipped demo pair, from the files to the finished file, with the networks loaded; the
 presets take turns. `new sound` is the correlation of the lips' opening with the new sound's truth, over held-out drawn people
@@ -20,6 +20,7 @@ from rich.progress import track
 
 from benchmarks.job import DEMO_AUDIO, DEMO_VIDEO
 from benchmarks.table import report
+from latentsync.device import FORMATS, Precision
 from latentsync.face.detect import make_detector
 from latentsync.inference.models import DEMO_UNET, LipsyncModels, distilled_companion
 from latentsync.inference.pipeline import LipsyncPipeline
@@ -31,12 +32,12 @@ from scripts.score_demo import AUDIO_FROM, score_lips
 Way = tuple[LipsyncPipeline, InferenceSettings]
 
 
-def ways(unet: Path) -> dict[str, Way]:
+def ways(unet: Path, precision: Precision | None = None) -> dict[str, Way]:
     """Every preset with the networks that it is for: distilled ones where it needs them and they are there."""
     found: dict[str, Way] = {}
     for name, preset in PRESETS.items():
         path = distilled_companion(unet) if preset["solver"] == DISTILLED_SOLVER else unet
-        models = LipsyncModels.load(path, precision=precision_of(name))
+        models = LipsyncModels.load(path, precision=precision or precision_of(name))
         settings = models.defaults.changed({"preset": name})
         if settings.needs_distilled_weights == models.distilled:
             found[name] = LipsyncPipeline(models, make_detector()), settings
@@ -58,32 +59,37 @@ def correlations(way: Way, videos: Sequence[Path], folder: Path) -> list[float]:
 
 
 def measure(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
-    found = ways(args.unet)
+    """A row for each preset; what was not asked for is left out."""
+    found = ways(args.unet, args.precision)
+    rows: dict[str, dict[str, Any]] = {
+        name: {"preset": name, "vae": way[1].vae, "precision": precision_name(way)} for name, way in found.items()
+    }
+    if args.rounds:
+        sec = median_seconds(found, args.rounds, folder)
+        slowest = next(iter(sec.values()))
+        for name, row in rows.items():
+            row |= {"s": round(sec[name], 2), "faster": round(slowest / sec[name], 2)}
+    if args.clips:
+        (folder / "clips").mkdir()
+        seeds = range(HELD_OUT_FIRST_SEED, HELD_OUT_FIRST_SEED + args.clips)
+        videos = [make_clip(seed, folder / "clips") for seed in seeds]
+        for name, row in rows.items():
+            lips = correlations(found[name], videos, folder / name)
+            row |= {"new sound": round(float(np.mean(lips)), 3), "lowest": round(min(lips), 3)}
+    return list(rows.values())
+
+
+def median_seconds(found: dict[str, Way], rounds: int, folder: Path) -> dict[str, float]:
+    """Of a job of each way; they take turns, and the first turn only warms up."""
     taken: dict[str, list[float]] = {name: [] for name in found}
-    for turn in range(args.rounds + 1):  # the first one warms up
+    for _ in range(rounds + 1):
         for name, way in found.items():
-            sec = seconds(way, folder)
-            if turn:
-                taken[name].append(sec)
-    (folder / "clips").mkdir()
-    seeds = range(HELD_OUT_FIRST_SEED, HELD_OUT_FIRST_SEED + args.clips)
-    videos = [make_clip(seed, folder / "clips") for seed in seeds]
-    lips = {name: correlations(way, videos, folder / name) for name, way in found.items() if videos}
-    first = next(iter(found))
-    return [
-        {
-            "preset": name,
-            "s": round(statistics.median(taken[name]), 2) if args.rounds else None,
-            "faster": round(statistics.median(taken[first]) / statistics.median(taken[name]), 2)
-            if args.rounds
-            else None,
-            "new sound": round(float(np.mean(lips[name])), 3) if lips else None,
-            "lowest": round(min(lips[name]), 3) if lips else None,
-            "vae": way[1].vae,
-            "precision": str(way[0].models.dtype).removeprefix("torch."),
-        }
-        for name, way in found.items()
-    ]
+            taken[name].append(seconds(way, folder))
+    return {name: statistics.median(times[1:]) for name, times in taken.items()}
+
+
+def precision_name(way: Way) -> str:
+    return str(way[0].models.dtype).removeprefix("torch.")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -91,6 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--unet", type=Path, default=DEMO_UNET)
     parser.add_argument("--rounds", type=int, default=3, help="timed jobs of each preset; 0: correlations alone")
     parser.add_argument("--clips", type=int, default=16, help="for the correlation; 0: seconds alone")
+    parser.add_argument("--precision", choices=FORMATS, help="of all networks (default: the preset's own)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", type=Path, help="JSON file to write")
     args = parser.parse_args(argv)

@@ -2,7 +2,8 @@
 
 python -m benchmarks.processing [--parts stages memory cores] [--video FILE] [--out_dir DIR]
 
-Costs are CPU seconds of one process, which a busy machine changes little; the comparison of cores is wall time.
+Costs are CPU seconds of one process, which a busy machine changes little; the comparison of cores is wall time, each run kept to
+its cores by the system.
 """
 
 import argparse
@@ -177,7 +178,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     add("--config", type=Path, default=CONFIG, help="a file of configs/processing (default: %(default)s)")
     add("--video", type=Path, help="for the table of stages (default: a drawn person, 720p, 20 s)")
-    add("--sources", type=int, default=24, help="videos of 10 s for the comparison of cores")
+    add("--sources", type=int, default=8, help="videos of 10 s for the comparison of cores")
     add("--out_dir", type=Path, help="folder for one JSON file for each part")
     return parser.parse_args(argv)
 

@@ -75,10 +75,12 @@ def test_the_reference_lies_elsewhere_and_changes_once() -> None:
     found = takes_of(np.array([0] * 20 + [-1] * 3 + [2] * 6))
     assert found == [range(20), range(23, 29)]
     choose = ElsewhereReference(found, num_frames=4, stride=1)
-    assert [choose(range(start, start + 4)) for start in range(0, 17, 4)] == [range(16, 20)] * 4 + [range(0, 4)]
-    assert choose(range(23, 27)) == range(16, 20)  # its own take is too short
+    assert [choose(range(start, start + 4)) for start in range(0, 17, 4)] == [range(4, 8)] + [range(0, 4)] * 4
+    assert choose(range(23, 27)) == range(0, 4)  # its own take is too short
+    assert choose(range(2, 6)) == range(8, 12)  # it overlaps two
     assert ElsewhereReference([range(3)], 4, 1)([0, 1, 2]) == range(0, 3)  # nothing else to show
-    assert ElsewhereReference([range(40)], 4, 2)(range(0, 8)) == range(33, 40, 2)
+    assert ElsewhereReference([range(40)], 4, 2)(range(0, 8)) == range(8, 15, 2)
+    assert ElsewhereReference([range(7)], 4, 1)(range(0, 4)) == range(3, 7)  # as far away as it goes
 
 
 def test_the_closed_reference_is_the_most_closed_window() -> None:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from av.video.frame import VideoFrame
 
-from latentsync.media.colour import MATRICES, SWSCALE_FLAGS, Orientation, rgb_picture, upright_rgb
+from latentsync.media.colour import MATRICES, Orientation, rgb_picture, upright_rgb
+from latentsync.media.convert import SWSCALE_FLAGS
 
 UPRIGHT = Orientation()
 

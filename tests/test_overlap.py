@@ -5,8 +5,8 @@ import time
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 
 from latentsync.inference import work
@@ -15,6 +15,7 @@ from latentsync.inference.pipeline import GENERATE, LipsyncPipeline
 from latentsync.inference.source import Source
 from latentsync.inference.stopwatch import Lane
 from latentsync.media.container import MediaError
+from latentsync.media.picture import Picture
 from latentsync.media.write import VideoWriter
 from tests.tiny import NUM_FRAMES, StubDetector, make_audio, make_video, tiny_models
 from tests.whole_runs import FAST
@@ -189,24 +190,18 @@ def test_few_frames_are_alive_at_a_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A group ahead, one in work, one behind, the piece that is being played backwards, and what the threads hold."""
-    alive: weakref.WeakSet = weakref.WeakSet()
-    most, read = 0, Source.read
+    alive: list[weakref.ref] = []
+    most, read = 0, Source.pictures
 
-    class Counted(np.ndarray):
-        """A frame that can be counted."""
-
-    def counted_read(self: Source, start: int = 0, stop: int | None = None, exact: bool = True) -> Iterator[np.ndarray]:
+    def counted_read(self: Source, *which: Any) -> Iterator[Picture]:
         nonlocal most
-        for frame in read(self, start, stop, exact):
-            shown = frame.view(Counted)
-            alive.add(shown)
+        for picture in read(self, *which):
+            alive[:] = [seen for seen in alive if seen() is not None] + [weakref.ref(picture)]
             most = max(most, len(alive))
-            yield shown
-            del shown, frame
+            yield picture
+            del picture
 
-    monkeypatch.setattr(Counted, "__hash__", object.__hash__, raising=False)
-    monkeypatch.setattr(Counted, "__eq__", object.__eq__)
-    monkeypatch.setattr(Source, "read", counted_read)
+    monkeypatch.setattr(Source, "pictures", counted_read)
     pipelines[True](*pair, tmp_path / "o.mp4", FAST)
     assert NUM_FRAMES < most <= 4 * NUM_FRAMES + work.WRITE_BEHIND + 6
 
@@ -249,10 +244,10 @@ def test_a_failing_stage_is_told_in_its_own_words(
     pipelines: dict[bool, LipsyncPipeline],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def full(self: VideoWriter, frame: np.ndarray, *when: int) -> None:
+    def full(self: VideoWriter, picture: Picture, *when: int) -> None:
         raise MediaError("cannot write: the disk is full.")
 
-    monkeypatch.setattr(VideoWriter, "write", full)
+    monkeypatch.setattr(VideoWriter, "write_picture", full)
     with pytest.raises(MediaError, match="the disk is full"):
         pipelines[True](*pair, tmp_path / "o.mp4", FAST)
 
@@ -263,15 +258,15 @@ def test_a_source_that_breaks_off_is_told_in_its_own_words(
     pipelines: dict[bool, LipsyncPipeline],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    read, passes = Source.read, []
+    read, passes = Source.pictures, []
 
-    def torn(self: Source, start: int = 0, stop: int | None = None, exact: bool = True) -> Iterator[np.ndarray]:
-        passes.append(start)
-        for place, frame in enumerate(read(self, start, stop, exact)):
+    def torn(self: Source, *which: Any) -> Iterator[Picture]:
+        passes.append(which)
+        for place, picture in enumerate(read(self, *which)):
             if len(passes) > 2 and place == 3:
                 raise MediaError("cannot decode v.mp4 at 0.52 s: a frame is missing.")
-            yield frame
+            yield picture
 
-    monkeypatch.setattr(Source, "read", torn)
+    monkeypatch.setattr(Source, "pictures", torn)
     with pytest.raises(MediaError, match="a frame is missing"):
         pipelines[True](*pair, tmp_path / "o.mp4", FAST)

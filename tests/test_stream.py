@@ -17,6 +17,7 @@ from latentsync.inference.sampling import Window, WindowSampler
 from latentsync.inference.settings import InferenceSettings
 from latentsync.inference.stopwatch import Stopwatch
 from latentsync.inference.stream import PASSED, FrameIn, FrameOut, LipsyncStream
+from latentsync.media.picture import RgbPicture
 from tests.tiny import NUM_FRAMES, POINTS, RESOLUTION, scene, tiny_models, waveform
 
 FAST = InferenceSettings(steps=1, guidance_scale=1.0)
@@ -37,7 +38,7 @@ def make_stream(
 
 
 def frame_in(index: int, take: int) -> FrameIn:
-    return FrameIn(scene(index), index / 25, index, take, None if take == PASSED else MATRIX)
+    return FrameIn(RgbPicture(scene(index)), index / 25, index, take, None if take == PASSED else MATRIX)
 
 
 def through(stream: LipsyncStream, takes: list[int], start: int = 0) -> list[FrameOut]:
@@ -94,7 +95,7 @@ def test_at_50_frames_a_second_every_other_frame_is_a_window(models: LipsyncMode
     """Two interleaved halves at 25 a second each give what a stream at 25 a second gives of each."""
 
     def at_50(index: int) -> FrameIn:
-        return FrameIn(scene(index), index / 50, index, 1, MATRIX)
+        return FrameIn(RgbPicture(scene(index)), index / 50, index, 1, MATRIX)
 
     stream = make_stream(models, stride=2)
     done = [out for index in range(8) for out in stream.push(at_50(index))] + stream.flush()

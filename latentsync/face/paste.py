@@ -7,6 +7,7 @@ Legend: c colours, h w pixels of a frame, of a part of it or of the 3:4 crop, r 
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -114,10 +115,16 @@ def ring_weight(frame_hw: tuple[int, int], placement: Placement) -> torch.Tensor
     return torch.from_numpy(ring)
 
 
-def check_paste(frame: FrameArray, face: Face, matrix: FloatArray, opacity: float) -> None:
-    """Raise ValueError, with a sentence, for what cannot be pasted."""
+def check_frame(frame: FrameArray, opacity: float) -> None:
+    """Raise ValueError, with a sentence, for what nothing can be pasted into."""
     if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
         raise ValueError(f"the frame is {describe(frame)}, not uint8 [h, w, 3]: give a colour frame as it was read.")
+    if not 0 <= opacity <= 1:
+        raise ValueError(f"opacity is {opacity}, not between 0 and 1.")
+
+
+def check_face(face: Face, matrix: FloatArray) -> None:
+    """Raise ValueError, with a sentence, for what cannot be pasted."""
     if face.ndim != 3 or face.shape[0] != 3 or face.shape[1] != face.shape[2]:
         raise ValueError(f"the face has shape {list(face.shape)}, not [3, r, r]: give one square face, colours first.")
     if not torch.as_tensor(face).is_floating_point():
@@ -125,15 +132,61 @@ def check_paste(frame: FrameArray, face: Face, matrix: FloatArray, opacity: floa
     linear = np.asarray(matrix, dtype=np.float64)
     if linear.shape != (2, 3) or not np.isfinite(linear).all() or abs(np.linalg.det(linear[:, :2])) < 1e-12:
         raise ValueError("the matrix is no invertible, finite [2, 3]: give one that align_matrix returned.")
-    if not 0 <= opacity <= 1:
-        raise ValueError(f"opacity is {opacity}, not between 0 and 1.")
 
 
 def describe(value: object) -> str:
     return f"{value.dtype} {list(value.shape)}" if isinstance(value, np.ndarray) else type(value).__name__
 
 
-@torch.no_grad()
+@dataclass(frozen=True)
+class Patch:
+    """An aligned square face on its way into a frame: what of the frame it can change, and how."""
+
+    region: Region  # rows and columns of the frame outside of which nothing changes
+    placement: Placement
+    square: torch.Tensor  # [3 or 4, r, r], the fourth plane is the weight of what differs from the original
+
+    @classmethod
+    @torch.no_grad()
+    def of(
+        cls, frame_hw: tuple[int, int], face: Face, matrix: FloatArray, original: Face | None = None
+    ) -> "Patch | None":
+        """The patch that `face` is for a frame of h x w; None if it lies outside or equals `original`.
+
+        The arguments are those of `paste_face`; ValueError as there.
+        """
+        check_face(face, matrix)
+        if original is not None and original.shape != face.shape:
+            raise ValueError(f"the original has shape {list(original.shape)}, not the same shape as the face.")
+        square = as_planes(face)
+        placement = Placement.of(np.asarray(matrix, dtype=np.float32), crop_size(square.shape[-1]), frame_hw)
+        if placement is None:
+            return None
+        if original is None:
+            return cls(placement.region, placement, square)
+        differs = changed_weight(square, as_planes(original))
+        region = changed_region(differs, placement, frame_hw)
+        return region and cls(region, placement, torch.cat([square, differs]))
+
+    @torch.no_grad()
+    def blend_into(self, frame: FrameArray, opacity: float = 1.0, ring: bool = False) -> None:
+        """Paste into `frame` (uint8 h w 3) itself; without `ring` only `region` is read."""
+        check_frame(frame, opacity)
+        if opacity == 0:
+            return
+        placement = self.placement
+        crop = resize_bicubic(self.square, placement.size)
+        crop[:3].add_(1).mul_(255 / 2)
+        if ring:
+            seen = warp_levels(frame, placement.matrix, placement.size)
+            crop[:3] = match_ring(crop[:3], seen, ring_weight((frame.shape[0], frame.shape[1]), placement))
+        for part, solid in placement.parts(self.region):
+            weights = None if solid else placement.weights(part)
+            for strip, rows in strips(part):
+                own = None if weights is None else (weights[0][rows], weights[1][rows], weights[2][rows])
+                blend_part(frame[strip], unwarp(crop, placement.matrix, strip), own, opacity)
+
+
 def paste_face_into(
     frame: FrameArray,
     face: Face,
@@ -147,31 +200,12 @@ def paste_face_into(
     The arguments are those of `paste_face`. None is returned, and nothing is changed, if the face lies outside the
     frame, has opacity 0, or equals `original`.
     """
-    check_paste(frame, face, matrix, opacity)
-    if original is not None and original.shape != face.shape:
-        raise ValueError(f"the original has shape {list(original.shape)}, not the same shape as the face.")
-    frame_hw, square = (frame.shape[0], frame.shape[1]), as_planes(face)
-    placement = Placement.of(np.asarray(matrix, dtype=np.float32), crop_size(square.shape[-1]), frame_hw)
-    if placement is None or opacity <= 0:
+    check_frame(frame, opacity)
+    patch = Patch.of((frame.shape[0], frame.shape[1]), face, matrix, original)
+    if patch is None or opacity == 0:
         return None
-    within: Region | None = placement.region
-    if original is not None:
-        differs = changed_weight(square, as_planes(original))
-        within = changed_region(differs, placement, frame_hw)
-        square = torch.cat([square, differs])
-    if within is None:
-        return None
-    crop = resize_bicubic(square, placement.size)
-    crop[:3].add_(1).mul_(255 / 2)
-    if ring:
-        seen = warp_levels(frame, placement.matrix, placement.size)
-        crop[:3] = match_ring(crop[:3], seen, ring_weight(frame_hw, placement))
-    for part, solid in placement.parts(within):
-        weights = None if solid else placement.weights(part)
-        for strip, rows in strips(part):
-            own = None if weights is None else (weights[0][rows], weights[1][rows], weights[2][rows])
-            blend_part(frame[strip], unwarp(crop, placement.matrix, strip), own, opacity)
-    return within
+    patch.blend_into(frame, opacity, ring)
+    return patch.region
 
 
 def paste_face(

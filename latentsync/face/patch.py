@@ -17,7 +17,7 @@ def shrunk_region(frame: FrameArray, matrix: FloatArray, size: tuple[int, int]) 
     low = np.clip(np.floor(corners.min(0)).astype(int) - 1, 0, limit - 1)
     high = np.clip(np.ceil(corners.max(0)).astype(int) + 2, low + 1, limit)
     step = max(1, int(1 / np.hypot(*matrix[0, :2])))
-    cells = np.maximum(1, np.minimum(-(-(high - low) // step), (limit - low) // step))  # whole ones: five times as fast
+    cells = np.maximum(1, np.minimum(-(-(high - low) // step), (limit - low) // step))  # whole ones: twice as fast
     high = np.minimum(low + cells * step, limit)
     region = frame[low[1] : high[1], low[0] : high[0]]
     small = cv2.resize(region, (int(cells[0]), int(cells[1])), interpolation=cv2.INTER_AREA)

@@ -24,6 +24,7 @@ from latentsync.inference.sampling import WindowSampler
 from latentsync.inference.settings import InferenceSettings
 from latentsync.inference.stream import PASSED, FrameIn, FrameOut, LipsyncStream, stride_of
 from latentsync.inference.tracks import Observations, Sighting, sightings_of
+from latentsync.media.picture import RgbPicture
 
 DELAY_SEC = 1.2  # of a decision: longer than everything that it depends on
 
@@ -110,11 +111,11 @@ class LiveStream:
             self.take += 1
             self.smoother.reset()
         self.last_take = take
-        frame, time_sec = self.held.popleft(), index / self.fps
+        picture, time_sec = RgbPicture(self.held.popleft()), index / self.fps
         if take == PASSED:
-            return FrameIn(frame, time_sec, index)
+            return FrameIn(picture, time_sec, index)
         matrix = align_matrix(plan.points[place], self.sampler.models.resolution, self.smoother)
-        return FrameIn(frame, time_sec, index, self.take, matrix, float(plan.weight[place]))
+        return FrameIn(picture, time_sec, index, self.take, matrix, float(plan.weight[place]))
 
     def _reference(self, settings: InferenceSettings, frames: Sequence[FrameArray]) -> Tensor | None:
         """Latents of the reference; None where frames are their own."""

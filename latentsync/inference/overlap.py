@@ -81,7 +81,7 @@ def started(work: Callable[[], None], name: str) -> Thread:
     """A thread that works, and computes on one core.
 
     Where a second thread has a team of cores of its own, both teams sleep at each of their many short waits (OpenMP does so
-    as soon as there are more threads than cores): the networks beside it took twice their time.
+    as soon as there are more threads than cores): the networks beside it took up to twice their time.
     """
     team, is_ready = torch.get_num_threads(), Event()
 

@@ -41,8 +41,6 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         },
     }
 )
-
-
 HASTY = ("fast", "turbo")  # take half precision where the processor is fast at it
 
 

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-KEPT = 2  # windows whose latents are remembered: the end and the start of a take
+NEAREST = 3  # windows at the start of a take that are a reference: what is repainted overlaps two of them at most
+KEPT = NEAREST  # windows whose latents are remembered
 
 
 def takes_of(take: NDArray[np.integer]) -> list[range]:
@@ -21,8 +22,9 @@ def takes_of(take: NDArray[np.integer]) -> list[range]:
 class ElsewhereReference:
     """Another moment of the same face that does not overlap what is repainted, as in training.
 
-    Chosen so that it seldom changes: the last window of the take around the frames; the first one for frames that overlap
-    the last; windows of other takes where that take is too short. Where no window is far enough away, the farthest.
+    Chosen so that it seldom changes and is soon read: the first window of the take around the frames, for frames that overlap
+    it the next one that they do not; windows of other takes where that take is too short. Where none is far enough away, the
+    farthest.
     """
 
     takes: Sequence[range]
@@ -33,7 +35,7 @@ class ElsewhereReference:
         """Source frames, at most `num_frames`, for the source frames `frames` of a take."""
         low, high = min(frames), max(frames)
         takes = sorted(self.takes, key=lambda take: (low not in take, -len(take)))
-        candidates = [window for take in takes for window in self._end_windows(take)]
+        candidates = [window for take in takes for window in self._first_windows(take)]
 
         def gap(window: range) -> int:
             return max(window[0] - high, low - window[-1])  # 1 or more: they do not overlap
@@ -41,9 +43,11 @@ class ElsewhereReference:
         far = (window for window in candidates if gap(window) > 0)
         return next(far, max(candidates, key=gap))
 
-    def _end_windows(self, take: range) -> list[range]:
+    def _first_windows(self, take: range) -> list[range]:
         length = 1 + (self.num_frames - 1) * self.stride
-        return [take[max(0, len(take) - length) :: self.stride], take[: length : self.stride]]
+        group = self.num_frames * self.stride  # frames of windows that interleave
+        starts = [max(0, min(place * group, len(take) - length)) for place in range(NEAREST)]
+        return [take[start : start + length : self.stride] for start in starts]
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ from fractions import Fraction
 
 from latentsync.face.align import FrameArray
 from latentsync.inference.stream import stride_of
+from latentsync.media.picture import Picture, StoredForm
 from latentsync.media.probe import MediaInfo
-from latentsync.media.read import frame_times, frames_between, read_frames
+from latentsync.media.read import frame_times, frames_between, read_frames, read_pictures
 from latentsync.timebase import MODEL_FPS, frames_in
 
 
@@ -39,6 +40,10 @@ class Source:
         if self.fps is None:
             return (shown.frame for shown in read_frames(self.path, start, stop, exact))
         return (shown.frame for shown in frames_between(self.path, self.fps, start, stop, exact))
+
+    def pictures(self, form: StoredForm, start: int = 0, stop: int | None = None) -> Iterator[Picture]:
+        """The same frames, to be seen and changed in parts and written in `form`, see `read_pictures`."""
+        return read_pictures(self.path, form, self.fps, start, len(self) if stop is None else stop)
 
 
 def open_source(path: str, info: MediaInfo, fps: Fraction | None = None) -> Source:

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from latentsync.audio.whisper_features import FeatureTrack
-from latentsync.face.align import FloatArray, FrameArray, warp_face
-from latentsync.face.paste import paste_face
+from latentsync.face.align import FloatArray, FrameArray
+from latentsync.inference.face_in_picture import face_of, with_face
 from latentsync.inference.sampling import NewFaces, OnStep, Window, WindowSampler
+from latentsync.media.picture import Picture
 from latentsync.timebase import MODEL_FPS, WHISPER_ROW_HZ
 
 TIME_SLACK_SEC = 1e-6  # so that a time that was rounded down belongs to its own row
@@ -27,9 +28,9 @@ PASSED = -1  # the take of frames that are not edited
 
 @dataclass(frozen=True)
 class FrameIn:
-    """A frame on its way in: uint8 h w 3, what is heard with it, and where its face is."""
+    """A frame on its way in: what is heard with it, and where its face is."""
 
-    frame: FrameArray
+    picture: Picture
     time_sec: float  # in the sound
     source: int  # its number in the source
     take: int = PASSED  # frames of one take are edited together
@@ -39,17 +40,22 @@ class FrameIn:
 
     def warped(self, resolution: int) -> FrameArray:
         """The aligned face."""
-        return warp_face(self.frame, _matrix(self), resolution) if self.face is None else self.face
+        return face_of(self.picture, _matrix(self), resolution) if self.face is None else self.face
 
 
 @dataclass(frozen=True)
 class FrameOut:
     """A frame on its way out; `fault` tells why it was passed through although it was to be edited."""
 
-    frame: FrameArray
+    picture: Picture
     edited: bool
     fault: str | None = None
     retried: bool = False
+
+    @property
+    def frame(self) -> FrameArray:
+        """In RGB, uint8 h w 3."""
+        return self.picture.rgb()
 
 
 @dataclass(frozen=True)
@@ -119,12 +125,12 @@ class LipsyncStream:
         """A frame with its new face in it."""
         item, new = done.item, done.new
         if new is None:
-            return FrameOut(item.frame, edited=False)
+            return FrameOut(item.picture, edited=False)
         if new.fault is not None:
-            return FrameOut(item.frame, False, new.fault, new.retried)
+            return FrameOut(item.picture, False, new.fault, new.retried)
         with self.sampler.stopwatch("paste"):
-            frame = paste_face(item.frame, new.faces[0], _matrix(item), item.weight, original=new.originals[0])
-        return FrameOut(frame, True, None, new.retried)
+            picture = with_face(item.picture, new.faces[0], new.originals[0], _matrix(item), item.weight)
+        return FrameOut(picture, True, None, new.retried)
 
     def _advance(self) -> list[Repainted]:
         """Repaint a full group; its last frames stay for the next one where windows overlap."""

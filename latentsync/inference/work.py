@@ -6,6 +6,7 @@ one read ahead, one in work, one on its way out; and where the video is played b
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import groupby, islice
 from operator import itemgetter
 
@@ -13,7 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from latentsync.audio.whisper_features import WhisperFeatures
-from latentsync.face.align import FrameArray, warp_face
+from latentsync.inference.face_in_picture import face_of
 from latentsync.inference.face_plan import FacePlan
 from latentsync.inference.job import Job
 from latentsync.inference.job_folder import JobFolder
@@ -25,6 +26,7 @@ from latentsync.inference.reporting import Fact, takes_in_output
 from latentsync.inference.sampling import OnStep, WindowSampler
 from latentsync.inference.stream import PASSED, FrameIn, FrameOut, LipsyncStream, Repainted
 from latentsync.inference.timeline import frames_in_order
+from latentsync.media.picture import Picture
 from latentsync.media.write import VideoWriter
 
 OnFrame = Callable[[int], None]  # told how many frames of the output are done
@@ -40,6 +42,8 @@ class Work:
         self.job, self.plan, self.sampler = job, plan, sampler
         self.num_frames, self.stride = sampler.models.num_frames, job.source.stride
         self.timeline = job.timeline
+        _, form = job.format.encoding(job.format.part_suffix)
+        self.read_pictures = partial(job.source.pictures, form)
         self.features = listener.track(job.waveform)
         self.takes = takes_in_output(job, plan)
         overlap = sampler.settings.overlap
@@ -97,9 +101,9 @@ class Work:
         """What is pushed for each part, its face warped already, with the part's index."""
         for index in indices:
             part = self.parts[index]
-            shown = frames_in_order(self.job.source.read, self.timeline.order[part.warm_start : part.stop], held)
-            for place, frame in enumerate(self.sampler.stopwatch.each("read", shown), part.warm_start):
-                yield index, self._frame_in(place, frame)
+            shown = frames_in_order(self.read_pictures, self.timeline.order[part.warm_start : part.stop], held)
+            for place, picture in enumerate(self.sampler.stopwatch.each("read", shown), part.warm_start):
+                yield index, self._frame_in(place, picture)
 
     def _repainted(
         self, stream: LipsyncStream, frames: Iterator[tuple[int, FrameIn]]
@@ -135,7 +139,7 @@ class Work:
             for frame, done in zip(range(part.start, part.stop), frames, strict=True):
                 with self.sampler.stopwatch("write"):
                     duration = int(ticks[frame + 1] - ticks[frame])
-                    writer.write(done.frame, int(ticks[frame] - ticks[part.start]), duration)
+                    writer.write_picture(done.picture, int(ticks[frame] - ticks[part.start]), duration)
                 if done.fault or done.retried:
                     facts.append((frame, done.fault, done.retried))
                 self.written += 1
@@ -147,15 +151,15 @@ class Work:
         """Frames of the parts that are complete."""
         return len(self.timeline) - sum(len(self.parts[index]) for index in folder.missing_parts(len(self.parts)))
 
-    def _frame_in(self, index: int, frame: FrameArray) -> FrameIn:
+    def _frame_in(self, index: int, picture: Picture) -> FrameIn:
         source = int(self.timeline.order[index])
         take, time_sec = int(self.takes[index]), self.timeline.time_sec(index)
         if take == PASSED:
-            return FrameIn(frame, time_sec, source)
+            return FrameIn(picture, time_sec, source)
         matrix = self.plan.matrices[source]
         with self.sampler.stopwatch("align"):
-            face = warp_face(frame, matrix, self.sampler.models.resolution)
-        return FrameIn(frame, time_sec, source, take, matrix, float(self.plan.weight[source]), face)
+            face = face_of(picture, matrix, self.sampler.models.resolution)
+        return FrameIn(picture, time_sec, source, take, matrix, float(self.plan.weight[source]), face)
 
     def _reference_choice(self) -> Callable[[Sequence[int]], range] | None:
         policy, takes = self.sampler.settings.reference, takes_of(self.plan.take)
@@ -168,10 +172,9 @@ class Work:
     def _encode_reference(self, window: range) -> Tensor:
         """Latents of source frames."""
         with self.sampler.stopwatch("read"):
-            frames = list(islice(self.job.source.read(window[0], window[-1] + 1), 0, None, window.step))
-        matrices, resolution = (
-            self.plan.matrices[window.start : window.stop : window.step],
-            self.sampler.models.resolution,
-        )
-        pairs = zip(frames, matrices, strict=True)
-        return self.sampler.encode_window(np.stack([warp_face(frame, matrix, resolution) for frame, matrix in pairs]))
+            pictures = list(islice(self.read_pictures(window[0], window[-1] + 1), 0, None, window.step))
+        with self.sampler.stopwatch("align"):
+            matrices = self.plan.matrices[window.start : window.stop : window.step]
+            pairs, resolution = zip(pictures, matrices, strict=True), self.sampler.models.resolution
+            faces = np.stack([face_of(picture, matrix, resolution) for picture, matrix in pairs])
+        return self.sampler.encode_window(faces)

@@ -1,8 +1,9 @@
 """How many cores decoding and converting pictures take: all, or as many as a process was told that shares its machine."""
 
-from typing import Any
+import os
 
 _ALL = 0  # libav's word for them
+CONVERTER_THREADS = 4  # at most: each conversion that stays prepared keeps them
 _limit = _ALL
 
 
@@ -17,6 +18,6 @@ def decoder_threads() -> int:
     return _limit
 
 
-def converter_threads() -> dict[str, Any]:
-    """For `VideoFrame.reformat`, which takes all cores by itself (older versions of PyAV: one)."""
-    return {} if _limit == _ALL else {"threads": _limit}
+def converter_threads() -> int:
+    """For a `VideoReformatter`."""
+    return min(_limit or os.cpu_count() or 1, CONVERTER_THREADS)

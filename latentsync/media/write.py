@@ -19,9 +19,10 @@ from av.video.stream import VideoStream
 
 from latentsync.media.colour import FULL_RANGE, LIMITED_RANGE, MATRICES, ColourTags, stored_frame
 from latentsync.media.container import MediaError, PathLike, file_url
-from latentsync.media.encode import Codec, choose_encoder
+from latentsync.media.encode import Codec, Encoder, choose_encoder
 from latentsync.media.join import Pictures, write_file
 from latentsync.media.output import check_output, partial_path, writing
+from latentsync.media.picture import Picture, StoredForm
 from latentsync.media.probe import MediaInfo
 from latentsync.media.sound import AudioSource, check_sound
 
@@ -61,6 +62,11 @@ class VideoFormat:
         """For how long a frame is usually shown, in ticks."""
         return max(1, round(1 / (self.fps * self.time_base)))
 
+    def encoding(self, suffix: str) -> tuple[Encoder, StoredForm]:
+        """Who writes such pictures to a file of that ending, and how they are stored. Raises MediaError if nobody does."""
+        encoder = choose_encoder(self.codec, self.width, self.height, suffix, self.sample_aspect)
+        return encoder, StoredForm(encoder.format_for(self.width, self.height), encoder.colour(self.colour))
+
     @property
     def part_suffix(self) -> str:
         """The ending of files that are parts to be joined: of a container that holds all codecs and has an exact clock."""
@@ -96,10 +102,7 @@ class VideoWriter:
         check_output(self.path)
         if self.audio is not None:
             check_sound(self.audio)
-        form, suffix = self.format, self.path.suffix.lower()
-        self.encoder = choose_encoder(form.codec, form.width, form.height, suffix, form.sample_aspect)
-        self.pixel_format = self.encoder.format_for(form.width, form.height)
-        self.stored_colour = self.encoder.colour(form.colour)
+        self.encoder, self.form = self.format.encoding(self.path.suffix.lower())
         self.spool = partial_path(f"{self.path}.pictures")
         with writing(self.path):
             self.container = av.open(file_url(self.spool), "w", format="mp4")
@@ -116,12 +119,16 @@ class VideoWriter:
         stream = cast(VideoStream, self.container.add_stream(self.encoder.name, rate=form.fps, options=options))
         context = stream.codec_context
         context.width, context.height = form.width, form.height
-        context.pix_fmt = self.pixel_format
+        context.pix_fmt = self.form.pixel_format
         context.time_base = 1 / form.fps
         context.sample_aspect_ratio = form.sample_aspect
-        context.color_primaries, context.color_trc = self.stored_colour.primaries, self.stored_colour.transfer
-        context.colorspace = self.stored_colour.matrix
-        context.color_range = FULL_RANGE if self.stored_colour.full_range else LIMITED_RANGE
+        colour = self.form.colour
+        context.color_primaries, context.color_trc, context.colorspace = (
+            colour.primaries,
+            colour.transfer,
+            colour.matrix,
+        )
+        context.color_range = FULL_RANGE if colour.full_range else LIMITED_RANGE
         return stream
 
     @property
@@ -136,7 +143,15 @@ class VideoWriter:
         the frame before it; without `duration` it is shown for the usual time (the next frame's `pts` ends it anyway).
         """
         self._check_shape(frame)
-        self.write_stored(stored_frame(frame, self.pixel_format, self.stored_colour), pts, duration)
+        self.write_stored(stored_frame(frame, self.form.pixel_format, self.form.colour), pts, duration)
+
+    def write_picture(self, picture: Picture, pts: int | None = None, duration: int | None = None) -> None:
+        """The same for a picture, which is not converted where it is stored as this file's are."""
+        stored = picture.stored_as(self.form)
+        if stored is None or (stored.height, stored.width) != (self.format.height, self.format.width):
+            self.write(picture.rgb(), pts, duration)
+        else:
+            self.write_stored(stored, pts, duration)
 
     def write_stored(self, picture: StoredFrame, pts: int | None = None, duration: int | None = None) -> None:
         """The same for a picture in the encoder's own form and colours, of the format's size; its time is overwritten."""

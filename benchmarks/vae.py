@@ -1,0 +1,95 @@
+"""Encoding and decoding faces at the public sizes: `python -m benchmarks.vae [--resolutions 256 512] [--frames 4]`.
+
+The auto-encoder in both layouts and, where the processor is fast at it, in bfloat16, and the small decoder; random weights, of
+which times do not depend. The ways take turns in one run. `difference` is the largest one from the first row's result of the
+same work, as a share of its largest number; the small decoder is another network, so it has none.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+
+from benchmarks.full_size import random_tiny_vae, random_vae
+from benchmarks.table import median_ms, report
+from latentsync.device import check_precision
+
+CPU = torch.device("cpu")
+Way = Callable[[], Tensor]
+
+
+def auto_encoders(tiny: bool) -> dict[str, AutoencoderKL]:
+    """The auto-encoder as it can be held; the first is the one that the others are compared with."""
+    found = {
+        "float32, contiguous": random_vae(tiny).to(memory_format=torch.contiguous_format),
+        "float32, channels last": random_vae(tiny),
+    }
+    try:
+        check_precision(CPU, "bf16")
+    except ValueError:
+        return found
+    return {**found, "bfloat16, channels last": random_vae(tiny).to(torch.bfloat16)}
+
+
+def ways(args: argparse.Namespace, resolution: int) -> dict[tuple[str, str], Way]:
+    """(work, network) -> what is timed; each gives its result in float32."""
+    generator = torch.Generator().manual_seed(0)
+    faces = torch.rand(args.frames, 3, resolution, resolution, generator=generator) * 2 - 1
+    latents = torch.randn(args.frames, 4, resolution // 8, resolution // 8, generator=generator)
+    found: dict[tuple[str, str], Way] = {}
+    for name, vae in auto_encoders(args.tiny).items():
+        found["encode", name] = lambda vae=vae: vae.encode(faces.to(vae.dtype)).latent_dist.mean.float()  # type: ignore[misc]
+    for name, vae in auto_encoders(args.tiny).items():
+        found["decode", name] = lambda vae=vae: vae.decode(latents.to(vae.dtype)).sample.float()  # type: ignore[misc]
+    small = random_tiny_vae(args.tiny)
+    found["decode", "small decoder, float32"] = lambda: small.decode(latents).sample
+    return found
+
+
+@torch.inference_mode()
+def measure(args: argparse.Namespace, resolution: int) -> list[dict[str, Any]]:
+    """A row for each way."""
+    found = ways(args, resolution)
+    taken = median_ms({f"{work}: {name}": way for (work, name), way in found.items()}, repeats=1, rounds=args.rounds)
+    first: dict[str, tuple[float, Tensor]] = {}
+    rows = []
+    for (work, name), way in found.items():
+        result, ms = way(), taken[f"{work}: {name}"]
+        first.setdefault(work, (ms, result))
+        plain_ms, right = first[work]
+        is_other = name.startswith("small")
+        rows.append(
+            {
+                "face px": resolution,
+                "work": work,
+                "network": name,
+                "ms a face": round(ms / args.frames, 1),
+                "of the first": round(ms / plain_ms, 3),
+                "difference": "" if is_other else float((result - right).abs().max() / right.abs().max()),
+            }
+        )
+    return rows
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--resolutions", type=int, nargs="+", default=[256, 512], help="of the face in px")
+    parser.add_argument("--frames", type=int, default=2, help="faces at a time")
+    parser.add_argument("--rounds", type=int, default=2, help="turns of each way; the median counts")
+    parser.add_argument("--tiny", action="store_true", help="tiny networks, to try the script")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--out", type=Path, help="JSON file to write")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(args.threads)
+    rows = [row for resolution in args.resolutions for row in measure(args, resolution)]
+    report("vae", rows, args.out, frames=args.frames, rounds=args.rounds, threads=args.threads, tiny=args.tiny)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -10,6 +10,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from latentsync.diffusion.conditioning import conditioned
 from latentsync.diffusion.guidance import guided
 from latentsync.diffusion.sampler import ddim_sample
 from latentsync.diffusion.schedule import NoiseSchedule
+from latentsync.models.compiled import compile_blocks
 from latentsync.models.unet import UNet3DConditionModel
 
 GUIDANCE, TOKENS = 1.5, 50  # audio tokens a frame, of the public speech encoder
@@ -60,16 +62,24 @@ def ways(args: argparse.Namespace) -> dict[str, Callable[[], Tensor]]:
     """The ways to compute the window; each holds the network in its own number format."""
     unet = random_unet(args.tiny)
     inputs = WindowInputs(args.frames, args.side, unet.config.cross_attention_dim)
-    found = {
-        "plain fp32": lambda: window(unet, inputs, args.steps, listens=False),
-        "ours fp32": lambda: window(unet, inputs, args.steps, listens=True),
-    }
+    found: dict[str, Callable[[], Tensor]] = {"plain fp32": partial(window, unet, inputs, args.steps, listens=False)}
+    for name, dtype in formats().items():
+        net = unet if dtype == torch.float32 else random_unet(args.tiny, dtype)
+        found[f"ours {name}"] = partial(window, net, inputs, args.steps, listens=True)
+        if args.compile:
+            compiled = random_unet(args.tiny, dtype)
+            compile_blocks(compiled)
+            found[f"ours {name}, compiled"] = partial(window, compiled, inputs, args.steps, listens=True)
+    return found
+
+
+def formats() -> dict[str, torch.dtype]:
+    """The number formats that this processor is fast at."""
     try:
         check_precision(CPU, "bf16")
     except ValueError:
-        return found
-    half = random_unet(args.tiny, torch.bfloat16)
-    return {**found, "ours bf16": lambda: window(half, inputs, args.steps, listens=True)}
+        return {"fp32": torch.float32}
+    return {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @torch.inference_mode()
@@ -102,11 +112,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=2, help="turns of each way; the fastest counts")
     parser.add_argument("--tiny", action="store_true", help="a tiny network, to try the script")
+    parser.add_argument("--compile", action="store_true", help="compiled blocks too; the first round compiles them")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", type=Path, help="JSON file to write")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
-    settings = {name: getattr(args, name) for name in ("side", "frames", "steps", "rounds", "threads", "tiny")}
+    settings = {
+        name: getattr(args, name) for name in ("side", "frames", "steps", "rounds", "threads", "tiny", "compile")
+    }
     report("unet_window", measure(args), args.out, **settings)
     return 0
 

@@ -19,6 +19,8 @@ RGB = 0
 BT709 = 1
 UNSPECIFIED = 2
 SMPTE170M = 6
+# PyAV 17 does not know the matrix of BT.2020; the nearest, taken both ways, keeps the output's colours.
+BT2020 = getattr(Colorspace, "BT2020", Colorspace.ITU709)
 # The matrices that libswscale converts with; all others (YCgCo, ICtCp, ...) are not written.
 MATRICES = {
     1: Colorspace.ITU709,
@@ -26,8 +28,8 @@ MATRICES = {
     5: Colorspace.ITU601,
     6: Colorspace.ITU601,
     7: Colorspace.SMPTE240M,
-    9: Colorspace.BT2020,
-    10: Colorspace.BT2020,
+    9: BT2020,
+    10: BT2020,
 }
 FULL_RANGE_STEP = "yuv444p14le"  # on the way to full-range pictures
 # libav's numbers of the ranges

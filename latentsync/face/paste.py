@@ -172,8 +172,6 @@ class Patch:
     def blend_into(self, frame: FrameArray, opacity: float = 1.0, ring: bool = False) -> None:
         """Paste into `frame` (uint8 h w 3) itself; without `ring` only `region` is read."""
         check_frame(frame, opacity)
-        if opacity == 0:
-            return
         placement = self.placement
         crop = resize_bicubic(self.square, placement.size)
         crop[:3].add_(1).mul_(255 / 2)

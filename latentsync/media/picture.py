@@ -140,26 +140,18 @@ class StoredPicture:
         whole.make_writable()
         for own, changes in zip(whole.planes, new.planes, strict=True):
             cell = whole.width // own.width
-            there, here = (
-                (
-                    slice(rows.start // cell, -(-rows.stop // cell)),
-                    slice(columns.start // cell, -(-columns.stop // cell)),
-                )
-                for rows, columns in (changed, within(changed, place))
-            )
+            there, here = in_cells(changed, cell), in_cells(within(changed, place), cell)
             rows_of(own)[there] = rows_of(changes)[here]
         return whole
 
 
-def picture_of(
-    stored: VideoFrame, orientation: Orientation, size: tuple[int, int], form: StoredForm | None = None
-) -> Picture:
+def picture_of(stored: VideoFrame, orientation: Orientation, size: tuple[int, int], form: StoredForm) -> Picture:
     """A decoded picture of a stream whose pictures are upright by `orientation` and w x h of `size`.
 
     It stays as it is stored where that is `form`, in which it will be stored again; otherwise it is one of RGB.
     """
     is_upright = orientation == Orientation() and (stored.width, stored.height) == size
-    if form is not None and is_upright and form.is_that_of(stored) and can_change_in_parts(stored):
+    if is_upright and form.is_that_of(stored) and can_change_in_parts(stored):
         return StoredPicture(stored)
     return RgbPicture(upright_rgb(stored, orientation, size))
 
@@ -185,4 +177,10 @@ def within(part: Part, place: Part) -> Part:
     rows, columns = (
         slice(inner.start - outer.start, inner.stop - outer.start) for inner, outer in zip(part, place, strict=True)
     )
+    return rows, columns
+
+
+def in_cells(part: Part, cell: int) -> Part:
+    """A part that is made of whole cells, counted in these."""
+    rows, columns = (slice(side.start // cell, side.stop // cell) for side in part)
     return rows, columns

@@ -96,7 +96,7 @@ def frames_between(
 
 def read_pictures(
     path: PathLike,
-    form: StoredForm | None = None,
+    form: StoredForm,
     fps: Fraction | None = None,
     start_frame: int = 0,
     stop_frame: int | None = None,

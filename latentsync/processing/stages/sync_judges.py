@@ -25,8 +25,8 @@ class SyncScale:
 
 
 # SyncNet v2's threshold is the published one. The demo network's embeddings have length 1, so its confidence lies
-# between 0 and 2 and cannot be compared with the other's: of 112 training clips of 5 s it gave at least 0.59 with their own
-# sound and at most 0.44 with another's.
+# between 0 and 2 and cannot be compared with the other's; its threshold lies above what it gives training clips of 5 s
+# with another's sound.
 SCALES: Final = {"syncnet_v2": SyncScale(3.0), "demo": SyncScale(0.45)}
 
 

@@ -1,8 +1,10 @@
 """Memory of a whole job against the length of its video: decoding, faces, sampling, paste and encoding are real.
 
 python -m benchmarks.memory [--seconds 30 600] [--out memory.json]
+python -m benchmarks.memory --video talk.mp4 --audio talk.wav --seconds 9.6 77
 
-The networks are small stand-ins, because theirs is the same at any length. Every length is a process of its own.
+The networks are small stand-ins, because theirs is the same at any length; of a given video, which is played back and forth while
+its sound is repeated, they are the demo's. Every length is a process of its own.
 """
 
 import argparse
@@ -16,13 +18,17 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from benchmarks.stand_in import MiddleFace, stand_in_models, write_pair
 from benchmarks.table import report
+from latentsync.inference.models import DEMO_UNET
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.inference.report import save_report
 from latentsync.inference.settings import InferenceSettings
+from latentsync.media.audio import read_audio, write_wav
+from latentsync.timebase import SAMPLE_RATE_HZ
 
 KB_PER_UNIT = 1 / 1024 if sys.platform == "darwin" else 1  # of ru_maxrss: bytes on macOS, kilobytes elsewhere
 
@@ -35,34 +41,53 @@ def peak_mb() -> float:
     return (kilobytes or [resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KB_PER_UNIT])[0] / 1024
 
 
-def run_job(folder: Path, seconds: float, size: tuple[int, int], answer: Connection) -> None:
+def drawn_pipeline() -> tuple[LipsyncPipeline, InferenceSettings]:
+    return LipsyncPipeline(stand_in_models(), MiddleFace()), InferenceSettings(steps=1, guidance_scale=1.0)
+
+
+def demo_pipeline() -> tuple[LipsyncPipeline, InferenceSettings]:
+    pipeline = LipsyncPipeline.from_pretrained(DEMO_UNET, None, "cascade")
+    return pipeline, pipeline.models.defaults.changed({"preset": "fast"})
+
+
+def write_sound(path: Path, sound: Path, seconds: float) -> None:
+    """The sound, repeated until it lasts so long."""
+    waveform = read_audio(sound)
+    write_wav(path, np.resize(waveform, round(seconds * SAMPLE_RATE_HZ)))
+
+
+def run_job(video: Path, audio: Path, is_drawn: bool, seconds: float, answer: Connection) -> None:
     """In a process of its own: one job and its report; sends its row of the table."""
     torch.set_num_threads(1)
-    pipeline = LipsyncPipeline(stand_in_models(), MiddleFace())
+    pipeline, settings = drawn_pipeline() if is_drawn else demo_pipeline()
+    output = audio.with_name("o.mp4")
     peaks = {"start": peak_mb()}
 
     def watch(stage: str, done: int, total: int) -> None:
         peaks[stage] = peak_mb()
 
     begun = time.perf_counter()
-    settings = InferenceSettings(steps=1, guidance_scale=1.0)
-    done = pipeline(folder / "v.mp4", folder / "a.wav", folder / "o.mp4", settings, progress=watch)
-    save_report(done, folder / "o.report.json")
-    assert done.synced_frames == done.frames, "every frame has a face"
+    done = pipeline(video, audio, output, settings, progress=watch)
+    save_report(done, output.with_suffix(".report.json"))
+    assert done.synced_frames == done.frames or not is_drawn, "every drawn frame has a face"
     stages = {f"peak MB, {stage}": round(peak) for stage, peak in peaks.items()}
-    row = {"seconds": seconds, "frames": done.frames, "frame": "{} x {}".format(*size), **stages}
+    row = {"seconds": seconds, "frames": done.frames, "frame": f"{done.width} x {done.height}", **stages}
     answer.send({**row, "peak MB": round(peak_mb()), "took s": round(time.perf_counter() - begun, 1)})
 
 
-def measure(seconds: float, size: tuple[int, int]) -> dict[str, Any]:
-    """One row of the table."""
+def measure(seconds: float, size: tuple[int, int], given: tuple[Path, Path] | None) -> dict[str, Any]:
+    """One row of the table, for a `given` video and sound or a drawn pair of w x h `size`."""
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as name:
-        maker = context.Process(target=write_pair, args=(Path(name), seconds, *size))
+        video, audio = given[0] if given else Path(name) / "v.mp4", Path(name) / "a.wav"
+        target, arguments = (
+            (write_sound, (audio, given[1], seconds)) if given else (write_pair, (audio.parent, seconds, *size))
+        )
+        maker = context.Process(target=target, args=arguments)
         maker.start()
         maker.join()
         receiver, sender = context.Pipe(duplex=False)
-        job = context.Process(target=run_job, args=(Path(name), seconds, size, sender))
+        job = context.Process(target=run_job, args=(video, audio, given is None, seconds, sender))
         job.start()
         sender.close()
         try:
@@ -76,15 +101,21 @@ def measure(seconds: float, size: tuple[int, int]) -> dict[str, Any]:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seconds", nargs="+", type=float, default=[30.0, 600.0], help="lengths of the videos")
+    parser.add_argument("--video", type=Path, help="real footage; needs --audio")
+    parser.add_argument("--audio", type=Path, help="its sound, which is repeated as often as --seconds ask for")
     parser.add_argument("--size", nargs=2, type=int, default=[1920, 1080], metavar=("W", "H"), help="px")
     parser.add_argument("--out", type=Path, help="JSON file to write")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if (args.video is None) != (args.audio is None):
+        parser.error("--video and --audio belong together.")
+    return args
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     size = (args.size[0], args.size[1])
-    rows = [measure(seconds, size) for seconds in args.seconds]
+    given = (args.video, args.audio) if args.video else None
+    rows = [measure(seconds, size, given) for seconds in args.seconds]
     first = rows[0]["peak MB"]
     rows = [{**row, "against the first": f"{row['peak MB'] / first - 1:+.1%}"} for row in rows]
     report("memory", rows, args.out, size=list(size), threads=1)

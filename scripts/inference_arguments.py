@@ -11,7 +11,7 @@ from latentsync.diffusion.solvers import SolverName
 from latentsync.face.detect import BACKENDS
 from latentsync.inference.memory import Memory
 from latentsync.inference.presets import PRESETS
-from latentsync.inference.settings import Colour, Init, OnMissingFace, Reference, Vae
+from latentsync.inference.settings import Colour, Init, LastWindow, OnMissingFace, Reference, Vae
 from latentsync.inference.timeline import Length, Rest
 from latentsync.media.encode import CODECS
 from latentsync.weights import PUBLIC_UNET
@@ -68,6 +68,11 @@ def parse(argv: list[str] | None, description: str | None) -> argparse.Namespace
         "--colour",
         choices=get_args(Colour),
         help="matched: without the auto-encoder's own colour error; ring: as around the mouth",
+    )
+    lips(
+        "--last_window",
+        choices=get_args(LastWindow),
+        help="frames left over at a segment's end: with those before them (default: shift), or alone as in the releases",
     )
     lips("--overlap", type=int, metavar="FRAMES", help="frames shared by neighbouring windows, faded (default: none)")
     faces = parser.add_argument_group("faces").add_argument

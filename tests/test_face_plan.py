@@ -102,7 +102,7 @@ def test_faces_that_are_too_small_turned_or_brief_pass_through_with_their_names(
     assert np.isfinite(plan.box[0]).all() and np.isnan(plan.matrices[0]).all()
     flicker = plan_of(still_face([True] * 20 + [False] * 15 + [True] * 3 + [False] * 15 + [True] * 20))
     assert (flicker.action[35:38] == "too short").all()
-    assert plan_of(still_face([True])).action.tolist() == ["synced"]
+    assert plan_of(still_face([True])).action.tolist() == ["edit"]
     assert plan_of(still_face([False, False])).passed == [(0, 2, "no face")]
 
 
@@ -120,8 +120,8 @@ def test_every_plan_keeps_the_rules(seen: list[bool], fps: float, wished: list[i
     here, shot = np.array(seen), still_face(seen, cuts).shot
     assert len(plan) == len(seen) and (plan.edited == (plan.weight > 0)).all()
     assert (np.isfinite(plan.matrices).all(axis=(1, 2)) == plan.edited).all()
-    assert (plan.edited == np.isin(plan.action, ["synced", "bridged"])).all()
-    assert (here[plan.action == "synced"]).all() and not here[plan.action == "no face"].any()
+    assert (plan.edited == np.isin(plan.action, ["edit", "bridged"])).all()
+    assert (here[plan.action == "edit"]).all() and not here[plan.action == "no face"].any()
     for take in plan.takes:
         assert not any(take.start < cut < take.stop for cut in cuts)
         missing = ~here[take.start : take.stop]

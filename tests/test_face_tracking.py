@@ -75,8 +75,8 @@ def test_gaps_are_named_and_takes_end_at_them(plan: FacePlan, clip: list[Torture
         actions.setdefault(shown.event, set()).add(action)
     assert actions["hidden briefly"] == {"bridged"}
     assert actions["away"] == actions["cutaway"] == {"no face"}
-    assert actions["second person"] == {"synced", "other person"}
-    assert actions["talk"] == actions["hand"] == actions["other room"] == {"synced"}
+    assert actions["second person"] == {"edit", "other person"}
+    assert actions["talk"] == actions["hand"] == actions["other room"] == {"edit"}
     for take in plan.takes:
         assert not any(take.start < cut < take.stop for cut in CUTS)
     assert plan.weight[89] < 1 and plan.weight[140] < 1  # fades beside the empty room

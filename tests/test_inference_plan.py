@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -14,21 +15,43 @@ from latentsync.inference.memory import MemoryPlan, memory_plan
 from latentsync.inference.parts import output_takes, plan_parts
 from latentsync.inference.references import ElsewhereReference, closed_reference, takes_of
 from latentsync.inference.sanity import fault
-from latentsync.inference.settings import InferenceSettings, JobOptions
+from latentsync.inference.settings import InferenceSettings, JobOptions, LastWindow
 from latentsync.inference.stream import PASSED, stride_of, windows_of
 from latentsync.media.container import MediaError
 
 
-@given(st.integers(1, 200), st.integers(2, 16), st.integers(1, 3), st.integers(0, 8))
+@given(
+    st.integers(1, 200),
+    st.integers(2, 16),
+    st.integers(1, 3),
+    st.integers(0, 8),
+    st.integers(0, 40),
+    st.sampled_from(get_args(LastWindow)),
+)
 def test_windows_cover_every_frame_and_share_only_the_overlap(
-    count: int, num_frames: int, stride: int, shared: int
+    count: int, num_frames: int, stride: int, shared: int, before: int, last_window: LastWindow
 ) -> None:
     overlap = min(shared, num_frames // 2)
-    windows = windows_of(count, num_frames, stride, overlap)
-    covered = np.bincount([frame for window in windows for frame in window], minlength=count)
+    windows = windows_of(count, num_frames, stride, overlap, before, last_window)
+    kept = [[plan.frames[place] for place in plan.kept] for plan in windows]
+    covered = np.bincount([frame for frames in kept for frame in frames], minlength=count)
     assert covered.min() == 1 and covered.max() <= 2
-    assert all(len(window) <= num_frames and set(np.diff(window)) <= {stride} for window in windows)
     assert (covered == 2).sum() <= overlap * len(windows)
+    for plan, frames in zip(windows, kept, strict=True):
+        assert len(plan.frames) <= num_frames and set(np.diff(frames)) <= {stride}
+        assert min(plan.frames) >= -before and max(plan.frames) < count
+
+
+@given(st.integers(1, 40), st.integers(2, 16), st.integers(1, 3), st.integers(0, 60))
+def test_the_last_window_is_moved_back_over_frames_that_came_before(
+    count: int, num_frames: int, stride: int, before: int
+) -> None:
+    for plan in windows_of(count, num_frames, stride, before=before):
+        assert len(plan.frames) == num_frames
+        real = plan.frames[: plan.kept.stop]
+        assert set(np.diff(real)) <= {stride} and set(plan.frames[plan.kept.stop :]) <= {real[-1]}
+        there = len(range(real[-1], -before - 1, -stride))  # frames up to the window's last one
+        assert len(real) == min(num_frames, there)
 
 
 @pytest.mark.parametrize(
@@ -56,6 +79,9 @@ def test_parts_begin_where_windows_begin(take: np.ndarray, frames: int, fresh: i
         while shown[part.start] != PASSED and first > 0 and shown[first - 1] == shown[part.start]:
             first -= 1
         assert (part.start - first) % fresh == 0
+        if first < part.start:  # the take's last window finds its frames in this part
+            assert (shown[part.start : part.start + fresh] == shown[part.start]).all()
+            assert part.start + fresh <= len(take)
         assert part.stop - part.start >= frames or part is parts[-1]
 
 

@@ -14,7 +14,7 @@ from latentsync.face.align import align_matrix
 from latentsync.inference.memory import MemoryPlan
 from latentsync.inference.models import LipsyncModels
 from latentsync.inference.sampling import Window, WindowSampler
-from latentsync.inference.settings import InferenceSettings
+from latentsync.inference.settings import InferenceSettings, LastWindow
 from latentsync.inference.stopwatch import Stopwatch
 from latentsync.inference.stream import PASSED, FrameIn, FrameOut, LipsyncStream
 from latentsync.media.picture import RgbPicture
@@ -119,7 +119,7 @@ class SpoiledSampler(WindowSampler):
 def test_faces_that_cannot_be_shown_leave_the_frames_as_they_were(models: LipsyncModels) -> None:
     sampler = SpoiledSampler(models, FAST, Stopwatch(), MemoryPlan(1, 4))
     done = through(make_stream(models, sampler=sampler), [1] * 9)
-    assert [out.fault for out in done] == [None] * 4 + ["not a number"] * 4 + [None]
+    assert [out.passed for out in done] == [None] * 4 + ["unusable result (not a number)"] * 4 + [None]
     assert all(np.array_equal(done[index].frame, scene(index)) for index in range(4, 8))
 
 
@@ -146,16 +146,41 @@ def test_memory_that_runs_out_halves_what_is_computed_at_once(models: LipsyncMod
     assert small.memory == MemoryPlan(1, 4)
 
 
-def test_windows_share_their_noise_and_padding_changes_nothing(models: LipsyncModels) -> None:
-    """The same faces and sound give the same lips in every window; a short window equals one padded by hand."""
+def test_windows_share_their_noise(models: LipsyncModels) -> None:
+    """The same faces and sound give the same lips in every window, whatever its place, and the same start in shorter ones."""
     sampler = WindowSampler(models, InferenceSettings(steps=2), Stopwatch())
+    faces = np.random.default_rng(0).integers(0, 256, (NUM_FRAMES, RESOLUTION, RESOLUTION, 3), dtype=np.uint8)
+    window = Window(faces, torch.randn(NUM_FRAMES, 20, WIDTH))
+    first, second = sampler.sample([window, window])
+    assert torch.allclose(first.faces, second.faces, atol=1e-5)
+    assert torch.equal(sampler.noise[:, :, :1].expand_as(sampler.noise), sampler.noise)
 
-    def sample(faces: np.ndarray, audio: torch.Tensor) -> torch.Tensor:
-        return sampler.sample([Window(faces, audio)])[0].faces
 
+def test_windows_of_different_lengths_are_sampled_as_each_alone(models: LipsyncModels) -> None:
+    sampler = WindowSampler(models, InferenceSettings(steps=2), Stopwatch(), MemoryPlan(3, 4))
     faces = np.random.default_rng(0).integers(0, 256, (NUM_FRAMES, RESOLUTION, RESOLUTION, 3), dtype=np.uint8)
     audio = torch.randn(NUM_FRAMES, 20, WIDTH)
-    assert torch.equal(sample(faces, audio), sample(faces, audio))
-    assert torch.equal(sampler.noise[:, :, :1].expand_as(sampler.noise), sampler.noise)
-    by_hand = sample(faces[[0, 1, 1, 1]], audio[[0, 1, 1, 1]])
-    assert torch.allclose(sample(faces[:2], audio[:2]), by_hand[:2], atol=1e-5)
+    windows = [Window(faces[:count], audio[:count]) for count in (NUM_FRAMES, NUM_FRAMES, 1, 2)]
+    together = sampler.sample(windows)
+    assert [len(new.faces) for new in together] == [NUM_FRAMES, NUM_FRAMES, 1, 2]
+    for window, new in zip(windows, together, strict=True):
+        assert torch.allclose(sampler.sample([window])[0].faces, new.faces, atol=1e-5)
+
+
+def lips_of(models: LipsyncModels, last_window: LastWindow, frames: range, before: int = 0) -> torch.Tensor:
+    """New faces [f, 3, r, r] of `frames`, in a take that begins with frame `before`."""
+    sampler = WindowSampler(models, replace(FAST, last_window=last_window), Stopwatch(), MemoryPlan(1, 4))
+    stream = make_stream(models, sampler=sampler)
+    done = [each for index in range(before, frames.stop) for each in stream.repaint(frame_in(index, 1))]
+    faces = [each.new.faces for each in [*done, *stream.rest()] if each.new is not None]
+    return torch.cat(faces[frames.start - before :])
+
+
+@pytest.mark.parametrize("left_over", range(1, NUM_FRAMES))
+def test_the_frames_left_over_are_sampled_with_those_before_them_or_alone(
+    models: LipsyncModels, left_over: int
+) -> None:
+    last = range(NUM_FRAMES, NUM_FRAMES + left_over)
+    shifted, alone = (lips_of(models, way, last) for way in ("shift", "shorten"))
+    assert torch.equal(shifted, lips_of(models, "shift", last, before=left_over))  # one full window that ends there
+    assert torch.equal(alone, lips_of(models, "shorten", last, before=NUM_FRAMES))

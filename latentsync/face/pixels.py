@@ -5,6 +5,7 @@ Tensor legend: f frames (any leading batch), c colours, h w height and width.
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 from einops import rearrange
@@ -105,16 +106,25 @@ def match_ring(pasted: torch.Tensor, original: torch.Tensor, ring: torch.Tensor)
 
 
 def changed_weight(face: torch.Tensor, original: torch.Tensor) -> torch.Tensor:
-    """How much of `face` is not `original`, as a blend weight [1, h, w] in [0, 1]; both [c, h, w] in [-1, 1].
+    """How much of `face` is not `original`, as a blend weight [1, h, w] in [0, 1]; both [c, h, w] in [-1, 1], on the CPU.
 
     It is 1 where a colour differs by 4 levels or more and 0 away from every difference of over one level. Its edge,
     1/64 of the face wide, lies outside of what differs.
     """
     level = 2 / 255
-    differs = ((face - original).abs().amax(dim=0, keepdim=True) / level - 1) / 3
+    differs = ((face - original).abs_().amax(dim=0).div_(level).sub_(1).div_(3)).clamp_(0, 1).numpy()
     reach = max(1, face.shape[-1] // 64)
-    grown = F.max_pool2d(differs.clamp(0, 1)[None], 2 * reach + 1, stride=1, padding=reach)
-    return F.avg_pool2d(grown, 2 * reach + 1, stride=1, padding=reach, count_include_pad=False)[0]
+    box = (2 * reach + 1, 2 * reach + 1)
+    grown = cv2.dilate(differs, np.ones(box, np.uint8))  # a maximum over squares, in one pass along each axis
+    summed = cv2.boxFilter(grown, -1, box, normalize=False, borderType=cv2.BORDER_CONSTANT)
+    summed /= np.outer(*(pixels_in_reach(length, reach) for length in differs.shape))
+    return torch.from_numpy(np.clip(summed, 0, 1, out=summed)[None])
+
+
+def pixels_in_reach(length: int, reach: int) -> NDArray[np.float32]:
+    """How many of `length` pixels in a row lie within `reach` of each of them."""
+    place = np.arange(length)
+    return (np.minimum(place, reach) + np.minimum(place[::-1], reach) + 1).astype(np.float32)
 
 
 def keep_surroundings(decoded: torch.Tensor, pixels: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

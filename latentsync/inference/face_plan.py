@@ -20,8 +20,8 @@ IntArray = NDArray[np.int32]
 BoolArray = NDArray[np.bool_]
 TimeArray = NDArray[np.float64]  # seconds
 
-SYNCED, BRIDGED, NO_FACE, TOO_SMALL, TURNED_AWAY, OTHER_PERSON, TOO_SHORT = range(7)
-ACTIONS = np.array(["synced", "bridged", "no face", "too small", "turned away", "other person", "too short"])
+EDIT, BRIDGED, NO_FACE, TOO_SMALL, TURNED_AWAY, OTHER_PERSON, TOO_SHORT = range(7)
+ACTIONS = np.array(["edit", "bridged", "no face", "too small", "turned away", "other person", "too short"])
 PASSED = -1  # the take of a frame that is passed through
 MIN_SIGHTINGS = 3  # frames of a track from which it counts as another person
 JUMP = 0.6  # of the face's width: a face that moves farther from one frame to the next belongs to another take
@@ -166,7 +166,7 @@ class ChosenFace:
         at, boxes = seen.frame[is_other], seen.box[is_other]
         action = np.full(seen.frame_count, NO_FACE, np.int32)
         action[at] = OTHER_PERSON
-        action[self.is_seen] = SYNCED
+        action[self.is_seen] = EDIT
         action[at[covered_share(self.box[at], boxes) > COVERED]] = OTHER_PERSON
         spread = np.nan_to_num(np.ptp(self.points, axis=1).max(axis=1), nan=0.0)
         action[self.is_seen & (spread < 1)] = NO_FACE  # the track has degenerated

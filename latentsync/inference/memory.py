@@ -1,6 +1,9 @@
 """How much is computed at once, so that a run fits its device."""
 
+import ctypes
+import sys
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, Literal, get_args
 
 import torch
@@ -9,6 +12,7 @@ Memory = Literal["auto", "low", "high"]
 PIXELS_AT_ONCE = 4 * 512 * 512  # that the auto-encoder works on: 4 frames of 512 px, 16 of 256 px
 WINDOW_BYTES = 2.5e9  # of one guided window of 16 frames at 256 px in half precision; grows with the square of the side
 MAX_WINDOWS = 8
+M_ARENA_MAX = -8  # glibc, malloc.h
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,38 @@ def free_bytes(device: torch.device) -> float:
     if hasattr(module, "recommended_max_memory"):
         return float(module.recommended_max_memory() - module.driver_allocated_memory())
     return 0.0
+
+
+def share_one_heap() -> None:
+    """Let all threads that begin from now on allocate from one heap (glibc).
+
+    It has up to eight for each core, and what one thread frees is no use to the others: frames go from thread to thread.
+    """
+    function = _c_function("mallopt")
+    if function is not None:
+        function(M_ARENA_MAX, 1)
+
+
+def return_freed_memory() -> None:
+    """Give pages that hold nothing any more back to the system, where the C library keeps them (glibc); they count as used else.
+
+    Blocks of a few megabytes, such as frames, come out of glibc's heaps as soon as some have been freed, and what small blocks
+    stay between them keeps the heaps from shrinking. It takes a few milliseconds.
+    """
+    function = _c_function("malloc_trim")
+    if function is not None:
+        function(0)
+
+
+@cache
+def _c_function(name: Literal["mallopt", "malloc_trim"]) -> Any | None:
+    """A function of glibc; None on systems with another C library."""
+    if not sys.platform.startswith("linux"):
+        return None
+    try:
+        return getattr(ctypes.CDLL(None), name)
+    except (AttributeError, OSError):  # musl
+        return None
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

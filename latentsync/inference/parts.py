@@ -33,7 +33,8 @@ def plan_parts(takes: NDArray[np.int64], frames: int, fresh: int, overlap: int) 
     """Cut the output into parts of at least `frames` frames, the last one as long as it is.
 
     Inside a take a part begins where a window begins that no other one is ahead of: a multiple of `fresh` frames after the
-    take's first. Where windows overlap (`overlap` frames), sampling begins one window earlier.
+    take's first, and never so near to the take's end that its last window would need frames of the part before. Where windows
+    overlap (`overlap` frames), sampling begins one window earlier.
     """
     parts, start = [], 0
     while start < len(takes):
@@ -41,8 +42,9 @@ def plan_parts(takes: NDArray[np.int64], frames: int, fresh: int, overlap: int) 
         if stop >= len(takes):
             stop = len(takes)
         elif takes[stop] != PASSED:
-            first = take_start(takes, stop)
-            stop = min(first + -(-(stop - first) // fresh) * fresh, take_stop(takes, stop))
+            first, end = take_start(takes, stop), take_stop(takes, stop)
+            stop = first + -(-(stop - first) // fresh) * fresh
+            stop = stop if stop in (first, end) or stop + fresh <= end else end
         warms = overlap and takes[start] != PASSED
         parts.append(Part(start, stop, max(take_start(takes, start), start - fresh) if warms else start))
         start = stop

@@ -27,7 +27,7 @@ from latentsync.inference.helpers import Team, helped
 from latentsync.inference.job import Job, check_job
 from latentsync.inference.job_folder import JobFolder, identity
 from latentsync.inference.live import LiveStream
-from latentsync.inference.memory import memory_plan
+from latentsync.inference.memory import memory_plan, return_freed_memory, share_one_heap
 from latentsync.inference.models import LipsyncModels
 from latentsync.inference.overlap import run_ahead
 from latentsync.inference.report import Report
@@ -114,6 +114,7 @@ class LipsyncPipeline:
         team: Team | None = None,
     ) -> Report:
         """The same for a job that is checked already; a `team` of other processes writes parts of it too."""
+        share_one_heap()
         asked = settings or self.models.defaults
         self.models.check(asked)
         check_overlap(asked.overlap, self.models.num_frames)
@@ -142,6 +143,7 @@ class LipsyncPipeline:
 
         `settings` are those with the job's seed; `on_frame` may raise to stop.
         """
+        share_one_heap()
         parts = JobFolder(folder, {}, settings.seed, suffix=job.format.part_suffix)
         work = self._prepare(job, settings, Observations.load(parts.faces), Stopwatch())
         with Claims(parts, len(work.parts)) as claims:
@@ -196,6 +198,7 @@ class LipsyncPipeline:
             return Observations.load(folder.faces)
         observations = self.observe(job, progress, stopwatch)
         observations.save(folder.faces)
+        return_freed_memory()
         return observations
 
     def _prepare(

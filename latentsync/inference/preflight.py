@@ -49,7 +49,7 @@ def preflight(
     stopwatch = Stopwatch()
     observations = pipeline.observe(job, progress, stopwatch)
     plan = plan_of(replace(job, options=replace(job.options, on_missing_face="passthrough")), observations, pipeline)
-    report = make_report(job, plan, pipeline.models, settings or pipeline.models.defaults, stopwatch)
+    report = make_report(job, plan, pipeline.models, settings or pipeline.models.defaults, stopwatch, planned=True)
     if sheet is not None:
         save_picture(contact_sheet(job, plan, observations), sheet)
     return report

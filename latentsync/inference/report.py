@@ -11,7 +11,9 @@ from typing import Any
 from latentsync.inference.settings import InferenceSettings, JobOptions
 from latentsync.media.output import written_whole
 
-SYNCED, BRIDGED = "synced", "bridged"  # actions that edit a frame; every other one says why it was passed through
+# Actions that edit a frame, or would (of a preflight); every other one says why the frame was passed through.
+SYNCED, TO_EDIT, BRIDGED = "synced", "would be edited", "bridged"
+UNCHANGED = "unchanged"  # the new face equals the old one, or lies outside of the picture
 REST = "after the sound"
 
 
@@ -21,7 +23,7 @@ class FrameReport:
 
     time_sec: float
     source: int  # its number in the source
-    action: str  # SYNCED, BRIDGED, or why the frame was passed through
+    action: str  # SYNCED, TO_EDIT, BRIDGED, or why the frame was passed through
     take: int  # frames of one take were edited together; -1 without
     box: tuple[float, float, float, float] | None  # x0, y0, x1, y1 of the face, px
     yaw_deg: float | None  # 0 = frontal
@@ -29,7 +31,7 @@ class FrameReport:
 
     @property
     def edited(self) -> bool:
-        return self.action in (SYNCED, BRIDGED)
+        return self.action in (SYNCED, TO_EDIT, BRIDGED)
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class LaneTimes:
 
 @dataclass(frozen=True)
 class Report:
-    """What a run did; `to_dict` gives what the JSON beside the output holds."""
+    """What a run did, or would do (`planned`); `to_dict` gives what the JSON beside the output holds."""
 
     output: str
     video: str
@@ -82,6 +84,7 @@ class Report:
     timings_sec: dict[str, float]  # by stage; of the last process where a job was taken up again
     warnings: tuple[str, ...] = ()
     timeline: tuple[LaneTimes, ...] = ()  # of the stages that overlapped; of the last process likewise
+    planned: bool = False  # a preflight's: nothing was edited
 
     @property
     def pace(self) -> str:
@@ -94,6 +97,7 @@ class Report:
 
     @property
     def synced_frames(self) -> int:
+        """Frames whose pictures were changed; of a preflight those that would be."""
         return sum(frame.edited for frame in self.per_frame)
 
     @property
@@ -108,7 +112,7 @@ class Report:
 
     def summary(self) -> str:
         """One line for people."""
-        line = f"{self.synced_frames} of {self.frames} frames synced"
+        line = f"{self.synced_frames} of {self.frames} frames {TO_EDIT if self.planned else SYNCED}"
         passed = self.passed_through
         if passed:
             shown = ", ".join(map(str, passed[:MAX_SHOWN]))
@@ -120,7 +124,7 @@ class Report:
         """Plain values for JSON."""
         totals = {
             "frames": self.frames,
-            "synced_frames": self.synced_frames,
+            "frames_to_edit" if self.planned else "synced_frames": self.synced_frames,
             "actions": self.actions,
             "pace": self.pace,
         }
@@ -132,7 +136,7 @@ class Report:
 
 
 MAX_SHOWN = 6  # stretches named in the summary
-REPORT_KEYS = {"summary", "output", "synced_frames", "per_frame", "settings"}
+REPORT_KEYS = {"summary", "output", "per_frame", "settings"}
 
 
 def save_report(report: Report, path: Path) -> None:

@@ -7,16 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 import latentsync
-from latentsync.inference.face_plan import FacePlan
+from latentsync.inference.face_plan import ACTIONS, EDIT, FacePlan
 from latentsync.inference.job import Job
 from latentsync.inference.models import LipsyncModels
 from latentsync.inference.parts import output_takes
-from latentsync.inference.report import REST, FrameReport, LaneTimes, Report
+from latentsync.inference.report import REST, SYNCED, TO_EDIT, FrameReport, LaneTimes, Report
 from latentsync.inference.settings import InferenceSettings
 from latentsync.inference.stopwatch import Lane, Stopwatch
 from latentsync.inference.stream import PASSED
 
-Fact = tuple[int, str | None, bool]  # output frame, why its faces could not be shown, whether it took a second try
+Fact = tuple[int, str | None, bool]  # output frame, why it was not changed after all, whether it took a second try
 SOFT_ABOVE, SMALL_BELOW = 1.5, 0.25  # widths of a face against the model's resolution that deserve a warning
 LIBRARIES = ("torch", "diffusers", "av", "opencv-python", "numpy")
 
@@ -36,8 +36,9 @@ def make_report(
     settings: InferenceSettings,
     stopwatch: Stopwatch,
     facts: Sequence[Fact] = (),
+    planned: bool = False,
 ) -> Report:
-    """What was done, or will be: the plan of every frame, but for the frames that `facts` tell of."""
+    """What was done, or would be (`planned`): the plan of every frame, but for the frames that `facts` are about."""
     faults = {frame: fault for frame, fault, _ in facts if fault}
     takes = takes_in_output(job, plan)
     return Report(
@@ -51,7 +52,9 @@ def make_report(
         sound_sec=float(job.sound_sec),
         source_frames=len(job.source),
         length=length_sentence(job),
-        per_frame=tuple(frame_report(job, plan, takes, index, faults.get(index)) for index in range(len(takes))),
+        per_frame=tuple(
+            frame_report(job, plan, takes, index, faults.get(index), planned) for index in range(len(takes))
+        ),
         settings=settings,
         options=job.options,
         resolution=models.resolution,
@@ -64,6 +67,7 @@ def make_report(
         timings_sec={stage: round(seconds, 3) for stage, seconds in stopwatch.seconds.items()},
         warnings=tuple(warnings_of(plan, models.resolution)),
         timeline=tuple(lane_times(lane) for lane in stopwatch.lanes.values()),
+        planned=planned,
     )
 
 
@@ -72,7 +76,9 @@ def lane_times(lane: Lane) -> LaneTimes:
     return LaneTimes(lane.name, *(round(sec, 3) for sec in (lane.busy_sec, lane.input_sec, lane.output_sec)))
 
 
-def frame_report(job: Job, plan: FacePlan, takes: NDArray[np.int64], index: int, fault: str | None) -> FrameReport:
+def frame_report(
+    job: Job, plan: FacePlan, takes: NDArray[np.int64], index: int, fault: str | None, planned: bool
+) -> FrameReport:
     """What becomes of output frame `index`."""
     source = int(job.timeline.order[index])
     seen, yaw = bool(np.isfinite(plan.box[source]).all()), float(plan.yaw[source])
@@ -80,7 +86,7 @@ def frame_report(job: Job, plan: FacePlan, takes: NDArray[np.int64], index: int,
     return FrameReport(
         time_sec=round(job.timeline.time_sec(index), 6),
         source=source,
-        action=f"unusable result ({fault})" if fault else action_of(job, plan, index),
+        action=fault or action_of(job, plan, index, planned),
         take=int(takes[index]),
         box=tuple(round(float(edge), 1) for edge in plan.box[source]) if seen else None,  # type: ignore[arg-type]
         yaw_deg=round(yaw, 1) if seen and np.isfinite(yaw) else None,
@@ -88,9 +94,12 @@ def frame_report(job: Job, plan: FacePlan, takes: NDArray[np.int64], index: int,
     )
 
 
-def action_of(job: Job, plan: FacePlan, index: int) -> str:
-    """What is planned for output frame `index`, in words."""
-    return REST if index >= job.timeline.heard_count else str(plan.action[job.timeline.order[index]])
+def action_of(job: Job, plan: FacePlan, index: int, planned: bool) -> str:
+    """What became of output frame `index`, or is planned for it, in words."""
+    if index >= job.timeline.heard_count:
+        return REST
+    action = str(plan.action[job.timeline.order[index]])
+    return (TO_EDIT if planned else SYNCED) if action == ACTIONS[EDIT] else action
 
 
 def length_sentence(job: Job) -> str:

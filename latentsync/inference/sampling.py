@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import takewhile
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -64,8 +65,11 @@ class Window:
 
 @dataclass(frozen=True)
 class NewFaces:
-    """`faces` and the `originals` that they were made from [f, 3, r, r] in [-1, 1], float32 on the CPU; they are equal
-    outside of the mask. `fault` tells why they must not be shown, `retried` whether they took a second try in float32."""
+    """`faces` and the `originals` that they were made from, [f, 3, r, r] float32 on the CPU, equal outside of the mask.
+
+    Originals lie in [-1, 1]; faces about there, since they are clamped when they are pasted. `fault` says why they must not be
+    shown, `retried` whether they took a second try in float32.
+    """
 
     faces: Tensor
     originals: Tensor
@@ -110,7 +114,9 @@ class WindowSampler:
     def encode_window(self, faces: Faces) -> Tensor:
         """Reference latents 1 c f h w, float32 on the device, of one window; the last frame is repeated to fill it."""
         with torch.inference_mode(), self.stopwatch("encode"):
-            return self._within_memory(lambda _: self._encode(self._inputs(faces).pixels))
+            latents = self._within_memory(lambda _: self._encode(self._inputs(faces).pixels))
+        missing = self.models.num_frames - latents.shape[2]
+        return torch.cat([latents, latents[:, :, -1:].expand(-1, -1, missing, -1, -1)], dim=2)
 
     def _sample_all(self, windows: Sequence[Window], on_step: OnStep) -> list[NewFaces]:
         """Pieces of as many windows as the memory plan allows; the plan shrinks where memory runs out."""
@@ -136,25 +142,26 @@ class WindowSampler:
             self.memory = smaller
 
     def _sample_some(self, windows: Sequence[Window], on_step: OnStep, plan: MemoryPlan) -> list[NewFaces]:
-        """As many of the windows, from the first on, as the plan allows."""
-        return self._sample(windows[: plan.windows], on_step)
+        """As many of the windows, from the first on, as the plan allows and as are of equal length."""
+        length = len(windows[0].faces)
+        alike = takewhile(lambda window: len(window.faces) == length, windows[: plan.windows])
+        return self._sample(list(alike), on_step)
 
     @torch.inference_mode()
     def _sample(self, windows: Sequence[Window], on_step: OnStep) -> list[NewFaces]:
+        """New faces for windows of equal length."""
+        frames = len(windows[0].faces)
         inputs = [self._inputs(window.faces) for window in windows]
         with self.stopwatch("encode"):
             masked = torch.cat([self._latents("masked", *each) for each in zip(windows, inputs, strict=True)])
             references = [
-                self._latents("whole", window, part) if window.reference is None else window.reference
+                self._latents("whole", window, part) if window.reference is None else window.reference[:, :, :frames]
                 for window, part in zip(windows, inputs, strict=True)
             ]
-        audio = torch.stack([self._padded(window.audio) for window in windows])  # b f s d
+        audio = torch.stack([window.audio for window in windows])  # b f s d
         with self.stopwatch("sample"), self._without_vae():
             latents = self.denoise(masked, inputs[0].latent_masks, audio, torch.cat(references), on_step)
-        return [
-            self._finish(window, part, clip[None, :, : len(window.faces)])
-            for window, part, clip in zip(windows, inputs, latents, strict=True)
-        ]
+        return [self._finish(part, clip[None]) for part, clip in zip(inputs, latents, strict=True)]
 
     def _latents(self, kind: Literal["masked", "whole"], window: Window, inputs: FaceInputs) -> Tensor:
         """Latents 1 c f h w of a window's masked or whole faces, from memory where its frames were shown before."""
@@ -164,11 +171,11 @@ class WindowSampler:
             return rearrange(self._encode(pixels), "1 c f h w -> f c h w")
 
         latents = self.remembered((kind, self.dtype), window.sources, compute).to(self.models.device)
-        return rearrange(self._padded(latents), "f c h w -> 1 c f h w")
+        return rearrange(latents, "f c h w -> 1 c f h w")
 
-    def _finish(self, window: Window, inputs: FaceInputs, latents: Tensor) -> NewFaces:
+    def _finish(self, inputs: FaceInputs, latents: Tensor) -> NewFaces:
         """From the sampled latents 1 c f h w of one window to faces that can be pasted."""
-        pixels = inputs.pixels[: latents.shape[2]]
+        pixels = inputs.pixels
         originals = pixels.cpu()
         with self.stopwatch("decode"):
             decoded = self._decode(latents)
@@ -176,7 +183,7 @@ class WindowSampler:
         if wrong is None:
             with self.stopwatch("match colour"):
                 decoded = self._coloured(decoded, pixels, originals)
-        return NewFaces(keep_surroundings(decoded.clamp(-1, 1), originals, self.mask), originals, wrong)
+        return NewFaces(keep_surroundings(decoded, originals, self.mask), originals, wrong)
 
     def _coloured(self, decoded: Tensor, pixels: Tensor, originals: Tensor) -> Tensor:
         """`decoded` [f, 3, r, r] with its colours as the settings ask; `originals` are `pixels` on the CPU."""
@@ -191,13 +198,7 @@ class WindowSampler:
         return decoded
 
     def _inputs(self, faces: Faces) -> FaceInputs:
-        padded = self._padded(torch.from_numpy(faces)).to(self.models.device)
-        return prepare_faces(padded, self.mask.to(self.models.device))
-
-    def _padded(self, frames: Tensor) -> Tensor:
-        """`frames` [f, ...] with the last one repeated up to the length of a window."""
-        missing = self.models.num_frames - len(frames)
-        return torch.cat([frames, frames[-1:].expand(missing, *frames.shape[1:])]) if missing else frames
+        return prepare_faces(torch.from_numpy(faces).to(self.models.device), self.mask.to(self.models.device))
 
     def denoise(self, masked: Tensor, masks: Tensor, audio: Tensor, reference: Tensor, on_step: OnStep) -> Tensor:
         """Clean latents b c f h w."""
@@ -209,7 +210,7 @@ class WindowSampler:
         heard = self.models.unet.listen(audio.to(self.dtype))
         conditional = conditioned(unet, mask, masked, reference)
         denoise = guided(conditional, heard, self.settings.guidance_scale, self._is_guided)
-        noise = self.noise.expand(len(masked), -1, -1, -1, -1)
+        noise = self.noise[:, :, : masked.shape[2]].expand(len(masked), -1, -1, -1, -1)
         start = reference if self.settings.init == "reference" else None
         latents = init_latents(noise, self.schedule, self.timesteps[0], start)
         return self.solve(denoise, latents, self.timesteps, self.schedule, on_step)

@@ -17,6 +17,7 @@ Reference = Literal["current", "elsewhere", "closed"]
 Init = Literal["noise", "reference"]
 Colour = Literal["decoded", "matched", "ring"]
 Vae = Literal["full", "tiny", "auto"]
+LastWindow = Literal["shift", "shorten"]
 OnMissingFace = Literal["passthrough", "error"]
 Chosen = TypeVar("Chosen", "InferenceSettings", "JobOptions")
 MIN_FPS, MAX_FPS, MAX_CRF = 1, 240, 63
@@ -34,6 +35,10 @@ class InferenceSettings:
     from the reference noised to the first step. `colour`: faces keep the colours that the auto-encoder decodes
     (`decoded`), are freed of its colour error, which one more encode and decode of the original face tells (`matched`), or
     get the colours that the original has on a ring around what is generated (`ring`).
+
+    `last_window`: a segment seldom is a whole number of windows long; the frames left over are sampled together with those before
+    them, and where a segment is shorter than a window its last frame is repeated (`shift`), or in a shorter window of their own
+    (`shorten`), as the public releases do it.
 
     `vae`: faces are decoded by the auto-encoder itself (`full`), by a small network that imitates it (`tiny`), or by that one
     where its file is there (`auto`).
@@ -54,6 +59,7 @@ class InferenceSettings:
     vae: Vae = "full"
     seed: int = DEFAULT_SEED
     overlap: int = 0  # frames of a window that the next one samples again, to fade from one to the other
+    last_window: LastWindow = "shift"
 
     def __post_init__(self) -> None:
         check_choices(self)

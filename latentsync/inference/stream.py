@@ -8,6 +8,7 @@ group are sampled once more with the next one and cross-faded.
 Legend: f frames, r face resolution in pixels.
 """
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -18,7 +19,9 @@ from torch import Tensor
 from latentsync.audio.whisper_features import FeatureTrack
 from latentsync.face.align import FloatArray, FrameArray
 from latentsync.inference.face_in_picture import face_of, with_face
+from latentsync.inference.report import UNCHANGED
 from latentsync.inference.sampling import NewFaces, OnStep, Window, WindowSampler
+from latentsync.inference.settings import LastWindow
 from latentsync.media.picture import Picture
 from latentsync.timebase import MODEL_FPS, WHISPER_ROW_HZ
 
@@ -44,12 +47,21 @@ class FrameIn:
 
 
 @dataclass(frozen=True)
+class AlignedFace:
+    """What a window takes of a frame: the aligned `face`, uint8 r r 3, when it is shown in the sound, its number in the source."""
+
+    face: FrameArray
+    time_sec: float
+    source: int
+
+
+@dataclass(frozen=True)
 class FrameOut:
-    """A frame on its way out; `fault` tells why it was passed through although it was to be edited."""
+    """A frame on its way out; `passed` says why it was passed through although it was to be edited."""
 
     picture: Picture
-    edited: bool
-    fault: str | None = None
+    edited: bool  # whether the picture was changed
+    passed: str | None = None
     retried: bool = False
 
     @property
@@ -86,9 +98,11 @@ class LipsyncStream:
     on_step: OnStep = lambda done, total: None
     _held: list[FrameIn] = field(default_factory=list)
     _tail: list[NewFaces] = field(default_factory=list)  # of the first held frames, one a frame
+    _before: deque[AlignedFace] = field(default_factory=deque)  # frames of this take that came before the held ones
 
     def __post_init__(self) -> None:
         check_overlap(self.overlap, self.sampler.models.num_frames)
+        self._before = deque(maxlen=(self.sampler.models.num_frames - 1) * self.stride)
 
     @property
     def group_frames(self) -> int:
@@ -119,6 +133,7 @@ class LipsyncStream:
         faces = self._tail if len(self._held) == len(self._tail) else self._new_faces(self._held)
         done = list(map(Repainted, self._held, faces))
         self._held, self._tail = [], []
+        self._before.clear()
         return done
 
     def paste(self, done: Repainted) -> FrameOut:
@@ -127,34 +142,40 @@ class LipsyncStream:
         if new is None:
             return FrameOut(item.picture, edited=False)
         if new.fault is not None:
-            return FrameOut(item.picture, False, new.fault, new.retried)
+            return FrameOut(item.picture, False, f"unusable result ({new.fault})", new.retried)
         with self.sampler.stopwatch("paste"):
             picture = with_face(item.picture, new.faces[0], new.originals[0], _matrix(item), item.weight)
-        return FrameOut(picture, True, None, new.retried)
+        edited = picture is not item.picture
+        return FrameOut(picture, edited, None if edited else UNCHANGED, new.retried)
 
     def _advance(self) -> list[Repainted]:
         """Repaint a full group; its last frames stay for the next one where windows overlap."""
         faces = self._new_faces(self._held)
         finished = len(self._held) - self.overlap * self.stride
         done = list(map(Repainted, self._held[:finished], faces[:finished]))
+        self._before.extend(map(self._aligned, self._held[:finished]))
         self._held, self._tail = self._held[finished:], faces[finished:]
         return done
 
     def _new_faces(self, items: list[FrameIn]) -> list[NewFaces]:
         """New faces, one entry (of one frame) for every item."""
-        groups = windows_of(len(items), self.sampler.models.num_frames, self.stride, self.overlap)
-        results = self.sampler.sample(
-            [self._window([items[index] for index in group]) for group in groups], self.on_step
-        )
+        aligned = [*self._before, *map(self._aligned, items)]
+        before, last_window = len(self._before), self.sampler.settings.last_window
+        plans = windows_of(len(items), self.sampler.models.num_frames, self.stride, self.overlap, before, last_window)
+        windows = [self._window([aligned[before + index] for index in plan.frames]) for plan in plans]
+        results = self.sampler.sample(windows, self.on_step)
         faces: list[NewFaces | None] = [*self._tail, *(None for _ in items[len(self._tail) :])]
-        for group, result in zip(groups, results, strict=True):
-            for place, index in enumerate(group):
-                new = replace(
-                    result, faces=result.faces[place : place + 1], originals=result.originals[place : place + 1]
-                )
+        for plan, result in zip(plans, results, strict=True):
+            for place, at in enumerate(plan.kept):
+                new = replace(result, faces=result.faces[at : at + 1], originals=result.originals[at : at + 1])
+                index = plan.frames[at]
                 faces[index] = self._faded(faces[index], new, place)
         assert all(face is not None for face in faces), "windows cover the group"
         return faces  # type: ignore[return-value]
+
+    def _aligned(self, item: FrameIn) -> AlignedFace:
+        with self.sampler.stopwatch("align"):
+            return AlignedFace(item.warped(self.sampler.models.resolution), item.time_sec, item.source)
 
     def _faded(self, old: NewFaces | None, new: NewFaces, place: int) -> NewFaces:
         """The face of a frame that was sampled before, on its way from the old window's to the new one's."""
@@ -164,16 +185,12 @@ class LipsyncStream:
             return old
         return replace(new, faces=torch.lerp(old.faces, new.faces, (place + 1) / (self.overlap + 1)))
 
-    def _window(self, items: list[FrameIn]) -> Window:
-        stopwatch = self.sampler.stopwatch
-        with stopwatch("align"):
-            resolution = self.sampler.models.resolution
-            faces = np.stack([item.warped(resolution) for item in items])
-        with stopwatch("listen"):
-            rows = [int((item.time_sec + TIME_SLACK_SEC) * WHISPER_ROW_HZ) for item in items]
+    def _window(self, frames: list[AlignedFace]) -> Window:
+        with self.sampler.stopwatch("listen"):
+            rows = [int((frame.time_sec + TIME_SLACK_SEC) * WHISPER_ROW_HZ) for frame in frames]
             audio = self.features.windows(rows, fps=WHISPER_ROW_HZ)  # f s d
-        sources = [item.source for item in items]
-        return Window(faces, audio, self.references(sources), sources)
+        sources = [frame.source for frame in frames]
+        return Window(np.stack([frame.face for frame in frames]), audio, self.references(sources), sources)
 
 
 def check_overlap(overlap: int, num_frames: int) -> None:
@@ -182,17 +199,45 @@ def check_overlap(overlap: int, num_frames: int) -> None:
         raise ValueError(f"overlap is {overlap}: choose 0 to {num_frames - 1} frames.")
 
 
-def windows_of(count: int, num_frames: int, stride: int, overlap: int = 0) -> list[list[int]]:
-    """The windows of `count` consecutive frames: lists of at most `num_frames` indices, `stride` apart.
+@dataclass(frozen=True)
+class WindowPlan:
+    """The `frames` that are sampled together, by their index in the group (below 0: before it), and which of them are `kept`,
+    by their place in the window."""
 
-    Windows of the same phase share `overlap` frames; together they cover everything.
+    frames: list[int]
+    kept: range
+
+
+def windows_of(
+    count: int,
+    num_frames: int,
+    stride: int,
+    overlap: int = 0,
+    before: int = 0,
+    last_window: LastWindow = "shift",
+) -> list[WindowPlan]:
+    """The windows of `count` consecutive frames of a take, `stride` apart, after `before` frames of the same take.
+
+    Windows of the same phase share `overlap` frames; the frames that are kept cover everything. `last_window` says how the one
+    is filled that has fewer than `num_frames` frames, see `InferenceSettings`.
     """
-    windows = []
+    plans = []
     for phase in range(min(stride, count)):
         frames = list(range(phase, count, stride))
-        starts = range(0, max(1, len(frames) - overlap), num_frames - overlap)
-        windows += [frames[start : start + num_frames] for start in starts]
-    return windows
+        earlier = list(range(phase - stride, -before - 1, -stride))[::-1]  # the nearest last
+        for start in range(0, max(1, len(frames) - overlap), num_frames - overlap):
+            window = frames[start : start + num_frames]
+            plans.append(filled(window, [*earlier, *frames[:start]], num_frames, last_window))
+    return plans
+
+
+def filled(window: list[int], earlier: list[int], num_frames: int, last_window: LastWindow) -> WindowPlan:
+    """A window of at most `num_frames` frames after `earlier` ones, filled as `last_window` says."""
+    if last_window == "shorten":
+        return WindowPlan(window, range(len(window)))
+    context = earlier[max(0, len(earlier) + len(window) - num_frames) :]
+    frames = [*context, *window]
+    return WindowPlan(frames + frames[-1:] * (num_frames - len(frames)), range(len(context), len(frames)))
 
 
 def _matrix(item: FrameIn) -> FloatArray:

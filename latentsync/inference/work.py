@@ -18,6 +18,7 @@ from latentsync.inference.face_in_picture import face_of
 from latentsync.inference.face_plan import FacePlan
 from latentsync.inference.job import Job
 from latentsync.inference.job_folder import JobFolder
+from latentsync.inference.memory import return_freed_memory
 from latentsync.inference.overlap import run_ahead, run_behind
 from latentsync.inference.parts import PART_SEC, plan_parts
 from latentsync.inference.references import ElsewhereReference, ReferenceLatents, closed_reference, takes_of
@@ -140,11 +141,12 @@ class Work:
                 with self.sampler.stopwatch("write"):
                     duration = int(ticks[frame + 1] - ticks[frame])
                     writer.write_picture(done.picture, int(ticks[frame] - ticks[part.start]), duration)
-                if done.fault or done.retried:
-                    facts.append((frame, done.fault, done.retried))
+                if done.passed or done.retried:
+                    facts.append((frame, done.passed, done.retried))
                 self.written += 1
                 on_frame(self.written)
             folder.save_facts(index, facts)
+        return_freed_memory()  # an encoder's some hundred megabytes
         self.written = self._finished(folder)  # others may have written parts too
 
     def _finished(self, folder: JobFolder) -> int:

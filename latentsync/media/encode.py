@@ -57,7 +57,7 @@ class Encoder:
         return replace(wanted, matrix=RGB, full_range=True) if self.lossless else wanted
 
 
-X264 = Encoder("libx264", "yuv420p", "yuv444p", 51, (("preset", "medium"),))
+X264 = Encoder("libx264", "yuv420p", "yuv444p", 51, (("preset", "medium"), ("rc-lookahead", "20")))
 OPENH264 = Encoder("libopenh264", "yuv420p", None, 51, (("rc_mode", "quality"),), ("qmin", "qmax"))
 MPEG4 = Encoder("mpeg4", "yuv420p", "yuv420p", 51, (("bf", "0"),), ("qmin", "qmax"))
 # libx265 writes over its own memory, and may end the process, where a side is shorter than one of its blocks of 64 px

@@ -27,7 +27,15 @@ from latentsync.face import align, masks, paste
 from latentsync.losses.sync import sync_loss, sync_similarity
 from latentsync.losses.trepa import trepa_features, trepa_loss, video_input
 from latentsync.timebase import SAMPLE_RATE_HZ, sync_mel_length
-from tests.golden import cases_audio, cases_diffusion, cases_face, cases_syncnet, cases_trepa, cases_unet
+from tests.golden import (
+    cases_audio,
+    cases_diffusion,
+    cases_end_to_end,
+    cases_face,
+    cases_syncnet,
+    cases_trepa,
+    cases_unet,
+)
 from tests.golden.harness import GoldenCase, fill_by_rule
 
 SEED = 20
@@ -320,6 +328,32 @@ def trepa(draft: Draft) -> None:
     draft.arrays.update(loss=trepa_loss(net, fake, real)[None], loss_smooth=loss[None])
     draft.arrays.update(grad_smooth_fake_norm=gradient.norm()[None])
     draft.arrays.update(grad_smooth_fake_probe=gradient[0, :, 5, 100:108, 100])
+
+
+@recorded(
+    "end_to_end", "From files to file: a checkpoint in the official layout, 40 frames, the last window sampled alone."
+)
+def end_to_end(draft: Draft) -> None:
+    motion = {"num_attention_heads": 4, "temporal_position_encoding_max_len": 24}
+    draft.facts.update(
+        frame={"height": 120, "width": 160},
+        frame_count=40,
+        shown=[0, 15, 16, 39],
+        landmarks=[[66, 45], [98, 48], [83, 66]],
+        signal={"f0": 120.0, "f1": 4000.0, "dur": 1.6},
+        resolution=64,
+        num_frames=16,
+        unet={**UNET, "use_motion_module": True, "motion_module_kwargs": motion},
+        vae={"block_out_channels": [8, 8, 16, 16], "layers_per_block": 1, "norm_num_groups": 4},
+        whisper={
+            **{"n_mels": 80, "n_audio_ctx": 1500, "n_audio_state": 24, "n_audio_head": 2, "n_audio_layer": 2},
+            **{"n_vocab": 8, "n_text_ctx": 4, "n_text_state": 24, "n_text_head": 2, "n_text_layer": 1},
+        },
+        settings={"steps": 4, "guidance_scale": 1.5, "last_window": "shorten"},
+        tolerance={"audio_max_abs": 5e-4, "face_max_abs": 1e-3, "written_max_levels": 1},
+    )
+    with cases_end_to_end.loaded(draft) as (folder, models):
+        draft.arrays.update(cases_end_to_end.answers(draft, folder, models))
 
 
 def make(folder: Path) -> None:

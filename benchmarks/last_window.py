@@ -1,0 +1,178 @@
+"""How to fill the last window of a segment: `python -m benchmarks.last_window [--clips 6] [--out FILE.json]`.
+
+A segment seldom is a whole number of windows long. Drawn people, held out from training, in the demo's models: a full window, then
+`left over` frames, which are sampled alone (`shorten`), with their last one repeated (`repeat`), or together with the frames before
+them (`shift`); and segments that are shorter than a window altogether. Compared are those last frames only. `distance` is that from
+the truth where the face is generated, in levels, with the video's own sound; `seam` is how much more the lower face changes at the
+border of the windows than in the truth; `new sound` is the correlation of the lips' opening with the truth of another clip's sound;
+`ms` the time of encoding, sampling and decoding that window.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+
+from benchmarks.table import report
+from latentsync.audio.whisper_features import FeatureTrack, WhisperFeatures
+from latentsync.data.aligned import aligned_faces
+from latentsync.face.detect import make_detector
+from latentsync.face.pixels import pixels_to_frames
+from latentsync.inference.models import DEMO_UNET, LipsyncModels
+from latentsync.inference.presets import PRESETS
+from latentsync.inference.sampling import Window, WindowSampler
+from latentsync.inference.settings import InferenceSettings
+from latentsync.inference.stopwatch import Stopwatch
+from latentsync.inference.stream import WindowPlan, windows_of
+from latentsync.media.audio import read_audio
+from latentsync.metrics.aperture import correlation, lip_apertures
+from scripts.make_avatars import HELD_OUT_FIRST_SEED, make_clip
+from scripts.score_demo import AUDIO_FROM, truth_of
+
+STARTS = (0, 20)  # frames of a clip at which segments begin
+LEFT_OVER = (1, 4, 8, 12)
+Way = Literal["shift", "shorten", "repeat"]
+
+
+def last_plan(before: int, count: int, num_frames: int, way: Way) -> WindowPlan:
+    """The window of the last `count` of `before + count` frames."""
+    if way == "shift":
+        return windows_of(before + count, num_frames, 1)[-1]
+    window = list(range(before, before + count))
+    return WindowPlan(window + window[-1:] * (num_frames - count if way == "repeat" else 0), range(count))
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A person who speaks: aligned `faces` [t, r, r, 3], how far the lips are open [t], and the sound's features."""
+
+    faces: np.ndarray
+    opening: np.ndarray
+    sound: FeatureTrack
+
+    @classmethod
+    def of(cls, path: Path, models: LipsyncModels) -> "Clip":
+        faces = np.stack(list(aligned_faces(path, make_detector(), models.resolution)))
+        return cls(faces, truth_of(path), WhisperFeatures(models.audio_encoder).track(read_audio(path)))
+
+
+@dataclass
+class Results:
+    """What one way gave for one number of frames."""
+
+    distances: list[float] = field(default_factory=list)
+    changes: list[float] = field(default_factory=list)
+    true_changes: list[float] = field(default_factory=list)
+    openings: list[float] = field(default_factory=list)
+    true_openings: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+
+    def row(self, name: str, way: str) -> dict[str, Any]:
+        seam = float(np.sum(self.changes) / np.sum(self.true_changes)) - 1 if self.changes else None
+        heard = correlation(np.array(self.openings), np.array(self.true_openings))
+        return {
+            "left over": name,
+            "way": way,
+            "distance": round(float(np.mean(self.distances)), 2),
+            "seam": None if seam is None else round(seam, 3),
+            "new sound": round(heard, 3),
+            "ms": round(1e3 * float(np.median(self.seconds))),
+        }
+
+
+class Bench:
+    """All segments of some clips, in every way."""
+
+    def __init__(self, models: LipsyncModels, settings: InferenceSettings, clips: Sequence[Clip]):
+        self.sampler = WindowSampler(models, settings, Stopwatch())
+        self.clips, self.frames = clips, models.num_frames
+        self.generated = self.sampler.mask.numpy() < 0.5
+        self.results: dict[tuple[str, str], Results] = defaultdict(Results)
+
+    def run(self) -> list[dict[str, Any]]:
+        for number, clip in enumerate(self.clips):
+            reference = self.sampler.encode_window(clip.faces[-self.frames :])
+            other = self.clips[(number + AUDIO_FROM) % len(self.clips)]
+            for start in STARTS:
+                for sound in (clip, other):
+                    self._segments(clip, sound, start, reference)
+        return [found.row(*key) for key, found in self.results.items()]
+
+    def _segments(self, clip: Clip, sound: Clip, start: int, reference: torch.Tensor) -> None:
+        whole, _ = self._sampled(clip, sound, start, windows_of(self.frames, self.frames, 1)[0], reference)
+        for count in LEFT_OVER:
+            for way in get_args(Way):
+                plan = last_plan(self.frames, count, self.frames, way)
+                faces, taken = self._sampled(clip, sound, start, plan, reference)
+                self._note(f"{count}", way, clip, sound, start + self.frames, faces, taken, whole[-1])
+                if way != "shift":  # there is nothing to shift back over
+                    plan = last_plan(0, count, self.frames, way)
+                    faces, taken = self._sampled(clip, sound, start, plan, reference)
+                    self._note(f"{count} alone", way, clip, sound, start, faces, taken)
+
+    def _sampled(
+        self, clip: Clip, sound: Clip, start: int, plan: WindowPlan, reference: torch.Tensor
+    ) -> tuple[np.ndarray, float]:
+        """The faces that a window keeps, and the seconds that it took."""
+        at = [start + frame for frame in plan.frames]
+        begun = time.perf_counter()
+        (new,) = self.sampler.sample([Window(clip.faces[at], sound.sound.windows(at), reference)])
+        return pixels_to_frames(new.faces).numpy()[plan.kept.start : plan.kept.stop], time.perf_counter() - begun
+
+    def _note(
+        self,
+        name: str,
+        way: str,
+        clip: Clip,
+        sound: Clip,
+        first: int,
+        faces: np.ndarray,
+        taken: float,
+        before: np.ndarray | None = None,
+    ) -> None:
+        """Compare the last frames, from `first` of the clip on; `before` is the face that was sampled before them."""
+        found = self.results[name, way]
+        found.seconds.append(taken)
+        if sound is not clip:
+            found.openings.extend(lip_apertures(faces))
+            found.true_openings.extend(sound.opening[first : first + len(faces)])
+            return
+        truth = clip.faces[first : first + len(faces)].astype(np.float32)
+        found.distances.extend(np.abs(faces - truth)[:, self.generated].mean(axis=(1, 2)))
+        if before is not None:
+            true_before = clip.faces[first - 1].astype(np.float32)
+            found.changes.append(float(np.abs(faces[0].astype(np.float32) - before)[self.generated].mean()))
+            found.true_changes.append(float(np.abs(truth[0] - true_before)[self.generated].mean()))
+
+
+def clips_of(folder: Path, count: int, models: LipsyncModels) -> Iterator[Clip]:
+    for seed in range(HELD_OUT_FIRST_SEED, HELD_OUT_FIRST_SEED + count):
+        yield Clip.of(make_clip(seed, folder), models)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--clips", type=int, default=6)
+    parser.add_argument("--preset", choices=PRESETS, default="fast")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--out", type=Path, help="JSON file to write")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(args.threads)
+    models = LipsyncModels.load(DEMO_UNET)
+    with tempfile.TemporaryDirectory() as temporary:
+        clips = list(clips_of(Path(temporary), args.clips, models))
+        rows = Bench(models, models.defaults.changed({"preset": args.preset}), clips).run()
+    report("last_window", rows, args.out, clips=args.clips, preset=args.preset, threads=args.threads)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

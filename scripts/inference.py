@@ -19,6 +19,7 @@ from latentsync.inference.batch import JobEntry, Outcome, read_jobs, run_all
 from latentsync.inference.cluster import run_all_on_cluster
 from latentsync.inference.helpers import Team
 from latentsync.inference.job import check_job, check_report
+from latentsync.inference.memory import share_one_heap
 from latentsync.inference.models import DEMO_UNET, distilled_companion
 from latentsync.inference.pipeline import STAGES, LipsyncPipeline
 from latentsync.inference.preflight import preflight, sheet_path
@@ -155,6 +156,7 @@ def lipsync(args: argparse.Namespace, console: Console) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv, __doc__)
+    share_one_heap()  # before the first thread
     try:
         return lipsync(args, Console(highlight=False, markup=False))
     except (ValueError, OSError) as error:

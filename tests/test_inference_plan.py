@@ -136,7 +136,7 @@ def test_a_smaller_plan_is_found_until_there_is_none() -> None:
         seen.append((plan.windows, plan.vae_frames, plan.offload))
         plan = plan.halved()
     assert seen == [(4, 2, False), (2, 2, False), (1, 2, False), (1, 1, False), (1, 1, True)]
-    assert memory_plan("auto", torch.device("cpu"), 512).vae_frames == 4
+    assert memory_plan("auto", torch.device("cpu"), 512).vae_frames == 2
     with pytest.raises(ValueError, match="memory"):
         memory_plan("much", torch.device("cpu"), 256)  # type: ignore[arg-type]
 

@@ -10,6 +10,7 @@ import torch
 
 Memory = Literal["auto", "low", "high"]
 PIXELS_AT_ONCE = 4 * 512 * 512  # that the auto-encoder works on: 4 frames of 512 px, 16 of 256 px
+CPU_VAE_FRAMES = 2  # more at once are no faster there, and 16 of the demo's 128 px take 180 MB more
 WINDOW_BYTES = 2.5e9  # of one guided window of 16 frames at 256 px in half precision; grows with the square of the side
 MAX_WINDOWS = 8
 M_ARENA_MAX = -8  # glibc, malloc.h
@@ -35,7 +36,7 @@ class MemoryPlan:
 def memory_plan(choice: Memory, device: torch.device, resolution: int) -> MemoryPlan:
     """A plan for faces of `resolution` px: the smallest (`low`), the largest (`high`), or what is free (`auto`).
 
-    On a CPU windows are sampled one at a time: more at once win nothing there.
+    On a CPU windows are sampled one at a time, and few frames encoded and decoded: more at once win nothing there.
     """
     if choice not in get_args(Memory):
         raise ValueError(f"memory is {choice!r}: choose {', '.join(get_args(Memory))}.")
@@ -43,7 +44,7 @@ def memory_plan(choice: Memory, device: torch.device, resolution: int) -> Memory
     if choice == "low":
         return MemoryPlan(windows=1, vae_frames=1, offload=device.type != "cpu")
     if device.type == "cpu":
-        return MemoryPlan(windows=1, vae_frames=vae_frames)
+        return MemoryPlan(windows=1, vae_frames=CPU_VAE_FRAMES)
     fitting = free_bytes(device) / (WINDOW_BYTES * (resolution / 256) ** 2)
     windows = MAX_WINDOWS if choice == "high" else min(MAX_WINDOWS, int(fitting))
     return MemoryPlan(windows=max(1, windows), vae_frames=vae_frames)
@@ -62,7 +63,8 @@ def free_bytes(device: torch.device) -> float:
 def share_one_heap() -> None:
     """Let all threads that begin from now on allocate from one heap (glibc).
 
-    It has up to eight for each core, and what one thread frees is no use to the others: frames go from thread to thread.
+    It has up to eight for each core, and what one thread frees is no use to the others: frames go from thread to thread. Heaps
+    that are there already stay, so this comes before the threads.
     """
     function = _c_function("mallopt")
     if function is not None:

@@ -60,6 +60,7 @@ class LipsyncPipeline:
     def __init__(self, models: LipsyncModels, detector: FaceDetector, overlapped: bool = True):
         """Without `overlapped` reading, detection, sampling, pasting and writing take turns in one thread: slower, with
         the same result."""
+        share_one_heap()
         self.models, self.detector, self.overlapped = models, detector, overlapped
 
     @classmethod
@@ -114,7 +115,6 @@ class LipsyncPipeline:
         team: Team | None = None,
     ) -> Report:
         """The same for a job that is checked already; a `team` of other processes writes parts of it too."""
-        share_one_heap()
         asked = settings or self.models.defaults
         self.models.check(asked)
         check_overlap(asked.overlap, self.models.num_frames)
@@ -143,7 +143,6 @@ class LipsyncPipeline:
 
         `settings` are those with the job's seed; `on_frame` may raise to stop.
         """
-        share_one_heap()
         parts = JobFolder(folder, {}, settings.seed, suffix=job.format.part_suffix)
         work = self._prepare(job, settings, Observations.load(parts.faces), Stopwatch())
         with Claims(parts, len(work.parts)) as claims:

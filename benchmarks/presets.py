@@ -52,10 +52,12 @@ SWEEP: tuple[dict[str, Any], ...] = (
     *({"solver": "unipc", "steps": 6, "guidance_interval": interval} for interval in ((0, 0.5), (0.3, 1), (0.2, 0.7))),
     *({"solver": "unipc", "steps": steps, "guidance_scale": 1.0} for steps in (6, 4, 3)),
 )
+DEEPCACHE: tuple[dict[str, Any], ...] = tuple(
+    {"solver": "ddim", "steps": 20, "deepcache_interval": interval} for interval in (2, 3, 5)
+)
 QUICK_SWEEP: tuple[dict[str, Any], ...] = (
     {"solver": "ddim", "steps": 5},
-    {"solver": "unipc", "steps": 6},
-    {"solver": "unipc", "steps": 4},
+    *({"solver": solver, "steps": steps} for solver in ("dpm++", "unipc") for steps in (12, 8, 6, 4)),
     {"solver": "unipc", "steps": 4, "guidance_interval": (0, 0.5)},
     {"solver": "unipc", "steps": 4, "guidance_scale": 1.0},
 )
@@ -119,6 +121,7 @@ class Way:
             "steps": chosen.steps,
             "guidance": chosen.guidance_scale,
             "from to": "{} {}".format(*chosen.guidance_interval),
+            "deepcache": chosen.deepcache_interval,
             "vae": chosen.vae,
             "precision": str(self.sampler.dtype).removeprefix("torch."),
             "latents": distance(self.latents, right.latents),
@@ -163,7 +166,7 @@ def chosen_ways(args: argparse.Namespace, defaults: InferenceSettings) -> dict[s
     found = {name: defaults.changed({"preset": name}) for name in PRESETS}
     found |= {f"{name}, full, fp32": found[name].changed({"vae": "full"}) for name in ("fast", "turbo")}
     full = {"guidance_scale": 1.5, "guidance_interval": (0.0, 1.0), "vae": "full"}
-    for entries in QUICK_SWEEP if args.quick else SWEEP:
+    for entries in (*(QUICK_SWEEP if args.quick else SWEEP), *DEEPCACHE):
         found[f"sweep {len(found)}"] = defaults.changed({**full, **entries})
     return found
 

@@ -4,7 +4,8 @@ plain: float32, eager, the audio's keys and values in every step, both branches 
 a window, nothing computed for the branch that hears nothing; in float32, and in bfloat16 where the processor has it. With
 `--deepcache N` also with the whole network in every N-th step only; `--steps N` then makes a whole step and N - 1 cached ones.
 Weights are random (times do not depend on them, but what DeepCache changes does); the ways take turns in one run. `difference`
-is the largest one from the plain result, as a share of its largest number.
+is the largest one from the plain result, as a share of its largest number; `cpu s` is processor time, which with `--threads 1` a
+busy machine changes least.
 """
 
 import argparse
@@ -94,19 +95,22 @@ def formats() -> dict[str, torch.dtype]:
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     """A row for every way, of its fastest round."""
     taken: dict[str, list[float]] = {}
+    processor: dict[str, list[float]] = {}
     results: dict[str, Tensor] = {}
     found = ways(args)
     for _ in range(args.rounds):
         for name, way in found.items():
-            begun = time.perf_counter()
+            begun = time.perf_counter(), time.process_time()
             results[name] = way()
-            taken.setdefault(name, []).append(time.perf_counter() - begun)
+            taken.setdefault(name, []).append(time.perf_counter() - begun[0])
+            processor.setdefault(name, []).append(time.process_time() - begun[1])
     plain, right = min(taken["plain fp32"]), results["plain fp32"]
     return [
         {
             "way": name,
             "s a window": round(min(times), 2),
             "of plain": round(min(times) / plain, 3),
+            "cpu s": round(min(processor[name]), 2),
             "difference": float((results[name] - right).abs().max() / right.abs().max()),
         }
         for name, times in taken.items()

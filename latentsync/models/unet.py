@@ -62,7 +62,8 @@ class DeepCache:
     The first of every `interval` steps runs the whole network, the others only `conv_in`, the last layer of the outermost
     level and `conv_out`; 1 runs the whole network in every step. Make a new cache for every sampling call: the features belong
     to its clips. Where the batch changes between two steps (guidance begins or ends) the next step runs the whole network, and
-    the interval is counted from there. ValueError for an interval below 1.
+    the interval is counted from there: features of one branch cannot serve two, and for the other way round one rule is simpler.
+    ValueError for an interval below 1.
     """
 
     def __init__(self, interval: int):

@@ -7,6 +7,7 @@ from typing import Any
 import matplotlib
 
 COLOURS = {"ddim": "tab:blue", "dpm++": "tab:orange", "unipc": "tab:green", "lcm": "tab:red"}
+DEEPCACHE_MARKER = "x"
 
 
 def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -19,13 +20,16 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         for row in rows[1:]:
             is_preset = not row["way"].startswith("sweep")
             at = row["s a window"], row[measure]
-            axis.scatter(*at, s=60 if is_preset else 16, color=COLOURS[row["solver"]], zorder=3 if is_preset else 2)
+            marker = DEEPCACHE_MARKER if row["deepcache"] > 1 else "o"
+            colour, size = COLOURS[row["solver"]], 60 if is_preset else 16
+            axis.scatter(*at, s=size, marker=marker, color=colour, zorder=3 if is_preset else 2)
             if is_preset:
                 axis.annotate(row["way"], at, xytext=(5, 5), textcoords="offset points", fontsize=9)
         axis.set(xscale="log", xlabel="seconds a window", title=title)
         axis.grid(alpha=0.3)
     for solver, colour in COLOURS.items():
         axes[0].scatter([], [], color=colour, label=solver)
+    axes[0].scatter([], [], color=COLOURS["ddim"], marker=DEEPCACHE_MARKER, s=16, label="ddim with DeepCache")
     axes[0].legend()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)

@@ -3,17 +3,20 @@
 Drawn people, held out from training, who speak other people's sound, in the demo's models (or --unet). Every way is compared with
 a DDIM solution of many steps from the same noise: root mean square distance of latents, and of pixels where a face is generated.
 `new sound` is the correlation of the lips' opening with the new sound's truth, `sync` the demo SyncNet's similarity, `jitter` the
-opening's acceleration (share of the face's height a frame squared); seconds are those of encoding, sampling and decoding.
+opening's acceleration (share of the face's height a frame squared); seconds are those of encoding, sampling and decoding, the
+median of the windows, and of one processor (`cpu s`), which with `--threads 1` a busy machine changes least. The ways take turns
+at every window, so that the machine is as busy for all.
 """
 
 import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -22,13 +25,14 @@ from einops import rearrange
 from torch import Tensor
 
 from benchmarks.preset_plot import draw
-from benchmarks.table import format_table, report
+from benchmarks.table import report
 from latentsync.audio.mel import sync_mel, sync_mel_window
 from latentsync.audio.whisper_features import WhisperFeatures
 from latentsync.audio.windows import training_windows
 from latentsync.data.aligned import align_clip
 from latentsync.data.clips import TrainingClip, index_clips
 from latentsync.data.frames import FrameMemory
+from latentsync.device import Precision
 from latentsync.face.detect import make_detector
 from latentsync.face.pixels import pixels_to_frames
 from latentsync.inference.models import DEMO_UNET, LipsyncModels, distilled_companion
@@ -52,10 +56,12 @@ SWEEP: tuple[dict[str, Any], ...] = (
     *({"solver": "unipc", "steps": 6, "guidance_interval": interval} for interval in ((0, 0.5), (0.3, 1), (0.2, 0.7))),
     *({"solver": "unipc", "steps": steps, "guidance_scale": 1.0} for steps in (6, 4, 3)),
 )
+DEEPCACHE: tuple[dict[str, Any], ...] = tuple(
+    {"solver": "ddim", "steps": 20, "deepcache_interval": interval} for interval in (2, 3, 5)
+)
 QUICK_SWEEP: tuple[dict[str, Any], ...] = (
     {"solver": "ddim", "steps": 5},
-    {"solver": "unipc", "steps": 6},
-    {"solver": "unipc", "steps": 4},
+    *({"solver": solver, "steps": steps} for solver in ("dpm++", "unipc") for steps in (12, 8, 6, 4)),
     {"solver": "unipc", "steps": 4, "guidance_interval": (0, 0.5)},
     {"solver": "unipc", "steps": 4, "guidance_scale": 1.0},
 )
@@ -88,22 +94,26 @@ def case_of(video: TrainingClip, audio: TrainingClip, sampler: WindowSampler, wi
 
 
 class Way:
-    """Everything that one choice of settings makes of the cases."""
+    """What one choice of settings makes of the windows that it is given."""
 
-    def __init__(self, models: LipsyncModels, settings: InferenceSettings, cases: Sequence[Case]):
+    def __init__(self, models: LipsyncModels, settings: InferenceSettings):
         self.sampler, self.settings = WindowSampler(models, settings, Stopwatch()), settings
         self.latents: list[Tensor] = []
-        self.pixels: list[list[Tensor]] = []
-        solve, begun = self.sampler.solve, time.perf_counter()
+        self.pixels: list[list[Tensor]] = []  # of each case
+        self.seconds: list[tuple[float, float]] = []  # of each window: by the clock, of processor
+        solve = self.sampler.solve
 
         def noted(*args: Any, **kwargs: Any) -> Tensor:
             self.latents.append(solve(*args, **kwargs))
             return self.latents[-1]
 
         self.sampler.solve = noted  # what is sampled is looked at as well
-        for case in cases:
-            self.pixels.append([self.sampler.sample([window])[0].faces for window in case.windows])
-        self.seconds = (time.perf_counter() - begun) / len(self.latents)
+
+    def sample(self, window: Window) -> None:
+        """Another window of the last case."""
+        begun = time.perf_counter(), time.process_time()
+        self.pixels[-1].append(self.sampler.sample([window])[0].faces)
+        self.seconds.append((time.perf_counter() - begun[0], time.process_time() - begun[1]))
 
     def row(self, name: str, cases: Sequence[Case], right: "Way", judge: SyncExpert | None) -> dict[str, Any]:
         lips = [lip_apertures(pixels_to_frames(torch.cat(clip)).numpy()) for clip in self.pixels]
@@ -119,6 +129,7 @@ class Way:
             "steps": chosen.steps,
             "guidance": chosen.guidance_scale,
             "from to": "{} {}".format(*chosen.guidance_interval),
+            "deepcache": chosen.deepcache_interval,
             "vae": chosen.vae,
             "precision": str(self.sampler.dtype).removeprefix("torch."),
             "latents": distance(self.latents, right.latents),
@@ -126,7 +137,8 @@ class Way:
             "new sound": round(float(np.mean([correlation(a, c.truth) for a, c in zip(lips, cases, strict=True)])), 4),
             "sync": round(float(np.mean(synced)), 4) if synced else None,
             "jitter": round(float(np.mean([jitter(each) for each in lips])), 5),
-            "s a window": round(self.seconds, 3),
+            "s a window": round(median(clock for clock, _ in self.seconds), 3),
+            "cpu s": round(median(processor for _, processor in self.seconds), 3),
         }
 
     def lower(self, generated: Tensor) -> list[Tensor]:
@@ -163,33 +175,43 @@ def chosen_ways(args: argparse.Namespace, defaults: InferenceSettings) -> dict[s
     found = {name: defaults.changed({"preset": name}) for name in PRESETS}
     found |= {f"{name}, full, fp32": found[name].changed({"vae": "full"}) for name in ("fast", "turbo")}
     full = {"guidance_scale": 1.5, "guidance_interval": (0.0, 1.0), "vae": "full"}
-    for entries in QUICK_SWEEP if args.quick else SWEEP:
+    for entries in (*(QUICK_SWEEP if args.quick else SWEEP), *DEEPCACHE):
         found[f"sweep {len(found)}"] = defaults.changed({**full, **entries})
     return found
 
 
 def measure(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
-    """A row for every way that the weights at hand can go."""
-    student_path = args.distilled or distilled_companion(args.unet)
+    """A row for every way that the weights at hand can go; the first is the long solution."""
     load = cache(lambda path, precision: LipsyncModels.load(path, precision=precision))
     teacher = load(args.unet, "fp32")
     cases = cases_of(args, WindowSampler(teacher, teacher.defaults, Stopwatch()), folder)
     steps = QUICK_REFERENCE_STEPS if args.quick else REFERENCE_STEPS
     quality = teacher.defaults.changed({"preset": "quality"})
-    right = Way(teacher, quality.changed({"steps": steps}), cases)
+    right = Way(teacher, quality.changed({"steps": steps}))
+    ways = {f"DDIM {steps}": right, **dict(possible_ways(args, chosen_ways(args, teacher.defaults), load))}
+    for number, case in enumerate(cases, 1):
+        for way in ways.values():
+            way.pixels.append([])
+        for window in case.windows:
+            for way in ways.values():
+                way.sample(window)
+        print(f"sampled: {number} of {len(cases)} videos", flush=True)
     judge = load_judge()
-    rows = [right.row(f"DDIM {steps}", cases, right, judge)]
-    for name, settings in chosen_ways(args, teacher.defaults).items():
+    return [way.row(name, cases, right, judge) for name, way in ways.items()]
+
+
+def possible_ways(
+    args: argparse.Namespace, chosen: Mapping[str, InferenceSettings], load: Callable[[Path, Precision], LipsyncModels]
+) -> Iterator[tuple[str, Way]]:
+    """Those of the chosen ways that the weights at hand can go, with their names."""
+    student_path = args.distilled or distilled_companion(args.unet)
+    for name, settings in chosen.items():
         path = student_path if settings.needs_distilled_weights else args.unet
         models = load(path, precision_of(settings.preset) if name in PRESETS else "fp32")
         try:
-            models.check(settings)
+            yield name, Way(models, settings)
         except ValueError as error:
             print(f"left out {name}: {error}")
-            continue
-        rows.append(Way(models, settings, cases).row(name, cases, right, judge))
-        print(format_table([rows[-1]]).splitlines()[1], flush=True)
-    return rows
 
 
 def load_judge() -> SyncExpert | None:

@@ -1,9 +1,11 @@
 """One guided window of the full-size U-Net, computed plainly and as inference does it: `python -m benchmarks.unet_window`.
 
 plain: float32, eager, the audio's keys and values in every step, both branches of guidance in full. ours: keys and values once
-a window, nothing computed for the branch that hears nothing; in float32, and in bfloat16 where the processor has it. Weights are
-random (times do not depend on them); the ways take turns in one run. `difference` is the largest one from the plain result, as
-a share of its largest number.
+a window, nothing computed for the branch that hears nothing; in float32, and in bfloat16 where the processor has it. With
+`--deepcache N` also with the whole network in every N-th step only; `--steps N` then makes a whole step and N - 1 cached ones.
+Weights are random (times do not depend on them, but what DeepCache changes does); the ways take turns in one run. `difference`
+is the largest one from the plain result, as a share of its largest number; `cpu s` is processor time, which with `--threads 1` a
+busy machine changes least.
 """
 
 import argparse
@@ -25,7 +27,7 @@ from latentsync.diffusion.guidance import guided
 from latentsync.diffusion.sampler import ddim_sample
 from latentsync.diffusion.schedule import NoiseSchedule
 from latentsync.models.compiled import compile_blocks
-from latentsync.models.unet import UNet3DConditionModel
+from latentsync.models.unet import DeepCache, UNet3DConditionModel
 
 GUIDANCE, TOKENS = 1.5, 50  # audio tokens a frame, of the public speech encoder
 CPU = torch.device("cpu")
@@ -45,12 +47,16 @@ class WindowInputs:
         self.audio = draw(1, frames, TOKENS, width)
 
 
-def window(unet: UNet3DConditionModel, inputs: WindowInputs, steps: int, listens: bool) -> Tensor:
-    """Latents of the window after `steps` guided steps; with `listens` the audio is made ready once."""
+def window(
+    unet: UNet3DConditionModel, inputs: WindowInputs, steps: int, listens: bool, deepcache: int | None = None
+) -> Tensor:
+    """Latents of the window after `steps` guided steps; with `listens` the audio is made ready once; `deepcache` is the
+    interval of whole steps."""
     dtype, schedule = unet.conv_in.weight.dtype, NoiseSchedule()
+    cache = None if deepcache is None else DeepCache(deepcache)
 
     def predict(sample: Tensor, timestep: int, audio: Any) -> Tensor:
-        return unet(sample.to(dtype), timestep, audio).float()
+        return unet(sample.to(dtype), timestep, audio, cache).float()
 
     audio = inputs.audio.to(dtype)
     heard = unet.listen(audio) if listens else audio
@@ -65,7 +71,10 @@ def ways(args: argparse.Namespace) -> dict[str, Callable[[], Tensor]]:
     found: dict[str, Callable[[], Tensor]] = {"plain fp32": partial(window, unet, inputs, args.steps, listens=False)}
     for name, dtype in formats().items():
         net = unet if dtype == torch.float32 else random_unet(args.tiny, dtype)
-        found[f"ours {name}"] = partial(window, net, inputs, args.steps, listens=True)
+        ours = partial(window, net, inputs, args.steps, listens=True)
+        found[f"ours {name}"] = ours
+        if args.deepcache:
+            found[f"ours {name}, DeepCache {args.deepcache}"] = partial(ours, deepcache=args.deepcache)
         if args.compile:
             compiled = random_unet(args.tiny, dtype)
             compile_blocks(compiled)
@@ -86,19 +95,22 @@ def formats() -> dict[str, torch.dtype]:
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     """A row for every way, of its fastest round."""
     taken: dict[str, list[float]] = {}
+    processor: dict[str, list[float]] = {}
     results: dict[str, Tensor] = {}
     found = ways(args)
     for _ in range(args.rounds):
         for name, way in found.items():
-            begun = time.perf_counter()
+            begun = time.perf_counter(), time.process_time()
             results[name] = way()
-            taken.setdefault(name, []).append(time.perf_counter() - begun)
+            taken.setdefault(name, []).append(time.perf_counter() - begun[0])
+            processor.setdefault(name, []).append(time.process_time() - begun[1])
     plain, right = min(taken["plain fp32"]), results["plain fp32"]
     return [
         {
             "way": name,
             "s a window": round(min(times), 2),
             "of plain": round(min(times) / plain, 3),
+            "cpu s": round(min(processor[name]), 2),
             "difference": float((results[name] - right).abs().max() / right.abs().max()),
         }
         for name, times in taken.items()
@@ -113,12 +125,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=2, help="turns of each way; the fastest counts")
     parser.add_argument("--tiny", action="store_true", help="a tiny network, to try the script")
     parser.add_argument("--compile", action="store_true", help="compiled blocks too; the first round compiles them")
+    parser.add_argument(
+        "--deepcache", type=int, metavar="N", help="also with the whole network in every N-th step only"
+    )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", type=Path, help="JSON file to write")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     settings = {
-        name: getattr(args, name) for name in ("side", "frames", "steps", "rounds", "threads", "tiny", "compile")
+        name: getattr(args, name)
+        for name in ("side", "frames", "steps", "rounds", "threads", "tiny", "compile", "deepcache")
     }
     report("unet_window", measure(args), args.out, **settings)
     return 0

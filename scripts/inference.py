@@ -39,7 +39,6 @@ SOME_FAILED, WRONG, STOPPED = 1, 2, 130  # exit codes
 NOTES = {
     "pair": f"No video given: taking the shipped demo, {DEMO_VIDEO.name} with {DEMO_AUDIO.name}.",
     "demo": f"The demo models are small and know drawn heads only. Weights for real people: `{FETCH_INFERENCE}`.",
-    "deepcache": "--enable_deepcache: this version has no feature cache and samples every step exactly.",
     "temp_dir": "--temp_dir: nothing is put there; finished parts wait in --job_dir.",
 }
 
@@ -62,7 +61,7 @@ def choose(args: argparse.Namespace) -> list[str]:
     if args.report and args.report.suffix != ".json":
         raise ValueError(f"cannot write the report {args.report}: give it a name that ends in .json.")
     args.video_path, args.audio_path = args.video_path or DEMO_VIDEO, args.audio_path or DEMO_AUDIO
-    given = {"demo": args.demo, "deepcache": args.enable_deepcache, "temp_dir": args.temp_dir}
+    given = {"demo": args.demo, "temp_dir": args.temp_dir}
     return notes + [name for name, is_given in given.items() if is_given]
 
 

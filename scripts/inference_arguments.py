@@ -11,7 +11,7 @@ from latentsync.diffusion.solvers import SolverName
 from latentsync.face.detect import BACKENDS
 from latentsync.inference.memory import Memory
 from latentsync.inference.presets import PRESETS
-from latentsync.inference.settings import Colour, Init, LastWindow, OnMissingFace, Reference, Vae
+from latentsync.inference.settings import DEEPCACHE_INTERVAL, Colour, Init, LastWindow, OnMissingFace, Reference, Vae
 from latentsync.inference.timeline import Length, Rest
 from latentsync.media.encode import CODECS
 from latentsync.weights import PUBLIC_UNET
@@ -61,6 +61,19 @@ def parse(argv: list[str] | None, description: str | None) -> argparse.Namespace
         metavar=("FROM", "TO"),
         help="guide only between these shares of the way from noise (0) to picture (1)",
     )
+    lips(
+        "--enable_deepcache",
+        dest="deepcache_interval",
+        action="store_const",
+        const=DEEPCACHE_INTERVAL,
+        help=f"short for --deepcache_interval {DEEPCACHE_INTERVAL}",
+    )
+    lips(
+        "--deepcache_interval",
+        type=int,
+        metavar="N",
+        help="run the whole U-Net every N steps only, its last layer in the others (default: 1, exact)",
+    )
     lips("--seed", type=int, help="same seed, same result; -1 for another every time")
     lips("--reference", choices=get_args(Reference), help="show the network the very frames, or another moment")
     lips("--init", choices=get_args(Init), help="where sampling starts")
@@ -88,7 +101,6 @@ def parse(argv: list[str] | None, description: str | None) -> argparse.Namespace
     output("--codec", choices=CODECS, help="default: auto, H.264 where its encoder is there")
     output("--crf", type=int, help="quality of the encode, lower is better (default: 15)")
     others = parser.add_argument_group("accepted for old scripts").add_argument
-    others("--enable_deepcache", action="store_true", help="samples exactly without it")
     others("--temp_dir", type=Path, help="not needed")
     return parser.parse_args(argv)
 

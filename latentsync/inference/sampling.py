@@ -41,6 +41,7 @@ from latentsync.inference.settings import InferenceSettings
 from latentsync.inference.stopwatch import Stopwatch
 from latentsync.models.tiny_vae import decode_tiny
 from latentsync.models.transformer import Listening
+from latentsync.models.unet import DeepCache
 from latentsync.models.vae import DOWNSAMPLING, LATENT_CHANNELS, decode, encode
 
 Faces = NDArray[np.uint8]  # [f, r, r, 3]
@@ -202,9 +203,11 @@ class WindowSampler:
 
     def denoise(self, masked: Tensor, masks: Tensor, audio: Tensor, reference: Tensor, on_step: OnStep) -> Tensor:
         """Clean latents b c f h w."""
+        interval = self.settings.deepcache_interval
+        cache = DeepCache(interval) if interval > 1 else None  # of this call alone
 
         def unet(sample: Tensor, timestep: int, heard: Listening) -> Tensor:
-            return self.models.unet(sample.to(self.dtype), timestep, heard).float()
+            return self.models.unet(sample.to(self.dtype), timestep, heard, cache).float()
 
         mask = rearrange(masks, "f c h w -> 1 c f h w")
         heard = self.models.unet.listen(audio.to(self.dtype))

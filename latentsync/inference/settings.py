@@ -23,6 +23,7 @@ Chosen = TypeVar("Chosen", "InferenceSettings", "JobOptions")
 MIN_FPS, MAX_FPS, MAX_CRF = 1, 240, 63
 RANDOM_SEED = -1  # asks for another seed every time
 DEFAULT_SEED = 1247
+DEEPCACHE_INTERVAL = 3  # what --enable_deepcache means, as in the public script
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,16 @@ class InferenceSettings:
 
     `solver` walks from noise to latents in `steps`, see `latentsync.diffusion.solvers`; `lcm` is for distilled weights. Guidance
     is applied while sampling is between the two shares of `guidance_interval` of its way, from noise (0) to latents (1); outside
-    a step costs half. `preset` names the entry of `latentsync.inference.presets` that these settings are, if they are one.
+    a step costs half. Of every `deepcache_interval` steps the first runs the whole U-Net, the others only its last layer, on
+    deep features kept from that step (DeepCache); 1 runs the whole U-Net in every step.
+
+    `preset` names the entry of `latentsync.inference.presets` that these settings are, if they are one.
     """
 
     steps: int = 20
     guidance_scale: float = 1.5
     guidance_interval: tuple[float, float] = (0.0, 1.0)
+    deepcache_interval: int = 1
     solver: SolverName = "ddim"
     preset: PresetName = "custom"
     reference: Reference = "current"
@@ -67,6 +72,7 @@ class InferenceSettings:
             raise ValueError(f"steps is {self.steps}: choose 1 to 999, usually 10 to 50.")
         if not 0 <= self.guidance_scale <= 100:
             raise ValueError(f"guidance_scale is {self.guidance_scale}: choose 1 (none) to about 3.")
+        self._check_deepcache()
         if not -1 <= self.seed < 2**63:
             raise ValueError(f"seed is {self.seed}: choose a number from 0 on, or -1 for another result every time.")
         if self.overlap < 0:
@@ -75,6 +81,19 @@ class InferenceSettings:
         own = PRESETS.get(self.preset, {})
         if any(getattr(self, name) != value for name, value in own.items()):
             object.__setattr__(self, "preset", CUSTOM)
+
+    def _check_deepcache(self) -> None:
+        interval = self.deepcache_interval
+        if not 1 <= interval < 1000 or interval != int(interval):
+            raise ValueError(
+                f"deepcache_interval is {interval}: choose 1 (the whole U-Net in every step) or a small whole number such as"
+                f" {DEEPCACHE_INTERVAL}."
+            )
+        if interval > 1 and self.solver == DISTILLED_SOLVER:
+            raise ValueError(
+                f"deepcache_interval is {interval}, but the solver {self.solver} (preset turbo) takes few, long steps with new"
+                " noise between them, so features cannot be kept: leave out --enable_deepcache and --deepcache_interval."
+            )
 
     def changed(self, entries: Mapping[str, Any]) -> "InferenceSettings":
         """These settings with those entries that are not None; a `preset` comes first, then the others; ValueError for an

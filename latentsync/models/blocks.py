@@ -146,14 +146,17 @@ class MiddleLevel(Level):
 
 
 class UpLevel(Level):
-    """A level on the way up: takes its skip connections from the stack, last in first out."""
+    """A level on the way up: takes its skip connections from the stack, last in first out.
+
+    `layers` says which of its layers are run, by default all of them.
+    """
 
     def __init__(self, plan: LevelPlan, in_channels: list[int], is_last: bool):
         super().__init__(plan, in_channels, attended=len(in_channels))
         self.upsamplers = nn.ModuleList([] if is_last else [Upsample(plan.channels)])
 
-    def forward(self, x: Tensor, given: Conditioning, skips: list[Tensor]) -> Tensor:
-        for index in range(len(self.resnets)):
+    def forward(self, x: Tensor, given: Conditioning, skips: list[Tensor], layers: slice = slice(None)) -> Tensor:
+        for index in range(len(self.resnets))[layers]:
             x = self.layer(index, torch.cat([x, skips.pop()], dim=1), given)
         for upsample in self.upsamplers:
             x = upsample(x, skips[-1].shape[-2:])

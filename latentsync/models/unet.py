@@ -7,6 +7,8 @@ Legend: b clips, f frames, c channels, h w latent height and width, s audio toke
 """
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import overload
 
 import torch
@@ -19,7 +21,15 @@ from latentsync.models.motion import MotionModuleConfig
 from latentsync.models.transformer import ClipGroupNorm, Heard, Listening, TransformerBlock
 from latentsync.models.unet_config import DOWN_ATTENTION, UP_ATTENTION, UNetConfig
 
-__all__ = ["MotionModuleConfig", "UNet3DConditionModel", "UNetConfig", "initialise_for_training", "time_features"]
+__all__ = [
+    "DeepCache",
+    "MotionModuleConfig",
+    "UNet3DConditionModel",
+    "UNetConfig",
+    "initialise_for_training",
+    "time_features",
+]
+DEEP_LAYERS, LAST_LAYER = slice(-1), slice(-1, None)  # of the outermost level on the way up
 
 
 def time_features(timesteps: Tensor, width: int, flip_sin_to_cos: bool = True, freq_shift: float = 0) -> Tensor:
@@ -44,6 +54,33 @@ class TimeEmbedding(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         return self.linear_2(F.silu(self.linear_1(features)))
+
+
+class DeepCache:
+    """Deep features of a U-Net, kept from one sampling step to the next (Ma et al. 2024, "DeepCache"; branch 0).
+
+    The first of every `interval` steps runs the whole network, the others only `conv_in`, the last layer of the outermost
+    level and `conv_out`; 1 runs the whole network in every step. Make a new cache for every sampling call: the features belong
+    to its clips. Where the batch changes between two steps (guidance begins or ends) the next step runs the whole network, and
+    the interval is counted from there: features of one branch cannot serve two, and for the other way round one rule is simpler.
+    ValueError for an interval below 1.
+    """
+
+    def __init__(self, interval: int):
+        if interval < 1:
+            raise ValueError(f"the DeepCache interval is {interval}, but must be at least 1.")
+        self.interval = interval
+        self._features: Tensor | None = None  # (b f) c h w
+        self._steps_left = 0  # for which the features serve
+
+    def features(self, count: int, compute: Callable[[], Tensor]) -> Tensor:
+        """The deep features of this step's `count` (b f) feature maps: kept ones, or computed where they are due."""
+        if self._features is not None and self._steps_left and len(self._features) == count:
+            self._steps_left -= 1
+        else:
+            self._features = None  # frees the memory first
+            self._features, self._steps_left = compute(), self.interval - 1
+        return self._features
 
 
 class UNet3DConditionModel(nn.Module):
@@ -122,7 +159,11 @@ class UNet3DConditionModel(nn.Module):
         return Listening(heard, clips, frames)
 
     def forward(
-        self, sample: Tensor, timesteps: Tensor | int, encoder_hidden_states: Tensor | Listening | None
+        self,
+        sample: Tensor,
+        timesteps: Tensor | int,
+        encoder_hidden_states: Tensor | Listening | None,
+        cache: DeepCache | None = None,
     ) -> Tensor:
         """Predict the noise of a batch of clips.
 
@@ -131,6 +172,7 @@ class UNet3DConditionModel(nn.Module):
             timesteps: diffusion step of each clip (b), or one for all.
             encoder_hidden_states: audio windows b f s d or (b f) s d, or what `listen` made of them; None skips the
                 audio cross-attention, which is not the same as zeros.
+            cache: deep features of earlier steps of the same sampling call; None runs the whole network.
 
         Returns:
             b c f h w with `out_channels` channels.
@@ -145,14 +187,21 @@ class UNet3DConditionModel(nn.Module):
         given = Conditioning(self._embed_time(timesteps, clips), audio, frames)
         x = rearrange(sample, "b c f h w -> (b f) c h w").contiguous(memory_format=torch.channels_last)
         x = self.conv_in(x)
+        compute = partial(self._deep_features, x, given)
+        deep = compute() if cache is None else cache.features(len(x), compute)
+        x = self.up_blocks[-1](deep, given, [x], LAST_LAYER)
+        x = self.conv_out(F.silu(self.conv_norm_out(x, frames)))
+        return rearrange(x, "(b f) c h w -> b c f h w", f=frames)
+
+    def _deep_features(self, x: Tensor, given: Conditioning) -> Tensor:
+        """From the output of `conv_in` to what enters the last layer beside it; all (b f) c h w."""
         skips = [x]
         for level in self.down_blocks:
             x = level(x, given, skips)
         x = self.mid_block(x, given)
-        for level in self.up_blocks:
+        for level in self.up_blocks[:-1]:
             x = level(x, given, skips)
-        x = self.conv_out(F.silu(self.conv_norm_out(x, frames)))
-        return rearrange(x, "(b f) c h w -> b c f h w", f=frames)
+        return self.up_blocks[-1](x, given, skips, DEEP_LAYERS)
 
     def _embed_time(self, timesteps: Tensor | int, clips: int) -> Tensor:
         weight = self.conv_in.weight

@@ -60,7 +60,7 @@ def test_the_feather_read_off_the_outline_is_that_of_the_mask(matrix: np.ndarray
     placement = feather.Placement.of(matrix, align.crop_size(RESOLUTION), SIZE[::-1])
     if placement is not None:
         inner, soft = feather.feather(feather.coverage(matrix, placement.size, placement.region))
-        assert placement.width == feather.edge_width(float(inner.sum(dtype=np.float64)))
+        assert placement.widths == feather.edge_widths(float(inner.sum(dtype=np.float64)))
         rows, columns = placement.region
         part = (slice((rows.start + rows.stop) // 2, rows.stop), columns)
         of_part = placement.weights(part)[1]

@@ -2,11 +2,14 @@
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from latentsync.face.align import FloatArray, FrameArray, invert_matrix, rescaled, transform_points
 
 
-def shrunk_region(frame: FrameArray, matrix: FloatArray, size: tuple[int, int]) -> tuple[FrameArray, FloatArray]:
+def shrunk_region(
+    frame: FrameArray, matrix: FloatArray, size: tuple[int, int]
+) -> tuple[FrameArray, NDArray[np.float64]]:
     """The region of a frame (uint8 h w 3) that a w x h patch shows, about at the patch's scale; and its own matrix.
 
     `matrix` [2, 3] maps the frame to the patch; the returned one, float64 [2, 3], maps the shrunk region to the patch.

@@ -42,7 +42,8 @@ def rss_mb() -> float:
 def make_pair(folder: Path, frames: int) -> tuple[Path, Path]:
     """The first frames of the demo pair."""
     video, audio = folder / f"talk_{frames}.mp4", folder / f"words_{frames}.wav"
-    with VideoWriter(video, VideoFormat.like(probe(EXAMPLES[0].video))) as writer:
+    info = probe(EXAMPLES[0].video)
+    with VideoWriter(video, VideoFormat.constant(*info.square_size, info.fps)) as writer:
         for shown in islice(read_frames(EXAMPLES[0].video), frames):
             writer.write(shown.frame)
     write_wav(audio, read_audio(EXAMPLES[0].audio)[: samples_of_frames(frames)])

@@ -1,7 +1,9 @@
 """Pasting a face back: only its region, equal to the whole-frame way, seams, fades, ring, refusals."""
 
 import math
+from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -60,11 +62,49 @@ def test_the_feather_read_off_the_outline_is_that_of_the_mask(matrix: np.ndarray
     placement = feather.Placement.of(matrix, align.crop_size(RESOLUTION), SIZE[::-1])
     if placement is not None:
         inner, soft = feather.feather(feather.coverage(matrix, placement.size, placement.region))
-        assert placement.width == feather.edge_width(float(inner.sum(dtype=np.float64)))
+        assert placement.widths == feather.edge_widths(float(inner.sum(dtype=np.float64)))
         rows, columns = placement.region
         part = (slice((rows.start + rows.stop) // 2, rows.stop), columns)
         of_part = placement.weights(part)[1]
         assert np.abs(of_part - soft[part[0].start - rows.start :]).max() <= 2e-4
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.floats(-30, 30), st.floats(150, 400), st.sampled_from([(2.0, 1.0), (1.0, 16 / 9), (64 / 45, 1.0), (1.0, 1.0)])
+)
+def test_with_pixels_that_are_not_square_the_paste_is_the_same_as_shown(
+    turn_deg: float, height: float, pixel: tuple[float, float]
+) -> None:
+    """The blend weights of a squeezed frame are those of the square one, squeezed, up to the rounding of widths."""
+    matrix = matrix_at(300, 280, height, turn_deg)
+    squeezed = align.rescaled(matrix, pixel).astype(np.float32)
+    size = round(600 / pixel[0]), round(560 / pixel[1])
+    found, square = (
+        feather.Placement.of(each, align.crop_size(RESOLUTION), hw[::-1])
+        for each, hw in ((squeezed, size), (matrix, (600, 560)))
+    )
+    assert found is not None and square is not None
+    assert np.abs(np.array(found.widths) * pixel - square.widths).max() <= 1 + max(pixel) / 2
+    everywhere = (slice(0, 560), slice(0, 600)), (slice(0, size[1]), slice(0, size[0]))
+    wanted, weight = (
+        feather.feather(feather.coverage(each, align.crop_size(RESOLUTION), part), widths)[1]
+        for each, part, widths in zip((matrix, squeezed), everywhere, (square.widths, found.widths), strict=True)
+    )
+    shown = cv2.resize(weight, (600, 560), interpolation=cv2.INTER_LINEAR)
+    assert np.abs(shown - wanted).mean() < 0.01 and np.abs(cv2.blur(shown - wanted, (9, 9))).max() < 0.5
+
+
+def test_a_large_face_in_narrow_pixels_is_pasted_in_parts_without_a_seam() -> None:
+    frame, face = draw_frame((480, 720)), some_face()
+    matrix = align.rescaled(matrix_at(480, 360, 700, 12), (2.0, 1.0)).astype(np.float32)
+    placement = feather.Placement.of(matrix, align.crop_size(RESOLUTION), (720, 480))
+    assert placement is not None and placement.solid is not None and placement.widths[1] > 1.5 * placement.widths[0]
+    in_parts = paste.paste_face(frame, face, matrix)
+    whole = replace(placement, solid=None)
+    at_once = frame.copy()
+    paste.Patch(whole.region, whole, face).blend_into(at_once)
+    assert np.abs(in_parts.astype(int) - at_once).max() <= 1
 
 
 @pytest.mark.parametrize("turn_deg", [0.0, 4.0, -17.0, 40.0])

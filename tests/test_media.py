@@ -117,6 +117,15 @@ def test_constant_clock_keeps_the_duration(tmp_path: Path, fps: float | Fraction
     assert len(list(frames_at(path, 25))) == expected
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_picture_that_is_mirrored_only_is_shown_so(tmp_path: Path, axis: int) -> None:
+    """Mirrored upside down there is no turn, and yet a display matrix."""
+    path = write(tmp_path / "v.mp4", [patches()])
+    turn_track(path, (-1, 0, 0, 1) if axis else (1, 0, 0, -1))
+    back = next(read_frames(path)).frame
+    assert np.abs(back.astype(int) - np.flip(patches(), axis))[8::16, 8::16].mean() < 2
+
+
 @pytest.mark.parametrize(("matrix", "turn"), [((0, 1, -1, 0), 3), ((-1, 0, 0, -1), 2), ((0, -1, 1, 0), 1)])
 def test_rotation_metadata_is_applied(tmp_path: Path, matrix: tuple[int, int, int, int], turn: int) -> None:
     path = write(tmp_path / "v.mp4", [patches()])

@@ -92,6 +92,14 @@ def test_the_same_frames_are_encoded_alike(tmp_path: Path) -> None:
         assert len({write(tmp_path / "v.mp4", frames).read_bytes() for _ in range(6)}) == 1
 
 
+@pytest.mark.parametrize("codec", ["h264", "hevc", "av1", "ffv1"])
+def test_mp4_files_state_the_shape_of_pixels(tmp_path: Path, codec: str) -> None:
+    form = VideoFormat.constant(64, 64, 25, codec=codec, crf=20, sample_aspect=Fraction(64, 45))
+    parts = [write_timed(tmp_path / f"{number}.mp4", moving(2, 64, 64), range(3), form) for number in (0, 1)]
+    join(parts, tmp_path / "whole.mp4")
+    assert [probe(path).sample_aspect for path in (*parts, tmp_path / "whole.mp4")] == 3 * [Fraction(64, 45)]
+
+
 def test_parts_that_differ_are_not_joined(tmp_path: Path) -> None:
     parts = [write(tmp_path / "a.mp4", numbered(3)), write(tmp_path / "b.mp4", [patches()])]
     with pytest.raises(MediaError, match=r"b\.mp4"):

@@ -26,7 +26,7 @@ def frame_near(path: Path, time_sec: float) -> tuple[FrameArray, float]:
 
 def shown_scale(info: MediaInfo) -> float:
     """Width of the picture on the page over the width of the video."""
-    return min(1.0, WIDTH / info.width)
+    return min(1.0, WIDTH / info.square_size[0])
 
 
 def for_page(frame: FrameArray, scale: float, mark: tuple[float, float] | None = None) -> FrameArray:

@@ -96,8 +96,9 @@ class Inspector:
             info = probe(real)
         except (ValueError, OSError) as error:
             raise WebError(plain(str(error), {str(real): name})) from error
-        if info.width * info.height > self.limits.frame_pixels:
-            raise WebError(texts.FRAME_TOO_LARGE.format(name=name, width=info.width, height=info.height))
+        width, height = info.square_size
+        if width * height > self.limits.frame_pixels:
+            raise WebError(texts.FRAME_TOO_LARGE.format(name=name, width=width, height=height))
         if info.duration_sec > self.limits.video_sec:
             facts = {"time": duration(info.duration_sec), "limit": duration(self.limits.video_sec)}
             raise WebError(texts.VIDEO_TOO_LONG.format(name=name, **facts))

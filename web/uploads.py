@@ -30,7 +30,8 @@ class Uploads:
             frame, _ = frame_near(Path(path), 0.0)
         except (ValueError, OSError) as error:
             return [views.error_html(str(error)), *nothing]
-        facts = {"width": info.width, "height": info.height, "fps": round(float(info.fps), 2)}
+        width, height = info.square_size
+        facts = {"width": width, "height": height, "fps": round(float(info.fps), 2)}
         sentence = texts.MEDIA_FACTS.format(**facts, time=duration(info.duration_sec))
         slider = gr.update(value=0, maximum=max(0.04, round(info.duration_sec, 2)))
         return [views.facts_html(sentence), slider, for_page(frame, shown_scale(info)), "largest"]

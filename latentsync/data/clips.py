@@ -197,14 +197,15 @@ def _facts(path: Path, reader: ReaderChoice) -> dict[str, Any]:
     except MediaError as error:
         return {"reason": str(error)}
     frames = min(info.frame_count, samples * MODEL_FPS // SAMPLE_RATE_HZ)
-    return {"frames": frames, "size_px": info.width, "reader": chosen}
+    return {"frames": frames, "size_px": info.square_size[0], "reader": chosen}
 
 
 def _objection(info: MediaInfo) -> str | None:
     if not info.has_audio:
         return "has no sound"
-    if info.width != info.height:
-        return f"is {info.width} x {info.height} px, not a square aligned face: run the data pipeline on it"
+    width, height = info.square_size
+    if width != height:
+        return f"is {width} x {height} px, not a square aligned face: run the data pipeline on it"
     if abs(info.fps - MODEL_FPS) > 0.01:
         return f"runs at {float(info.fps):.2f} frames a second, not {MODEL_FPS}: run the data pipeline on it"
     return None

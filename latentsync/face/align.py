@@ -1,6 +1,7 @@
 """Face alignment: three points -> 2x3 matrix from the frame to the upright crop, and the warp along it.
 
-Coordinates are pixel centres, x then y: the centre of the top left pixel is (0, 0). The crop has aspect 3:4 and is
+Coordinates are pixel centres, x then y: the centre of the top left pixel is (0, 0). Faces are found and aligned in frames of
+square pixels; for a picture that is stored with others the matrix is rescaled, see `rescaled`. The crop has aspect 3:4 and is
 stretched to a square of `resolution` afterwards, because the public checkpoints were trained on such faces. The fit is
 a similarity after Schönemann (1966): rotation by SVD, scale from the standard deviations, all in float32.
 """
@@ -107,6 +108,17 @@ def invert_matrix(matrix: FloatArray) -> FloatArray:
 def transform_points(matrix: FloatArray, points: NDArray[np.floating]) -> FloatArray:
     """Points [n, 2] through the affine matrix [2, 3]."""
     return (np.asarray(points) @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32)
+
+
+def rescaled(
+    matrix: NDArray[np.floating], scale: tuple[float, float], origin: tuple[float, float] = (0.0, 0.0)
+) -> NDArray[np.float64]:
+    """Matrices [..., 2, 3] from a frame, float64, as matrices from another picture of it, each pixel of which is `scale` (x, y)
+    pixels of the frame wide and high; its top left pixel begins where pixel `origin` (x, y) of the frame does.
+    """
+    linear, ratio = matrix[..., :2].astype(np.float64), np.array(scale)
+    offset = linear @ (np.array(origin) + (ratio - 1) / 2) + matrix[..., 2]
+    return np.concatenate([linear * ratio, offset[..., None]], axis=-1)
 
 
 def crop_corners(size: tuple[int, int]) -> FloatArray:

@@ -1,6 +1,7 @@
 """Where an aligned face lies in a frame, and how it blends with it: region, coverage, feather.
 
-Coordinates are pixel centres, x then y. Legend: h w pixels of a frame or of a part of it.
+Coordinates are pixel centres, x then y. A frame's pixels need not be square: then the matrix to the crop is no similarity, and
+the feather is equally wide on the face, not in pixels. Legend: h w pixels of a frame or of a part of it.
 """
 
 import math
@@ -15,12 +16,28 @@ from latentsync.face.align import FloatArray, Region, invert_matrix, transform_p
 EDGE_DIVISOR = 20  # the feather is 1/20 of the face's size (the root of its area) wide
 SMALL_REGION = 1 << 17  # pixels: up to here one step for the whole region is faster than five for its parts
 Weights = tuple[FloatArray, FloatArray, FloatArray]  # inner mask, blend weight, share outside the crop: each h w
+Widths = tuple[int, int]  # of the feather along x and y, pixels of the frame
+SQUARE_TOLERANCE = 1e-3  # of a pixel's aspect; less is the rounding of matrices
 MARGIN = 3  # pixels around the warped crop: what lies further away has weight 0 before and after the feather
 
 
 def edge_width(mask_area: float) -> int:
     """Width of the feather in pixels for a face that covers `mask_area` pixels of the frame; at least 1."""
     return max(1, int(math.sqrt(mask_area)) // EDGE_DIVISOR)
+
+
+def pixel_shape(matrix: FloatArray) -> tuple[float, float]:
+    """Width and height of a frame's pixel on the crop, over the shorter of the two: (1, 1) for square pixels."""
+    width, height = np.linalg.norm(matrix[:, :2].astype(np.float64), axis=0).tolist()
+    if abs(width / height - 1) < SQUARE_TOLERANCE:
+        return 1.0, 1.0
+    return width / min(width, height), height / min(width, height)
+
+
+def edge_widths(mask_area: float, shape: tuple[float, float] = (1.0, 1.0)) -> Widths:
+    """`edge_width` along x and y for pixels of the given shape (see `pixel_shape`), as wide on the face as for square ones."""
+    width = edge_width(mask_area * shape[0] * shape[1])
+    return max(1, round(width / shape[0])), max(1, round(width / shape[1]))
 
 
 def pasted_region(matrix: FloatArray, size: tuple[int, int], frame_hw: tuple[int, int]) -> Region | None:
@@ -55,29 +72,28 @@ def coverage(matrix: FloatArray, size: tuple[int, int], region: Region) -> Float
     return np.multiply(inside[0], inside[1], out=inside[0])
 
 
-def feather(mask: FloatArray, width: int | None = None) -> tuple[FloatArray, FloatArray]:
+def feather(mask: FloatArray, widths: Widths | None = None) -> tuple[FloatArray, FloatArray]:
     """From the coverage h w of the face: the inner mask, eroded by a pixel, and the soft blend weight.
 
-    `width` of the feather in pixels is measured on the mask where it is not given.
+    `widths` of the feather are measured on the mask, for square pixels, where they are not given.
     """
     inner = cv2.erode(mask, np.ones((2, 2), np.uint8))
-    width = edge_width(float(inner.sum(dtype=np.float64))) if width is None else width
-    core = eroded(mask, width + 1, width - 1)
-    size = 2 * width + 1
-    sigma = 0.3 * ((size - 1) * 0.5 - 1) + 0.8
-    soft = cv2.GaussianBlur(core, (size, size), sigma, borderType=cv2.BORDER_REFLECT_101)
+    widths = edge_widths(float(inner.sum(dtype=np.float64))) if widths is None else widths
+    sigmas = [0.3 * (width - 1) + 0.8 for width in widths]
+    size = 2 * widths[0] + 1, 2 * widths[1] + 1
+    soft = cv2.GaussianBlur(eroded(mask, widths), size, sigmas[0], sigmaY=sigmas[1], borderType=cv2.BORDER_REFLECT_101)
     return np.asarray(inner, dtype=np.float32), np.asarray(soft, dtype=np.float32)
 
 
-def eroded(mask: FloatArray, before: int, after: int) -> FloatArray:
-    """The least of the coverage h w over `before` pixels up and left to `after` pixels down and right, in the frame.
+def eroded(mask: FloatArray, widths: Widths) -> FloatArray:
+    """The least of the coverage h w from a pixel more than `widths` up and left to one less down and right, in the frame.
 
     The coverage is a product of two trapezia and so logarithmically concave: over a box it is least at a corner.
     """
-    padded = cv2.copyMakeBorder(mask, before, after, before, after, cv2.BORDER_REPLICATE)
-    reach = before + after
-    ends = np.minimum(padded[: len(padded) - reach], padded[reach:])
-    least = np.minimum(ends[:, : ends.shape[1] - reach], ends[:, reach:])
+    across, down = widths
+    padded = cv2.copyMakeBorder(mask, down + 1, down - 1, across + 1, across - 1, cv2.BORDER_REPLICATE)
+    ends = np.minimum(padded[: len(padded) - 2 * down], padded[2 * down :])
+    least = np.minimum(ends[:, : ends.shape[1] - 2 * across], ends[:, 2 * across :])
     return np.asarray(least, dtype=np.float32)
 
 
@@ -88,7 +104,7 @@ class Placement:
     matrix: FloatArray  # frame -> crop
     size: tuple[int, int]  # w, h of the crop
     region: Region  # all that the crop can change
-    width: int  # of the feather, pixels of the frame
+    widths: Widths  # of the feather
     solid: Region | None  # part of the region where the crop has weight 1; None if it is not worth a step of its own
 
     @classmethod
@@ -97,23 +113,28 @@ class Placement:
         region = pasted_region(matrix, size, frame_hw)
         if region is None:
             return None
-        width = feather_width(matrix, size, region)
-        return cls(matrix, size, region, width, solid_part(matrix, size, region, width))
+        widths = feather_widths(matrix, size, region)
+        return cls(matrix, size, region, widths, solid_part(matrix, size, region, widths))
 
     def weights(self, part: Region) -> Weights:
         """Inner mask, blend weight and share outside the crop of a part's pixels, as `feather` has them for the whole."""
-        reach = 2 * self.width + 1  # two erosions and the blur
         rows, columns = (
             slice(max(own.start - reach, whole.start), min(own.stop + reach, whole.stop))
-            for own, whole in zip(part, self.region, strict=True)
+            for own, whole, reach in zip(part, self.region, self.reaches, strict=True)
         )
         own = (
             slice(part[0].start - rows.start, part[0].stop - rows.start),
             slice(part[1].start - columns.start, part[1].stop - columns.start),
         )
         covered = coverage(self.matrix, self.size, (rows, columns))
-        inner, soft = feather(covered, self.width)
+        inner, soft = feather(covered, self.widths)
         return inner[own], soft[own], 1 - covered[own]
+
+    @property
+    def reaches(self) -> tuple[int, int]:
+        """Rows and columns around a pixel on which its weight depends: those of two erosions and the blur."""
+        across, down = self.widths
+        return 2 * down + 1, 2 * across + 1
 
     def parts(self, within: Region) -> Iterator[tuple[Region, bool]]:
         """`within` cut into disjoint parts, and whether the crop has weight 1 all over each."""
@@ -142,8 +163,8 @@ def intersection(first: Region, second: Region) -> Region | None:
     return None if rows.start >= rows.stop or columns.start >= columns.stop else (rows, columns)
 
 
-def feather_width(matrix: FloatArray, size: tuple[int, int], region: Region) -> int:
-    """Width of the feather that the eroded mask's area gives.
+def feather_widths(matrix: FloatArray, size: tuple[int, int], region: Region) -> Widths:
+    """Widths of the feather that the eroded mask's area gives.
 
     The area is read off the outline, without a mask; where that is too close to a step of the width to be sure, the
     mask is summed.
@@ -156,22 +177,24 @@ def feather_width(matrix: FloatArray, size: tuple[int, int], region: Region) -> 
     frame = np.concatenate([frame, frame[::-1] + [[0, rows.stop - rows.start]]]).astype(np.float32) - np.float32(0.5)
     area, shape = cv2.intersectConvexConvex(corners, frame)
     around = cv2.arcLength(shape, True) if shape is not None else 0.0
-    least, most = edge_width(max(area - around - 4, 0)), edge_width(area + 4)  # the erosion takes up to its outline
-    if least == most:
+    pixel = pixel_shape(matrix)
+    least, most = (edge_widths(each, pixel) for each in (max(area - around - 4, 0), area + 4))
+    if least == most:  # the erosion takes up to its outline
         return least
     inner = cv2.erode(coverage(matrix, size, region), np.ones((2, 2), np.uint8))
-    return edge_width(float(inner.sum(dtype=np.float64)))
+    return edge_widths(float(inner.sum(dtype=np.float64)), pixel)
 
 
-def solid_part(matrix: FloatArray, size: tuple[int, int], region: Region, width: int) -> Region | None:
+def solid_part(matrix: FloatArray, size: tuple[int, int], region: Region, widths: Widths) -> Region | None:
     """An upright rectangle of `region` in which the blend weight is 1; None if it is not worth a step of its own."""
     if pixel_count(region) < SMALL_REGION:
         return None
     linear = np.abs(matrix[:, :2].astype(np.float64))
     half = (np.array(size) - 1) / 2
-    if np.linalg.det(linear) < 1e-3 * linear.max() ** 2:  # near 45 degrees no rectangle fits well
+    if np.linalg.det(linear) < 1e-3 * linear[:, 0].max() * linear[:, 1].max():  # near 45 degrees no rectangle fits well
         return None
-    reach = np.linalg.solve(linear, half) - (2 * width + 3)  # its corners grown by all filters touch the crop's edges
+    # its corners grown by all filters touch the crop's edges
+    reach = np.linalg.solve(linear, half) - (2 * np.array(widths) + 3)
     centre = transform_points(invert_matrix(matrix), half[None])[0]
     low, high = np.ceil(centre - reach), np.floor(centre + reach) + 1
     if (low >= high).any():

@@ -2,11 +2,14 @@
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
-from latentsync.face.align import FloatArray, FrameArray, invert_matrix, transform_points
+from latentsync.face.align import FloatArray, FrameArray, invert_matrix, rescaled, transform_points
 
 
-def shrunk_region(frame: FrameArray, matrix: FloatArray, size: tuple[int, int]) -> tuple[FrameArray, FloatArray]:
+def shrunk_region(
+    frame: FrameArray, matrix: FloatArray, size: tuple[int, int]
+) -> tuple[FrameArray, NDArray[np.float64]]:
     """The region of a frame (uint8 h w 3) that a w x h patch shows, about at the patch's scale; and its own matrix.
 
     `matrix` [2, 3] maps the frame to the patch; the returned one, float64 [2, 3], maps the shrunk region to the patch.
@@ -21,10 +24,8 @@ def shrunk_region(frame: FrameArray, matrix: FloatArray, size: tuple[int, int]) 
     high = np.minimum(low + cells * step, limit)
     region = frame[low[1] : high[1], low[0] : high[0]]
     small = cv2.resize(region, (int(cells[0]), int(cells[1])), interpolation=cv2.INTER_AREA)
-    ratio = np.array([region.shape[1] / small.shape[1], region.shape[0] / small.shape[0]])
-    linear = matrix[:, :2].astype(np.float64) * ratio
-    offset = matrix[:, :2] @ (low + (ratio - 1) / 2) + matrix[:, 2]
-    return np.asarray(small, dtype=np.uint8), np.concatenate([linear, offset[:, None]], axis=1)
+    ratio = region.shape[1] / small.shape[1], region.shape[0] / small.shape[0]
+    return np.asarray(small, dtype=np.uint8), rescaled(matrix, ratio, (int(low[0]), int(low[1])))
 
 
 def warp_region(frame: FrameArray, matrix: FloatArray, size: tuple[int, int]) -> FrameArray:

@@ -2,7 +2,8 @@
 
 `largest` (who is seen longest and largest), `center` (who is longest and nearest to the picture's middle), a number (people
 count from 1, shot by shot in order of appearance, from left to right; `--preflight` shows them), `x,y@SECONDS` (whose face is
-at that pixel then), or a picture of the person, who is recognised by appearance as told in `latentsync.inference.people`.
+then at that pixel of the picture as a player shows it), or a picture of the person, who is recognised by appearance as told in
+`latentsync.inference.people`.
 """
 
 import math

@@ -8,7 +8,7 @@ from latentsync.media.picture import Picture
 
 
 def face_of(picture: Picture, matrix: FloatArray, resolution: int) -> FrameArray:
-    """The aligned face, uint8 r r 3, along a matrix [2, 3] of `align_matrix`."""
+    """The aligned face, uint8 r r 3, along a matrix [2, 3] of `align_matrix`, rescaled to the picture's pixels."""
     part = sampled_region(invert_matrix(matrix), crop_size(resolution), picture.height_width)
     return warp_face(picture.rgb_part(part), matrix, resolution)
 

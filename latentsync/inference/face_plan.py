@@ -50,7 +50,7 @@ class FacePolicy:
 class FacePlan:
     """What becomes of every source frame; arrays [n, ...]."""
 
-    matrices: FloatArray  # [n, 2, 3] frame -> crop as of `align_matrix`, NaN where passed through
+    matrices: FloatArray  # [n, 2, 3] frame (of square pixels) -> crop as of `align_matrix`, NaN where passed through
     weight: FloatArray  # [n] of the edit: 1 inside, less beside long gaps, 0 where passed through
     take: IntArray  # [n] frames with the same number are edited together; -1 where passed through
     action: NDArray[np.str_]  # [n] of `ACTIONS`

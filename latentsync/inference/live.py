@@ -30,7 +30,7 @@ DELAY_SEC = 1.2  # of a decision: longer than everything that it depends on
 
 
 class LiveStream:
-    """Push frames (uint8 h w 3, RGB) of one size at `fps`; `flush` at the end. Both return the frames that are finished.
+    """Push frames (uint8 h w 3, RGB, square pixels) of one size at `fps`; `flush` at the end. Both return finished frames.
 
     With a `reference` other than `current` in the settings, `reference_frames` must show the same person: at least a frame,
     at best a window of them at about 25 a second. Raises ValueError without them, or where they show no face.

@@ -35,14 +35,14 @@ class Source:
         return stride_of(float(self.rate))
 
     def read(self, start: int = 0, stop: int | None = None, exact: bool = True) -> Iterator[FrameArray]:
-        """Frames start ... stop - 1, uint8 h w 3; `exact` as for `read_frames`."""
+        """Frames start ... stop - 1, uint8 h w 3, with square pixels; `exact` as for `read_frames`."""
         stop = len(self) if stop is None else stop
         if self.fps is None:
             return (shown.frame for shown in read_frames(self.path, start, stop, exact))
         return (shown.frame for shown in frames_between(self.path, self.fps, start, stop, exact))
 
     def pictures(self, form: StoredForm, start: int = 0, stop: int | None = None) -> Iterator[Picture]:
-        """The same frames, to be seen and changed in parts and written in `form`, see `read_pictures`."""
+        """The same frames as they are stored, to be seen and changed in parts and written in `form`, see `read_pictures`."""
         return read_pictures(self.path, form, self.fps, start, len(self) if stop is None else stop)
 
 

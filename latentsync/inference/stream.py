@@ -37,7 +37,7 @@ class FrameIn:
     time_sec: float  # in the sound
     source: int  # its number in the source
     take: int = PASSED  # frames of one take are edited together
-    matrix: FloatArray | None = None  # [2, 3], as of `align_matrix`; needed in a take
+    matrix: FloatArray | None = None  # [2, 3] from the picture's own pixels to the crop; needed in a take
     weight: float = 1.0  # of the new lips, 0 ... 1
     face: FrameArray | None = None  # the aligned face, uint8 r r 3, where it is warped already
 

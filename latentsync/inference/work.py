@@ -14,6 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from latentsync.audio.whisper_features import WhisperFeatures
+from latentsync.face.align import rescaled
 from latentsync.inference.face_in_picture import face_of
 from latentsync.inference.face_plan import FacePlan
 from latentsync.inference.job import Job
@@ -43,6 +44,8 @@ class Work:
         self.job, self.plan, self.sampler = job, plan, sampler
         self.num_frames, self.stride = sampler.models.num_frames, job.source.stride
         self.timeline = job.timeline
+        # the plan's are from frames of square pixels, which pictures need not have
+        self.matrices = rescaled(plan.matrices, job.info.square_scale).astype(np.float32)
         _, form = job.format.encoding(job.format.part_suffix)
         self.read_pictures = partial(job.source.pictures, form)
         self.features = listener.track(job.waveform)
@@ -158,7 +161,7 @@ class Work:
         take, time_sec = int(self.takes[index]), self.timeline.time_sec(index)
         if take == PASSED:
             return FrameIn(picture, time_sec, source)
-        matrix = self.plan.matrices[source]
+        matrix = self.matrices[source]
         with self.sampler.stopwatch("align"):
             face = face_of(picture, matrix, self.sampler.models.resolution)
         return FrameIn(picture, time_sec, source, take, matrix, float(self.plan.weight[source]), face)
@@ -176,7 +179,7 @@ class Work:
         with self.sampler.stopwatch("read"):
             pictures = list(islice(self.read_pictures(window[0], window[-1] + 1), 0, None, window.step))
         with self.sampler.stopwatch("align"):
-            matrices = self.plan.matrices[window.start : window.stop : window.step]
+            matrices = self.matrices[window.start : window.stop : window.step]
             pairs, resolution = zip(pictures, matrices, strict=True), self.sampler.models.resolution
             faces = np.stack([face_of(picture, matrix, resolution) for picture, matrix in pairs])
         return self.sampler.encode_window(faces)

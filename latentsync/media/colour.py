@@ -99,7 +99,7 @@ def assumed_matrix(frame: VideoFrame) -> int:
 def upright_rgb(frame: VideoFrame, orientation: Orientation, size: tuple[int, int], exact: bool = True) -> np.ndarray:
     """Convert a decoded picture with the matrix and range of its tags and turn it upright; uint8 `h w 3`.
 
-    `size` is the stored width and height: a picture of another size (a stream may change it) is scaled to it.
+    `size` is the width and height before the turn: a picture that is stored at another one is scaled to it.
     Without `exact` libswscale's faster way is taken, which is a level or two too bright.
     """
     matrix = None

@@ -11,6 +11,7 @@ from latentsync.media.threads import converter_threads
 # libswscale flags: bilinear chroma 2, full chroma interpolation 2**13 and input 2**14, accurate rounding 2**18.
 # The faster path without them brightens flat colours by more than one level.
 SWSCALE_FLAGS = 2 | 1 << 13 | 1 << 14 | 1 << 18
+ENLARGING_FLAGS = SWSCALE_FLAGS ^ 2 ^ 4  # bicubic, which keeps a picture sharp where it is stretched
 KEPT = 4  # conversions that stay prepared in a thread, each with threads of its own
 
 
@@ -32,7 +33,8 @@ def converted(
     Without `exact` libswscale's faster way is taken, see `SWSCALE_FLAGS`.
     """
     width, height = size or (frame.width, frame.height)
-    flags = SWSCALE_FLAGS if exact else None
+    is_enlarged = (width, height) != (frame.width, frame.height) and width >= frame.width and height >= frame.height
+    flags = (ENLARGING_FLAGS if is_enlarged else SWSCALE_FLAGS) if exact else None
     kind = (frame.width, frame.height, frame.format.name, width, height, format, exact, *colours.values())
     prepared = _prepared.reformatters
     prepared[kind] = reformatter = prepared.pop(kind, None) or VideoReformatter()

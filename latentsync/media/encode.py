@@ -31,7 +31,7 @@ class Encoder:
     suffixes: tuple[str, ...] = (".mp4", ".mov", ".mkv")
     min_side: int = 1  # px
     lossless: bool = False
-    keeps_aspect: bool = True  # whether its stream tells the shape of a pixel, which the containers leave to it
+    keeps_aspect: bool = True  # whether its stream tells the shape of a pixel, which .mkv files leave to it
 
     def format_for(self, width: int, height: int) -> str:
         """The pixel format that keeps a size exactly."""
@@ -103,8 +103,11 @@ def choose_encoder(codec: str, width: int, height: int, suffix: str, sample_aspe
     fitting = [encoder for encoder in installed if suffix in encoder.suffixes]
     if not fitting:
         raise MediaError(f"a {suffix} file cannot hold {codec}. Name the output {' or '.join(installed[0].suffixes)}.")
-    if sample_aspect != 1 and not fitting[0].keeps_aspect:
-        raise MediaError(f"{codec} cannot keep pixels of the shape {sample_aspect}. Choose the codec h264 or hevc.")
+    if sample_aspect != 1 and suffix == ".mkv" and not fitting[0].keeps_aspect:
+        raise MediaError(
+            f"a .mkv file of {codec} cannot keep pixels of the shape {sample_aspect}. Name the output .mp4, or choose the"
+            " codec h264 or hevc."
+        )
     if min(width, height) < fitting[0].min_side:
         raise MediaError(
             f"{fitting[0].name} cannot write {width}x{height}: it needs {fitting[0].min_side} px a side. Choose h264."

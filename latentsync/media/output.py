@@ -115,6 +115,8 @@ class OutputFile:
         """Add a stream of the same encoding as `template`, with a codec tag where the container has them."""
         stream = self.container.add_stream_from_template(template, opaque=True)
         stream.time_base = self.time_base
+        if template.sample_aspect_ratio:  # which some containers state beside the encoding, and some encodings do not
+            stream.codec_context.sample_aspect_ratio = template.sample_aspect_ratio
         if tag and self.format != "matroska":
             stream.codec_context.codec_tag = tag
         return stream

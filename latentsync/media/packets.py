@@ -15,8 +15,18 @@ from av.sidedata.sidedata import Type as SideData
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from latentsync.media.aspect import Size, plausible_aspect, square_size
 from latentsync.media.colour import ColourTags, Orientation, colour_tags
-from latentsync.media.container import MediaError, PathLike, is_still, open_input, reason, start_sec, video_stream
+from latentsync.media.container import (
+    MAX_PIXELS,
+    MediaError,
+    PathLike,
+    is_still,
+    open_input,
+    reason,
+    start_sec,
+    video_stream,
+)
 from latentsync.media.still import still_orientation
 
 # A packet of these may hold several pictures, or one that is never shown.
@@ -32,7 +42,7 @@ class FirstPicture:
     """What the first decoded picture of a file tells about all of them."""
 
     ticks: int | None  # its time stamp
-    size: tuple[int, int]  # stored width, height
+    size: Size  # stored width, height
     colour: ColourTags
     bits: int  # of one component
     orientation: Orientation
@@ -40,7 +50,12 @@ class FirstPicture:
     interlaced: bool
     start_sec: float  # when it is shown, from the start of the file as a player counts it
     codec: str
-    sample_aspect: Fraction
+    sample_aspect: Fraction  # width of a stored pixel over its height
+
+    @property
+    def square_size(self) -> Size:
+        """Width and height, before the turn, with square pixels: see `latentsync.media.aspect`."""
+        return square_size(self.size, self.sample_aspect)
 
 
 @dataclass(frozen=True)
@@ -76,7 +91,8 @@ def first_picture(path: PathLike) -> FirstPicture:
         check_complete(stream, path)
         frame = first_frame(container, stream, path)
         still = is_still(container)
-        aspect = stream.sample_aspect_ratio
+        aspect = plausible_aspect(stream.sample_aspect_ratio)
+        check_square_size((frame.width, frame.height), aspect, path)
         timed = frame.pts is not None and container.format.name not in UNTIMED
         begin_sec = float((frame.pts or 0) * time_base_of(stream)) - start_sec(container) if timed else 0.0
         return FirstPicture(
@@ -89,8 +105,15 @@ def first_picture(path: PathLike) -> FirstPicture:
             interlaced=bool(frame.interlaced_frame),
             start_sec=begin_sec,
             codec=stream.codec_context.codec.canonical_name,
-            sample_aspect=Fraction(aspect.numerator, aspect.denominator) if aspect else Fraction(1),
+            sample_aspect=aspect,
         )
+
+
+def check_square_size(stored: Size, aspect: Fraction, path: PathLike) -> None:
+    """Raise MediaError if pictures become absurdly large when their pixels are made square."""
+    width, height = square_size(stored, aspect)
+    if width * height > MAX_PIXELS:
+        raise MediaError(f"{path} has pictures of over {MAX_PIXELS >> 20} megapixels as shown. Scale or repair it.")
 
 
 def check_complete(stream: VideoStream, path: PathLike) -> None:
@@ -110,12 +133,16 @@ def first_frame(container: InputContainer, stream: VideoStream, path: PathLike) 
 
 
 def orientation(frame: VideoFrame) -> Orientation:
-    """How a video's pictures are turned, from the display matrix of the first."""
-    if frame.rotation == 0:
-        return Orientation()
+    """How a video's pictures are turned and mirrored, from the display matrix of the first."""
     matrices = [bytes(data) for data in cast(Iterable[Any], frame.side_data) if data.type == SideData.DISPLAYMATRIX]
+    if not matrices:
+        return Orientation()
     a, b, _, c, d, *_ = struct.unpack("=9i", matrices[0])
-    return Orientation(a, b, c, d)
+    return Orientation(sign(a), 0, 0, sign(d)) if abs(a) >= abs(b) else Orientation(0, sign(b), sign(c), 0)
+
+
+def sign(value: int) -> int:
+    return -1 if value < 0 else 1
 
 
 def packet_times(path: PathLike, first: FirstPicture) -> PacketTimes:

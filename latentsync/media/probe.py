@@ -5,6 +5,7 @@ from fractions import Fraction
 
 import av
 
+from latentsync.media.aspect import Size, square_size
 from latentsync.media.colour import ColourTags
 from latentsync.media.container import MediaError, PathLike, open_input
 from latentsync.media.frames import frame_index
@@ -14,7 +15,7 @@ MADE_HERE = "Made with LatentSync"  # the comment that every written file carrie
 
 @dataclass(frozen=True)
 class MediaInfo:
-    """A video file or still image as a player shows it."""
+    """A video file or still image: upright, with the pixels as they are stored (`square_size` is how a player shows it)."""
 
     width: int  # px, after rotation
     height: int  # px, after rotation
@@ -33,6 +34,17 @@ class MediaInfo:
     colour: ColourTags
     bits: int  # of one component; all work is done with 8
     is_still: bool
+
+    @property
+    def square_size(self) -> Size:
+        """Width and height in square pixels: as a player shows the picture, and as `read_frames` gives it."""
+        return square_size((self.width, self.height), self.sample_aspect)
+
+    @property
+    def square_scale(self) -> tuple[float, float]:
+        """Square pixels per pixel of the upright picture, along x and y."""
+        width, height = self.square_size
+        return width / self.width, height / self.height
 
 
 def probe(path: PathLike) -> MediaInfo:

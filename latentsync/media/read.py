@@ -1,5 +1,6 @@
 """Frames of a video, streaming: one decoded frame alive at a time, turned upright, in RGB, with its time.
 
+Frames have square pixels, as a player shows them; pictures (`read_pictures`) have those that are stored.
 Tensor legend: h height, w width; a frame is uint8 [0, 255] `h w 3`.
 """
 
@@ -26,7 +27,7 @@ TIE_SEC = 1e-6  # time stamps closer than this are the same time
 
 @dataclass(frozen=True)
 class VideoFrame:
-    """One upright frame and when it is shown."""
+    """One upright frame, with square pixels, and when it is shown."""
 
     time_sec: float
     frame: np.ndarray  # uint8 h w 3, RGB
@@ -60,7 +61,7 @@ def read_frames(
     stop = index.frame_count if stop_frame is None else min(stop_frame, index.frame_count)
     for number, stored in stored_pictures(path, index, max(0, start_frame), stop):
         time_sec = 0.0 if index.first.is_still else float(index.time(number))
-        yield VideoFrame(time_sec, upright_rgb(stored, index.orientation, index.first.size, exact))
+        yield VideoFrame(time_sec, upright_rgb(stored, index.orientation, index.first.square_size, exact))
 
 
 def frames_at(path: PathLike, fps: float | Fraction) -> Iterator[VideoFrame]:
@@ -89,7 +90,7 @@ def frames_between(
     index, tick = frame_index(path), max(0, start_frame)
     for stored in stored_on_clock(path, index, fps, start_frame, stop_frame):
         if stored is not last:
-            last, frame = stored, upright_rgb(stored, index.orientation, index.first.size, exact)
+            last, frame = stored, upright_rgb(stored, index.orientation, index.first.square_size, exact)
         yield VideoFrame(float(tick / fps), frame)
         tick += 1
 
@@ -103,8 +104,8 @@ def read_pictures(
 ) -> Iterator[Picture]:
     """Frames start_frame ... stop_frame - 1 (or to the end) as pictures that can be seen and changed in parts.
 
-    They are those of `read_frames`, or, on a clock of `fps`, those of `frames_between`. Those that are stored in `form`,
-    in which they will be written, stay so.
+    They are those of `read_frames`, or, on a clock of `fps`, those of `frames_between`, but with the pixels that are stored
+    (see `MediaInfo.square_scale`). Those that are stored in `form`, in which they will be written, stay so.
 
     Raises MediaError as these do.
     """

@@ -1,6 +1,6 @@
 """Every picture of a video decoded, damage refused, and seen small: one cheap pass that proves a file whole.
 
-Tensor legend: h height, w width; a picture is uint8 [0, 255] `h w 3`, RGB, upright.
+Tensor legend: h height, w width; a picture is uint8 [0, 255] `h w 3`, RGB, upright, with square pixels.
 """
 
 from collections.abc import Iterator
@@ -45,7 +45,7 @@ def small_pictures(path: PathLike, fps: float | Fraction, side_px: int) -> Itera
     """
     index = frame_index(path)
     shown, ticks = np.unique(frames_on_clock(index, fps), return_index=True)
-    width, height = index.first.size
+    width, height = index.first.square_size
     scale = min(1.0, side_px / max(width, height))
     size = (max(2, round(width * scale)), max(2, round(height * scale)))
     place = 0

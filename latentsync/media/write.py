@@ -52,7 +52,10 @@ class VideoFormat:
 
     @classmethod
     def like(cls, info: MediaInfo, **others: object) -> "VideoFormat":
-        """What a file's pictures are like: size, rate or clock, pixel aspect, colour. `others` override."""
+        """What a file's pictures are like: size, rate or clock, pixel aspect, colour. `others` override.
+
+        For what `read_pictures` gives; frames of `read_frames` are of `MediaInfo.square_size`, with square pixels.
+        """
         colour = info.colour if info.colour.matrix in MATRICES and not info.is_still else ColourTags()
         same = cls(info.width, info.height, info.fps, info.time_base, info.sample_aspect, colour)
         return replace(same, **others)  # type: ignore[arg-type]

@@ -74,7 +74,7 @@ def paired_frames(video: Path, truth: Path) -> Iterator[tuple[FrameArray, FrameA
         UnscorableError: they differ in size, or by more than `LENGTH_SLACK` frames.
         MediaError: one cannot be read.
     """
-    sizes = [(info.width, info.height) for info in (probe(video), probe(truth))]
+    sizes = [probe(path).square_size for path in (video, truth)]
     if sizes[0] != sizes[1]:
         detail = f"{video} has {sizes[0][0]} x {sizes[0][1]} pixels, the truth {truth} {sizes[1][0]} x {sizes[1][1]}."
         raise UnscorableError(DIFFERENT_SIZES, detail)

@@ -5,16 +5,13 @@ Tensor legend: h height, w width; a frame is uint8 [0, 255] `h w 3`, RGB; n samp
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from fractions import Fraction
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from latentsync.media.container import MediaError
 from latentsync.media.mono import Samples, mono_span, span_pieces, write_flac
-from latentsync.media.probe import probe
 from latentsync.media.read import frames_between
 from latentsync.media.sound import AudioSource
 from latentsync.media.write import VideoFormat, VideoWriter
@@ -24,7 +21,6 @@ from latentsync.timebase import MODEL_FPS, samples_of_frames
 FrameArray = NDArray[np.uint8]
 
 INTERMEDIATE_CRF = 10  # of files between the stages: no loss that a network or a person could see
-SQUARE_TOLERANCE = 0.01  # of a pixel's aspect; less is the rounding of containers
 
 
 def clip_frames(clip: Clip) -> Iterator[FrameArray]:
@@ -32,21 +28,12 @@ def clip_frames(clip: Clip) -> Iterator[FrameArray]:
 
     Raises MediaError if the file cannot be read or ends before the clip does.
     """
-    aspect = probe(clip.path).sample_aspect
     count = 0
     for shown in frames_between(clip.path, MODEL_FPS, *clip.path_frames):
         count += 1
-        yield square_pixels(shown.frame, aspect)
+        yield shown.frame
     if count < clip.frame_count:
         raise MediaError(f"{clip.path} ends {clip.frame_count - count} frames before the clip does. Make it again.")
-
-
-def square_pixels(frame: FrameArray, aspect: Fraction) -> FrameArray:
-    """A frame whose pixels are `aspect` times as wide as high, widened to square ones."""
-    if abs(aspect - 1) < SQUARE_TOLERANCE:
-        return frame
-    width = 2 * round(frame.shape[1] * aspect / 2)
-    return np.asarray(cv2.resize(frame, (width, frame.shape[0]), interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
 def clip_sound(clip: Clip) -> Samples:

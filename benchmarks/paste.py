@@ -1,6 +1,9 @@
 """Align and paste of one frame: in the face's region alone, against the whole frame done the plain way.
 
-python -m benchmarks.paste [--out paste.json]
+python -m benchmarks.paste [--resolution 512] [--out paste.json]
+
+`paste` is that of a face that is new all over, as `plain paste` does it; `paste in a job` that of a face repainted where the mask says so,
+as jobs do it: only what changed is blended.
 
 Legend: c colours, h w pixels, r side of the square face.
 """
@@ -19,8 +22,9 @@ from torch.nn import functional as F
 
 from benchmarks.table import median_ms, report
 from latentsync.face.align import FILL, FloatArray, FrameArray, crop_size, warp_face
+from latentsync.face.masks import load_mask
 from latentsync.face.paste import paste_face, paste_face_into
-from latentsync.face.pixels import frames_to_pixels
+from latentsync.face.pixels import frames_to_pixels, keep_surroundings
 
 FRAME_SIZES = {"720p": (1280, 720), "1080p": (1920, 1080), "4K": (3840, 2160)}  # w, h
 FACE_SHARES = (0.25, 1.0)  # height of the crop, of the frame's
@@ -111,12 +115,15 @@ def measure(name: str, share: float, resolution: int, repeats: int) -> dict[str,
     check_equal(f"the aligned faces at {name}", aligned, plain_align(frame, matrix, resolution))
     ours, plain = paste_face(frame, face, matrix), plain_paste(frame, face, matrix)
     check_equal(f"the pasted frames at {name}", ours, plain, (plain != frame).any(axis=-1))
+    original = frames_to_pixels(aligned)
+    repainted = keep_surroundings(face, original, load_mask(resolution))
     work = frame.copy()  # pasted into in place, as by the pipeline, which owns the frames that it reads
     ways = {
         "align": lambda: warp_face(frame, matrix, resolution),
         "plain align": lambda: plain_align(frame, matrix, resolution),
         "paste": lambda: paste_face_into(work, face, matrix),
         "plain paste": lambda: plain_paste(frame, face, matrix),
+        "paste in a job": lambda: paste_face_into(work, repainted, matrix, original=original),
     }
     row: dict[str, Any] = {"frame": name, "face": f"{share:.0%} of height"}
     taken = median_ms(ways, repeats)

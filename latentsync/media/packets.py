@@ -2,7 +2,8 @@
 
 import os
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, cast
@@ -17,6 +18,9 @@ from av.video.stream import VideoStream
 
 from latentsync.media.colour import ColourTags, Orientation, colour_tags
 from latentsync.media.container import MediaError, PathLike, is_still, open_input, reason, start_sec, video_stream
+from latentsync.media.hdr import HdrMetadata, hdr_metadata
+from latentsync.media.interlace import FLAGGED, FieldOrder, Fields, fields_of
+from latentsync.media.pixel_format import pixel_format
 from latentsync.media.still import still_orientation
 
 # A packet of these may hold several pictures, or one that is never shown.
@@ -25,6 +29,9 @@ UNTIMED = {"avi"}  # containers that count packets, so that reordered pictures h
 USUAL_FPS = Fraction(25)
 PLAUSIBLE_FPS = (Fraction(1, 100), Fraction(1000))
 SIMPLE_DENOMINATOR = 1001
+WHOLE_PICTURES = {"hevc", "av1", "vp8", "vp9", "gif"}  # codecs whose pictures are never interlaced, or hardly ever
+LOOKED_AT = (Fraction(1, 4), Fraction(1, 2), Fraction(3, 4))  # shares of a video at which it may be interlaced
+OPAQUE_MAYBE = {"gif", "png", "webp", "mjpeg"}  # codecs whose pictures have alpha by habit, mostly without using it
 
 
 @dataclass(frozen=True)
@@ -34,10 +41,13 @@ class FirstPicture:
     ticks: int | None  # its time stamp
     size: tuple[int, int]  # stored width, height
     colour: ColourTags
-    bits: int  # of one component
+    pixel_format: str
+    has_alpha: bool
+    hdr: HdrMetadata
     orientation: Orientation
     is_still: bool
-    interlaced: bool
+    fields: Fields
+    field_order: FieldOrder
     start_sec: float  # when it is shown, from the start of the file as a player counts it
     codec: str
     sample_aspect: Fraction
@@ -79,16 +89,22 @@ def first_picture(path: PathLike) -> FirstPicture:
         aspect = stream.sample_aspect_ratio
         timed = frame.pts is not None and container.format.name not in UNTIMED
         begin_sec = float((frame.pts or 0) * time_base_of(stream)) - start_sec(container) if timed else 0.0
+        codec = stream.codec_context.codec.canonical_name
+        others = spread_pictures(container, stream) if codec not in WHOLE_PICTURES and not still else ()
+        fields, order = fields_of([frame, *others], container_field_order(stream))
         return FirstPicture(
             ticks=frame.pts,
             size=(frame.width, frame.height),
             colour=colour_tags(frame),
-            bits=max(component.bits for component in frame.format.components),
+            pixel_format=frame.format.name,
+            has_alpha=has_alpha(frame, stream),
+            hdr=hdr_metadata(frame),
             orientation=still_orientation(path) if still else orientation(frame),
             is_still=still,
-            interlaced=bool(frame.interlaced_frame),
+            fields=fields,
+            field_order=order,
             start_sec=begin_sec,
-            codec=stream.codec_context.codec.canonical_name,
+            codec=codec,
             sample_aspect=Fraction(aspect.numerator, aspect.denominator) if aspect else Fraction(1),
         )
 
@@ -107,6 +123,32 @@ def first_frame(container: InputContainer, stream: VideoStream, path: PathLike) 
     except (av.error.FFmpegError, OSError) as error:
         raise MediaError(f"cannot decode {path}: {reason(error)}. Re-encode or repair the file.") from error
     raise MediaError(f"{path} holds no video frame. Re-encode or repair the file.")
+
+
+def spread_pictures(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+    """A few pictures from all over a video, as far as they can be found and decoded."""
+    if not stream.duration:
+        return
+    with suppress(av.error.FFmpegError, OSError, StopIteration):
+        for share in LOOKED_AT:
+            container.seek((stream.start_time or 0) + int(share * stream.duration), stream=stream)
+            packet = next(packet for packet in container.demux(stream) if packet.size)
+            yield from [*packet.decode(), *stream.codec_context.decode(None)][:1]
+
+
+def container_field_order(stream: VideoStream) -> int:
+    """The order of fields that a file states for all its pictures, as libav's number; 0 unknown, also to PyAV 17."""
+    return int(getattr(stream.codec_context, "field_order", 0))
+
+
+def has_alpha(frame: VideoFrame, stream: VideoStream) -> bool:
+    """Whether pictures are transparent somewhere; also where libav decodes the colours alone, as of VP8 and VP9."""
+    if stream.metadata.get("alpha_mode") == "1":
+        return True
+    if not pixel_format(frame.format.name).has_alpha:
+        return False
+    in_use = stream.codec_context.codec.canonical_name not in OPAQUE_MAYBE
+    return in_use or bool(frame.to_ndarray(format="rgba")[..., 3].min() < 255)
 
 
 def orientation(frame: VideoFrame) -> Orientation:
@@ -134,7 +176,7 @@ def packet_times(path: PathLike, first: FirstPicture) -> PacketTimes:
 def told_by_decoding(container: InputContainer, stream: VideoStream, first: FirstPicture) -> bool:
     """Whether the packets do not tell when which picture is shown."""
     reordered = container.format.name in UNTIMED and stream.codec_context.has_b_frames
-    fields = first.interlaced  # a packet may be half a picture
+    fields = first.fields == FLAGGED  # a packet may be half a picture
     return bool(first.ticks is None or fields or reordered or stream.codec_context.name in TOLD_BY_DECODING)
 
 

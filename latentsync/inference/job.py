@@ -17,7 +17,7 @@ from latentsync.inference.source import Source, open_source
 from latentsync.inference.timeline import Timeline, make_timeline
 from latentsync.media.audio import read_audio
 from latentsync.media.container import MediaError, PathLike
-from latentsync.media.losses import fields_warning, loss_warning
+from latentsync.media.losses import can_keep_fields, fields_warning, loss_warning
 from latentsync.media.output import CONTAINERS
 from latentsync.media.pixel_format import pixel_format
 from latentsync.media.probe import MediaInfo, made_here, probe
@@ -82,8 +82,9 @@ def check_job(
     waveform = read_audio(audio)
     waveform = waveform[round(sound_start_sec(paths[0], paths[1], info, options) * SAMPLE_RATE_HZ) :]
     sound_sec = Fraction(len(waveform), SAMPLE_RATE_HZ)
-    if info.fields and info.rotation:
-        options = replace(options, interlaced="deinterlace")  # turned lines are no fields
+    asked = options.interlaced
+    if not can_keep_fields(info):
+        options = replace(options, interlaced="deinterlace")
     source = open_source(str(video), info, options.fps, options.interlaced)
     clock = {} if options.fps is None and not info.is_still else {"fps": source.rate, "time_base": 1 / source.rate}
     fields = info.field_order if options.interlaced == "keep" else ""
@@ -96,7 +97,7 @@ def check_job(
     check_space(paths[2], info.width * info.height, float(max(sound_sec, Fraction(1)) * source.rate))
     missing = samples_of_frames(1) - len(waveform)
     padded = np.pad(waveform, (0, max(0, missing)))
-    warnings = fields_warning(info, encoder, options.interlaced), loss_warning(info, format, encoder, suffix)
+    warnings = fields_warning(info, encoder, asked), loss_warning(info, format, encoder, suffix)
     told = tuple(filter(None, warnings))
     return Job(*paths, info, source, padded, sound_sec, format, encoder.name, options, told)
 

@@ -40,6 +40,8 @@ class Encoder:
     keeps_aspect: bool = True  # whether its stream tells the shape of a pixel, which the containers leave to it
     more_formats: tuple[str, ...] = ()  # for sources that lose more in the usual one
     hdr_params: HdrParams | None = None  # the option that takes HDR metadata
+    deep_finer: int = 0  # by so much crf is lower for pictures of more than 8 bits, so that their levels survive
+    deep_options: tuple[tuple[str, str], ...] = ()  # for these, in place of `options`
     keeps_fields: bool = False  # whether its pictures can be flagged interlaced
 
     def format_for(self, width: int, height: int, source: str = USUAL) -> str:
@@ -60,14 +62,19 @@ class Encoder:
         """Whether interlaced pictures of that height stay flagged so."""
         return self.keeps_fields and height % FIELD_ROWS == 0
 
-    def settings(self, crf: int, hdr: HdrMetadata = NO_HDR) -> dict[str, str]:
-        """The options that ask for a quality and state HDR metadata. Raises MediaError outside the encoder's scale."""
+    def settings(self, crf: int, hdr: HdrMetadata = NO_HDR, is_deep: bool = False) -> dict[str, str]:
+        """The options that ask for a quality, of pictures of more than 8 bits if `is_deep`, and state HDR metadata.
+
+        Raises MediaError outside the encoder's scale.
+        """
         if not 0 <= crf <= self.crf_max:
             raise MediaError(
                 f"a quality (crf) of {crf} is not one of {self.name}'s. Choose one from 0 to {self.crf_max}."
             )
         own = {"x264-params": X264_REPEATABLE} if self.name == "libx264" and has_avx512() else {}
-        chosen = dict(self.options) | {name: str(self.quantiser(crf)) for name in self.quality_options} | own
+        quantiser = self.quantiser(max(0, crf - self.deep_finer) if is_deep else crf)
+        options = self.deep_options if is_deep and self.deep_options else self.options
+        chosen = dict(options) | {name: str(quantiser) for name in self.quality_options} | own
         if self.hdr_params is not None and hdr.is_static:
             stated = hdr.x265_params() if self.hdr_params == "x265-params" else hdr.svt_params()
             chosen[self.hdr_params] = ":".join(filter(None, (chosen.get(self.hdr_params), stated)))
@@ -96,6 +103,9 @@ X265 = Encoder(
     min_side=64,
     more_formats=("yuv422p", "yuv444p", "yuv420p10le", "yuv422p10le", "yuv444p10le"),
     hdr_params="x265-params",
+    # smooth parts, where each step of 10 bits is seen, are coded more finely than others
+    deep_finer=6,
+    deep_options=(("preset", "medium"), ("x265-params", "log-level=error:aq-mode=3:aq-strength=1.5")),
 )
 SVT_AV1 = Encoder(
     "libsvtav1",

@@ -50,14 +50,20 @@ def subsampling(form: PixelFormat) -> str:
     return SUBSAMPLINGS.get((form.cell_width, form.cell_height), "finer")
 
 
-def fields_warning(info: MediaInfo, encoder: Encoder, interlaced: Interlaced) -> str | None:
+def can_keep_fields(info: MediaInfo) -> bool:
+    """Whether an interlaced video's lines are fields still when it is upright."""
+    return info.rotation == 0
+
+
+def fields_warning(info: MediaInfo, encoder: Encoder, asked: Interlaced) -> str | None:
     """A sentence on what becomes of an interlaced video."""
     if not info.fields:
         return None
-    if interlaced == "deinterlace":
-        return (
-            "The video is interlaced: it is deinterlaced, one picture for each. `interlaced` keep leaves it as it is."
-        )
+    if asked == "keep" and not can_keep_fields(info):
+        return "The video is interlaced and turned: it is deinterlaced, for turned lines are no fields."
+    if asked == "deinterlace":
+        way_out = " --interlaced keep leaves it as it is." if can_keep_fields(info) else ""
+        return f"The video is interlaced: it is deinterlaced, one picture for each.{way_out}"
     if not encoder.can_flag_fields(info.height):
         return f"The interlaced pictures are kept, but {encoder.name} cannot flag them: players will show their lines as combs."
     return None

@@ -90,8 +90,9 @@ def first_picture(path: PathLike) -> FirstPicture:
         timed = frame.pts is not None and container.format.name not in UNTIMED
         begin_sec = float((frame.pts or 0) * time_base_of(stream)) - start_sec(container) if timed else 0.0
         codec = stream.codec_context.codec.canonical_name
-        others = spread_pictures(container, stream) if codec not in WHOLE_PICTURES and not still else ()
-        fields, order = fields_of([frame, *others], container_field_order(stream))
+        is_sure = frame.interlaced_frame or still or codec in WHOLE_PICTURES
+        samples = [frame] if is_sure else [frame, *spread_pictures(container, stream)]
+        fields, order = fields_of(samples, stated_field_order(stream))
         return FirstPicture(
             ticks=frame.pts,
             size=(frame.width, frame.height),
@@ -127,16 +128,16 @@ def first_frame(container: InputContainer, stream: VideoStream, path: PathLike) 
 
 def spread_pictures(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
     """A few pictures from all over a video, as far as they can be found and decoded."""
-    if not stream.duration:
-        return
+    lasts_sec = Fraction(container.duration or 0, av.time_base)
+    start = int((container.start_time or 0) / av.time_base / time_base_of(stream))
     with suppress(av.error.FFmpegError, OSError, StopIteration):
-        for share in LOOKED_AT:
-            container.seek((stream.start_time or 0) + int(share * stream.duration), stream=stream)
+        for share in LOOKED_AT if lasts_sec else ():
+            container.seek(start + int(share * lasts_sec / time_base_of(stream)), stream=stream)
             packet = next(packet for packet in container.demux(stream) if packet.size)
             yield from [*packet.decode(), *stream.codec_context.decode(None)][:1]
 
 
-def container_field_order(stream: VideoStream) -> int:
+def stated_field_order(stream: VideoStream) -> int:
     """The order of fields that a file states for all its pictures, as libav's number; 0 unknown, also to PyAV 17."""
     return int(getattr(stream.codec_context, "field_order", 0))
 

@@ -17,7 +17,7 @@ from av.video.frame import PictureType
 from av.video.frame import VideoFrame as StoredFrame
 from av.video.stream import VideoStream
 
-from latentsync.media.colour import FULL_RANGE, LIMITED_RANGE, MATRICES, ColourTags, stored_frame
+from latentsync.media.colour import BT709, FULL_RANGE, LIMITED_RANGE, MATRICES, ColourTags, stored_frame
 from latentsync.media.container import MediaError, PathLike, file_url
 from latentsync.media.encode import INTERLACED, Codec, Encoder, choose_encoder
 from latentsync.media.hdr import HdrMetadata
@@ -25,13 +25,14 @@ from latentsync.media.interlace import FieldOrder, with_fields
 from latentsync.media.join import Pictures, write_file
 from latentsync.media.output import CONTAINERS, check_output, partial_path, writing
 from latentsync.media.picture import Picture, StoredForm
-from latentsync.media.pixel_format import USUAL
+from latentsync.media.pixel_format import USUAL, PixelFormat, pixel_format
 from latentsync.media.probe import MediaInfo
 from latentsync.media.sound import AudioSource, check_sound
 
 FPS_MAX_DENOMINATOR = 100_000  # of a rate given as a float
 DEFAULT_CRF = 15
 PART_SUFFIX = ".mp4"
+BT2020_PRIMARIES = BT2020_MATRIX = 9  # code points of ITU-T H.273
 MOV_ONLY = {"prores": ".mov"}  # codecs that PART_SUFFIX does not hold
 
 
@@ -60,7 +61,7 @@ class VideoFormat:
     @classmethod
     def like(cls, info: MediaInfo, **others: object) -> "VideoFormat":
         """What a file's pictures are like: size, rate or clock, pixel aspect, colour, bits, HDR. `others` override."""
-        colour = info.colour if info.colour.matrix in MATRICES and not info.is_still else ColourTags()
+        colour = yuv_colour(info.colour, pixel_format(info.pixel_format)) if not info.is_still else ColourTags()
         same = cls(info.width, info.height, info.fps, info.time_base, info.sample_aspect, colour)
         if not info.is_still:
             same = replace(same, pixel_format=info.pixel_format, hdr=info.hdr)
@@ -81,6 +82,16 @@ class VideoFormat:
     def part_suffix(self) -> str:
         """The ending of files that are parts to be joined: of a container that holds the codec and has an exact clock."""
         return MOV_ONLY.get(self.codec, PART_SUFFIX)
+
+
+def yuv_colour(colour: ColourTags, source: PixelFormat) -> ColourTags:
+    """The tags of pictures of such colours that are stored as YUV, by a matrix that is known."""
+    if colour.matrix in MATRICES:
+        return colour
+    if not (source.is_rgb and source.is_deep):
+        return ColourTags()
+    matrix = BT2020_MATRIX if colour.primaries == BT2020_PRIMARIES else BT709
+    return replace(colour, matrix=matrix, full_range=False)
 
 
 class VideoWriter:
@@ -128,7 +139,7 @@ class VideoWriter:
 
     def _add_stream(self) -> VideoStream:
         form = self.format
-        options = self.encoder.settings(form.crf, form.hdr)
+        options = self.encoder.settings(form.crf, form.hdr, self.form.is_deep)
         if form.fields:
             marks = INTERLACED if self.encoder.can_flag_fields(form.height) else {}
             options |= {**marks, "field_order": "tt" if form.fields == "tff" else "bb"}

@@ -2,8 +2,8 @@
 
 python -m benchmarks.paste [--resolution 512] [--out paste.json]
 
-`paste` is that of a face that is new all over, as `plain paste` does it; `paste in a job` that of a face repainted where the mask says so,
-as jobs do it: only what changed is blended.
+`paste` is that of a face that is new all over, as `plain paste` does it; `paste in a job` that of a face repainted where the
+mask says so, as jobs do it: only what changed is blended.
 
 Legend: c colours, h w pixels, r side of the square face.
 """

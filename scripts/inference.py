@@ -18,7 +18,7 @@ from latentsync.device import spread_devices
 from latentsync.inference.batch import JobEntry, Outcome, read_jobs, run_all
 from latentsync.inference.cluster import run_all_on_cluster
 from latentsync.inference.helpers import Team
-from latentsync.inference.job import check_job, check_report
+from latentsync.inference.job import Job, check_job, check_report
 from latentsync.inference.memory import share_one_heap
 from latentsync.inference.models import DEMO_UNET, distilled_companion
 from latentsync.inference.pipeline import STAGES, LipsyncPipeline
@@ -30,7 +30,7 @@ from latentsync.inference.spread import run_all_spread
 from latentsync.processing.ray_session import ray_session
 from latentsync.weights import FETCH_INFERENCE, PUBLIC_UNET
 from scripts.inference_arguments import given, parse
-from scripts.inference_screen import progress_bars, show_outcomes, told
+from scripts.inference_screen import as_note, progress_bars, show_outcomes, told
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO_VIDEO, DEMO_AUDIO = ROOT / "assets/demo_video.mp4", ROOT / "assets/demo_audio.wav"
@@ -101,6 +101,8 @@ def run_one(
     settings = pipeline.models.defaults.changed(given(args, InferenceSettings)).changed(entry.settings)
     options = JobOptions().changed(given(args, JobOptions)).changed(entry.options)
     job = check_job(entry.video, entry.audio, entry.output, options, args.force)
+    if args.jobs:
+        show_warnings(job, console)
     report_path = check_report(args.report or entry.output.with_suffix(".report.json"), job, args.force)
     with progress_bars(console) as bars:
         tasks = {
@@ -116,7 +118,13 @@ def run_one(
         else:
             report = pipeline.run(job, settings, show, args.job_dir, args.force, team)
     save_report(report, report_path)
-    return told(report, args.preflight)
+    return told(report, args.preflight, () if console.quiet else job.warnings)
+
+
+def show_warnings(job: Job, console: Console) -> None:
+    """What is known before the work."""
+    for warning in job.warnings:
+        console.print(as_note(warning), soft_wrap=True)
 
 
 def outcome_code(outcomes: Iterable[Outcome], console: Console) -> int:
@@ -134,7 +142,8 @@ def lipsync(args: argparse.Namespace, console: Console) -> int:
     one = JobEntry(1, args.video_path, args.audio_path, args.video_out_path, {}, {})
     entries = read_jobs(args.jobs) if args.jobs else [one]
     if not args.jobs:
-        check_job(one.video, one.audio, one.output, JobOptions().changed(given(args, JobOptions)), args.force)
+        options = JobOptions().changed(given(args, JobOptions))
+        show_warnings(check_job(one.video, one.audio, one.output, options, args.force), console)
     team = make_team(args)
     if args.jobs and args.ray_address:
         with ray_session(args.ray_address) as cluster:

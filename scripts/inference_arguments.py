@@ -14,6 +14,7 @@ from latentsync.inference.presets import PRESETS
 from latentsync.inference.settings import DEEPCACHE_INTERVAL, Colour, Init, LastWindow, OnMissingFace, Reference, Vae
 from latentsync.inference.timeline import Length, Rest
 from latentsync.media.encode import CODECS
+from latentsync.media.interlace import Interlaced
 from latentsync.weights import PUBLIC_UNET
 
 
@@ -98,7 +99,8 @@ def parse(argv: list[str] | None, description: str | None) -> argparse.Namespace
     output("--length", choices=get_args(Length), help="where the sound is longer than the video (default: bounce)")
     output("--rest", choices=get_args(Rest), help="of a video longer than the sound (default: cut)")
     output("--limit_sec", type=float, metavar="SECONDS", help="only the beginning: a preview")
-    output("--codec", choices=CODECS, help="default: auto, H.264 where its encoder is there")
+    output("--codec", choices=CODECS, help="default: auto, which is H.264, or HEVC for videos of more than 8 bits")
+    output("--interlaced", choices=get_args(Interlaced), help="keep: as it is (default: deinterlace)")
     output("--crf", type=int, help="quality of the encode, lower is better (default: 15)")
     others = parser.add_argument_group("accepted for old scripts").add_argument
     others("--temp_dir", type=Path, help="not needed")

@@ -11,8 +11,13 @@ from latentsync.inference.preflight import sheet_path
 from latentsync.inference.report import Report
 
 
-def told(report: Report, only_looked: bool) -> str:
-    lines = [f"Note: {warning}" for warning in report.warnings]
+def as_note(warning: str) -> str:
+    return f"Note: {warning}"
+
+
+def told(report: Report, only_looked: bool, already: Sequence[str] = ()) -> str:
+    """What a job did; warnings that are on the screen `already` are not repeated."""
+    lines = [as_note(warning) for warning in report.warnings if warning not in already]
     if only_looked:
         return "\n".join(
             [*lines, f"Would write {report.output}: {report.summary()} Sheet: {sheet_path(report.output)}"]

@@ -17,8 +17,9 @@ from latentsync.inference.source import Source, open_source
 from latentsync.inference.timeline import Timeline, make_timeline
 from latentsync.media.audio import read_audio
 from latentsync.media.container import MediaError, PathLike
-from latentsync.media.encode import choose_encoder
+from latentsync.media.losses import can_keep_fields, fields_warning, loss_warning
 from latentsync.media.output import CONTAINERS
+from latentsync.media.pixel_format import pixel_format
 from latentsync.media.probe import MediaInfo, made_here, probe
 from latentsync.media.sound import AudioSource
 from latentsync.media.write import VideoFormat
@@ -41,6 +42,7 @@ class Job:
     format: VideoFormat  # of the result
     encoder: str  # that writes it
     options: JobOptions
+    warnings: tuple[str, ...] = ()  # what is done otherwise than one may expect, a sentence each
 
     @property
     def sound(self) -> AudioSource:
@@ -80,14 +82,24 @@ def check_job(
     waveform = read_audio(audio)
     waveform = waveform[round(sound_start_sec(paths[0], paths[1], info, options) * SAMPLE_RATE_HZ) :]
     sound_sec = Fraction(len(waveform), SAMPLE_RATE_HZ)
-    source = open_source(str(video), info, options.fps)
+    asked = options.interlaced
+    if not can_keep_fields(info):
+        options = replace(options, interlaced="deinterlace")
+    source = open_source(str(video), info, options.fps, options.interlaced)
     clock = {} if options.fps is None and not info.is_still else {"fps": source.rate, "time_base": 1 / source.rate}
-    format = VideoFormat.like(info, codec=options.codec, crf=options.crf, **clock)
-    encoder = choose_encoder(format.codec, format.width, format.height, paths[2].suffix.lower(), format.sample_aspect)
+    fields = info.field_order if options.interlaced == "keep" else ""
+    format = VideoFormat.like(info, codec=options.codec, crf=options.crf, fields=fields, **clock)
+    suffix = paths[2].suffix.lower()
+    encoder, _ = format.encoding(suffix)
+    if pixel_format(format.pixel_format).bits > 8 and encoder.codec != "mpeg4":
+        format = replace(format, codec=encoder.codec)  # so that parts, which may have another ending, are alike
     encoder.settings(format.crf)
     check_space(paths[2], info.width * info.height, float(max(sound_sec, Fraction(1)) * source.rate))
     missing = samples_of_frames(1) - len(waveform)
-    return Job(*paths, info, source, np.pad(waveform, (0, max(0, missing))), sound_sec, format, encoder.name, options)
+    padded = np.pad(waveform, (0, max(0, missing)))
+    warnings = fields_warning(info, encoder, asked), loss_warning(info, format, encoder, suffix)
+    told = tuple(filter(None, warnings))
+    return Job(*paths, info, source, padded, sound_sec, format, encoder.name, options, told)
 
 
 def sound_start_sec(video: Path, audio: Path, info: MediaInfo, options: JobOptions) -> float:

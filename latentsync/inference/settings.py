@@ -11,6 +11,7 @@ from latentsync.inference.memory import Memory
 from latentsync.inference.presets import CUSTOM, DISTILLED_SOLVER, PRESETS, PresetName, expanded
 from latentsync.inference.timeline import Length, Rest
 from latentsync.media.encode import Codec
+from latentsync.media.interlace import Interlaced
 from latentsync.media.write import DEFAULT_CRF
 
 Reference = Literal["current", "elsewhere", "closed"]
@@ -116,6 +117,7 @@ class JobOptions:
     `fps`: frames a second of the result, None for the source's own frames and times. `length` is what happens where the
     sound is longer than the video, `rest` where it is shorter (see `latentsync.inference.timeline`). `face`,
     the limits of size and yaw, None for the usual ones, are those of `latentsync.inference.face_choice` and `FacePolicy`.
+    `interlaced` pictures become progressive ones (`deinterlace`), or stay as they are, flagged so (`keep`).
     """
 
     fps: Fraction | None = None
@@ -126,6 +128,7 @@ class JobOptions:
     on_missing_face: OnMissingFace = "passthrough"
     min_face_px: float | None = None
     max_yaw_deg: float | None = None
+    interlaced: Interlaced = "deinterlace"
     codec: Codec = "auto"
     crf: int = DEFAULT_CRF  # 46 dB outside the face on real footage that had been encoded before
     memory: Memory = "auto"

@@ -6,6 +6,7 @@ from fractions import Fraction
 
 from latentsync.face.align import FrameArray
 from latentsync.inference.stream import stride_of
+from latentsync.media.interlace import Interlaced
 from latentsync.media.picture import Picture, StoredForm
 from latentsync.media.probe import MediaInfo
 from latentsync.media.read import frame_times, frames_between, read_frames, read_pictures
@@ -14,12 +15,16 @@ from latentsync.timebase import MODEL_FPS, frames_in
 
 @dataclass(frozen=True)
 class Source:
-    """`times` [n + 1] in seconds from the first frame on, the last entry is the end; `fps` None means its own frames."""
+    """`times` [n + 1] in seconds from the first frame on, the last entry is the end; `fps` None means its own frames.
+
+    `interlaced` as for `read_frames`.
+    """
 
     info: MediaInfo
     path: str
     times: tuple[Fraction, ...]
     fps: Fraction | None = None
+    interlaced: Interlaced = "deinterlace"
 
     def __len__(self) -> int:
         return len(self.times) - 1
@@ -38,15 +43,18 @@ class Source:
         """Frames start ... stop - 1, uint8 h w 3, with square pixels; `exact` as for `read_frames`."""
         stop = len(self) if stop is None else stop
         if self.fps is None:
-            return (shown.frame for shown in read_frames(self.path, start, stop, exact))
-        return (shown.frame for shown in frames_between(self.path, self.fps, start, stop, exact))
+            return (shown.frame for shown in read_frames(self.path, start, stop, exact, self.interlaced))
+        shown_frames = frames_between(self.path, self.fps, start, stop, exact, self.interlaced)
+        return (shown.frame for shown in shown_frames)
 
     def pictures(self, form: StoredForm, start: int = 0, stop: int | None = None) -> Iterator[Picture]:
         """The same frames as they are stored, to be seen and changed in parts and written in `form`, see `read_pictures`."""
-        return read_pictures(self.path, form, self.fps, start, len(self) if stop is None else stop)
+        return read_pictures(self.path, form, self.fps, start, len(self) if stop is None else stop, self.interlaced)
 
 
-def open_source(path: str, info: MediaInfo, fps: Fraction | None = None) -> Source:
+def open_source(
+    path: str, info: MediaInfo, fps: Fraction | None = None, interlaced: Interlaced = "deinterlace"
+) -> Source:
     """A video with its own frames, or on a clock of `fps`; a still image is one frame of the model's clock.
 
     Raises MediaError as `frame_times` does.
@@ -57,4 +65,4 @@ def open_source(path: str, info: MediaInfo, fps: Fraction | None = None) -> Sour
     if fps is not None:
         count = max(1, frames_in(float(times[-1]) + info.start_sec, fps))  # the clock starts with the file
         times = tuple(Fraction(frame) / fps for frame in range(count + 1))
-    return Source(info, path, times, fps)
+    return Source(info, path, times, fps, interlaced)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentsync.media.container import MediaError, PathLike, check_readable
+from latentsync.media.frames import frame_index
 from latentsync.media.read import frames_between
 from latentsync.timebase import MODEL_FPS
 
@@ -59,7 +60,9 @@ def choose_reader(path: PathLike, frame_count: int, choice: ReaderChoice = "auto
     """
     if choice not in READER_CHOICES:
         raise ValueError(f"reader is {choice!r}; it must be one of {', '.join(READER_CHOICES)}.")
-    if choice == "av" or decord() is None:
+    if (
+        choice == "av" or decord() is None or frame_index(path).first.fields
+    ):  # decord leaves interlaced frames as they are
         return "av"
     try:
         is_right = _runs_on_clock(path, frame_count) and all(

@@ -62,6 +62,11 @@ class Orientation:
     c: int = 0
     d: int = 1
 
+    @classmethod
+    def of_degrees(cls, degrees: int) -> "Orientation":
+        """A turn counter-clockwise by a multiple of 90 degrees."""
+        return {90: cls(0, -1, 1, 0), 180: cls(-1, 0, 0, -1), 270: cls(0, 1, -1, 0)}.get(degrees % 360, cls())
+
     @property
     def turned(self) -> bool:
         """Whether width and height change places."""

@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 
+import av
 from av.filter import Graph
 from av.video.frame import VideoFrame
 
@@ -20,6 +21,26 @@ def chroma_at_left(picture: VideoFrame) -> VideoFrame:
     Without it libswscale puts them in the middle, where no player of H.264 takes them to be: colours would move by half a pixel.
     """
     return _filtered(picture, "setparams", "chroma_location=left")
+
+
+def transposed(picture: VideoFrame, is_first_row_last: bool = False, is_first_column_last: bool = False) -> VideoFrame:
+    """A picture with rows and columns in each other's place, then mirrored from top to bottom or from left to right."""
+    names = {(False, False): "cclock_flip", (False, True): "clock", (True, False): "cclock", (True, True): "clock_flip"}
+    return _filtered(picture, "transpose", f"dir={names[is_first_row_last, is_first_column_last]}")
+
+
+def fields_flagged(picture: VideoFrame, order: str) -> VideoFrame:
+    """The same samples, flagged as interlaced with the top (`tff`) or bottom (`bff`) field first."""
+    return _filtered(picture, "setfield", order)
+
+
+def is_top_field_first(picture: VideoFrame) -> bool:
+    """Whether an interlaced picture is flagged so; PyAV has no attribute for it, but a filter can select by it."""
+    try:
+        _filtered(picture, "select", r"eq(interlace_type\,TOPFIRST)")
+    except av.error.BlockingIOError:
+        return False
+    return True
 
 
 def _filtered(picture: VideoFrame, name: str, arguments: str) -> VideoFrame:

@@ -2,10 +2,11 @@
 
 import os
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, cast
+from typing import cast
 
 import av
 import numpy as np
@@ -27,6 +28,9 @@ from latentsync.media.container import (
     start_sec,
     video_stream,
 )
+from latentsync.media.hdr import HdrMetadata, hdr_metadata, side_data
+from latentsync.media.interlace import FLAGGED, FieldOrder, Fields, fields_of
+from latentsync.media.pixel_format import pixel_format
 from latentsync.media.still import still_orientation
 
 # A packet of these may hold several pictures, or one that is never shown.
@@ -35,6 +39,9 @@ UNTIMED = {"avi"}  # containers that count packets, so that reordered pictures h
 USUAL_FPS = Fraction(25)
 PLAUSIBLE_FPS = (Fraction(1, 100), Fraction(1000))
 SIMPLE_DENOMINATOR = 1001
+WHOLE_PICTURES = {"hevc", "av1", "vp8", "vp9", "gif"}  # codecs whose pictures are never interlaced, or hardly ever
+LOOKED_AT = (Fraction(1, 4), Fraction(1, 2), Fraction(3, 4))  # shares of a video at which it may be interlaced
+OPAQUE_MAYBE = {"gif", "png", "webp", "mjpeg"}  # codecs whose pictures have alpha by habit, mostly without using it
 
 
 @dataclass(frozen=True)
@@ -44,10 +51,13 @@ class FirstPicture:
     ticks: int | None  # its time stamp
     size: Size  # stored width, height
     colour: ColourTags
-    bits: int  # of one component
+    pixel_format: str
+    has_alpha: bool
+    hdr: HdrMetadata
     orientation: Orientation
     is_still: bool
-    interlaced: bool
+    fields: Fields
+    field_order: FieldOrder
     start_sec: float  # when it is shown, from the start of the file as a player counts it
     codec: str
     sample_aspect: Fraction  # width of a stored pixel over its height
@@ -95,16 +105,23 @@ def first_picture(path: PathLike) -> FirstPicture:
         check_square_size((frame.width, frame.height), aspect, path)
         timed = frame.pts is not None and container.format.name not in UNTIMED
         begin_sec = float((frame.pts or 0) * time_base_of(stream)) - start_sec(container) if timed else 0.0
+        codec = stream.codec_context.codec.canonical_name
+        is_sure = frame.interlaced_frame or still or codec in WHOLE_PICTURES
+        samples = [frame] if is_sure else [frame, *spread_pictures(container, stream)]
+        fields, order = fields_of(samples, stated_field_order(stream))
         return FirstPicture(
             ticks=frame.pts,
             size=(frame.width, frame.height),
             colour=colour_tags(frame),
-            bits=max(component.bits for component in frame.format.components),
+            pixel_format=frame.format.name,
+            has_alpha=has_alpha(frame, stream),
+            hdr=hdr_metadata(frame),
             orientation=still_orientation(path) if still else orientation(frame),
             is_still=still,
-            interlaced=bool(frame.interlaced_frame),
+            fields=fields,
+            field_order=order,
             start_sec=begin_sec,
-            codec=stream.codec_context.codec.canonical_name,
+            codec=codec,
             sample_aspect=aspect,
         )
 
@@ -132,12 +149,38 @@ def first_frame(container: InputContainer, stream: VideoStream, path: PathLike) 
     raise MediaError(f"{path} holds no video frame. Re-encode or repair the file.")
 
 
+def spread_pictures(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+    """A few pictures from all over a video, as far as they can be found and decoded."""
+    lasts_sec = Fraction(container.duration or 0, av.time_base)
+    start = int((container.start_time or 0) / av.time_base / time_base_of(stream))
+    with suppress(av.error.FFmpegError, OSError, StopIteration):
+        for share in LOOKED_AT if lasts_sec else ():
+            container.seek(start + int(share * lasts_sec / time_base_of(stream)), stream=stream)
+            packet = next(packet for packet in container.demux(stream) if packet.size)
+            yield from [*packet.decode(), *stream.codec_context.decode(None)][:1]
+
+
+def stated_field_order(stream: VideoStream) -> int:
+    """The order of fields that a file states for all its pictures, as libav's number; 0 unknown, also to PyAV 17."""
+    return int(getattr(stream.codec_context, "field_order", 0))
+
+
+def has_alpha(frame: VideoFrame, stream: VideoStream) -> bool:
+    """Whether pictures are transparent somewhere; also where libav decodes the colours alone, as of VP8 and VP9."""
+    if stream.metadata.get("alpha_mode") == "1":
+        return True
+    if not pixel_format(frame.format.name).has_alpha:
+        return False
+    in_use = stream.codec_context.codec.canonical_name not in OPAQUE_MAYBE
+    return in_use or bool(frame.to_ndarray(format="rgba")[..., 3].min() < 255)
+
+
 def orientation(frame: VideoFrame) -> Orientation:
     """How a video's pictures are turned and mirrored, from the display matrix of the first."""
-    matrices = [bytes(data) for data in cast(Iterable[Any], frame.side_data) if data.type == SideData.DISPLAYMATRIX]
-    if not matrices:
-        return Orientation()
-    a, b, _, c, d, *_ = struct.unpack("=9i", matrices[0])
+    matrix = side_data(frame).get(SideData.DISPLAYMATRIX)
+    if matrix is None:
+        return Orientation.of_degrees(frame.rotation)
+    a, b, _, c, d, *_ = struct.unpack("=9i", matrix)
     return Orientation(sign(a), 0, 0, sign(d)) if abs(a) >= abs(b) else Orientation(0, sign(b), sign(c), 0)
 
 
@@ -161,7 +204,7 @@ def packet_times(path: PathLike, first: FirstPicture) -> PacketTimes:
 def told_by_decoding(container: InputContainer, stream: VideoStream, first: FirstPicture) -> bool:
     """Whether the packets do not tell when which picture is shown."""
     reordered = container.format.name in UNTIMED and stream.codec_context.has_b_frames
-    fields = first.interlaced  # a packet may be half a picture
+    fields = first.fields == FLAGGED  # a packet may be half a picture
     return bool(first.ticks is None or fields or reordered or stream.codec_context.name in TOLD_BY_DECODING)
 
 

@@ -9,6 +9,9 @@ from latentsync.media.aspect import Size, square_size
 from latentsync.media.colour import ColourTags
 from latentsync.media.container import MediaError, PathLike, open_input
 from latentsync.media.frames import frame_index
+from latentsync.media.hdr import HdrMetadata
+from latentsync.media.interlace import FieldOrder, Fields
+from latentsync.media.pixel_format import pixel_format, turned_format
 
 MADE_HERE = "Made with LatentSync"  # the comment that every written file carries
 
@@ -32,7 +35,11 @@ class MediaInfo:
     start_sec: float  # when the first frame is shown, from the start of the file; above 0 if its sound starts earlier
     sample_aspect: Fraction  # width of a pixel over its height, after rotation; 1 when unknown
     colour: ColourTags
-    bits: int  # of one component; all work is done with 8
+    pixel_format: str  # libav's name of what keeps its upright pictures
+    has_alpha: bool
+    hdr: HdrMetadata
+    fields: Fields  # whether pictures are interlaced, and who says so
+    field_order: FieldOrder  # of those that are
     is_still: bool
 
     @property
@@ -45,6 +52,11 @@ class MediaInfo:
         """Square pixels per pixel of the upright picture, along x and y."""
         width, height = self.square_size
         return width / self.width, height / self.height
+
+    @property
+    def bits(self) -> int:
+        """Of one component; the networks see 8."""
+        return pixel_format(self.pixel_format).bits
 
 
 def probe(path: PathLike) -> MediaInfo:
@@ -76,7 +88,11 @@ def probe(path: PathLike) -> MediaInfo:
         start_sec=index.first.start_sec,
         sample_aspect=1 / aspect if turned else aspect,
         colour=index.colour,
-        bits=index.first.bits,
+        pixel_format=turned_format(index.first.pixel_format) if turned else index.first.pixel_format,
+        has_alpha=index.first.has_alpha,
+        hdr=index.first.hdr,
+        fields=index.first.fields,
+        field_order=index.first.field_order,
         is_still=index.first.is_still,
     )
 

@@ -19,6 +19,7 @@ from av.video.stream import VideoStream
 from latentsync.media.colour import upright_rgb
 from latentsync.media.container import MediaError, PathLike, open_input, reason, video_stream
 from latentsync.media.frames import FrameIndex, frame_index
+from latentsync.media.interlace import FLAGGED, Interlaced, deinterlaced, with_fields
 from latentsync.media.picture import Picture, StoredForm, picture_of
 from latentsync.timebase import frames_in
 
@@ -46,20 +47,25 @@ def frame_times(path: PathLike) -> list[Fraction]:
 
 
 def read_frames(
-    path: PathLike, start_frame: int = 0, stop_frame: int | None = None, exact: bool = True
+    path: PathLike,
+    start_frame: int = 0,
+    stop_frame: int | None = None,
+    exact: bool = True,
+    interlaced: Interlaced = "deinterlace",
 ) -> Iterator[VideoFrame]:
     """Yield frames start_frame ... stop_frame - 1 (or to the end) of a video, in the order of display, no frame twice.
 
     Frame k is shown at `frame_times(path)[k]` and is the same picture wherever reading begins: decoding is entered at
     the last keyframe before it, or at the first frame of a file that cannot be entered midway. Colours that need not be
-    `exact`, for looking only, take a third of the time and are a level or two too bright.
+    `exact`, for looking only, take a third of the time and are a level or two too bright. `interlaced` frames are
+    deinterlaced or kept.
 
     Raises MediaError as `probe` does, and when a frame cannot be decoded: a video damaged in its middle is refused by
     whoever reads it first, not repaired by guessing.
     """
     index = frame_index(path)
     stop = index.frame_count if stop_frame is None else min(stop_frame, index.frame_count)
-    for number, stored in stored_pictures(path, index, max(0, start_frame), stop):
+    for number, stored in stored_pictures(path, index, max(0, start_frame), stop, interlaced):
         time_sec = 0.0 if index.first.is_still else float(index.time(number))
         yield VideoFrame(time_sec, upright_rgb(stored, index.orientation, index.first.square_size, exact))
 
@@ -77,18 +83,23 @@ def frames_at(path: PathLike, fps: float | Fraction) -> Iterator[VideoFrame]:
 
 
 def frames_between(
-    path: PathLike, fps: float | Fraction, start_frame: int, stop_frame: int | None, exact: bool = True
+    path: PathLike,
+    fps: float | Fraction,
+    start_frame: int,
+    stop_frame: int | None,
+    exact: bool = True,
+    interlaced: Interlaced = "deinterlace",
 ) -> Iterator[VideoFrame]:
     """Yield frames start_frame ... stop_frame - 1 of `frames_at(path, fps)`, or fewer where the video ends before.
 
-    `exact` as for `read_frames`.
+    `exact` and `interlaced` as for `read_frames`.
 
     Raises MediaError as `read_frames` does.
     """
     last: StoredFrame | None = None
     frame = np.empty(0)
     index, tick = frame_index(path), max(0, start_frame)
-    for stored in stored_on_clock(path, index, fps, start_frame, stop_frame):
+    for stored in stored_on_clock(path, index, fps, start_frame, stop_frame, interlaced):
         if stored is not last:
             last, frame = stored, upright_rgb(stored, index.orientation, index.first.square_size, exact)
         yield VideoFrame(float(tick / fps), frame)
@@ -101,31 +112,38 @@ def read_pictures(
     fps: Fraction | None = None,
     start_frame: int = 0,
     stop_frame: int | None = None,
+    interlaced: Interlaced = "deinterlace",
 ) -> Iterator[Picture]:
     """Frames start_frame ... stop_frame - 1 (or to the end) as pictures that can be seen and changed in parts.
 
     They are those of `read_frames`, or, on a clock of `fps`, those of `frames_between`, but with the pixels that are stored
-    (see `MediaInfo.square_scale`). Those that are stored in `form`, in which they will be written, stay so.
+    (see `MediaInfo.square_scale`). Those that are stored in `form`, in which they will be written, stay so; where that form
+    has more than 8 bits or alpha, all are converted to it.
 
     Raises MediaError as these do.
     """
     index = frame_index(path)
     if fps is not None:
-        shown = stored_on_clock(path, index, fps, start_frame, stop_frame)
+        shown = stored_on_clock(path, index, fps, start_frame, stop_frame, interlaced)
     else:
         stop = index.frame_count if stop_frame is None else min(stop_frame, index.frame_count)
-        shown = (stored for _, stored in stored_pictures(path, index, max(0, start_frame), stop))
+        shown = (stored for _, stored in stored_pictures(path, index, max(0, start_frame), stop, interlaced))
     return (picture_of(stored, index.orientation, index.first.size, form) for stored in shown)
 
 
 def stored_on_clock(
-    path: PathLike, index: FrameIndex, fps: float | Fraction, start_frame: int, stop_frame: int | None
+    path: PathLike,
+    index: FrameIndex,
+    fps: float | Fraction,
+    start_frame: int,
+    stop_frame: int | None,
+    interlaced: Interlaced = "deinterlace",
 ) -> Iterator[StoredFrame]:
     """What is shown at ticks start_frame ... stop_frame - 1 of a clock, as it is stored; for several ticks the same object."""
     sources = frames_on_clock(index, fps)[max(0, start_frame) : stop_frame]
     if not len(sources):
         return
-    shown = stored_pictures(path, index, int(sources[0]), int(sources[-1]) + 1)
+    shown = stored_pictures(path, index, int(sources[0]), int(sources[-1]) + 1, interlaced)
     number, stored = next(shown)
     for source in sources:
         while number < source:
@@ -144,8 +162,34 @@ def frames_on_clock(index: FrameIndex, fps: float | Fraction) -> np.ndarray:
     return np.searchsorted(borders, ticks_sec, side="left")
 
 
-def stored_pictures(path: PathLike, index: FrameIndex, start: int, stop: int) -> Iterator[tuple[int, StoredFrame]]:
-    """Frames start ... stop - 1 with their numbers, as they are stored: neither upright nor in RGB."""
+def stored_pictures(
+    path: PathLike, index: FrameIndex, start: int, stop: int, interlaced: Interlaced = "deinterlace"
+) -> Iterator[tuple[int, StoredFrame]]:
+    """Frames start ... stop - 1 with their numbers, neither upright nor in RGB: as they are stored, or deinterlaced."""
+    fields = index.first.fields
+    if interlaced == "keep":
+        order = "" if fields == FLAGGED else index.first.field_order
+        yield from ((number, with_fields(stored, order)) for number, stored in _decoded(path, index, start, stop))
+        return
+    if start >= stop:
+        return
+    # the filter looks at the frame before and at the one after; decoding goes so far only where frames are interlaced
+    decoded = _decoded(path, index, start, min(stop + 1, index.frame_count))
+    if start > 0:
+        first = None if fields else next(decoded)
+        if first is None or first[1].interlaced_frame:
+            decoded = _decoded(path, index, start - 1, min(stop + 1, index.frame_count))
+        else:
+            decoded = chain([first], decoded)
+    for number, stored in deinterlaced(decoded, fields):
+        if number >= start:
+            yield number, stored
+        if number == stop - 1:
+            return
+
+
+def _decoded(path: PathLike, index: FrameIndex, start: int, stop: int) -> Iterator[tuple[int, StoredFrame]]:
+    """Frames start ... stop - 1 with their numbers, as they are stored."""
     number = start
     entry = index.entry(start) if start < stop else None
     try:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from latentsync.media.colour import upright_rgb
 from latentsync.media.container import MediaError, PathLike, open_input, reason, video_stream
 from latentsync.media.frames import FrameIndex, frame_index
+from latentsync.media.interlace import deinterlaced
 from latentsync.media.mono import STRICT
 from latentsync.media.read import frames_on_clock
 
@@ -49,7 +50,7 @@ def small_pictures(path: PathLike, fps: float | Fraction, side_px: int) -> Itera
     scale = min(1.0, side_px / max(width, height))
     size = (max(2, round(width * scale)), max(2, round(height * scale)))
     place = 0
-    for number, stored in _strictly_decoded(path, index):
+    for number, stored in deinterlaced(_strictly_decoded(path, index), index.first.fields):
         if place < len(shown) and number == shown[place]:
             yield SmallPicture(int(ticks[place]), upright_rgb(stored, index.orientation, size))
             place += 1

@@ -18,6 +18,6 @@ def transcode(path: PathLike, output: Path, format: VideoFormat) -> int:
     """
     index = frame_index(path)
     with VideoWriter(output, format) as writer:
-        for _, picture in stored_pictures(path, index, 0, index.frame_count):
+        for _, picture in stored_pictures(path, index, 0, index.frame_count, "keep"):
             writer.write_stored(picture)
     return index.frame_count

@@ -17,18 +17,23 @@ from av.video.frame import PictureType
 from av.video.frame import VideoFrame as StoredFrame
 from av.video.stream import VideoStream
 
-from latentsync.media.colour import FULL_RANGE, LIMITED_RANGE, MATRICES, ColourTags, stored_frame
+from latentsync.media.colour import BT709, FULL_RANGE, LIMITED_RANGE, MATRICES, ColourTags, stored_frame
 from latentsync.media.container import MediaError, PathLike, file_url
-from latentsync.media.encode import Codec, Encoder, choose_encoder
+from latentsync.media.encode import INTERLACED, Codec, Encoder, choose_encoder
+from latentsync.media.hdr import HdrMetadata
+from latentsync.media.interlace import FieldOrder, with_fields
 from latentsync.media.join import Pictures, write_file
-from latentsync.media.output import check_output, partial_path, writing
+from latentsync.media.output import CONTAINERS, check_output, partial_path, writing
 from latentsync.media.picture import Picture, StoredForm
+from latentsync.media.pixel_format import USUAL, PixelFormat, pixel_format
 from latentsync.media.probe import MediaInfo
 from latentsync.media.sound import AudioSource, check_sound
 
 FPS_MAX_DENOMINATOR = 100_000  # of a rate given as a float
 DEFAULT_CRF = 15
 PART_SUFFIX = ".mp4"
+BT2020_PRIMARIES = BT2020_MATRIX = 9  # code points of ITU-T H.273
+MOV_ONLY = {"prores": ".mov"}  # codecs that PART_SUFFIX does not hold
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,10 @@ class VideoFormat:
     sample_aspect: Fraction = Fraction(1)  # width of a pixel over its height
     colour: ColourTags = field(default_factory=ColourTags)
     codec: Codec = "auto"
-    crf: int = DEFAULT_CRF  # quality in the encoder's own scale: 0 best, 51 (AV1: 63) worst; ffv1 is lossless
+    crf: int = DEFAULT_CRF  # quality in the encoder's own scale: 0 best, 51 (AV1: 63) worst; ffv1 and prores have none
+    pixel_format: str = USUAL  # of what is written: its bits, chroma and alpha are kept where the codec can
+    hdr: HdrMetadata = field(default_factory=HdrMetadata)
+    fields: FieldOrder = ""  # pictures are flagged as interlaced in this order
 
     @classmethod
     def constant(cls, width: int, height: int, fps: Fraction | float, **others: object) -> "VideoFormat":
@@ -52,12 +60,14 @@ class VideoFormat:
 
     @classmethod
     def like(cls, info: MediaInfo, **others: object) -> "VideoFormat":
-        """What a file's pictures are like: size, rate or clock, pixel aspect, colour. `others` override.
+        """What a file's pictures are like: size, rate or clock, pixel aspect, colour, bits, HDR. `others` override.
 
         For what `read_pictures` gives; frames of `read_frames` are of `MediaInfo.square_size`, with square pixels.
         """
-        colour = info.colour if info.colour.matrix in MATRICES and not info.is_still else ColourTags()
+        colour = yuv_colour(info.colour, pixel_format(info.pixel_format)) if not info.is_still else ColourTags()
         same = cls(info.width, info.height, info.fps, info.time_base, info.sample_aspect, colour)
+        if not info.is_still:
+            same = replace(same, pixel_format=info.pixel_format, hdr=info.hdr)
         return replace(same, **others)  # type: ignore[arg-type]
 
     @property
@@ -67,13 +77,24 @@ class VideoFormat:
 
     def encoding(self, suffix: str) -> tuple[Encoder, StoredForm]:
         """Who writes such pictures to a file of that ending, and how they are stored. Raises MediaError if nobody does."""
-        encoder = choose_encoder(self.codec, self.width, self.height, suffix, self.sample_aspect)
-        return encoder, StoredForm(encoder.format_for(self.width, self.height), encoder.colour(self.colour))
+        encoder = choose_encoder(self.codec, self.width, self.height, suffix, self.sample_aspect, self.pixel_format)
+        stored = encoder.format_for(self.width, self.height, self.pixel_format)
+        return encoder, StoredForm(stored, encoder.colour(self.colour, stored))
 
     @property
     def part_suffix(self) -> str:
-        """The ending of files that are parts to be joined: of a container that holds all codecs and has an exact clock."""
-        return PART_SUFFIX
+        """The ending of files that are parts to be joined: of a container that holds the codec and has an exact clock."""
+        return MOV_ONLY.get(self.codec, PART_SUFFIX)
+
+
+def yuv_colour(colour: ColourTags, source: PixelFormat) -> ColourTags:
+    """The tags of pictures of such colours that are stored as YUV, by a matrix that is known."""
+    if colour.matrix in MATRICES:
+        return colour
+    if not (source.is_rgb and source.is_deep):
+        return ColourTags()
+    matrix = BT2020_MATRIX if colour.primaries == BT2020_PRIMARIES else BT709
+    return replace(colour, matrix=matrix, full_range=False)
 
 
 class VideoWriter:
@@ -81,7 +102,8 @@ class VideoWriter:
 
     One encode at constant quality, with the colour tags of the format, by the codec's first installed encoder
     (`encoder` tells which). Even sizes are stored as yuv420p, which every player shows; an odd width or height as
-    yuv444p, the only form of H.264 that keeps such a size exactly. ffv1 stores the RGB values themselves.
+    yuv444p, the only form of H.264 that keeps such a size exactly. ffv1 stores the RGB values themselves. Where the
+    format asks for more bits, chroma or alpha, codecs that can keep them do (`form` tells how pictures are stored).
 
     The sound of `audio` is copied packet by packet where the container can hold its codec, otherwise encoded once as
     AAC at its own rate and channels, and ends with the pictures or before. The file exists under `path` only after a
@@ -108,7 +130,9 @@ class VideoWriter:
         self.encoder, self.form = self.format.encoding(self.path.suffix.lower())
         self.spool = partial_path(f"{self.path}.pictures")
         with writing(self.path):
-            self.container = av.open(file_url(self.spool), "w", format="mp4")
+            self.container = av.open(
+                file_url(self.spool), "w", format=CONTAINERS[MOV_ONLY.get(self.encoder.codec, PART_SUFFIX)]
+            )
             try:
                 self.stream = self._add_stream()
             except BaseException:
@@ -118,7 +142,10 @@ class VideoWriter:
 
     def _add_stream(self) -> VideoStream:
         form = self.format
-        options = self.encoder.settings(form.crf)
+        options = self.encoder.settings(form.crf, form.hdr, self.form.is_deep)
+        if form.fields:
+            marks = INTERLACED if self.encoder.can_flag_fields(form.height) else {}
+            options |= {**marks, "field_order": "tt" if form.fields == "tff" else "bb"}
         stream = cast(VideoStream, self.container.add_stream(self.encoder.name, rate=form.fps, options=options))
         context = stream.codec_context
         context.width, context.height = form.width, form.height
@@ -146,7 +173,8 @@ class VideoWriter:
         the frame before it; without `duration` it is shown for the usual time (the next frame's `pts` ends it anyway).
         """
         self._check_shape(frame)
-        self.write_stored(stored_frame(frame, self.form.pixel_format, self.form.colour), pts, duration)
+        stored = stored_frame(frame, self.form.pixel_format, self.form.colour)
+        self.write_stored(with_fields(stored, self.format.fields), pts, duration)
 
     def write_picture(self, picture: Picture, pts: int | None = None, duration: int | None = None) -> None:
         """The same for a picture, which is not converted where it is stored as this file's are."""

@@ -6,7 +6,7 @@ command is given again.
 
 import argparse
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -95,9 +95,15 @@ def run_quietly(args: argparse.Namespace, pipeline: LipsyncPipeline, entry: JobE
 
 
 def run_one(
-    pipeline: LipsyncPipeline, entry: JobEntry, args: argparse.Namespace, console: Console, team: Team | None = None
+    pipeline: LipsyncPipeline,
+    entry: JobEntry,
+    args: argparse.Namespace,
+    console: Console,
+    team: Team | None = None,
+    shown: Sequence[str] = (),
 ) -> str:
-    """One job with its progress on the screen and its report beside the output; returns a line about it."""
+    """One job with its progress on the screen and its report beside the output; returns a line about it, and the warnings that
+    were not `shown` before."""
     settings = pipeline.models.defaults.changed(given(args, InferenceSettings)).changed(entry.settings)
     options = JobOptions().changed(given(args, JobOptions)).changed(entry.options)
     job = check_job(entry.video, entry.audio, entry.output, options, args.force)
@@ -116,7 +122,7 @@ def run_one(
         else:
             report = pipeline.run(job, settings, show, args.job_dir, args.force, team)
     save_report(report, report_path)
-    return told(report, args.preflight)
+    return told(report, args.preflight, shown)
 
 
 def outcome_code(outcomes: Iterable[Outcome], console: Console) -> int:
@@ -133,8 +139,12 @@ def lipsync(args: argparse.Namespace, console: Console) -> int:
     JobOptions().changed(given(args, JobOptions))
     one = JobEntry(1, args.video_path, args.audio_path, args.video_out_path, {}, {})
     entries = read_jobs(args.jobs) if args.jobs else [one]
+    warnings: tuple[str, ...] = ()
     if not args.jobs:
-        check_job(one.video, one.audio, one.output, JobOptions().changed(given(args, JobOptions)), args.force)
+        options = JobOptions().changed(given(args, JobOptions))
+        warnings = check_job(one.video, one.audio, one.output, options, args.force).warnings
+    for warning in warnings:
+        console.print(f"Note: {warning}", soft_wrap=True)
     team = make_team(args)
     if args.jobs and args.ray_address:
         with ray_session(args.ray_address) as cluster:
@@ -149,7 +159,7 @@ def lipsync(args: argparse.Namespace, console: Console) -> int:
         return outcome_code(run_all(entries, lambda entry: run_one(pipeline, entry, args, console)), console)
     torch.set_num_threads(team.threads)
     helpers = replace(team, devices=team.devices[1:])  # this process is one of the workers
-    console.print(run_one(pipeline, one, args, console, helpers), soft_wrap=True)
+    console.print(run_one(pipeline, one, args, console, helpers, warnings), soft_wrap=True)
     return 0
 
 

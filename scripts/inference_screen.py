@@ -11,8 +11,9 @@ from latentsync.inference.preflight import sheet_path
 from latentsync.inference.report import Report
 
 
-def told(report: Report, only_looked: bool) -> str:
-    lines = [f"Note: {warning}" for warning in report.warnings]
+def told(report: Report, only_looked: bool, shown: Sequence[str] = ()) -> str:
+    """What a job did, and its warnings but for those that were `shown` before."""
+    lines = [f"Note: {warning}" for warning in report.warnings if warning not in shown]
     if only_looked:
         return "\n".join(
             [*lines, f"Would write {report.output}: {report.summary()} Sheet: {sheet_path(report.output)}"]

@@ -62,7 +62,7 @@ def make_report(
         encoder=job.encoder,
         versions={"latentsync": latentsync.__version__, **{name: version(name) for name in LIBRARIES}},
         timings_sec={stage: round(seconds, 3) for stage, seconds in stopwatch.seconds.items()},
-        warnings=tuple(warnings_of(plan, models.resolution)),
+        warnings=(*job.warnings, *warnings_of(plan, models.resolution)),
         timeline=tuple(lane_times(lane) for lane in stopwatch.lanes.values()),
     )
 

@@ -6,6 +6,7 @@ from fractions import Fraction
 
 from latentsync.face.align import FrameArray
 from latentsync.inference.stream import stride_of
+from latentsync.media.container import PathLike
 from latentsync.media.picture import Picture, StoredForm
 from latentsync.media.probe import MediaInfo
 from latentsync.media.read import frame_times, frames_between, read_frames, read_pictures
@@ -17,7 +18,7 @@ class Source:
     """`times` [n + 1] in seconds from the first frame on, the last entry is the end; `fps` None means its own frames."""
 
     info: MediaInfo
-    path: str
+    path: PathLike
     times: tuple[Fraction, ...]
     fps: Fraction | None = None
 
@@ -46,7 +47,7 @@ class Source:
         return read_pictures(self.path, form, self.fps, start, len(self) if stop is None else stop)
 
 
-def open_source(path: str, info: MediaInfo, fps: Fraction | None = None) -> Source:
+def open_source(path: PathLike, info: MediaInfo, fps: Fraction | None = None) -> Source:
     """A video with its own frames, or on a clock of `fps`; a still image is one frame of the model's clock.
 
     Raises MediaError as `frame_times` does.

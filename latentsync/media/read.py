@@ -3,7 +3,8 @@
 Tensor legend: h height, w width; a frame is uint8 [0, 255] `h w 3`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
@@ -124,12 +125,12 @@ def stored_on_clock(
     sources = frames_on_clock(index, fps)[max(0, start_frame) : stop_frame]
     if not len(sources):
         return
-    shown = stored_pictures(path, index, int(sources[0]), int(sources[-1]) + 1)
-    number, stored = next(shown)
-    for source in sources:
-        while number < source:
-            number, stored = next(shown)
-        yield stored
+    with closing(stored_pictures(path, index, int(sources[0]), int(sources[-1]) + 1)) as shown:
+        number, stored = next(shown)
+        for source in sources:
+            while number < source:
+                number, stored = next(shown)
+            yield stored
 
 
 def frames_on_clock(index: FrameIndex, fps: float | Fraction) -> np.ndarray:
@@ -143,17 +144,21 @@ def frames_on_clock(index: FrameIndex, fps: float | Fraction) -> np.ndarray:
     return np.searchsorted(borders, ticks_sec, side="left")
 
 
-def stored_pictures(path: PathLike, index: FrameIndex, start: int, stop: int) -> Iterator[tuple[int, StoredFrame]]:
+def stored_pictures(
+    path: PathLike, index: FrameIndex, start: int, stop: int
+) -> Generator[tuple[int, StoredFrame], None, None]:
     """Frames start ... stop - 1 with their numbers, as they are stored: neither upright nor in RGB."""
     number = start
     entry = index.entry(start) if start < stop else None
     try:
         while number < stop:
-            for stored in _matching(_pictures(path, entry), index, number):
-                yield number, stored
-                number += 1
-                if number == stop:
-                    return
+            # closed here: Python drops a Ctrl-C that comes while it clears away a generator by itself
+            with closing(_pictures(path, entry)) as pictures:
+                for stored in _matching(pictures, index, number):
+                    yield number, stored
+                    number += 1
+                    if number == stop:
+                        return
             if entry is None:
                 raise MediaError(
                     f"cannot decode {path} {_place(index, number)}: a frame is missing. Re-encode the file."
@@ -178,7 +183,7 @@ def _place(index: FrameIndex, frame: int) -> str:
     return f"at {float(index.time(frame)):.2f} s"
 
 
-def _pictures(path: PathLike, entry: int | None) -> Iterator[StoredFrame]:
+def _pictures(path: PathLike, entry: int | None) -> Generator[StoredFrame, None, None]:
     """Decoded pictures from the packet with the time stamp `entry` on, or from the first."""
     if entry is not None:
         with open_input(path) as container:

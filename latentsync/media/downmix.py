@@ -83,7 +83,7 @@ def _lone_channel(path: PathLike, _location: str, _size: int, _modified: int) ->
         if stream.channels == 1:
             return None
         powers, cancels = measured(decoded_blocks(container.decode(stream)))
-    loudness = powers.max(axis=1)
+    loudness = powers.max(axis=1, initial=0.0)
     sounds = loudness > loudness.max(initial=0.0) * 10 ** (-NEAR_DB / 10)
     if not sounds.any() or cancels[sounds].mean() <= CANCELLED_SHARE:
         return None
@@ -133,7 +133,7 @@ def measured(
         spectra[:, (hz < VOICE_HZ[0]) | (hz > VOICE_HZ[1])] = 0
         powers.append((np.abs(spectra) ** 2).sum(axis=1) * (weights != 0))
         cancels.append(is_cancelled(spectra * weights[:, None]))
-    return np.array(powers).reshape(len(powers), -1), np.array(cancels, bool)
+    return np.array(powers) if powers else np.zeros((0, 0)), np.array(cancels, bool)
 
 
 def is_cancelled(parts: NDArray[np.complexfloating]) -> bool:

@@ -97,7 +97,8 @@ def run_quietly(args: argparse.Namespace, pipeline: LipsyncPipeline, entry: JobE
 def run_one(
     pipeline: LipsyncPipeline, entry: JobEntry, args: argparse.Namespace, console: Console, team: Team | None = None
 ) -> str:
-    """One job with its progress on the screen and its report beside the output; returns a line about it."""
+    """One job with its progress on the screen and its report beside the output; returns a line about it, and the warnings
+    that came up in the work."""
     settings = pipeline.models.defaults.changed(given(args, InferenceSettings)).changed(entry.settings)
     options = JobOptions().changed(given(args, JobOptions)).changed(entry.options)
     job = check_job(entry.video, entry.audio, entry.output, options, args.force)

@@ -89,6 +89,14 @@ def parse(argv: list[str] | None, description: str | None) -> argparse.Namespace
         help="frames left over at a segment's end: with those before them (default: shift), or alone as in the releases",
     )
     lips("--overlap", type=int, metavar="FRAMES", help="frames shared by neighbouring windows, faded (default: none)")
+    tracks = parser.add_argument_group("tracks (of files that have several; the first is 1)").add_argument
+    tracks(
+        "--audio_track",
+        type=int,
+        metavar="N",
+        help="of the audio file: what they shall speak (default: its default one)",
+    )
+    tracks("--video_track", type=int, metavar="N", help="of the video (default: its default one)")
     faces = parser.add_argument_group("faces").add_argument
     faces("--face", help="whose lips: largest, center, a number, x,y@seconds, or a picture of the person")
     faces("--on_missing_face", "--on-missing-face", choices=get_args(OnMissingFace), help="default: passthrough")

@@ -20,7 +20,6 @@ from latentsync.inference.models import LipsyncModels
 from latentsync.inference.pipeline import STAGES, LipsyncPipeline
 from latentsync.inference.sampling import Window, WindowSampler
 from latentsync.inference.settings import InferenceSettings, JobOptions
-from latentsync.inference.stopwatch import Stopwatch
 from latentsync.media.container import MediaError
 from latentsync.media.encode import is_installed
 from latentsync.media.probe import probe
@@ -89,21 +88,6 @@ def test_the_seed_decides(tmp_path: Path, pipeline: LipsyncPipeline, reference: 
         outputs.append((tmp_path / f"{name}.mp4").read_bytes())
     assert outputs[0] == outputs[1] != outputs[2]
     assert pipeline(video, audio, tmp_path / "r.mp4", replace(settings, seed=-1)).settings.seed >= 0
-
-
-def test_windows_share_their_noise_and_padding_changes_nothing(models: LipsyncModels) -> None:
-    """The same faces and sound give the same lips in every window; a short window equals one padded by hand."""
-    sampler = WindowSampler(models, InferenceSettings(steps=2), Stopwatch())
-
-    def sample(faces: np.ndarray, audio: torch.Tensor) -> torch.Tensor:
-        return sampler.sample([Window(faces, audio)])[0].faces
-
-    faces = np.random.default_rng(0).integers(0, 256, (NUM_FRAMES, RESOLUTION, RESOLUTION, 3), dtype=np.uint8)
-    audio = torch.randn(NUM_FRAMES, 20, WIDTH, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(sample(faces, audio), sample(faces, audio))
-    assert torch.equal(sampler.noise[:, :, :1].expand_as(sampler.noise), sampler.noise)
-    by_hand = sample(faces[[0, 1, 1, 1]], audio[[0, 1, 1, 1]])
-    assert torch.allclose(sample(faces[:2], audio[:2]), by_hand[:2], atol=1e-5)
 
 
 def test_where_memory_runs_out_the_window_is_tried_again_with_less(
@@ -180,9 +164,10 @@ def test_preflight_only_looks(
     monkeypatch.setattr(WindowSampler, "__init__", lambda *_: pytest.fail("nothing may be sampled"))
     video, audio = make_video(tmp_path / "v.mp4", 40, dark=range(10, 30)), make_audio(tmp_path / "a.wav", 1.6)
     assert main(command(video, audio, tmp_path / "o.mp4", "--preflight")) == 0
-    assert "20 of 40 frames synced" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "20 of 40 frames would be edited" in said and "synced" not in said
     assert sorted(contents(tmp_path)) == ["a.wav", "o.preflight.jpg", "o.report.json", "v.mp4"]
-    assert json.loads((tmp_path / "o.report.json").read_text())["actions"] == {"synced": 20, "no face": 20}
+    assert json.loads((tmp_path / "o.report.json").read_text())["actions"] == {"would be edited": 20, "no face": 20}
 
 
 def test_the_sheet_of_a_preflight_replaces_no_other_picture(

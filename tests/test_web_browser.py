@@ -135,7 +135,7 @@ def test_from_upload_to_download(page: Page, server: Server, pair: tuple[Path, P
     unfold(page, texts.FACE_SECTION)
 
     press(page, texts.CHECK)
-    assert f"{FRAMES} of {FRAMES} frames synced" in wait_for_message(page, "Check:")
+    assert f"{FRAMES} of {FRAMES} frames would be edited" in wait_for_message(page, "Check:")
     expect(page.locator("#sheet img")).to_be_visible()
     picture(page, "check", tmp_path, full_page=True)
 

@@ -126,6 +126,8 @@ def _typed(schema: type, name: str, value: Any) -> Any:
         return Fraction(str(value))
     if name in ("min_face_px", "max_yaw_deg", "limit_sec"):
         return float(value)
+    if name in ("video_track", "audio_track"):
+        return int(str(value))
     default = getattr(schema(), name)
     if isinstance(default, bool):
         return value if isinstance(value, bool) else str(value).lower() in TRUE

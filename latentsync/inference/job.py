@@ -3,6 +3,7 @@
 import errno
 import shutil
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
@@ -10,13 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
+from latentsync.audio.speech import speech_fault
 from latentsync.inference.face_choice import parse_face_choice
 from latentsync.inference.report import is_report
 from latentsync.inference.settings import JobOptions
 from latentsync.inference.source import Source, open_source
 from latentsync.inference.timeline import Timeline, make_timeline
 from latentsync.media.audio import read_audio
-from latentsync.media.container import MediaError, PathLike
+from latentsync.media.container import ChosenTracks, MediaError, PathLike, default_track
+from latentsync.media.downmix import lone_channel
 from latentsync.media.losses import can_keep_fields, fields_warning, loss_warning
 from latentsync.media.output import CONTAINERS
 from latentsync.media.pixel_format import pixel_format
@@ -42,12 +45,13 @@ class Job:
     format: VideoFormat  # of the result
     encoder: str  # that writes it
     options: JobOptions
-    warnings: tuple[str, ...] = ()  # what is done otherwise than one may expect, a sentence each
+    warnings: tuple[str, ...] = ()  # what a user should know before the work, a sentence each
 
     @property
     def sound(self) -> AudioSource:
         """The sound of the result: that of a video itself begins with its first picture, as the result does."""
-        return AudioSource(self.audio, sound_start_sec(self.video, self.audio, self.info, self.options))
+        tracks = ChosenTracks(self.audio, audio=self.options.audio_track)
+        return AudioSource(tracks, sound_start_sec(self.video, self.audio, self.info, self.options))
 
     @cached_property
     def timeline(self) -> Timeline:
@@ -69,23 +73,25 @@ def check_job(
     """Open both inputs and try the output's folder (which is made if need be).
 
     Raises ValueError if the options choose a face that cannot be meant, and MediaError if the video or the audio is
-    missing, unreadable or lacks its stream, no encoder is there for the codec, or the output is one of the inputs, of an
-    unknown kind, somebody else's file (unless `force`d), a folder, or in a folder that is full or cannot be written to.
+    missing, unreadable or lacks its stream or the chosen track, no encoder is there for the codec, or the output is one of
+    the inputs, of an unknown kind, somebody else's file (unless `force`d), a folder, or in a folder that is full or cannot
+    be written to.
     """
     options = options or JobOptions()
     parse_face_choice(options.face)
     paths = Path(video), Path(audio), Path(output)
     check_output(paths[2], paths[:2], force)
-    info = probe(video)
+    pictures, sound = ChosenTracks(video, video=options.video_track), ChosenTracks(audio, audio=options.audio_track)
+    info = probe(pictures)
     if info.is_still:
         options = replace(options, length="hold")
-    waveform = read_audio(audio)
+    waveform = read_audio(sound)
     waveform = waveform[round(sound_start_sec(paths[0], paths[1], info, options) * SAMPLE_RATE_HZ) :]
     sound_sec = Fraction(len(waveform), SAMPLE_RATE_HZ)
     asked = options.interlaced
     if not can_keep_fields(info):
         options = replace(options, interlaced="deinterlace")
-    source = open_source(str(video), info, options.fps, options.interlaced)
+    source = open_source(pictures, info, options.fps, options.interlaced)
     clock = {} if options.fps is None and not info.is_still else {"fps": source.rate, "time_base": 1 / source.rate}
     fields = info.field_order if options.interlaced == "keep" else ""
     format = VideoFormat.like(info, codec=options.codec, crf=options.crf, fields=fields, **clock)
@@ -96,10 +102,33 @@ def check_job(
     encoder.settings(format.crf)
     check_space(paths[2], info.width * info.height, float(max(sound_sec, Fraction(1)) * source.rate))
     missing = samples_of_frames(1) - len(waveform)
-    padded = np.pad(waveform, (0, max(0, missing)))
-    warnings = fields_warning(info, encoder, asked), loss_warning(info, format, encoder, suffix)
-    told = tuple(filter(None, warnings))
-    return Job(*paths, info, source, padded, sound_sec, format, encoder.name, options, told)
+    picture_warnings = fields_warning(info, encoder, asked), loss_warning(info, format, encoder, suffix)
+    warnings = (*track_warnings(pictures, sound), *filter(None, picture_warnings), *sound_warnings(sound, waveform))
+    waveform = np.pad(waveform, (0, max(0, missing)))
+    return Job(*paths, info, source, waveform, sound_sec, format, encoder.name, options, warnings)
+
+
+def track_warnings(pictures: ChosenTracks, sound: ChosenTracks) -> Iterator[str]:
+    """Which tracks are taken where there are several and none was chosen."""
+    if taken := default_track(pictures, "video"):
+        yield f"{Path(pictures).name} has several video tracks: {taken} is taken. Another one: --video_track."
+    if taken := default_track(sound, "audio"):
+        yield f"{Path(sound).name} has several audio tracks: {taken} is taken. Another one: --audio_track."
+
+
+def sound_warnings(sound: ChosenTracks, waveform: np.ndarray) -> Iterator[str]:
+    """What the network may not make lips of: channels that cancel each other, and sound (16 kHz) without audible speech."""
+    name = Path(sound).name
+    if (channel := lone_channel(sound)) is not None:
+        yield (
+            f"The channels of {name} cancel each other (one is inverted): the network is given channel {channel + 1} alone."
+            " The sound of the result stays as it is."
+        )
+    fault = speech_fault(waveform)
+    if fault == "inaudible":
+        yield f"{name} is silent or too quiet for the network: the mouth will hardly move. Give louder sound or another track."
+    elif fault == "no speech":
+        yield f"{name} has no speech that could be found, only a steady sound: the lips will say nothing. Is it the right file?"
 
 
 def sound_start_sec(video: Path, audio: Path, info: MediaInfo, options: JobOptions) -> float:

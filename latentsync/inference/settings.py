@@ -112,12 +112,14 @@ class InferenceSettings:
 
 @dataclass(frozen=True)
 class JobOptions:
-    """What becomes of a video, whatever the networks: its clock, its length, whose face, how it is stored.
+    """What becomes of a video, whatever the networks: its tracks, its clock, its length, whose face, how it is stored.
 
     `fps`: frames a second of the result, None for the source's own frames and times. `length` is what happens where the
     sound is longer than the video, `rest` where it is shorter (see `latentsync.inference.timeline`). `face`,
     the limits of size and yaw, None for the usual ones, are those of `latentsync.inference.face_choice` and `FacePolicy`.
     `interlaced` pictures become progressive ones (`deinterlace`), or stay as they are, flagged so (`keep`).
+    `video_track` and `audio_track` choose among several tracks of the video and of the audio file, the first is 1; None is the
+    one that the file marks as the default.
     """
 
     fps: Fraction | None = None
@@ -132,9 +134,17 @@ class JobOptions:
     codec: Codec = "auto"
     crf: int = DEFAULT_CRF  # 46 dB outside the face on real footage that had been encoded before
     memory: Memory = "auto"
+    video_track: int | None = None
+    audio_track: int | None = None
 
     def __post_init__(self) -> None:
         check_choices(self)
+        for name in ("video_track", "audio_track"):
+            track = getattr(self, name)
+            if track is not None and track < 1:
+                raise ValueError(
+                    f"{name} is {track}: choose 1 (the first) or above, or leave it out for the default one."
+                )
         if self.fps is not None and not MIN_FPS <= self.fps <= MAX_FPS:
             raise ValueError(f"fps is {self.fps}: choose {MIN_FPS} to {MAX_FPS}, or leave it out for the source's own.")
         if self.limit_sec is not None and not self.limit_sec > 0:

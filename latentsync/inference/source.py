@@ -6,6 +6,7 @@ from fractions import Fraction
 
 from latentsync.face.align import FrameArray
 from latentsync.inference.stream import stride_of
+from latentsync.media.container import PathLike
 from latentsync.media.interlace import Interlaced
 from latentsync.media.picture import Picture, StoredForm
 from latentsync.media.probe import MediaInfo
@@ -21,7 +22,7 @@ class Source:
     """
 
     info: MediaInfo
-    path: str
+    path: PathLike
     times: tuple[Fraction, ...]
     fps: Fraction | None = None
     interlaced: Interlaced = "deinterlace"
@@ -53,7 +54,7 @@ class Source:
 
 
 def open_source(
-    path: str, info: MediaInfo, fps: Fraction | None = None, interlaced: Interlaced = "deinterlace"
+    path: PathLike, info: MediaInfo, fps: Fraction | None = None, interlaced: Interlaced = "deinterlace"
 ) -> Source:
     """A video with its own frames, or on a clock of `fps`; a still image is one frame of the model's clock.
 

@@ -1,4 +1,4 @@
-"""Sound in and out: any file's first audio stream as a mono waveform, and a waveform as a WAV file.
+"""Sound in and out: any file's audio track as a mono waveform, and a waveform as a WAV file.
 
 Tensor legend: n samples; a waveform is float32 [-1, 1) `n`.
 """
@@ -17,6 +17,7 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer
 
 from latentsync.media.container import MediaError, PathLike, audio_stream, open_input, reason, start_sec
+from latentsync.media.downmix import MonoResampler
 from latentsync.timebase import SAMPLE_RATE_HZ
 
 FULL_SCALE = 32768  # of a 16-bit sample
@@ -25,14 +26,15 @@ LATE_START_SEC = 1e-3  # less is the rounding of time stamps
 
 
 def read_audio(path: PathLike, sample_rate_hz: int = SAMPLE_RATE_HZ) -> np.ndarray:
-    """Decode a file's first audio stream to a mono waveform, float32 `n` in [-1, 1).
+    """Decode a file's default audio track, or the one of a `ChosenTracks`, to a mono waveform, float32 `n` in [-1, 1).
 
-    Mixed to mono and resampled to 16-bit samples, then divided by 32768: the decoding that the Whisper encoder was
-    trained with. Sample 0 is the start of the file: sound that starts later than its video is preceded by silence.
+    Mixed to mono (unless its channels cancel each other, see `latentsync.media.downmix`) and resampled to 16-bit samples,
+    then divided by 32768: the decoding that the Whisper encoder was trained with. Sample 0 is the start of the file: sound
+    that starts later than its video is preceded by silence.
 
     Raises MediaError if the file is missing, unreadable, has no audio stream, or its sound cannot be decoded.
     """
-    resampler = AudioResampler(format="s16", layout="mono", rate=sample_rate_hz)
+    resampler = MonoResampler(path, sample_rate_hz)
     with open_input(path) as container:
         stream = audio_stream(container, path)
         silence = np.zeros(round(late_sec(container, stream) * sample_rate_hz), dtype=np.int16)
@@ -55,7 +57,9 @@ def stated_end_sec(container: InputContainer, stream: AudioStream) -> float:
     return float(((stream.start_time or 0) + stream.duration) * stream.time_base) - start_sec(container)
 
 
-def decoded_sound(container: InputContainer, stream: AudioStream, resampler: AudioResampler) -> Iterator[AudioFrame]:
+def decoded_sound(
+    container: InputContainer, stream: AudioStream, resampler: AudioResampler | MonoResampler
+) -> Iterator[AudioFrame]:
     """Decode a stream through a resampler, its tail included; frames follow each other whatever their time stamps."""
     empty = True
     for frame in container.decode(stream):

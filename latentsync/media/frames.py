@@ -12,7 +12,7 @@ import av
 import numpy as np
 
 from latentsync.media.colour import ColourTags, Orientation
-from latentsync.media.container import MediaError, PathLike, check_readable, reason
+from latentsync.media.container import ChosenTracks, MediaError, PathLike, check_readable, reason
 from latentsync.media.packets import FirstPicture, PacketTimes, first_picture, packet_times
 
 NTSC = Fraction(1000, 1001)
@@ -78,11 +78,12 @@ def frame_index(path: PathLike) -> FrameIndex:
     """
     check_readable(path)
     status = os.stat(path)
-    return _frame_index(os.fspath(path), os.path.abspath(path), status.st_size, status.st_mtime_ns)
+    key = path if isinstance(path, ChosenTracks) else os.fspath(path)
+    return _frame_index(key, os.path.abspath(path), status.st_size, status.st_mtime_ns)
 
 
 @lru_cache(maxsize=INDEXES_KEPT)
-def _frame_index(path: str, _location: str, _size: int, _modified: int) -> FrameIndex:
+def _frame_index(path: PathLike, _location: str, _size: int, _modified: int) -> FrameIndex:
     first = first_picture(path)
     try:
         packets = packet_times(path, first)
@@ -93,7 +94,7 @@ def _frame_index(path: str, _location: str, _size: int, _modified: int) -> Frame
     return index_of(packets, first, path)
 
 
-def index_of(packets: PacketTimes, first: FirstPicture, path: str) -> FrameIndex:
+def index_of(packets: PacketTimes, first: FirstPicture, path: PathLike) -> FrameIndex:
     order = np.argsort(packets.ticks, kind="stable")
     shown = packets.ticks[order]
     decode_order = np.empty_like(order)

@@ -12,13 +12,13 @@ from typing import Any
 import av
 import numpy as np
 from av.audio.frame import AudioFrame
-from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 from numpy.typing import NDArray
 
 from latentsync.media.audio import late_sec
 from latentsync.media.container import MediaError, PathLike, audio_stream, file_url, open_input, reason
+from latentsync.media.downmix import MonoResampler
 from latentsync.timebase import SAMPLE_RATE_HZ
 
 Samples = NDArray[np.int16]
@@ -29,7 +29,7 @@ STRICT = {"err_detect": "explode"}  # a decoder reports damage instead of coveri
 
 
 def mono_pieces(path: PathLike, sample_rate_hz: int = SAMPLE_RATE_HZ, strict: bool = False) -> Iterator[Samples]:
-    """Yield a file's first audio stream, mixed to mono and resampled, piece by piece; together as `read_audio` has it.
+    """Yield a file's audio track, mixed to mono and resampled, piece by piece; together as `read_audio` has it.
 
     Sound that starts later than its file is preceded by silence. `strict`: damaged packets are errors too.
 
@@ -116,7 +116,7 @@ def _resampled(
     container: InputContainer, stream: AudioStream, path: PathLike, first_source: int, sample_rate_hz: int
 ) -> Iterator[Samples]:
     """Decode from the container's place on, leave out samples before `first_source` of the stream, and resample."""
-    resampler = AudioResampler(format="s16", layout="mono", rate=sample_rate_hz)
+    resampler = MonoResampler(path, sample_rate_hz)
     place: int | None = None if first_source else 0  # in samples of the stream
     empty = True
     try:

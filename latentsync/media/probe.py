@@ -7,7 +7,7 @@ import av
 
 from latentsync.media.aspect import Size, square_size
 from latentsync.media.colour import ColourTags
-from latentsync.media.container import MediaError, PathLike, open_input
+from latentsync.media.container import MediaError, PathLike, audio_tracks, meant_track, open_input
 from latentsync.media.frames import frame_index
 from latentsync.media.hdr import HdrMetadata
 from latentsync.media.interlace import FieldOrder, Fields
@@ -98,9 +98,10 @@ def probe(path: PathLike) -> MediaInfo:
 
 
 def sound_format(path: PathLike) -> tuple[int, int]:
-    """Sample rate in Hz and number of channels of the first audio stream; zeros without one."""
+    """Sample rate in Hz and number of channels of the audio track that is meant; zeros without one."""
     with open_input(path) as container:
-        sound = container.streams.audio[0] if container.streams.audio else None
+        tracks = audio_tracks(container)
+        sound = meant_track(tracks, "audio", path) if tracks else None
         if sound is None or sound.codec_context is None:
             return 0, 0
         return sound.rate, sound.channels

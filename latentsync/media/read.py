@@ -4,7 +4,8 @@ Frames have square pixels, as a player shows them; pictures (`read_pictures`) ha
 Tensor legend: h height, w width; a frame is uint8 [0, 255] `h w 3`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
@@ -19,7 +20,7 @@ from av.video.stream import VideoStream
 from latentsync.media.colour import upright_rgb
 from latentsync.media.container import MediaError, PathLike, open_input, reason, video_stream
 from latentsync.media.frames import FrameIndex, frame_index
-from latentsync.media.interlace import FLAGGED, Interlaced, deinterlaced, with_fields
+from latentsync.media.interlace import FLAGGED, Interlaced, Numbered, deinterlaced, with_fields
 from latentsync.media.picture import Picture, StoredForm, picture_of
 from latentsync.timebase import frames_in
 
@@ -143,12 +144,12 @@ def stored_on_clock(
     sources = frames_on_clock(index, fps)[max(0, start_frame) : stop_frame]
     if not len(sources):
         return
-    shown = stored_pictures(path, index, int(sources[0]), int(sources[-1]) + 1, interlaced)
-    number, stored = next(shown)
-    for source in sources:
-        while number < source:
-            number, stored = next(shown)
-        yield stored
+    with closing(stored_pictures(path, index, int(sources[0]), int(sources[-1]) + 1, interlaced)) as shown:
+        number, stored = next(shown)
+        for source in sources:
+            while number < source:
+                number, stored = next(shown)
+            yield stored
 
 
 def frames_on_clock(index: FrameIndex, fps: float | Fraction) -> np.ndarray:
@@ -164,41 +165,51 @@ def frames_on_clock(index: FrameIndex, fps: float | Fraction) -> np.ndarray:
 
 def stored_pictures(
     path: PathLike, index: FrameIndex, start: int, stop: int, interlaced: Interlaced = "deinterlace"
-) -> Iterator[tuple[int, StoredFrame]]:
+) -> Generator[tuple[int, StoredFrame], None, None]:
     """Frames start ... stop - 1 with their numbers, neither upright nor in RGB: as they are stored, or deinterlaced."""
+    if start >= stop:
+        return
     fields = index.first.fields
     if interlaced == "keep":
         order = "" if fields == FLAGGED else index.first.field_order
-        yield from ((number, with_fields(stored, order)) for number, stored in _decoded(path, index, start, stop))
+        with closing(_decoded(path, index, start, stop)) as decoded:
+            yield from ((number, with_fields(stored, order)) for number, stored in decoded)
         return
-    if start >= stop:
-        return
-    # the filter looks at the frame before and at the one after; decoding goes so far only where frames are interlaced
-    decoded = _decoded(path, index, start, min(stop + 1, index.frame_count))
-    if start > 0:
-        first = None if fields else next(decoded)
-        if first is None or first[1].interlaced_frame:
-            decoded = _decoded(path, index, start - 1, min(stop + 1, index.frame_count))
-        else:
-            decoded = chain([first], decoded)
-    for number, stored in deinterlaced(decoded, fields):
-        if number >= start:
-            yield number, stored
-        if number == stop - 1:
+    with _decoded_around(path, index, start, min(stop + 1, index.frame_count)) as numbered:
+        for number, stored in deinterlaced(numbered, fields):
+            if number >= start:
+                yield number, stored
+            if number == stop - 1:
+                return
+
+
+@contextmanager
+def _decoded_around(path: PathLike, index: FrameIndex, start: int, stop: int) -> Iterator[Numbered]:
+    """Frames start ... stop - 1, and the one before them where the filter looks at it: frames that are interlaced need it."""
+    with closing(_decoded(path, index, start, stop)) as decoded:
+        first = next(decoded) if start > 0 and not index.first.fields else None
+        if start == 0 or (first is not None and not first[1].interlaced_frame):
+            yield decoded if first is None else chain([first], decoded)
             return
+    with closing(_decoded(path, index, start - 1, stop)) as decoded:
+        yield decoded
 
 
-def _decoded(path: PathLike, index: FrameIndex, start: int, stop: int) -> Iterator[tuple[int, StoredFrame]]:
+def _decoded(
+    path: PathLike, index: FrameIndex, start: int, stop: int
+) -> Generator[tuple[int, StoredFrame], None, None]:
     """Frames start ... stop - 1 with their numbers, as they are stored."""
     number = start
     entry = index.entry(start) if start < stop else None
     try:
         while number < stop:
-            for stored in _matching(_pictures(path, entry), index, number):
-                yield number, stored
-                number += 1
-                if number == stop:
-                    return
+            # closed here: Python drops a Ctrl-C that comes while it clears away a generator by itself
+            with closing(_pictures(path, entry)) as pictures:
+                for stored in _matching(pictures, index, number):
+                    yield number, stored
+                    number += 1
+                    if number == stop:
+                        return
             if entry is None:
                 raise MediaError(
                     f"cannot decode {path} {_place(index, number)}: a frame is missing. Re-encode the file."
@@ -223,7 +234,7 @@ def _place(index: FrameIndex, frame: int) -> str:
     return f"at {float(index.time(frame)):.2f} s"
 
 
-def _pictures(path: PathLike, entry: int | None) -> Iterator[StoredFrame]:
+def _pictures(path: PathLike, entry: int | None) -> Generator[StoredFrame, None, None]:
     """Decoded pictures from the packet with the time stamp `entry` on, or from the first."""
     if entry is not None:
         with open_input(path) as container:

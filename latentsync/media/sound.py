@@ -39,7 +39,7 @@ AAC_BITS_PER_CHANNEL = 128_000
 
 @dataclass(frozen=True)
 class AudioSource:
-    """The sound of an output: the first audio stream of a media file.
+    """The sound of an output: the default audio track of a media file, or the one of a `ChosenTracks`.
 
     A start of 0 lets the stream be copied; any other start costs an encode and is exact to the sample.
     """

@@ -9,12 +9,19 @@ from fractions import Fraction
 
 import av
 import numpy as np
-from av.stream import Disposition
 from av.video.frame import VideoFrame as StoredFrame
 from numpy.typing import NDArray
 
 from latentsync.media.colour import upright_rgb
-from latentsync.media.container import MediaError, PathLike, open_input, reason, video_stream
+from latentsync.media.container import (
+    MediaError,
+    PathLike,
+    audio_tracks,
+    open_input,
+    reason,
+    video_stream,
+    video_tracks,
+)
 from latentsync.media.frames import FrameIndex, frame_index
 from latentsync.media.interlace import deinterlaced
 from latentsync.media.mono import STRICT
@@ -32,8 +39,7 @@ class SmallPicture:
 def has_streams(path: PathLike) -> tuple[bool, bool]:
     """Whether a file has pictures (a cover does not count) and whether it has sound; MediaError if it cannot be read."""
     with open_input(path) as container:
-        pictures = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-        return bool(pictures), bool(container.streams.audio)
+        return bool(video_tracks(container)), bool(audio_tracks(container))
 
 
 def small_pictures(path: PathLike, fps: float | Fraction, side_px: int) -> Iterator[SmallPicture]:

@@ -1,6 +1,6 @@
 """Stage 2: 25 frames a second and 16 kHz mono, in step with each other whatever the source's rates are.
 
-The first real video stream and the first audio stream count; cover pictures, timecode tracks and further languages do not.
+The default video and audio tracks count; cover pictures, timecode tracks and further languages do not.
 """
 
 from dataclasses import dataclass

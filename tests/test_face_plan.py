@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latentsync.face.align import Smoother, align_matrix
+from latentsync.face.lower_face import LENGTH
 from latentsync.inference.face_choice import FaceChoice, choose_face, parse_face_choice
 from latentsync.inference.face_plan import FacePlan, FacePolicy, plan_faces
 from latentsync.inference.people import find_people
@@ -33,6 +34,7 @@ def sightings(rows: list[tuple[int, int, float, float]], count: int, cuts: tuple
         score=np.ones(len(rows), np.float32),
         yaw=np.zeros(len(rows), np.float32),
         opening=np.zeros(len(rows), np.float32),
+        lower_face=np.zeros((len(rows), LENGTH), np.int8),
         looks=np.zeros((len(tracks), 420), np.float16),
         look_track=np.array(tracks, np.int32),
         thumbnails=np.zeros((0, 96, 96, 3), np.uint8),

@@ -1,4 +1,4 @@
-"""What is sampled together, where parts begin, which reference is shown, what is refused: the plan of pass 2."""
+"""What is sampled together, where parts begin, what is refused: the plan of pass 2."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from latentsync.inference.job_folder import JobFolder
 from latentsync.inference.memory import MemoryPlan, memory_plan
 from latentsync.inference.parts import output_takes, plan_parts
-from latentsync.inference.references import ElsewhereReference, closed_reference, takes_of
 from latentsync.inference.sanity import fault
 from latentsync.inference.settings import InferenceSettings, JobOptions, LastWindow
 from latentsync.inference.stream import PASSED, stride_of, windows_of
@@ -95,26 +94,6 @@ def test_a_jump_of_the_source_begins_a_new_take() -> None:
     order = np.array([0, 1, 2, 0, 1, 2, 3, 3])
     jumps = np.array([True, False, False, True, False, False, False, False])
     assert output_takes(take, order, jumps).tolist() == [1, 1, 1, 2, 2, 2, -1, -1]
-
-
-def test_the_reference_lies_elsewhere_and_changes_once() -> None:
-    found = takes_of(np.array([0] * 20 + [-1] * 3 + [2] * 6))
-    assert found == [range(20), range(23, 29)]
-    choose = ElsewhereReference(found, num_frames=4, stride=1)
-    assert [choose(range(start, start + 4)) for start in range(0, 17, 4)] == [range(4, 8)] + [range(0, 4)] * 4
-    assert choose(range(23, 27)) == range(0, 4)  # its own take is too short
-    assert choose(range(2, 6)) == range(8, 12)  # it overlaps two
-    assert ElsewhereReference([range(3)], 4, 1)([0, 1, 2]) == range(0, 3)  # nothing else to show
-    assert ElsewhereReference([range(40)], 4, 2)(range(0, 8)) == range(8, 15, 2)
-    assert ElsewhereReference([range(7)], 4, 1)(range(0, 4)) == range(3, 7)  # as far away as it goes
-
-
-def test_the_closed_reference_is_the_most_closed_window() -> None:
-    opening = np.full(40, 0.5)
-    opening[22:27] = 0.1
-    opening[30] = np.nan
-    assert closed_reference([range(20), range(21, 40)], opening, 4, 1)([0]) == range(22, 26)
-    assert closed_reference([range(3)], np.full(3, np.nan), 4, 1)([0]) == range(0, 3)
 
 
 def test_faces_that_cannot_be_shown_are_told() -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentsync.face.align import FloatArray, Smoother, align_matrix
+from latentsync.face.lower_face import LENGTH, LowerFaces
 from latentsync.inference.tracks import Observations
 
 IntArray = NDArray[np.int32]
@@ -59,6 +60,8 @@ class FacePlan:
     yaw: FloatArray  # [n] degrees, 0 where unknown, NaN where not seen
     opening: FloatArray  # [n] of the mouth over the distance of the eyes; NaN where unknown
     points: FloatArray  # [n, 3, 2] alignment points, between others where bridged; NaN where not seen
+    lower_face: LowerFaces  # [n, LENGTH], 0 where unknown
+    shot: IntArray  # [n]
 
     def __len__(self) -> int:
         return len(self.take)
@@ -119,6 +122,8 @@ def plan_faces(
         yaw=chosen.yaw,
         opening=chosen.opening,
         points=chosen.points,
+        lower_face=chosen.lower_face,
+        shot=shot,
     )
 
 
@@ -140,6 +145,7 @@ class ChosenFace:
     box: FloatArray
     yaw: FloatArray
     opening: FloatArray
+    lower_face: LowerFaces  # 0 where not seen
 
     @classmethod
     def gather(cls, seen: Observations, tracks: Sequence[int]) -> "ChosenFace":
@@ -152,7 +158,9 @@ class ChosenFace:
         yaw, opening = np.full(n, np.nan, np.float32), np.full(n, np.nan, np.float32)
         track[frame], points[frame], box[frame] = seen.track[rows], seen.points[rows], seen.box[rows]
         yaw[frame], opening[frame] = seen.yaw[rows], seen.opening[rows]
-        return cls(track, points, box, yaw, opening)
+        lower_face = np.zeros((n, LENGTH), np.int8)
+        lower_face[frame] = seen.lower_face[rows]
+        return cls(track, points, box, yaw, opening, lower_face)
 
     @property
     def is_seen(self) -> BoolArray:

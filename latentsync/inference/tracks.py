@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from latentsync.face.align import FloatArray, FrameArray
 from latentsync.face.appearance import describe, thumbnail
 from latentsync.face.detect import Face, FaceDetector
+from latentsync.face.lower_face import LENGTH, LowerFaces, describe_lower_face
 from latentsync.face.scenes import SceneCuts
 from latentsync.inference.stopwatch import Stopwatch
 from latentsync.media.output import written_whole
@@ -50,6 +51,7 @@ class Observations:
     score: FloatArray  # [m] 0..1
     yaw: FloatArray  # [m] degrees, 0 where unknown
     opening: FloatArray  # [m] of the mouth over the distance of the eyes, NaN where unknown
+    lower_face: LowerFaces  # [m, LENGTH], see `latentsync.face.lower_face`; 0 where unknown
     looks: NDArray[np.float16]  # [k, d] appearances, see `latentsync.face.appearance`
     look_track: IntArray  # [k]
     thumbnails: NDArray[np.uint8]  # [p, 96, 96, 3] the best frame of a track
@@ -74,7 +76,7 @@ class Observations:
     def of_sightings(
         cls, sightings: Sequence[Sighting], start: int, stop: int, size: tuple[int, int], cuts: Sequence[int]
     ) -> "Observations":
-        """Frames start ... stop - 1 alone, counted from 0, without appearances and thumbnails."""
+        """Frames start ... stop - 1 alone, counted from 0, without appearances, lower faces and thumbnails."""
         nobody: dict[str, NDArray] = {"looks": np.zeros((0, 0), np.float16), "look_track": np.zeros(0, np.int32)}
         pictures: dict[str, NDArray] = {"thumbnails": np.zeros((0, 96, 96, 3), np.uint8)}
         pictures["thumbnail_track"] = np.zeros(0, np.int32)
@@ -111,6 +113,7 @@ ROW = np.dtype(
         ("score", "f4"),
         ("yaw", "f4"),
         ("opening", "f4"),
+        ("lower_face", "i1", LENGTH),
     ]
 )
 PER_FACE = tuple(ROW.names or ())
@@ -183,7 +186,7 @@ class Notes:
         self.size = (frame.shape[1], frame.shape[0])
         for sighting in sightings_of(index, self.first_number, faces):
             self.tracks.setdefault(sighting.track, TrackNotes()).add(frame, sighting.face)
-            self._append(row_of(sighting))
+            self._append(row_of(sighting, describe_lower_face(frame, sighting.face.points)))
 
     def _append(self, row: tuple) -> None:
         if self.filled == ROWS:
@@ -225,10 +228,10 @@ def sightings_of(index: int, first_number: int, faces: Sequence[Face]) -> list[S
     return [Sighting(index, first_number + face.track, face) for face in largest]
 
 
-def row_of(sighting: Sighting) -> tuple:
+def row_of(sighting: Sighting, lower_face: LowerFaces | int = 0) -> tuple:
     """A sighting as a row of `ROW`."""
     face = sighting.face
-    return sighting.frame, sighting.track, face.points, face.box, face.score, face.yaw_deg, face.opening
+    return sighting.frame, sighting.track, face.points, face.box, face.score, face.yaw_deg, face.opening, lower_face
 
 
 def packed(sightings: Sequence[Sighting]) -> dict[str, NDArray]:

@@ -5,7 +5,7 @@ windows, the next one is read and the last one pasted and written. Frames live f
 one read ahead, one in work, one on its way out; and where the video is played backwards, the piece that is being read.
 """
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import partial
 from itertools import groupby, islice
 from operator import itemgetter
@@ -22,7 +22,7 @@ from latentsync.inference.job_folder import JobFolder
 from latentsync.inference.memory import return_freed_memory
 from latentsync.inference.overlap import run_ahead, run_behind
 from latentsync.inference.parts import PART_SEC, plan_parts
-from latentsync.inference.references import ElsewhereReference, ReferenceLatents, closed_reference, takes_of
+from latentsync.inference.references import ReferenceLatents, reference_choice
 from latentsync.inference.remembered import Remembered
 from latentsync.inference.reporting import Fact, takes_in_output
 from latentsync.inference.sampling import OnStep, WindowSampler
@@ -53,7 +53,8 @@ class Work:
         overlap = sampler.settings.overlap
         fresh = (self.num_frames - overlap) * self.stride
         self.parts = plan_parts(self.takes, round(PART_SEC * job.source.rate), fresh, overlap)
-        self.references = ReferenceLatents(self._reference_choice(), self._encode_reference)
+        choice = reference_choice(sampler.settings.reference, plan, self.num_frames, self.stride)
+        self.references = ReferenceLatents(choice, self._encode_reference)
         sampler.remembered = Remembered(self.timeline.order[self.takes != PASSED])
         self.written = 0  # frames of the output
 
@@ -165,14 +166,6 @@ class Work:
         with self.sampler.stopwatch("align"):
             face = face_of(picture, matrix, self.sampler.models.resolution)
         return FrameIn(picture, time_sec, source, take, matrix, float(self.plan.weight[source]), face)
-
-    def _reference_choice(self) -> Callable[[Sequence[int]], range] | None:
-        policy, takes = self.sampler.settings.reference, takes_of(self.plan.take)
-        if policy == "current" or not takes:
-            return None
-        if policy == "elsewhere":
-            return ElsewhereReference(takes, self.num_frames, self.stride)
-        return closed_reference(takes, self.plan.opening, self.num_frames, self.stride)
 
     def _encode_reference(self, window: range) -> Tensor:
         """Latents of source frames."""

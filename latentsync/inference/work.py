@@ -34,6 +34,7 @@ from latentsync.media.write import VideoWriter
 OnFrame = Callable[[int], None]  # told how many frames of the output are done
 READ, REPAINT, PASTE, WRITE = "read", "repaint", "paste", "write"  # the lanes
 AHEAD_BYTES = 1 << 30  # of frames that wait on either side of the networks, at most
+FREE_EVERY = 50  # frames after which freed memory goes back: some hundred megabytes of decoders, frames and encoders
 WRITE_BEHIND = 4  # finished frames that wait for the encoder, which has a queue of its own
 
 
@@ -149,8 +150,10 @@ class Work:
                     facts.append((frame, done.passed, done.retried))
                 self.written += 1
                 on_frame(self.written)
+                if self.written % FREE_EVERY == 0:
+                    return_freed_memory()
             folder.save_facts(index, facts)
-        return_freed_memory()  # an encoder's some hundred megabytes
+        return_freed_memory()
         self.written = self._finished(folder)  # others may have written parts too
 
     def _finished(self, folder: JobFolder) -> int:

@@ -101,6 +101,7 @@ class SyncNetRun:
 
     def _check_data(self) -> None:
         data = self.data
+        checks.alignment("data.alignment", data.alignment)
         checks.clip_size(data.num_frames, data.resolution)
         for name in ("batch_size", "min_shift"):
             checks.at_least(f"data.{name}", getattr(data, name), 1)

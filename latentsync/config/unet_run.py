@@ -106,6 +106,7 @@ class UNetRun:
         self.train.check()
         if self.store_changes and not self.init_from:
             raise ValueError("store_changes needs a file to leave the rest to: set init_from.")
+        checks.alignment("data.alignment", self.data.alignment)
         checks.unet_section(self.model, self.data.num_frames, self.data.resolution)
         checks.known_names("train.loss_weights", self.train.loss_weights, LOSSES)
         checks.known_names("objective", self.objective, OBJECTIVE_NAMES)

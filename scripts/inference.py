@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from latentsync.config import UNetRun, load
 from latentsync.device import spread_devices
 from latentsync.inference.batch import JobEntry, Outcome, read_jobs, run_all
 from latentsync.inference.cluster import run_all_on_cluster
@@ -149,6 +150,8 @@ def outcome_code(outcomes: Iterable[Outcome], console: Console) -> int:
 def lipsync(args: argparse.Namespace, console: Console) -> int:
     for note in choose(args):
         console.print(NOTES[note], soft_wrap=True)
+    if args.unet_config_path:
+        load(args.unet_config_path, UNetRun, note=lambda line: console.print(line, soft_wrap=True))
     InferenceSettings().changed(given(args, InferenceSettings))  # a wrong value is told before anything is loaded
     JobOptions().changed(given(args, JobOptions))
     one = JobEntry(1, args.video_path, args.audio_path, args.video_out_path, {}, {})

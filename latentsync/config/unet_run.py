@@ -1,10 +1,11 @@
 """The configuration of a U-Net's training, and what of it inference reads: `model`, `data.resolution`, `data.num_frames`."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from latentsync.config import checks
 from latentsync.config.common import PRECISIONS, OutputConfig, TrainConfig
+from latentsync.config.public_layout import UNET_LAYOUT, PublicLayout
 from latentsync.data.settings import ClipDataConfig
 
 PIXEL_LOSSES = ("sync", "lpips", "trepa")
@@ -77,6 +78,8 @@ class UNetRun:
     and only parameters that contain one are trained (none given: all); `objective` holds entries of `UNetObjective`;
     `inference` the settings that the trained checkpoint recommends (see `latentsync.inference.settings`).
     """
+
+    public_layout: ClassVar[PublicLayout] = UNET_LAYOUT
 
     model: dict[str, Any] = field(default_factory=dict)
     data: UNetDataConfig = field(default_factory=UNetDataConfig)

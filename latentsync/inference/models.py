@@ -5,10 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny
 from torch import nn
 
 from latentsync.audio.whisper_features import AudioEncoder
@@ -25,6 +24,9 @@ from latentsync.models.unet_checkpoint import load_unet
 from latentsync.models.vae import load_vae
 from latentsync.weights import DEFAULT_ALIGNMENT, DEMO, PUBLIC_UNET, Alignment, CheckpointError, load_public_vae
 
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL, AutoencoderTiny  # takes seconds to import: only what builds a network does
+
 DEMO_UNET = DEMO / "unet.safetensors"
 SAMPLED_NUMBERS = 16  # of every tensor that the fingerprint looks at
 
@@ -34,14 +36,14 @@ class LipsyncModels:
     """Frozen networks on one device, in evaluation mode; the speech encoder is in float32, the others in `dtype`."""
 
     unet: UNet3DConditionModel
-    vae: AutoencoderKL
+    vae: "AutoencoderKL"
     audio_encoder: AudioEncoder
     resolution: int  # px, of the aligned face
     num_frames: int  # frames sampled together
     device: torch.device
     dtype: torch.dtype
     defaults: InferenceSettings = field(default_factory=InferenceSettings)  # what the checkpoint recommends
-    tiny_vae: AutoencoderTiny | None = None  # decodes what `vae` encoded, where its file is there
+    tiny_vae: "AutoencoderTiny | None" = None  # decodes what `vae` encoded, where its file is there
     distilled: bool = False  # whether the U-Net was trained to sample in a few steps, without guidance
     alignment: Alignment = DEFAULT_ALIGNMENT  # by which points the faces of its training were aligned
 
@@ -150,14 +152,14 @@ def recommended(metadata: Mapping[str, Any]) -> InferenceSettings:
     return InferenceSettings().changed(metadata.get("inference", {}))
 
 
-def load_companion_vae(path: Path) -> AutoencoderKL:
+def load_companion_vae(path: Path) -> "AutoencoderKL":
     """The auto-encoder of a file or folder (see `vae_path`), frozen, in evaluation mode."""
     if path.is_file():
         return load_vae(path)
     return load_public_vae(path).eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
 
-def companion_tiny_vae(unet_path: Path | str, device: torch.device, dtype: torch.dtype) -> AutoencoderTiny | None:
+def companion_tiny_vae(unet_path: Path | str, device: torch.device, dtype: torch.dtype) -> "AutoencoderTiny | None":
     """The small decoder beside a U-Net, if there is one."""
     path = folders(unet_path)[0] / TINY_VAE
     return nn.Module.to(load_tiny_vae(path), device, dtype) if path.is_file() else None

@@ -8,6 +8,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from latentsync.config import UNetRun, load
 from latentsync.face.detect import BACKENDS
 from web.errors import WebError
 from web.models import Models
@@ -75,6 +76,8 @@ def serve(args: argparse.Namespace) -> None:
     models = Models.standard(args.inference_ckpt_path, args.unet_config_path, args.detector)
     if args.demo:
         models.choices = {"demo": models.choices.pop("demo"), **models.choices}
+    if args.unet_config_path:
+        load(args.unet_config_path, UNetRun, note=print)
     models.check("")
     settings = settings_of(args)
     with Server(models, settings) as server:

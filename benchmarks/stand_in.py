@@ -17,6 +17,7 @@ from latentsync.models.unet import UNet3DConditionModel
 from latentsync.models.unet_config import UNetConfig
 from latentsync.models.vae import build_vae
 from latentsync.timebase import MODEL_FPS, SAMPLE_RATE_HZ
+from latentsync.weights import DEFAULT_ALIGNMENT, Alignment
 
 RESOLUTION, NUM_FRAMES, WIDTH = 64, 16, 16
 VAE = {"block_out_channels": [8, 8, 8, 8], "layers_per_block": 1, "norm_num_groups": 2}
@@ -46,6 +47,8 @@ def stand_in_models(resolution: int = RESOLUTION, num_frames: int = NUM_FRAMES) 
 
 class MiddleFace:
     """Sees a still face in the middle of every frame, a quarter of its height wide."""
+
+    alignment: Alignment = DEFAULT_ALIGNMENT
 
     def faces(self, frame: FrameArray) -> list[Face]:
         h, w = frame.shape[:2]

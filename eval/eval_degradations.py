@@ -135,7 +135,7 @@ def rank(args: argparse.Namespace) -> int:
     check_out(args.out)
     if not 1 <= args.clips <= CLIPS:
         raise ValueError(f"--clips is {args.clips}: choose 1 to {CLIPS}.")
-    judge = stable_judge(args.sync_model, pick_device(args.device), make_detector())
+    judge = stable_judge(args.sync_model, pick_device(args.device), "cascade")
     found: dict[str, list[dict[str, float]]] = {kind: [] for kind in KINDS}
     for seed in seeds(args.clips):
         for kind, row in damage_scores(judge, random_clip(seed), random_clip(partner_of(seed))).items():

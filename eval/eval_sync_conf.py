@@ -7,7 +7,6 @@ from pathlib import Path
 from eval.networks import add_detector, add_sync_model, add_videos, cache_of, judge_facts, sync_judge
 from eval.rows import check_out, make_row, run_command, write_rows
 from eval.videos import find_videos
-from latentsync.face.detect import make_detector
 from latentsync.metrics.sync_judge import sync_score
 
 
@@ -22,7 +21,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def evaluate(args: argparse.Namespace) -> int:
     check_out(args.out)
     videos = find_videos(args.videos)
-    judge = sync_judge(args, None if args.sync_model == "expert" else make_detector(args.detector))
+    judge = sync_judge(args)
     cache = cache_of(args)
 
     def score(video: Path) -> dict[str, float]:

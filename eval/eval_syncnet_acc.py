@@ -16,7 +16,6 @@ from eval.networks import DEMO_SYNCNET, STAND_INS, add_detector, add_videos, cac
 from eval.rows import Row, check_out, make_row, run_command, write_rows
 from eval.videos import find_videos
 from latentsync.device import pick_device
-from latentsync.face.detect import make_detector
 from latentsync.metrics.cache import FeatureCache, content_hash
 from latentsync.metrics.sync import THRESHOLD, ClipEmbeddings, judge_clip
 from latentsync.metrics.sync_judge import StableJudge, embeddings, own_sound
@@ -41,7 +40,7 @@ def evaluate(args: argparse.Namespace) -> int:
     check_out(args.out)
     videos = find_videos(args.videos)
     path = DEMO_SYNCNET if args.sync_model == "demo" else Path(args.sync_model)
-    detector = None if args.aligned else make_detector(args.detector)
+    detector = None if args.aligned else args.detector
     judge = stable_judge(path, pick_device(args.device), detector, args.config_path)
     threshold = args.threshold or float(read_checkpoint(path).metadata.get("threshold", THRESHOLD))
     rows = list(accuracy_rows(judge, videos, threshold, cache_of(args)))

@@ -13,7 +13,7 @@ from torch import Tensor
 from latentsync.config.loading import load
 from latentsync.config.syncnet_run import SyncNetRun
 from latentsync.device import pick_device
-from latentsync.face.detect import BACKENDS, FaceDetector, make_detector
+from latentsync.face.detect import BACKENDS, make_detector
 from latentsync.losses.perceptual import load_perceptual_loss
 from latentsync.metrics.box_detectors import DetectorBoxes, S3FDBoxes
 from latentsync.metrics.cache import FeatureCache
@@ -23,7 +23,7 @@ from latentsync.models.s3fd import load_s3fd
 from latentsync.models.syncnet import SyncNetConfig
 from latentsync.models.syncnet_checkpoint import load_syncnet
 from latentsync.models.syncnet_v2 import load_syncnet_v2
-from latentsync.weights import CHECKPOINTS, DEMO, read_checkpoint
+from latentsync.weights import CHECKPOINTS, DEFAULT_ALIGNMENT, DEMO, read_checkpoint, release_of
 
 AUXILIARY = CHECKPOINTS / "auxiliary"
 EXPERT, S3FD_FILE = AUXILIARY / "syncnet_v2.model", AUXILIARY / "sfd_face.pth"
@@ -67,20 +67,22 @@ def add_sync_model(parser: argparse.ArgumentParser) -> None:
     add("--published", action="store_true", help="the published evaluation's rules, flaws and all")
 
 
-def sync_judge(args: argparse.Namespace, detector: FaceDetector | None) -> SyncJudge:
-    """The judge that `--sync_model` names; CheckpointError if its weights are missing."""
+def sync_judge(args: argparse.Namespace) -> SyncJudge:
+    """The judge that `--sync_model` names, with the detector of `--detector` where it needs one; CheckpointError if weights
+    are missing."""
     device = pick_device(args.device)
     if args.sync_model == "expert":
         net = load_syncnet_v2(EXPERT).to(device)
         return ExpertJudge(net, find_boxes(args.boxes, device), args.published)
-    return stable_judge(DEMO_SYNCNET if args.sync_model == "demo" else Path(args.sync_model), device, detector)
+    return stable_judge(DEMO_SYNCNET if args.sync_model == "demo" else Path(args.sync_model), device, args.detector)
 
 
 def stable_judge(
-    path: Path, device: torch.device, detector: FaceDetector | None, config_path: Path | None = None
+    path: Path, device: torch.device, detector: str | None, config_path: Path | None = None
 ) -> StableJudge:
     """A StableSyncNet of pixels; what a public file does not say of itself stands in the training configuration `config_path`.
 
+    The detector of that name aligns faces as those of the network's training were; without one videos show aligned faces.
     Raises CheckpointError if the file is missing, and ValueError if it does not say how it sees, or sees latents.
     """
     run = load(config_path, SyncNetRun) if config_path else None
@@ -92,7 +94,10 @@ def stable_judge(
     if seen.get("latent_space", False) or not seen.get("lower_half", True):
         raise ValueError(f"{path} does not look at the pixels of lower faces: take a SyncNet that does.")
     net, _ = load_syncnet(path, SyncNetConfig.from_dict(run.model) if run else None)
-    return StableJudge(net.to(device), seen["resolution"], seen["num_frames"], detector)
+    released = release_of(path)
+    alignment = seen.get("alignment") or (released.alignment if released else DEFAULT_ALIGNMENT)
+    found = make_detector(detector, alignment=alignment) if detector else None
+    return StableJudge(net.to(device), seen["resolution"], seen["num_frames"], found)
 
 
 def find_boxes(name: str, device: torch.device) -> FaceBoxes:

@@ -80,7 +80,7 @@ def make_report(args: argparse.Namespace) -> int:
         raise ValueError(f"{args.set} holds no clip of the tasks {', '.join(args.tasks)}.")
     systems, skipped = systems_of(args), {}
     detector = make_detector(args.detector)
-    judge = sync_judge(args, detector)
+    judge = sync_judge(args)
     try:
         perceptual = lpips_map(pick_device(args.device))
     except ValueError as error:

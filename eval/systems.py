@@ -14,8 +14,7 @@ import torch
 
 from eval.clip_sets import EvalClip
 from latentsync.device import GPU, pick_device
-from latentsync.face.detect import make_detector
-from latentsync.inference.models import DEMO_UNET, LipsyncModels
+from latentsync.inference.models import DEMO_UNET
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.media.process import run_program
 from latentsync.metrics.cache import content_hash, network_fingerprint
@@ -82,10 +81,7 @@ class Ours:
 
     @cached_property
     def pipeline(self) -> LipsyncPipeline:
-        return LipsyncPipeline(
-            LipsyncModels.load(self.checkpoint, device=self.device),
-            make_detector(self.detector, device=str(self.device)),
-        )
+        return LipsyncPipeline.from_pretrained(self.checkpoint, None, self.detector, self.device)
 
     def facts(self) -> dict[str, Any]:
         models = self.pipeline.models

@@ -19,14 +19,18 @@ from latentsync.data.aligned import NoFaceError, align_clip
 from latentsync.data.clips import find_clips
 from latentsync.face.detect import BACKENDS, make_detector
 from latentsync.media.container import MediaError
+from latentsync.weights import ALIGNMENTS, DEFAULT_ALIGNMENT, Alignment
 
 
-def align(video: Path, input_dir: Path, out: Path, detector: str, resolution: int) -> str | None:
+def align(
+    video: Path, input_dir: Path, out: Path, detector: str, resolution: int, alignment: Alignment = DEFAULT_ALIGNMENT
+) -> str | None:
     """Align one video; returns the reason if it had to be left out."""
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
+    clip = (out / video.relative_to(input_dir)).with_suffix(".mp4")
     try:
-        align_clip(video, (out / video.relative_to(input_dir)).with_suffix(".mp4"), make_detector(detector), resolution)
+        align_clip(video, clip, make_detector(detector, alignment=alignment), resolution)
     except (NoFaceError, MediaError) as error:
         return str(error)
     return None
@@ -38,6 +42,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--detector", choices=BACKENDS, default="cascade")
     parser.add_argument("--resolution", type=int, default=128)
+    parser.add_argument(
+        "--alignment", choices=ALIGNMENTS, default=DEFAULT_ALIGNMENT, help="whole_nose: for weights of release 1.0"
+    )
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     args = parser.parse_args(argv)
     try:
@@ -45,7 +52,14 @@ def main(argv: list[str] | None = None) -> int:
     except ValueError as error:
         print(f"align_clips: {error}", file=sys.stderr)
         return 2
-    job = partial(align, input_dir=args.input_dir, out=args.out, detector=args.detector, resolution=args.resolution)
+    job = partial(
+        align,
+        input_dir=args.input_dir,
+        out=args.out,
+        detector=args.detector,
+        resolution=args.resolution,
+        alignment=args.alignment,
+    )
     with ProcessPoolExecutor(args.workers) as pool:
         reasons = [reason for reason in track(pool.map(job, videos), "Align", total=len(videos)) if reason]
     print(f"{len(videos) - len(reasons)} of {len(videos)} clips aligned", *reasons, sep="\n")

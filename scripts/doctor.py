@@ -10,15 +10,16 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from latentsync.device import AVAILABLE, pick_device, pick_dtype
+from latentsync.inference.model_files import find_model_files
 from latentsync.inference.models import DEMO_UNET
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.inference.settings import JobOptions
 from latentsync.media.encode import ENCODERS, is_installed
-from latentsync.weights.hub import look
-from latentsync.weights.table import FETCH_INFERENCE, files_of
+from latentsync.weights import CHECKPOINTS
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = (
@@ -66,10 +67,14 @@ def encoders() -> Iterator[Line]:
 
 
 def weights() -> Iterator[Line]:
-    """Whether the official weights are there and whole."""
-    for file in files_of("inference"):
-        state = look(file)
-        yield file.path, state.state if state.state == "there" else f"[yellow]{state.state}[/]: {FETCH_INFERENCE}"
+    """Whether the official weights are there and whole, and how to get what is not."""
+    files = find_model_files(detector="face_alignment")
+    for file in files.all:
+        inside = file.path.is_relative_to(CHECKPOINTS)
+        name = f"{file.role}: {file.path.relative_to(CHECKPOINTS) if inside else file.path}"
+        yield name, f"[yellow]{escape(file.problem)}[/]" if file.problem else "there"
+    if files.way_out:
+        yield "", escape(files.way_out)
 
 
 def smoke_test() -> str:

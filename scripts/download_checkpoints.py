@@ -30,11 +30,23 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m scripts.download_checkpoints", description=__doc__)
     add = parser.add_argument
     add("set", nargs="?", choices=SETS, default=DEFAULT_SET, help="what they are for (default: %(default)s)")
+    add("--only", nargs="+", metavar="PATH", help="these files alone, by their paths under checkpoints/, of any set")
     add("--check", action="store_true", help="only look; exit status 1 if something of the set is missing")
     add("--release", choices=RELEASES, default=DEFAULT_RELEASE, help="of the official models (default: %(default)s)")
     add("--mirror", type=Path, metavar="DIR", help="a folder to take files from before the network is asked")
     add("--folder", type=Path, default=CHECKPOINTS, metavar="DIR", help="where they go (default: checkpoints/)")
     return parser.parse_args(argv)
+
+
+def chosen(args: argparse.Namespace) -> list[PublicFile]:
+    """The files that are asked for; ValueError where `--only` names one that is not in the table."""
+    if not args.only:
+        return files_of(args.set, args.release)
+    known = {file.path: file for file in files_of("all", args.release)}
+    unknown = [path for path in args.only if path not in known]
+    if unknown:
+        raise ValueError(f"There is no {unknown[0]} in the table of checkpoints: choose {', '.join(known)}.")
+    return [known[path] for path in dict.fromkeys(args.only)]
 
 
 def size_text(size_mb: float | None) -> str:
@@ -105,7 +117,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console()
     if not console.is_terminal:
         console = Console(width=WIDTH_OF_FILES)
-    files = files_of(args.set, args.release)
+    try:
+        files = chosen(args)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
     states = [look(file, args.folder) for file in files]
     show(console, states, f"Checkpoints for {args.set}, release {args.release}, in {args.folder}")
     wanted = [state.file for state in states if state.state != "there"]

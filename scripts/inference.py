@@ -14,13 +14,15 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from latentsync.config import UNetRun, load
 from latentsync.device import spread_devices
 from latentsync.inference.batch import JobEntry, Outcome, read_jobs, run_all
 from latentsync.inference.cluster import run_all_on_cluster
 from latentsync.inference.helpers import Team
 from latentsync.inference.job import Job, check_job, check_report
 from latentsync.inference.memory import share_one_heap
-from latentsync.inference.models import DEMO_UNET, distilled_companion
+from latentsync.inference.model_files import TINY_VAE, find_model_files
+from latentsync.inference.models import DEMO_UNET, check_settings, distilled_companion, recommended
 from latentsync.inference.pipeline import STAGES, LipsyncPipeline
 from latentsync.inference.preflight import preflight, sheet_path
 from latentsync.inference.presets import precision_of
@@ -28,7 +30,7 @@ from latentsync.inference.report import save_report
 from latentsync.inference.settings import InferenceSettings, JobOptions
 from latentsync.inference.spread import run_all_spread
 from latentsync.processing.ray_session import ray_session
-from latentsync.weights import FETCH_INFERENCE, PUBLIC_UNET
+from latentsync.weights import FETCH_INFERENCE, PUBLIC_UNET, CheckpointError
 from scripts.inference_arguments import given, parse
 from scripts.inference_screen import as_note, progress_bars, show_outcomes, told
 
@@ -56,25 +58,44 @@ def choose(args: argparse.Namespace) -> list[str]:
     if args.demo and args.inference_ckpt_path:
         raise ValueError("--demo brings its own models: leave out --demo or --inference_ckpt_path.")
     args.demo = args.demo or not (any(pair) or args.jobs or args.inference_ckpt_path)
-    if not args.demo and args.inference_ckpt_path is None and not PUBLIC_UNET.is_file():
-        raise ValueError(f"The official checkpoint {PUBLIC_UNET} is missing: run `{FETCH_INFERENCE}`, or try --demo.")
     if args.report and args.report.suffix != ".json":
         raise ValueError(f"cannot write the report {args.report}: give it a name that ends in .json.")
+    check_models(args)
     args.video_path, args.audio_path = args.video_path or DEMO_VIDEO, args.audio_path or DEMO_AUDIO
     given = {"demo": args.demo, "temp_dir": args.temp_dir}
     return notes + [name for name, is_given in given.items() if is_given]
 
 
-def load_pipeline(args: argparse.Namespace, device: torch.device | None = None) -> LipsyncPipeline:
-    """The demo's or the official models, or a user's own, with the face detector that suits them."""
+def unet_path(args: argparse.Namespace) -> Path:
+    """The demo's or the official U-Net, or a user's own; its distilled form where the settings need one that is there."""
     path = DEMO_UNET if args.demo else args.inference_ckpt_path or PUBLIC_UNET
-    detector = args.detector or ("cascade" if args.demo else "face_alignment")
-    if InferenceSettings().changed(given(args, InferenceSettings)).needs_distilled_weights:
-        path = distilled_companion(path)
+    needs_distilled = InferenceSettings().changed(given(args, InferenceSettings)).needs_distilled_weights
+    return distilled_companion(path) if needs_distilled else path
+
+
+def detector_name(args: argparse.Namespace) -> str:
+    """The face detector that suits the models."""
+    return args.detector or ("cascade" if args.demo else "face_alignment")
+
+
+def check_models(args: argparse.Namespace) -> None:
+    """ValueError with everything that is missing of the models, before any of them is read."""
+    path = unet_path(args)
+    files = find_model_files(path, args.unet_config_path, detector_name(args))
+    try:
+        files.check()
+    except CheckpointError as error:
+        raise CheckpointError(f"{error} Or try --demo." if path == PUBLIC_UNET else str(error)) from error
+    settings = recommended(files.facts).changed(given(args, InferenceSettings))
+    check_settings(settings, "distilled" in files.facts, (path.parent / TINY_VAE).is_file())
+
+
+def load_pipeline(args: argparse.Namespace, device: torch.device | None = None) -> LipsyncPipeline:
+    """The models with the face detector that suits them."""
     return LipsyncPipeline.from_pretrained(
-        path,
+        unet_path(args),
         args.unet_config_path,
-        detector,
+        detector_name(args),
         device,
         precision=args.precision or precision_of(args.preset),
         compiled=args.compile,
@@ -138,6 +159,8 @@ def outcome_code(outcomes: Iterable[Outcome], console: Console) -> int:
 def lipsync(args: argparse.Namespace, console: Console) -> int:
     for note in choose(args):
         console.print(NOTES[note], soft_wrap=True)
+    if args.unet_config_path:
+        load(args.unet_config_path, UNetRun, note=lambda line: console.print(line, soft_wrap=True))
     InferenceSettings().changed(given(args, InferenceSettings))  # a wrong value is told before anything is loaded
     JobOptions().changed(given(args, JobOptions))
     one = JobEntry(1, args.video_path, args.audio_path, args.video_out_path, {}, {})

@@ -35,13 +35,17 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def chosen(args: argparse.Namespace) -> tuple[UNetRun | SyncNetRun, list[CachedFeature]]:
+def chosen(args: argparse.Namespace, console: Console) -> tuple[UNetRun | SyncNetRun, list[CachedFeature]]:
     """The run, and the features that its training will ask for."""
+
+    def note(line: str) -> None:
+        console.print(line, soft_wrap=True)
+
     device = pick_device(args.device)
     if args.config_path:
-        syncnet = load(args.config_path, SyncNetRun, args.overrides)
+        syncnet = load(args.config_path, SyncNetRun, args.overrides, note)
         return syncnet, syncnet_data.cached_features(syncnet, device)
-    unet = load(args.unet_config_path, UNetRun, args.overrides)
+    unet = load(args.unet_config_path, UNetRun, args.overrides, note)
     return unet, unet_data.cached_features(unet, device)
 
 
@@ -76,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     console = Console(highlight=False, markup=False)
     try:
-        run, features = chosen(args)
+        run, features = chosen(args, console)
         clips = clips_of(run, console)
         left = [fill(feature, clips, console).clips for feature in features]
     except (ValueError, OSError) as error:

@@ -51,13 +51,17 @@ def counted(paths: Sequence[Path]) -> Iterator[Path]:
 
 
 def run(args: argparse.Namespace) -> None:
-    config = load(args.config_path, SyncNetRun, args.overrides)
+    notes: list[str] = []
+    config = load(args.config_path, SyncNetRun, args.overrides, notes.append)
     if args.device == META:
-        say(dry_run_on_meta(config))
+        say("\n".join([*notes, dry_run_on_meta(config)]))
         return
     if args.out and args.out.suffix != ".safetensors":
         raise ValueError(f"cannot write {args.out}: give it a name that ends in .safetensors.")
-    training = SyncNetTraining(config, say, Processes(cpu=args.device == "cpu"), counted)
+    processes = Processes(cpu=args.device == "cpu")
+    for line in notes if processes.is_main else []:
+        say(line)
+    training = SyncNetTraining(config, say, processes, counted)
     if args.dry_run:
         say(dry_run(training))
         return

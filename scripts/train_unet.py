@@ -46,11 +46,14 @@ def store(training: UNetTraining, out: Path) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    config = load(args.unet_config_path, UNetRun, args.overrides)
+    notes: list[str] = []
+    config = load(args.unet_config_path, UNetRun, args.overrides, notes.append)
     if args.device == META:
-        tell(dry_run_on_meta(config))
+        tell("\n".join([*notes, dry_run_on_meta(config)]))
         return
     processes = Processes(cpu=args.device == "cpu")
+    for line in notes if processes.is_main else []:
+        tell(line)
     if args.dry_run:
         text = dry_run(config, tell, processes)
         tell(text if processes.is_main else f"process {processes.rank}: the same")

@@ -10,6 +10,7 @@ import torch
 from latentsync.face import align, masks, paste, pixels
 from latentsync.face.detect import make_detector
 from latentsync.face.detect_landmarks import points_from_landmarks
+from latentsync.weights import ALIGNMENTS
 
 SAMPLES = Path(__file__).resolve().parents[2] / "shared" / "samples"
 POINTS = np.array([[210.0, 130.0], [270.0, 134.0], [238.0, 182.0]], dtype=np.float32)
@@ -152,6 +153,44 @@ def test_landmarks_give_brow_and_nose_centres() -> None:
     found = points_from_landmarks(landmarks, 0.8)
     assert np.allclose(found.points, [[10, 5], [30, 5], [20, 22]])
     assert found.score == 0.8
+    landmarks[27:36, 1] = [9, 12, 15, 18, 20, 22, 24, 22, 20]
+    assert np.allclose(points_from_landmarks(landmarks, 0.8, "whole_nose").points[2], landmarks[27:36].mean(axis=0))
+    assert np.allclose(points_from_landmarks(landmarks, 0.8, "whole_nose").points[:2], found.points[:2])
+
+
+AVERAGE_NOSE = np.array([-0.02, 0.17, 0.37, 0.57, 0.70, 0.74, 0.78, 0.74, 0.70])  # landmarks 27 to 35 below the eyes
+
+
+def drawn_landmarks(truth: dict[str, list[list[float]]]) -> np.ndarray:
+    """Brows and nose [68, 2] of the first frame of a drawn head: an average nose of the length that is drawn."""
+    place = {name: np.array(points[0]) for name, points in truth.items()}
+    eyes = (place["left_eye"] + place["right_eye"]) / 2
+    landmarks = np.zeros((68, 2), np.float32)
+    landmarks[17:22], landmarks[22:27] = place["left_brow"], place["right_brow"]
+    heights = AVERAGE_NOSE / AVERAGE_NOSE[[2, 3, 4, 8]].mean()
+    landmarks[27:36] = eyes + heights[:, None] * (place["nose"] - eyes)
+    return landmarks
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_both_detectors_move_the_mouth_alike_with_the_alignment(seed: int) -> None:
+    """By about 4 px at 256 px, as release 1.0 lies beside the later ones."""
+    pytest.importorskip("espeakng_loader", reason="avatars need the optional espeak-ng")
+    from latentsync.avatar.clip import random_clip
+
+    clip = random_clip(seed)
+    truth, picture = clip.truth()["landmarks"], next(clip.frames())
+    mouth = np.mean([truth["mouth_left"][0], truth["mouth_right"][0]], axis=0)[None]
+    heights: dict[str, list[float]] = {"landmarks": [], "cascade": []}
+    for alignment in ALIGNMENTS:
+        found = make_detector("cascade", alignment=alignment).points(picture)
+        assert found is not None
+        known = points_from_landmarks(drawn_landmarks(truth), 1.0, alignment)
+        for name, points in (("landmarks", known.points), ("cascade", found.points)):
+            crop_y = align.transform_points(align.align_matrix(points, 256), mouth)[0, 1]
+            heights[name].append(crop_y * 256 / align.crop_size(256)[1])
+    moved = {name: whole - tip for name, (tip, whole) in heights.items()}
+    assert 3.5 < moved["landmarks"] < 5 and moved["cascade"] == pytest.approx(moved["landmarks"], abs=0.5), moved
 
 
 def sample_frames(name: str, step: int, count: int) -> Iterator[np.ndarray]:

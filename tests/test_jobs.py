@@ -5,6 +5,7 @@ import os
 import resource
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from latentsync.media.join import join
 from latentsync.media.probe import probe
 from latentsync.media.read import read_frames
 from scripts.inference import main
-from tests.tiny import make_audio, make_video
+from tests.tiny import StubDetector, make_audio, make_video
 from tests.whole_runs import (
     FAST,
     KILLED,
@@ -338,6 +339,16 @@ def test_a_picture_of_a_person_belongs_to_the_job(tmp_path: Path, job: list[str]
         checked = check_job(tmp_path / "v.mp4", tmp_path / "a.wav", tmp_path / "o.mp4", options)
         keys.append(pipeline._key(checked, FAST))
     assert keys[0] != keys[1]
+
+
+def test_the_alignment_belongs_to_the_job(tmp_path: Path, job: list[str], pipeline: LipsyncPipeline) -> None:
+    """What pass 1 found by other points is not gone on with, even with the same weights."""
+    detector = StubDetector()
+    detector.alignment = "whole_nose"
+    checked = check_job(tmp_path / "v.mp4", tmp_path / "a.wav", tmp_path / "o.mp4")
+    other = LipsyncPipeline(replace(pipeline.models, alignment="whole_nose"), detector)
+    keys = [each._key(checked, FAST) for each in (pipeline, other)]
+    assert {name for name in keys[0] if keys[0][name] != keys[1][name]} == {"alignment"}
 
 
 def test_a_long_name_is_taken_or_refused_at_once(

@@ -1,6 +1,7 @@
 """The runner of the data processing: resumption, crashes, remote folders, GPU pools; with steps that need no video."""
 
 import hashlib
+import json
 import os
 import random
 import shutil
@@ -361,6 +362,16 @@ def test_results_of_two_settings_are_not_mixed(tmp_path: Path) -> None:
     check_output(job, stub_plan(), StageSettings(device="cpu"))  # changes no result
     with pytest.raises(ValueError, match="min_face_px 256 -> 100"):
         check_output(job, stub_plan(), StageSettings(min_face_px=100))
+    with pytest.raises(ValueError, match="alignment nose_tip -> whole_nose"):
+        check_output(job, stub_plan(), StageSettings(alignment="whole_nose"))
+    record = json.loads(job.manifests.read("settings.json"))
+    del record["settings"]["alignment"]  # of a run before there was a choice
+    job.manifests.write("settings.json", json.dumps(record).encode())
+    check_output(job, stub_plan(), StageSettings())
+    with pytest.raises(ValueError, match="alignment nose_tip -> whole_nose"):
+        check_output(job, stub_plan(), StageSettings(alignment="whole_nose"))
+    with pytest.raises(ValueError, match="alignment is 'chin': choose one of nose_tip, whole_nose"):
+        StageSettings(alignment="chin").check()
 
 
 def test_the_command_makes_clips_that_training_takes(

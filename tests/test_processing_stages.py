@@ -22,6 +22,7 @@ from latentsync.processing.stages.followed_face import SeenFrame, bridged
 from latentsync.processing.stages.high_resolution import FaceMeter
 from latentsync.processing.stages.segmented import split_evenly
 from latentsync.processing.stages.span import clip_frames, clip_sound
+from latentsync.weights import DEFAULT_ALIGNMENT, Alignment
 from tests.corpus import SMALL_SETTINGS, Corpus, Expected, small_corpus
 from tests.films import FIRST_SEED, after, first, store, talk
 from tests.stage_runs import Ending, follow, process, span_of
@@ -201,6 +202,8 @@ def test_what_is_not_sure_to_be_the_face_is_not_bridged(seen: list[SeenFrame], m
 
 class Dreamer:
     """Sees no face until it is shown a certain frame, and the face in every frame from then on."""
+
+    alignment: Alignment = DEFAULT_ALIGNMENT
 
     def __init__(self, wakes_at: SeenFrame) -> None:
         self.wakes_at = wakes_at

@@ -306,6 +306,20 @@ def test_weights_alone_start_a_run_as_far_as_they_fit(data: Path, tmp_path: Path
     assert re.search(r"\d+ begin afresh \(.*motion_modules.*1 of the file are not used \(extra\)", told[-1])
 
 
+def test_the_clips_alignment_is_stored_and_another_one_of_the_start_weights_is_told(data: Path, tmp_path: Path) -> None:
+    weights = UNet3DConditionModel(UNetConfig.from_dict(UNET)).state_dict()
+    old = {key.replace(".attn2.", ".audio_cross_attn.attn."): value for key, value in weights.items()}
+    torch.save({"state_dict": old}, tmp_path / "first_release.pt")
+    for alignment, is_told in (("", True), ("whole_nose", False)):
+        told: list[str] = []
+        run = run_of(data, f"init_from={tmp_path / 'first_release.pt'}", f"data.alignment={alignment}")
+        training = prepare(run, told.append, Processes(cpu=True))
+        assert any("trained with the alignment whole_nose" in line for line in told) == is_told
+        assert training.metadata(0)["alignment"] == (alignment or "nose_tip")
+    with pytest.raises(ValueError, match="data.alignment is 'chin': choose nose_tip or whole_nose"):
+        run_of(data, "data.alignment=chin")
+
+
 def test_a_dry_run_shows_sizes_and_writes_no_run(data: Path, tmp_path: Path, capsys: Any) -> None:
     folder = tmp_path / "run"
     overrides = [*STAGE2, f"data.train_output_dir={folder}"]
@@ -334,13 +348,18 @@ def test_shipped_configurations_are_the_public_ones(name: str) -> None:
     run = load(CONFIGS / f"unet/{name}.yaml", UNetRun)
     config = UNetConfig.from_dict(run.model)
     expected = dict(recorded["config_model_sections"]["stage1"])
-    is_first = name in ("stage1", "stage1_512", "first_stage")
+    is_first = name in (
+        "stage1",
+        "stage1_512",
+        "first_stage",
+        "second_stage",
+    )  # the last is release 1.0's, which has none
     expected["use_motion_module"] = not is_first
     expected["motion_module_decoder_only"] = name == "stage2_efficient"
     assert config == UNetConfig.from_dict(expected)
     with torch.device("meta"):
         unet = UNet3DConditionModel(config)
-    counts = recorded["counts"]["stage1" if is_first else name.replace("_512", "").replace("second_stage", "stage2")]
+    counts = recorded["counts"]["stage1" if is_first else name.replace("_512", "")]
     assert len(unet.state_dict()) == counts["keys"]
     choose_trainable(unet, run.trainable_modules)
     parts = {"stage2_efficient": ("motion_modules.", "attn2.")}.get(name, ("motion_modules.", "attentions."))

@@ -12,6 +12,7 @@ from latentsync.inference.models import LipsyncModels
 from latentsync.media.audio import write_wav
 from latentsync.media.read import read_frames
 from latentsync.media.write import VideoFormat, VideoWriter
+from latentsync.weights import DEFAULT_ALIGNMENT, Alignment
 
 RESOLUTION, NUM_FRAMES = 32, 4
 SIZE = (96, 128)  # h, w of the scenes
@@ -22,6 +23,8 @@ DARK = 40  # the detector sees no face in frames darker than this
 
 class StubDetector:
     """Sees a still face in every frame but the dark ones."""
+
+    alignment: Alignment = DEFAULT_ALIGNMENT
 
     def faces(self, frame: np.ndarray) -> list[Face]:
         return [] if frame[0, 0].max() < DARK else [Face(POINTS, BOX, 1.0)]

@@ -5,10 +5,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from latentsync.device import Precision, pick_device, pick_dtype
+from latentsync.inference.model_files import find_model_files
 from latentsync.inference.models import DEMO_UNET, distilled_companion
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.inference.presets import DISTILLED_SOLVER, PRESETS, precision_of
-from latentsync.weights import FETCH_INFERENCE, PUBLIC_UNET, files_of
+from latentsync.weights import PUBLIC_UNET, files_of
 from latentsync.weights.hub import FileState, look
 from web import texts
 from web.errors import WebError
@@ -41,6 +42,13 @@ class ModelChoice:
     def is_installed(self) -> bool:
         return self.unet.is_file()
 
+    def check(self) -> None:
+        """WebError that names every part that is missing or damaged; nothing is read."""
+        try:
+            find_model_files(self.unet, self.unet_config, self.detector).check()
+        except ValueError as error:
+            raise WebError(texts.MISSING_MODEL.format(title=self.title, reason=error)) from error
+
     def load(self) -> LipsyncPipeline:
         """Load it; CheckpointError or ValueError where a part of it is missing."""
         return LipsyncPipeline.from_pretrained(self.unet, self.unet_config, self.detector, precision=self.precision)
@@ -53,6 +61,7 @@ class Models:
         self, choices: Mapping[str, ModelChoice], load: Callable[[ModelChoice], LipsyncPipeline] | None = None
     ):
         self.choices, self._load = dict(choices), load or ModelChoice.load
+        self._has_files = load is None
 
     @classmethod
     def standard(cls, own: Path | None = None, own_config: Path | None = None, detector: str | None = None) -> "Models":
@@ -73,12 +82,12 @@ class Models:
         return next((name for name, choice in self.choices.items() if choice.is_installed), next(iter(self.choices)))
 
     def check(self, name: str) -> ModelChoice:
-        """The model called `name` (or the default for ""); WebError if it is unknown or not installed."""
+        """The model called `name` (or the default for ""); WebError if it is unknown or a part of it is not installed."""
         choice = self.choices.get(name or self.default)
         if choice is None:
             raise WebError(texts.UNKNOWN_MODEL.format(name=name, known=", ".join(self.choices)))
-        if not choice.is_installed:
-            raise WebError(texts.MISSING_MODEL.format(title=choice.title, command=FETCH_INFERENCE))
+        if self._has_files:
+            choice.check()
         return choice
 
     def load(self, choice: ModelChoice) -> LipsyncPipeline:

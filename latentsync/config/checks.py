@@ -7,6 +7,7 @@ from typing import Any
 
 from latentsync.models.motion import MotionModuleConfig
 from latentsync.models.unet_config import UNetConfig
+from latentsync.weights.table import ALIGNMENTS
 
 INPUT_CHANNELS, LATENT_CHANNELS, CELL_PX = 13, 4, 8
 MIN_RESOLUTION = 32
@@ -61,6 +62,12 @@ def unet_section(section: Mapping[str, Any], num_frames: int, resolution: int) -
             " (model.motion_module_kwargs.temporal_position_encoding_max_len): shorten the clips or lengthen the table."
         )
     return config
+
+
+def alignment(name: str, value: str) -> None:
+    """`value` names points that faces are aligned by, or is left open."""
+    if value:
+        choice(name, value, ALIGNMENTS)
 
 
 def clip_size(num_frames: int, resolution: int) -> None:

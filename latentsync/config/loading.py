@@ -1,32 +1,39 @@
 """Reading a configuration: YAML files that hold only what differs from a `base`, then entries from the command line.
 
 `base: other.yaml` (or a list, later ones win) names files by their path from the file that says it. Sections are merged key by
-key; a list or a plain value replaces the one below it. What nobody sets has the schema's default.
+key; a list or a plain value replaces the one below it. What nobody sets has the schema's default. A file may also be written in
+the layout of the public releases (see `latentsync.config.public_layout`), where the schema has a `public_layout`.
 """
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
+from latentsync.config.public_layout import PublicLayout, is_public, translate, unknown_key
+
 Run = TypeVar("Run")
 BASE = "base"
 
 
-def load(path: Path | str, schema: type[Run], overrides: Sequence[str] = ()) -> Run:
+def load(
+    path: Path | str, schema: type[Run], overrides: Sequence[str] = (), note: Callable[[str], None] = lambda line: None
+) -> Run:
     """Read a YAML configuration into `schema`; `overrides` are dotlist entries such as `train.max_steps=10`.
 
-    A schema with a method `check()` is asked whether its entries go together.
+    A schema with a method `check()` is asked whether its entries go together. `note` is called with a line for every key of a
+    file in the public layout that was renamed or dropped.
 
     Raises:
         ValueError: a file is missing or no YAML, a key is unknown (the nearest known one is named), a value has the wrong
             type, or entries contradict each other.
     """
     merged = OmegaConf.structured(schema)
-    for origin, section in [*_layers(Path(path), ()), ("the command line", _from_dotlist(overrides))]:
+    layers = [(origin, _in_own_layout(section, origin, schema, note)) for origin, section in _layers(Path(path), ())]
+    for origin, section in [*layers, ("the command line", _from_dotlist(overrides))]:
         merged = _merge(merged, section, origin, schema)
     run: Run = OmegaConf.to_object(merged)  # type: ignore[assignment]
     check = getattr(run, "check", None)
@@ -78,13 +85,36 @@ def _from_dotlist(overrides: Sequence[str]) -> DictConfig:
         raise ValueError(f"{' '.join(overrides)}: {' '.join(str(error).split())}") from error
 
 
+def _in_own_layout(section: DictConfig, origin: Path | str, schema: type, note: Callable[[str], None]) -> DictConfig:
+    """A file's content in this project's layout; `note` is told what became of keys of the public one."""
+    layout: PublicLayout | None = getattr(schema, "public_layout", None)
+    content = OmegaConf.to_container(section)
+    if layout is None or not is_public(content, layout):  # type: ignore[arg-type]
+        return section
+    own_keys = key_names(OmegaConf.to_container(OmegaConf.structured(schema)))
+    unknown = unknown_key(content, layout, own_keys)  # type: ignore[arg-type]
+    if unknown:
+        raise _unknown_key(unknown, origin, schema)
+    try:
+        translated, lines = translate(content, layout)  # type: ignore[arg-type]
+    except ValueError as error:
+        raise ValueError(f"{origin}: {error}") from error
+    for line in lines:
+        note(f"{origin}: {line}.")
+    return OmegaConf.create(translated)
+
+
+def _unknown_key(key: str, origin: Path | str, schema: type) -> ValueError:
+    known = key_names(OmegaConf.to_container(OmegaConf.structured(schema)))
+    layout: PublicLayout | None = getattr(schema, "public_layout", None)
+    return ValueError(f"{origin}: unknown key {key!r}.{did_you_mean(key, [*known, *(layout.keys if layout else [])])}")
+
+
 def _merge(below: Any, section: DictConfig, origin: Path | str, schema: type) -> Any:
     try:
         return OmegaConf.merge(below, section)
     except ConfigKeyError as error:
-        known = OmegaConf.to_container(OmegaConf.structured(schema))
-        full = str(error.full_key)
-        raise ValueError(f"{origin}: unknown key {full!r}.{did_you_mean(full, key_names(known))}") from error
+        raise _unknown_key(str(error.full_key), origin, schema) from error
     except OmegaConfBaseException as error:
         where = f"{error.full_key}: " if error.full_key else ""
         raise ValueError(f"{origin}: {where}{str(error).splitlines()[0]}") from error

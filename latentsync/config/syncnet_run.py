@@ -1,12 +1,13 @@
 """The configuration of a SyncNet's training."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from latentsync.audio.mel import NUM_MELS
 from latentsync.config import checks
 from latentsync.config.checks import CELL_PX, LATENT_CHANNELS
 from latentsync.config.common import TrainConfig
+from latentsync.config.public_layout import SYNCNET_LAYOUT, PublicLayout
 from latentsync.data.settings import MIN_SHIFT, WINDOWS_AN_ITEM, ClipDataConfig
 from latentsync.models.syncnet import SyncNetConfig, SyncNetEncoderConfig, check_geometry
 from latentsync.timebase import sync_mel_length
@@ -77,6 +78,8 @@ class SyncNetRun:
     `init_from` is a checkpoint to start from; `vae` makes the latents of `data.latent_space`.
     """
 
+    public_layout: ClassVar[PublicLayout] = SYNCNET_LAYOUT
+
     model: dict[str, Any] = field(default_factory=dict)
     data: SyncNetDataConfig = field(default_factory=SyncNetDataConfig)
     init_from: str = ""
@@ -101,6 +104,7 @@ class SyncNetRun:
 
     def _check_data(self) -> None:
         data = self.data
+        checks.alignment("data.alignment", data.alignment)
         checks.clip_size(data.num_frames, data.resolution)
         for name in ("batch_size", "min_shift"):
             checks.at_least(f"data.{name}", getattr(data, name), 1)

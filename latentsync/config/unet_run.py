@@ -1,10 +1,11 @@
 """The configuration of a U-Net's training, and what of it inference reads: `model`, `data.resolution`, `data.num_frames`."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from latentsync.config import checks
 from latentsync.config.common import PRECISIONS, OutputConfig, TrainConfig
+from latentsync.config.public_layout import UNET_LAYOUT, PublicLayout
 from latentsync.data.settings import ClipDataConfig
 
 PIXEL_LOSSES = ("sync", "lpips", "trepa")
@@ -78,6 +79,8 @@ class UNetRun:
     `inference` the settings that the trained checkpoint recommends (see `latentsync.inference.settings`).
     """
 
+    public_layout: ClassVar[PublicLayout] = UNET_LAYOUT
+
     model: dict[str, Any] = field(default_factory=dict)
     data: UNetDataConfig = field(default_factory=UNetDataConfig)
     init_from: str = ""
@@ -106,6 +109,7 @@ class UNetRun:
         self.train.check()
         if self.store_changes and not self.init_from:
             raise ValueError("store_changes needs a file to leave the rest to: set init_from.")
+        checks.alignment("data.alignment", self.data.alignment)
         checks.unet_section(self.model, self.data.num_frames, self.data.resolution)
         checks.known_names("train.loss_weights", self.train.loss_weights, LOSSES)
         checks.known_names("objective", self.objective, OBJECTIVE_NAMES)

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,15 @@ from latentsync.face.align import FloatArray, FrameArray
 from latentsync.face.detect import Box, Face
 from latentsync.face.pose import opening_of_landmarks, yaw_of_landmarks
 from latentsync.face.tracking import Effort, TrackingDetector, is_known
-from latentsync.weights import CHECKPOINTS
+from latentsync.weights import CHECKPOINTS, file_problem
+from latentsync.weights.table import DEFAULT_ALIGNMENT, Alignment
 
 WEIGHT_FILES = ("s3fd-619a316812.pth", "2DFAN4-11f355bf06.pth.tar")
 LEFT_BROW, RIGHT_BROW = slice(17, 22), slice(22, 27)
-NOSE = (29, 30, 31, 35)  # lower bridge, tip and both wings: the same four spots as in the 106-point scheme
+NOSE: dict[Alignment, tuple[int, ...]] = {  # the landmarks whose mean is the nose
+    "nose_tip": (29, 30, 31, 35),  # lower bridge, tip and both wings: the same four spots as in the 106-point scheme
+    "whole_nose": tuple(range(27, 36)),
+}
 MIN_SCORE = 0.35  # mean landmark score below which a followed face is searched anew
 HARD_THRESHOLD = 0.2  # of S3FD where nothing is found with its own
 SEARCH_SIDES = {Effort.QUICK: 640, Effort.FULL: 1280}  # longer side in pixels, at most
@@ -52,13 +57,15 @@ class LandmarkDetector(TrackingDetector[Landmarks]):
     where the library or a file is missing.
     """
 
-    def __init__(self, weights_dir: Path | None = None, device: str = "cpu") -> None:
-        super().__init__()
+    def __init__(
+        self, weights_dir: Path | None = None, device: str = "cpu", alignment: Alignment = DEFAULT_ALIGNMENT
+    ) -> None:
+        super().__init__(alignment)
         self.network = load_library(find_weights(weights_dir), device)
 
     def face(self, state: Landmarks) -> Face:
         """The face as it is reported."""
-        found = points_from_landmarks(state.points, state.score)
+        found = points_from_landmarks(state.points, state.score, self.alignment)
         yaw, opening = yaw_of_landmarks(state.points), opening_of_landmarks(state.points)
         return replace(found, landmarks=state.points, yaw_deg=yaw, opening=opening)
 
@@ -113,9 +120,9 @@ def search_scale(frame: FrameArray, effort: Effort) -> float:
     return min(1.0, SEARCH_SIDES[effort] / side)
 
 
-def points_from_landmarks(landmarks: FloatArray, score: float) -> Face:
-    """Alignment points of 68 landmarks [68, 2] (Multi-PIE order): brow centres and the centre of the nose's tip."""
-    parts = (landmarks[LEFT_BROW], landmarks[RIGHT_BROW], landmarks[list(NOSE)])
+def points_from_landmarks(landmarks: FloatArray, score: float, alignment: Alignment = DEFAULT_ALIGNMENT) -> Face:
+    """Alignment points of 68 landmarks [68, 2] (Multi-PIE order): centres of the brows and of the nose or its tip."""
+    parts = (landmarks[LEFT_BROW], landmarks[RIGHT_BROW], landmarks[list(NOSE[alignment])])
     points = np.stack([part.mean(axis=0) for part in parts]).astype(np.float32)
     (left, top), (right, bottom) = landmarks.min(axis=0), landmarks.max(axis=0)
     return Face(points, (float(left), float(top), float(right), float(bottom)), score)
@@ -140,10 +147,25 @@ def smoothed(before: FloatArray, now: FloatArray) -> FloatArray:
     return before + share * (now - before)
 
 
+def weight_problems() -> list[tuple[Path, str]]:
+    """The `WEIGHT_FILES` that would be read, each with what is wrong with it: a sentence without its full stop, or nothing."""
+    if find_spec("face_alignment") is None:
+        way_out = "install it, or choose the detector cascade, which needs none"
+        return [(Path("face_alignment"), f"the package face_alignment >= 1.5 is not installed: {way_out}")]
+    folders = weight_folders(None)
+    holds_all = (folder for folder in folders if all((folder / name).is_file() for name in WEIGHT_FILES))
+    folder = next(holds_all, folders[0])
+    return [(folder / name, file_problem(folder / name)) for name in WEIGHT_FILES]
+
+
+def weight_folders(weights_dir: Path | None) -> list[Path]:
+    """Where the weights are looked for."""
+    return [weights_dir] if weights_dir else [CHECKPOINTS / "auxiliary", Path(torch.hub.get_dir()) / "checkpoints"]
+
+
 def find_weights(weights_dir: Path | None) -> Path:
     """The folder that holds all `WEIGHT_FILES`; ValueError naming what is missing and where it was looked for."""
-    cache = Path(torch.hub.get_dir()) / "checkpoints"
-    folders = [weights_dir] if weights_dir else [CHECKPOINTS / "auxiliary", cache]
+    folders = weight_folders(weights_dir)
     for folder in folders:
         if all((folder / name).is_file() for name in WEIGHT_FILES):
             return folder

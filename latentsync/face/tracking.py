@@ -14,6 +14,7 @@ import numpy as np
 from latentsync.face.align import FloatArray, FrameArray
 from latentsync.face.appearance import describe, similarities, thumbnail
 from latentsync.face.detect import Box, Face
+from latentsync.weights.table import DEFAULT_ALIGNMENT, Alignment
 
 SEARCH_EVERY = 10  # frames between two quick searches while faces are followed
 ALERT = 50  # frames after a loss in which the frame is searched more often
@@ -53,7 +54,8 @@ class Track(Generic[State]):
 class TrackingDetector(ABC, Generic[State]):
     """A `FaceDetector` that follows faces; a backend gives the three abstract methods."""
 
-    def __init__(self) -> None:
+    def __init__(self, alignment: Alignment = DEFAULT_ALIGNMENT) -> None:
+        self.alignment: Alignment = alignment
         self.reset()
 
     def reset(self) -> None:

@@ -33,7 +33,8 @@ class LiveStream:
     """Push frames (uint8 h w 3, RGB, square pixels) of one size at `fps`; `flush` at the end. Both return finished frames.
 
     With a `reference` other than `current` in the settings, `reference_frames` must show the same person: at least a frame,
-    at best a window of them at about 25 a second. Raises ValueError without them, or where they show no face.
+    at best a window of them at about 25 a second. Raises ValueError without them, or where they show no face, and for a
+    detector whose points are not those that the models' faces were aligned by.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class LiveStream:
         policy: FacePolicy | None = None,
         reference_frames: Sequence[FrameArray] = (),
     ):
+        sampler.models.check_detector(detector)
         self.sampler, self.detector, self.fps, self.policy = sampler, detector, fps, policy or FacePolicy()
         reference = self._reference(sampler.settings, reference_frames)
         stride, overlap = stride_of(fps), sampler.settings.overlap

@@ -5,30 +5,30 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny
 from torch import nn
 
 from latentsync.audio.whisper_features import AudioEncoder
 from latentsync.audio.whisper_model import load_audio_encoder
-from latentsync.config import UNetRun, load
 from latentsync.device import Precision, check_compiler, pick_device, pick_dtype
+from latentsync.face.detect import FaceDetector
+from latentsync.inference.model_files import TINY_VAE, configured, find_model_files, folders, width_problem
 from latentsync.inference.presets import precision_of
 from latentsync.inference.settings import InferenceSettings
 from latentsync.models.compiled import compile_blocks
 from latentsync.models.tiny_vae import load_tiny_vae
 from latentsync.models.unet import UNet3DConditionModel
 from latentsync.models.unet_checkpoint import load_unet
-from latentsync.models.unet_config import UNetConfig
 from latentsync.models.vae import load_vae
-from latentsync.weights import CHECKPOINTS, DEMO, FETCH_INFERENCE, PUBLIC_UNET, CheckpointError, load_public_vae
+from latentsync.weights import DEFAULT_ALIGNMENT, DEMO, PUBLIC_UNET, Alignment, CheckpointError, load_public_vae
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL, AutoencoderTiny  # takes seconds to import: only what builds a network does
 
 DEMO_UNET = DEMO / "unet.safetensors"
-TINY_VAE = "tiny_vae.safetensors"
 SAMPLED_NUMBERS = 16  # of every tensor that the fingerprint looks at
-WHISPER_OF_WIDTH = {384: "tiny", 768: "small"}  # width of the audio cross-attention -> public speech encoder
 
 
 @dataclass(frozen=True)
@@ -36,32 +36,27 @@ class LipsyncModels:
     """Frozen networks on one device, in evaluation mode; the speech encoder is in float32, the others in `dtype`."""
 
     unet: UNet3DConditionModel
-    vae: AutoencoderKL
+    vae: "AutoencoderKL"
     audio_encoder: AudioEncoder
     resolution: int  # px, of the aligned face
     num_frames: int  # frames sampled together
     device: torch.device
     dtype: torch.dtype
     defaults: InferenceSettings = field(default_factory=InferenceSettings)  # what the checkpoint recommends
-    tiny_vae: AutoencoderTiny | None = None  # decodes what `vae` encoded, where its file is there
+    tiny_vae: "AutoencoderTiny | None" = None  # decodes what `vae` encoded, where its file is there
     distilled: bool = False  # whether the U-Net was trained to sample in a few steps, without guidance
+    alignment: Alignment = DEFAULT_ALIGNMENT  # by which points the faces of its training were aligned
 
     def check(self, settings: InferenceSettings) -> None:
         """ValueError where the settings ask for what these weights cannot do."""
-        if settings.needs_distilled_weights and not self.distilled:
+        check_settings(settings, self.distilled, self.tiny_vae is not None)
+
+    def check_detector(self, detector: FaceDetector) -> None:
+        """ValueError where a detector finds other points than those that the U-Net's faces were aligned by."""
+        if detector.alignment != self.alignment:
             raise ValueError(
-                "the preset turbo (solver lcm) needs weights that were distilled for it, and these were not: choose the preset"
-                " fast, or distil them (docs/performance.md)."
-            )
-        if self.distilled and not settings.needs_distilled_weights:
-            raise ValueError(
-                f"these weights were distilled for few steps and do not go with the solver {settings.solver}: choose the preset"
-                " turbo, or the weights that they were made from."
-            )
-        if settings.vae == "tiny" and self.tiny_vae is None:
-            raise ValueError(
-                f"vae is tiny, but there is no {TINY_VAE} beside the U-Net: leave it out, or train one with"
-                " `python -m scripts.train_tiny_vae`."
+                f"the detector gives points for the alignment {detector.alignment}, but these weights were trained with"
+                f" {self.alignment}: make it with make_detector(..., alignment=models.alignment)."
             )
 
     @cached_property
@@ -86,7 +81,7 @@ class LipsyncModels:
     ) -> "LipsyncModels":
         """Load a U-Net and what belongs to it; `load(DEMO_UNET)` gives the demo models.
 
-        A U-Net that this project trained or fetched knows its resolution; one of unknown origin needs
+        A U-Net that this project trained or fetched knows its resolution, and so does release 1.0; one of unknown origin needs
         `unet_config_path`, a YAML file with the sections `model` and `data`. The auto-encoder is `vae.safetensors` or the
         folder `vae` beside the U-Net, else the one that it was trained with, else in `checkpoints`, else in the hub's cache;
         the speech encoder, in the same order, `whisper.pt` or `whisper/tiny.pt`; a small decoder is `tiny_vae.safetensors`
@@ -94,29 +89,26 @@ class LipsyncModels:
         blocks are compiled at their first use.
 
         Raises:
-            CheckpointError: a file is missing, damaged, does not fit or contradicts the configuration.
+            CheckpointError: files are missing or damaged (all are named before any is read), do not fit, or contradict the
+                configuration.
             ValueError: the configuration is missing or wrong, or the device cannot compute in `precision` or compile.
         """
         device = device or pick_device()
         pick_dtype(device, precision)  # a wrong choice is told before anything is read
         if compiled:
             check_compiler(device)
-        check_files(unet_path)
+        files = find_model_files(unet_path, unet_config_path).check()
         unet, metadata = configured_unet(unet_path, unet_config_path)
         defaults = recommended(metadata)
         dtype = pick_dtype(device, precision_of(defaults.preset) if precision == "auto" else precision)
-        trained_with = metadata.get("run", {}).get("experts", {})
-        width = unet.config.cross_attention_dim
-        audio_encoder = load_audio_encoder(audio_encoder_path(unet_path, width, trained_with.get("whisper", "")))
+        audio_encoder = load_audio_encoder(files.audio_encoder.path)
         check_width(audio_encoder, unet)
         unet = unet.to(device, dtype)
         if compiled:
             compile_blocks(unet)
         return cls(
             unet=unet,
-            vae=nn.Module.to(
-                load_companion_vae(unet_path, trained_with.get("vae", "")), device, dtype
-            ),  # diffusers' own `to` warns of nothing
+            vae=nn.Module.to(load_companion_vae(files.vae.path), device, dtype),  # diffusers' own `to` warns of nothing
             audio_encoder=audio_encoder.to(device),
             resolution=metadata["resolution"],
             num_frames=metadata["num_frames"],
@@ -125,27 +117,34 @@ class LipsyncModels:
             defaults=defaults,
             tiny_vae=companion_tiny_vae(unet_path, device, dtype),
             distilled="distilled" in metadata,
+            alignment=metadata["alignment"],
         )
-
-
-def check_files(unet_path: Path | str) -> None:
-    """Raise CheckpointError, with the command that fetches it, if the U-Net is not there."""
-    path = Path(unet_path)
-    if path.is_file():
-        return
-    if path.resolve().parent == DEMO:
-        raise CheckpointError(f"The demo model {path} is missing: restore the folder {DEMO} from the repository.")
-    raise CheckpointError(f"The checkpoint {path} does not exist: fetch the official ones with `{FETCH_INFERENCE}`.")
 
 
 def configured_unet(path: Path | str, config_path: Path | str | None) -> tuple[UNet3DConditionModel, dict[str, Any]]:
     """A U-Net and its facts, among them `resolution` (px) and `num_frames`, from the file or from its configuration."""
-    if config_path is None:
-        return load_unet(path)
-    run = load(config_path, UNetRun)
-    size = {"resolution": run.data.resolution, "num_frames": run.data.num_frames}
-    unet, metadata = load_unet(path, UNetConfig.from_dict(run.model), size)
-    return unet, {**size, **metadata}
+    config, expected = configured(config_path)
+    unet, metadata = load_unet(path, config, expected)
+    return unet, {**expected, **metadata}
+
+
+def check_settings(settings: InferenceSettings, distilled: bool, has_tiny_vae: bool) -> None:
+    """ValueError where the settings ask for what weights of this kind cannot do."""
+    if settings.needs_distilled_weights and not distilled:
+        raise ValueError(
+            "the preset turbo (solver lcm) needs weights that were distilled for it, and these were not: choose the preset"
+            " fast, or distil them (docs/performance.md)."
+        )
+    if distilled and not settings.needs_distilled_weights:
+        raise ValueError(
+            f"these weights were distilled for few steps and do not go with the solver {settings.solver}: choose the preset"
+            " turbo, or the weights that they were made from."
+        )
+    if settings.vae == "tiny" and not has_tiny_vae:
+        raise ValueError(
+            f"vae is tiny, but there is no {TINY_VAE} beside the U-Net: leave it out, or train one with"
+            " `python -m scripts.train_tiny_vae`."
+        )
 
 
 def recommended(metadata: Mapping[str, Any]) -> InferenceSettings:
@@ -153,28 +152,14 @@ def recommended(metadata: Mapping[str, Any]) -> InferenceSettings:
     return InferenceSettings().changed(metadata.get("inference", {}))
 
 
-def folders(unet_path: Path | str) -> list[Path]:
-    """Where a U-Net's companions are looked for."""
-    return [Path(unet_path).resolve().parent, CHECKPOINTS]
+def load_companion_vae(path: Path) -> "AutoencoderKL":
+    """The auto-encoder of a file or folder (see `vae_path`), frozen, in evaluation mode."""
+    if path.is_file():
+        return load_vae(path)
+    return load_public_vae(path).eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
 
-def load_companion_vae(unet_path: Path | str, trained_with: Path | str = "") -> AutoencoderKL:
-    """The auto-encoder that belongs to a U-Net, frozen, in evaluation mode; it was `trained_with` one of that path."""
-    beside, public = folders(unet_path)
-    places = [
-        beside / "vae.safetensors",
-        beside / "vae",
-        *([Path(trained_with)] if trained_with else []),
-        public / "vae",
-    ]
-    found = next((place for place in places if place.exists()), places[-1])
-    if found.is_file():
-        return load_vae(found)
-    vae = load_public_vae(found)
-    return vae.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-
-
-def companion_tiny_vae(unet_path: Path | str, device: torch.device, dtype: torch.dtype) -> AutoencoderTiny | None:
+def companion_tiny_vae(unet_path: Path | str, device: torch.device, dtype: torch.dtype) -> "AutoencoderTiny | None":
     """The small decoder beside a U-Net, if there is one."""
     path = folders(unet_path)[0] / TINY_VAE
     return nn.Module.to(load_tiny_vae(path), device, dtype) if path.is_file() else None
@@ -187,24 +172,8 @@ def distilled_companion(unet_path: Path | str) -> Path:
     return companion if companion.is_file() else path
 
 
-def audio_encoder_path(unet_path: Path | str, width: int, trained_with: Path | str = "") -> Path:
-    """The speech encoder that belongs to a U-Net which hears `width` numbers an audio token and was `trained_with` one."""
-    beside, public = (
-        [folder / name for name in ("whisper.pt", f"whisper/{WHISPER_OF_WIDTH.get(width, 'tiny')}.pt")]
-        for folder in folders(unet_path)
-    )
-    names = [*beside, *([Path(trained_with)] if trained_with else []), *public]
-    found = [path for path in names if path.is_file()]
-    if not found:
-        raise CheckpointError(f"The speech encoder {names[-1]} does not exist: fetch it with `{FETCH_INFERENCE}`.")
-    return found[0]
-
-
 def check_width(audio_encoder: AudioEncoder, unet: UNet3DConditionModel) -> None:
     """Raise CheckpointError unless the U-Net hears what the speech encoder says."""
-    given, wanted = audio_encoder.positional_embedding.shape[1], unet.config.cross_attention_dim
-    if given != wanted:
-        raise CheckpointError(
-            f"The speech encoder's states are {given} wide, but the U-Net hears {wanted} (cross_attention_dim):"
-            " put the encoder that it was trained with beside it, as whisper.pt."
-        )
+    problem = width_problem(audio_encoder.positional_embedding.shape[1], unet.config.cross_attention_dim)
+    if problem:
+        raise CheckpointError(f"{problem}.")

@@ -17,7 +17,7 @@ import torch
 
 import latentsync
 from latentsync.audio.whisper_features import WhisperFeatures
-from latentsync.device import Precision
+from latentsync.device import Precision, pick_device
 from latentsync.face.align import FrameArray
 from latentsync.face.detect import FaceDetector, make_detector
 from latentsync.inference.claims import Claims
@@ -28,6 +28,7 @@ from latentsync.inference.job import Job, check_job
 from latentsync.inference.job_folder import JobFolder, identity
 from latentsync.inference.live import LiveStream
 from latentsync.inference.memory import memory_plan, return_freed_memory, share_one_heap
+from latentsync.inference.model_files import find_model_files
 from latentsync.inference.models import LipsyncModels
 from latentsync.inference.overlap import run_ahead
 from latentsync.inference.report import Report
@@ -59,7 +60,11 @@ class LipsyncPipeline:
 
     def __init__(self, models: LipsyncModels, detector: FaceDetector, overlapped: bool = True):
         """Without `overlapped` reading, detection, sampling, pasting and writing take turns in one thread: slower, with
-        the same result."""
+        the same result.
+
+        Raises ValueError where the detector's points are not those that the models' faces were aligned by.
+        """
+        models.check_detector(detector)
         share_one_heap()
         self.models, self.detector, self.overlapped = models, detector, overlapped
 
@@ -76,12 +81,15 @@ class LipsyncPipeline:
         """Load a U-Net, what belongs to it (see `LipsyncModels.load`), and a face detector by its name.
 
         Raises:
-            CheckpointError: a file is missing, damaged, or does not fit.
-            ValueError: the configuration or the detector is unknown or its weights are missing.
+            CheckpointError: files are missing or damaged, those of the detector among them (all are named before any is
+                read), or do not fit.
+            ValueError: the configuration or the detector is unknown, or the device cannot do what is asked for.
         """
         config = None if unet_config_path is None else Path(unet_config_path)
-        models = LipsyncModels.load(Path(unet_path), config, device, precision, compiled)
-        return cls(models, make_detector(detector, device=str(models.device)))
+        files = find_model_files(Path(unet_path), config, detector).check()
+        device = device or pick_device()
+        found = make_detector(detector, device=str(device), alignment=files.facts["alignment"])
+        return cls(LipsyncModels.load(Path(unet_path), config, device, precision, compiled), found)
 
     def __call__(
         self,
@@ -220,6 +228,7 @@ class LipsyncPipeline:
             "format": repr(job.format),
             "networks": self.models.fingerprint,
             "detector": type(self.detector).__name__,
+            "alignment": self.detector.alignment,
             "version": latentsync.__version__,
         }
 

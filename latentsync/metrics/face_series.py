@@ -78,7 +78,7 @@ def face_series(video: Path, detector: FaceDetector, cache: FeatureCache) -> Fac
         UnscorableError: fewer than half of the frames show a face.
         MediaError: the file cannot be read.
     """
-    key = ("face series", VERSION, content_hash(video), type(detector).__name__)
+    key = ("face series", VERSION, content_hash(video), type(detector).__name__, detector.alignment)
     stored = cache.get(key, lambda: _arrays(follow_face((s.frame for s in frames_at(video, MODEL_FPS)), detector)))
     series = FaceSeries(**stored)  # type: ignore[arg-type]
     if series.face_share < MIN_FACE_SHARE:

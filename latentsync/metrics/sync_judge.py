@@ -34,6 +34,7 @@ from latentsync.metrics.unscorable import NO_AUDIO, NO_FACE, TOO_SHORT, Unscorab
 from latentsync.models.syncnet import StableSyncNet
 from latentsync.models.syncnet_v2 import SyncNetV2
 from latentsync.timebase import MODEL_FPS, samples_of_frames
+from latentsync.weights import DEFAULT_ALIGNMENT
 
 VERSION = "1"  # of how embeddings are made
 Pair = tuple[torch.Tensor, torch.Tensor]  # lips and sound, [n, d] each
@@ -155,6 +156,8 @@ class StableJudge:
         self.net, self.detector = net, detector
         self.resolution, self.num_frames = resolution, num_frames
         self.name = f"StableSyncNet, {type(detector).__name__ if detector else 'aligned'}"
+        if detector and detector.alignment != DEFAULT_ALIGNMENT:
+            self.name += f", {detector.alignment}"
         self.fingerprint = network_fingerprint(net)
 
     def pairs(self, video: Path, waveform: NDArray[np.floating]) -> Iterator[Pair]:

@@ -1,7 +1,7 @@
 """Names of the first public U-Net checkpoint (release 1.0): its audio cross-attention was called differently."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -10,6 +10,11 @@ RENAMED_PARTS = (
     (re.compile(r"\.audio_cross_attn\.norm\."), ".norm2."),
     (re.compile(r"\.audio_cross_attn\.attn\."), ".attn2."),
 )
+
+
+def is_v10(keys: Iterable[str]) -> bool:
+    """Whether these are the names of release 1.0."""
+    return any(pattern.search(key) for key in keys for pattern, _ in RENAMED_PARTS)
 
 
 def rename_v10_keys(state_dict: Mapping[str, T]) -> dict[str, T]:

@@ -5,21 +5,25 @@ Tensor legend: f frames, c h w; pixels float [-1, 1]; latents are scaled by `SCA
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import AutoencoderKL
 from torch import Tensor
 
 from latentsync.weights import load_strict, read_checkpoint
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL  # takes seconds to import: only what builds a network does
 
 SCALING_FACTOR = 0.18215
 LATENT_CHANNELS = 4
 DOWNSAMPLING = 8  # pixels per latent cell and side
 
 
-def build_vae(config: Mapping[str, Any]) -> AutoencoderKL:
+def build_vae(config: Mapping[str, Any]) -> "AutoencoderKL":
     """An auto-encoder from diffusers' configuration entries (`block_out_channels`, `layers_per_block`, ...)."""
+    from diffusers import AutoencoderKL
+
     levels = len(config["block_out_channels"])
     fixed = {
         "in_channels": 3,
@@ -32,20 +36,20 @@ def build_vae(config: Mapping[str, Any]) -> AutoencoderKL:
     return AutoencoderKL.from_config({**fixed, **config})
 
 
-def encode(vae: AutoencoderKL, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
+def encode(vae: "AutoencoderKL", pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Pixels [f, 3, h, w] -> scaled latents [f, 4, h/8, w/8]: the posterior's mean, or a sample if a generator is given."""
     posterior = vae.encode(pixels).latent_dist
     latents = posterior.mean if generator is None else posterior.sample(generator)
     return latents * SCALING_FACTOR
 
 
-def decode(vae: AutoencoderKL, latents: Tensor) -> Tensor:
+def decode(vae: "AutoencoderKL", latents: Tensor) -> Tensor:
     """Scaled latents [f, 4, h, w] -> pixels [f, 3, 8h, 8w], about [-1, 1] but not clamped."""
     return vae.decode(latents / SCALING_FACTOR).sample
 
 
 @torch.no_grad()
-def fold_latent_statistics(vae: AutoencoderKL, mean: Tensor, std: Tensor) -> None:
+def fold_latent_statistics(vae: "AutoencoderKL", mean: Tensor, std: Tensor) -> None:
     """Change the 1x1 convolutions around the latents so that scaled latents have mean 0 and deviation 1 per channel.
 
     `mean`, `std` [4] are those of the latents before scaling. Reconstructions stay the same up to rounding.
@@ -59,7 +63,7 @@ def fold_latent_statistics(vae: AutoencoderKL, mean: Tensor, std: Tensor) -> Non
     quant.bias[LATENT_CHANNELS:] += 2 * torch.log(gain)
 
 
-def load_vae(path: Path | str) -> AutoencoderKL:
+def load_vae(path: Path | str) -> "AutoencoderKL":
     """An auto-encoder that this project trained: safetensors that carry their configuration; frozen, in evaluation mode."""
     checkpoint = read_checkpoint(path)
     checkpoint.require_kind("vae")

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from latentsync.weights.table import ALIGNMENTS, DEFAULT_ALIGNMENT
+
 DETECTORS = ("face_alignment", "cascade")
 SYNC_MODELS = ("syncnet_v2", "demo")
 QUALITY_METRICS = ("hyper_iqa", "sharpness")
@@ -24,6 +26,7 @@ class StageSettings:
     min_face_px: int = 256
     max_other_faces: float = 0.02  # share of frames that may show a further face
     resolution: int = 256  # px of the aligned faces
+    alignment: str = DEFAULT_ALIGNMENT  # by which points: nose_tip, or whole_nose for release 1.0
     sync_model: str = "syncnet_v2"
     min_sync_confidence: float | None = None
     max_offset_frames: int = 6
@@ -36,6 +39,7 @@ class StageSettings:
         """Raises ValueError for settings that contradict each other or name what does not exist."""
         for name, choices in (
             ("detector", DETECTORS),
+            ("alignment", ALIGNMENTS),
             ("sync_model", SYNC_MODELS),
             ("quality_metric", QUALITY_METRICS),
         ):

@@ -81,7 +81,9 @@ def _plain(settings: StageSettings) -> dict[str, Any]:
 
 
 def _changed(before: dict[str, Any], now: dict[str, Any]) -> list[tuple[str, Any]]:
-    return [(name, value) for name, value in now["settings"].items() if before["settings"].get(name) != value]
+    """Settings with another value than before; what is newer than the record was as it is by default now."""
+    known = {**_plain(StageSettings()), **before["settings"]}
+    return [(name, value) for name, value in now["settings"].items() if known.get(name) != value]
 
 
 def _check_empty(job: Job, plan: Plan) -> None:

@@ -1,5 +1,6 @@
 """The frozen networks beside the U-Net: which a run needs, where they come from, and whether the SyncNet may teach."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -20,7 +21,9 @@ from latentsync.models.videomae import load_videomae
 from latentsync.timebase import sync_mel_length
 from latentsync.training.frozen import Frozen
 from latentsync.training.pixel_losses import PixelLosses, SyncExpert
-from latentsync.weights import CheckpointError, load_public_vae
+from latentsync.weights import CheckpointError, load_public_vae, release_of
+
+log = logging.getLogger(__name__)
 
 FORMATS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -64,6 +67,7 @@ def load_sync_expert(run: UNetRun, device: torch.device, dtype: torch.dtype) -> 
     """The SyncNet behind its gate."""
     expert, metadata = read_sync_expert(run)
     check_accuracy(metadata, run.experts)
+    warn_of_alignment(metadata, run)
     placed(expert.net.net, device, dtype)
     return expert
 
@@ -135,6 +139,17 @@ def check_accuracy(metadata: Mapping[str, Any], experts: ExpertsConfig) -> None:
         " (experts.min_sync_accuracy). Measure it on your clips and write the result into experts.sync_accuracy, train it"
         " further, set train.loss_weights.sync=0, or insist with experts.allow_unproven_sync=true."
     )
+
+
+def warn_of_alignment(metadata: Mapping[str, Any], run: UNetRun) -> None:
+    """A SyncNet that learnt from faces aligned by other points judges worse, which its accuracy on the run's clips tells."""
+    path, given = run.experts.syncnet, run.data.aligned_by
+    released = release_of(path)
+    known = metadata.get("alignment") or (released.alignment if released else given)
+    if known != given:
+        log.warning(
+            "%s learnt from faces with the alignment %s, but the clips have %s (data.alignment).", path, known, given
+        )
 
 
 def placed(net: Any, device: torch.device, dtype: torch.dtype) -> Any:

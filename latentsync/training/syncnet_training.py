@@ -155,6 +155,7 @@ class SyncNetTraining:
             step,
             resolution=data.resolution,
             num_frames=data.num_frames,
+            alignment=data.aligned_by,
             audio={"mel_rate_hz": SYNC_MEL_HZ},
             latent_space=data.latent_space,
             lower_half=data.lower_half,

@@ -19,7 +19,7 @@ from latentsync.face.masks import latent_mask, load_mask
 from latentsync.inference.settings import InferenceSettings
 from latentsync.losses.perceptual import load_perceptual_loss
 from latentsync.models.unet import UNet3DConditionModel, initialise_for_training
-from latentsync.models.unet_checkpoint import load_unet
+from latentsync.models.unet_checkpoint import alignment_of, load_unet
 from latentsync.models.unet_config import UNetConfig
 from latentsync.models.unet_v10 import rename_v10_keys
 from latentsync.training.experts import FORMATS, load_frozen_vae, load_pixel_losses, read_sync_expert
@@ -58,6 +58,7 @@ class UNetTraining:
             resolution=data.resolution,
             num_frames=data.num_frames,
             mask=self.step.mask,
+            alignment=data.aligned_by,
             audio={"width": self.step.unet.config.cross_attention_dim, "context": list(CONTEXT)},
             objective=run.objective,
             inference=run.inference,
@@ -99,6 +100,11 @@ def build_unet(run: UNetRun, note: Note) -> UNet3DConditionModel:
         checkpoint.require_kind("unet")
         tensors = rename_v10_keys(checkpoint.tensors)
         note(start_report(run.init_from, tensors, load_partly(unet, tensors), unet))
+        if alignment_of(checkpoint) != run.data.aligned_by:
+            note(
+                f"Note: {run.init_from} was trained with the alignment {alignment_of(checkpoint)}, this run's clips have"
+                f" {run.data.aligned_by}: the network will have to learn it anew, or set data.alignment if it is wrong."
+            )
     choose_trainable(unet, run.trainable_modules)
     unet.enable_gradient_checkpointing(run.gradient_checkpointing)
     return unet
@@ -143,7 +149,8 @@ def build_step(run: UNetRun, device: torch.device, note: Note) -> UNetStep:
 
 def load_teacher(run: UNetRun) -> UNet3DConditionModel:
     """The U-Net that a distillation learns from; CheckpointError where it is missing, damaged or of another shape."""
-    size = {"resolution": run.data.resolution, "num_frames": run.data.num_frames}
+    data = run.data
+    size = {"resolution": data.resolution, "num_frames": data.num_frames, "alignment": data.aligned_by}
     unet, metadata = load_unet(run.distill.teacher, UNetConfig.from_dict(run.model), size)
     if "distilled" in metadata:
         raise ValueError(

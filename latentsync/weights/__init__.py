@@ -1,12 +1,15 @@
 """Every checkpoint: the table of public ones, fetching, reading, strict loading and saving."""
 
-from latentsync.weights.damage import check_file
+from latentsync.weights.damage import check_file, without_way_out
 from latentsync.weights.errors import CheckpointError, UnreachableError
 from latentsync.weights.files import (
     Checkpoint,
+    file_problem,
     load_public_vae,
     load_torchscript,
+    public_vae_problem,
     read_checkpoint,
+    read_header,
     read_state,
     save_checkpoint,
     save_state,
@@ -16,23 +19,29 @@ from latentsync.weights.metadata import describe, fingerprint
 from latentsync.weights.rest import changes
 from latentsync.weights.sources import release_of
 from latentsync.weights.table import (
+    ALIGNMENTS,
     CHECKPOINTS,
+    DEFAULT_ALIGNMENT,
     DEMO,
     FETCH_INFERENCE,
     PUBLIC_FILES,
     PUBLIC_UNET,
     PUBLIC_VAE,
+    Alignment,
     PublicFile,
     files_of,
 )
 
 __all__ = [
+    "ALIGNMENTS",
     "CHECKPOINTS",
+    "DEFAULT_ALIGNMENT",
     "DEMO",
     "FETCH_INFERENCE",
     "PUBLIC_FILES",
     "PUBLIC_UNET",
     "PUBLIC_VAE",
+    "Alignment",
     "Checkpoint",
     "CheckpointError",
     "PublicFile",
@@ -41,6 +50,7 @@ __all__ = [
     "check_agreement",
     "check_file",
     "describe",
+    "file_problem",
     "files_of",
     "fingerprint",
     "load_partly",
@@ -48,9 +58,12 @@ __all__ = [
     "load_strict",
     "load_torchscript",
     "network_of",
+    "public_vae_problem",
     "read_checkpoint",
+    "read_header",
     "read_state",
     "release_of",
     "save_checkpoint",
     "save_state",
+    "without_way_out",
 ]

@@ -59,6 +59,12 @@ def check_file(path: Path | str) -> Format:
     return "pickle"
 
 
+def without_way_out(error: CheckpointError, path: Path | str) -> str:
+    """What an error says is wrong with a file, without its full stop and without the way to get the file."""
+    text = str(error).rstrip(".").removesuffix(how_to_get(path))
+    return text.removesuffix(" or ").rstrip(" :;,")
+
+
 def _head(path: Path) -> tuple[bytes, int]:
     if path.is_dir():
         raise CheckpointError(f"{path} is a folder, not a checkpoint: give the file inside it.")

@@ -8,8 +8,8 @@ import argparse
 import json
 import os
 import pickle
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from latentsync.weights.damage import check_file
+from latentsync.weights.damage import check_file, without_way_out
 from latentsync.weights.errors import CheckpointError
 from latentsync.weights.rest import completed
-from latentsync.weights.table import FETCH_INFERENCE, PUBLIC_VAE, how_to_get
+from latentsync.weights.table import FETCH_INFERENCE, PUBLIC_FILES, PUBLIC_VAE, how_to_get
 
 METADATA_KEY = "latentsync"  # entry of the safetensors header that holds our JSON
 CONTAINERS = ("state_dict", "model_state_dict", "model", "module")  # entries under which a state dict is kept
 HARMLESS_CLASSES = (argparse.Namespace,)  # training arguments that some public files carry along
+QUICKLY_READ_BYTES = 200_000_000
+VAE_CONFIG, VAE_WEIGHTS = "config.json", ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 NAME_OF_KIND = {"unet": "a U-Net", "syncnet": "a sync network", "vae": "an image auto-encoder"}
 
 
@@ -87,11 +89,36 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
     return Checkpoint(path, tensors, metadata)
 
 
-def _read_safetensors(path: Path) -> Checkpoint:
+def read_header(path: Path | str) -> Checkpoint:
+    """The same with names, shapes and types alone, the tensors on the meta device: a moment for a file of any size.
+
+    Only a file of PyTorch's first format, before 1.6, is read whole. Raises CheckpointError as `read_checkpoint` does, as far
+    as it shows without the numbers.
+    """
+    path = Path(path)
+    if check_file(path) == "safetensors":
+        return completed(_read_safetensors(path, _meta_tensor), read_header)
+    checkpoint = read_checkpoint(path)
+    return replace(checkpoint, tensors={key: value.to("meta") for key, value in checkpoint.tensors.items()})
+
+
+def _stored_tensor(file: Any, key: str) -> Tensor:
+    """A tensor of an open file of safetensors."""
+    return file.get_tensor(key)
+
+
+def _meta_tensor(file: Any, key: str) -> Tensor:
+    """The same without its numbers."""
+    stored = file.get_slice(key)
+    shape = stored.get_shape()
+    return torch.empty(shape, dtype=stored[tuple(slice(0, 0) for _ in shape)].dtype, device="meta")
+
+
+def _read_safetensors(path: Path, tensor: Callable[[Any, str], Tensor] = _stored_tensor) -> Checkpoint:
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+            tensors = {key: tensor(file, key) for key in file.keys()}  # noqa: SIM118 (not a dict)
         return Checkpoint(path, tensors, json.loads(header.get(METADATA_KEY, "{}")))
     except (SafetensorError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}): it is damaged; {how_to_get(path)}.") from error
@@ -169,6 +196,35 @@ def load_torchscript(path: Path | str) -> torch.jit.ScriptModule:
         raise _unreadable(path, error) from error
 
 
+def file_problem(path: Path | str) -> str:
+    """What is wrong with a file of weights, in a sentence without its full stop; empty if nothing shows from outside.
+
+    A smaller file of PyTorch's first format, which does not say how long it is, is read.
+    """
+    try:
+        if check_file(path) == "pickle" and Path(path).stat().st_size <= QUICKLY_READ_BYTES:
+            _load(Path(path), mapped=False)
+    except CheckpointError as error:
+        return without_way_out(error, path)
+    return ""
+
+
+def public_vae_problem(folder: Path | str) -> str:
+    """What keeps `load_public_vae` from reading the auto-encoder, in a sentence without its full stop; empty if nothing."""
+    from latentsync.weights.hub import cached_path  # asks for much that loading alone does not need
+
+    folder = Path(folder)
+    if not (folder / VAE_CONFIG).is_file():
+        cached = [cached_path(file) for file in PUBLIC_FILES if file.repo == PUBLIC_VAE]
+        return "" if all(cached) else f"{PUBLIC_VAE} is neither in {folder} nor in the hub's cache"
+    try:
+        json.loads((folder / VAE_CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return f"{folder / VAE_CONFIG} is no JSON: it is damaged"
+    found = next((folder / name for name in VAE_WEIGHTS if (folder / name).exists()), folder / VAE_WEIGHTS[0])
+    return file_problem(found)
+
+
 def load_public_vae(folder: Path | str) -> Any:
     """The public models' auto-encoder (diffusers' `AutoencoderKL`) from `folder`, else from the hub's cache; no network.
 
@@ -178,7 +234,7 @@ def load_public_vae(folder: Path | str) -> Any:
     from diffusers import AutoencoderKL  # slow to import, and needed by public checkpoints only
 
     folder = Path(folder)
-    origin = str(folder) if (folder / "config.json").is_file() else PUBLIC_VAE
+    origin = str(folder) if (folder / VAE_CONFIG).is_file() else PUBLIC_VAE
     try:
         return AutoencoderKL.from_pretrained(origin, local_files_only=True)
     except (OSError, ValueError, SafetensorError) as error:

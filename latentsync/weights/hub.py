@@ -60,7 +60,7 @@ def look(file: PublicFile, folder: Path = CHECKPOINTS) -> FileState:
     """Whether a file is at its place (or, for the auto-encoder, in the hub's cache); no network, no hashing."""
     path = folder / file.path
     if not path.exists():
-        is_cached = file.repo == PUBLIC_VAE and _cached(file) is not None
+        is_cached = file.repo == PUBLIC_VAE and cached_path(file) is not None
         return FileState(file, "there", "in the hub's cache") if is_cached else FileState(file, "missing")
     try:
         _check_content(path, file)
@@ -89,7 +89,7 @@ def fetch(
     """
     path = folder / file.path
     path.parent.mkdir(parents=True, exist_ok=True)
-    local = _in_mirror(file, mirror) or _cached(file)
+    local = _in_mirror(file, mirror) or cached_path(file)
     if local:
         remote = Remote(str(local), local.stat().st_size, file.sha256)
         partial = path.with_name(f"{path.name}.partial")
@@ -116,7 +116,8 @@ def _check_content(path: Path, file: PublicFile) -> None:
         raise CheckpointError(f"{path} is no JSON: it is damaged, fetch it again.") from error
 
 
-def _cached(file: PublicFile) -> Path | None:
+def cached_path(file: PublicFile) -> Path | None:
+    """Where the hub's cache of this machine keeps a file; None if it does not."""
     found = try_to_load_from_cache(file.repo, file.name) if file.repo else None
     return Path(found).resolve() if isinstance(found, str) else None
 

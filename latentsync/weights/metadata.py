@@ -8,6 +8,7 @@ from torch import Tensor
 
 from latentsync import __version__
 from latentsync.timebase import MODEL_FPS, SAMPLE_RATE_HZ
+from latentsync.weights.table import Alignment
 
 
 def describe(
@@ -18,6 +19,7 @@ def describe(
     resolution: int | None = None,
     num_frames: int | None = None,
     mask: Tensor | None = None,
+    alignment: Alignment | None = None,
     audio: Mapping[str, Any] | None = None,
     **facts: Any,
 ) -> dict[str, Any]:
@@ -30,6 +32,7 @@ def describe(
         resolution: px of the aligned face.
         num_frames: frames of a clip.
         mask: what the network was shown as the region to keep; stored as a fingerprint.
+        alignment: by which points its faces were aligned.
         audio: settings of the audio features; the rates are added.
         facts: anything else worth keeping, such as the seed and scores.
     """
@@ -42,6 +45,7 @@ def describe(
         "resolution": resolution,
         "num_frames": num_frames,
         "mask": None if mask is None else fingerprint(mask),
+        "alignment": alignment,
         "audio": None if audio is None else {**rates, **audio},
         **facts,
     }

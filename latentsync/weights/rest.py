@@ -32,6 +32,8 @@ def same(first: Tensor, second: Tensor | None) -> bool:
 def completed(checkpoint: "Checkpoint", read: Callable[[Path], "Checkpoint"]) -> "Checkpoint":
     """The checkpoint with the tensors that it leaves to another file, beside it or where that was; as it is if it leaves none.
 
+    Whether it is the same file is known from numbers, so not where `read` gives tensors of the meta device.
+
     Raises:
         CheckpointError: that file is missing, or another one than when the checkpoint was written.
     """
@@ -44,7 +46,8 @@ def completed(checkpoint: "Checkpoint", read: Callable[[Path], "Checkpoint"]) ->
         raise CheckpointError(f"{path} holds only what was trained; the rest is in {places[0].name}: put it beside it.")
     rest = read(found).tensors
     shared = {name: rest[name] for name in rest if name not in checkpoint.tensors}
-    if checksum(shared) != entry["crc32"]:
+    has_numbers = not any(tensor.is_meta for tensor in shared.values())
+    if has_numbers and checksum(shared) != entry["crc32"]:
         raise CheckpointError(
             f"{path} was trained from another file than {found}: put that {places[0].name} beside it."
         )

@@ -6,6 +6,7 @@ where it is known beforehand. The files of the three releases share their paths:
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 CHECKPOINTS = Path(__file__).resolve().parents[2] / "checkpoints"
 DEMO = CHECKPOINTS / "demo"
@@ -19,6 +20,11 @@ DEFAULT_SET = "inference"
 REPO_OF_RELEASE = {"1.0": "ByteDance/LatentSync", "1.5": "ByteDance/LatentSync-1.5", "1.6": "ByteDance/LatentSync-1.6"}
 RELEASES = tuple(REPO_OF_RELEASE)
 DEFAULT_RELEASE = "1.6"
+
+# By which points a model's faces were aligned: both brows, and of the nose its lower part or all of it.
+Alignment = Literal["nose_tip", "whole_nose"]
+ALIGNMENTS: tuple[Alignment, ...] = get_args(Alignment)
+DEFAULT_ALIGNMENT: Alignment = "nose_tip"
 
 RAIL, BSD = "OpenRAIL++-M", "BSD-3-Clause"
 TINY_SHA = "65147644a518d12f04e32d6f3b26facc3f8dd46e5390956a9424a650c0ce22b9"
@@ -42,6 +48,7 @@ class PublicFile:
     url: str = ""
     release: str = ""  # of LatentSync, where it belongs to one
     resolution: int | None = None  # px of the aligned face, for a U-Net
+    alignment: Alignment = DEFAULT_ALIGNMENT  # of the faces that it was trained on, for a model of LatentSync
 
     @property
     def name(self) -> str:
@@ -54,15 +61,28 @@ class PublicFile:
         return self.repo or self.url.split("/")[2]
 
 
+def alignment_of_release(release: str) -> Alignment:
+    """The first release took the whole nose, the later ones its lower part."""
+    return "whole_nose" if release == "1.0" else "nose_tip"
+
+
 def _unet(release: str, resolution: int, size_mb: float) -> PublicFile:
-    role, sets, repo = f"U-Net, {resolution} px", ("inference", "training"), REPO_OF_RELEASE[release]
-    path = PUBLIC_UNET.name
-    return PublicFile(role, path, RAIL, sets, size_mb, repo=repo, release=release, resolution=resolution)
+    return PublicFile(
+        role=f"U-Net, {resolution} px",
+        path=PUBLIC_UNET.name,
+        licence=RAIL,
+        sets=("inference", "training"),
+        size_mb=size_mb,
+        repo=REPO_OF_RELEASE[release],
+        release=release,
+        resolution=resolution,
+        alignment=alignment_of_release(release),
+    )
 
 
 def _syncnet(release: str, path: str, size_mb: float, sha256: str = "") -> PublicFile:
-    repo = REPO_OF_RELEASE[release]
-    return PublicFile("sync network", path, RAIL, ("training", "eval"), size_mb, sha256, repo, release=release)
+    sets, repo, alignment = ("training", "eval"), REPO_OF_RELEASE[release], alignment_of_release(release)
+    return PublicFile("sync network", path, RAIL, sets, size_mb, sha256, repo, release=release, alignment=alignment)
 
 
 def _auxiliary(

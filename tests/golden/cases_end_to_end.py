@@ -39,6 +39,7 @@ from latentsync.media.write import VideoFormat, VideoWriter
 from latentsync.models.unet import UNet3DConditionModel, UNetConfig
 from latentsync.models.vae import build_vae, decode, encode
 from latentsync.timebase import SAMPLE_RATE_HZ, samples_of_frames
+from latentsync.weights import DEFAULT_ALIGNMENT, Alignment
 from tests.golden.cases_audio import chirp
 from tests.golden.cases_face import draw_frame
 from tests.golden.harness import Check, GoldenCase, compare, fill_by_rule, golden
@@ -48,6 +49,8 @@ SHIFT_PX = 3  # that the drawn picture moves from frame to frame
 
 class RecordedFace:
     """A detector that knows the landmarks of every frame of the case beforehand."""
+
+    alignment: Alignment = DEFAULT_ALIGNMENT
 
     def __init__(self, landmarks: np.ndarray):
         self.landmarks, self.next = landmarks, 0

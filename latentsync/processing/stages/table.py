@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import cast
 
 from latentsync.device import pick_device
 from latentsync.face.detect import FaceDetector, make_detector
@@ -19,7 +20,7 @@ from latentsync.processing.stages.readable import ReadableRule, ReadableStage
 from latentsync.processing.stages.resampled import KeepAll, ResampledStage
 from latentsync.processing.stages.segmented import SegmentedStage, SegmentRule
 from latentsync.processing.stages.shot import ShotStage
-from latentsync.weights import CHECKPOINTS
+from latentsync.weights import CHECKPOINTS, Alignment
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,8 @@ def _high_resolution(settings: StageSettings, detector: FaceDetector) -> HighRes
 
 def _detector(settings: StageSettings) -> FaceDetector:
     check_detector(settings.detector, settings.weights_dir)
-    return make_detector(settings.detector, settings.weights_dir, str(pick_device(settings.device)))
+    device, alignment = str(pick_device(settings.device)), cast(Alignment, settings.alignment)
+    return make_detector(settings.detector, settings.weights_dir, device, alignment)
 
 
 def _min_confidence(settings: StageSettings) -> float:

@@ -1,0 +1,198 @@
+"""The files that a run's networks are read from: where they lie, and all that is missing or damaged, before any is read.
+
+Only names and shapes are looked at, which takes a moment for files of any size. How wide the speech encoder has to be follows from
+the U-Net's shapes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from latentsync.audio.whisper_model import encoder_width
+from latentsync.config import UNetRun, load
+from latentsync.face.detect import detector_problems
+from latentsync.models.unet_checkpoint import read_unet_facts
+from latentsync.models.unet_config import UNetConfig
+from latentsync.weights import CHECKPOINTS, DEMO, CheckpointError, public_vae_problem, read_header, without_way_out
+from latentsync.weights.table import FETCH_INFERENCE, PUBLIC_FILES, PUBLIC_UNET
+
+WHISPER_OF_WIDTH = {384: "tiny", 768: "small"}  # width of the audio cross-attention -> public speech encoder
+PUBLIC_WIDTH = 384  # of all official U-Nets
+TINY_VAE = "tiny_vae.safetensors"
+VAE_FILES = tuple(file.path for file in PUBLIC_FILES if file.path.startswith("vae/"))
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """One file, or folder, of a run's models."""
+
+    role: str  # in words
+    path: Path
+    problem: str = (
+        ""  # what is wrong with it, in a sentence without its full stop; empty: nothing that shows from outside
+    )
+    to_fetch: tuple[str, ...] = ()  # paths under checkpoints/ that the download command can bring instead
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """All files of a run's models, and what their U-Net says of itself as far as it can be read (see `load_unet`)."""
+
+    unet: ModelFile
+    vae: ModelFile
+    audio_encoder: ModelFile
+    detector: tuple[ModelFile, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def all(self) -> tuple[ModelFile, ...]:
+        return self.unet, self.vae, self.audio_encoder, *self.detector
+
+    @property
+    def problems(self) -> list[ModelFile]:
+        """Those that are missing, damaged, or do not fit."""
+        return [file for file in self.all if file.problem]
+
+    @property
+    def way_out(self) -> str:
+        """A sentence with the one command that fetches what is public of the problems; empty if nothing is."""
+        paths = [path for file in self.problems for path in file.to_fetch]
+        if not paths:
+            return ""
+        alone = "" if PUBLIC_UNET.name in paths else f" --only {' '.join(paths)}"
+        return f"Fetch {'it' if len(self.problems) == 1 else 'what is missing'} with `{FETCH_INFERENCE}{alone}`."
+
+    def check(self) -> "ModelFiles":
+        """The same; CheckpointError that lists every problem and names the one command that fetches what is public."""
+        problems = self.problems
+        if not problems:
+            return self
+        text = problems[0].problem
+        if len(problems) > 1:
+            listed = "; ".join(f"({n}) {file.role}: {file.problem}" for n, file in enumerate(problems, 1))
+            text = f"{len(problems)} parts of these models are missing or cannot be used: {listed}"
+        raise CheckpointError(f"{text}. {self.way_out}".strip())
+
+
+def find_model_files(
+    unet_path: Path | str = PUBLIC_UNET, unet_config_path: Path | str | None = None, detector: str | None = None
+) -> ModelFiles:
+    """Look for the files that belong to a U-Net, and for those of a face detector if it is named; nothing raises for them.
+
+    Raises ValueError where the configuration is missing or wrong, or the detector is unknown.
+    """
+    config, expected = configured(unet_config_path)
+    unet, facts = _look_at_unet(Path(unet_path), config, expected)
+    trained_with = facts.get("run", {}).get("experts", {})
+    width = facts.get("model", {}).get("cross_attention_dim", PUBLIC_WIDTH)
+    return ModelFiles(
+        unet,
+        _look_at_vae(vae_path(unet_path, trained_with.get("vae", ""))),
+        _look_at_encoder(audio_encoder_path(unet_path, width, trained_with.get("whisper", "")), width),
+        tuple(ModelFile("face detector", path, text, _public(path)) for path, text in _detector_files(detector)),
+        facts,
+    )
+
+
+def configured(config_path: Path | str | None) -> tuple[UNetConfig | None, dict[str, Any]]:
+    """What a configuration says of a U-Net: how it is built, and `resolution`, `num_frames` and perhaps `alignment`."""
+    if config_path is None:
+        return None, {}
+    run = load(config_path, UNetRun)
+    size = {"resolution": run.data.resolution, "num_frames": run.data.num_frames}
+    alignment = {"alignment": run.data.alignment} if run.data.alignment else {}
+    return UNetConfig.from_dict(run.model), {**size, **alignment}
+
+
+def folders(unet_path: Path | str) -> list[Path]:
+    """Where a U-Net's companions are looked for."""
+    return [Path(unet_path).resolve().parent, CHECKPOINTS]
+
+
+def vae_path(unet_path: Path | str, trained_with: Path | str = "") -> Path:
+    """The auto-encoder that belongs to a U-Net, a file or a folder; it was `trained_with` one of that path."""
+    beside, public = folders(unet_path)
+    own = [Path(trained_with)] if trained_with else []
+    places = [beside / "vae.safetensors", beside / "vae", *own, public / "vae"]
+    return next((place for place in places if place.exists()), places[-1])
+
+
+def audio_encoder_path(unet_path: Path | str, width: int, trained_with: Path | str = "") -> Path:
+    """The speech encoder that belongs to a U-Net which takes `width` numbers an audio token and was `trained_with` one."""
+    beside, public = (
+        [folder / name for name in ("whisper.pt", f"whisper/{WHISPER_OF_WIDTH.get(width, 'tiny')}.pt")]
+        for folder in folders(unet_path)
+    )
+    places = [*beside, *([Path(trained_with)] if trained_with else []), *public]
+    return next((place for place in places if place.is_file()), places[-1])
+
+
+def _look_at_unet(
+    path: Path, config: UNetConfig | None, expected: Mapping[str, Any]
+) -> tuple[ModelFile, dict[str, Any]]:
+    role = "U-Net"
+    if not path.exists() and path.resolve().parent == DEMO:
+        problem = f"the demo model {path} is missing: restore the folder {DEMO} from the repository"
+        return ModelFile(role, path, problem), {}
+    if not path.exists() and not _public(path):
+        return ModelFile(role, path, f"the checkpoint {path} does not exist: check the path"), {}
+    try:
+        _, facts = read_unet_facts(path, config, expected)
+    except CheckpointError as error:
+        return ModelFile(role, path, without_way_out(error, path), _public(path)), _width_alone(path)
+    return ModelFile(role, path), {**expected, **facts}
+
+
+def _width_alone(path: Path) -> dict[str, Any]:
+    """What tells the companions of a U-Net that cannot be used for want of its configuration."""
+    try:
+        model, facts = read_unet_facts(path, None, {"resolution": None})
+    except CheckpointError:
+        return {}
+    return {**facts, "model": model.to_dict()}
+
+
+def _look_at_vae(path: Path) -> ModelFile:
+    role = "image auto-encoder"
+    if not path.is_file():
+        return ModelFile(role, path, public_vae_problem(path), VAE_FILES if path == CHECKPOINTS / "vae" else ())
+    try:
+        read_header(path).require_kind("vae")
+    except CheckpointError as error:
+        return ModelFile(role, path, without_way_out(error, path))
+    return ModelFile(role, path)
+
+
+def _look_at_encoder(path: Path, width: int) -> ModelFile:
+    role = "speech encoder"
+    if not path.exists() and width not in WHISPER_OF_WIDTH:
+        problem = (
+            f"the U-Net takes {width} numbers a token, which no public encoder gives: put whisper.pt beside the U-Net"
+        )
+        return ModelFile(role, path, problem)
+    try:
+        given = encoder_width(path)
+    except CheckpointError as error:
+        return ModelFile(role, path, without_way_out(error, path), _public(path))
+    return ModelFile(role, path, width_problem(given, width))
+
+
+def width_problem(given: int, wanted: int) -> str:
+    """What is wrong where a speech encoder gives `given` numbers a token and the U-Net takes `wanted`; empty if they agree."""
+    if given == wanted:
+        return ""
+    return (
+        f"the speech encoder's states are {given} wide, but the U-Net hears {wanted} (cross_attention_dim): put the encoder"
+        " that it was trained with beside it, as whisper.pt"
+    )
+
+
+def _detector_files(detector: str | None) -> list[tuple[Path, str]]:
+    return detector_problems(detector) if detector else []
+
+
+def _public(path: Path) -> tuple[str, ...]:
+    """The path under checkpoints/ of a file that others publish; nothing for any other file."""
+    full = path.resolve()
+    return tuple({file.path for file in PUBLIC_FILES if full == (CHECKPOINTS / file.path).resolve()})

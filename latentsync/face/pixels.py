@@ -117,8 +117,9 @@ def changed_weight(face: torch.Tensor, original: torch.Tensor) -> torch.Tensor:
     box = (2 * reach + 1, 2 * reach + 1)
     grown = cv2.dilate(differs, np.ones(box, np.uint8))  # a maximum over squares, in one pass along each axis
     summed = cv2.boxFilter(grown, -1, box, normalize=False, borderType=cv2.BORDER_CONSTANT)
-    summed /= np.outer(*(pixels_in_reach(length, reach) for length in differs.shape))
-    return torch.from_numpy(np.clip(summed, 0, 1, out=summed)[None])
+    rows, columns = (pixels_in_reach(length, reach) for length in differs.shape)
+    weight = np.asarray(summed / np.outer(rows, columns), dtype=np.float32)
+    return torch.from_numpy(np.clip(weight, 0, 1, out=weight)[None])
 
 
 def pixels_in_reach(length: int, reach: int) -> NDArray[np.float32]:

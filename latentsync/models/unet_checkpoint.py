@@ -12,6 +12,7 @@ from latentsync.models.unet_config import UNetConfig
 from latentsync.models.unet_shapes import config_from_shapes, is_unet
 from latentsync.models.unet_v10 import is_v10, rename_v10_keys
 from latentsync.weights import (
+    ALIGNMENTS,
     DEFAULT_ALIGNMENT,
     Alignment,
     Checkpoint,
@@ -88,6 +89,11 @@ def _facts(
     if config is not None:
         check_agreement(stored.to_dict(), _comparable(config, stored).to_dict(), path)
     check_agreement(metadata, expected, path)
+    if metadata["alignment"] not in ALIGNMENTS:
+        raise CheckpointError(
+            f"{path} was trained with the alignment {metadata['alignment']!r}, which this version does not know: update the"
+            " project."
+        )
     if "resolution" not in metadata and config is None and "resolution" not in expected:
         raise CheckpointError(
             f"{path} does not say at which resolution it works: give its configuration file as well"

@@ -34,7 +34,7 @@ from latentsync.media.write import VideoWriter
 OnFrame = Callable[[int], None]  # told how many frames of the output are done
 READ, REPAINT, PASTE, WRITE = "read", "repaint", "paste", "write"  # the lanes
 AHEAD_BYTES = 1 << 30  # of frames that wait on either side of the networks, at most
-FREE_EVERY = 50  # frames after which freed memory goes back: some hundred megabytes of decoders, frames and encoders
+FREE_EVERY = 16  # frames after which freed memory goes back: some hundred megabytes of decoders, frames and encoders
 WRITE_BEHIND = 4  # finished frames that wait for the encoder, which has a queue of its own
 
 

@@ -1,4 +1,4 @@
-"""Compiling the U-Net's repeated blocks: windows are padded to one length, so few shapes occur and each is compiled once."""
+"""Compiling the U-Net's repeated blocks: windows have one length, so few shapes occur and each is compiled once."""
 
 import torch
 from torch import nn

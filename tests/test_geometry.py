@@ -34,6 +34,7 @@ from latentsync.media.probe import MediaInfo, probe
 from latentsync.media.read import read_frames, read_pictures
 from latentsync.media.strict import small_pictures
 from latentsync.media.write import VideoFormat, VideoWriter
+from latentsync.weights import DEFAULT_ALIGNMENT, Alignment
 from tests.test_media import turn_track
 from tests.tiny import make_audio, tiny_models
 from tests.whole_runs import FAST, changed_region
@@ -100,6 +101,8 @@ def squeezed(frame: np.ndarray, aspect: Fraction) -> np.ndarray:
 
 class DrawnFace:
     """Sees the face of `drawn` in whatever size it is shown."""
+
+    alignment: Alignment = DEFAULT_ALIGNMENT
 
     def faces(self, frame: np.ndarray) -> list[Face]:
         ratio = frame.shape[1::-1] / SIZE

@@ -34,7 +34,7 @@ def check_output(job: Job, plan: Plan, settings: StageSettings) -> None:
         raise ValueError(
             f"{job.output.address} holds the clips of {before['input']}: choose another --output_dir for {now['input']}."
         )
-    changed = [f"{name} {before['settings'].get(name)} -> {value}" for name, value in _changed(before, now)]
+    changed = [f"{name} {old} -> {value}" for name, old, value in _changed(before, now)]
     if changed:
         raise ValueError(
             f"{job.output.address} holds results with other settings ({', '.join(changed)}): choose another --output_dir, "
@@ -80,10 +80,10 @@ def _plain(settings: StageSettings) -> dict[str, Any]:
     return {name: value for name, value in dataclasses.asdict(settings).items() if name not in OF_THE_MACHINE}
 
 
-def _changed(before: dict[str, Any], now: dict[str, Any]) -> list[tuple[str, Any]]:
-    """Settings with another value than before; what is newer than the record was as it is by default now."""
+def _changed(before: dict[str, Any], now: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Settings with another value than before, and both; what is newer than the record was as it is by default now."""
     known = {**_plain(StageSettings()), **before["settings"]}
-    return [(name, value) for name, value in now["settings"].items() if known.get(name) != value]
+    return [(name, known.get(name), value) for name, value in now["settings"].items() if known.get(name) != value]
 
 
 def _check_empty(job: Job, plan: Plan) -> None:

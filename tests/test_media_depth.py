@@ -31,7 +31,7 @@ LEVELS = 40  # of 10 bits, in the rows of
 RAMP = slice(120, 180)  # below the face, seen at the columns
 SEEN = slice(224, 256)  # which no face covers, however the picture is turned
 SIZE = (192, 256)  # h, w
-MOST = 34  # levels that any encode leaves, with noise of the networks in the same picture; 8 bits leave 11
+MOST = 32  # levels that any encode leaves, with noise of the networks in the same picture; 8 bits leave 11
 DEMO = Path(__file__).parent.parent / "assets/demo_video.mp4"
 FINE = JobOptions(crf=4)
 SDR, HLG, PQ = ColourTags(1, 1, 1), ColourTags(9, 9, 18), ColourTags(9, 9, 16)

@@ -13,6 +13,7 @@ from latentsync.inference.usual import usual_frames
 
 NEAREST = 3  # windows at the start of a take that are a reference: what is repainted overlaps two of them at most
 KEPT = NEAREST  # windows whose latents are remembered
+Choice = Callable[[Sequence[int]], range]  # source frames that are repainted -> those that are shown beside them
 
 
 def takes_of(take: NDArray[np.integer]) -> list[range]:
@@ -20,9 +21,6 @@ def takes_of(take: NDArray[np.integer]) -> list[range]:
     borders = np.flatnonzero(np.diff(take)) + 1
     edges = [0, *borders.tolist(), len(take)]
     return [range(start, stop) for start, stop in zip(edges[:-1], edges[1:], strict=True) if take[start] >= 0]
-
-
-Choice = Callable[[Sequence[int]], range]  # frames that are repainted -> frames that are shown beside them
 
 
 def reference_choice(policy: Reference, plan: FacePlan, num_frames: int, stride: int) -> Choice | None:
@@ -132,7 +130,7 @@ def closed_reference(
 class ReferenceLatents:
     """Latents of chosen windows, read and encoded when first asked for; None where frames are their own reference."""
 
-    choose: Callable[[Sequence[int]], range] | None
+    choose: Choice | None
     encode: Callable[[range], Tensor]  # source frames -> latents 1 c f h w
     _kept: dict[range, Tensor] = field(default_factory=dict)
 

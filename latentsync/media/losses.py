@@ -65,5 +65,8 @@ def fields_warning(info: MediaInfo, encoder: Encoder, asked: Interlaced) -> str 
         way_out = " --interlaced keep leaves it as it is." if can_keep_fields(info) else ""
         return f"The video is interlaced: it is deinterlaced, one picture for each.{way_out}"
     if not encoder.can_flag_fields(info.height):
-        return f"The interlaced pictures are kept, but {encoder.name} cannot flag them: players will show their lines as combs."
+        return (
+            f"The interlaced pictures are kept, but {encoder.name} cannot flag them, as h264, prores and ffv1 do: players show"
+            " combs."
+        )
     return None

@@ -3,7 +3,7 @@
 from typing import Any
 
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorRange
+from av.video.reformatter import ColorRange, Colorspace
 
 from latentsync.media.colour import (
     FULL_RANGE,
@@ -57,7 +57,7 @@ def _converted(stored: VideoFrame, size: tuple[int, int], pixel_format: str, col
         stored,
         pixel_format,
         size,
-        src_colorspace=None if stored.format.is_rgb else MATRICES.get(assumed_matrix(stored)),
+        src_colorspace=None if stored.format.is_rgb else MATRICES.get(assumed_matrix(stored), Colorspace.ITU709),
         dst_colorspace=MATRICES.get(colour.matrix),
         **ranges,
     )

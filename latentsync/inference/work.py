@@ -99,17 +99,23 @@ class Work:
         return LipsyncStream(self.sampler, self.features, self.references, self.stride, overlap, on_step)
 
     def _room(self, group_frames: int) -> int:
-        """Frames that may wait before the networks, and after them."""
+        """Frames that may wait before the networks, and after them; fewer where a video is played backwards, in read pieces."""
         frame_bytes = 3 * self.job.info.width * self.job.info.height
-        return max(1, min(group_frames, AHEAD_BYTES // frame_bytes))
+        wanted = group_frames // 2 if (np.diff(self.timeline.order) < 0).any() else group_frames
+        return max(1, min(wanted, AHEAD_BYTES // frame_bytes))
 
     def _read(self, indices: Iterable[int], held: int) -> Generator[tuple[int, FrameIn], None, None]:
         """What is pushed for each part, its face warped already, with the part's index."""
         for index in indices:
             part = self.parts[index]
-            shown = frames_in_order(self.read_pictures, self.timeline.order[part.warm_start : part.stop], held)
+            shown = frames_in_order(self._piece, self.timeline.order[part.warm_start : part.stop], held)
             for place, picture in enumerate(self.sampler.stopwatch.each("read", shown), part.warm_start):
                 yield index, self._frame_in(place, picture)
+
+    def _piece(self, start: int, stop: int) -> Iterator[Picture]:
+        """Source frames start ... stop - 1; what the decoder of the piece before has left goes back first."""
+        return_freed_memory()
+        return self.read_pictures(start, stop)
 
     def _repainted(
         self, stream: LipsyncStream, frames: Iterator[tuple[int, FrameIn]]

@@ -21,7 +21,7 @@ CALM = 0.5  # share of the movements that count: a cut or a hand that comes make
 NOISE = 1.0  # CIELAB units of movement that everything may have
 YAW_UNIT = 2.0  # degrees that count as one CIELAB unit
 MIN_FRAMES = 24  # seen frames from which on anything can be said
-MIN_OTHERS = 12  # frames of another look from which on it can be the usual one
+MIN_OTHERS, MIN_SHARE = 12, 0.2  # frames of another look, and their share, from which on it can be the usual one
 NEAR = 0.25  # share of the frames that are near for sure
 LIMIT = 2.5  # times the distance of these: the farthest usual frame
 LEAST_LIMIT = 10.0  # below this distance nothing is unusual
@@ -49,7 +49,7 @@ def _alike(faces: NDArray[np.int8], values: Values) -> BoolArray:
     everyone = np.ones(len(values), bool)
     alike = _near_middle(_in_units_of_movement(values, everyone), everyone)
     others = ~alike
-    if others.sum() >= MIN_OTHERS:
+    if others.sum() >= max(MIN_OTHERS, MIN_SHARE * len(values)):
         needed = MORE_LIPS * max(redness_of_lips(faces[alike]), 0.0) + SURE_LIPS
         if redness_of_lips(faces[others]) > needed:
             alike = _near_middle(_in_units_of_movement(values, others), others)

@@ -176,6 +176,12 @@ def test_a_track_that_does_not_exist_is_answered_with_those_that_do(tmp_path: Pa
     assert sound_format(path) == (RATE_HZ, 6) and sound_format(ChosenTracks(path, audio=1)) == (RATE_HZ, 2)
 
 
+@pytest.mark.parametrize(("layout", "name"), [("mono", "mono"), ("stereo", "stereo"), ("5.1", "6 channels")])
+def test_sound_whose_file_names_no_layout_has_a_usual_one(tmp_path: Path, layout: str, name: str) -> None:
+    path = store_tracks(tmp_path / "v.mkv", [Tone(300, DEFAULT, "pcm_s16le", layout), Tone(900)])
+    assert default_track(path, "audio") == f"1 of 2 (pcm_s16le, {name}, default)"
+
+
 def test_of_tracks_that_cannot_be_decoded_none_is_taken(tmp_path: Path) -> None:
     """A phone's spatial sound beside the plain one, marked as the default: its codec has no decoder here."""
     path = store_tracks(tmp_path / "v.mkv", [Tone(300), Tone(900, DEFAULT, "flac")])

@@ -31,6 +31,7 @@ STILL_FORMATS = "png_pipe,jpeg_pipe,webp_pipe"
 MAX_PIXELS = 1 << 27  # of a picture: 134 megapixels; a damaged header that claims more asks for gigabytes
 MIN_RATE_HZ, MAX_RATE_HZ = 4_000, 768_000  # of sound; 1 Hz in a damaged header would become 16,000 samples for each one
 NO_TRACK = Disposition.attached_pic | Disposition.timed_thumbnails  # cover pictures and previews
+USUAL_LAYOUTS = {1: "mono", 2: "stereo"}  # of files that do not name one
 STILL_CODECS = {"mjpeg", "png", "bmp", "webp", "tiff"}
 
 
@@ -229,7 +230,7 @@ def facts_of(track: VideoStream | AudioStream) -> str:
     elif isinstance(track, VideoStream):
         facts = [track.codec_context.codec.canonical_name, f"{track.width}x{track.height}"]
     else:
-        facts = [track.codec_context.codec.canonical_name, track.layout.name or f"{track.channels} channels"]
+        facts = [track.codec_context.codec.canonical_name, USUAL_LAYOUTS.get(track.channels, track.layout.name)]
     facts += [track.language] if track.language and track.language != "und" else []
     return ", ".join([*facts, "default"] if track.disposition & Disposition.default else facts)
 

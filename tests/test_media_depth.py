@@ -31,7 +31,8 @@ LEVELS = 40  # of 10 bits, in the rows of
 RAMP = slice(120, 180)  # below the face, seen at the columns
 SEEN = slice(224, 256)  # which no face covers, however the picture is turned
 SIZE = (192, 256)  # h, w
-MOST = 32  # levels that any encode leaves, with noise of the networks in the same picture; 8 bits leave 11
+MOST = 36  # levels that any encode leaves, with noise of the networks in the same picture; 8 bits leave 11
+OF_12_BITS = 32  # the same where two bits are rounded away first
 DEMO = Path(__file__).parent.parent / "assets/demo_video.mp4"
 FINE = JobOptions(crf=4)
 SDR, HLG, PQ = ColourTags(1, 1, 1), ColourTags(9, 9, 18), ColourTags(9, 9, 16)
@@ -135,8 +136,8 @@ def test_bits_and_tags_of_the_source_are_kept(tmp_path: Path, pipeline: LipsyncP
     assert after.codec == "hevc" and b"hvc1" in output.read_bytes()
     assert after.bits == 10 and after.colour == before.colour and after.hdr == before.hdr
     assert (after.width, after.height) == (before.width, before.height)
-    assert min(map(levels, stored_of(output))) >= min(MOST, *map(levels, stored_of(video)))
     is_whole = before.bits == 10
+    assert min(map(levels, stored_of(output))) >= min(MOST if is_whole else OF_12_BITS, *map(levels, stored_of(video)))
     assert [("12 bits become 10" in warning) for warning in check_job(video, audio, output).warnings] == (
         [] if is_whole else [True]
     )
@@ -159,7 +160,8 @@ def test_other_codecs_keep_them_too(tmp_path: Path, pipeline: LipsyncPipeline, c
     output = tmp_path / ("o.mov" if codec == "prores" else "o.mkv")
     pipeline(video, audio, output, FAST, JobOptions(codec=codec, crf=4))  # type: ignore[arg-type]
     assert (probe(output).bits, probe(output).colour, probe(output).codec) == (10, HLG, codec)
-    assert min(map(levels, stored_of(output))) >= MOST
+    left = min(map(levels, stored_of(output)))
+    assert left >= (min(map(levels, stored_of(video))) if codec == "ffv1" else MOST)  # that one loses nothing
 
 
 @pytest.mark.parametrize("codec", ["auto", "av1"])

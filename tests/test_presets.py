@@ -46,6 +46,8 @@ def test_a_preset_is_overridden_by_what_is_named_and_keeps_what_the_checkpoint_i
     chosen = checkpoint.changed(given(args, InferenceSettings))
     assert (chosen.solver, chosen.steps, chosen.guidance_interval) == (PRESETS["fast"]["solver"], 3, (0.1, 0.9))
     assert chosen.preset == "custom"
+    cached = checkpoint.changed(given(parse(["--preset", "quality", "--enable_deepcache"], None), InferenceSettings))
+    assert (cached.preset, cached.deepcache_interval) == ("custom", 3)
     assert recommended({"inference": {"preset": "turbo"}}).solver == "lcm"
     assert checkpoint.changed(given(parse([], None), InferenceSettings)) == checkpoint
 

@@ -86,7 +86,7 @@ def _from_dotlist(overrides: Sequence[str]) -> DictConfig:
 
 
 def _in_own_layout(section: DictConfig, origin: Path | str, schema: type, note: Callable[[str], None]) -> DictConfig:
-    """A file's content in this project's layout; `note` is told what became of keys of the public one."""
+    """A file's content in this project's layout; `note` gets a line for each key of the public one."""
     layout: PublicLayout | None = getattr(schema, "public_layout", None)
     content = OmegaConf.to_container(section)
     if layout is None or not is_public(content, layout):  # type: ignore[arg-type]

@@ -212,7 +212,7 @@ def _is_own_mask(path: str) -> bool:
 
 
 RATES = {
-    "data.audio_sample_rate": Only(SAMPLE_RATE_HZ, "sound is heard at 16 kHz"),
+    "data.audio_sample_rate": Only(SAMPLE_RATE_HZ, "audio is read at 16 kHz"),
     "data.video_fps": Only(MODEL_FPS, "clips are read at 25 frames a second"),
 }
 CACHES = {
@@ -252,12 +252,12 @@ UNET_LAYOUT = PublicLayout(
     },
     only={
         **RATES,
-        "data.audio_feat_length": Only(list(CONTEXT), "a frame hears two frames of sound before and after itself"),
+        "data.audio_feat_length": Only(list(CONTEXT), "a frame is given two frames of audio before and after itself"),
         "data.mask": Only("fix_mask", "the mask is fixed"),
         "run.max_train_epochs": Only(-1, "a training is as long as run.max_train_steps says"),
         "optimizer.scale_lr": Only(False, "optimizer.lr is the rate itself, for any number of processes"),
-        "model.custom_audio_layer": Only(False, "the sound enters by cross-attention alone"),
-        "model.audio_condition_method": Only("cross_attn", "the sound enters by cross-attention alone"),
+        "model.custom_audio_layer": Only(False, "the audio enters by cross-attention alone"),
+        "model.audio_condition_method": Only("cross_attn", "the audio enters by cross-attention alone"),
         "model.unet_use_cross_frame_attention": Only(False, "frames attend to each other in motion modules alone"),
         "model.unet_use_temporal_attention": Only(False, "frames attend to each other in motion modules alone"),
     },
@@ -289,7 +289,7 @@ SYNCNET_LAYOUT = PublicLayout(
         **CACHES,
         "ckpt.inference_ckpt_path": "a U-Net's training names its SyncNet by experts.syncnet",
         "data.num_val_samples": "validation looks at validation.clips",
-        "data.pretrained_audio_model_path": "the SyncNet hears mel spectrograms",
+        "data.pretrained_audio_model_path": "the SyncNet reads mel spectrograms",
     },
     special={"ckpt.resume_ckpt_path": _start, "run.mixed_precision_training": _precision},
     remarks={"data.batch_size": "counts windows over all processes, each in a right and in a wrong pair"},

@@ -19,24 +19,28 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "steps": 20,
             "guidance_scale": 1.5,
             "guidance_interval": WHOLE_WAY,
+            "deepcache_interval": 1,
         },
         "balanced": {
             "solver": "ddim",
             "steps": 10,
             "guidance_scale": 1.5,
             "guidance_interval": WHOLE_WAY,
+            "deepcache_interval": 1,
         },
         "fast": {
             "solver": "unipc",
             "steps": 4,
             "guidance_scale": 1.5,
             "guidance_interval": (0.0, 0.5),  # the mouth's shape is decided while the noise is strong
+            "deepcache_interval": 1,
         },
         "turbo": {
             "solver": DISTILLED_SOLVER,
             "steps": 2,
             "guidance_scale": 1.0,
             "guidance_interval": WHOLE_WAY,
+            "deepcache_interval": 1,
             "vae": "auto",
         },
     }

@@ -16,16 +16,9 @@ KEPT = NEAREST  # windows whose latents are remembered
 Choice = Callable[[Sequence[int]], range]  # source frames that are repainted -> those that are shown beside them
 
 
-def takes_of(take: NDArray[np.integer]) -> list[range]:
-    """The runs of frames that are edited together, given the take of every frame (-1: not edited)."""
-    borders = np.flatnonzero(np.diff(take)) + 1
-    edges = [0, *borders.tolist(), len(take)]
-    return [range(start, stop) for start, stop in zip(edges[:-1], edges[1:], strict=True) if take[start] >= 0]
-
-
 def reference_choice(policy: Reference, plan: FacePlan, num_frames: int, stride: int) -> Choice | None:
     """How `policy` chooses by the plan of all frames; None where frames are their own reference or none is edited."""
-    takes = takes_of(plan.take)
+    takes = plan.takes
     if policy == "current" or not takes:
         return None
     known = plan.action == ACTIONS[EDIT]

@@ -22,12 +22,10 @@ import torch
 
 from benchmarks.table import report
 from latentsync.config import UNetRun, load
-from latentsync.face.align import FloatArray, Smoother, align_matrix, warp_face
 from latentsync.face.detect import make_detector
 from latentsync.inference.models import LipsyncModels
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.media.audio import read_audio
-from latentsync.media.read import read_frames
 from latentsync.metrics.aperture import correlation, lip_apertures
 from latentsync.metrics.motion import jitter
 from latentsync.metrics.stable_sync import embed_lips, embed_sound
@@ -35,7 +33,7 @@ from latentsync.models.syncnet_checkpoint import load_syncnet
 from latentsync.training.unet_training import train_unet
 from latentsync.weights import DEMO
 from scripts.make_avatars import HELD_OUT_FIRST_SEED, make_clip
-from scripts.score_demo import AUDIO_FROM, truth_of
+from scripts.score_demo import AUDIO_FROM, face_matrices, faces_at, truth_of
 
 CONFIG = Path("configs/unet/demo_stage2.yaml")
 FULL = "full: mixed noise, motion modules"
@@ -77,22 +75,6 @@ def score_pair(pipeline: LipsyncPipeline, video: Path, audio: Path, output: Path
     matrices = face_matrices(video, pipeline.models.resolution)
     places = [matrices[frame.source] for frame in report.per_frame]
     return score_faces(faces_at(output, places, pipeline.models.resolution), audio)
-
-
-def face_matrices(video: Path, resolution: int) -> list[FloatArray]:
-    """Where the face is in every frame: a result is read at the places of its source, so that a bad mouth hides no face."""
-    detector, smoother, matrices = make_detector(), Smoother(), []
-    for shown in read_frames(video):
-        found = detector.points(shown.frame)
-        assert found is not None, "the chosen clips show a face throughout"
-        matrices.append(align_matrix(found.points, resolution, smoother))
-    return matrices
-
-
-def faces_at(output: Path, matrices: Sequence[FloatArray], resolution: int) -> np.ndarray:
-    """Aligned faces [t, r, r, 3] of a result."""
-    pairs = zip(read_frames(output), matrices, strict=True)
-    return np.stack([warp_face(shown.frame, matrix, resolution) for shown, matrix in pairs])
 
 
 def score_faces(faces: np.ndarray, audio: Path) -> dict[str, float]:

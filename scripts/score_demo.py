@@ -8,6 +8,7 @@ SyncNet: right and wrong pairs told apart, and the offset of sound that was move
 import argparse
 import json
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,15 +17,17 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from latentsync.data.aligned import align_clip, aligned_faces
+from latentsync.data.aligned import align_clip
 from latentsync.data.clips import TrainingClip, index_clips
 from latentsync.data.frames import FrameMemory
 from latentsync.data.settings import MIN_SHIFT
 from latentsync.data.sync_clips import PixelPictures, load_sync_clip, min_frames
+from latentsync.face.align import FloatArray, Smoother, align_matrix, warp_face
 from latentsync.face.detect import make_detector
 from latentsync.inference.models import DEMO_UNET, LipsyncModels
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.inference.settings import InferenceSettings
+from latentsync.media.read import read_frames
 from latentsync.metrics.aperture import correlation, lip_apertures
 from latentsync.metrics.sync import accuracy
 from latentsync.models.syncnet_checkpoint import load_syncnet
@@ -54,18 +57,34 @@ def truth_of(video: Path) -> np.ndarray:
     return np.array(json.loads(video.with_suffix(".json").read_text())["aperture_px"])
 
 
+def face_matrices(video: Path, resolution: int) -> list[FloatArray]:
+    """Where the face is in every frame: a result is read at the places of its source, so that a bad mouth hides no face."""
+    detector, smoother, matrices = make_detector(), Smoother(), []
+    for shown in read_frames(video):
+        found = detector.points(shown.frame)
+        assert found is not None, "the chosen clips show a face throughout"
+        matrices.append(align_matrix(found.points, resolution, smoother))
+    return matrices
+
+
+def faces_at(output: Path, matrices: Sequence[FloatArray], resolution: int) -> np.ndarray:
+    """Aligned faces [t, r, r, 3] of a result."""
+    pairs = zip(read_frames(output), matrices, strict=True)
+    return np.stack([warp_face(shown.frame, matrix, resolution) for shown, matrix in pairs])
+
+
 def score_lips(
     pipeline: LipsyncPipeline, settings: InferenceSettings, video: Path, audio: Path, folder: Path
 ) -> LipScore:
     output = folder / f"{video.stem}_{audio.stem}.mp4"
     report = pipeline(video, audio, output, settings)
-    resolution = pipeline.models.resolution
-    lips_in, lips_out = (
-        lip_apertures(np.stack(list(aligned_faces(v, make_detector(), resolution)))) for v in (video, output)
-    )
+    matrices = face_matrices(video, pipeline.models.resolution)
+    shown = [frame.source for frame in report.per_frame]
+    lips_in = lip_apertures(faces_at(video, matrices, pipeline.models.resolution))
+    lips_out = lip_apertures(faces_at(output, [matrices[i] for i in shown], pipeline.models.resolution))
     old, new = truth_of(video), truth_of(audio)
     count = min(len(lips_out), len(new))
-    shown = [frame.source for frame in report.per_frame[:count]]
+    shown = shown[:count]
     return LipScore(
         video.stem,
         audio.stem,

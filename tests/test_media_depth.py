@@ -15,7 +15,7 @@ from latentsync.inference.job import check_job
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.inference.settings import JobOptions
 from latentsync.media.colour import ColourTags, Orientation, rows_of, upright_rgb
-from latentsync.media.encode import choose_encoder, is_installed
+from latentsync.media.encode import choose_encoder, is_installed, usual_scheduling
 from latentsync.media.frames import frame_index
 from latentsync.media.hdr import HdrMetadata
 from latentsync.media.picture import Part, StoredForm, StoredPicture, picture_of, samples_of
@@ -93,7 +93,7 @@ def store(
     pictures: list[np.ndarray] | None = None,
 ) -> Path:
     pictures = pictures or scenes(size)
-    with av.open(str(path), "w") as file:
+    with usual_scheduling(), av.open(str(path), "w") as file:
         stream = file.add_stream(codec, rate=25, options=QUIET if options is None else options)
         stream.height, stream.width = pictures[0].shape[:2]
         stream.pix_fmt = pixels

@@ -1,5 +1,7 @@
 """Written and joined files: the format asked for, kept to the bit, and the same bytes each time."""
 
+import os
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -151,6 +153,26 @@ def test_codecs_are_written_as_asked(tmp_path: Path, codec: str) -> None:
         for frame in moving(6, 64, 64):
             writer.write(frame)
     assert probe(tmp_path / "v.mp4").codec == codec and writer.encoder.name in {e.name for e in encode.ENCODERS[codec]}
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="policies of Linux")
+@pytest.mark.parametrize("codec", sorted(set(encode.CODECS) - {"auto", "prores"}))
+def test_no_encoder_makes_threads_real_time(tmp_path: Path, codec: str) -> None:
+    """SVT-AV1 does, where the user is root."""
+
+    def policies() -> set[int]:
+        found = set()
+        for thread in os.listdir("/proc/self/task"):
+            with suppress(ProcessLookupError):  # it has ended
+                found.add(os.sched_getscheduler(int(thread)))
+        return found
+
+    before = policies()
+    with VideoWriter(tmp_path / "v.mp4", VideoFormat.constant(64, 64, 25, codec=codec, crf=20)) as writer:
+        for frame in moving(3, 64, 64):
+            writer.write(frame)
+            assert policies() == before
+    assert policies() == before
 
 
 def test_a_smaller_crf_is_a_better_picture(tmp_path: Path) -> None:

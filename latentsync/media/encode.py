@@ -1,5 +1,8 @@
 """Which encoder writes the pictures: by codec, with what this installation has, and with which settings."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Final, Literal, get_args
@@ -172,6 +175,27 @@ ENCODERS: Final[dict[str, tuple[Encoder, ...]]] = {
     "ffv1": (FFV1,),
     "prores": (PRORES,),
 }
+
+
+@contextmanager
+def usual_scheduling() -> Iterator[None]:
+    """Undo what SVT-AV1 does to the scheduling of threads where the user is root, as in many containers.
+
+    It gives its own threads and the one that opens it Linux' real-time policy, which all later threads and processes
+    inherit: each of them then keeps a core from the rest of the machine for as long as it likes, and two that wait for
+    a third one stop it for good. Afterwards all threads have the policy that this one had before.
+    """
+    if not hasattr(os, "sched_getscheduler"):  # not Linux
+        yield
+        return
+    before, priority = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        if os.sched_getscheduler(0) != before:
+            for thread in os.listdir("/proc/self/task"):
+                with suppress(ProcessLookupError):  # it has ended
+                    os.sched_setscheduler(int(thread), before, priority)
 
 
 def choose_encoder(

@@ -19,7 +19,7 @@ from av.video.stream import VideoStream
 
 from latentsync.media.colour import BT709, FULL_RANGE, LIMITED_RANGE, MATRICES, ColourTags, stored_frame
 from latentsync.media.container import MediaError, PathLike, file_url
-from latentsync.media.encode import INTERLACED, Codec, Encoder, choose_encoder
+from latentsync.media.encode import INTERLACED, Codec, Encoder, choose_encoder, usual_scheduling
 from latentsync.media.hdr import HdrMetadata
 from latentsync.media.interlace import FieldOrder, with_fields
 from latentsync.media.join import Pictures, write_file
@@ -191,7 +191,7 @@ class VideoWriter:
         self.end = start + (self.format.usual_ticks if duration is None else duration)
         picture.pts, picture.time_base = self.frame_count - 1, 1 / self.format.fps
         picture.pict_type = PictureType.NONE  # that of a decoded picture would bind the encoder
-        with writing(self.path):
+        with writing(self.path), usual_scheduling():  # the first picture opens the encoder
             self._mux(self.stream.encode(picture))
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:

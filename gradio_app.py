@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from latentsync.config import UNetRun, load
-from latentsync.face.detect import BACKENDS
+from latentsync.face.detection.detector import BACKENDS
 from web.errors import WebError
 from web.models import Models
 from web.serve import Server, is_open_to_others

@@ -22,15 +22,15 @@ import torch
 
 from benchmarks.table import report
 from latentsync.config import UNetRun, load
-from latentsync.face.detect import make_detector
+from latentsync.face.detection.detector import make_detector
 from latentsync.inference.models import LipsyncModels
 from latentsync.inference.pipeline import LipsyncPipeline
-from latentsync.media.audio import read_audio
-from latentsync.metrics.aperture import correlation, lip_apertures
-from latentsync.metrics.motion import jitter
-from latentsync.metrics.stable_sync import embed_lips, embed_sound
-from latentsync.models.syncnet_checkpoint import load_syncnet
-from latentsync.training.unet_training import train_unet
+from latentsync.media.sound.read import read_audio
+from latentsync.metrics.lips.aperture import correlation, lip_apertures
+from latentsync.metrics.lips.motion import jitter
+from latentsync.metrics.sync.stable import embed_lips, embed_sound
+from latentsync.models.syncnet import load_syncnet
+from latentsync.training.unet.train import train_unet
 from latentsync.weights import DEMO
 from scripts.make_avatars import HELD_OUT_FIRST_SEED, make_clip
 from scripts.score_demo import AUDIO_FROM, face_matrices, faces_at, truth_of

@@ -20,12 +20,12 @@ import numpy as np
 
 from benchmarks.table import report
 from latentsync.data.aligned import aligned_faces
-from latentsync.face.detect import make_detector
+from latentsync.face.detection.detector import make_detector
 from latentsync.media.container import MediaError
 from latentsync.media.probe import probe
 from latentsync.media.process import run_program
-from latentsync.metrics.aperture import correlation, lip_apertures
-from latentsync.metrics.motion import jitter, seam_jump
+from latentsync.metrics.lips.aperture import correlation, lip_apertures
+from latentsync.metrics.lips.motion import jitter, seam_jump
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO_VIDEO, DEMO_AUDIO = ROOT / "assets/demo_video.mp4", ROOT / "assets/demo_audio.wav"

@@ -20,9 +20,9 @@ import numpy as np
 from benchmarks.overhead import moving_head
 from benchmarks.table import report
 from latentsync.face.align import FrameArray
-from latentsync.face.detect_cascade import FACE_NEIGHBOURS, VIEWS, CascadeDetector, View, face_from_eyes
-from latentsync.face.tracking import Effort
-from latentsync.media.read import read_frames
+from latentsync.face.detection.cascade import FACE_NEIGHBOURS, VIEWS, CascadeDetector, View, face_from_eyes
+from latentsync.face.detection.tracking import Effort
+from latentsync.media.video.read import read_frames
 
 Find = Callable[[FrameArray], tuple[np.ndarray, float] | None]  # a point of the largest face and its width
 

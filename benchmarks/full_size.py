@@ -10,10 +10,9 @@ from torch import nn
 from benchmarks.stand_in import UNET
 from benchmarks.stand_in import VAE as TINY_SHAPE
 from latentsync.config import UNetRun, load
-from latentsync.models.tiny_vae import build_tiny_vae
-from latentsync.models.unet import UNet3DConditionModel
-from latentsync.models.unet_config import UNetConfig
-from latentsync.models.vae import build_vae
+from latentsync.models.unet.config import UNetConfig
+from latentsync.models.unet.network import UNet3DConditionModel
+from latentsync.models.vae import build_tiny_vae, build_vae
 
 Net = TypeVar("Net", bound=nn.Module)
 CONFIG = Path(__file__).resolve().parent.parent / "configs/unet/stage2.yaml"

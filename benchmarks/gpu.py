@@ -24,11 +24,10 @@ from benchmarks.full_size import random_tiny_vae, random_unet, random_vae
 from benchmarks.table import format_table, machine_facts, report
 from latentsync.device import FORMATS, check_compiler, pick_device
 from latentsync.inference.models import LipsyncModels
-from latentsync.inference.presets import PRESETS
-from latentsync.inference.sampling import Window, WindowSampler
-from latentsync.inference.settings import InferenceSettings
-from latentsync.inference.stopwatch import Stopwatch
-from latentsync.models.compiled import compile_blocks
+from latentsync.inference.settings import PRESETS, InferenceSettings
+from latentsync.inference.timing import Stopwatch
+from latentsync.inference.windows.sampler import Window, WindowSampler
+from latentsync.models.unet.network import compile_blocks
 
 NUM_FRAMES, TOKENS, TINY_PX = 16, 50, 64
 

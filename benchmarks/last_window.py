@@ -24,16 +24,15 @@ import torch
 from benchmarks.table import report
 from latentsync.audio.whisper_features import FeatureTrack, WhisperFeatures
 from latentsync.data.aligned import aligned_faces
-from latentsync.face.detect import make_detector
+from latentsync.face.detection.detector import make_detector
 from latentsync.face.pixels import pixels_to_frames
 from latentsync.inference.models import DEMO_UNET, LipsyncModels
-from latentsync.inference.presets import PRESETS
-from latentsync.inference.sampling import Window, WindowSampler
-from latentsync.inference.settings import InferenceSettings
-from latentsync.inference.stopwatch import Stopwatch
-from latentsync.inference.stream import WindowPlan, windows_of
-from latentsync.media.audio import read_audio
-from latentsync.metrics.aperture import correlation, lip_apertures
+from latentsync.inference.settings import PRESETS, InferenceSettings
+from latentsync.inference.timing import Stopwatch
+from latentsync.inference.windows.sampler import Window, WindowSampler
+from latentsync.inference.windows.stream import WindowPlan, windows_of
+from latentsync.media.sound.read import read_audio
+from latentsync.metrics.lips.aperture import correlation, lip_apertures
 from scripts.make_avatars import HELD_OUT_FIRST_SEED, make_clip
 from scripts.score_demo import AUDIO_FROM, truth_of
 

@@ -23,11 +23,11 @@ import torch
 
 from benchmarks.stand_in import MiddleFace, stand_in_models, write_pair
 from benchmarks.table import report
+from latentsync.inference.jobs.report import save_report
 from latentsync.inference.models import DEMO_UNET
 from latentsync.inference.pipeline import LipsyncPipeline
-from latentsync.inference.report import save_report
 from latentsync.inference.settings import InferenceSettings
-from latentsync.media.audio import read_audio, write_wav
+from latentsync.media.sound.read import read_audio, write_wav
 from latentsync.timebase import SAMPLE_RATE_HZ
 
 KB_PER_UNIT = 1 / 1024 if sys.platform == "darwin" else 1  # of ru_maxrss: bytes on macOS, kilobytes elsewhere

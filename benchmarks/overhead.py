@@ -25,14 +25,14 @@ import torch
 from benchmarks.job import DEMO_AUDIO, DEMO_VIDEO
 from benchmarks.table import report
 from latentsync.face.align import FrameArray
-from latentsync.face.detect import make_detector
-from latentsync.inference.job import check_job
+from latentsync.face.detection.detector import make_detector
+from latentsync.inference.jobs.job import check_job
 from latentsync.inference.models import DEMO_UNET, LipsyncModels, distilled_companion
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.inference.settings import JobOptions
-from latentsync.media.read import read_frames
 from latentsync.media.transcode import transcode
-from latentsync.media.write import VideoFormat, VideoWriter
+from latentsync.media.video.read import read_frames
+from latentsync.media.video.write import VideoFormat, VideoWriter
 from latentsync.timebase import MODEL_FPS
 
 NETWORKS = {"encode", "sample", "decode", "match colour", "listen"}  # stages that are left out

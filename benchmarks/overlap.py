@@ -19,11 +19,11 @@ import torch
 
 from benchmarks.table import report
 from latentsync.data.aligned import aligned_faces
-from latentsync.face.detect import make_detector
+from latentsync.face.detection.detector import make_detector
 from latentsync.inference.models import DEMO_UNET
 from latentsync.inference.pipeline import LipsyncPipeline
-from latentsync.metrics.aperture import correlation, lip_apertures
-from latentsync.metrics.motion import seam_jump
+from latentsync.metrics.lips.aperture import correlation, lip_apertures
+from latentsync.metrics.lips.motion import seam_jump
 from scripts.make_avatars import HELD_OUT_FIRST_SEED, make_clip
 from scripts.score_demo import AUDIO_FROM, truth_of
 

@@ -21,11 +21,10 @@ from rich.progress import track
 from benchmarks.job import DEMO_AUDIO, DEMO_VIDEO
 from benchmarks.table import report
 from latentsync.device import FORMATS, Precision
-from latentsync.face.detect import make_detector
+from latentsync.face.detection.detector import make_detector
 from latentsync.inference.models import DEMO_UNET, LipsyncModels, distilled_companion
 from latentsync.inference.pipeline import LipsyncPipeline
-from latentsync.inference.presets import DISTILLED_SOLVER, PRESETS, precision_of
-from latentsync.inference.settings import InferenceSettings
+from latentsync.inference.settings import DISTILLED_SOLVER, PRESETS, InferenceSettings, precision_of
 from scripts.make_avatars import HELD_OUT_FIRST_SEED, make_clip
 from scripts.score_demo import AUDIO_FROM, score_lips
 

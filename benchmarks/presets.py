@@ -33,18 +33,17 @@ from latentsync.data.aligned import align_clip
 from latentsync.data.clips import TrainingClip, index_clips
 from latentsync.data.frames import FrameMemory
 from latentsync.device import Precision
-from latentsync.face.detect import make_detector
+from latentsync.face.detection.detector import make_detector
 from latentsync.face.pixels import pixels_to_frames
 from latentsync.inference.models import DEMO_UNET, LipsyncModels, distilled_companion
-from latentsync.inference.presets import PRESETS, precision_of
-from latentsync.inference.sampling import Window, WindowSampler
-from latentsync.inference.settings import InferenceSettings
-from latentsync.inference.stopwatch import Stopwatch
-from latentsync.metrics.aperture import correlation, lip_apertures
-from latentsync.metrics.motion import jitter
-from latentsync.models.syncnet_checkpoint import load_syncnet
-from latentsync.training.frozen import Frozen
-from latentsync.training.pixel_losses import SyncExpert
+from latentsync.inference.settings import PRESETS, InferenceSettings, precision_of
+from latentsync.inference.timing import Stopwatch
+from latentsync.inference.windows.sampler import Window, WindowSampler
+from latentsync.metrics.lips.aperture import correlation, lip_apertures
+from latentsync.metrics.lips.motion import jitter
+from latentsync.models.syncnet import load_syncnet
+from latentsync.training.engine.frozen import Frozen
+from latentsync.training.unet.pixel_losses import SyncExpert
 from latentsync.weights import DEMO
 from scripts.make_avatars import HELD_OUT_FIRST_SEED, make_clip
 from scripts.score_demo import truth_of

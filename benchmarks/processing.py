@@ -29,21 +29,20 @@ from benchmarks.table import report
 from latentsync.avatar.clip import spoken_clip
 from latentsync.avatar.sentences import random_sentence
 from latentsync.config import load
-from latentsync.media.audio import write_wav
 from latentsync.media.probe import probe
-from latentsync.media.sound import AudioSource
-from latentsync.media.write import VideoFormat, VideoWriter
-from latentsync.processing.chain import Chain, Item
+from latentsync.media.sound.copy import AudioSource
+from latentsync.media.sound.read import write_wav
+from latentsync.media.video.write import VideoFormat, VideoWriter
 from latentsync.processing.clip import Kept, source_clip
 from latentsync.processing.config import ProcessingConfig, RunSettings
-from latentsync.processing.job import make_job
-from latentsync.processing.plan import Plan
-from latentsync.processing.ray_session import ray_session
-from latentsync.processing.row import Row
-from latentsync.processing.runner import run
-from latentsync.processing.shipped_plan import plan_of
+from latentsync.processing.manifests.row import Row
+from latentsync.processing.plan import Plan, plan_of
+from latentsync.processing.run.chain import Chain, Item
+from latentsync.processing.run.progress import Watch
+from latentsync.processing.run.ray_session import ray_session
+from latentsync.processing.run.runner import run
+from latentsync.processing.run_folder import make_job
 from latentsync.processing.stages.table import STEPS, make_step
-from latentsync.processing.watch import Watch
 from latentsync.timebase import MODEL_FPS, SAMPLE_RATE_HZ, samples_of_frames
 
 CONFIG = Path(__file__).resolve().parent.parent / "configs/processing/demo.yaml"

@@ -22,15 +22,15 @@ from benchmarks.table import median_ms, report
 from latentsync.config import UNetRun, load
 from latentsync.data.clips import find_clips, index_clips
 from latentsync.data.features import whisper_feature
-from latentsync.media.audio import write_wav
-from latentsync.media.sound import AudioSource
-from latentsync.media.write import VideoFormat, VideoWriter
+from latentsync.media.sound.copy import AudioSource
+from latentsync.media.sound.read import write_wav
+from latentsync.media.video.write import VideoFormat, VideoWriter
 from latentsync.models.vae import DOWNSAMPLING, LATENT_CHANNELS, build_vae
-from latentsync.training.experts import FORMATS
-from latentsync.training.loop import total_loss
-from latentsync.training.processes import Processes
-from latentsync.training.unet_data import cached_latents
-from latentsync.training.unet_training import prepare
+from latentsync.training.engine.distributed import Processes
+from latentsync.training.engine.loop import total_loss
+from latentsync.training.unet.data import cached_latents
+from latentsync.training.unet.frozen_networks import FORMATS
+from latentsync.training.unet.train import prepare
 from latentsync.weights import DEMO, describe, save_checkpoint, save_state
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs/unet"

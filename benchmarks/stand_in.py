@@ -9,12 +9,12 @@ import torch
 from whisper.model import AudioEncoder
 
 from latentsync.face.align import FrameArray
-from latentsync.face.detect import Face
+from latentsync.face.detection.detector import Face
 from latentsync.inference.models import LipsyncModels
-from latentsync.media.audio import write_wav
-from latentsync.media.write import VideoFormat, VideoWriter
-from latentsync.models.unet import UNet3DConditionModel
-from latentsync.models.unet_config import UNetConfig
+from latentsync.media.sound.read import write_wav
+from latentsync.media.video.write import VideoFormat, VideoWriter
+from latentsync.models.unet.config import UNetConfig
+from latentsync.models.unet.network import UNet3DConditionModel
 from latentsync.models.vae import build_vae
 from latentsync.timebase import MODEL_FPS, SAMPLE_RATE_HZ
 from latentsync.weights import DEFAULT_ALIGNMENT, Alignment

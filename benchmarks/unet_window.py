@@ -22,12 +22,10 @@ from torch import Tensor
 from benchmarks.full_size import random_unet
 from benchmarks.table import report
 from latentsync.device import check_precision
-from latentsync.diffusion.conditioning import conditioned
-from latentsync.diffusion.guidance import guided
-from latentsync.diffusion.sampler import ddim_sample
+from latentsync.diffusion.denoisers import conditioned, guided
 from latentsync.diffusion.schedule import NoiseSchedule
-from latentsync.models.compiled import compile_blocks
-from latentsync.models.unet import DeepCache, UNet3DConditionModel
+from latentsync.diffusion.solvers import ddim_sample
+from latentsync.models.unet.network import DeepCache, UNet3DConditionModel, compile_blocks
 
 GUIDANCE, TOKENS = 1.5, 50  # audio tokens a frame, of the public speech encoder
 CPU = torch.device("cpu")

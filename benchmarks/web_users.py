@@ -20,10 +20,10 @@ from typing import Any
 from gradio_client import Client, handle_file
 
 from benchmarks.table import report
-from latentsync.media.audio import read_audio, write_wav
 from latentsync.media.probe import probe
-from latentsync.media.read import read_frames
-from latentsync.media.write import VideoFormat, VideoWriter
+from latentsync.media.sound.read import read_audio, write_wav
+from latentsync.media.video.read import read_frames
+from latentsync.media.video.write import VideoFormat, VideoWriter
 from latentsync.timebase import samples_of_frames
 from web.models import Models
 from web.serve import Server

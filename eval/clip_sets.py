@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from latentsync.media.audio import read_audio, write_wav
-from latentsync.media.read import frames_at
-from latentsync.media.sound import AudioSource
-from latentsync.media.write import VideoFormat, VideoWriter
+from latentsync.media.sound.copy import AudioSource
+from latentsync.media.sound.read import read_audio, write_wav
+from latentsync.media.video.read import frames_at
+from latentsync.media.video.write import VideoFormat, VideoWriter
 from latentsync.metrics.cache import content_hash
-from latentsync.metrics.lip_scores import bounced
+from latentsync.metrics.lips.scores import bounced
 from latentsync.timebase import MODEL_FPS, samples_of_frames
 
 TASKS = RECONSTRUCTION, CROSS, SILENT = "reconstruction", "cross", "silent"

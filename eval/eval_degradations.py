@@ -25,12 +25,12 @@ from eval.rows import check_out, run_command
 from latentsync.avatar.clip import AvatarClip, random_clip
 from latentsync.device import pick_device
 from latentsync.face.align import Smoother, align_matrix, warp_face
-from latentsync.face.detect import make_detector
-from latentsync.metrics.aperture import lip_apertures
-from latentsync.metrics.leakage import paired_correlation
-from latentsync.metrics.stable_sync import embed_lips, embed_sound
+from latentsync.face.detection.detector import make_detector
+from latentsync.metrics.lips.aperture import lip_apertures
+from latentsync.metrics.lips.leakage import paired_correlation
 from latentsync.metrics.statistics import summarise
-from latentsync.metrics.sync_judge import StableJudge, score_pairs
+from latentsync.metrics.sync.judge import StableJudge, score_pairs
+from latentsync.metrics.sync.stable import embed_lips, embed_sound
 from latentsync.timebase import samples_of_frames
 
 SHIFTS = (1, 2, 4)

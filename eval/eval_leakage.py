@@ -18,13 +18,13 @@ from eval.networks import add_detector, add_videos, cache_of
 from eval.rows import check_out, make_row, run_command, write_rows
 from eval.systems import ours
 from eval.videos import find_videos, pair_up
-from latentsync.face.detect import make_detector
-from latentsync.media.audio import read_audio
+from latentsync.face.detection.detector import make_detector
 from latentsync.media.probe import probe
-from latentsync.metrics.face_series import FaceSeries, face_series
-from latentsync.metrics.leakage import paired_correlation, silent_mouth
-from latentsync.metrics.lip_scores import at_frames, bounced, openings
-from latentsync.metrics.unscorable import NO_OUTPUT, UnscorableError
+from latentsync.media.sound.read import read_audio
+from latentsync.metrics.lips.face_series import FaceSeries, face_series
+from latentsync.metrics.lips.leakage import paired_correlation, silent_mouth
+from latentsync.metrics.lips.scores import at_frames, bounced, openings
+from latentsync.metrics.statistics import NO_OUTPUT, UnscorableError
 from latentsync.timebase import frames_in, samples_of_frames
 
 Result = Callable[[Path], Path]  # source -> result; UnscorableError where there is none

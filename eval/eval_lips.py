@@ -15,12 +15,12 @@ import numpy as np
 from eval.networks import add_detector, add_videos, cache_of
 from eval.rows import check_out, make_row, run_command, write_rows
 from eval.videos import find_videos, pair_up
-from latentsync.face.detect import make_detector
+from latentsync.face.detection.detector import make_detector
 from latentsync.metrics.cache import FeatureCache
-from latentsync.metrics.face_series import FaceSeries, face_series
-from latentsync.metrics.lip_scores import at_frames, bounced, lip_scores
-from latentsync.metrics.motion import WINDOW_FRAMES
-from latentsync.metrics.unscorable import NO_TRUTH, UnscorableError
+from latentsync.metrics.lips.face_series import FaceSeries, face_series
+from latentsync.metrics.lips.motion import WINDOW_FRAMES
+from latentsync.metrics.lips.scores import at_frames, bounced, lip_scores
+from latentsync.metrics.statistics import NO_TRUTH, UnscorableError
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

@@ -15,7 +15,7 @@ from eval.quality_metrics import METRICS, NEED_TRUTH, QualityScorer, set_distanc
 from eval.rows import check_out, make_row, run_command, write_rows
 from eval.videos import find_videos, pair_up
 from latentsync.device import pick_device
-from latentsync.face.detect import make_detector
+from latentsync.face.detection.detector import make_detector
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

@@ -17,8 +17,8 @@ from eval.rows import Row, check_out, make_row, run_command, write_rows
 from eval.videos import find_videos
 from latentsync.device import pick_device
 from latentsync.metrics.cache import FeatureCache, content_hash
-from latentsync.metrics.sync import THRESHOLD, ClipEmbeddings, judge_clip
-from latentsync.metrics.sync_judge import StableJudge, embeddings, own_sound
+from latentsync.metrics.sync.accuracy import THRESHOLD, ClipEmbeddings, judge_clip
+from latentsync.metrics.sync.judge import StableJudge, embeddings, own_sound
 from latentsync.weights import read_checkpoint
 
 MIN_SHIFT = 6  # frames between a window and a wrong sound of the same video

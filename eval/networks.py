@@ -13,15 +13,14 @@ from torch import Tensor
 from latentsync.config.loading import load
 from latentsync.config.syncnet_run import SyncNetRun
 from latentsync.device import pick_device
-from latentsync.face.detect import BACKENDS, make_detector
+from latentsync.face.detection.detector import BACKENDS, make_detector
 from latentsync.losses.perceptual import load_perceptual_loss
-from latentsync.metrics.box_detectors import DetectorBoxes, S3FDBoxes
 from latentsync.metrics.cache import FeatureCache
-from latentsync.metrics.face_tracks import FaceBoxes
-from latentsync.metrics.sync_judge import ExpertJudge, StableJudge, SyncJudge
+from latentsync.metrics.sync.box_detectors import DetectorBoxes, S3FDBoxes
+from latentsync.metrics.sync.face_tracks import FaceBoxes
+from latentsync.metrics.sync.judge import ExpertJudge, StableJudge, SyncJudge
 from latentsync.models.s3fd import load_s3fd
-from latentsync.models.syncnet import SyncNetConfig
-from latentsync.models.syncnet_checkpoint import load_syncnet
+from latentsync.models.syncnet import SyncNetConfig, load_syncnet
 from latentsync.models.syncnet_v2 import load_syncnet_v2
 from latentsync.weights import CHECKPOINTS, DEFAULT_ALIGNMENT, DEMO, read_checkpoint, release_of
 

@@ -11,16 +11,16 @@ from torch import nn
 
 from eval.networks import lpips_map
 from eval.videos import Pair, find_videos
-from latentsync.face.detect import FaceDetector
+from latentsync.face.detection.detector import FaceDetector
 from latentsync.losses.perceptual import VGG_FILE
-from latentsync.media.read import read_frames
+from latentsync.media.video.read import read_frames
 from latentsync.metrics.cache import FeatureCache, content_hash, network_fingerprint
-from latentsync.metrics.discrepancy import cmmd
-from latentsync.metrics.face_series import face_series
-from latentsync.metrics.frechet import feature_statistics, frechet_distance
-from latentsync.metrics.pictures import compare_pictures
-from latentsync.metrics.set_features import clip_features, inception_features, spread_frames
-from latentsync.metrics.unscorable import NO_TRUTH, UnscorableError
+from latentsync.metrics.lips.face_series import face_series
+from latentsync.metrics.pictures.compare import compare_pictures
+from latentsync.metrics.pictures.discrepancy import cmmd
+from latentsync.metrics.pictures.frechet import feature_statistics, frechet_distance
+from latentsync.metrics.pictures.set_features import clip_features, inception_features, spread_frames
+from latentsync.metrics.statistics import NO_TRUTH, UnscorableError
 from latentsync.models.hyper_iqa import HyperIQA, load_hyper_iqa, quality_frames, quality_inputs
 from latentsync.weights import load_torchscript
 

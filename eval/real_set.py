@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from eval.clip_sets import CROSS, RECONSTRUCTION, SILENT, EvalClip, write_sound, write_video
-from latentsync.media.audio import read_audio
 from latentsync.media.probe import MediaInfo, probe
-from latentsync.media.read import frames_at
+from latentsync.media.sound.read import read_audio
+from latentsync.media.video.read import frames_at
 from latentsync.metrics.cache import content_hash
 from latentsync.timebase import MODEL_FPS, frames_in, samples_of_frames
 

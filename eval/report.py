@@ -20,7 +20,7 @@ from eval.rows import run_command, summary
 from eval.scoring import Scorer
 from eval.systems import Command, Copy, Results, System, Truth, named, ours
 from latentsync.device import pick_device
-from latentsync.face.detect import make_detector
+from latentsync.face.detection.detector import make_detector
 
 MADE_BY = "latentsync eval/report 1"
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from eval.clip_sets import EvalClip, write_video
 from latentsync.face.align import warp_face
-from latentsync.media.read import frames_at
-from latentsync.metrics.face_series import FaceSeries
+from latentsync.media.video.read import frames_at
+from latentsync.metrics.lips.face_series import FaceSeries
 from latentsync.metrics.regions import RESOLUTION
 from latentsync.timebase import MODEL_FPS
 

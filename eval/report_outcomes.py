@@ -14,11 +14,11 @@ from eval.report_media import shot_frames, side_by_side, strip
 from eval.rows import Row, make_row
 from eval.scoring import Scorer
 from eval.systems import Made, System, kept
-from latentsync.face.detect import FaceDetector
+from latentsync.face.detection.detector import FaceDetector
 from latentsync.metrics.cache import FeatureCache
-from latentsync.metrics.face_series import face_series
-from latentsync.metrics.lip_scores import openings
-from latentsync.metrics.unscorable import reason_of
+from latentsync.metrics.lips.face_series import face_series
+from latentsync.metrics.lips.scores import openings
+from latentsync.metrics.statistics import reason_of
 from latentsync.timebase import MODEL_FPS
 
 

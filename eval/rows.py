@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
-from latentsync.metrics.statistics import summarise
-from latentsync.metrics.unscorable import reason_of
+from latentsync.metrics.statistics import reason_of, summarise
 
 
 @dataclass(frozen=True)

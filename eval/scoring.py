@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from eval.clip_sets import SILENT, EvalClip
-from latentsync.face.detect import FaceDetector
+from latentsync.face.detection.detector import FaceDetector
 from latentsync.metrics.cache import FeatureCache
-from latentsync.metrics.face_series import FaceSeries, face_series
-from latentsync.metrics.leakage import silent_mouth
-from latentsync.metrics.lip_scores import at_frames, bounced, check_lengths, lip_scores, openings
-from latentsync.metrics.pictures import PerceptualMap, compare_pictures
-from latentsync.metrics.sync_judge import SyncJudge, sync_score
+from latentsync.metrics.lips.face_series import FaceSeries, face_series
+from latentsync.metrics.lips.leakage import silent_mouth
+from latentsync.metrics.lips.scores import at_frames, bounced, check_lengths, lip_scores, openings
+from latentsync.metrics.pictures.compare import PerceptualMap, compare_pictures
+from latentsync.metrics.sync.judge import SyncJudge, sync_score
 
 
 @dataclass(frozen=True)

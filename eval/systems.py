@@ -18,7 +18,7 @@ from latentsync.inference.models import DEMO_UNET
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.media.process import run_program
 from latentsync.metrics.cache import content_hash, network_fingerprint
-from latentsync.metrics.unscorable import NO_OUTPUT, NO_TRUTH, UnscorableError
+from latentsync.metrics.statistics import NO_OUTPUT, NO_TRUTH, UnscorableError
 
 FIELDS = ("{video}", "{audio}", "{out}")
 

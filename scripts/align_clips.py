@@ -17,7 +17,7 @@ from rich.progress import track
 
 from latentsync.data.aligned import NoFaceError, align_clip
 from latentsync.data.clips import find_clips
-from latentsync.face.detect import BACKENDS, make_detector
+from latentsync.face.detection.detector import BACKENDS, make_detector
 from latentsync.media.container import MediaError
 from latentsync.weights import ALIGNMENTS, DEFAULT_ALIGNMENT, Alignment
 

@@ -18,7 +18,7 @@ from latentsync.inference.model_files import find_model_files
 from latentsync.inference.models import DEMO_UNET
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.inference.settings import JobOptions
-from latentsync.media.encode import ENCODERS, is_installed
+from latentsync.media.video.encode import ENCODERS, is_installed
 from latentsync.weights import CHECKPOINTS
 
 ROOT = Path(__file__).resolve().parent.parent

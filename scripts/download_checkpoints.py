@@ -17,9 +17,18 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from latentsync.weights.errors import CheckpointError, UnreachableError
 from latentsync.weights.hub import FileState, fetch, look
-from latentsync.weights.table import CHECKPOINTS, DEFAULT_RELEASE, DEFAULT_SET, RELEASES, SETS, PublicFile, files_of
+from latentsync.weights.table import (
+    CHECKPOINTS,
+    DEFAULT_RELEASE,
+    DEFAULT_SET,
+    RELEASES,
+    SETS,
+    CheckpointError,
+    PublicFile,
+    UnreachableError,
+    files_of,
+)
 
 STYLE_OF_STATE = {"there": "green", "missing": "yellow", "damaged": "red", "other release": "yellow"}
 COLUMNS = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())

@@ -16,20 +16,17 @@ from rich.console import Console
 
 from latentsync.config import UNetRun, load
 from latentsync.device import spread_devices
-from latentsync.inference.batch import JobEntry, Outcome, read_jobs, run_all
-from latentsync.inference.cluster import run_all_on_cluster
-from latentsync.inference.helpers import Team
-from latentsync.inference.job import Job, check_job, check_report
+from latentsync.inference.batch import JobEntry, Outcome, read_jobs, run_all, run_all_on_cluster, run_all_spread
+from latentsync.inference.jobs.job import Job, check_job, check_report
+from latentsync.inference.jobs.report import save_report
+from latentsync.inference.jobs.workers import Team
 from latentsync.inference.memory import share_one_heap
 from latentsync.inference.model_files import TINY_VAE, find_model_files
 from latentsync.inference.models import DEMO_UNET, check_settings, distilled_companion, recommended
 from latentsync.inference.pipeline import STAGES, LipsyncPipeline
 from latentsync.inference.preflight import preflight, sheet_path
-from latentsync.inference.presets import precision_of
-from latentsync.inference.report import save_report
-from latentsync.inference.settings import InferenceSettings, JobOptions
-from latentsync.inference.spread import run_all_spread
-from latentsync.processing.ray_session import ray_session
+from latentsync.inference.settings import InferenceSettings, JobOptions, precision_of
+from latentsync.processing.run.ray_session import ray_session
 from latentsync.weights import FETCH_INFERENCE, PUBLIC_UNET, CheckpointError
 from scripts.inference_arguments import given, parse
 from scripts.inference_screen import as_note, progress_bars, show_outcomes, told

@@ -8,13 +8,21 @@ from typing import Any, get_args
 
 from latentsync.device import PRECISIONS
 from latentsync.diffusion.solvers import SolverName
-from latentsync.face.detect import BACKENDS
+from latentsync.face.detection.detector import BACKENDS
+from latentsync.inference.jobs.timeline import Length, Rest
 from latentsync.inference.memory import Memory
-from latentsync.inference.presets import PRESETS
-from latentsync.inference.settings import DEEPCACHE_INTERVAL, Colour, Init, LastWindow, OnMissingFace, Reference, Vae
-from latentsync.inference.timeline import Length, Rest
-from latentsync.media.encode import CODECS
-from latentsync.media.interlace import Interlaced
+from latentsync.inference.settings import (
+    DEEPCACHE_INTERVAL,
+    PRESETS,
+    Colour,
+    Init,
+    LastWindow,
+    OnMissingFace,
+    Reference,
+    Vae,
+)
+from latentsync.media.pixels.interlace import Interlaced
+from latentsync.media.video.encode import CODECS
 from latentsync.weights import PUBLIC_UNET
 
 

@@ -7,8 +7,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from latentsync.inference.batch import Outcome
+from latentsync.inference.jobs.report import Report
 from latentsync.inference.preflight import sheet_path
-from latentsync.inference.report import Report
 
 
 def as_note(warning: str) -> str:

@@ -13,9 +13,9 @@ from pathlib import Path
 from rich.progress import track
 
 from latentsync.avatar.clip import FRAME_SIZE, HELD_OUT_FIRST_SEED, random_clip, write_truth
-from latentsync.media.audio import write_wav
-from latentsync.media.sound import AudioSource
-from latentsync.media.write import VideoFormat, VideoWriter
+from latentsync.media.sound.copy import AudioSource
+from latentsync.media.sound.read import write_wav
+from latentsync.media.video.write import VideoFormat, VideoWriter
 from latentsync.timebase import MODEL_FPS
 
 

@@ -16,12 +16,12 @@ from matplotlib import pyplot as plt
 
 from latentsync.avatar.clip import FRAME_SIZE, HELD_OUT_FIRST_SEED, AvatarClip, random_clip
 from latentsync.data.aligned import aligned_faces
-from latentsync.face.detect import make_detector
+from latentsync.face.detection.detector import make_detector
 from latentsync.inference.models import DEMO_UNET, LipsyncModels
 from latentsync.inference.pipeline import LipsyncPipeline
-from latentsync.media.audio import write_wav
-from latentsync.media.write import VideoFormat, VideoWriter
-from latentsync.metrics.aperture import correlation, lip_apertures
+from latentsync.media.sound.read import write_wav
+from latentsync.media.video.write import VideoFormat, VideoWriter
+from latentsync.metrics.lips.aperture import correlation, lip_apertures
 from latentsync.timebase import MODEL_FPS
 from scripts.make_avatars import make_clip
 

@@ -20,7 +20,8 @@ from latentsync.data.clips import ClipIndex, TrainingClip, describe_index, find_
 from latentsync.data.features import CachedFeature
 from latentsync.device import pick_device
 from latentsync.media.container import MediaError
-from latentsync.training import syncnet_data, unet_data
+from latentsync.training.syncnet import data as syncnet_data
+from latentsync.training.unet import data as unet_data
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -9,8 +9,8 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from latentsync.processing.charts import label
-from latentsync.processing.watch import StageProgress
+from latentsync.processing.report.charts import label
+from latentsync.processing.run.progress import StageProgress
 
 LOG_EVERY_SEC = 60.0
 WIDE = 115  # letters

@@ -23,15 +23,15 @@ from latentsync.data.frames import FrameMemory
 from latentsync.data.settings import MIN_SHIFT
 from latentsync.data.sync_clips import PixelPictures, load_sync_clip, min_frames
 from latentsync.face.align import FloatArray, Smoother, align_matrix, warp_face
-from latentsync.face.detect import make_detector
+from latentsync.face.detection.detector import make_detector
 from latentsync.inference.models import DEMO_UNET, LipsyncModels
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.inference.settings import InferenceSettings
-from latentsync.media.read import read_frames
-from latentsync.metrics.aperture import correlation, lip_apertures
-from latentsync.metrics.sync import accuracy
-from latentsync.models.syncnet_checkpoint import load_syncnet
-from latentsync.training.syncnet_validation import offset_errors, validation_pairs
+from latentsync.media.video.read import read_frames
+from latentsync.metrics.lips.aperture import correlation, lip_apertures
+from latentsync.metrics.sync.accuracy import accuracy
+from latentsync.models.syncnet import load_syncnet
+from latentsync.training.syncnet.validate import offset_errors, validation_pairs
 from latentsync.weights import DEMO
 from scripts.make_avatars import HELD_OUT_FIRST_SEED, make_clip
 

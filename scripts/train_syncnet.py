@@ -13,9 +13,9 @@ from rich.progress import track
 
 from latentsync.config import load
 from latentsync.config.syncnet_run import SyncNetRun
-from latentsync.training.processes import Processes
-from latentsync.training.syncnet_dry_run import META, dry_run, dry_run_on_meta
-from latentsync.training.syncnet_training import SyncNetTraining
+from latentsync.training.engine.distributed import Processes
+from latentsync.training.syncnet.dry_run import META, dry_run, dry_run_on_meta
+from latentsync.training.syncnet.train import SyncNetTraining
 from latentsync.weights import read_checkpoint, save_checkpoint
 from scripts.status import print_row, write_description
 

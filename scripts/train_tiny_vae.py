@@ -15,11 +15,10 @@ from latentsync.data.features import latents_feature
 from latentsync.device import pick_device
 from latentsync.face.masks import load_mask
 from latentsync.inference.models import TINY_VAE
-from latentsync.models.tiny_vae import KIND, build_tiny_vae
-from latentsync.models.vae import load_vae
-from latentsync.training.frozen import Frozen
-from latentsync.training.loop import Trainer
-from latentsync.training.tiny_vae_step import LatentItems, TinyVaeObjective, imitation_psnr
+from latentsync.models.vae import KIND, build_tiny_vae, load_vae
+from latentsync.training.demo.tiny_vae import LatentItems, TinyVaeObjective, imitation_psnr
+from latentsync.training.engine.frozen import Frozen
+from latentsync.training.engine.loop import Trainer
 from latentsync.weights import describe, save_checkpoint
 from scripts.status import print_row, write_description
 

@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 from latentsync.config import UNetRun, load
-from latentsync.training.dry_run import META, dry_run, dry_run_on_meta
-from latentsync.training.processes import Processes
-from latentsync.training.unet_training import UNetTraining, train_unet
+from latentsync.training.engine.distributed import Processes
+from latentsync.training.unet.dry_run import META, dry_run, dry_run_on_meta
+from latentsync.training.unet.train import UNetTraining, train_unet
 from scripts.status import print_row, write_description
 
 DEVICES = ("cpu", META)

@@ -9,8 +9,8 @@ from latentsync.config import ModelRun, load
 from latentsync.data.clips import find_clips, index_clips
 from latentsync.data.frames import FrameMemory
 from latentsync.models.vae import build_vae, fold_latent_statistics
-from latentsync.training.loop import Trainer, batch_generator
-from latentsync.training.vae_step import FaceItems, VaeObjective, latent_statistics, reconstruction_psnr
+from latentsync.training.demo.vae import FaceItems, VaeObjective, latent_statistics, reconstruction_psnr
+from latentsync.training.engine.loop import Trainer, batch_generator
 from latentsync.weights import describe, save_checkpoint
 from scripts.status import print_row, write_description
 

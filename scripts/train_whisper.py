@@ -8,8 +8,8 @@ import torch
 from whisper.model import AudioEncoder, ModelDimensions, Whisper
 
 from latentsync.config import WhisperModelConfig, WhisperRun, load
-from latentsync.training.loop import Trainer
-from latentsync.training.whisper_step import SpeechEncoderWithHeads, SpeechItems, WhisperObjective
+from latentsync.training.demo.whisper import SpeechEncoderWithHeads, SpeechItems, WhisperObjective
+from latentsync.training.engine.loop import Trainer
 from latentsync.weights import save_state
 from scripts.status import print_row, write_description
 

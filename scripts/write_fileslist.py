@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from latentsync.processing.charts import hours_text
-from latentsync.processing.fileslist import IDENTITY_RULES, Split, kept_clips, split, with_identity
-from latentsync.processing.manifest import Manifests
-from latentsync.processing.settings_record import clips_folder
+from latentsync.processing.manifests.fileslist import IDENTITY_RULES, Split, kept_clips, split, with_identity
+from latentsync.processing.manifests.manifest import Manifests
+from latentsync.processing.manifests.settings_record import clips_folder
+from latentsync.processing.report.charts import hours_text
 from latentsync.processing.stages.table import STAGES
 from latentsync.processing.storage import Folder
 

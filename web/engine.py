@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from latentsync.inference.job import check_job
+from latentsync.inference.jobs.job import check_job
+from latentsync.inference.jobs.report import Report, save_report
 from latentsync.inference.pipeline import DETECT, GENERATE, LipsyncPipeline
 from latentsync.inference.preflight import preflight
-from latentsync.inference.report import Report, save_report
 from web import texts
 from web.errors import CancelledError
 from web.jobs import JobStore, WebJob

@@ -10,7 +10,7 @@ import numpy as np
 
 from latentsync.face.align import FrameArray
 from latentsync.media.probe import MediaInfo
-from latentsync.media.read import frame_times, read_frames
+from latentsync.media.video.read import frame_times, read_frames
 
 WIDTH = 960  # px at most
 MARK = (255, 80, 60)  # RGB

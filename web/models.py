@@ -8,7 +8,7 @@ from latentsync.device import Precision, pick_device, pick_dtype
 from latentsync.inference.model_files import find_model_files
 from latentsync.inference.models import DEMO_UNET, distilled_companion
 from latentsync.inference.pipeline import LipsyncPipeline
-from latentsync.inference.presets import DISTILLED_SOLVER, PRESETS, precision_of
+from latentsync.inference.settings import DISTILLED_SOLVER, PRESETS, precision_of
 from latentsync.weights import PUBLIC_UNET, files_of
 from latentsync.weights.hub import FileState, look
 from web import texts

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from latentsync.inference.face_choice import PLACE
+from latentsync.inference.faces.select import PLACE
 from latentsync.inference.settings import DEFAULT_SEED, InferenceSettings, JobOptions
-from latentsync.media.audio import read_audio
 from latentsync.media.probe import MediaInfo, probe, sound_format
+from latentsync.media.sound.read import read_audio
 from latentsync.timebase import SAMPLE_RATE_HZ
 from web import texts
 from web.errors import WebError

@@ -7,8 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from latentsync.inference.presets import DISTILLED_SOLVER
-from latentsync.inference.settings import DEFAULT_SEED
+from latentsync.inference.settings import DEFAULT_SEED, DISTILLED_SOLVER
 from web import texts, views
 from web.api import JobApi, owner_of
 from web.app import WebApp

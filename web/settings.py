@@ -5,7 +5,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from latentsync.inference.presets import PRESETS as ENGINE_PRESETS
+from latentsync.inference.settings import PRESETS as ENGINE_PRESETS
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_FOLDER = ROOT / "runs" / "web"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from latentsync.inference.report import clock
+from latentsync.inference.jobs.report import clock
 from latentsync.weights import FETCH_INFERENCE
 from latentsync.weights.hub import FileState
 from web import texts

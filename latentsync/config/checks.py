@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any
 
-from latentsync.models.motion import MotionModuleConfig
-from latentsync.models.unet_config import UNetConfig
+from latentsync.models.unet.config import UNetConfig
+from latentsync.models.unet.motion import MotionModuleConfig
 from latentsync.weights.table import ALIGNMENTS
 
 INPUT_CHANNELS, LATENT_CHANNELS, CELL_PX = 13, 4, 8

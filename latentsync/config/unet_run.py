@@ -49,7 +49,7 @@ class ExpertsConfig:
 class ValidationConfig:
     """Which fixed clips are sampled after every `train.validation_steps`, and what the best checkpoint is best at.
 
-    The score is the weighted sum of what could be measured, see `latentsync.training.unet_validation`.
+    The score is the weighted sum of what could be measured, see `latentsync.training.unet.validate`.
     """
 
     clips: int = 8  # of data.val_data_dir or data.val_fileslist, in order of their names
@@ -61,7 +61,7 @@ class ValidationConfig:
 
 @dataclass
 class DistillConfig:
-    """Distilling a U-Net into one that samples in few steps, see `latentsync.training.unet_distill_step`; off without a teacher."""
+    """Distilling a U-Net into one that samples in few steps, see `latentsync.training.unet.distill`; off without a teacher."""
 
     teacher: str = ""  # the U-Net's file; the student begins with its weights unless init_from names others
     guidance_scale: float = 1.5  # of the teacher; the student needs none

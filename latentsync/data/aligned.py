@@ -12,10 +12,10 @@ import numpy as np
 
 from latentsync.data.store import write_whole
 from latentsync.face.align import Smoother, align_matrix, warp_face
-from latentsync.face.detect import FaceDetector
-from latentsync.media.read import frames_at
-from latentsync.media.sound import AudioSource
-from latentsync.media.write import VideoFormat, VideoWriter
+from latentsync.face.detection.detector import FaceDetector
+from latentsync.media.sound.copy import AudioSource
+from latentsync.media.video.read import frames_at
+from latentsync.media.video.write import VideoFormat, VideoWriter
 from latentsync.timebase import MODEL_FPS
 
 CRF = 10  # of aligned clips: nothing that a network could see is lost

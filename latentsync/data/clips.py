@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentsync.data.store import RecordStore, content_key, digest_of
-from latentsync.media.audio import read_audio
-from latentsync.media.clip_reader import READER_CHOICES, Reader, ReaderChoice, choose_reader, read_clip
 from latentsync.media.container import MediaError
 from latentsync.media.probe import MediaInfo, probe
+from latentsync.media.sound.read import read_audio
+from latentsync.media.video.clip_reader import READER_CHOICES, Reader, ReaderChoice, choose_reader, read_clip
 from latentsync.timebase import MODEL_FPS, SAMPLE_RATE_HZ
 
 SUFFIX = ".mp4"

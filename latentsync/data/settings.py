@@ -31,7 +31,7 @@ class ClipDataConfig:
     batch_size: int = 8  # windows a step, over all processes
     num_workers: int = 0  # processes that read ahead, beside each training process
     memory_mb: int = 1024  # decoded faces kept in memory, a training process, its readers included
-    reader: str = "auto"  # auto, av or decord (see `latentsync.media.clip_reader`)
+    reader: str = "auto"  # auto, av or decord (see `latentsync.media.video.clip_reader`)
 
     @property
     def aligned_by(self) -> Alignment:

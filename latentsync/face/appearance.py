@@ -9,8 +9,7 @@ recognition: relatives with the same hair look alike to it, and strong coloured 
 import cv2
 import numpy as np
 
-from latentsync.face.align import TEMPLATE, FloatArray, FrameArray, normalise_points, rotation_between
-from latentsync.face.patch import warp_region
+from latentsync.face.align import TEMPLATE, FloatArray, FrameArray, normalise_points, rotation_between, warp_region
 
 THUMBNAIL = 96  # side in pixels
 THUMBNAIL_POINTS = ((TEMPLATE - TEMPLATE[2]) * 0.67 + np.array([47.5, 46.5])).astype(np.float32)  # brows and nose there

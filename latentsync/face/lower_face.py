@@ -9,9 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from latentsync.face.align import FloatArray, FrameArray
+from latentsync.face.align import FloatArray, FrameArray, warp_region
 from latentsync.face.appearance import thumbnail_matrix
-from latentsync.face.patch import warp_region
 
 LEFT, TOP, SIZE = 28, 40, (40, 52)  # of the patch, in pixels of `appearance.thumbnail`: w, h
 UPPER_ROWS = 14  # of the patch: the face that colours are measured against

@@ -2,13 +2,22 @@
 
 import csv
 import json
+import multiprocessing
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, fields
 from fractions import Fraction
-from functools import partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from latentsync.device import pick_device
+from latentsync.inference.jobs.workers import SPAWN, Load, Team
+from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.inference.settings import InferenceSettings, JobOptions
 
 FILES = ("video", "audio", "output")
@@ -142,3 +151,102 @@ def _check_outputs(path: Path, entries: Sequence[JobEntry]) -> None:
             raise ValueError(
                 f"{path}: jobs {first} and {entry.number} both write {entry.output}. Give each its own output."
             )
+
+
+# Many jobs spread over processes, each with models of its own on a device of its own.
+RunEntry = Callable[[LipsyncPipeline, JobEntry], str]  # is sent to the processes; returns a line about what it did
+
+
+def run_all_spread(entries: Sequence[JobEntry], run: RunEntry, team: Team) -> Iterator[Outcome]:
+    """Run every entry in one of the team's processes; outcomes in the order of the entries.
+
+    One that fails in a way that a sentence tells (ValueError, OSError) does not stop the others.
+    """
+    devices = SPAWN.Queue()
+    for device in team.devices:
+        devices.put(device)
+    arguments = (team.load, devices, team.threads)
+    with ProcessPoolExecutor(len(team.devices), SPAWN, initializer=_begin, initargs=arguments) as pool:
+        futures = [pool.submit(_run, run, entry) for entry in entries]
+        try:
+            for entry, future in zip(entries, futures, strict=True):
+                try:
+                    yield outcome_of(entry, future.result)
+                except BrokenProcessPool:
+                    yield Outcome(
+                        entry, error="its process was ended from outside: give the list again, with fewer workers."
+                    )
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+_pipeline: Callable[[], LipsyncPipeline]  # of a process of the team
+
+
+def _begin(load: Load, devices: "multiprocessing.Queue[torch.device]", threads: int) -> None:
+    """A process of the team takes one of the devices; its models are loaded with the first job, which tells what is wrong."""
+    global _pipeline
+    torch.set_num_threads(threads)
+    device = devices.get()
+    _pipeline = cache(lambda: load(device))
+
+
+def _run(run: RunEntry, entry: JobEntry) -> str:
+    return run(_pipeline(), entry)
+
+
+# Many jobs spread over the machines of a Ray cluster. Files are named alike on all of them, as on a shared disk.
+class Worker:
+    """A process somewhere in the cluster, with models of its own on the device that it was given."""
+
+    def __init__(self, load: Load, run: RunEntry):
+        self.load, self.run_entry = load, run
+
+    @cached_property
+    def pipeline(self) -> LipsyncPipeline:
+        """Loaded with the first job, which tells what is wrong."""
+        return self.load(pick_device())
+
+    def run(self, entry: JobEntry) -> Outcome:
+        """One job of the list."""
+        return outcome_of(entry, lambda: self.run_entry(self.pipeline, entry))
+
+
+def run_all_on_cluster(
+    entries: Sequence[JobEntry], run: RunEntry, load: Load, gpus: float, workers: int
+) -> Iterator[Outcome]:
+    """Run every entry in one of `workers` processes of the Ray that is running; outcomes in the order of the entries.
+
+    With `gpus` each process has one of them to itself; a job whose process ends is told, and the others go on.
+    """
+    import ray
+
+    remote: Any = ray.remote(num_cpus=1, num_gpus=1 if gpus else 0)(Worker)
+
+    def start() -> Any:
+        return remote.remote(load, run)
+
+    yield from _in_order(entries, [start() for _ in range(min(workers, len(entries)))], start)
+
+
+def _in_order(entries: Sequence[JobEntry], workers: Sequence[Any], start: Callable[[], Any]) -> Iterator[Outcome]:
+    """Give each worker a job as soon as it is free."""
+    import ray
+
+    free, waiting = deque(workers), deque(entries)
+    running: dict[Any, tuple[Any, JobEntry]] = {}
+    done: dict[int, Outcome] = {}
+    for wanted in entries:
+        while wanted.number not in done:
+            while free and waiting:
+                worker, entry = free.popleft(), waiting.popleft()
+                running[worker.run.remote(entry)] = worker, entry
+            result = ray.wait(list(running))[0][0]
+            worker, entry = running.pop(result)
+            try:
+                done[entry.number] = ray.get(result)
+            except ray.exceptions.RayActorError as error:
+                done[entry.number] = Outcome(entry, error=f"its process ended: {error}")
+                worker = start()
+            free.append(worker)
+        yield done.pop(wanted.number)

@@ -11,9 +11,9 @@ from typing import Any
 
 from latentsync.audio.whisper_model import encoder_width
 from latentsync.config import UNetRun, load
-from latentsync.face.detect import detector_problems
-from latentsync.models.unet_checkpoint import read_unet_facts
-from latentsync.models.unet_config import UNetConfig
+from latentsync.face.detection.detector import detector_problems
+from latentsync.models.unet.checkpoint import read_unet_facts
+from latentsync.models.unet.config import UNetConfig
 from latentsync.weights import CHECKPOINTS, DEMO, CheckpointError, public_vae_problem, read_header, without_way_out
 from latentsync.weights.table import FETCH_INFERENCE, PUBLIC_FILES, PUBLIC_UNET
 

@@ -13,15 +13,12 @@ from torch import nn
 from latentsync.audio.whisper_features import AudioEncoder
 from latentsync.audio.whisper_model import load_audio_encoder
 from latentsync.device import Precision, check_compiler, pick_device, pick_dtype
-from latentsync.face.detect import FaceDetector
+from latentsync.face.detection.detector import FaceDetector
 from latentsync.inference.model_files import TINY_VAE, configured, find_model_files, folders, width_problem
-from latentsync.inference.presets import precision_of
-from latentsync.inference.settings import InferenceSettings
-from latentsync.models.compiled import compile_blocks
-from latentsync.models.tiny_vae import load_tiny_vae
-from latentsync.models.unet import UNet3DConditionModel
-from latentsync.models.unet_checkpoint import load_unet
-from latentsync.models.vae import load_vae
+from latentsync.inference.settings import InferenceSettings, precision_of
+from latentsync.models.unet.checkpoint import load_unet
+from latentsync.models.unet.network import UNet3DConditionModel, compile_blocks
+from latentsync.models.vae import load_tiny_vae, load_vae
 from latentsync.weights import DEFAULT_ALIGNMENT, DEMO, PUBLIC_UNET, Alignment, CheckpointError, load_public_vae
 
 if TYPE_CHECKING:

@@ -19,28 +19,27 @@ import latentsync
 from latentsync.audio.whisper_features import WhisperFeatures
 from latentsync.device import Precision, pick_device
 from latentsync.face.align import FrameArray
-from latentsync.face.detect import FaceDetector, make_detector
-from latentsync.inference.claims import Claims
-from latentsync.inference.face_choice import choose_face, parse_face_choice, picture_look
-from latentsync.inference.face_plan import FacePlan, FacePolicy, plan_faces
-from latentsync.inference.helpers import Team, helped
-from latentsync.inference.job import Job, check_job
-from latentsync.inference.job_folder import JobFolder, identity
-from latentsync.inference.live import LiveStream
+from latentsync.face.detection.detector import FaceDetector, make_detector
+from latentsync.inference.faces.observe import Observations, observe
+from latentsync.inference.faces.plan import FacePlan, FacePolicy, plan_faces
+from latentsync.inference.faces.select import choose_face, parse_face_choice, picture_look
+from latentsync.inference.jobs.folder import Claims, JobFolder, identity
+from latentsync.inference.jobs.job import Job, check_job
+from latentsync.inference.jobs.render import OnFrame, Work
+from latentsync.inference.jobs.report import Report
+from latentsync.inference.jobs.reporting import make_report
+from latentsync.inference.jobs.workers import Team, helped
 from latentsync.inference.memory import memory_plan, return_freed_memory, share_one_heap
 from latentsync.inference.model_files import find_model_files
 from latentsync.inference.models import LipsyncModels
-from latentsync.inference.overlap import run_ahead
-from latentsync.inference.report import Report
-from latentsync.inference.reporting import make_report
-from latentsync.inference.sampling import WindowSampler
 from latentsync.inference.settings import InferenceSettings, JobOptions
-from latentsync.inference.stopwatch import Stopwatch
-from latentsync.inference.stream import check_overlap
-from latentsync.inference.tracks import Observations, observe
-from latentsync.inference.work import OnFrame, Work
+from latentsync.inference.threads import run_ahead
+from latentsync.inference.timing import Stopwatch
+from latentsync.inference.windows.live import LiveStream
+from latentsync.inference.windows.sampler import WindowSampler
+from latentsync.inference.windows.stream import check_overlap
 from latentsync.media.container import MediaError, PathLike
-from latentsync.media.join import join
+from latentsync.media.video.join import join
 from latentsync.timebase import MODEL_FPS
 from latentsync.weights import PUBLIC_UNET
 

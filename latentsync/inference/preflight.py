@@ -9,15 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentsync.face.align import FrameArray
-from latentsync.inference.face_plan import FacePlan
-from latentsync.inference.job import Job
-from latentsync.inference.people import find_people
+from latentsync.inference.faces.observe import Observations
+from latentsync.inference.faces.people import find_people
+from latentsync.inference.faces.plan import FacePlan
+from latentsync.inference.jobs.job import Job
+from latentsync.inference.jobs.report import Report, clock
+from latentsync.inference.jobs.reporting import make_report
 from latentsync.inference.pipeline import LipsyncPipeline, Progress, ignore, plan_of
-from latentsync.inference.report import Report, clock
-from latentsync.inference.reporting import make_report
 from latentsync.inference.settings import InferenceSettings
-from latentsync.inference.stopwatch import Stopwatch
-from latentsync.inference.tracks import Observations
+from latentsync.inference.timing import Stopwatch
 from latentsync.media.container import MediaError
 from latentsync.media.probe import MADE_HERE
 

@@ -4,15 +4,70 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from fractions import Fraction
+from types import MappingProxyType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+from latentsync.device import Precision
 from latentsync.diffusion.solvers import SolverName
+from latentsync.inference.jobs.timeline import Length, Rest
 from latentsync.inference.memory import Memory
-from latentsync.inference.presets import CUSTOM, DISTILLED_SOLVER, PRESETS, PresetName, expanded
-from latentsync.inference.timeline import Length, Rest
-from latentsync.media.encode import Codec
-from latentsync.media.interlace import Interlaced
-from latentsync.media.write import DEFAULT_CRF
+from latentsync.media.pixels.interlace import Interlaced
+from latentsync.media.video.encode import Codec
+from latentsync.media.video.write import DEFAULT_CRF
+
+# Trades of time for quality, one table for the command line, Python and the web app; chosen by `python -m benchmarks.presets`.
+PresetName = Literal["custom", "quality", "balanced", "fast", "turbo"]
+CUSTOM = "custom"  # no preset: what a checkpoint recommends, or what was chosen one by one
+DISTILLED_SOLVER = "lcm"
+
+# name -> entries of `InferenceSettings`; what a checkpoint was trained for (reference, init, colour) is none of theirs
+WHOLE_WAY = (0.0, 1.0)
+PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "quality": {
+            "solver": "ddim",
+            "steps": 20,
+            "guidance_scale": 1.5,
+            "guidance_interval": WHOLE_WAY,
+            "deepcache_interval": 1,
+        },
+        "balanced": {
+            "solver": "ddim",
+            "steps": 10,
+            "guidance_scale": 1.5,
+            "guidance_interval": WHOLE_WAY,
+            "deepcache_interval": 1,
+        },
+        "fast": {
+            "solver": "unipc",
+            "steps": 4,
+            "guidance_scale": 1.5,
+            "guidance_interval": (0.0, 0.5),  # the mouth's shape is decided while the noise is strong
+            "deepcache_interval": 1,
+        },
+        "turbo": {
+            "solver": DISTILLED_SOLVER,
+            "steps": 2,
+            "guidance_scale": 1.0,
+            "guidance_interval": WHOLE_WAY,
+            "deepcache_interval": 1,
+            "vae": "auto",
+        },
+    }
+)
+HASTY = ("fast", "turbo")  # take half precision where the processor is fast at it
+
+
+def precision_of(preset: str | None) -> Precision:
+    """In which precision networks are loaded that are going to work by a preset; `auto` without one."""
+    return "half" if preset in HASTY else "auto"
+
+
+def expanded(entries: Mapping[str, Any]) -> dict[str, Any]:
+    """Entries of settings with those of their `preset`, if they name one, which all others override."""
+    given = {name: value for name, value in entries.items() if value is not None}
+    return {**PRESETS.get(given.get("preset", CUSTOM), {}), **given}
+
 
 Reference = Literal["current", "elsewhere", "closed"]
 Init = Literal["noise", "reference"]
@@ -50,7 +105,7 @@ class InferenceSettings:
     a step costs half. Of every `deepcache_interval` steps the first runs the whole U-Net, the others only its last layer, on
     deep features kept from that step (DeepCache); 1 runs the whole U-Net in every step.
 
-    `preset` names the entry of `latentsync.inference.presets` that these settings are, if they are one.
+    `preset` names the entry of `latentsync.inference.settings` that these settings are, if they are one.
     """
 
     steps: int = 20
@@ -115,8 +170,8 @@ class JobOptions:
     """What becomes of a video, whatever the networks: its tracks, its clock, its length, whose face, how it is stored.
 
     `fps`: frames a second of the result, None for the source's own frames and times. `length` is what happens where the
-    sound is longer than the video, `rest` where it is shorter (see `latentsync.inference.timeline`). `face`,
-    the limits of size and yaw, None for the usual ones, are those of `latentsync.inference.face_choice` and `FacePolicy`.
+    sound is longer than the video, `rest` where it is shorter (see `latentsync.inference.jobs.timeline`). `face`,
+    the limits of size and yaw, None for the usual ones, are those of `latentsync.inference.faces.select` and `FacePolicy`.
     `interlaced` pictures become progressive ones (`deinterlace`), or stay as they are, flagged so (`keep`).
     `video_track` and `audio_track` choose among several tracks of the video and of the audio file, the first is 1; None is the
     one that the file marks as the default.

@@ -5,13 +5,13 @@ from fractions import Fraction
 
 import av
 
-from latentsync.media.aspect import Size, square_size
-from latentsync.media.colour import ColourTags
 from latentsync.media.container import MediaError, PathLike, audio_tracks, meant_track, open_input
-from latentsync.media.frames import frame_index
-from latentsync.media.hdr import HdrMetadata
-from latentsync.media.interlace import FieldOrder, Fields
-from latentsync.media.pixel_format import pixel_format, turned_format
+from latentsync.media.pixels.aspect import Size, square_size
+from latentsync.media.pixels.colour import ColourTags
+from latentsync.media.pixels.interlace import FieldOrder, Fields
+from latentsync.media.pixels.pixel_format import pixel_format, turned_format
+from latentsync.media.video.hdr import HdrMetadata
+from latentsync.media.video.index import frame_index
 
 MADE_HERE = "Made with LatentSync"  # the comment that every written file carries
 

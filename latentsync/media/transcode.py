@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from latentsync.media.container import PathLike
-from latentsync.media.frames import frame_index
-from latentsync.media.read import stored_pictures
-from latentsync.media.write import VideoFormat, VideoWriter
+from latentsync.media.video.index import frame_index
+from latentsync.media.video.read import stored_pictures
+from latentsync.media.video.write import VideoFormat, VideoWriter
 
 
 def transcode(path: PathLike, output: Path, format: VideoFormat) -> int:

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from latentsync.media.container import MediaError
+
 CONFIDENCE = 0.95
 RESAMPLES = 2000
 CELLS = 2_000_000  # drawn numbers held at a time
@@ -56,3 +58,26 @@ def bootstrap_interval(
     means = np.concatenate([ordered[rng.integers(0, len(ordered), (n, len(ordered)))].mean(axis=1) for n in sizes])
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
+
+
+# Why a video has no score: counted beside the scores, never left out.
+NO_FACE, NO_AUDIO, TOO_SHORT = "no face", "no audio", "too short"
+DIFFERENT_LENGTHS, DIFFERENT_SIZES = "different lengths", "different sizes"
+NO_TRUTH, UNREADABLE, NO_OUTPUT, OTHER = "no truth", "unreadable", "no output", "other"
+
+
+class UnscorableError(ValueError):
+    """A video cannot be scored: `reason` is a few words that are counted, the message says more about this video."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+def reason_of(error: ValueError | OSError) -> str:
+    """The words under which an error is counted."""
+    if isinstance(error, UnscorableError):
+        return error.reason
+    if isinstance(error, MediaError):
+        return NO_AUDIO if "no audio" in str(error) else UNREADABLE
+    return UNREADABLE if isinstance(error, OSError) else OTHER

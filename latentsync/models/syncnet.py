@@ -5,13 +5,15 @@ b c f h w for clips; an encoder reads b c h w, where the frames of a clip are pa
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from latentsync.models.transformer import FeedForward
+from latentsync.models.attention import FeedForward
+from latentsync.weights import check_agreement, load_strict, read_checkpoint
 
 NORM_GROUPS = 32
 NORM_EPS = 1e-6
@@ -254,3 +256,22 @@ def format_sizes(table: Mapping[str, Sequence[LayerSize]]) -> str:
         for encoder, sizes in table.items()
         for size in sizes
     )
+
+
+# A StableSyncNet from its checkpoint.
+def load_syncnet(path: Path | str, config: SyncNetConfig | None = None) -> tuple[StableSyncNet, dict[str, Any]]:
+    """The network, frozen and in evaluation mode, and its file's metadata; a public file needs its `config`.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, of another kind or shape, contradicts `config`, or carries no
+            configuration and none is given.
+    """
+    checkpoint = read_checkpoint(path)
+    checkpoint.require_kind("syncnet")
+    if config is None or "model" in checkpoint.metadata:
+        stored = SyncNetConfig.from_dict(checkpoint.section("model"))
+        check_agreement(stored.to_dict(), config.to_dict() if config else {}, path)
+        config = stored
+    net = StableSyncNet(config)
+    load_strict(net, checkpoint.tensors, path)
+    return net.eval().requires_grad_(False), checkpoint.metadata

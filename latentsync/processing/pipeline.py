@@ -3,17 +3,20 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from latentsync.processing.config import ProcessingConfig, RunSettings
-from latentsync.processing.funnel import Funnel, measures
-from latentsync.processing.job import Job, make_job
-from latentsync.processing.manifest import Manifests
-from latentsync.processing.plan import stage_names
-from latentsync.processing.reapply import reapply
-from latentsync.processing.report import PAGE, write_report
-from latentsync.processing.runner import Show, run
-from latentsync.processing.settings import StageSettings
-from latentsync.processing.settings_record import check_output, clips_folder, recorded_settings, write_rejudged
-from latentsync.processing.shipped_plan import plan_of
+from latentsync.processing.config import ProcessingConfig, RunSettings, StageSettings
+from latentsync.processing.manifests.manifest import Manifests
+from latentsync.processing.manifests.reapply import reapply
+from latentsync.processing.manifests.settings_record import (
+    check_output,
+    clips_folder,
+    recorded_settings,
+    write_rejudged,
+)
+from latentsync.processing.plan import plan_of, stage_names
+from latentsync.processing.report.funnel import Funnel, measures
+from latentsync.processing.report.page import PAGE, write_report
+from latentsync.processing.run.runner import Show, run
+from latentsync.processing.run_folder import Job, make_job
 from latentsync.processing.stages.table import check, make_rules
 from latentsync.processing.storage import Folder
 

@@ -2,7 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
+
+from latentsync.processing.config import StageSettings
+from latentsync.processing.stages.table import STAGES, STEPS, make_step
 
 if TYPE_CHECKING:  # a worker loads the stages' libraries when it makes its first step
     from latentsync.processing.stages.contract import Step
@@ -49,3 +53,21 @@ def last_stage_before(plan: Plan, step: StepPlan) -> str | None:
 
 def find_step(plan: Sequence[StepPlan], name: str) -> StepPlan:
     return next(step for step in plan if step.name == name)
+
+
+# The plan of the shipped stages.
+CUTTING = {"shot", "segmented"}  # stages that make several clips of one
+
+
+def plan_of(settings: StageSettings) -> Plan:
+    """The shipped stages, in steps that share a decode."""
+    networks = {info.name for info in STAGES if info.needs_gpu}
+    return tuple(
+        StepPlan(
+            stages=names,
+            make=partial(make_step, names, settings),
+            needs_gpu=bool(networks & set(names)),
+            cuts=bool(CUTTING & set(names)),
+        )
+        for names in STEPS
+    )

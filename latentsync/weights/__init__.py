@@ -1,7 +1,6 @@
 """Every checkpoint: the table of public ones, fetching, reading, strict loading and saving."""
 
 from latentsync.weights.damage import check_file, without_way_out
-from latentsync.weights.errors import CheckpointError, UnreachableError
 from latentsync.weights.files import (
     Checkpoint,
     file_problem,
@@ -28,7 +27,9 @@ from latentsync.weights.table import (
     PUBLIC_UNET,
     PUBLIC_VAE,
     Alignment,
+    CheckpointError,
     PublicFile,
+    UnreachableError,
     files_of,
 )
 

@@ -8,8 +8,7 @@ import zipfile
 from pathlib import Path
 from typing import Literal
 
-from latentsync.weights.errors import CheckpointError
-from latentsync.weights.table import how_to_get
+from latentsync.weights.table import CheckpointError, how_to_get
 
 Format = Literal["safetensors", "zip", "pickle", "torchscript"]
 

@@ -19,9 +19,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from latentsync.weights.damage import check_file, without_way_out
-from latentsync.weights.errors import CheckpointError
 from latentsync.weights.rest import completed
-from latentsync.weights.table import FETCH_INFERENCE, PUBLIC_FILES, PUBLIC_VAE, how_to_get
+from latentsync.weights.table import FETCH_INFERENCE, PUBLIC_FILES, PUBLIC_VAE, CheckpointError, how_to_get
 
 METADATA_KEY = "latentsync"  # entry of the safetensors header that holds our JSON
 CONTAINERS = ("state_dict", "model_state_dict", "model", "module")  # entries under which a state dict is kept

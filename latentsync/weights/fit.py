@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from latentsync.weights.errors import CheckpointError
+from latentsync.weights.table import CheckpointError
 
 LISTED = 3  # how many keys or settings an error names
 COUNTER = "num_batches_tracked"  # of batch norm; files written before PyTorch 0.4.1 lack it, and nothing reads it

@@ -24,9 +24,15 @@ from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HfHubHTTP
 from huggingface_hub.utils import build_hf_headers
 
 from latentsync.weights.damage import check_file
-from latentsync.weights.errors import CheckpointError, UnreachableError
 from latentsync.weights.sources import Source, remember, sources
-from latentsync.weights.table import CHECKPOINTS, DEFAULT_RELEASE, PUBLIC_VAE, PublicFile
+from latentsync.weights.table import (
+    CHECKPOINTS,
+    DEFAULT_RELEASE,
+    PUBLIC_VAE,
+    CheckpointError,
+    PublicFile,
+    UnreachableError,
+)
 
 TIMEOUT_SEC = 20.0
 CHUNK_BYTES = 1 << 20

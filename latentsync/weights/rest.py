@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from latentsync.weights.errors import CheckpointError
+from latentsync.weights.table import CheckpointError
 
 if TYPE_CHECKING:
     from latentsync.weights.files import Checkpoint

@@ -162,3 +162,12 @@ def how_to_get(path: Path | str) -> str:
     if DEMO in full.parents:
         return "it is part of the project: restore it with `git checkout -- checkpoints/demo`"
     return "see checkpoints/README.md for where to get it"
+
+
+# What goes wrong with checkpoints, as one kind of error for users.
+class CheckpointError(ValueError):
+    """A checkpoint cannot be used; the message names the file, the reason and the way out."""
+
+
+class UnreachableError(CheckpointError):
+    """A server cannot be reached or the connection was lost; the same call goes on where it stopped."""

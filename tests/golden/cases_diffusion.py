@@ -5,12 +5,11 @@ from dataclasses import fields
 
 import torch
 
-from latentsync.diffusion.conditioning import conditioned
-from latentsync.diffusion.guidance import guided
+from latentsync.diffusion.denoisers import conditioned, guided
 from latentsync.diffusion.noise import add_noise, init_latents, mix_noise, one_step_x0
-from latentsync.diffusion.sampler import ddim_steps
 from latentsync.diffusion.schedule import NoiseSchedule
-from latentsync.models.unet import UNet3DConditionModel, UNetConfig
+from latentsync.diffusion.solvers import ddim_steps
+from latentsync.models.unet.network import UNet3DConditionModel, UNetConfig
 from tests.golden.harness import Check, GoldenCase, compare, compare_relative, fill_by_rule, golden
 
 MIXED_NOISE_PREFIX = "mixed_noise_alpha"

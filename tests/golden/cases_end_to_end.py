@@ -17,26 +17,25 @@ from einops import rearrange
 from whisper.model import AudioEncoder, ModelDimensions
 
 from latentsync.audio.whisper_features import WhisperFeatures
-from latentsync.diffusion.conditioning import conditioned
-from latentsync.diffusion.guidance import guided
+from latentsync.diffusion.denoisers import conditioned, guided
 from latentsync.diffusion.noise import shared_noise
-from latentsync.diffusion.sampler import ddim_sample
 from latentsync.diffusion.schedule import NoiseSchedule
+from latentsync.diffusion.solvers import ddim_sample
 from latentsync.face.align import Smoother, align_matrix, warp_face
-from latentsync.face.detect import Face
+from latentsync.face.detection.detector import Face
 from latentsync.face.masks import load_mask
 from latentsync.face.pixels import prepare_faces
 from latentsync.inference.models import LipsyncModels
 from latentsync.inference.pipeline import LipsyncPipeline
-from latentsync.inference.sampling import WindowSampler
 from latentsync.inference.settings import InferenceSettings, JobOptions
-from latentsync.inference.stopwatch import Stopwatch
-from latentsync.inference.stream import FrameIn, LipsyncStream
-from latentsync.media.audio import read_audio, write_wav
-from latentsync.media.picture import RgbPicture
-from latentsync.media.read import read_frames
-from latentsync.media.write import VideoFormat, VideoWriter
-from latentsync.models.unet import UNet3DConditionModel, UNetConfig
+from latentsync.inference.timing import Stopwatch
+from latentsync.inference.windows.sampler import WindowSampler
+from latentsync.inference.windows.stream import FrameIn, LipsyncStream
+from latentsync.media.pixels.picture import RgbPicture
+from latentsync.media.sound.read import read_audio, write_wav
+from latentsync.media.video.read import read_frames
+from latentsync.media.video.write import VideoFormat, VideoWriter
+from latentsync.models.unet.network import UNet3DConditionModel, UNetConfig
 from latentsync.models.vae import build_vae, decode, encode
 from latentsync.timebase import SAMPLE_RATE_HZ, samples_of_frames
 from latentsync.weights import DEFAULT_ALIGNMENT, Alignment

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from latentsync.audio.mfcc import MfccConfig, filter_energies, mfcc
-from latentsync.metrics.frechet import feature_statistics, frechet_distance
-from latentsync.metrics.sync_offset import find_sync_offset, framewise_confidence, shift_distances
+from latentsync.metrics.pictures.frechet import feature_statistics, frechet_distance
+from latentsync.metrics.sync.offset import find_sync_offset, framewise_confidence, shift_distances
 from latentsync.models.hyper_iqa import HyperIQA, HyperIQAConfig, TargetNet, quality_frames, quality_inputs
 from latentsync.models.syncnet_v2 import SyncNetV2
 from tests.golden.harness import Check, GoldenCase, compare, compare_table, fill_by_rule, golden

@@ -6,8 +6,8 @@ import torch
 
 from latentsync.losses.sync import sync_loss, sync_similarity
 from latentsync.models.syncnet import StableSyncNet, SyncNetConfig
-from latentsync.models.wav2lip_syncnet import Wav2LipSyncNet
 from tests.golden.harness import Check, GoldenCase, compare, compare_table, fill_by_rule, golden
+from tests.golden.wav2lip_syncnet import Wav2LipSyncNet
 
 
 def config_of(sections: dict) -> SyncNetConfig:

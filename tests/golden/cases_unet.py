@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
-from latentsync.models.unet import UNet3DConditionModel, UNetConfig, time_features
-from latentsync.models.unet_v10 import rename_v10_keys
+from latentsync.models.unet.checkpoint import rename_v10_keys
+from latentsync.models.unet.network import UNet3DConditionModel, UNetConfig, time_features
 from tests.golden.harness import Check, GoldenCase, compare, compare_table, fill_by_rule, golden
 
 OUTPUT_PREFIX = "out_"

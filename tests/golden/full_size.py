@@ -16,12 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from latentsync.models.motion import FramePositions
-from latentsync.models.syncnet import SyncNetConfig
-from latentsync.models.syncnet_checkpoint import load_syncnet
-from latentsync.models.unet_checkpoint import load_unet
-from latentsync.models.unet_config import UNetConfig
-from latentsync.models.unet_v10 import rename_v10_keys
+from latentsync.models.syncnet import SyncNetConfig, load_syncnet
+from latentsync.models.unet.checkpoint import load_unet, rename_v10_keys
+from latentsync.models.unet.config import UNetConfig
+from latentsync.models.unet.motion import FramePositions
 from latentsync.weights import describe, save_checkpoint
 from tests.golden.harness import rule_array
 

@@ -18,11 +18,10 @@ import torch
 
 from latentsync.audio.mel import FMAX_HZ, FMIN_HZ, N_FFT, NUM_MELS, sync_mel, sync_mel_window
 from latentsync.audio.spectrum import mel_filters
-from latentsync.diffusion.conditioning import conditioned
-from latentsync.diffusion.guidance import guided
+from latentsync.diffusion.denoisers import conditioned, guided
 from latentsync.diffusion.noise import add_noise, init_latents, mix_noise, one_step_x0
-from latentsync.diffusion.sampler import ddim_steps
 from latentsync.diffusion.schedule import NoiseSchedule
+from latentsync.diffusion.solvers import ddim_steps
 from latentsync.face import align, masks, paste
 from latentsync.losses.sync import sync_loss, sync_similarity
 from latentsync.losses.trepa import trepa_features, trepa_loss, video_input

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from latentsync.face.align import Smoother, align_matrix, warp_face
-from latentsync.face.detect import Face, FaceDetector
+from latentsync.face.detection.detector import Face, FaceDetector
 from latentsync.processing.clip import Clip, Dropped, Kept, Outcome, Reason, Scores
 from latentsync.processing.stages.contract import Writes
 from latentsync.processing.stages.high_resolution import FaceMeter

@@ -7,11 +7,11 @@ from typing import Final
 
 import numpy as np
 
-from latentsync.media.audio import FULL_SCALE
-from latentsync.media.join import join
-from latentsync.media.mono import Samples
-from latentsync.metrics.sync_judge import SyncJudge, SyncScore, score_pairs
-from latentsync.metrics.unscorable import NO_FACE, UnscorableError
+from latentsync.media.sound.mono import Samples
+from latentsync.media.sound.read import FULL_SCALE
+from latentsync.media.video.join import join
+from latentsync.metrics.statistics import NO_FACE, UnscorableError
+from latentsync.metrics.sync.judge import SyncJudge, SyncScore, score_pairs
 from latentsync.processing.clip import Clip, Dropped, Kept, Outcome, Reason, Scores
 from latentsync.processing.stages.contract import Writes
 from latentsync.processing.stages.span import clip_sound, sound_file

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
-from latentsync.processing.clip import Clip, Outcome, Reason, Scores
+from latentsync.processing.clip import Clip, Dropped, Kept, Outcome, Reason, Scores
 
 Folders = Mapping[str, Path | None]  # by the stage's name
 Writes = Literal["never", "optional", "always"]
@@ -62,3 +62,10 @@ class Step(Protocol):
 
         `folders` gives each stage's folder or None. What the last stage keeps goes on to the next step.
         """
+
+
+# The verdict of a stage about a measured clip.
+def judge(clip: Clip, rule: Rule) -> Outcome:
+    """What a rule makes of a clip's scores."""
+    reason = rule.decide(clip.scores)
+    return Kept(clip) if reason is None else Dropped(clip, reason, rule.explain(reason, clip.scores))

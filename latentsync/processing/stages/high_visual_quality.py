@@ -10,14 +10,13 @@ import torch
 from numpy.typing import NDArray
 
 from latentsync.device import pick_device
-from latentsync.media.read import frames_between
-from latentsync.metrics.sharpness import sharpness
+from latentsync.media.video.read import frames_between
+from latentsync.metrics.pictures.sharpness import sharpness
 from latentsync.models.hyper_iqa import load_hyper_iqa, quality_frames, quality_inputs
 from latentsync.processing.clip import Clip, Kept, Outcome, Reason, Scores
 from latentsync.processing.stages.av_synced import copy_file
-from latentsync.processing.stages.contract import Writes
+from latentsync.processing.stages.contract import Writes, judge
 from latentsync.processing.stages.sync_judges import FETCH_TRAINING
-from latentsync.processing.stages.verdict import judge
 from latentsync.timebase import MODEL_FPS
 from latentsync.weights import CHECKPOINTS
 

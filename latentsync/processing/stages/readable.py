@@ -12,12 +12,11 @@ from typing import Final
 import numpy as np
 
 from latentsync.media.container import MediaError
-from latentsync.media.mono import Samples, mono_pieces
 from latentsync.media.probe import probe
-from latentsync.media.strict import SmallPicture, has_streams, small_pictures
+from latentsync.media.sound.mono import Samples, mono_pieces
+from latentsync.media.video.strict import SmallPicture, has_streams, small_pictures
 from latentsync.processing.clip import Clip, Dropped, Outcome, Reason, Scores
-from latentsync.processing.stages.contract import Writes
-from latentsync.processing.stages.verdict import judge
+from latentsync.processing.stages.contract import Writes, judge
 from latentsync.timebase import MODEL_FPS, SAMPLE_RATE_HZ, frames_in
 
 BLOCK_SAMPLES = SAMPLE_RATE_HZ // 10  # over which loudness is measured

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentsync.media.container import MediaError
-from latentsync.media.mono import Samples, mono_span, span_pieces, write_flac
-from latentsync.media.read import frames_between
-from latentsync.media.sound import AudioSource
-from latentsync.media.write import VideoFormat, VideoWriter
+from latentsync.media.sound.copy import AudioSource
+from latentsync.media.sound.mono import Samples, mono_span, span_pieces, write_flac
+from latentsync.media.video.read import frames_between
+from latentsync.media.video.write import VideoFormat, VideoWriter
 from latentsync.processing.clip import Clip
 from latentsync.timebase import MODEL_FPS, samples_of_frames
 

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Final
 
 from latentsync.device import pick_device
-from latentsync.metrics.box_detectors import S3FDBoxes
-from latentsync.metrics.sync_judge import ExpertJudge, StableJudge, SyncJudge
+from latentsync.metrics.sync.box_detectors import S3FDBoxes
+from latentsync.metrics.sync.judge import ExpertJudge, StableJudge, SyncJudge
 from latentsync.models.s3fd import load_s3fd
-from latentsync.models.syncnet_checkpoint import load_syncnet
+from latentsync.models.syncnet import load_syncnet
 from latentsync.models.syncnet_v2 import load_syncnet_v2
 from latentsync.weights import CHECKPOINTS, DEMO
 

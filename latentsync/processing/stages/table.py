@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import cast
 
 from latentsync.device import pick_device
-from latentsync.face.detect import FaceDetector, make_detector
-from latentsync.face.detect_landmarks import WEIGHT_FILES, find_weights
-from latentsync.processing.settings import StageSettings
+from latentsync.face.detection.detector import FaceDetector, make_detector
+from latentsync.face.detection.landmarks import WEIGHT_FILES, find_weights
+from latentsync.processing.config import StageSettings
 from latentsync.processing.stages import high_visual_quality as quality
 from latentsync.processing.stages import sync_judges
 from latentsync.processing.stages.affine_transformed import AffineTransformedStage, AlignedRule

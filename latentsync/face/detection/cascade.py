@@ -1,0 +1,273 @@
+"""Face detector without weights of its own: OpenCV's Haar cascades (Viola and Jones, 2001) and optical flow.
+
+Faces are searched in the whole frame now and then; from then on each frame is looked at through a small upright patch of fixed
+scale around a face's last eyes. Optical flow (Lucas and Kanade, 1981) of the rigid upper face says how the head moved since
+the last frame, which does not lag; the eyes found by the cascade correct it by a share, which takes out their jitter.
+The alignment points follow from the eyes by the proportions of an average face.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from latentsync.face.align import FloatArray, FrameArray, invert_matrix, transform_points, warp_grey
+from latentsync.face.detection.detector import Box, Face
+from latentsync.face.detection.pose import opening_of_patch
+from latentsync.face.detection.tracking import Effort, TrackingDetector, is_known
+from latentsync.weights.table import DEFAULT_ALIGNMENT, Alignment
+
+SEARCH_MIN_FACE = (24, 24)  # smallest face in the grey copy of the frame
+FACE_NEIGHBOURS, SURE_NEIGHBOURS = 3, 8  # overlapping cascade hits that make a face, and one beyond doubt
+PATCH = 192  # side of the upright patch
+EYE_DISTANCE = 56.0  # between the eyes in the patch
+PATCH_MIN_FACE = (96, 96)  # smallest face in the patch; the usual one is 130
+PATCH_EYES = np.array([[68.0, 72.0], [124.0, 72.0]], dtype=np.float32)
+BOX_EYES = np.array([[0.295, 0.40], [0.705, 0.40]], dtype=np.float32)  # eyes in the face cascade's box
+CORRECTION = 0.1  # share of the measured eyes in the tracked ones, once the track has settled
+OFF_TRACK = 6.0  # patch pixels between measured and tracked eyes from which the measured ones are taken as they are
+MAX_DOUBTFUL = 5  # frames in which one eye alone, or none, is believed
+MAX_MISSED = 12  # frames (half a second) that are bridged by the flow alone
+WIDE_REACH = (28, 24)  # half width and height of the patch's window in which an eye is searched first
+NEAR_REACH = (22, 20)  # the same around an eye that is being followed
+MIN_EYE, MAX_EYE = (22, 22), (44, 44)  # sizes of an eye in the patch
+MIN_EYE_HITS = 3  # overlapping cascade hits that make an eye
+RIGID_PART = (48, 30, 144, 112)  # x0, y0, x1, y1 in the patch: forehead to nose, which speech does not move
+FLOW_SLACK = 2.5  # patch pixels between a feature and the common motion: heads also turn out of the plane
+MIN_FLOW_SHARE = 0.4  # of the features that must agree on one motion
+
+# Alignment points in the eyes' own axes: origin midway, unit = eye distance, x along the eyes, y down the face.
+BROWS_FROM_EYES = np.array([[-0.53, -0.33], [0.53, -0.33]], dtype=np.float32)
+# The nose's tip as measured with this detector's eyes. In the mean shape of annotated faces the landmarks 27 to 35 lie
+# -0.02, 0.17, 0.37, 0.57, 0.70, 0.74, 0.78, 0.74 and 0.70 eye distances below the eyes: all of them 0.528 in the mean, those
+# of the tip (29, 30, 31, 35) 0.584. The whole nose's centre is put in the same ratio to the measured tip, 0.90.
+NOSE_FROM_EYES: dict[Alignment, float] = {"nose_tip": 0.50, "whole_nose": 0.50 * 0.90}
+FACE_BOX_FROM_EYES = np.array([[-1.1, -0.6], [1.1, 1.9]], dtype=np.float32)
+
+
+@dataclass
+class EyeTrack:
+    """One face as of the last frame."""
+
+    eyes: FloatArray  # [2, 2] in frame pixels: left, right in the image
+    matrix: FloatArray  # [2, 3] frame -> patch of the last frame
+    patch: FrameArray  # h w, grey
+    frames: int = 1  # seen so far
+    missed: int = 0  # frames since the cascades last saw the face
+    doubtful: int = 0  # frames since both eyes were last seen
+    opening: float = math.nan  # of the mouth, see `opening_of_patch`
+
+
+def upright_matrix(eyes: FloatArray) -> FloatArray:
+    """Similarity [2, 3] from the frame to the patch that puts `eyes` [2, 2] on `PATCH_EYES`."""
+    across = eyes[1] - eyes[0]
+    a, b = EYE_DISTANCE * across / float(across @ across)
+    linear = np.array([[a, b], [-b, a]])
+    return np.concatenate([linear, (PATCH_EYES.mean(0) - linear @ eyes.mean(0))[:, None]], axis=1).astype(np.float32)
+
+
+def flow_between(before: FrameArray, after: FrameArray) -> FloatArray | None:
+    """Similarity [2, 3] of the rigid upper face from one patch to the next; None where it is lost (a cut)."""
+    x0, y0, x1, y1 = RIGID_PART
+    mask = np.zeros_like(before)
+    mask[y0:y1, x0:x1] = 255
+    features = cv2.goodFeaturesToTrack(before, maxCorners=60, qualityLevel=0.01, minDistance=5, mask=mask)
+    if features is None or len(features) < 8:
+        return None
+    start = np.asarray(features, dtype=np.float32)
+    moved, found, _ = cv2.calcOpticalFlowPyrLK(before, after, start, start.copy(), winSize=(21, 21), maxLevel=2)
+    kept = np.asarray(found).ravel() == 1
+    if kept.sum() < 8:
+        return None
+    end = np.asarray(moved)[kept]
+    motion, agreeing = cv2.estimateAffinePartial2D(start[kept], end, ransacReprojThreshold=FLOW_SLACK)
+    if motion is None or agreeing.sum() < MIN_FLOW_SHARE * len(features):
+        return None
+    return motion.astype(np.float32)
+
+
+def corrected(predicted: FloatArray, measured: FloatArray, frames: int) -> FloatArray:
+    """Eyes [2, 2] between flow and cascade: an average at first, then mostly the flow, the cascade where they part."""
+    parted = float(np.abs(measured - predicted).max()) / OFF_TRACK
+    share = min(1.0, max(CORRECTION, 1 / (frames + 1), parted**2))
+    return predicted + np.float32(share) * (measured - predicted)
+
+
+def face_from_eyes(eyes: FloatArray, alignment: Alignment = DEFAULT_ALIGNMENT) -> Face:
+    """Alignment points and the face's box from the eyes [2, 2], by the proportions of an average frontal face."""
+    across = eyes[1] - eyes[0]
+    basis = np.stack([across, np.array([-across[1], across[0]])])  # x along the eyes, y down the face
+    centre = eyes.mean(axis=0)
+    nose = np.array([[0.0, NOSE_FROM_EYES[alignment]]], dtype=np.float32)
+    points = (centre + np.concatenate([BROWS_FROM_EYES, nose]) @ basis).astype(np.float32)
+    (left, top), (right, bottom) = centre + FACE_BOX_FROM_EYES * np.hypot(*across)
+    return Face(points, (float(left), float(top), float(right), float(bottom)), 1.0)
+
+
+@dataclass(frozen=True)
+class View:
+    """A small grey copy of the frame in which faces are searched."""
+
+    side: int  # its longer side in pixels, at most
+    step: float  # from one size of face to the next
+    turn_deg: float = 0.0  # for heads that are tilted
+    is_equalised: bool = False  # for what is dark
+
+
+VIEWS = {
+    Effort.QUICK: [View(320, 1.2)],
+    Effort.FULL: [View(640, 1.1)],
+    Effort.HARD: [View(640, 1.2, is_equalised=True), View(640, 1.2, 30), View(640, 1.2, -30), View(1280, 1.2)],
+}
+
+
+class CascadeDetector(TrackingDetector[EyeTrack]):
+    """Face detector by Haar cascades and optical flow, without weights; for frontal faces tilted up to 20 degrees.
+
+    Faces tilted up to 50 degrees are found too, but only while no other face is in the picture.
+    """
+
+    def __init__(self, alignment: Alignment = DEFAULT_ALIGNMENT) -> None:
+        super().__init__(alignment)
+        self.face_cascade = load_cascade("haarcascade_frontalface_alt2.xml")
+        self.eye_cascade = load_cascade("haarcascade_eye_tree_eyeglasses.xml")
+
+    def face(self, state: EyeTrack) -> Face:
+        """The face as it is reported."""
+        score = 1 - state.missed / (MAX_MISSED + 1)
+        return replace(face_from_eyes(state.eyes, self.alignment), score=score, opening=state.opening)
+
+    def follow(self, frame: FrameArray, states: list[EyeTrack]) -> list[EyeTrack | None]:
+        """Every face one frame on; None for a lost one."""
+        return [self.follow_one(frame, state) for state in states]
+
+    def search(self, frame: FrameArray, effort: Effort, known: list[Box]) -> list[EyeTrack]:
+        """All faces with an eye to be seen, the largest first, or else the largest that the cascade is sure of.
+
+        Where a face is known or found already, others must show both eyes.
+        """
+        found: list[EyeTrack] = []
+        for view in VIEWS[effort]:
+            for neighbours in (FACE_NEIGHBOURS, SURE_NEIGHBOURS):
+                candidates = self.candidates(frame, view, neighbours)
+                for eyes in candidates:
+                    taken = known + [face_from_eyes(state.eyes).box for state in found]
+                    if is_known(face_from_eyes(eyes).box, taken):
+                        continue
+                    sure = neighbours == SURE_NEIGHBOURS and effort is Effort.FULL and not taken
+                    state = self.settle(frame, eyes, eyes_needed=0 if sure else 2 if taken or view.turn_deg else 1)
+                    if state is not None and not is_known(face_from_eyes(state.eyes).box, taken):
+                        found.append(state)
+                if found or known or not candidates:
+                    break
+            if found:
+                break
+        return found
+
+    def candidates(self, frame: FrameArray, view: View, neighbours: int) -> list[FloatArray]:
+        """Rough eyes [2, 2] of every face that the cascade finds in a view of the frame, the largest face first."""
+        scale = min(1.0, view.side / max(frame.shape[:2]))
+        small = cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
+        if view.is_equalised:
+            grey = cv2.equalizeHist(grey)
+        turn = cv2.getRotationMatrix2D((grey.shape[1] / 2, grey.shape[0] / 2), view.turn_deg, 1.0).astype(np.float32)
+        if view.turn_deg:
+            grey = cv2.warpAffine(grey, turn, grey.shape[1::-1])
+        boxes = largest_first(self.face_cascade.detectMultiScale(grey, view.step, neighbours, minSize=SEARCH_MIN_FACE))
+        back = invert_matrix(turn)
+        eyes = [box[:2] + BOX_EYES * box[2:] for box in boxes]
+        return [(transform_points(back, pair) if view.turn_deg else pair) / scale for pair in eyes]
+
+    def settle(self, frame: FrameArray, eyes: FloatArray, eyes_needed: int) -> EyeTrack | None:
+        """A new track from the roughly known `eyes`; None if fewer eyes are seen there than needed."""
+        for _ in range(2):
+            matrix = upright_matrix(eyes)
+            patch = warp_grey(frame, matrix, (PATCH, PATCH))
+            measured, eyes_seen = self.measure(patch, PATCH_EYES, WIDE_REACH)
+            if eyes_seen < eyes_needed:
+                return None
+            if measured is None:
+                return EyeTrack(eyes, matrix, patch, doubtful=MAX_DOUBTFUL)
+            eyes = transform_points(invert_matrix(matrix), measured)
+        if eyes_needed > 1 and not self.sees_face(patch):
+            return None
+        doubtful = 0 if eyes_seen == 2 else MAX_DOUBTFUL
+        return EyeTrack(eyes, matrix, patch, 1, 0, doubtful, opening_of_patch(patch, transform_points(matrix, eyes)))
+
+    def follow_one(self, frame: FrameArray, track: EyeTrack) -> EyeTrack | None:
+        """The track one frame on; None once the face is lost."""
+        matrix = upright_matrix(track.eyes)
+        patch = warp_grey(frame, matrix, (PATCH, PATCH))
+        motion = flow_between(track.patch, patch)
+        if motion is None:
+            return None
+        predicted = transform_points(motion, transform_points(track.matrix, track.eyes))
+        measured, eyes_seen = self.measure(patch, predicted, NEAR_REACH)
+        doubtful = 0 if eyes_seen == 2 else track.doubtful + 1
+        if doubtful > MAX_DOUBTFUL:
+            anew = self.measure_anew(patch)
+            measured = measured if anew is None else anew
+        missed = track.missed + 1 if measured is None and not self.sees_face(patch) else 0
+        if missed > MAX_MISSED:
+            return None
+        if measured is not None:
+            predicted = corrected(predicted, measured, track.frames)
+        eyes = transform_points(invert_matrix(matrix), predicted)
+        opening = opening_of_patch(patch, predicted)
+        return EyeTrack(eyes, matrix, patch, track.frames + 1, missed, doubtful, opening)
+
+    def measure_anew(self, patch: FrameArray) -> FloatArray | None:
+        """Both eyes [2, 2] of the largest face in the patch, wherever they are: a track may have begun beside them."""
+        boxes = self.faces_in(patch)
+        if not len(boxes):
+            return None
+        eyes, eyes_seen = self.measure(patch, boxes[0][:2] + BOX_EYES * boxes[0][2:], WIDE_REACH)
+        return eyes if eyes_seen == 2 else None
+
+    def faces_in(self, patch: FrameArray) -> FloatArray:
+        """Boxes x, y, w, h [n, 4] of faces of about the patch's scale, the largest first."""
+        return largest_first(self.face_cascade.detectMultiScale(patch, 1.1, FACE_NEIGHBOURS, minSize=PATCH_MIN_FACE))
+
+    def sees_face(self, patch: FrameArray) -> bool:
+        """Whether a face of about the patch's scale is in it: closed eyes and dark glasses must not end a track."""
+        return len(self.faces_in(patch)) > 0
+
+    def measure(self, patch: FrameArray, near: FloatArray, reach: tuple[int, int]) -> tuple[FloatArray | None, int]:
+        """Eyes [2, 2] in the patch close to `near`, and how many are seen; an unseen one moves with the other."""
+        found = [self.find_eye(patch, eye, reach) for eye in near]
+        shifts = [eye - guess for eye, guess in zip(found, near, strict=True) if eye is not None]
+        if not shifts:
+            return None, 0
+        shift = np.mean(shifts, axis=0)
+        eyes = [guess + shift if eye is None else eye for eye, guess in zip(found, near, strict=True)]
+        return np.stack(eyes), len(shifts)
+
+    def find_eye(self, patch: FrameArray, near: FloatArray, reach: tuple[int, int]) -> FloatArray | None:
+        """Centre [2] of the cascade's hits around `near` in the patch: their median, which is finer than one hit."""
+        low = np.clip(np.round(near).astype(int) - reach, 0, PATCH - 1)
+        high = np.clip(np.round(near).astype(int) + reach, 1, PATCH)
+        window = np.ascontiguousarray(patch[low[1] : high[1], low[0] : high[0]])
+        found = self.eye_cascade.detectMultiScale(window, 1.15, 0, minSize=MIN_EYE, maxSize=MAX_EYE)
+        hits = np.asarray(found).reshape(-1, 4)
+        if len(hits) < MIN_EYE_HITS:
+            return None
+        centres = hits[:, :2] + (hits[:, 2:] - 1) / 2 + low
+        return np.median(centres, axis=0).astype(np.float32)
+
+
+def largest_first(boxes: object) -> FloatArray:
+    """The cascade's boxes x, y, w, h as an array [n, 4], the widest first."""
+    found = np.asarray(boxes, dtype=np.float32).reshape(-1, 4)
+    return found[np.argsort(-found[:, 2], kind="stable")]
+
+
+def load_cascade(name: str) -> cv2.CascadeClassifier:
+    """A cascade that ships with OpenCV's wheel; ValueError if this OpenCV has none."""
+    folder = getattr(getattr(cv2, "data", None), "haarcascades", None)
+    cascade = cv2.CascadeClassifier(str(Path(folder) / name)) if folder else None
+    if cascade is None or cascade.empty():
+        raise ValueError(f"OpenCV {cv2.__version__} comes without {name}: install opencv-python 4.x from its wheel.")
+    return cascade

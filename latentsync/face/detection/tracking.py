@@ -1,0 +1,171 @@
+"""Following several faces through a stream of frames: what every backend of the detector has in common.
+
+A backend finds faces in a whole frame and follows a known one to the next frame; here it is decided when the whole frame is
+searched, which tracks end, and that a track never slides from one person onto another who passes in front.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from latentsync.face.align import FloatArray, FrameArray
+from latentsync.face.appearance import describe, similarities, thumbnail
+from latentsync.face.detection.detector import Box, Face
+from latentsync.weights.table import DEFAULT_ALIGNMENT, Alignment
+
+SEARCH_EVERY = 10  # frames between two quick searches while faces are followed
+ALERT = 50  # frames after a loss in which the frame is searched more often
+ALERT_EVERY = 3
+FULL_EVERY, HARD_EVERY = 3, 12  # frames between two full and two hard searches while nothing is found
+SAME_PLACE = 0.35  # intersection over union from which two boxes are one face
+CHECK_EVERY = 2  # frames between two looks at who is followed
+STRANGER = 0.5  # similarity to the person followed so far below which somebody else is there
+FAMILIAR = 0.75  # similarity from which the look at the person is brought up to date
+ADAPTION = 0.05  # share of the new look
+MAX_STRANGE = 12  # frames in a row that a track may show a stranger before it ends
+MAX_FACES = 12  # tracks at a time
+
+State = TypeVar("State")
+
+
+class Effort(IntEnum):
+    """How thorough a search of the whole frame is."""
+
+    QUICK = 0  # for further faces while others are followed
+    FULL = 1
+    HARD = 2  # what is dark, small or tilted
+
+
+@dataclass
+class Track(Generic[State]):
+    """One face as of the last frame."""
+
+    number: int
+    state: State
+    look: FloatArray  # [1, d]: the person's appearance so far
+    age: int = 0  # frames since the beginning
+    strange: int = 0  # frames in a row that show somebody else
+    likeness: float = 1.0  # at the last check
+
+
+class TrackingDetector(ABC, Generic[State]):
+    """A `FaceDetector` that follows faces; a backend gives the three abstract methods."""
+
+    def __init__(self, alignment: Alignment = DEFAULT_ALIGNMENT) -> None:
+        self.alignment: Alignment = alignment
+        self.reset()
+
+    def reset(self) -> None:
+        self.tracks: list[Track[State]] = []
+        self.next_number = 0
+        self.followed: int | None = None  # the track that `points` gives
+        self.since_search = self.since_face = 0  # frames
+        self.alert = 0  # frames for which a lost face is still looked for
+        self.is_first = True
+
+    @abstractmethod
+    def search(self, frame: FrameArray, effort: Effort, known: list[Box]) -> list[State]:
+        """Faces anywhere in the frame, the largest first, but for those at `known` boxes."""
+
+    @abstractmethod
+    def follow(self, frame: FrameArray, states: list[State]) -> list[State | None]:
+        """Every face one frame on; None for a lost one."""
+
+    @abstractmethod
+    def face(self, state: State) -> Face:
+        """The face as it is reported."""
+
+    def faces(self, frame: FrameArray) -> list[Face]:
+        """All faces of the next frame (uint8 h w 3, RGB), each with the number of its track; empty without one."""
+        self._follow_tracks(frame)
+        for effort in self._efforts():
+            self._search_frame(frame, effort)
+            if self.tracks:
+                break
+        self.since_face = 0 if self.tracks else self.since_face + 1
+        self.is_first = False
+        return [replace(self.face(t.state), track=t.number) for t in self.tracks if not t.strange]
+
+    def points(self, frame: FrameArray) -> Face | None:
+        """The face followed so far, or else the largest, of the next frame (uint8 h w 3, RGB); None without one."""
+        found = {face.track: face for face in self.faces(frame)}
+        if self.followed not in found:
+            self.followed = max(found.values(), key=lambda face: face.face_px).track if found else None
+        return found[self.followed] if self.followed is not None else None
+
+    def _follow_tracks(self, frame: FrameArray) -> None:
+        before = self.tracks
+        moved = self.follow(frame, [track.state for track in before]) if before else []
+        kept = [
+            replace(track, state=state, age=track.age + 1)
+            for track, state in zip(before, moved, strict=True)
+            if state is not None
+        ]
+        for track in kept:
+            if track.strange or track.age % CHECK_EVERY == 0:
+                self._check(frame, track)
+        kept = [track for track in kept if track.strange <= MAX_STRANGE]
+        self.tracks = self._without_doubles(kept)
+        self.alert = ALERT if len(self.tracks) < len(before) else max(0, self.alert - 1)
+
+    def _check(self, frame: FrameArray, track: Track[State]) -> None:
+        """See whether it is still the same person, and learn how they look now."""
+        seen = self._look(frame, track.state)
+        track.likeness = float(similarities(seen, track.look)[0, 0])
+        track.strange = track.strange + 1 if track.likeness < STRANGER else 0
+        if track.likeness >= FAMILIAR:
+            track.look = track.look + np.float32(ADAPTION) * (seen - track.look)
+
+    def _look(self, frame: FrameArray, state: State) -> FloatArray:
+        return describe(thumbnail(frame, self.face(state).points))[None]
+
+    def _without_doubles(self, tracks: list[Track[State]]) -> list[Track[State]]:
+        """Of several tracks at one place the one whose person is really there."""
+        kept: list[Track[State]] = []
+        for track in sorted(tracks, key=lambda t: (-round(t.likeness, 1), t.number)):
+            if not is_known(self.face(track.state).box, [self.face(t.state).box for t in kept]):
+                kept.append(track)
+        return sorted(kept, key=lambda t: t.number)
+
+    def _efforts(self) -> list[Effort]:
+        """The searches of this frame, one after the other until a face is known."""
+        self.since_search += 1
+        if not self.tracks:
+            full = self.is_first or self.since_face % FULL_EVERY == 0
+            hard = self.is_first or self.since_face % HARD_EVERY == 0
+            return [Effort.FULL] * full + [Effort.QUICK] * (not full) + [Effort.HARD] * hard
+        due = ALERT_EVERY if self.alert or any(t.strange for t in self.tracks) else SEARCH_EVERY
+        return [Effort.QUICK] if self.since_search >= due else []
+
+    def _search_frame(self, frame: FrameArray, effort: Effort) -> None:
+        self.since_search = 0
+        boxes = [self.face(track.state).box for track in self.tracks if not track.strange]
+        for state in self.search(frame, effort, boxes)[: MAX_FACES - len(self.tracks)]:
+            box = self.face(state).box
+            if not is_known(box, boxes):
+                boxes.append(box)
+                self.tracks.append(Track(self.next_number, state, self._look(frame, state)))
+                self.next_number += 1
+
+
+def overlap(a: Box, b: Box) -> float:
+    """Intersection over union of two boxes, 0 ... 1."""
+    w, h = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    shared = max(0.0, w) * max(0.0, h)
+    area = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1])
+    return shared / max(area - shared, 1e-6)
+
+
+def is_known(box: Box, boxes: list[Box]) -> bool:
+    """Whether a face's box is at the place of one of `boxes`: they overlap, or one holds the other's middle."""
+    return any(overlap(box, other) > SAME_PLACE or _holds(box, other) or _holds(other, box) for other in boxes)
+
+
+def _holds(outer: Box, inner: Box) -> bool:
+    """Whether the middle of `inner` lies in the inner half of `outer`."""
+    x, y = (inner[0] + inner[2]) / 2, (inner[1] + inner[3]) / 2
+    w, h = outer[2] - outer[0], outer[3] - outer[1]
+    return abs(x - (outer[0] + outer[2]) / 2) < w / 4 and abs(y - (outer[1] + outer[3]) / 2) < h / 4

@@ -1,0 +1,316 @@
+"""Which frames are edited, and where the face is in each: the plan between pass 1 and pass 2.
+
+A frame is edited where the chosen person is seen, large enough and not turned away. Short gaps inside a shot are bridged:
+the points of their frames lie between those before and after. Longer gaps are passed through, and the edit fades out before
+and in after them; at a cut and at the video's ends nothing fades. Frames that are edited together form a take; a take never
+spans a long gap, a cut, or a jump of the face. What happens to a frame depends on the frames nearby alone.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latentsync.face.align import FloatArray, Smoother, align_matrix
+from latentsync.face.lower_face import LENGTH, LowerFaces
+from latentsync.inference.faces.observe import Observations
+
+IntArray = NDArray[np.int32]
+BoolArray = NDArray[np.bool_]
+TimeArray = NDArray[np.float64]  # seconds
+
+EDIT, BRIDGED, NO_FACE, TOO_SMALL, TURNED_AWAY, OTHER_PERSON, TOO_SHORT = range(7)
+ACTIONS = np.array(["edit", "bridged", "no face", "too small", "turned away", "other person", "too short"])
+PASSED = -1  # the take of a frame that is passed through
+MIN_SIGHTINGS = 3  # frames of a track from which it counts as another person
+JUMP = 0.6  # of the face's width: a face that moves farther from one frame to the next belongs to another take
+RESIZE = 1.4  # change of size from one frame to the next, the same
+COVERED = 0.2  # share of the face's lower half, under somebody else's face, from which it is not edited
+SLACK_SEC = 1e-6
+
+
+@dataclass(frozen=True)
+class FacePolicy:
+    """Limits of what is edited."""
+
+    max_gap_sec: float = 0.4  # gaps up to here are bridged
+    fade_sec: float = 0.16  # in which the edit comes and goes beside longer gaps: three frames at 25 fps
+    min_run_sec: float = 0.2  # shorter stretches between two long gaps are passed through
+    min_face_px: float = 24.0  # width of the smallest face
+    max_yaw_deg: float = 60.0  # farthest turn, where the detector knows it
+
+    def __post_init__(self) -> None:
+        for name in ("max_gap_sec", "fade_sec", "min_run_sec", "min_face_px", "max_yaw_deg"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} is {getattr(self, name)}: choose 0 or a number above.")
+
+
+@dataclass(frozen=True)
+class FacePlan:
+    """What becomes of every source frame; arrays [n, ...]."""
+
+    matrices: FloatArray  # [n, 2, 3] frame (of square pixels) -> crop as of `align_matrix`, NaN where passed through
+    weight: FloatArray  # [n] of the edit: 1 inside, less beside long gaps, 0 where passed through
+    take: IntArray  # [n] frames with the same number are edited together; -1 where passed through
+    action: NDArray[np.str_]  # [n] of `ACTIONS`
+    track: IntArray  # [n] of the chosen person, -1 where not seen
+    box: FloatArray  # [n, 4] of the chosen face, also where it is too small or turned away; NaN where not seen
+    yaw: FloatArray  # [n] degrees, 0 where unknown, NaN where not seen
+    opening: FloatArray  # [n] of the mouth over the distance of the eyes; NaN where unknown
+    points: FloatArray  # [n, 3, 2] alignment points, between others where bridged; NaN where not seen
+    lower_face: LowerFaces  # [n, LENGTH], 0 where unknown
+    shot: IntArray  # [n]
+
+    def __len__(self) -> int:
+        return len(self.take)
+
+    @property
+    def edited(self) -> BoolArray:
+        """bool [n]."""
+        return np.asarray(self.take != PASSED)
+
+    @property
+    def takes(self) -> list[range]:
+        """The frames of every take, in order."""
+        return [part for part in runs(self.take) if self.take[part.start] != PASSED]
+
+    @property
+    def passed(self) -> list[tuple[int, int, str]]:
+        """Stretches [start, stop) that are passed through for one reason, and the reason."""
+        codes = np.unique(self.action, return_inverse=True)[1]
+        parts = runs(np.where(self.edited, -1, codes))
+        return [(part.start, part.stop, str(self.action[part.start])) for part in parts if not self.edited[part.start]]
+
+
+def runs(values: NDArray) -> list[range]:
+    """The stretches of equal values, in order."""
+    if not len(values):
+        return []
+    borders = (np.flatnonzero(values[1:] != values[:-1]) + 1).tolist()
+    return [range(start, stop) for start, stop in zip([0, *borders], [*borders, len(values)], strict=True)]
+
+
+def plan_faces(
+    seen: Observations,
+    tracks: Sequence[int],
+    policy: FacePolicy,
+    times_sec: Sequence[Fraction] | Sequence[float],
+    resolution: int,
+) -> FacePlan:
+    """Plan every frame of a video for the person of `tracks`, with faces of `resolution` x `resolution`.
+
+    `times_sec`: when each frame is shown, and if there is one more entry, when the last one ends. Never raises for what is
+    seen: without a face everything is passed through.
+    """
+    times = frame_times(times_sec, seen.frame_count)
+    chosen = ChosenFace.gather(seen, tracks)
+    action = chosen.actions(seen, list(tracks), policy)
+    shot = seen.shot
+    bridge_gaps(chosen, action, shot, times, seen, tracks, policy)
+    drop_short_runs(action, shot, times, policy)
+    edited = is_edited(action)
+    take = number_takes(edited, shot, chosen.box)
+    return FacePlan(
+        matrices=take_matrices(chosen.points, take, resolution),
+        weight=fade(edited, shot, times, policy),
+        take=take,
+        action=ACTIONS[action],
+        track=chosen.track,
+        box=chosen.box,
+        yaw=chosen.yaw,
+        opening=chosen.opening,
+        points=chosen.points,
+        lower_face=chosen.lower_face,
+        shot=shot,
+    )
+
+
+def frame_times(times_sec: Sequence[Fraction] | Sequence[float], count: int) -> TimeArray:
+    """Times [n + 1] in seconds, the last one the end; a missing end is guessed from the last frame but one."""
+    times = np.array([float(time) for time in times_sec[: count + 1]])
+    assert len(times) >= count, "every frame has a time"
+    if len(times) > count:
+        return times
+    return np.append(times, 2 * times[-1] - times[-2] if count > 1 else times[-1] + 0.04)
+
+
+@dataclass
+class ChosenFace:
+    """The chosen person's face in every frame: arrays [n, ...]; NaN (track -1) where it is not seen."""
+
+    track: IntArray
+    points: FloatArray
+    box: FloatArray
+    yaw: FloatArray
+    opening: FloatArray
+    lower_face: LowerFaces  # 0 where not seen
+
+    @classmethod
+    def gather(cls, seen: Observations, tracks: Sequence[int]) -> "ChosenFace":
+        """Of several of the person's tracks in one frame the surest counts."""
+        rows = np.flatnonzero(np.isin(seen.track, list(tracks)))
+        rows = rows[np.argsort(seen.score[rows], kind="stable")]  # the last one written stays
+        n, frame = seen.frame_count, seen.frame[rows]
+        track = np.full(n, -1, np.int32)
+        points, box = np.full((n, 3, 2), np.nan, np.float32), np.full((n, 4), np.nan, np.float32)
+        yaw, opening = np.full(n, np.nan, np.float32), np.full(n, np.nan, np.float32)
+        track[frame], points[frame], box[frame] = seen.track[rows], seen.points[rows], seen.box[rows]
+        yaw[frame], opening[frame] = seen.yaw[rows], seen.opening[rows]
+        lower_face = np.zeros((n, LENGTH), np.int8)
+        lower_face[frame] = seen.lower_face[rows]
+        return cls(track, points, box, yaw, opening, lower_face)
+
+    @property
+    def is_seen(self) -> BoolArray:
+        """bool [n]."""
+        return self.track >= 0
+
+    def actions(self, seen: Observations, own: Sequence[int], policy: FacePolicy) -> IntArray:
+        """Codes of `ACTIONS` [n] before any gap is bridged."""
+        numbers, sightings = np.unique(seen.track, return_counts=True)
+        is_other = ~np.isin(seen.track, own) & np.isin(seen.track, numbers[sightings >= MIN_SIGHTINGS])
+        at, boxes = seen.frame[is_other], seen.box[is_other]
+        action = np.full(seen.frame_count, NO_FACE, np.int32)
+        action[at] = OTHER_PERSON
+        action[self.is_seen] = EDIT
+        action[at[covered_share(self.box[at], boxes) > COVERED]] = OTHER_PERSON
+        spread = np.nan_to_num(np.ptp(self.points, axis=1).max(axis=1), nan=0.0)
+        action[self.is_seen & (spread < 1)] = NO_FACE  # the track has degenerated
+        action[self.box[:, 2] - self.box[:, 0] < policy.min_face_px] = TOO_SMALL
+        action[np.abs(self.yaw) > policy.max_yaw_deg] = TURNED_AWAY
+        return action
+
+
+def is_edited(action: IntArray) -> BoolArray:
+    """bool [n]."""
+    return action <= BRIDGED
+
+
+def gaps(action: IntArray, shot: IntArray) -> Iterator[range]:
+    """Stretches of frames that are not edited and have edited ones of the same shot on both sides."""
+    edited = is_edited(action)
+    for part in runs(edited):
+        inside = part.start > 0 and part.stop < len(edited) and not edited[part.start]
+        if inside and shot[part.start - 1] == shot[part.stop]:
+            yield part
+
+
+def bridge_gaps(
+    chosen: ChosenFace,
+    action: IntArray,
+    shot: IntArray,
+    times: TimeArray,
+    seen: Observations,
+    tracks: Sequence[int],
+    policy: FacePolicy,
+) -> None:
+    """Fill short gaps in place where the face comes back near where it was and nobody else's face is there meanwhile."""
+    others = OtherFaces(seen, tracks)
+    for gap in list(gaps(action, shot)):
+        before, after = gap.start - 1, gap.stop
+        short = times[gap.stop] - times[gap.start] <= policy.max_gap_sec + SLACK_SEC
+        if not short or jumped(chosen.box[before], chosen.box[after], len(gap)):
+            continue
+        unseen = [frame for frame in gap if action[frame] in (NO_FACE, OTHER_PERSON)]
+        known = [before, *(frame for frame in gap if frame not in unseen), after]
+        boxes = between(chosen.box, unseen, known, times)
+        if others.cover(unseen, boxes):
+            continue
+        points = between(chosen.points.reshape(-1, 6), unseen, known, times)
+        chosen.points[unseen], chosen.box[unseen] = points.reshape(-1, 3, 2), boxes
+        chosen.yaw[unseen] = between(chosen.yaw[:, None], unseen, known, times)[:, 0]
+        chosen.track[unseen] = chosen.track[before]
+        action[gap.start : gap.stop] = BRIDGED
+
+
+def between(values: FloatArray, frames: list[int], known: list[int], times: TimeArray) -> FloatArray:
+    """Values [f, d] of `frames` on straight lines through those of the `known` frames; `values` [n, d]."""
+    lines = [np.interp(times[frames], times[known], values[known, column]) for column in range(values.shape[1])]
+    return np.stack(lines, axis=1).astype(np.float32)
+
+
+class OtherFaces:
+    """Faces that are not the chosen person's, frame by frame."""
+
+    def __init__(self, seen: Observations, tracks: Sequence[int]):
+        self.boxes = seen.box
+        self.is_other = ~np.isin(seen.track, list(tracks))
+        self.first = np.searchsorted(seen.frame, np.arange(seen.frame_count + 1))
+
+    def cover(self, frames: list[int], boxes: FloatArray) -> bool:
+        """Whether one of them is in front of the lower half of `boxes` [f, 4] in `frames` [f]."""
+        for frame, box in zip(frames, boxes, strict=True):
+            rows = np.arange(self.first[frame], self.first[frame + 1])
+            others = self.boxes[rows[self.is_other[rows]]]
+            if (covered_share(np.broadcast_to(box, others.shape), others) > COVERED).any():
+                return True
+        return False
+
+
+def covered_share(boxes: FloatArray, others: FloatArray) -> FloatArray:
+    """Share [m] of the lower halves of `boxes` [m, 4] that lies in `others` [m, 4], pair by pair; NaN for NaN."""
+    top = (boxes[:, 1] + boxes[:, 3]) / 2
+    w = np.minimum(boxes[:, 2], others[:, 2]) - np.maximum(boxes[:, 0], others[:, 0])
+    h = np.minimum(boxes[:, 3], others[:, 3]) - np.maximum(top, others[:, 1])
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - top)
+    return np.asarray(np.maximum(w, 0) * np.maximum(h, 0) / np.maximum(area, 1e-3), np.float32)
+
+
+def drop_short_runs(action: IntArray, shot: IntArray, times: TimeArray, policy: FacePolicy) -> None:
+    """Pass through, in place, what would flicker: short stretches between two gaps of one shot."""
+    edited = is_edited(action)
+    for part in runs(edited):
+        inside = edited[part.start] and part.start > 0 and part.stop < len(edited)
+        brief = times[part.stop] - times[part.start] < policy.min_run_sec - SLACK_SEC
+        if inside and brief and shot[part.start - 1] == shot[part.stop]:
+            action[part.start : part.stop] = TOO_SHORT
+
+
+def jumped(before: FloatArray, after: FloatArray, frames_between: int = 0) -> bool:
+    """Whether a face's box [4] moved or grew more than a head can in a frame; half as much more for each one between."""
+    sizes = float(before[2] - before[0]), float(after[2] - after[0])
+    moved = np.abs((before[:2] + before[2:]) - (after[:2] + after[2:])).max() / 2
+    allowed = JUMP * min(1.5, 1 + frames_between / 2)
+    return bool(moved > allowed * max(sizes) or max(sizes) > RESIZE * max(min(sizes), 1e-3))
+
+
+def number_takes(edited: BoolArray, shot: IntArray, box: FloatArray) -> IntArray:
+    """The take [n] of every frame, from 0 on; -1 where it is not edited."""
+    begins = edited.copy()
+    together = edited[1:] & edited[:-1] & (shot[1:] == shot[:-1])
+    size = box[:, 2] - box[:, 0]
+    middle = (box[:, :2] + box[:, 2:]) / 2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        moved = np.abs(np.diff(middle, axis=0)).max(axis=1) / np.maximum(size[1:], size[:-1])
+        grown = np.maximum(size[1:], size[:-1]) / np.maximum(np.minimum(size[1:], size[:-1]), 1e-3)
+        begins[1:] &= ~(together & (moved <= JUMP) & (grown <= RESIZE))
+    return np.where(edited, np.cumsum(begins) - 1, PASSED).astype(np.int32)
+
+
+def fade(edited: BoolArray, shot: IntArray, times: TimeArray, policy: FacePolicy) -> FloatArray:
+    """Weight [n] of the edit: it comes and goes beside gaps of the same shot, and there alone."""
+    weight = edited.astype(np.float32)
+    for part in runs(np.where(edited, shot, -1)):
+        if not edited[part.start]:
+            continue
+        inside = times[part.start : part.stop]
+        if part.start > 0 and shot[part.start - 1] == shot[part.start]:
+            since = inside - times[part.start - 1]
+            weight[part.start : part.stop] *= np.clip(since / max(policy.fade_sec, SLACK_SEC), 0, 1)
+        if part.stop < len(edited) and shot[part.stop] == shot[part.stop - 1]:
+            until = times[part.stop] - inside
+            weight[part.start : part.stop] *= np.clip(until / max(policy.fade_sec, SLACK_SEC), 0, 1)
+    return weight
+
+
+def take_matrices(points: FloatArray, take: IntArray, resolution: int) -> FloatArray:
+    """Matrices [n, 2, 3] as of `align_matrix`, with a new smoother for every take; NaN outside of takes."""
+    matrices = np.full((len(take), 2, 3), np.nan, np.float32)
+    for part in runs(take):
+        if take[part.start] != PASSED:
+            smoother = Smoother()
+            for frame in part:
+                matrices[frame] = align_matrix(points[frame], resolution, smoother)
+    return matrices

@@ -1,0 +1,192 @@
+"""One piece of work, checked before anything long begins."""
+
+import errno
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from latentsync.audio.speech import speech_fault
+from latentsync.inference.faces.select import parse_face_choice
+from latentsync.inference.jobs.report import is_report
+from latentsync.inference.jobs.source import Source, open_source
+from latentsync.inference.jobs.timeline import Timeline, make_timeline
+from latentsync.inference.settings import JobOptions
+from latentsync.media.container import ChosenTracks, MediaError, PathLike, default_track
+from latentsync.media.pixels.pixel_format import pixel_format
+from latentsync.media.probe import MediaInfo, made_here, probe
+from latentsync.media.sound.copy import AudioSource
+from latentsync.media.sound.downmix import lone_channel
+from latentsync.media.sound.read import read_audio
+from latentsync.media.video.losses import can_keep_fields, fields_warning, loss_warning
+from latentsync.media.video.output import CONTAINERS
+from latentsync.media.video.write import VideoFormat
+from latentsync.timebase import SAMPLE_RATE_HZ, samples_of_frames
+
+BYTES_A_PIXEL = 0.04  # of a frame of the result, twice: its part and the whole file; crf 15 takes about half of it
+
+
+@dataclass(frozen=True)
+class Job:
+    """A readable video or picture, readable sound and a place to write to."""
+
+    video: Path
+    audio: Path
+    output: Path
+    info: MediaInfo  # of the video
+    source: Source
+    waveform: np.ndarray  # float32 [n] at 16 kHz, at least one frame of 25 a second long
+    sound_sec: Fraction  # of the audio as it is
+    format: VideoFormat  # of the result
+    encoder: str  # that writes it
+    options: JobOptions
+    warnings: tuple[str, ...] = ()  # what a user should know before the work, a sentence each
+
+    @property
+    def sound(self) -> AudioSource:
+        """The sound of the result: that of a video itself begins with its first picture, as the result does."""
+        tracks = ChosenTracks(self.audio, audio=self.options.audio_track)
+        return AudioSource(tracks, sound_start_sec(self.video, self.audio, self.info, self.options))
+
+    @cached_property
+    def timeline(self) -> Timeline:
+        """Which source frame is shown when."""
+        options, wanted = self.options, self.sound_sec
+        if options.limit_sec is not None and options.limit_sec < wanted:
+            wanted = Fraction(options.limit_sec)
+            options = replace(options, rest="cut")
+        return make_timeline(self.source.times, wanted, self.format.time_base, options.length, options.rest)
+
+
+def check_job(
+    video: PathLike,
+    audio: PathLike,
+    output: PathLike,
+    options: JobOptions | None = None,
+    force: bool = False,
+) -> Job:
+    """Open both inputs and try the output's folder (which is made if need be).
+
+    Raises ValueError if the options choose a face that cannot be meant, and MediaError if the video or the audio is
+    missing, unreadable or lacks its stream or the chosen track, no encoder is there for the codec, or the output is one of
+    the inputs, of an unknown kind, somebody else's file (unless `force`d), a folder, or in a folder that is full or cannot
+    be written to.
+    """
+    options = options or JobOptions()
+    parse_face_choice(options.face)
+    paths = Path(video), Path(audio), Path(output)
+    check_output(paths[2], paths[:2], force)
+    pictures, sound = ChosenTracks(video, video=options.video_track), ChosenTracks(audio, audio=options.audio_track)
+    info = probe(pictures)
+    if info.is_still:
+        options = replace(options, length="hold")
+    waveform = read_audio(sound)
+    waveform = waveform[round(sound_start_sec(paths[0], paths[1], info, options) * SAMPLE_RATE_HZ) :]
+    sound_sec = Fraction(len(waveform), SAMPLE_RATE_HZ)
+    asked = options.interlaced
+    if not can_keep_fields(info):
+        options = replace(options, interlaced="deinterlace")
+    source = open_source(pictures, info, options.fps, options.interlaced)
+    clock = {} if options.fps is None and not info.is_still else {"fps": source.rate, "time_base": 1 / source.rate}
+    fields = info.field_order if options.interlaced == "keep" else ""
+    format = VideoFormat.like(info, codec=options.codec, crf=options.crf, fields=fields, **clock)
+    suffix = paths[2].suffix.lower()
+    encoder, _ = format.encoding(suffix)
+    if pixel_format(format.pixel_format).bits > 8 and encoder.codec != "mpeg4":
+        format = replace(format, codec=encoder.codec)  # so that parts, which may have another ending, are alike
+    encoder.settings(format.crf)
+    check_space(paths[2], info.width * info.height, float(max(sound_sec, Fraction(1)) * source.rate))
+    missing = samples_of_frames(1) - len(waveform)
+    picture_warnings = fields_warning(info, encoder, asked), loss_warning(info, format, encoder, suffix)
+    warnings = (*track_warnings(pictures, sound), *filter(None, picture_warnings), *sound_warnings(sound, waveform))
+    waveform = np.pad(waveform, (0, max(0, missing)))
+    return Job(*paths, info, source, waveform, sound_sec, format, encoder.name, options, warnings)
+
+
+def track_warnings(pictures: ChosenTracks, sound: ChosenTracks) -> Iterator[str]:
+    """Which tracks are taken where there are several and none was chosen."""
+    if taken := default_track(pictures, "video"):
+        yield f"{Path(pictures).name} has several video tracks: {taken} is taken. Another one: --video_track."
+    if taken := default_track(sound, "audio"):
+        yield f"{Path(sound).name} has several audio tracks: {taken} is taken. Another one: --audio_track."
+
+
+def sound_warnings(sound: ChosenTracks, waveform: np.ndarray) -> Iterator[str]:
+    """What the network may not make lips of: channels that cancel each other, and sound (16 kHz) without audible speech."""
+    name = Path(sound).name
+    if (channel := lone_channel(sound)) is not None:
+        yield (
+            f"The channels of {name} cancel each other (one is inverted): the network is given channel {channel + 1} alone."
+            " The sound of the result stays as it is."
+        )
+    fault = speech_fault(waveform)
+    if fault == "inaudible":
+        yield f"{name} is silent or too quiet for the network: the mouth will hardly move. Give louder sound or another track."
+    elif fault == "no speech":
+        yield f"{name} has no speech that could be found, only a steady sound: the lips will say nothing. Is it the right file?"
+
+
+def sound_start_sec(video: Path, audio: Path, info: MediaInfo, options: JobOptions) -> float:
+    """Where the sound begins: a video's own one with its first picture, unless a clock from the file's start is asked for."""
+    return info.start_sec if options.fps is None and video.resolve() == audio.resolve() else 0.0
+
+
+def check_output(output: Path, inputs: tuple[Path, ...], force: bool = False) -> None:
+    """Raise MediaError unless `output` can become a video file without touching the inputs or other people's files."""
+    if output.suffix.lower() not in CONTAINERS:
+        raise MediaError(f"cannot write {output}: give it a name that ends in {', '.join(CONTAINERS)}.")
+    check_name(output)
+    for path in inputs:
+        if path.resolve() == output.resolve() or (path.exists() and output.exists() and path.samefile(output)):
+            raise MediaError(f"cannot write {output}: it is an input of the same run. Give another name.")
+    if output.is_dir():
+        raise MediaError(f"cannot write {output}: it is a folder. Give the name of a file.")
+    if output.exists() and not force and not made_here(output):
+        raise MediaError(
+            f"{output} exists and is no result of this program: give another name, or --force to replace it."
+        )
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output.parent):
+            pass
+    except OSError as error:
+        raise MediaError(f"cannot write {output}: {error.strerror}. Choose another folder.") from error
+
+
+def check_name(output: Path) -> None:
+    """Raise MediaError where the file system takes no names as long as those of the files that go with `output`."""
+    try:
+        output.with_suffix(".report.json.partial").lstat()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise MediaError(f"cannot write {output}: its name is too long. Choose a shorter one.") from error
+
+
+def check_report(path: Path, job: Job, force: bool = False) -> Path:
+    """The report's own path; MediaError if it is a file of the job, or no report about this output (unless `force`d)."""
+    if path.resolve() in {job.video.resolve(), job.audio.resolve(), job.output.resolve()}:
+        raise MediaError(f"cannot write the report {path}: it is a file of the same run. Give another name.")
+    if path.exists() and not force and not is_report(path, job.output):
+        raise MediaError(
+            f"{path} exists and is no report about {job.output.name}: give another --report, or --force to replace it."
+        )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MediaError(f"cannot write the report {path}: {error.strerror}. Choose another folder.") from error
+    return path
+
+
+def check_space(output: Path, pixels: int, frames: float) -> None:
+    """Raise MediaError where the disk has certainly too little room for a result of so many frames."""
+    needed, free = BYTES_A_PIXEL * pixels * frames, shutil.disk_usage(output.parent).free
+    if free < needed:
+        raise MediaError(
+            f"cannot write {output}: about {needed / 1e9:.2f} GB are needed, {free / 1e9:.2f} GB are free. Make room or"
+            " choose another disk."
+        )

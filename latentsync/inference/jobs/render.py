@@ -1,0 +1,185 @@
+"""Pass 2 of a job: the output part by part, each read, sampled, pasted and written on its own.
+
+Reading, repainting, pasting and writing overlap, also across the borders of parts: while the networks work on one group of
+windows, the next one is read and the last one pasted and written. Frames live for about three groups, whatever the length:
+one read ahead, one in work, one on its way out; and where the video is played backwards, the piece that is being read.
+"""
+
+from collections.abc import Callable, Generator, Iterable, Iterator
+from functools import partial
+from itertools import groupby, islice
+from operator import itemgetter
+
+import numpy as np
+from torch import Tensor
+
+from latentsync.audio.whisper_features import WhisperFeatures
+from latentsync.face.align import rescaled
+from latentsync.inference.faces.plan import FacePlan
+from latentsync.inference.jobs.folder import JobFolder
+from latentsync.inference.jobs.job import Job
+from latentsync.inference.jobs.reporting import Fact, takes_in_output
+from latentsync.inference.jobs.segments import PART_SEC, plan_parts
+from latentsync.inference.jobs.timeline import frames_in_order
+from latentsync.inference.memory import return_freed_memory
+from latentsync.inference.threads import run_ahead, run_behind
+from latentsync.inference.windows.references import ReferenceLatents, reference_choice
+from latentsync.inference.windows.sampler import OnStep, Remembered, WindowSampler
+from latentsync.inference.windows.stream import PASSED, FrameIn, FrameOut, LipsyncStream, Repainted, face_of
+from latentsync.media.pixels.picture import Picture
+from latentsync.media.video.write import VideoWriter
+
+OnFrame = Callable[[int], None]  # told how many frames of the output are done
+READ, REPAINT, PASTE, WRITE = "read", "repaint", "paste", "write"  # the lanes
+AHEAD_BYTES = 1 << 30  # of frames that wait on either side of the networks, at most
+FREE_EVERY = 16  # frames after which freed memory goes back: some hundred megabytes of decoders, frames and encoders
+WRITE_BEHIND = 4  # finished frames that wait for the encoder, which has a queue of its own
+
+
+class Work:
+    """Pass 2 of one job: the output's parts, each sampled and written on its own."""
+
+    def __init__(self, job: Job, plan: FacePlan, sampler: WindowSampler, listener: WhisperFeatures):
+        self.job, self.plan, self.sampler = job, plan, sampler
+        self.num_frames, self.stride = sampler.models.num_frames, job.source.stride
+        self.timeline = job.timeline
+        # the plan's are from frames of square pixels, which pictures need not have
+        self.matrices = rescaled(plan.matrices, job.info.square_scale).astype(np.float32)
+        _, form = job.format.encoding(job.format.part_suffix)
+        self.read_pictures = partial(job.source.pictures, form)
+        self.features = listener.track(job.waveform)
+        self.takes = takes_in_output(job, plan)
+        overlap = sampler.settings.overlap
+        fresh = (self.num_frames - overlap) * self.stride
+        self.parts = plan_parts(self.takes, round(PART_SEC * job.source.rate), fresh, overlap)
+        choice = reference_choice(sampler.settings.reference, plan, self.num_frames, self.stride)
+        self.references = ReferenceLatents(choice, self._encode_reference)
+        sampler.remembered = Remembered(self.timeline.order[self.takes != PASSED])
+        self.written = 0  # frames of the output
+
+    def write_parts(
+        self, indices: Iterable[int], folder: JobFolder, on_frame: OnFrame, overlapped: bool = True
+    ) -> None:
+        """Sample and write parts of the output into the job's folder; `indices` are asked for one by one.
+
+        `on_frame` is called in this thread, and may raise to stop everything. Without `overlapped` one frame after the
+        other goes the whole way, in this thread alone: the bytes are the same.
+        """
+        self.written = self._finished(folder)
+        stream = self._stream(lambda done, total: on_frame(self.written))
+        frames = self._read(indices, stream.group_frames)
+        if not overlapped:
+            self._write(self._pasted(stream, self._repainted(stream, frames)), folder, on_frame)
+            return
+        read, repaint, paste, write = map(self.sampler.stopwatch.lane, (READ, REPAINT, PASTE, WRITE))
+        room = self._room(stream.group_frames)
+
+        def write_all(pasted: Iterator[tuple[int, FrameOut]]) -> None:
+            self._write(pasted, folder)
+
+        def paste_all(repainted: Iterator[tuple[int, Repainted]]) -> None:
+            for done in self._pasted(stream, repainted):
+                put_pasted(done)
+
+        with (
+            run_ahead(frames, room, read, repaint) as ready,
+            run_behind(write_all, WRITE_BEHIND, paste, write) as put_pasted,
+            run_behind(paste_all, room, repaint, paste) as put_repainted,
+            repaint.running(),
+        ):
+            for done in self._repainted(stream, ready):
+                put_repainted(done)
+                on_frame(self.written)
+        on_frame(self.written)
+
+    def _stream(self, on_step: OnStep) -> LipsyncStream:
+        overlap = self.sampler.settings.overlap
+        return LipsyncStream(self.sampler, self.features, self.references, self.stride, overlap, on_step)
+
+    def _room(self, group_frames: int) -> int:
+        """Frames that may wait before the networks, and after them; fewer where a video is played backwards, in read pieces."""
+        frame_bytes = 3 * self.job.info.width * self.job.info.height
+        wanted = group_frames // 2 if (np.diff(self.timeline.order) < 0).any() else group_frames
+        return max(1, min(wanted, AHEAD_BYTES // frame_bytes))
+
+    def _read(self, indices: Iterable[int], held: int) -> Generator[tuple[int, FrameIn], None, None]:
+        """What is pushed for each part, its face warped already, with the part's index."""
+        for index in indices:
+            part = self.parts[index]
+            shown = frames_in_order(self._piece, self.timeline.order[part.warm_start : part.stop], held)
+            for place, picture in enumerate(self.sampler.stopwatch.each("read", shown), part.warm_start):
+                yield index, self._frame_in(place, picture)
+
+    def _piece(self, start: int, stop: int) -> Iterator[Picture]:
+        """Source frames start ... stop - 1; what the decoder of the piece before has left goes back first."""
+        return_freed_memory()
+        return self.read_pictures(start, stop)
+
+    def _repainted(
+        self, stream: LipsyncStream, frames: Iterator[tuple[int, FrameIn]]
+    ) -> Iterator[tuple[int, Repainted]]:
+        """The frames of each part with their new faces; those that only warm the stream up are left out."""
+
+        def finished(items: Iterator[tuple[int, FrameIn]]) -> Iterator[Repainted]:
+            for _, item in items:
+                yield from stream.repaint(item)
+            yield from stream.rest()
+
+        for index, items in groupby(frames, itemgetter(0)):
+            part = self.parts[index]
+            for done in islice(finished(items), part.start - part.warm_start, None):
+                yield index, done
+
+    def _pasted(
+        self, stream: LipsyncStream, repainted: Iterator[tuple[int, Repainted]]
+    ) -> Iterator[tuple[int, FrameOut]]:
+        return ((index, stream.paste(done)) for index, done in repainted)
+
+    def _write(
+        self, pasted: Iterator[tuple[int, FrameOut]], folder: JobFolder, on_frame: OnFrame = lambda done: None
+    ) -> None:
+        for index, frames in groupby(pasted, itemgetter(0)):
+            self._write_part(index, (frame for _, frame in frames), folder, on_frame)
+
+    def _write_part(self, index: int, frames: Iterator[FrameOut], folder: JobFolder, on_frame: OnFrame) -> None:
+        """Write one part of the output, and what is to be told of it, into the job's folder."""
+        part, ticks = self.parts[index], self.timeline.ticks
+        facts: list[Fact] = []
+        with self.sampler.stopwatch.ending("write", VideoWriter(folder.part(index), self.job.format)) as writer:
+            for frame, done in zip(range(part.start, part.stop), frames, strict=True):
+                with self.sampler.stopwatch("write"):
+                    duration = int(ticks[frame + 1] - ticks[frame])
+                    writer.write_picture(done.picture, int(ticks[frame] - ticks[part.start]), duration)
+                if done.passed or done.retried:
+                    facts.append((frame, done.passed, done.retried))
+                self.written += 1
+                on_frame(self.written)
+                if self.written % FREE_EVERY == 0:
+                    return_freed_memory()
+            folder.save_facts(index, facts)
+        return_freed_memory()
+        self.written = self._finished(folder)  # others may have written parts too
+
+    def _finished(self, folder: JobFolder) -> int:
+        """Frames of the parts that are complete."""
+        return len(self.timeline) - sum(len(self.parts[index]) for index in folder.missing_parts(len(self.parts)))
+
+    def _frame_in(self, index: int, picture: Picture) -> FrameIn:
+        source = int(self.timeline.order[index])
+        take, time_sec = int(self.takes[index]), self.timeline.time_sec(index)
+        if take == PASSED:
+            return FrameIn(picture, time_sec, source)
+        matrix = self.matrices[source]
+        with self.sampler.stopwatch("align"):
+            face = face_of(picture, matrix, self.sampler.models.resolution)
+        return FrameIn(picture, time_sec, source, take, matrix, float(self.plan.weight[source]), face)
+
+    def _encode_reference(self, window: range) -> Tensor:
+        """Latents of source frames."""
+        with self.sampler.stopwatch("read"):
+            pictures = list(islice(self.read_pictures(window[0], window[-1] + 1), 0, None, window.step))
+        with self.sampler.stopwatch("align"):
+            matrices = self.matrices[window.start : window.stop : window.step]
+            pairs, resolution = zip(pictures, matrices, strict=True), self.sampler.models.resolution
+            faces = np.stack([face_of(picture, matrix, resolution) for picture, matrix in pairs])
+        return self.sampler.encode_window(faces)

@@ -1,0 +1,69 @@
+"""The video of a job as numbered frames with times: its own ones, or those of a fixed clock."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+from latentsync.face.align import FrameArray
+from latentsync.inference.windows.stream import stride_of
+from latentsync.media.container import PathLike
+from latentsync.media.pixels.interlace import Interlaced
+from latentsync.media.pixels.picture import Picture, StoredForm
+from latentsync.media.probe import MediaInfo
+from latentsync.media.video.read import frame_times, frames_between, read_frames, read_pictures
+from latentsync.timebase import MODEL_FPS, frames_in
+
+
+@dataclass(frozen=True)
+class Source:
+    """`times` [n + 1] in seconds from the first frame on, the last entry is the end; `fps` None means its own frames.
+
+    `interlaced` as for `read_frames`.
+    """
+
+    info: MediaInfo
+    path: PathLike
+    times: tuple[Fraction, ...]
+    fps: Fraction | None = None
+    interlaced: Interlaced = "deinterlace"
+
+    def __len__(self) -> int:
+        return len(self.times) - 1
+
+    @property
+    def rate(self) -> Fraction:
+        """Frames a second, on the average."""
+        return self.fps or (len(self) / self.times[-1] if self.times[-1] else Fraction(MODEL_FPS))
+
+    @property
+    def stride(self) -> int:
+        """Frames between those of a window, see `latentsync.inference.windows.stream`."""
+        return stride_of(float(self.rate))
+
+    def read(self, start: int = 0, stop: int | None = None, exact: bool = True) -> Iterator[FrameArray]:
+        """Frames start ... stop - 1, uint8 h w 3, with square pixels; `exact` as for `read_frames`."""
+        stop = len(self) if stop is None else stop
+        if self.fps is None:
+            return (shown.frame for shown in read_frames(self.path, start, stop, exact, self.interlaced))
+        shown_frames = frames_between(self.path, self.fps, start, stop, exact, self.interlaced)
+        return (shown.frame for shown in shown_frames)
+
+    def pictures(self, form: StoredForm, start: int = 0, stop: int | None = None) -> Iterator[Picture]:
+        """The same frames as they are stored, to be seen and changed in parts and written in `form`, see `read_pictures`."""
+        return read_pictures(self.path, form, self.fps, start, len(self) if stop is None else stop, self.interlaced)
+
+
+def open_source(
+    path: PathLike, info: MediaInfo, fps: Fraction | None = None, interlaced: Interlaced = "deinterlace"
+) -> Source:
+    """A video with its own frames, or on a clock of `fps`; a still image is one frame of the model's clock.
+
+    Raises MediaError as `frame_times` does.
+    """
+    if info.is_still:
+        return Source(info, path, (Fraction(0), 1 / (fps or Fraction(MODEL_FPS))))
+    times = tuple(frame_times(path))
+    if fps is not None:
+        count = max(1, frames_in(float(times[-1]) + info.start_sec, fps))  # the clock starts with the file
+        times = tuple(Fraction(frame) / fps for frame in range(count + 1))
+    return Source(info, path, times, fps, interlaced)

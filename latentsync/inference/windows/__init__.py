@@ -1,0 +1,1 @@
+"""From frames to frames with new lips: windows of aligned faces are encoded, sampled, decoded and pasted back."""

@@ -1,0 +1,138 @@
+"""Frames pushed one by one, frames with new lips received: a video whose frames are not in a file.
+
+The same windows are sampled as for a file. What a file's first pass decides for the whole video is decided here some time after a
+frame was pushed, from the frames around it (see `latentsync.inference.faces.plan`, whose decisions are local): `DELAY_SEC` and
+the rest of a group of windows later the frame comes out. Followed is whoever has the largest face at first; somebody else
+only after that person was not seen for as long as no gap is bridged.
+
+The sound is given beforehand, because Whisper's features take their loudest moment as their measure.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+import numpy as np
+from torch import Tensor
+
+from latentsync.audio.whisper_features import FeatureTrack
+from latentsync.face.align import FrameArray, Smoother, align_matrix, warp_face
+from latentsync.face.detection.detector import Face, FaceDetector
+from latentsync.face.detection.scenes import SceneCuts
+from latentsync.inference.faces.observe import Observations, Sighting, sightings_of
+from latentsync.inference.faces.plan import FacePlan, FacePolicy, plan_faces
+from latentsync.inference.settings import InferenceSettings
+from latentsync.inference.windows.sampler import WindowSampler
+from latentsync.inference.windows.stream import PASSED, FrameIn, FrameOut, LipsyncStream, stride_of
+from latentsync.media.pixels.picture import RgbPicture
+
+DELAY_SEC = 1.2  # of a decision: longer than everything that it depends on
+
+
+class LiveStream:
+    """Push frames (uint8 h w 3, RGB, square pixels) of one size at `fps`; `flush` at the end. Both return finished frames.
+
+    With a `reference` other than `current` in the settings, `reference_frames` must show the same person: at least a frame,
+    at best a window of them at about 25 a second. Raises ValueError without them, or where they show no face, and for a
+    detector whose points are not those that the models' faces were aligned by.
+    """
+
+    def __init__(
+        self,
+        sampler: WindowSampler,
+        detector: FaceDetector,
+        features: FeatureTrack,
+        fps: float,
+        policy: FacePolicy | None = None,
+        reference_frames: Sequence[FrameArray] = (),
+    ):
+        sampler.models.check_detector(detector)
+        self.sampler, self.detector, self.fps, self.policy = sampler, detector, fps, policy or FacePolicy()
+        reference = self._reference(sampler.settings, reference_frames)
+        stride, overlap = stride_of(fps), sampler.settings.overlap
+        self.stream = LipsyncStream(sampler, features, lambda frames: reference, stride, overlap)
+        self.delay = int(np.ceil(DELAY_SEC * fps))  # frames
+        detector.reset()
+        self.cuts, self.smoother = SceneCuts(), Smoother()
+        self.sightings: deque[Sighting] = deque()  # of the frames that decisions may still depend on
+        self.held: deque[FrameArray] = deque()  # frames that are not decided on
+        self.pushed = self.decided = self.first_number = self.next_number = self.take = 0
+        self.chosen: set[int] = set()  # tracks of the person who is followed
+        self.last_seen = 0  # frame
+        self.last_take = PASSED  # of the plan, for the last frame decided on
+
+    def push(self, frame: FrameArray) -> list[FrameOut]:
+        """Take the next frame; it must not be written to any more."""
+        if self.cuts.update(frame):
+            self.detector.reset()
+            self.first_number = self.next_number
+        self._look(sightings_of(self.pushed, self.first_number, self.detector.faces(frame)))
+        self.held.append(frame)
+        self.size = (frame.shape[1], frame.shape[0])
+        self.pushed += 1
+        ready = self.pushed - self.delay - self.decided
+        return list(self._decide(ready)) if ready >= self.stream.group_frames else []
+
+    def flush(self) -> list[FrameOut]:
+        """Finish all frames."""
+        return [*self._decide(len(self.held)), *self.stream.flush()]
+
+    def _look(self, seen: list[Sighting]) -> None:
+        """Note the faces of a frame, and who is followed."""
+        self.sightings.extend(seen)
+        self.next_number = max([self.next_number, *(sight.track + 1 for sight in seen)])
+        if any(sight.track in self.chosen for sight in seen):
+            self.last_seen = self.pushed
+        elif seen and (not self.chosen or self.pushed - self.last_seen > self.policy.max_gap_sec * self.fps):
+            self.chosen.add(max(seen, key=lambda sight: sight.face.face_px).track)
+            self.last_seen = self.pushed
+
+    def _decide(self, count: int) -> Iterator[FrameOut]:
+        """Push the next `count` frames on, as the plan of the frames around them says."""
+        if not count:
+            return
+        first = max(0, self.decided - self.delay)
+        while self.sightings and self.sightings[0].frame < first:
+            self.sightings.popleft()
+        plan = self._plan(first)
+        for index in range(self.decided, self.decided + count):
+            yield from self.stream.push(self._frame_in(plan, index - first, index))
+        self.decided += count
+
+    def _plan(self, first: int) -> FacePlan:
+        """The plan of the frames from `first` on."""
+        cuts = [cut for cut in self.cuts.cuts if cut > first]
+        seen = Observations.of_sightings(list(self.sightings), first, self.pushed, self.size, cuts)
+        times = [index / self.fps for index in range(first, self.pushed + 1)]
+        return plan_faces(seen, sorted(self.chosen), self.policy, times, self.sampler.models.resolution)
+
+    def _frame_in(self, plan: FacePlan, place: int, index: int) -> FrameIn:
+        """Frame `index`, which is number `place` of the plan; takes are counted over all plans."""
+        take, before = int(plan.take[place]), int(plan.take[place - 1]) if place else PASSED
+        if take != PASSED and (take != before or self.last_take == PASSED):
+            self.take += 1
+            self.smoother.reset()
+        self.last_take = take
+        picture, time_sec = RgbPicture(self.held.popleft()), index / self.fps
+        if take == PASSED:
+            return FrameIn(picture, time_sec, index)
+        matrix = align_matrix(plan.points[place], self.sampler.models.resolution, self.smoother)
+        return FrameIn(picture, time_sec, index, self.take, matrix, float(plan.weight[place]))
+
+    def _reference(self, settings: InferenceSettings, frames: Sequence[FrameArray]) -> Tensor | None:
+        """Latents of the reference; None where frames are their own."""
+        if settings.reference == "current":
+            return None
+        smoother, faces = Smoother(), []
+        self.detector.reset()
+        for frame in islice(frames, self.sampler.models.num_frames):
+            found: Face | None = self.detector.points(frame)
+            if found is not None:
+                resolution = self.sampler.models.resolution
+                faces.append(warp_face(frame, align_matrix(found.points, resolution, smoother), resolution))
+        if not faces:
+            raise ValueError(
+                f"the reference is {settings.reference!r}, but no frame with a face is given for it: give"
+                " reference_frames of the person, or choose the reference 'current'."
+            )
+        return self.sampler.encode_window(np.stack(faces))

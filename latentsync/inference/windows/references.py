@@ -1,0 +1,207 @@
+"""Which other moment of a face the network is shown beside the frames that it repaints."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from latentsync.face.lower_face import redness_of_lips
+from latentsync.inference.faces.plan import ACTIONS, EDIT, BoolArray, FacePlan, runs
+from latentsync.inference.settings import Reference
+
+# In which frames the lower face looks as it mostly does: free, seen itself, and turned as usual.
+#
+# A face that speaks moves all the time, but only in some ways: how the numbers of `latentsync.face.lower_face` change within a few
+# frames tells which ways, and how far. Distances from the person's usual look are measured in these movements (Mahalanobis, 1936),
+# so an open mouth is near, and what speech does not do is far. The usual look is the middle of the closest half of the frames
+# (Rousseeuw, 1985), which frames that look otherwise do not move. Where these are the majority, because something is in front of
+# the mouth most of the time, the lips tell: the look that shows them is the usual one. Who is covered throughout looks the same
+# throughout.
+Values = NDArray[np.float32]
+
+LAG = 3  # frames between which movement is measured
+CALM = 0.5  # share of the movements that count: a cut or a hand that comes makes the largest ones
+NOISE = 1.0  # CIELAB units of movement that everything may have
+YAW_UNIT = 2.0  # degrees that count as one CIELAB unit
+MIN_FRAMES = 24  # seen frames from which on anything can be said
+MIN_OTHERS, MIN_SHARE = 12, 0.2  # frames of another look, and their share, from which on it can be the usual one
+NEAR = 0.25  # share of the frames that are near for sure
+LIMIT = 2.5  # times the distance of these: the farthest usual frame
+LEAST_LIMIT = 10.0  # below this distance nothing is unusual
+MORE_LIPS, SURE_LIPS = 2.0, 0.8  # how many times redder, and how much, lips must be to outvote the majority
+SLACK = 3  # frames beside unusual ones that are unusual too: something comes or goes
+ROUNDS = 8  # until the closest half stays the same
+
+
+def usual_frames(lower_face: NDArray[np.int8], yaw_deg: NDArray[np.floating], seen: BoolArray) -> BoolArray:
+    """bool [n]: the frames of one person that are usual; `seen` [n] are those whose `lower_face` [n, d] and `yaw_deg` are known.
+
+    Frames that are not seen are not usual, and where too few are seen to tell, all of these are.
+    """
+    usual = seen.copy()
+    if seen.sum() < MIN_FRAMES:
+        return usual
+    known = lower_face[seen]
+    usual[seen] = _alike(known, np.column_stack([known, yaw_deg[seen] / YAW_UNIT]).astype(np.float32))
+    around = np.convolve(seen & ~usual, np.ones(2 * SLACK + 1), "same")
+    return np.asarray(usual & (around < 0.5))
+
+
+def _alike(faces: NDArray[np.int8], values: Values) -> BoolArray:
+    """bool [n]: which of the frames with these values [n, d] have the usual look."""
+    everyone = np.ones(len(values), bool)
+    alike = _near_middle(_in_units_of_movement(values, everyone), everyone)
+    others = ~alike
+    if others.sum() >= max(MIN_OTHERS, MIN_SHARE * len(values)):
+        needed = MORE_LIPS * max(redness_of_lips(faces[alike]), 0.0) + SURE_LIPS
+        if redness_of_lips(faces[others]) > needed:
+            alike = _near_middle(_in_units_of_movement(values, others), others)
+    return alike
+
+
+def _in_units_of_movement(values: Values, among: BoolArray) -> Values:
+    """`values` [n, d] turned and scaled so that the usual movement within `LAG` frames is one in every direction."""
+    moved = (values[LAG:] - values[:-LAG])[among[LAG:] & among[:-LAG]]
+    far = np.square(moved).sum(axis=1)
+    calm = moved[far <= np.quantile(far, CALM)] if len(moved) else moved
+    spread = calm.T.astype(np.float64) @ calm / max(1, 2 * len(calm)) + NOISE**2 * np.eye(values.shape[1])
+    variances, directions = np.linalg.eigh(spread)
+    return np.asarray(values @ (directions / np.sqrt(variances)).astype(np.float32))
+
+
+def _near_middle(values: Values, among: BoolArray) -> BoolArray:
+    """bool [n]: which values [n, d] lie near the middle of the closest half of those `among` them."""
+    middle = np.median(values[among], axis=0)
+    for _ in range(ROUNDS):
+        distance = np.sqrt(np.square(values - middle).sum(axis=1))
+        middle = values[among & (distance <= np.median(distance[among]))].mean(axis=0)
+    distance = np.sqrt(np.square(values - middle).sum(axis=1))
+    return np.asarray(distance <= max(LIMIT * np.quantile(distance[among], NEAR), LEAST_LIMIT))
+
+
+NEAREST = 3  # windows at the start of a take that are a reference: what is repainted overlaps two of them at most
+KEPT = NEAREST  # windows whose latents are remembered
+Choice = Callable[[Sequence[int]], range]  # source frames that are repainted -> those that are shown beside them
+
+
+def reference_choice(policy: Reference, plan: FacePlan, num_frames: int, stride: int) -> Choice | None:
+    """How `policy` chooses by the plan of all frames; None where frames are their own reference or none is edited."""
+    takes = plan.takes
+    if policy == "current" or not takes:
+        return None
+    known = plan.action == ACTIONS[EDIT]
+    if policy == "elsewhere":
+        usual = np.zeros(len(plan), bool)
+        for shot in runs(plan.shot):
+            inside = slice(shot.start, shot.stop)
+            usual[inside] = usual_frames(plan.lower_face[inside], plan.yaw[inside], known[inside])
+        return ElsewhereReference(takes, usual_runs(takes, usual), num_frames, stride)
+    usual = usual_frames(plan.lower_face, plan.yaw, known)
+    return closed_reference(usual_runs(takes, usual), plan.opening, num_frames, stride)
+
+
+def usual_runs(takes: Sequence[range], usual: BoolArray) -> list[range]:
+    """The stretches of `usual` frames [n] inside of takes, in order; the takes themselves where no frame is usual."""
+    parts = [take[part.start : part.stop] for take in takes for part in runs(usual[take.start : take.stop])]
+    return [part for part in parts if usual[part.start]] or list(takes)
+
+
+@dataclass(frozen=True)
+class ElsewhereReference:
+    """Another moment of the same face that does not overlap what is repainted, as in training.
+
+    Chosen so that the lower face is free, that it seldom changes and is soon read: the first window of usual frames of
+    the take around the frames, for frames that overlap it the next one that they do not.
+    Where that take has no whole window left, half of one does, then a window of another take, then the longest rest. Where
+    all usual frames are repainted together, the farthest are shown.
+    """
+
+    takes: Sequence[range]
+    runs: Sequence[range]  # of usual frames, each inside of a take
+    num_frames: int
+    stride: int
+
+    def __call__(self, frames: Sequence[int]) -> range:
+        """Source frames, at most `num_frames`, for the source frames `frames` of a take."""
+        low, high = min(frames), max(frames)
+        take = next((take for take in self.takes if low in take), range(0))
+        own = [run for run in self.runs if run.start in take]
+        others = sorted((run for run in self.runs if run.start not in take), key=len, reverse=True)
+        return (
+            self._first_whole(own, low, high)
+            or self._longest(own, low, high, at_least=self._length // 2)
+            or self._first_whole(others, low, high)
+            or self._longest(own + others, low, high)
+            or max((window for run in self.runs for window in self._windows(run)), key=lambda w: _gap(w, low, high))
+        )
+
+    def _first_whole(self, places: Sequence[range], low: int, high: int) -> range:
+        """The first whole window that does not overlap `low` ... `high`; empty without one."""
+        windows = (window for run in places for window in self._windows(run))
+        return next((w for w in windows if len(w) == self.num_frames and _gap(w, low, high) > 0), range(0))
+
+    def _longest(self, places: Sequence[range], low: int, high: int, at_least: int = 1) -> range:
+        """The longest window, a whole one at most, of what is left beside `low` ... `high`; empty if it is too short."""
+        rests = [rest for run in places for rest in _outside(run, low, high) if len(rest) >= at_least]
+        return max(rests, key=len, default=range(0))[: self._length : self.stride]
+
+    @property
+    def _length(self) -> int:
+        """Source frames from the first to the last one of a window."""
+        return 1 + (self.num_frames - 1) * self.stride
+
+    def _windows(self, run: range) -> list[range]:
+        group = self.num_frames * self.stride  # frames of windows that interleave
+        starts = [max(0, min(place * group, len(run) - self._length)) for place in range(NEAREST)]
+        return [run[start : start + self._length : self.stride] for start in starts]
+
+
+def _gap(window: range, low: int, high: int) -> int:
+    """Frames from `low` ... `high` to a window; 1 or more: they do not overlap."""
+    return max(window[0] - high, low - window[-1])
+
+
+def _outside(run: range, low: int, high: int) -> list[range]:
+    """What is left of a run before `low` and after `high`."""
+    parts = range(run.start, min(run.stop, low)), range(max(run.start, high + 1), run.stop)
+    return [part for part in parts if part]
+
+
+@dataclass(frozen=True)
+class ClosedReference:
+    """The window of the whole video in which the mouth is most closed."""
+
+    window: range
+
+    def __call__(self, frames: Sequence[int]) -> range:
+        return self.window
+
+
+def closed_reference(
+    runs: Sequence[range], opening: NDArray[np.floating], num_frames: int, stride: int
+) -> ClosedReference:
+    """Find the window of `runs` by `opening` [n], how far the mouth is open in each source frame (NaN where unknown)."""
+    length = 1 + (num_frames - 1) * stride
+    known = np.nan_to_num(opening, nan=float(np.nanmax(opening)) if np.isfinite(opening).any() else 0.0)
+    windows = [run[start : start + length : stride] for run in runs for start in range(max(1, len(run) - length + 1))]
+    return ClosedReference(min(windows, key=lambda window: (-len(window), known[window].mean())))
+
+
+@dataclass
+class ReferenceLatents:
+    """Latents of chosen windows, read and encoded when first asked for; None where frames are their own reference."""
+
+    choose: Choice | None
+    encode: Callable[[range], Tensor]  # source frames -> latents 1 c f h w
+    _kept: dict[range, Tensor] = field(default_factory=dict)
+
+    def __call__(self, frames: Sequence[int]) -> Tensor | None:
+        if self.choose is None:
+            return None
+        window = self.choose(frames)
+        if window not in self._kept:
+            self._kept = dict(list(self._kept.items())[1 - KEPT :])
+            self._kept[window] = self.encode(window)
+        return self._kept[window]

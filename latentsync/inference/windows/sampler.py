@@ -1,0 +1,329 @@
+"""Windows of aligned faces with new lips: encode, sample with guidance, decode, keep the surroundings.
+
+Legend: b windows (clips), c channels, f frames, h w latent height and width, r face resolution in pixels,
+s audio tokens, d width of an audio token.
+"""
+
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import takewhile
+from typing import Literal, TypeVar
+
+import numpy as np
+import torch
+from einops import rearrange
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from latentsync.diffusion.denoisers import conditioned, guided
+from latentsync.diffusion.noise import init_latents, shared_noise
+from latentsync.diffusion.schedule import NoiseSchedule
+from latentsync.diffusion.solvers import solver_of, timesteps_of
+from latentsync.face.masks import load_mask, mask_ring
+from latentsync.face.pixels import (
+    FaceInputs,
+    between,
+    colour_error,
+    every_nth,
+    keep_surroundings,
+    match_ring,
+    prepare_faces,
+    without_error,
+)
+from latentsync.inference.memory import MemoryPlan, is_out_of_memory, memory_plan
+from latentsync.inference.models import LipsyncModels
+from latentsync.inference.settings import InferenceSettings
+from latentsync.inference.timing import Stopwatch
+from latentsync.models.attention import Listening
+from latentsync.models.unet.network import DeepCache
+from latentsync.models.vae import DOWNSAMPLING, LATENT_CHANNELS, decode, decode_tiny, encode
+
+# What the auto-encoder said about frames of the source that are shown again: it is not asked twice.
+#
+# A video that is played back and forth, in a loop or held shows the same aligned face at several times. Whatever is computed from
+# that face alone, frame by frame, is the same each time.
+REMEMBERED_BYTES = 1 << 28  # of all results: 5 minutes of 256 px at 25 frames a second, a good minute of 512 px
+
+
+class Remembered:
+    """Results for single frames, on the CPU, until they take up `limit_bytes`; the first ones stay.
+
+    Those that came first are kept, and not the last ones, because a loop comes back to them first, and playing back and forth
+    meets as many of the ones as of the others.
+    """
+
+    def __init__(self, order: NDArray[np.integer] | Sequence[int] = (), limit_bytes: int = REMEMBERED_BYTES):
+        """`order` names the source frames that are going to be asked for; those that occur once are not kept."""
+        frames, shows = np.unique(np.asarray(order, np.int64), return_counts=True)
+        self.again = set(frames[shows > 1].tolist())
+        self.left = limit_bytes
+        self.results: dict[tuple[Hashable, int], Tensor] = {}
+
+    def __call__(self, kind: Hashable, sources: Sequence[int], compute: Callable[[], Tensor]) -> Tensor:
+        """Results [n, ...] of a kind for the frames `sources`, at most n: computed, or remembered if all of them are known.
+
+        `compute` gives those for all frames of a window, the last of which is repeated where `sources` are fewer.
+        """
+        keys = [(kind, source) for source in sources]
+        if keys and all(key in self.results for key in keys):
+            return torch.stack([self.results[key] for key in keys])
+        computed = compute()
+        for key, result in zip(keys, computed, strict=False):
+            self._keep(key, result)
+        return computed
+
+    def _keep(self, key: tuple[Hashable, int], result: Tensor) -> None:
+        size = result.numel() * result.element_size()
+        if key[1] in self.again and key not in self.results and size <= self.left:
+            self.left -= size
+            self.results[key] = result.to("cpu", copy=True)
+
+
+Faces = NDArray[np.uint8]  # [f, r, r, 3]
+Computed = TypeVar("Computed")
+OnStep = Callable[[int, int], None]  # (done, total) sampling steps
+COLOUR_FRAMES = 4  # from one frame in which the auto-encoder's colour error is measured to the next
+
+
+@dataclass(frozen=True)
+class Window:
+    """At most a window of consecutive frames: aligned `faces`, what is heard at them, latents of a reference.
+
+    `audio` f s d; `reference` 1 c f h w as of `encode_window`, None for the faces themselves; `sources` are the frames' numbers in
+    the source, by which what is computed from the faces alone is remembered.
+    """
+
+    faces: Faces
+    audio: Tensor
+    reference: Tensor | None = None
+    sources: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
+class NewFaces:
+    """`faces` and the `originals` that they were made from, [f, 3, r, r] float32 on the CPU, equal outside of the mask.
+
+    Originals lie in [-1, 1]; faces about there, since they are clamped when they are pasted. `fault` says why they must not be
+    shown, `retried` whether they took a second try in float32.
+    """
+
+    faces: Tensor
+    originals: Tensor
+    fault: str | None = None
+    retried: bool = False
+
+
+class WindowSampler:
+    """Repaints windows of one job: all of them start from the same frame of noise, drawn from the settings' seed."""
+
+    def __init__(
+        self,
+        models: LipsyncModels,
+        settings: InferenceSettings,
+        stopwatch: Stopwatch,
+        memory: MemoryPlan | None = None,
+    ):
+        self.remembered = Remembered()
+        self.models, self.settings, self.stopwatch = models, settings, stopwatch
+        self.memory = memory or memory_plan("auto", models.device, models.resolution)
+        self.dtype = models.dtype
+        self.schedule = NoiseSchedule()
+        models.check(settings)
+        self.timesteps = timesteps_of(settings.solver, settings.steps, self.schedule)
+        self.solve = solver_of(settings.solver, settings.seed + 1)  # not the start's own noise
+        self.mask = load_mask(models.resolution)
+        side = models.resolution // DOWNSAMPLING
+        shape = (1, LATENT_CHANNELS, models.num_frames, side, side)
+        self.noise = shared_noise(shape, torch.Generator().manual_seed(settings.seed)).to(models.device)
+
+    def sample(self, windows: Sequence[Window], on_step: OnStep = lambda done, total: None) -> list[NewFaces]:
+        """New faces for every window, in any number; what cannot be shown is tried once more in float32."""
+        results = self._sample_all(windows, on_step)
+        broken = [index for index, result in enumerate(results) if result.fault]
+        if broken and self.dtype != torch.float32:
+            with self._in_float32():
+                again = self._sample_all([windows[index] for index in broken], on_step)
+            for index, result in zip(broken, again, strict=True):
+                results[index] = replace(result, retried=True)
+        return results
+
+    def encode_window(self, faces: Faces) -> Tensor:
+        """Reference latents 1 c f h w, float32 on the device, of one window; the last frame is repeated to fill it."""
+        with torch.inference_mode(), self.stopwatch("encode"):
+            latents = self._within_memory(lambda _: self._encode(self._inputs(faces).pixels))
+        missing = self.models.num_frames - latents.shape[2]
+        return torch.cat([latents, latents[:, :, -1:].expand(-1, -1, missing, -1, -1)], dim=2)
+
+    def _sample_all(self, windows: Sequence[Window], on_step: OnStep) -> list[NewFaces]:
+        """Pieces of as many windows as the memory plan allows; the plan shrinks where memory runs out."""
+        results: list[NewFaces] = []
+        while len(results) < len(windows):
+            results += self._within_memory(partial(self._sample_some, windows[len(results) :], on_step))
+        return results
+
+    def _within_memory(self, compute: Callable[[MemoryPlan], Computed]) -> Computed:
+        while True:
+            try:
+                return compute(self.memory)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                smaller = self.memory.halved()
+                if smaller is None:
+                    raise ValueError(
+                        f"the memory of {self.models.device} is too small for a single window of this model: end what else"
+                        " uses it, or choose another device or a smaller model."
+                    ) from error
+            self._free()
+            self.memory = smaller
+
+    def _sample_some(self, windows: Sequence[Window], on_step: OnStep, plan: MemoryPlan) -> list[NewFaces]:
+        """As many of the windows, from the first on, as the plan allows and as are of equal length."""
+        length = len(windows[0].faces)
+        alike = takewhile(lambda window: len(window.faces) == length, windows[: plan.windows])
+        return self._sample(list(alike), on_step)
+
+    @torch.inference_mode()
+    def _sample(self, windows: Sequence[Window], on_step: OnStep) -> list[NewFaces]:
+        """New faces for windows of equal length."""
+        frames = len(windows[0].faces)
+        inputs = [self._inputs(window.faces) for window in windows]
+        with self.stopwatch("encode"):
+            masked = torch.cat([self._latents("masked", *each) for each in zip(windows, inputs, strict=True)])
+            references = [
+                self._latents("whole", window, part) if window.reference is None else window.reference[:, :, :frames]
+                for window, part in zip(windows, inputs, strict=True)
+            ]
+        audio = torch.stack([window.audio for window in windows])  # b f s d
+        with self.stopwatch("sample"), self._without_vae():
+            latents = self.denoise(masked, inputs[0].latent_masks, audio, torch.cat(references), on_step)
+        return [self._finish(part, clip[None]) for part, clip in zip(inputs, latents, strict=True)]
+
+    def _latents(self, kind: Literal["masked", "whole"], window: Window, inputs: FaceInputs) -> Tensor:
+        """Latents 1 c f h w of a window's masked or whole faces, from memory where its frames were shown before."""
+
+        def compute() -> Tensor:
+            pixels = inputs.masked_pixels if kind == "masked" else inputs.pixels
+            return rearrange(self._encode(pixels), "1 c f h w -> f c h w")
+
+        latents = self.remembered((kind, self.dtype), window.sources, compute).to(self.models.device)
+        return rearrange(latents, "f c h w -> 1 c f h w")
+
+    def _finish(self, inputs: FaceInputs, latents: Tensor) -> NewFaces:
+        """From the sampled latents 1 c f h w of one window to faces that can be pasted."""
+        pixels = inputs.pixels
+        originals = pixels.cpu()
+        with self.stopwatch("decode"):
+            decoded = self._decode(latents)
+        wrong = fault(decoded, self.mask)
+        if wrong is None:
+            with self.stopwatch("match colour"):
+                decoded = self._coloured(decoded, pixels, originals)
+        return NewFaces(keep_surroundings(decoded, originals, self.mask), originals, wrong)
+
+    def _coloured(self, decoded: Tensor, pixels: Tensor, originals: Tensor) -> Tensor:
+        """`decoded` [f, 3, r, r] with its colours as the settings ask; `originals` are `pixels` on the CPU."""
+        if self.settings.colour == "matched":
+            seen = every_nth(len(pixels), COLOUR_FRAMES)
+            reconstructed = self._decode(self._encode(pixels[seen]))
+            error = colour_error(reconstructed, originals[seen], DOWNSAMPLING)
+            return without_error(decoded, between(error, seen, len(pixels)))
+        if self.settings.colour == "ring":
+            ring = mask_ring(self.mask)
+            return torch.stack([match_ring(new, old, ring) for new, old in zip(decoded, originals, strict=True)])
+        return decoded
+
+    def _inputs(self, faces: Faces) -> FaceInputs:
+        return prepare_faces(torch.from_numpy(faces).to(self.models.device), self.mask.to(self.models.device))
+
+    def denoise(self, masked: Tensor, masks: Tensor, audio: Tensor, reference: Tensor, on_step: OnStep) -> Tensor:
+        """Clean latents b c f h w."""
+        interval = self.settings.deepcache_interval
+        cache = DeepCache(interval) if interval > 1 else None  # of this call alone
+
+        def unet(sample: Tensor, timestep: int, heard: Listening) -> Tensor:
+            return self.models.unet(sample.to(self.dtype), timestep, heard, cache).float()
+
+        mask = rearrange(masks, "f c h w -> 1 c f h w")
+        heard = self.models.unet.listen(audio.to(self.dtype))
+        conditional = conditioned(unet, mask, masked, reference)
+        denoise = guided(conditional, heard, self.settings.guidance_scale, self._is_guided)
+        noise = self.noise[:, :, : masked.shape[2]].expand(len(masked), -1, -1, -1, -1)
+        start = reference if self.settings.init == "reference" else None
+        latents = init_latents(noise, self.schedule, self.timesteps[0], start)
+        return self.solve(denoise, latents, self.timesteps, self.schedule, on_step)
+
+    def _is_guided(self, timestep: int) -> bool:
+        start, stop = self.settings.guidance_interval
+        return start <= self.schedule.progress(timestep) <= stop
+
+    def _encode(self, pixels: Tensor) -> Tensor:
+        """Pixels [f, 3, r, r] -> latents 1 c f h w, float32: the posterior's mean, which adds no flicker."""
+        parts = [encode(self.models.vae, part.to(self.dtype)) for part in pixels.split(self.memory.vae_frames)]
+        return rearrange(torch.cat(parts).float(), "f c h w -> 1 c f h w")
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        """Latents 1 c f h w -> pixels [f, 3, r, r], float32 on the CPU."""
+        frames = rearrange(latents, "1 c f h w -> f c h w").to(self.dtype)
+        parts = frames.split(self.memory.vae_frames)
+        return torch.cat([self._decode_frames(part).float().cpu() for part in parts])
+
+    def _decode_frames(self, latents: Tensor) -> Tensor:
+        """Latents [f, 4, h, w] -> pixels [f, 3, r, r] by the auto-encoder, or by the network that imitates it."""
+        small = None if self.settings.vae == "full" else self.models.tiny_vae
+        return decode(self.models.vae, latents) if small is None else decode_tiny(small, latents)
+
+    @contextmanager
+    def _without_vae(self) -> Iterator[None]:
+        """Where the plan says so, the auto-encoder makes room for the U-Net."""
+        if not self.memory.offload:
+            yield
+            return
+        nn.Module.to(self.models.vae, "cpu")
+        self._free()
+        try:
+            yield
+        finally:
+            nn.Module.to(self.models.vae, self.models.device)
+
+    @contextmanager
+    def _in_float32(self) -> Iterator[None]:
+        models = self.models
+        networks = [each for each in (models.unet, models.vae, models.tiny_vae) if each is not None]
+        for network in networks:
+            nn.Module.to(network, torch.float32)
+        self.dtype = torch.float32
+        try:
+            yield
+        finally:
+            self.dtype = self.models.dtype
+            for network in networks:
+                nn.Module.to(network, self.dtype)  # exact: the values came from that type
+
+    def _free(self) -> None:
+        module = getattr(torch, self.models.device.type)
+        if hasattr(module, "empty_cache"):
+            module.empty_cache()
+
+
+# Whether generated faces can be shown: numbers that broke, and pictures that are no face.
+FLAT_DEVIATION = 0.01  # of pixels in [-1, 1]: a face with a hundredth is one colour
+MASK_LEVEL, MASK_DEVIATION = 0.03, 0.06  # mid grey, the colour under the mask, and how even it must be
+
+
+def fault(faces: Tensor, mask: Tensor) -> str | None:
+    """What is wrong with decoded faces [f, 3, h, w], or None; `mask` [h, w] is 0 where they were generated.
+
+    "not a number" for values that are not finite, "one colour" where the generated part of a frame has none but one, and
+    "mask" where it is the grey that the network is shown there.
+    """
+    if not torch.isfinite(faces).all():
+        return "not a number"
+    generated = faces.float()[..., mask < 0.5]  # f c n
+    deviation = generated.std(dim=(1, 2))
+    if (deviation < FLAT_DEVIATION).any():
+        return "one colour"
+    grey = (generated.mean(dim=(1, 2)).abs() < MASK_LEVEL) & (deviation < MASK_DEVIATION)
+    return "mask" if grey.any() else None

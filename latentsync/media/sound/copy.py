@@ -1,0 +1,186 @@
+"""The sound of an output file, fed in step with its pictures: copied where the container can hold the codec, else one AAC encode.
+
+Tensor legend: c channels, n samples; sound is float32 [-1, 1] `c n`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Protocol
+
+import av
+import numpy as np
+from av.audio.frame import AudioFrame
+from av.audio.resampler import AudioResampler
+from av.audio.stream import AudioStream
+from av.container import InputContainer, OutputContainer
+from av.packet import Packet
+
+from latentsync.media.container import MediaError, PathLike, audio_stream, open_input, reason
+from latentsync.media.sound.matroska import CODEC_IDS, delayed_track
+from latentsync.media.sound.packets import sound_packets
+from latentsync.media.sound.read import decoded_sound, late_sec
+
+# What is copied into each container: codecs that its players know and that keep their timing there.
+_EVERYWHERE = {"aac", "mp3", "ac3", "eac3", "alac"}
+_PCM = {f"pcm_{kind}" for kind in ("u8", "s16le", "s16be", "s24le", "s24be", "s32le", "s32be", "f32le", "f32be")}
+COPIED_CODECS = {
+    "mp4": _EVERYWHERE | {"flac", "opus"},
+    "mov": _EVERYWHERE | _PCM,
+    "matroska": _EVERYWHERE | _PCM - {"pcm_s24be", "pcm_s32be", "pcm_f32be"} | {"flac", "opus", "vorbis", "mp2", "dts"},
+}
+
+# What the AAC encoder accepts; other rates and layouts become the fallback.
+AAC_RATES_HZ = {96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350}
+AAC_FALLBACK_RATE_HZ = 48_000
+AAC_LAYOUTS = {"mono", "stereo", "3.0", "4.0", "5.0", "5.1", "7.1"}
+AAC_BITS_PER_CHANNEL = 128_000
+
+
+@dataclass(frozen=True)
+class AudioSource:
+    """The sound of an output: the default audio track of a media file, or the one of a `ChosenTracks`.
+
+    A start of 0 lets the stream be copied; any other start costs an encode and is exact to the sample.
+    """
+
+    path: PathLike
+    start_sec: float = 0.0  # the second of the file that is heard with the first frame; below 0: silence first
+
+
+class SoundTrack(Protocol):
+    """Sound on its way into an output file."""
+
+    def mux_until(self, time_sec: Fraction) -> None:
+        """Write what is heard before `time_sec` and no more."""
+
+    def finish(self, duration_sec: Fraction) -> None:
+        """Write the rest up to `duration_sec`, where the sound is cut."""
+
+
+def check_sound(source: AudioSource) -> None:
+    """Raise MediaError if a source cannot be read or has no sound."""
+    with open_input(source.path) as container:
+        audio_stream(container, source.path)
+
+
+def sound_track(source: AudioSource, container: InputContainer, output: OutputContainer) -> SoundTrack:
+    """Add an audio stream to `output` that carries the sound of `container`; MediaError if that has none."""
+    stream = audio_stream(container, source.path)
+    codec = stream.codec_context.codec.canonical_name
+    copied = codec in COPIED_CODECS[output.format.name] and source.start_sec == 0
+    return CopiedSound(source, container, stream, output) if copied else EncodedSound(source, container, stream, output)
+
+
+class CopiedSound:
+    """Sound moved packet by packet; its last packet is said to end where the pictures do."""
+
+    def __init__(self, source: AudioSource, container: InputContainer, stream: AudioStream, output: OutputContainer):
+        self.output = output
+        self.rate_hz = stream.rate
+        self.sample_bytes = pcm_bytes(stream)
+        self.packets = sound_packets(container, stream, source.path)
+        self.next = next(self.packets, None)
+        self.stream = output.add_stream_from_template(self._template(stream), opaque=True)
+
+    def mux_until(self, time_sec: Fraction) -> None:
+        stop = time_sec * self.rate_hz
+        while self.next is not None and sample(self.next) + (self.next.duration or 0) <= stop:
+            self._mux(self.next)
+            self.next = next(self.packets, None)
+
+    def finish(self, duration_sec: Fraction) -> None:
+        self.mux_until(duration_sec)
+        if self.next is not None and (left := round(duration_sec * self.rate_hz) - sample(self.next)) > 0:
+            self._mux(self._cut(self.next, left))
+
+    def _cut(self, packet: Packet, samples: int) -> Packet:
+        """A packet that ends after some samples: PCM is shortened, any other codec's packet is said to end there."""
+        cut = Packet(bytes(packet)[: samples * self.sample_bytes]) if self.sample_bytes else packet
+        cut.pts, cut.dts, cut.time_base, cut.duration = packet.pts, packet.dts, packet.time_base, samples
+        return cut
+
+    def _template(self, stream: AudioStream) -> AudioStream:
+        """The stream, or for Matroska one like it that states how much is decoded before the start."""
+        early = 0 if self.next is None else -sample(self.next)
+        delayed = early > 0 and self.output.format.name == "matroska"
+        if not delayed or stream.codec_context.codec.canonical_name not in CODEC_IDS:
+            return stream
+        self.header = delayed_track(stream, early)  # open as long as its stream is used
+        return self.header.streams.audio[0]
+
+    def _mux(self, packet: Packet) -> None:
+        packet.stream = self.stream
+        self.output.mux(packet)
+
+
+def sample(packet: Packet) -> int:
+    """The sample at which a packet of `sound_packets` begins."""
+    assert packet.pts is not None, "its packets have times"
+    return packet.pts
+
+
+def pcm_bytes(stream: AudioStream) -> int:
+    """Bytes of one sample of all channels of uncompressed sound; 0 for any other."""
+    name = stream.codec_context.name
+    return int("".join(filter(str.isdigit, name))) // 8 * stream.channels if name in _PCM else 0
+
+
+class EncodedSound:
+    """Sound decoded and encoded once as AAC at the source's rate and channels; exact to the sample."""
+
+    def __init__(self, source: AudioSource, container: InputContainer, stream: AudioStream, output: OutputContainer):
+        self.output = output
+        self.rate_hz = stream.rate if stream.rate in AAC_RATES_HZ else AAC_FALLBACK_RATE_HZ
+        self.layout = aac_layout(stream)
+        self.stream = output.add_stream("aac", rate=self.rate_hz)
+        self.stream.codec_context.layout = self.layout
+        self.stream.codec_context.bit_rate = AAC_BITS_PER_CHANNEL * self.stream.codec_context.channels
+        self.chunks = self._chunks(source, container, stream)
+        self.next = next(self.chunks, None)
+        self.written = 0  # samples
+
+    def mux_until(self, time_sec: Fraction) -> None:
+        stop = int(time_sec * self.rate_hz)
+        while self.next is not None and self.written + self.next.shape[1] <= stop:
+            self._encode(self.next)
+            self.next = next(self.chunks, None)
+
+    def finish(self, duration_sec: Fraction) -> None:
+        self.mux_until(duration_sec)
+        left = round(duration_sec * self.rate_hz) - self.written
+        if self.next is not None and left > 0:
+            self._encode(self.next[:, :left])
+        if self.written:
+            self.output.mux(self.stream.encode(None))
+
+    def _encode(self, chunk: np.ndarray) -> None:
+        if chunk.shape[1] == 0:
+            return
+        frame = AudioFrame.from_ndarray(np.ascontiguousarray(chunk), format="fltp", layout=self.layout)
+        frame.sample_rate = self.rate_hz
+        frame.time_base = Fraction(1, self.rate_hz)
+        frame.pts = self.written
+        self.written += chunk.shape[1]
+        self.output.mux(self.stream.encode(frame))
+
+    def _chunks(self, source: AudioSource, container: InputContainer, stream: AudioStream) -> Iterator[np.ndarray]:
+        """The sound from `source.start_sec` on, in pieces `c n`; silence first where nothing is heard yet."""
+        skip = None  # samples
+        try:
+            for frame in decoded_sound(container, stream, AudioResampler("fltp", self.layout, self.rate_hz)):
+                chunk = frame.to_ndarray()
+                if skip is None:
+                    skip = round((source.start_sec - late_sec(container, stream)) * self.rate_hz)
+                    yield np.zeros((chunk.shape[0], max(0, -skip)), dtype=np.float32)
+                yield chunk[:, max(0, skip) :]
+                skip = max(0, skip - chunk.shape[1])
+        except av.error.FFmpegError as error:
+            raise MediaError(f"cannot decode the sound of {source.path}: {reason(error)}. Repair the file.") from error
+
+
+def aac_layout(stream: AudioStream) -> str:
+    """The stream's channel layout, or the nearest that AAC has."""
+    if stream.layout.name in AAC_LAYOUTS:
+        return stream.layout.name
+    return "mono" if stream.channels == 1 else "stereo"

@@ -1,0 +1,152 @@
+"""A video file under construction: packets in, all or nothing.
+
+The file grows as `NAME.partial` and gets its name when it is complete; a failure leaves nothing. Its bytes depend on
+nothing but the packets: no dates, no random numbers.
+"""
+
+import errno
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from av.container import OutputContainer
+from av.packet import Packet
+from av.video.stream import VideoStream
+
+from latentsync.media.container import MediaError, PathLike, file_url, open_input, reason
+from latentsync.media.probe import MADE_HERE
+from latentsync.media.sound.copy import AudioSource, SoundTrack, sound_track
+
+CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
+DISK_FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO}
+MIN_TICKS_PER_SEC = 10_000  # of an MP4 file's clock, so that its sound can be placed beside the pictures
+
+
+def container_format(path: PathLike) -> str:
+    """libav's name of the container that a file's ending asks for; MediaError if it is none of ours."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in CONTAINERS:
+        raise MediaError(f"cannot write {path}: outputs are {', '.join(CONTAINERS)} files. Give it such an ending.")
+    return CONTAINERS[suffix]
+
+
+def check_output(path: PathLike) -> None:
+    """Make sure that a file can be written there, and make its folder. Raises MediaError if not."""
+    container_format(path)
+    if Path(path).is_dir():
+        raise MediaError(f"cannot write {path}: it is a folder. Give the name of a file.")
+    with writing(path):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        partial = partial_path(path)
+        partial.open("wb").close()
+        partial.unlink()
+
+
+def partial_path(path: PathLike) -> Path:
+    """Where a file grows."""
+    return Path(f"{os.fspath(path)}.partial")
+
+
+@contextmanager
+def writing(path: PathLike, audio: AudioSource | None = None) -> Iterator[None]:
+    """Turn the errors of the disk and of libav inside into a MediaError about writing `path`, or `audio` into it."""
+    try:
+        yield
+    except MediaError:
+        raise
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        if getattr(error, "errno", None) in DISK_FULL:
+            way_out = "Free some space in its folder, or choose another one."
+        elif audio is not None:
+            raise MediaError(
+                f"cannot put the sound of {audio.path} into {path}: {reason(error)}. Convert it to WAV."
+            ) from error
+        else:
+            way_out = "Check the folder and the inputs, or choose another one."
+        raise MediaError(f"cannot write {path}: {reason(error)}. {way_out}") from error
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Give a path beside `path` to write to; after that it gets its name. Raises MediaError, and leaves nothing, if it fails."""
+    partial = partial_path(path)
+    try:
+        with writing(path):
+            yield partial
+            partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+class OutputFile:
+    """A file under construction: a context manager that removes it unless `finish` has given it its name."""
+
+    def __init__(self, path: PathLike, audio: AudioSource | None, time_base: Fraction):
+        self.path = Path(path)
+        self.partial = partial_path(path)
+        self.format = container_format(path)
+        self.audio = audio
+        self.time_base = time_base
+        self.sound: SoundTrack | None = None
+        self.opened = ExitStack()
+
+    def __enter__(self) -> "OutputFile":
+        check_output(self.path)
+        with writing(self.path):
+            self.container = self._open()
+            self.container.metadata["comment"] = MADE_HERE
+        return self
+
+    def _open(self) -> OutputContainer:
+        options = {"fflags": "+bitexact", "avoid_negative_ts": "disabled"}
+        if self.format != "matroska":
+            ticks_per_sec = self.time_base.denominator
+            ticks_per_sec *= -(-MIN_TICKS_PER_SEC // ticks_per_sec)
+            # the index in front, so that a browser plays while it loads; one clock for pictures and the whole
+            options |= {"movflags": "+faststart"}
+            options |= {"video_track_timescale": str(ticks_per_sec), "movie_timescale": str(ticks_per_sec)}
+        opened = av.open(file_url(self.partial), "w", format=self.format, container_options=options)
+        return self.opened.enter_context(opened)
+
+    def add_pictures(self, template: VideoStream, tag: str) -> VideoStream:
+        """Add a stream of the same encoding as `template`, with a codec tag where the container has them."""
+        stream = self.container.add_stream_from_template(template, opaque=True)
+        stream.time_base = self.time_base
+        if template.sample_aspect_ratio:  # which some containers state beside the encoding, and some encodings do not
+            stream.codec_context.sample_aspect_ratio = template.sample_aspect_ratio
+        if tag and self.format != "matroska":
+            stream.codec_context.codec_tag = tag
+        return stream
+
+    def add_sound(self) -> None:
+        """Add the sound's stream; after the pictures', which players expect first."""
+        if self.audio is not None:
+            container = self.opened.enter_context(open_input(self.audio.path))
+            with writing(self.path, self.audio):
+                self.sound = sound_track(self.audio, container, self.container)
+                self.container.start_encoding()
+
+    def mux(self, packets: Iterable[Packet], time_sec: Fraction) -> None:
+        """Write video packets, and the sound up to `time_sec` beside them."""
+        with writing(self.path):
+            self.container.mux(list(packets))
+        if self.sound is not None:
+            with writing(self.path, self.audio):
+                self.sound.mux_until(time_sec)
+
+    def finish(self, duration_sec: Fraction) -> None:
+        """Complete the file, its sound cut at `duration_sec`, and give it its name."""
+        if self.sound is not None:
+            with writing(self.path, self.audio):
+                self.sound.finish(duration_sec)
+        with writing(self.path):
+            self.opened.close()
+            os.replace(self.partial, self.path)
+
+    def __exit__(self, *error: object) -> None:
+        with suppress(av.error.FFmpegError, OSError):  # an unfinished file need not close well
+            self.opened.close()
+        self.partial.unlink(missing_ok=True)

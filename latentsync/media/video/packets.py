@@ -1,0 +1,278 @@
+"""The time stamps of a video's pictures, read from its packets; decoded only where packets do not tell."""
+
+import os
+import struct
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import cast
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.packet import Packet
+from av.sidedata.sidedata import Type as SideData
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from latentsync.media.container import (
+    MAX_PIXELS,
+    MediaError,
+    PathLike,
+    is_still,
+    open_input,
+    reason,
+    start_sec,
+    video_stream,
+)
+from latentsync.media.pixels.aspect import Size, plausible_aspect, square_size
+from latentsync.media.pixels.colour import ColourTags, Orientation, colour_tags
+from latentsync.media.pixels.interlace import FLAGGED, FieldOrder, Fields, fields_of
+from latentsync.media.pixels.pixel_format import pixel_format
+from latentsync.media.pixels.still import still_orientation
+from latentsync.media.video.hdr import HdrMetadata, hdr_metadata, side_data
+
+# A packet of these may hold several pictures, or one that is never shown.
+TOLD_BY_DECODING = {"vp8", "mpeg4", "msmpeg4v3", "gif"}
+UNTIMED = {"avi"}  # containers that count packets, so that reordered pictures have wrong times, and start at 0
+USUAL_FPS = Fraction(25)
+PLAUSIBLE_FPS = (Fraction(1, 100), Fraction(1000))
+SIMPLE_DENOMINATOR = 1001
+WHOLE_PICTURES = {"hevc", "av1", "vp8", "vp9", "gif"}  # codecs whose pictures are never interlaced, or hardly ever
+LOOKED_AT = (Fraction(1, 4), Fraction(1, 2), Fraction(3, 4))  # shares of a video at which it may be interlaced
+OPAQUE_MAYBE = {"gif", "png", "webp", "mjpeg"}  # codecs whose pictures have alpha by habit, mostly without using it
+
+
+@dataclass(frozen=True)
+class FirstPicture:
+    """What the first decoded picture of a file tells about all of them."""
+
+    ticks: int | None  # its time stamp
+    size: Size  # stored width, height
+    colour: ColourTags
+    pixel_format: str
+    has_alpha: bool
+    hdr: HdrMetadata
+    orientation: Orientation
+    is_still: bool
+    fields: Fields
+    field_order: FieldOrder
+    start_sec: float  # when it is shown, from the start of the file as a player counts it
+    codec: str
+    sample_aspect: Fraction  # width of a stored pixel over its height
+
+    @property
+    def square_size(self) -> Size:
+        """Width and height, before the turn, with square pixels: see `latentsync.media.pixels.aspect`."""
+        return square_size(self.size, self.sample_aspect)
+
+
+@dataclass(frozen=True)
+class PacketTimes:
+    """The shown pictures of a file in the order of their packets."""
+
+    ticks: np.ndarray  # int64 n
+    durations: np.ndarray  # int64 n; 0 unknown
+    key_ticks: np.ndarray  # int64 k
+    key_stamps: np.ndarray  # int64 k: decoding time stamps, by which a file is entered midway
+    time_base: Fraction
+    stamped: bool  # whether decoded pictures carry these ticks; else they are counted
+    end: int | None  # ticks, as the container states it
+    stated_rates: tuple[Fraction, ...]  # frames per second, the likeliest first; not always true
+
+    @property
+    def usual_rate(self) -> Fraction:
+        return self.stated_rates[0] if self.stated_rates else USUAL_FPS
+
+
+@dataclass(frozen=True)
+class _Stamp:
+    ticks: int | None
+    duration: int
+    is_key: bool
+    seek_ticks: int | None
+
+
+def first_picture(path: PathLike) -> FirstPicture:
+    """Decode the first picture; MediaError if there is none or the file is cut short."""
+    with open_input(path) as container:
+        stream = video_stream(container, path)
+        check_complete(stream, path)
+        frame = first_frame(container, stream, path)
+        still = is_still(container)
+        aspect = plausible_aspect(stream.sample_aspect_ratio)
+        check_square_size((frame.width, frame.height), aspect, path)
+        timed = frame.pts is not None and container.format.name not in UNTIMED
+        begin_sec = float((frame.pts or 0) * time_base_of(stream)) - start_sec(container) if timed else 0.0
+        codec = stream.codec_context.codec.canonical_name
+        is_sure = frame.interlaced_frame or still or codec in WHOLE_PICTURES
+        samples = [frame] if is_sure else [frame, *spread_pictures(container, stream)]
+        fields, order = fields_of(samples, stated_field_order(stream))
+        return FirstPicture(
+            ticks=frame.pts,
+            size=(frame.width, frame.height),
+            colour=colour_tags(frame),
+            pixel_format=frame.format.name,
+            has_alpha=has_alpha(frame, stream),
+            hdr=hdr_metadata(frame),
+            orientation=still_orientation(path) if still else orientation(frame),
+            is_still=still,
+            fields=fields,
+            field_order=order,
+            start_sec=begin_sec,
+            codec=codec,
+            sample_aspect=aspect,
+        )
+
+
+def check_square_size(stored: Size, aspect: Fraction, path: PathLike) -> None:
+    """Raise MediaError if pictures become absurdly large when their pixels are made square."""
+    width, height = square_size(stored, aspect)
+    if width * height > MAX_PIXELS:
+        raise MediaError(f"{path} has pictures of over {MAX_PIXELS >> 20} megapixels as shown. Scale or repair it.")
+
+
+def check_complete(stream: VideoStream, path: PathLike) -> None:
+    """Raise MediaError if the index names frames that lie behind the end of the file; decoders would drop them."""
+    end_bytes = max((entry.pos + entry.size for entry in stream.index_entries), default=0)
+    if end_bytes > os.path.getsize(path):
+        raise MediaError(f"{path} is cut short: its index names frames behind its end. Copy or download it again.")
+
+
+def first_frame(container: InputContainer, stream: VideoStream, path: PathLike) -> VideoFrame:
+    try:
+        for frame in container.decode(stream):
+            return frame
+    except (av.error.FFmpegError, OSError) as error:
+        raise MediaError(f"cannot decode {path}: {reason(error)}. Re-encode or repair the file.") from error
+    raise MediaError(f"{path} holds no video frame. Re-encode or repair the file.")
+
+
+def spread_pictures(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+    """A few pictures from all over a video, as far as they can be found and decoded."""
+    lasts_sec = Fraction(container.duration or 0, av.time_base)
+    start = int((container.start_time or 0) / av.time_base / time_base_of(stream))
+    with suppress(av.error.FFmpegError, OSError, StopIteration):
+        for share in LOOKED_AT if lasts_sec else ():
+            container.seek(start + int(share * lasts_sec / time_base_of(stream)), stream=stream)
+            packet = next(packet for packet in container.demux(stream) if packet.size)
+            yield from [*packet.decode(), *stream.codec_context.decode(None)][:1]
+
+
+def stated_field_order(stream: VideoStream) -> int:
+    """The order of fields that a file states for all its pictures, as libav's number; 0 unknown, also to PyAV 17."""
+    return int(getattr(stream.codec_context, "field_order", 0))
+
+
+def has_alpha(frame: VideoFrame, stream: VideoStream) -> bool:
+    """Whether pictures are transparent somewhere; also where libav decodes the colours alone, as of VP8 and VP9."""
+    if stream.metadata.get("alpha_mode") == "1":
+        return True
+    if not pixel_format(frame.format.name).has_alpha:
+        return False
+    in_use = stream.codec_context.codec.canonical_name not in OPAQUE_MAYBE
+    return in_use or bool(frame.to_ndarray(format="rgba")[..., 3].min() < 255)
+
+
+def orientation(frame: VideoFrame) -> Orientation:
+    """How a video's pictures are turned and mirrored, from the display matrix of the first."""
+    matrix = side_data(frame).get(SideData.DISPLAYMATRIX)
+    if matrix is None:
+        return Orientation.of_degrees(frame.rotation)
+    a, b, _, c, d, *_ = struct.unpack("=9i", matrix)
+    return Orientation(sign(a), 0, 0, sign(d)) if abs(a) >= abs(b) else Orientation(0, sign(b), sign(c), 0)
+
+
+def sign(value: int) -> int:
+    return -1 if value < 0 else 1
+
+
+def packet_times(path: PathLike, first: FirstPicture) -> PacketTimes:
+    """The times of all shown pictures. Raises FFmpegError if the file cannot be read through."""
+    with open_input(path) as container:
+        stream = video_stream(container, path)
+        if not told_by_decoding(container, stream, first):
+            stamps = listed(container.demux(stream), first.ticks)
+            if stamps is not None:
+                return _times(stamps, stamps, stream)
+    with open_input(path) as container:
+        stream = video_stream(container, path)
+        return decoded_times(container, stream)
+
+
+def told_by_decoding(container: InputContainer, stream: VideoStream, first: FirstPicture) -> bool:
+    """Whether the packets do not tell when which picture is shown."""
+    reordered = container.format.name in UNTIMED and stream.codec_context.has_b_frames
+    fields = first.fields == FLAGGED  # a packet may be half a picture
+    return bool(first.ticks is None or fields or reordered or stream.codec_context.name in TOLD_BY_DECODING)
+
+
+def listed(packets: Iterable[Packet], first_ticks: int | None) -> list[_Stamp] | None:
+    """The stamps of the shown packets; None if they do not tell when every picture is shown."""
+    stamps, whole = [], 0
+    for packet in packets:
+        if packet.size and not packet.is_discard:
+            stamps.append(_stamp(packet))
+            whole = whole if packet.is_corrupt else len(stamps)
+    # a recording that was cut off ends in half a packet; pictures before the first decodable one are never shown
+    kept = [stamp for stamp in stamps[:whole] if stamp.ticks is None or stamp.ticks >= (first_ticks or 0)]
+    ticks = [stamp.ticks for stamp in kept]
+    return kept if None not in ticks and len(set(ticks)) == len(ticks) else None
+
+
+def _stamp(packet: Packet) -> _Stamp:
+    entry = packet.pts if packet.dts is None else packet.dts
+    return _Stamp(packet.pts, packet.duration or 0, packet.is_keyframe, entry)
+
+
+def decoded_times(container: InputContainer, stream: VideoStream) -> PacketTimes:
+    """The times of all pictures, by decoding them; those without time stamps follow each other at the usual rate."""
+    keys, shown = [], []
+    for packet in container.demux(stream):
+        if packet.size and packet.is_keyframe and packet.pts is not None:
+            keys.append(_stamp(packet))
+        shown += [_Stamp(frame.pts, frame.duration or 0, False, None) for frame in packet.decode()]
+    ticks = [stamp.ticks for stamp in shown if stamp.ticks is not None]
+    if len(ticks) < len(shown) or any(later <= earlier for earlier, later in zip(ticks, ticks[1:], strict=False)):
+        rate = (*stated_rates(stream), USUAL_FPS)[0]
+        step = max(1, round(1 / (rate * time_base_of(stream))))
+        counted = [_Stamp(step * index, step, False, None) for index in range(len(shown))]
+        return _times(counted, [], stream, stamped=False)
+    return _times(shown, keys, stream)
+
+
+def _times(shown: list[_Stamp], keys: list[_Stamp], stream: VideoStream, stamped: bool = True) -> PacketTimes:
+    entries = [stamp for stamp in keys if stamp.is_key and stamp.seek_ticks is not None]
+    return PacketTimes(
+        ticks=np.array([stamp.ticks for stamp in shown], dtype=np.int64),
+        durations=np.array([stamp.duration for stamp in shown], dtype=np.int64),
+        key_ticks=np.array([stamp.ticks for stamp in entries], dtype=np.int64),
+        key_stamps=np.array([stamp.seek_ticks for stamp in entries], dtype=np.int64),
+        time_base=time_base_of(stream),
+        stamped=stamped,
+        end=stated_end(stream),
+        stated_rates=stated_rates(stream),
+    )
+
+
+def stated_end(stream: VideoStream) -> int | None:
+    """When the last picture ends, in ticks, by the container; the end of a whole file counts if nothing else is in it."""
+    if stream.duration:
+        return stream.duration + (stream.start_time or 0)
+    container = cast(InputContainer, stream.container)
+    if container.duration and not container.start_time and len(container.streams) == 1:
+        return round(Fraction(container.duration, av.time_base) / time_base_of(stream))
+    return None
+
+
+def time_base_of(stream: VideoStream) -> Fraction:
+    assert stream.time_base is not None, "an opened stream has a time base"
+    return Fraction(stream.time_base)
+
+
+def stated_rates(stream: VideoStream) -> tuple[Fraction, ...]:
+    """The plausible rates that a container states, simple ratios first."""
+    rates = [Fraction(rate) for rate in (stream.average_rate, stream.guessed_rate) if rate]
+    plausible = [rate for rate in rates if PLAUSIBLE_FPS[0] <= rate <= PLAUSIBLE_FPS[1]]
+    return tuple(sorted(plausible, key=lambda rate: rate.denominator > SIMPLE_DENOMINATOR))

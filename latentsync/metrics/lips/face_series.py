@@ -1,0 +1,97 @@
+"""The face of a video in numbers a frame: where it is, how far its lips are open, how much its lower half changes.
+
+t frames at 25 fps; NaN where no face is found.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latentsync.face.align import FrameArray, Smoother, align_matrix, warp_face
+from latentsync.face.detection.detector import FaceDetector
+from latentsync.media.video.read import frames_at
+from latentsync.metrics.cache import FeatureCache, content_hash
+from latentsync.metrics.lips.aperture import lip_aperture
+from latentsync.metrics.regions import RESOLUTION, face_region
+from latentsync.metrics.statistics import NO_FACE, UnscorableError
+from latentsync.timebase import MODEL_FPS
+
+VERSION = "1"  # of what is measured: stored series of another version are made anew
+MIN_FACE_SHARE = 0.5  # of the frames, below which a video does not count as one of a face
+
+
+@dataclass(frozen=True)
+class FaceSeries:
+    """The face of every frame of one video."""
+
+    matrices: NDArray[np.float32]  # [t, 2, 3], frame -> crop at `regions.RESOLUTION`
+    apertures: NDArray[np.float32]  # [t], opening of the lips as a share of the face's height
+    changes: NDArray[np.float32]  # [t - 1], mean change of the mouth's region from frame to frame, in levels of 255
+    landmarks: NDArray[np.float32] | None = None  # [t, 68, 2] where a landmark detector looked
+
+    def __len__(self) -> int:
+        return len(self.apertures)
+
+    @property
+    def face_share(self) -> float:
+        """Share of the frames that show a face."""
+        return float(np.isfinite(self.apertures).mean())
+
+
+def follow_face(frames: Iterable[FrameArray], detector: FaceDetector) -> FaceSeries:
+    """Measure the face of consecutive frames, uint8 [h, w, 3] at 25 fps, one alive at a time."""
+    smoother, weight = Smoother(), face_region(RESOLUTION)
+    matrices, apertures, changes, landmarks = [], [], [], []
+    before: NDArray[np.float32] | None = None
+    detector.reset()
+    for frame in frames:
+        found = detector.points(frame)
+        if found is None:
+            smoother.reset()
+            matrix, face = np.full((2, 3), np.nan, np.float32), None
+        else:
+            matrix = align_matrix(found.points, RESOLUTION, smoother)
+            face = warp_face(frame, matrix, RESOLUTION)
+        now = None if face is None else face.astype(np.float32)
+        apertures.append(np.nan if face is None else lip_aperture(face))
+        changes.append(_change(before, now, weight))
+        landmarks.append(None if found is None else found.landmarks)
+        matrices.append(matrix)
+        before = now
+    known = [points for points in landmarks if points is not None]
+    filled = [np.full((68, 2), np.nan) if points is None else points for points in landmarks]
+    return FaceSeries(
+        np.stack(matrices),
+        np.array(apertures, np.float32),
+        np.array(changes[1:], np.float32),
+        np.stack(filled).astype(np.float32) if known else None,
+    )
+
+
+def face_series(video: Path, detector: FaceDetector, cache: FeatureCache) -> FaceSeries:
+    """The face of a video file, from the cache where it was measured before.
+
+    Raises:
+        UnscorableError: fewer than half of the frames show a face.
+        MediaError: the file cannot be read.
+    """
+    key = ("face series", VERSION, content_hash(video), type(detector).__name__, detector.alignment)
+    stored = cache.get(key, lambda: _arrays(follow_face((s.frame for s in frames_at(video, MODEL_FPS)), detector)))
+    series = FaceSeries(**stored)  # type: ignore[arg-type]
+    if series.face_share < MIN_FACE_SHARE:
+        detail = f"{video}: a face is found in {series.face_share:.0%} of the frames only."
+        raise UnscorableError(NO_FACE, detail)
+    return series
+
+
+def _arrays(series: FaceSeries) -> dict[str, NDArray[np.generic]]:
+    return {name: value for name, value in vars(series).items() if value is not None}
+
+
+def _change(before: NDArray[np.float32] | None, now: NDArray[np.float32] | None, weight: NDArray[np.float32]) -> float:
+    if before is None or now is None:
+        return float("nan")
+    return float((np.abs(now - before).mean(axis=-1) * weight).sum() / weight.sum())

@@ -1,0 +1,1 @@
+"""How good pictures are: against the true ones, as sets, and by themselves."""

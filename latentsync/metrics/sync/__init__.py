@@ -1,0 +1,1 @@
+"""Whether lips fit the audio: SyncNet scores, offsets and accuracy."""

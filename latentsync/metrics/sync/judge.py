@@ -1,0 +1,203 @@
+"""Sync scores of a video file: by the expert SyncNet v2 (the published LSE-C and LSE-D), or by a StableSyncNet.
+
+Both networks put lips and sound into one space and are read by the same formulas; their numbers have different scales.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from latentsync.audio.mfcc import INT16_SCALE
+from latentsync.face.align import Smoother, align_matrix, warp_face
+from latentsync.face.detection.detector import FaceDetector
+from latentsync.media.probe import probe
+from latentsync.media.sound.read import read_audio
+from latentsync.media.video.read import frames_at, frames_between
+from latentsync.metrics.cache import FeatureCache, Features, array_hash, content_hash, network_fingerprint
+from latentsync.metrics.statistics import NO_AUDIO, NO_FACE, TOO_SHORT, UnscorableError
+from latentsync.metrics.sync.face_tracks import (
+    PUBLISHED_RULES,
+    FaceBoxes,
+    FaceBoxTrack,
+    TrackRules,
+    crop_track,
+    find_tracks,
+)
+from latentsync.metrics.sync.offset import (
+    MAX_SHIFT,
+    SyncOffset,
+    combine_tracks,
+    embed_track,
+    find_sync_offset,
+    shift_distances,
+)
+from latentsync.metrics.sync.stable import embed_lips, embed_sound
+from latentsync.models.syncnet import StableSyncNet
+from latentsync.models.syncnet_v2 import SyncNetV2
+from latentsync.timebase import MODEL_FPS, samples_of_frames
+from latentsync.weights import DEFAULT_ALIGNMENT
+
+VERSION = "1"  # of how embeddings are made
+Pair = tuple[torch.Tensor, torch.Tensor]  # lips and sound, [n, d] each
+
+
+@dataclass(frozen=True)
+class SyncScore:
+    """How well the lips of a video fit its sound."""
+
+    offset_frames: int  # at which they fit best; > 0: the sound is early
+    confidence: float  # LSE-C: how much better they fit there than at a middling offset
+    distance: float  # LSE-D: distance at that offset
+    confidence_as_heard: float  # the same two at offset 0, which is what a viewer gets
+    distance_as_heard: float
+    tracks: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+class SyncJudge(Protocol):
+    """A network with its front end."""
+
+    name: str
+    fingerprint: str
+
+    def pairs(self, video: Path, waveform: NDArray[np.floating]) -> Iterator[Pair]:
+        """Embeddings of every face track of a video and of its sound, float [samples] at 16 kHz."""
+
+
+def sync_score(judge: SyncJudge, video: Path, cache: FeatureCache, published: bool = False) -> SyncScore:
+    """Score a video with its own sound.
+
+    Raises:
+        UnscorableError: it has no sound, no face track, or is too short.
+        MediaError: it cannot be read.
+    """
+    return score_pairs(embeddings(judge, video, own_sound(video), cache), published)
+
+
+def own_sound(video: Path) -> NDArray[np.floating]:
+    """A video's sound, float32 [n] at 16 kHz; UnscorableError without any."""
+    if not probe(video).has_audio:
+        raise UnscorableError(NO_AUDIO, f"{video} has no sound, so there is nothing that lips could fit.")
+    return read_audio(video)
+
+
+def embeddings(judge: SyncJudge, video: Path, waveform: NDArray[np.floating], cache: FeatureCache) -> list[Pair]:
+    """The pairs of a judge, from the cache where they were made before; errors as `sync_score`."""
+    key = ("sync", VERSION, content_hash(video), array_hash(waveform), judge.name, judge.fingerprint)
+
+    def make() -> Features:
+        pairs = list(judge.pairs(video, waveform))
+        named = {f"{kind}{i}": value for i, pair in enumerate(pairs) for kind, value in zip("ls", pair, strict=True)}
+        return {name: value.numpy() for name, value in named.items()}
+
+    stored = cache.get(key, make)
+    pairs = [(torch.from_numpy(stored[f"l{i}"]), torch.from_numpy(stored[f"s{i}"])) for i in range(len(stored) // 2)]
+    if not pairs:
+        raise UnscorableError(NO_FACE, f"{video} has no face track that is long and large enough.")
+    return pairs
+
+
+def score_pairs(pairs: Sequence[Pair], published: bool = False) -> SyncScore:
+    """Score of a video from its tracks' embeddings: medians over tracks, as published their means."""
+    distances = [shift_distances(lips, sound, MAX_SHIFT, published) for lips, sound in pairs]
+    tracks = [find_sync_offset(each) for each in distances]
+    heard = [as_heard(each) for each in tracks]
+    offset, confidence = combine_tracks(tracks, published)
+    middle = np.mean if published else median
+    return SyncScore(
+        offset_frames=offset,
+        confidence=confidence,
+        distance=float(middle([t.min_distance for t in tracks])),
+        confidence_as_heard=float(middle([t.confidence for t in heard])),
+        distance_as_heard=float(middle([t.min_distance for t in heard])),
+        tracks=len(tracks),
+    )
+
+
+def as_heard(track: SyncOffset) -> SyncOffset:
+    """The same distances judged at offset 0 instead of the best one."""
+    at_zero = float(track.mean_distances[len(track.mean_distances) // 2])
+    confidence = track.confidence + track.min_distance - at_zero
+    return replace(track, offset_frames=0, confidence=confidence, min_distance=at_zero)
+
+
+class ExpertJudge:
+    """SyncNet v2 on the face tracks that `find_boxes` gives."""
+
+    def __init__(self, net: SyncNetV2, find_boxes: FaceBoxes, published: bool = False) -> None:
+        self.net, self.find_boxes, self.published = net, find_boxes, published
+        self.rules = PUBLISHED_RULES if published else TrackRules()
+        self.name = f"SyncNet v2, {type(find_boxes).__name__}{', published rules' if published else ''}"
+        self.fingerprint = network_fingerprint(net)
+
+    def pairs(self, video: Path, waveform: NDArray[np.floating]) -> Iterator[Pair]:
+        """See `SyncJudge`; tracks that are shorter than a window are left out."""
+        frames = (shown.frame for shown in frames_at(video, MODEL_FPS))
+        for track in find_tracks(frames, self.find_boxes, self.rules):
+            first, last = (samples_of_frames(f) for f in (track.start_frame, track.start_frame + len(track)))
+            sound = waveform[first:last] * INT16_SCALE
+            lips, heard = embed_track(self.net, self._crops(video, track), len(track), sound, self.published)
+            if len(lips):
+                yield lips.cpu(), heard.cpu()
+
+    def _crops(self, video: Path, track: FaceBoxTrack) -> Iterator[NDArray[np.uint8]]:
+        stop = track.start_frame + len(track)
+        shown = frames_between(video, MODEL_FPS, track.start_frame, stop)
+        return crop_track((each.frame for each in shown), track)
+
+
+class StableJudge:
+    """A StableSyncNet on the aligned face that `detector` follows: one track a video."""
+
+    def __init__(self, net: StableSyncNet, resolution: int, num_frames: int, detector: FaceDetector | None) -> None:
+        """Without a detector the video's frames are taken as aligned faces already."""
+        self.net, self.detector = net, detector
+        self.resolution, self.num_frames = resolution, num_frames
+        self.name = f"StableSyncNet, {type(detector).__name__ if detector else 'aligned'}"
+        if detector and detector.alignment != DEFAULT_ALIGNMENT:
+            self.name += f", {detector.alignment}"
+        self.fingerprint = network_fingerprint(net)
+
+    def pairs(self, video: Path, waveform: NDArray[np.floating]) -> Iterator[Pair]:
+        """See `SyncJudge`.
+
+        Raises:
+            UnscorableError: pictures or sound are shorter than a window, or no window shows a face throughout.
+        """
+        lips = embed_lips(self.net, self.faces(video), self.resolution, self.num_frames)
+        sound = embed_sound(self.net, waveform, self.num_frames)
+        count = min(len(lips), len(sound))
+        if count == 0:
+            detail = (
+                f"{video} is shorter than a window of the sync network, {self.num_frames} frames of pictures and sound."
+            )
+            raise UnscorableError(TOO_SHORT, detail)
+        if bool(lips[:count].isnan().all()):
+            raise UnscorableError(NO_FACE, f"{video} shows no face for {self.num_frames} frames in a row.")
+        yield lips[:count], sound[:count]
+
+    def faces(self, video: Path) -> Iterator[NDArray[np.uint8] | None]:
+        """Aligned faces, uint8 [r, r, 3], of every frame; None where there is none."""
+        frames = (shown.frame for shown in frames_at(video, MODEL_FPS))
+        if self.detector is None:
+            yield from frames
+            return
+        smoother = Smoother()
+        self.detector.reset()
+        for frame in frames:
+            found = self.detector.points(frame)
+            if found is None:
+                smoother.reset()
+                yield None
+            else:
+                resolution = max(128, self.resolution)
+                yield warp_face(frame, align_matrix(found.points, resolution, smoother), resolution)

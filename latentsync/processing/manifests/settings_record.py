@@ -1,0 +1,93 @@
+"""The settings that an output folder was made with: results of two kinds are never mixed."""
+
+import dataclasses
+import json
+from typing import Any
+
+from latentsync.processing.config import StageSettings
+from latentsync.processing.plan import Plan, stage_names
+from latentsync.processing.run_folder import Job
+from latentsync.processing.storage import Folder
+
+SETTINGS = "settings.json"
+OF_THE_MACHINE = ("weights_dir", "device")  # settings that change no result
+
+
+def check_output(job: Job, plan: Plan, settings: StageSettings) -> None:
+    """Make sure that a run goes on with what the output folder holds, and write its settings down.
+
+    Raises ValueError if the folder holds results of another input or of other settings or files that no run wrote, or if
+    it cannot be written to.
+    """
+    now = _content(job, settings)
+    try:
+        if not job.manifests.exists(SETTINGS):
+            _check_empty(job, plan)
+            job.manifests.write(SETTINGS, json.dumps(now, indent=2).encode("utf-8"))
+            return
+        before = json.loads(job.manifests.read(SETTINGS))
+    except OSError as error:
+        raise ValueError(
+            f"{job.output.address} cannot be written to ({error}): choose another --output_dir."
+        ) from error
+    if before["input"] != now["input"]:
+        raise ValueError(
+            f"{job.output.address} holds the clips of {before['input']}: choose another --output_dir for {now['input']}."
+        )
+    changed = [f"{name} {old} -> {value}" for name, old, value in _changed(before, now)]
+    if changed:
+        raise ValueError(
+            f"{job.output.address} holds results with other settings ({', '.join(changed)}): choose another --output_dir, "
+            f"or apply new thresholds to its manifests with --reapply {job.manifests.address}."
+        )
+
+
+def recorded_settings(manifests: Folder) -> tuple[str, StageSettings]:
+    """The input's address and the settings that a folder of manifests was made with.
+
+    Raises ValueError if it is no such folder.
+    """
+    content = _read(manifests)
+    known = {each.name for each in dataclasses.fields(StageSettings)}
+    settings = {name: value for name, value in content["settings"].items() if name in known}
+    return content["input"], StageSettings(**settings)
+
+
+def write_rejudged(manifests: Folder, input_address: str, settings: StageSettings, output: Folder) -> None:
+    """Note what manifests elsewhere were judged by, and the output folder that their files lie in."""
+    content = {"input": input_address, "output": output.address, "settings": _plain(settings)}
+    manifests.write(SETTINGS, json.dumps(content, indent=2).encode("utf-8"))
+
+
+def clips_folder(manifests: Folder) -> Folder:
+    """The folder that the files of a folder of manifests lie in. Raises ValueError if it is no such folder."""
+    output = _read(manifests).get("output")
+    return Folder(output) if output else manifests.beside()
+
+
+def _read(manifests: Folder) -> dict[str, Any]:
+    try:
+        return json.loads(manifests.read(SETTINGS))
+    except FileNotFoundError as error:
+        raise ValueError(f"{manifests.address} holds no {SETTINGS}: give the folder `manifests` of a run.") from error
+
+
+def _content(job: Job, settings: StageSettings) -> dict[str, Any]:
+    return {"input": job.input.address, "settings": {**_plain(settings), "keep_stages": job.keep_stages}}
+
+
+def _plain(settings: StageSettings) -> dict[str, Any]:
+    return {name: value for name, value in dataclasses.asdict(settings).items() if name not in OF_THE_MACHINE}
+
+
+def _changed(before: dict[str, Any], now: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Settings with another value than before, and both; what is newer than the record was as it is by default now."""
+    known = {**_plain(StageSettings()), **before["settings"]}
+    return [(name, known.get(name), value) for name, value in now["settings"].items() if known.get(name) != value]
+
+
+def _check_empty(job: Job, plan: Plan) -> None:
+    for stage in stage_names(plan):
+        folder = job.output.under(stage)
+        if folder.files():
+            raise ValueError(f"{folder.address} already holds files of yours: choose another --output_dir.")

@@ -1,0 +1,1 @@
+"""What a run did, as numbers, charts and one HTML page."""

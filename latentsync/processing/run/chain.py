@@ -1,0 +1,215 @@
+"""A worker's part: one clip through several steps, each written down before the next begins.
+
+A step writes into a staging folder. Its files are published, then its rows recorded, and only then is the file that it
+read removed, if it is one of ours and nobody asked to keep it. Killed at any moment, the next worker finds either rows
+or nothing, and what it does again gives the same bytes under the same names.
+"""
+
+import errno
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from latentsync.processing.clip import Clip, Dropped, Kept, Outcome, source_clip
+from latentsync.processing.manifests.manifest import Manifests, Report
+from latentsync.processing.manifests.row import Row, parent_of, row_of
+from latentsync.processing.plan import Plan, StepPlan, stage_names
+from latentsync.processing.report.examples import save_example
+from latentsync.processing.run.progress import Tally, Watcher
+from latentsync.processing.run.run_lock import Superseded, check_current
+from latentsync.processing.run_folder import Job
+from latentsync.processing.storage import remove_tree
+
+if TYPE_CHECKING:
+    from latentsync.processing.stages.contract import Step
+
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+FETCHED = "fetched"  # in the staging folder: copies of remote files
+_made: "dict[tuple[str, str], Step]" = {}  # by run and step: a process loads its networks once
+
+
+@dataclass(frozen=True)
+class Item:
+    """A clip on its way: the step that it needs next, and its line in the manifest of the stage before.
+
+    A source that nobody has looked at has a line with only `source` and its size.
+    """
+
+    step: str
+    row: Row
+
+    @property
+    def key(self) -> str:
+        """What the next stage's rows name as their parent."""
+        return self.row.clip or self.row.source
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"step": self.step, "row": asdict(self.row)}
+
+    @staticmethod
+    def from_dict(content: dict[str, Any]) -> "Item":
+        return Item(content["step"], Row(**content["row"]))
+
+
+class Chain:
+    """Consecutive steps of a plan, called with one clip; yields what goes on to the steps after them."""
+
+    def __init__(self, steps: Plan, plan: Plan, job: Job, watcher: Watcher):
+        self._steps = {step.name: step for step in steps}
+        names = [step.name for step in plan]
+        self._after = dict(zip(names, [*names[1:], ""], strict=True))
+        self._job = job
+        self._watcher = watcher
+        self._manifests = Manifests(job.manifests, stage_names(plan))
+
+    def __call__(self, item: Item) -> Iterator[Item]:
+        staging = self._job.new_staging()
+        try:
+            yield from self._follow(item, staging)
+        finally:
+            remove_tree(staging)
+
+    def _follow(self, item: Item, staging: Path) -> Iterator[Item]:
+        step = self._steps.get(item.step)
+        if step is None:
+            yield item
+            return
+        report = self._manifests.recorded(step.name, item.key) or self._do(step, item, staging)
+        for row in report.get(step.stages[-1], ()):
+            if row.verdict == "kept" and self._after[step.name]:
+                yield from self._follow(Item(self._after[step.name], row), staging)
+
+    def _do(self, plan: StepPlan, item: Item, staging: Path) -> Report:
+        begun = time.time()
+        report = self._attempt(plan, item, staging)
+        report = _timed(report, time.time() - begun)
+        if any(row.verdict == "failed" for rows in report.values() for row in rows):
+            # A worker that was believed dead may have done the clip, and removed the file that was wanted here.
+            report = self._manifests.recorded(plan.name, item.key) or report
+        check_current(self._job)
+        self._manifests.record(plan.name, item.key, report)
+        self._discard(item.row.file, report)
+        self._watcher.end(plan.name, item.key, {stage: _tally(rows) for stage, rows in report.items()})
+        return report
+
+    def _attempt(self, plan: StepPlan, item: Item, staging: Path) -> Report:
+        lost = self._watcher.begin(plan.name, item.key)
+        if lost >= self._job.max_lost_workers:
+            detail = f"{lost} worker processes died on this clip; their logs or the system's say why."
+            return _failed(plan, item, "WorkerDied", detail)
+        step = self._make(plan)
+        failure = ""
+        for attempt in range(self._job.attempts):
+            room = staging / f"{plan.name}-{attempt}"
+            try:
+                return self._run(step, plan, item, staging, room)
+            except Superseded:
+                raise
+            except Exception as error:  # whatever a codec or a network raises: this clip has failed, the run goes on
+                if isinstance(error, OSError) and error.errno in DISK_FULL:
+                    raise
+                failure, kind = str(error).replace(f"{room}/", "").replace(f"{staging}/", ""), type(error).__name__
+                remove_tree(room)
+        return _failed(plan, item, kind, " ".join(failure.split()))
+
+    def _make(self, plan: StepPlan) -> "Step":
+        key = (self._job.run_id, plan.name)
+        if key not in _made:
+            _made[key] = plan.make()
+        return _made[key]
+
+    def _run(self, step: "Step", plan: StepPlan, item: Item, staging: Path, room: Path) -> Report:
+        clip = self._clip(item, staging)
+        outcomes = step(clip, self._folders(step, plan, room))
+        files = {} if self._keeps_nothing(plan) else _files_to_publish(outcomes, plan, room, self._job.keep_stages)
+        report = _report(plan, item, clip, outcomes, {**files, clip.path: item.row.file})
+        for stage, outcome in outcomes:
+            if isinstance(outcome, Dropped):
+                save_example(self._job.output, stage, outcome)
+        check_current(self._job)
+        for path, file in files.items():
+            self._job.output.publish(path, file, staging / FETCHED)
+        return report
+
+    def _clip(self, item: Item, staging: Path) -> Clip:
+        row = item.row
+        source = self._job.source_address(row.source)
+        home = self._job.output if row.file else self._job.input
+        path = home.fetch(row.file or row.source, staging / FETCHED)
+        if row.clip:
+            return row.clip_in(path, source)
+        return source_clip(path, source, row.source).scored(**row.scores)
+
+    def _folders(self, step: "Step", plan: StepPlan, room: Path) -> dict[str, Path | None]:
+        """Where each stage writes: an optional file only if it is kept, or if others would have to fetch the source."""
+        folders: dict[str, Path | None] = {}
+        for stage in step.stages:
+            far = not self._job.input.is_local and plan.cuts and stage.name == plan.stages[-1]
+            wanted = stage.writes == "always" or (stage.writes == "optional" and (self._job.keep_stages or far))
+            folders[stage.name] = room / stage.name if wanted else None
+        for folder in folders.values():
+            if folder:
+                folder.mkdir(parents=True, exist_ok=True)
+        return folders
+
+    def _keeps_nothing(self, plan: StepPlan) -> bool:
+        return self._job.dry_run and not self._after[plan.name]
+
+    def _discard(self, file: str, report: Report) -> None:
+        """Remove the file that a step has read, if it is ours and the run has no more use for it."""
+        rows = [row for rows in report.values() for row in rows]
+        needed = any(row.file == file or row.verdict == "failed" for row in rows)
+        if file and not needed and not self._job.keep_stages:
+            self._job.output.remove(file)
+
+
+def _files_to_publish(
+    outcomes: Sequence[tuple[str, Outcome]], plan: StepPlan, room: Path, keep_stages: bool
+) -> dict[Path, str]:
+    """New files of kept clips, each with its name in the output folder."""
+    return {
+        outcome.clip.path: outcome.clip.path.relative_to(room).as_posix()
+        for stage, outcome in outcomes
+        if isinstance(outcome, Kept) and outcome.clip.path.is_relative_to(room)
+        if keep_stages or stage == plan.stages[-1]
+    }
+
+
+def _report(
+    plan: StepPlan, item: Item, clip: Clip, outcomes: Sequence[tuple[str, Outcome]], files: dict[Path, str]
+) -> Report:
+    """The rows of a step, stage by stage, each with the clip of the stage before that it was made of."""
+    report: dict[str, list[Row]] = {}
+    given, keys = [clip], {clip.clip_id: item.key}
+    for stage in plan.stages:
+        ours = [outcome for name, outcome in outcomes if name == stage]
+        report[stage] = [
+            row_of(outcome, keys[parent_of(outcome.clip, given).clip_id], files.get(outcome.clip.path, ""))
+            for outcome in ours
+        ]
+        given = [outcome.clip for outcome in ours if isinstance(outcome, Kept)]
+        keys = {each.clip_id: each.clip_id for each in given}
+        if not given:
+            break
+    return report
+
+
+def _failed(plan: StepPlan, item: Item, reason: str, detail: str) -> Report:
+    row = replace(item.row, clip=item.key, parent=item.key, verdict="failed", reason=reason, detail=detail, file="")
+    return {plan.stages[0]: [row]}
+
+
+def _timed(report: Report, work_sec: float) -> Report:
+    now = time.time()
+    stamped = {stage: [replace(row, work_sec=0.0, finished_at=now) for row in rows] for stage, rows in report.items()}
+    first = next(iter(stamped))
+    stamped[first][0] = replace(stamped[first][0], work_sec=work_sec)
+    return stamped
+
+
+def _tally(rows: Sequence[Row]) -> Tally:
+    count = {verdict: sum(row.verdict == verdict for row in rows) for verdict in ("kept", "dropped", "failed")}
+    parents = len({row.parent for row in rows})
+    return Tally(**count, clips_in=parents, video_sec=sum(row.end_sec - row.start_sec for row in rows))

@@ -1,0 +1,73 @@
+"""What Ray runs in its workers: a group of steps on one clip, as a task or as an actor, and the watch beside them."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import cv2
+import pyarrow as pa
+
+from latentsync.media.container import limit_threads
+from latentsync.processing.run.chain import Chain, Item
+from latentsync.processing.run.progress import Tally, Watch
+
+COLUMN = "item"
+
+
+def to_row(item: Item) -> dict[str, str]:
+    """A clip on its way, as one row of a Ray data set."""
+    return {COLUMN: json.dumps(item.to_dict())}
+
+
+def run_group(batch: pa.Table, chain: Chain) -> Iterator[pa.Table]:
+    """Take the clips of a batch through a group of steps; yields what goes on, one row at a time."""
+    _use_one_core()
+    for text in batch.column(COLUMN).to_pylist():
+        for item in chain(Item.from_dict(json.loads(text))):
+            yield pa.Table.from_pylist([to_row(item)])
+
+
+class GroupWorker:
+    """`run_group` in an actor: its process, and with it the networks, lasts from clip to clip."""
+
+    def __init__(self, chain: Chain):
+        self._chain = chain
+
+    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        yield from run_group(batch, self._chain)
+
+
+class RemoteWatch:
+    """A `Watcher` whose memory is an actor; it waits while that actor is started again."""
+
+    def __init__(self, actor: Any):
+        self._actor = actor
+
+    def begin(self, step: str, clip: str) -> int:
+        return _answer(self._actor.begin.remote(step, clip))
+
+    def end(self, step: str, clip: str, tallies: Mapping[str, Tally]) -> None:
+        _answer(self._actor.end.remote(step, clip, tallies))
+
+    def snapshot(self) -> dict[str, Tally]:
+        return _answer(self._actor.snapshot.remote())
+
+
+def remote_watch() -> RemoteWatch:
+    """Start the watch on the cluster; needs no core of its own."""
+    import ray
+
+    options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
+    return RemoteWatch(ray.remote(Watch).options(**options).remote())
+
+
+def _answer(reference: Any) -> Any:
+    import ray
+
+    return ray.get(reference)
+
+
+def _use_one_core() -> None:
+    """The cores are shared out by clips; Ray tells other libraries by OMP_NUM_THREADS, OpenCV and libav do not listen."""
+    cv2.setNumThreads(1)
+    limit_threads(1)

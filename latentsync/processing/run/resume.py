@@ -1,0 +1,131 @@
+"""What is still to be done: the clips that the manifests name and that no row of the next stage speaks of."""
+
+from collections.abc import Set
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import pandas as pd
+
+from latentsync.processing.clip import source_clip
+from latentsync.processing.manifests.manifest import Manifests, rows_of
+from latentsync.processing.manifests.row import Row
+from latentsync.processing.plan import Plan, StepPlan, last_stage_before
+from latentsync.processing.run.chain import Item
+from latentsync.processing.run_folder import Job
+
+# What is handed to the workers at a time; it bounds the memory of the run's own process and the number of row files, which
+# are gathered between two waves, when no worker is at work.
+WAVE_SOURCES, WAVE_CLIPS = 1_000, 20_000
+SOURCE_BYTES = "source_bytes"  # the score that tells whether a source is still the file it was
+
+
+@dataclass(frozen=True)
+class Pending:
+    """Clips that wait, and how many wait in vain because their source is gone from the input folder."""
+
+    items: list[Item]
+    counts: dict[str, int]  # by step, also of those beyond the limit
+    without_source: int
+
+
+def prepare(job: Job, plan: Plan, manifests: Manifests) -> None:
+    """Forget what must be done again: failures, sources whose content changed, clips whose file somebody removed."""
+    manifests.compact()
+    tables = manifests.tables()
+    changed = _changed_sources(job, tables[plan[0].name])
+    for stage in manifests.stages:
+        tables[stage], gone = _without(tables[stage], tables[stage]["source"].isin(changed))
+        for file in gone["file"]:
+            if file:
+                job.output.remove(file)
+        tables[stage] = tables[stage][tables[stage]["verdict"] != "failed"]
+    _forget_missing_files(job, plan, tables)
+    for stage, table in tables.items():
+        if len(table) or job.manifests.exists(f"{stage}.parquet"):
+            manifests.write(stage, table)
+
+
+def pending(job: Job, plan: Plan, manifests: Manifests) -> Pending:
+    """The clips that wait for a step, at most a wave of them; those nearest to their end first, so that files go soon."""
+    sources = job.sources()
+    items: list[Item] = []
+    counts: dict[str, int] = {}
+    vain = 0
+    for step in reversed(plan):
+        stage = last_stage_before(plan, step)
+        done = manifests.table(step.name)["parent"]
+        if stage is None:
+            waiting = [name for name in sources if name not in set(done)]
+            counts[step.name] = len(waiting)
+            starts = (Row("", "", name, scores={SOURCE_BYTES: sources[name]}) for name in waiting)
+            items += [Item(step.name, row) for row in islice(starts, WAVE_SOURCES)]
+        else:
+            table = _waiting(manifests.table(stage), done)
+            missing = (table["file"] == "") & ~table["source"].isin(set(sources))
+            vain += int(missing.sum())
+            counts[step.name] = int((~missing).sum())
+            items += [Item(step.name, row) for row in rows_of(table[~missing].head(WAVE_CLIPS - len(items)))]
+    return Pending(items, counts, vain)
+
+
+def remove_spent_files(job: Job, plan: Plan, manifests: Manifests) -> None:
+    """Remove files between the stages that a killed worker left behind: no clip waits for them, none failed on them."""
+    tables = manifests.tables()
+    in_use = set(tables[plan[-1].stages[-1]]["file"])
+    for step in plan[1:]:
+        done = tables[step.name]
+        table = tables[str(last_stage_before(plan, step))]
+        in_use |= set(_waiting(table, done[done["verdict"] != "failed"]["parent"])["file"])
+    spent = {file for table in tables.values() for file in table["file"]} - in_use
+    for stage in manifests.stages:
+        for name in job.output.under(stage).files():
+            if f"{stage}/{name}" in spent:
+                job.output.remove(f"{stage}/{name}")
+
+
+def _waiting(table: pd.DataFrame, done: pd.Series) -> pd.DataFrame:
+    return table[(table["verdict"] == "kept") & ~table["clip"].isin(done)]
+
+
+def _without(table: pd.DataFrame, rows: pd.Series) -> tuple[pd.DataFrame, pd.DataFrame]:
+    return table[~rows], table[rows]
+
+
+def _changed_sources(job: Job, first: pd.DataFrame) -> set[str]:
+    """Sources that are there and are no longer what was read: of another size, or newer and of other content."""
+    sources = job.sources()
+    changed = set()
+    for row in rows_of(first[first["source"].isin(set(sources))]):
+        if sources[row.source] != row.scores.get(SOURCE_BYTES, sources[row.source]) or (
+            job.input.modified_at(row.source) > row.finished_at and _source_id(job, row.source) != row.source_id
+        ):
+            changed.add(row.source)
+    return changed
+
+
+def _source_id(job: Job, source: str) -> str:
+    return source_clip(Path(job.input.root, source), source, source).source_id
+
+
+def _forget_missing_files(job: Job, plan: Plan, tables: dict[str, pd.DataFrame]) -> None:
+    """A waiting clip whose file is gone is made again from the clip before it, if need be from the source."""
+    for step in reversed(plan):
+        stage = last_stage_before(plan, step)
+        if stage is None:
+            continue
+        waiting = _waiting(tables[stage], tables[step.name]["parent"])
+        folders = {file.split("/")[0] for file in waiting["file"] if file}
+        there = {f"{folder}/{name}" for folder in folders for name in job.output.under(folder).files()}
+        missing = waiting[(waiting["file"] != "") & ~waiting["file"].isin(there)]
+        before = next(each for each in plan if stage in each.stages)
+        _forget(before, set(missing["clip"]), tables)
+
+
+def _forget(step: StepPlan, clips: Set[str], tables: dict[str, pd.DataFrame]) -> None:
+    """Drop the rows of whole calls of a step, found by clips that its last stage kept."""
+    for stage in reversed(step.stages):
+        clips = set(tables[stage][tables[stage]["clip"].isin(clips)]["parent"])
+    for stage in step.stages:
+        tables[stage], gone = _without(tables[stage], tables[stage]["parent"].isin(clips))
+        clips = set(gone["clip"])

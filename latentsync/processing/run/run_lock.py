@@ -1,0 +1,96 @@
+"""Who may work in an output folder: one run at a time, and no worker of a run that was killed.
+
+When the process of a run is killed, its workers notice within some seconds. Until then they might publish or remove what
+the next run needs; so each run writes its name down, a worker of another run stops before it records anything, and the
+next run waits until they are gone.
+"""
+
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from latentsync.processing.run_folder import LOCAL_STAGING, Job
+from latentsync.processing.storage import remove_tree
+
+LOCK = "lock"
+CURRENT_RUN = "current_run"
+WAIT_SEC = 30.0  # for the workers of a killed run; they end after about 4 s
+POLL_SEC = 0.2
+
+
+class Superseded(RuntimeError):
+    """A worker's run was killed and another one has taken over the output folder."""
+
+
+@contextlib.contextmanager
+def owned(job: Job) -> Iterator[None]:
+    """Hold the output folder for a run; ends with the process, however that ends.
+
+    Raises ValueError if another run is working there. A remote folder has no lock: there it is for the user to start one run
+    at a time.
+    """
+    if not job.output.is_local:
+        _take_over(job)
+        yield
+        return
+    job.staging_root.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(f"{job.manifests.root}/{LOCK}").acquire(timeout=0):
+            _take_over(job)
+            yield
+    except Timeout as error:
+        where = job.output.address
+        raise ValueError(f"Another run is working on {where}: wait for it, or choose another --output_dir.") from error
+
+
+def check_current(job: Job) -> None:
+    """Raises Superseded if another run has taken over the output folder."""
+    if job.manifests.read(CURRENT_RUN).decode() != job.run_id:
+        raise Superseded(f"another run works on {job.output.address} now")
+
+
+def clear_staging(job: Job) -> None:
+    if job.staging_root.is_dir():
+        remove_tree(job.staging_root)
+
+
+def _take_over(job: Job) -> None:
+    job.manifests.write(CURRENT_RUN, job.run_id.encode())
+    if not job.output.is_local:
+        _clear_dead_runs(job)
+    elif job.staging_root.is_dir():
+        _wait_for_owners(list(job.staging_root.iterdir()))
+        for leftover in job.staging_root.iterdir():
+            remove_tree(leftover)
+
+
+def _clear_dead_runs(job: Job) -> None:
+    """Remove what killed runs with a remote output left in this machine's folder for temporary files."""
+    for folder in job.staging_root.parent.glob(f"{LOCAL_STAGING}*"):
+        if folder.is_dir() and not any(_owner_lives(child) for child in folder.iterdir()):
+            remove_tree(folder)
+
+
+def _wait_for_owners(folders: list[Path]) -> None:
+    until = time.monotonic() + WAIT_SEC
+    while any(_owner_lives(folder) for folder in folders) and time.monotonic() < until:
+        time.sleep(POLL_SEC)
+
+
+def _owner_lives(folder: Path) -> bool:
+    """Whether the process of this machine that a staging folder is named after still runs."""
+    host, _, pid = folder.name.rpartition("-")[0].rpartition("-")
+    if host != socket.gethostname():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, ValueError):
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,1 @@
+"""Training the demo's own auto-encoder, small decoder and speech encoder."""

@@ -1,0 +1,62 @@
+"""Training a small decoder to imitate the auto-encoder's: latents of faces in, the auto-encoder's own pixels as the truth.
+
+Legend: b faces, c channels, h w latent height and width, r pixels a side.
+"""
+
+import torch
+from diffusers import AutoencoderKL, AutoencoderTiny
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+from latentsync.data.clips import TrainingClip
+from latentsync.data.features import ClipFeature
+from latentsync.models.vae import DOWNSAMPLING, decode, decode_tiny
+from latentsync.training.demo.vae import edge_loss, mouth_weight
+from latentsync.training.engine.frozen import Frozen
+from latentsync.training.engine.loop import Losses, item_generator
+
+PEAK = 2.0  # pixels lie in [-1, 1]
+
+
+class LatentItems(Dataset[Tensor]):
+    """Item n: scaled latents [4, h, w] of a frame of a clip, both drawn from (seed, n)."""
+
+    def __init__(self, latents: ClipFeature, clips: list[TrainingClip], seed: int):
+        self.latents, self.clips, self.seed = latents, clips, seed
+
+    def __getitem__(self, position: int) -> Tensor:
+        generator = item_generator(self.seed, position)
+        clip = self.clips[int(torch.randint(len(self.clips), (1,), generator=generator))]
+        frame = int(torch.randint(self.latents.length(clip, "latents"), (1,), generator=generator))
+        return self.latents.rows(clip, "latents", frame, frame + 1)[0].float()
+
+
+class TinyVaeObjective(nn.Module):
+    """Losses of a batch of latents [b, 4, h, w]: `pixel`, `edge` and `colour` (of latent cells)."""
+
+    weight: Tensor
+
+    def __init__(self, student: AutoencoderTiny, teacher: Frozen[AutoencoderKL], resolution: int):
+        super().__init__()
+        student.encoder.requires_grad_(False)  # is not used
+        self.student, self.teacher = student, teacher
+        self.register_buffer("weight", mouth_weight(resolution), persistent=False)
+
+    def forward(self, latents: Tensor, positions: Tensor) -> Losses:
+        with torch.no_grad():
+            truth = decode(self.teacher.net, latents)
+        decoded = decode_tiny(self.student, latents)
+        return {
+            "pixel": (self.weight * (decoded - truth).abs()).mean(),
+            "edge": edge_loss(decoded, truth, self.weight),
+            "colour": F.l1_loss(F.avg_pool2d(decoded, DOWNSAMPLING), F.avg_pool2d(truth, DOWNSAMPLING)),
+        }
+
+
+@torch.no_grad()
+def imitation_psnr(student: AutoencoderTiny, teacher: AutoencoderKL, latents: Tensor) -> float:
+    """Peak signal-to-noise ratio in dB of the student's pixels against the teacher's, both clamped to [-1, 1]."""
+    pairs = [(decode_tiny(student, part), decode(teacher, part)) for part in latents.split(8)]
+    errors = [F.mse_loss(mine.clamp(-1, 1), right.clamp(-1, 1)) for mine, right in pairs]
+    return float(10 * torch.log10(PEAK**2 / torch.stack(errors).mean()))

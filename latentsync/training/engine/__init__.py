@@ -1,0 +1,1 @@
+"""What every training shares: loop, batches, state, checkpoints, log, distributed processes."""

@@ -1,0 +1,1 @@
+"""Training StableSyncNet: data, preflight, step, validation."""

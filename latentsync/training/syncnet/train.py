@@ -1,0 +1,233 @@
+"""A SyncNet's whole training: data, preflight, steps, validation, charts, and the file that comes out.
+
+The run's folder holds, beside what the loop keeps: `config.yaml`, `clips.jsonl` (what is trained on, what was left out and
+why), `loss_chart.png`, and at the end `syncnet.safetensors`: the best checkpoint. Every validated checkpoint knows its
+validation scores and threshold (`scores`, `threshold` in its metadata); a U-Net's training asks for them before it
+relies on the network.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from latentsync.config import TrainConfig, to_yaml
+from latentsync.config.syncnet_run import SyncNetRun
+from latentsync.data.clips import Progress, contents, describe_index, write_index
+from latentsync.data.settings import WINDOWS_AN_ITEM
+from latentsync.data.sync_clips import collate
+from latentsync.models.syncnet import StableSyncNet
+from latentsync.timebase import SYNC_MEL_HZ
+from latentsync.training.engine.charts import CurvePanel, HistogramPanel, Panel, curve, read_rows, save_charts
+from latentsync.training.engine.checkpoints import WEIGHTS
+from latentsync.training.engine.distributed import Processes, seed_everything
+from latentsync.training.engine.fill_cache import fill_cache
+from latentsync.training.engine.loop import Hooks, Report, Trainer
+from latentsync.training.syncnet.data import cached_features, load_syncnet_data
+from latentsync.training.syncnet.preflight import data_warnings, overfit
+from latentsync.training.syncnet.step import CHANCE_LOSS, ONLY_WATCHED, SyncNetWithHeads, net_weights
+from latentsync.training.syncnet.validate import SyncScores, score_syncnet
+from latentsync.training.syncnet.watch import PlateauWatch, offset_warning
+from latentsync.weights import describe, load_partly, read_checkpoint, save_checkpoint
+
+OUTPUT, CHART, CONFIG, CLIPS = "syncnet.safetensors", "loss_chart.png", "config.yaml", "clips.jsonl"
+HOW_TO_INSIST = "Nothing was trained; to train all the same, set preflight.skip=true."
+
+Say = Callable[[str], None]
+
+
+class SyncNetTraining:
+    """One run: `train()` starts it, or goes on where it was."""
+
+    def __init__(self, run: SyncNetRun, say: Say, processes: Processes | None = None, progress: Progress = iter):
+        """Look at the data and build the network; `say` is told, on the first process, what a person should know.
+
+        Raises:
+            ValueError: the data, the configuration or `init_from` cannot be used.
+        """
+        self.run, self.processes = run, processes or Processes()
+        self.say: Say = say if self.processes.is_main else lambda text: None
+        self.folder = Path(run.data.train_output_dir)
+        self.processes.first_says(lambda: load_syncnet_data(run, progress) and None)  # the others find the cache filled
+        self.data = load_syncnet_data(run)
+        self.scores: SyncScores | None = None
+        seed_everything(run.train.seed)
+        self.items = self.data.items()
+        teaches_mouths = run.data.known_mouths and self.items.knows_mouths
+        if run.data.known_mouths and not teaches_mouths:
+            self.say(
+                "Note: only clips of drawn heads know the mouth's movement, so data.known_mouths is left out here."
+            )
+        self.objective = SyncNetWithHeads(StableSyncNet(run.net), run.data.num_frames, teaches_mouths)
+        if run.init_from:
+            left_out = load_partly(self.objective.net, read_checkpoint(run.init_from).tensors)
+            self.say(f"Started from {run.init_from}; {len(left_out)} tensors begin afresh.")
+        self.trainer = Trainer(
+            self.objective,
+            self.items,
+            run.data.batch_size // WINDOWS_AN_ITEM,
+            train_config(run),
+            self.folder,
+            collate,
+            Hooks(self._export, self._validate, self._charts),
+            run.data.num_workers,
+            self.processes,
+        )
+        self.watch = PlateauWatch(run.plateau)
+
+    def train(self, report: Report, stop_step: int | None = None) -> Path | None:
+        """Train to the end (or `stop_step`) and write the best network; returns its path on the first process.
+
+        Raises:
+            ValueError: the preflight failed, or the training cannot go on.
+        """
+        self.processes.first_says(self._write_facts)
+        clips = [*self.data.training.clips, *self.data.validation]
+        fill_cache(cached_features(self.run, self.processes.device), clips, self.say, self.processes)
+        if not self.trainer.checkpoints.steps():
+            self._preflight()
+
+        def watched(row: dict[str, Any]) -> None:
+            report(row)
+            advice = self.watch.observe(row)
+            if advice:
+                self.say(advice)
+
+        reason = self.trainer.train(watched, stop_step)
+        if reason:
+            self.say(f"Stopped: {reason}")
+        return self._write_best() if self.processes.is_main and self.trainer.checkpoints.steps() else None
+
+    def _write_facts(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / CONFIG).write_text(to_yaml(self.run), encoding="utf-8")
+        before, now = contents(self.folder / CLIPS), [clip.key for clip in self.data.training.clips]
+        if before and before != now:
+            self.say(
+                f"Note: the clips are not those of before ({len(before)}, now {len(now)}): the data begin a new order."
+            )
+        write_index(self.data.training, self.folder / CLIPS)
+        self.say(describe_index(self.data.training))
+        for warning in data_warnings(self.data.training, self.data.validation):
+            self.say(f"Note: {warning}")
+        for row in read_rows(self.folder / "log.jsonl"):
+            self.watch.observe(row)
+
+    def _preflight(self) -> None:
+        """Learn a few pairs by heart; with a network to start from, also look for shifted clips."""
+        if self.run.preflight.skip:
+            return
+        with self.processes.own_randomness():
+            outcome = overfit(self.objective, self.items, self.run.preflight, self.run.train.precision)
+        failed = outcome.passed is False
+        self.processes.agree(f"{outcome.sentence()} {HOW_TO_INSIST}" if failed else "")
+        self.say(outcome.sentence())
+        if self.run.init_from:
+            self._score()
+
+    def _score(self) -> SyncScores:
+        data = self.run.data
+        self.scores = score_syncnet(
+            self.objective.net,
+            self.data.validation_clips(),
+            self.data.calibration_clips(),
+            data.num_frames,
+            data.min_shift,
+        )
+        warning = offset_warning(self.scores.offsets, self.scores.accuracy)
+        if warning:
+            self.say(f"Note: {warning}")
+        return self.scores
+
+    def _validate(self, step: int) -> Mapping[str, float]:
+        scores = self._score().summary()
+        if self.processes.is_main:
+            add_scores(self.trainer.checkpoints.path(step) / WEIGHTS, scores)
+        return {**scores, "score": scores["accuracy"]}
+
+    def _export(self, path: Path, weights: Mapping[str, Tensor], step: int) -> None:
+        run, data = self.run, self.run.data
+        metadata = describe(
+            "syncnet",
+            run.model,
+            step,
+            resolution=data.resolution,
+            num_frames=data.num_frames,
+            alignment=data.aligned_by,
+            audio={"mel_rate_hz": SYNC_MEL_HZ},
+            latent_space=data.latent_space,
+            lower_half=data.lower_half,
+            min_shift=data.min_shift,
+            seed=run.train.seed,
+            clips=len(self.data.training.clips),
+        )
+        tensors = net_weights(weights)
+        if run.half_weights:
+            tensors = {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
+        save_checkpoint(path, tensors, metadata)
+
+    def _write_best(self) -> Path:
+        """The best checkpoint, or the last one where none was validated, with its scores, as the run's result."""
+        checkpoints = self.trainer.checkpoints
+        best = checkpoints.best()
+        step = best["step"] if best and checkpoints.has(best["step"]) else checkpoints.steps()[-1]
+        source = read_checkpoint(checkpoints.path(step) / WEIGHTS)
+        metadata = source.metadata
+        if "scores" not in metadata:
+            self.objective.net.load_state_dict({name: value.float() for name, value in source.tensors.items()})
+            metadata = with_scores(metadata, self._score().summary())
+        save_checkpoint(self.folder / OUTPUT, source.tensors, metadata)
+        self.say(
+            f"{self.folder / OUTPUT}: step {step}, accuracy {metadata['scores']['accuracy']:.1%} on clips that the training"
+            " did not see."
+        )
+        return self.folder / OUTPUT
+
+    def _charts(self, folder: Path) -> None:
+        rows, validation = read_rows(folder / "log.jsonl"), read_rows(folder / "validation.jsonl")
+        save_charts(folder / CHART, panels(rows, validation, self.scores))
+
+
+def train_config(run: SyncNetRun) -> TrainConfig:
+    """The loop's configuration: what is only watched has no weight."""
+    return replace(run.train, loss_weights={**run.train.loss_weights, **ONLY_WATCHED})
+
+
+def with_scores(metadata: Mapping[str, Any], scores: Mapping[str, float]) -> dict[str, Any]:
+    """Metadata that say how good the network is, and from which similarity on a pair counts as right."""
+    return {**metadata, "threshold": scores["threshold"], "scores": dict(scores)}
+
+
+def add_scores(path: Path, scores: Mapping[str, float]) -> None:
+    """Write scores into the metadata of a checkpoint's weights, if there are any."""
+    if path.exists():
+        checkpoint = read_checkpoint(path)
+        save_checkpoint(path, checkpoint.tensors, with_scores(checkpoint.metadata, scores))
+
+
+def panels(rows: list[dict[str, Any]], validation: list[dict[str, Any]], scores: SyncScores | None) -> list[Panel]:
+    """Loss against chance, accuracy, and how similar right and wrong pairs are to the network as it is now."""
+    drawn: list[Panel] = [
+        CurvePanel(
+            "sync loss",
+            {"training": curve(rows, "sync"), "validation": curve(validation, "loss")},
+            CHANCE_LOSS,
+            f"chance {CHANCE_LOSS:.3f}",
+        ),
+        CurvePanel(
+            "accuracy",
+            {"training": curve(rows, "accuracy"), "validation": curve(validation, "accuracy")},
+            0.5,
+            "chance",
+        ),
+        CurvePanel("mouth loss", {"training": curve(rows, "mouth")}),
+    ]
+    if scores is not None:
+        similarities = {"right pairs": scores.right.tolist(), "wrong pairs": scores.wrong.tolist()}
+        marks = {f"threshold {scores.threshold:.2f}": scores.threshold}
+        drawn.append(HistogramPanel("similarity, validation clips", similarities, (0.0, 1.0), marks=marks))
+        places = {"training clips": scores.offsets}
+        drawn.append(HistogramPanel("sound found late by so many frames", places, (-10.5, 10.5), 21))
+    return drawn

@@ -1,0 +1,124 @@
+"""Scoring a StableSyncNet on clips that its training does not see."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from latentsync.audio.mel import sync_mel
+from latentsync.data.settings import MIN_SHIFT
+from latentsync.data.sync_clips import SyncClip
+from latentsync.metrics.sync.accuracy import ClipEmbeddings, accuracy, best_threshold, find_offset, pair_similarities
+from latentsync.models.syncnet import StableSyncNet
+from latentsync.timebase import samples_of_frames
+
+
+@dataclass(frozen=True)
+class SyncScores:
+    """How well right and wrong pairs are told apart: similarities [n] of each, and what follows from them."""
+
+    right: Tensor
+    wrong: Tensor
+    threshold: float  # chosen on the calibration clips
+    offsets: list[int] = field(default_factory=list)  # found in the calibration clips, in frames; above 0 sound is late
+
+    @property
+    def accuracy(self) -> float:
+        return accuracy(self.right, self.wrong, self.threshold)
+
+    @property
+    def loss(self) -> float:
+        """Balanced cross-entropy; 0.693 is chance."""
+        said = torch.cat([self.right, self.wrong])
+        return float(
+            F.binary_cross_entropy(said, torch.cat([torch.ones_like(self.right), torch.zeros_like(self.wrong)]))
+        )
+
+    def summary(self) -> dict[str, float]:
+        """Numbers for a log row and a checkpoint's metadata."""
+        named = {"accuracy": self.accuracy, "loss": self.loss, "threshold": self.threshold}
+        within = [abs(offset) <= 1 for offset in self.offsets]
+        named["offset_within_1"] = sum(within) / max(1, len(within))
+        return {name: round(value, 4) for name, value in named.items()} | {"pairs": 2 * len(self.right)}
+
+
+def score_syncnet(
+    net: StableSyncNet,
+    validation: Iterable[SyncClip],
+    calibration: Iterable[SyncClip],
+    num_frames: int,
+    min_shift: int = MIN_SHIFT,
+) -> SyncScores:
+    """Score a network, in evaluation mode meanwhile; its threshold is chosen on the `calibration` clips of the training."""
+    was_training = net.training
+    net.eval()
+    known = embed_clips(net, calibration, num_frames, min_shift)
+    threshold = best_threshold(*_pairs(known, min_shift))
+    right, wrong = _pairs(embed_clips(net, validation, num_frames, min_shift), min_shift)
+    net.train(was_training)
+    return SyncScores(right, wrong, threshold, [find_offset(clip.lips, clip.sound) for clip in known])
+
+
+def embed_clips(
+    net: StableSyncNet, clips: Iterable[SyncClip], num_frames: int, min_shift: int = MIN_SHIFT
+) -> list[ClipEmbeddings]:
+    """Embed all clips that are long enough for pairs; one clip is in memory at a time."""
+    return [embed_clip(net, clip, num_frames) for clip in clips if clip.starts(num_frames) > 2 * min_shift]
+
+
+def embed_clip(net: StableSyncNet, clip: SyncClip, num_frames: int) -> ClipEmbeddings:
+    """Embed all windows of `num_frames` frames that have their pictures and sound."""
+    count = clip.starts(num_frames)
+    lips = embed_windows(net, net.embed_lips, lambda start: clip.image(start, num_frames), count)
+    return ClipEmbeddings(lips, embed_sound(net, clip, num_frames))
+
+
+def embed_sound(net: StableSyncNet, clip: SyncClip, num_frames: int) -> Tensor:
+    """Embeddings [windows, D] of the sound alone."""
+    return embed_windows(net, net.embed_audio, lambda start: clip.sound(start, num_frames), clip.starts(num_frames))
+
+
+@torch.no_grad()
+def embed_windows(
+    net: StableSyncNet,
+    embed: Callable[[Tensor], Tensor],
+    window: Callable[[int], Tensor],
+    count: int,
+    batch_size: int = 32,
+) -> Tensor:
+    """Embeddings [count, D], float32 on the CPU, of windows 0 ... count - 1; the batch size changes them by rounding only."""
+    weight = next(net.parameters())
+    batches = [range(first, min(first + batch_size, count)) for first in range(0, count, batch_size)]
+    return torch.cat([embed(torch.stack([window(i) for i in batch]).to(weight)).float().cpu() for batch in batches])
+
+
+def validation_pairs(
+    net: StableSyncNet, clips: Iterable[SyncClip], num_frames: int, seed: int = 0, min_shift: int = MIN_SHIFT
+) -> tuple[Tensor, Tensor]:
+    """Similarities of right and of wrong pairs of the clips (see `pair_similarities`)."""
+    return _pairs(embed_clips(net, clips, num_frames, min_shift), min_shift, seed)
+
+
+def _pairs(embedded: list[ClipEmbeddings], min_shift: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    return pair_similarities(embedded, min_shift, torch.Generator().manual_seed(seed))
+
+
+def shift_sound(waveform: np.ndarray, frames: int) -> np.ndarray:
+    """Sound moved later (frames > 0) or earlier by video frames, silence where nothing is left; same length."""
+    samples = samples_of_frames(abs(frames))
+    if frames >= 0:
+        return np.concatenate([np.zeros(samples, waveform.dtype), waveform])[: len(waveform)]
+    return np.concatenate([waveform[samples:], np.zeros(samples, waveform.dtype)])
+
+
+def offset_errors(
+    net: StableSyncNet, clip: SyncClip, waveform: np.ndarray, shifts: range, num_frames: int
+) -> list[int]:
+    """For every shift of the sound, the found offset minus the true one, in frames."""
+    lips = embed_clip(net, clip, num_frames).lips
+    moved = [SyncClip(clip.pictures, sync_mel(torch.from_numpy(shift_sound(waveform, shift)))) for shift in shifts]
+    found = [find_offset(lips, embed_sound(net, sound, num_frames)) for sound in moved]
+    return [offset - shift for offset, shift in zip(found, shifts, strict=True)]

@@ -1,0 +1,1 @@
+"""Training and distilling the U-Net: data, step, pixel-space losses, validation."""

@@ -1,0 +1,122 @@
+"""Distilling a U-Net into one that samples in few steps without guidance: latent consistency (Luo et al. 2023, Song et al. 2023).
+
+Two neighbouring points of one way from noise to latents must lead to the same clean latents. The teacher, with guidance, walks
+from the noisier point to the other by one DDIM step of `skip` diffusion steps; the student's jump from the first is pulled to
+that of its own slow average from the second. Near the end of the way the jump is the identity, which ties the rest to the data.
+
+Legend: b clips, c channels, f frames, h w latent height and width.
+"""
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latentsync.data.unet_clips import ClipBatch
+from latentsync.device import full_precision
+from latentsync.diffusion.denoisers import unet_input
+from latentsync.diffusion.noise import add_noise, mixed_noise, one_step_x0
+from latentsync.diffusion.solvers import consistency
+from latentsync.models.unet.network import UNet3DConditionModel
+from latentsync.training.engine.frozen import Frozen
+from latentsync.training.engine.loop import Losses, item_generator
+from latentsync.training.unet.step import Drawn, UNetStep
+
+HUBER_WIDTH = 0.001  # errors below it count by their square, as in Luo et al.
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """`guidance_scale` of the teacher; `skip` diffusion steps between neighbouring points; `loss` huber or l2; the average that
+    gives the targets keeps `target_decay` of itself a step."""
+
+    guidance_scale: float = 1.5
+    skip: int = 20
+    loss: str = "huber"
+    target_decay: float = 0.95
+
+
+class DistillStep(UNetStep):
+    """`consistency`, how far neighbouring points' jumps are apart, and the losses on pixels of the student's jump, if any."""
+
+    def __init__(
+        self, unet: UNet3DConditionModel, teacher: Frozen[UNet3DConditionModel], plan: Distillation, **others: Any
+    ):
+        """`unet` is the student; `others` are `UNetStep`'s arguments. The targets' network is part of the state."""
+        super().__init__(unet, **others)
+        self.teacher, self.plan = teacher, plan
+        self.target = copy.deepcopy(unet).requires_grad_(False)
+
+    def forward(self, batch: ClipBatch, positions: Tensor) -> Losses:
+        """Unweighted losses of a batch, whose items have the numbers `positions`; in training the targets move first."""
+        if self.training:
+            self._follow()
+        generators = [item_generator(self.seed, position) for position in positions.tolist()]
+        batch = batch if batch.latents is not None else self._encoded(batch, generators)
+        latents, audio = batch.latents, batch.audio
+        assert latents is not None
+        drawn = self.draw(latents, generators)
+        noisy = add_noise(latents, drawn.noise, drawn.timesteps, self.schedule)
+        with torch.no_grad():
+            target = self._target(noisy, drawn.timesteps, batch)
+        predicted = self.unet(self._shown(noisy, batch), drawn.timesteps, audio).float()
+        with full_precision(latents.device):
+            clean = consistency(noisy, predicted, drawn.timesteps, self.schedule)
+            losses = {"consistency": self.distance(clean, target)}
+            if self.pixel_losses is not None:
+                losses |= self.pixel_losses(clean, batch)
+        return losses
+
+    def draw(self, latents: Tensor, generators: list[torch.Generator]) -> Drawn:
+        """Noise and points of the way, `skip` apart and the last training step among them; every clip is heard."""
+        shape, skip = (1, *latents.shape[1:]), self.plan.skip
+        points = self.schedule.num_train_timesteps // skip
+        noise, timesteps = [], []
+        for generator in generators:
+            noise.append(mixed_noise(shape, self.objective.mixed_noise_alpha, generator))
+            timesteps.append(
+                self.schedule.num_train_timesteps - 1 - skip * torch.randint(points, (1,), generator=generator)
+            )
+        heard = torch.ones(len(generators)).to(latents.device, latents.dtype)
+        return Drawn(torch.cat(noise).to(latents), torch.cat(timesteps), heard)
+
+    def distance(self, clean: Tensor, target: Tensor) -> Tensor:
+        """Distance of latents b c f h w, of which visible cells count by the objective's weight."""
+        error = clean - target
+        cells = 1 - (1 - self.objective.visible_weight) * self.mask
+        if self.plan.loss == "l2":
+            return (error**2 * cells).mean()
+        return (((error**2 + HUBER_WIDTH**2).sqrt() - HUBER_WIDTH) * cells).mean()
+
+    def _target(self, noisy: Tensor, timesteps: Tensor, batch: ClipBatch) -> Tensor:
+        """Where the slow student jumps to from the teacher's next point."""
+        earlier = (timesteps - self.plan.skip).clamp(min=0)
+        noise = self._taught(noisy, timesteps, batch)
+        with full_precision(noisy.device):
+            clean = one_step_x0(noisy, noise, timesteps, self.schedule)
+            nearer = add_noise(clean, noise, earlier, self.schedule)
+        predicted = self.target(self._shown(nearer, batch), earlier, batch.audio).float()
+        with full_precision(noisy.device):
+            return consistency(nearer, predicted, earlier, self.schedule)
+
+    def _taught(self, noisy: Tensor, timesteps: Tensor, batch: ClipBatch) -> Tensor:
+        """The teacher's prediction with guidance, float32."""
+        teacher, scale, audio = self.teacher.net, self.plan.guidance_scale, batch.audio
+        assert audio is not None, "batches bring audio"
+        if scale <= 1:
+            return teacher(self._shown(noisy, batch), timesteps, audio).float()
+        both = self._shown(torch.cat([noisy, noisy]), batch)
+        heard = torch.cat([torch.zeros_like(audio), audio])
+        without, with_audio = teacher(both, timesteps.repeat(2), heard).float().chunk(2)
+        return without + scale * (with_audio - without)
+
+    def _shown(self, noisy: Tensor, batch: ClipBatch) -> Tensor:
+        assert batch.masked_latents is not None and batch.reference_latents is not None
+        return unet_input(noisy, self.mask[None, None, None], batch.masked_latents, batch.reference_latents)
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        for slow, fast in zip(self.target.parameters(), self.unet.parameters(), strict=True):
+            slow.lerp_(fast, 1 - self.plan.target_decay)

@@ -1,0 +1,195 @@
+"""A run before the run: every part built, its sizes shown, one step made, nothing written.
+
+On the device `meta` tensors have shapes alone, so a full-size run is checked on any machine, without weights and clips.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor, nn
+
+from latentsync.audio.mel import NUM_MELS
+from latentsync.audio.windows import CONTEXT
+from latentsync.config import UNetRun, load
+from latentsync.config.syncnet_run import SyncNetRun
+from latentsync.data.unet_clips import ClipBatch
+from latentsync.face.masks import latent_mask, load_mask
+from latentsync.losses.perceptual import PerceptualLoss, empty_lpips
+from latentsync.models.syncnet import StableSyncNet, SyncNetConfig
+from latentsync.models.unet.config import UNetConfig
+from latentsync.models.unet.network import UNet3DConditionModel
+from latentsync.models.vae import DOWNSAMPLING, LATENT_CHANNELS, build_vae
+from latentsync.models.videomae import empty_videomae
+from latentsync.timebase import sync_mel_length
+from latentsync.training.engine.distributed import Processes
+from latentsync.training.engine.frozen import Frozen
+from latentsync.training.engine.loop import Losses, total_loss
+from latentsync.training.engine.memory import FLOAT32, PeakMemory, byte_count, training_memory
+from latentsync.training.unet.distill import DistillStep
+from latentsync.training.unet.frozen_networks import FORMATS, check_syncnet, view_of, view_settings
+from latentsync.training.unet.pixel_losses import PixelLosses, SyncExpert
+from latentsync.training.unet.step import UNetObjective, UNetStep, choose_trainable
+from latentsync.training.unet.train import Note, distillation, prepare
+
+META = "meta"
+PUBLIC_VAE_SHAPE = {"block_out_channels": [128, 256, 512, 512], "layers_per_block": 2, "norm_num_groups": 32}
+PUBLIC_WHISPER_STATES = 5  # hidden states a row of the public speech encoder (tiny): four layers and what enters them
+MILLION = 1e6
+
+
+def dry_run(run: UNetRun, note: Note, processes: Processes) -> str:
+    """Build a run on its device, make one step and describe it; nothing is written into the run's folder.
+
+    Raises:
+        ValueError: as `prepare`.
+    """
+    training = prepare(run, note, processes)
+    trainer, step = training.trainer, training.step
+    batch, positions = trainer.batches.next(0)
+    step.train()
+    dtype = FORMATS[run.train.precision]
+    with PeakMemory() as memory:
+        with torch.autocast(processes.device.type, dtype, enabled=dtype != torch.float32):
+            losses = trainer.wrapped(batch, positions)
+        total_loss(losses, run.train.loss_weights).backward()
+    shown = {name: f"{float(loss.detach()):.4g}" for name, loss in losses.items()}
+    trainer.batches.close()
+    return description(run, step, batch, memory.peak, shown)
+
+
+def dry_run_on_meta(run: UNetRun) -> str:
+    """Build a run of shapes alone, make one step of it and describe it.
+
+    Raises:
+        ValueError: parts do not fit each other.
+    """
+    step, batch = meta_step(run), meta_batch(run)
+    with PeakMemory() as memory:
+        losses: Losses = step(batch, torch.arange(run.data.batch_size))
+        total_loss(losses, run.train.loss_weights).backward()
+    reached = [p for p in step.parameters() if p.requires_grad and p.grad is not None]
+    assert len(reached) == sum(p.requires_grad for p in step.parameters()), "the gradient reaches all that is trained"
+    gradients = FLOAT32 * sum(each.numel() for each in reached)
+    share = 1.0 if run.train.precision == "fp32" else 0.5  # autocast makes most of what a step makes in 16 bits
+    peak = gradients + int(share * max(0, memory.peak - gradients))
+    return description(run, step, batch, peak, dict.fromkeys(losses, "computed"))
+
+
+def meta_step(run: UNetRun) -> UNetStep:
+    """The objective with all of its networks on the device meta."""
+    with torch.device(META):
+        unet = UNet3DConditionModel(UNetConfig.from_dict(run.model))
+    choose_trainable(unet, run.trainable_modules)
+    unet.enable_gradient_checkpointing(run.gradient_checkpointing)
+    losses = meta_pixel_losses(run)
+    encoder = None if run.data.cached_latents else Frozen(meta_vae())
+    mask = latent_mask(load_mask(run.data.resolution)).to(META)
+    others = (mask, UNetObjective(**run.objective), run.train.seed, losses, encoder)
+    if not run.distill.teacher:
+        return UNetStep(unet, *others)
+    with torch.device(META):
+        teacher = UNet3DConditionModel(UNetConfig.from_dict(run.model))
+    named = dict(zip(("mask", "objective", "seed", "pixel_losses", "encoder"), others, strict=True))
+    return DistillStep(unet, Frozen(teacher), distillation(run), **named)
+
+
+def meta_vae() -> AutoencoderKL:
+    """The public auto-encoder's shape."""
+    with torch.device(META):
+        return build_vae(PUBLIC_VAE_SHAPE)
+
+
+def meta_pixel_losses(run: UNetRun) -> PixelLosses | None:
+    """The losses on pixels with the shapes of the public networks; the SyncNet's is that of `experts.syncnet_config`."""
+    wanted = run.pixel_losses
+    if not wanted:
+        return None
+    sync = meta_sync_expert(run) if "sync" in wanted else None
+    lpips = Frozen(PerceptualLoss(empty_lpips())) if "lpips" in wanted else None
+    trepa = Frozen(empty_videomae()) if "trepa" in wanted else None
+    if trepa is not None:
+        trepa.net.enable_gradient_checkpointing(run.gradient_checkpointing)
+    return PixelLosses(Frozen(meta_vae()), sync, lpips, trepa, recompute=run.gradient_checkpointing)
+
+
+def meta_sync_expert(run: UNetRun) -> SyncExpert:
+    """The SyncNet of `experts.syncnet_config`, checked against the run's clips."""
+    path = run.experts.syncnet_config
+    if not path:
+        raise ValueError("The loss sync on the device meta needs experts.syncnet_config: a file of configs/syncnet.")
+    settings = load(path, SyncNetRun)
+    config = SyncNetConfig.from_dict(settings.model)
+    view = view_of(config, run, view_settings(settings))
+    check_syncnet(config, view, run, path)
+    with torch.device(META):
+        net = StableSyncNet(config)
+    return SyncExpert(Frozen(net), view.resolution, view.latent_space, view.lower_half)
+
+
+def meta_batch(run: UNetRun) -> ClipBatch:
+    """A batch of the shapes that the run's data will have, with the public speech encoder's audio."""
+    data, model = run.data, UNetConfig.from_dict(run.model)
+    b, f, r = data.batch_size, data.num_frames, data.resolution
+
+    def empty(*shape: int) -> Tensor:
+        return torch.empty(shape, device=META)
+
+    tokens = 2 * (sum(CONTEXT) + 1) * PUBLIC_WHISPER_STATES
+    batch = ClipBatch(audio=empty(b, f, tokens, model.cross_attention_dim))
+    if "sync" in run.pixel_losses:
+        batch = replace(batch, mel=empty(b, 1, NUM_MELS, sync_mel_length(f)))
+    clip = {name: empty(b, 3, f, r, r) for name in ("pixels", "masked_pixels", "reference_pixels")}
+    if not data.cached_latents or {"lpips", "trepa"} & set(run.pixel_losses):
+        batch = replace(batch, **clip)
+    if data.cached_latents:
+        side = r // DOWNSAMPLING
+        names = ("latents", "masked_latents", "reference_latents")
+        batch = replace(batch, **{name: empty(b, LATENT_CHANNELS, f, side, side) for name in names})
+    return batch
+
+
+def frozen_nets(step: UNetStep) -> dict[str, nn.Module]:
+    """The frozen networks of an objective by name."""
+    losses = step.pixel_losses
+    named: dict[str, nn.Module] = {"vae": step.encoder.net} if step.encoder else {}
+    if isinstance(step, DistillStep):
+        named |= {"teacher": step.teacher.net, "target": step.target}
+    if losses is not None:
+        parts = {
+            "vae": losses.vae,
+            "syncnet": losses.sync and losses.sync.net,
+            "lpips": losses.lpips,
+            "trepa": losses.trepa,
+        }
+        named |= {name: part.net for name, part in parts.items() if part}
+    return named
+
+
+def description(run: UNetRun, step: UNetStep, batch: ClipBatch, peak: int, losses: Mapping[str, str]) -> str:
+    """Sizes of everything, as lines of text."""
+    frozen = frozen_nets(step)
+    memory = training_memory(
+        step.unet, sum(map(byte_count, frozen.values())), peak, run.train.optimizer, bool(run.train.ema_decay)
+    )
+    lines = ["part                      trained M   frozen M"]
+    lines += [
+        f"{name:24} {trained / MILLION:10.3f} {still / MILLION:10.3f}" for name, trained, still in counts(step.unet)
+    ]
+    lines += [f"{name:24} {0:10.3f} {parameters(net) / MILLION:10.3f}" for name, net in frozen.items()]
+    lines += ["batch:"] + [f"  {name:22} {'x'.join(map(str, value.shape))}" for name, value in batch.present().items()]
+    lines += ["losses:"] + [f"  {name:22} {value}, weight {run.weight(name):g}" for name, value in losses.items()]
+    return "\n".join([*lines, f"memory, one process: {memory}"])
+
+
+def counts(unet: nn.Module) -> Iterator[tuple[str, int, int]]:
+    """(name, trained, frozen) parameters of the network's children and of the whole."""
+    for name, child in [*unet.named_children(), ("U-Net", unet)]:
+        trained = sum(p.numel() for p in child.parameters() if p.requires_grad)
+        yield name, trained, parameters(child) - trained
+
+
+def parameters(net: nn.Module) -> int:
+    """Numbers in a network's parameters."""
+    return sum(parameter.numel() for parameter in net.parameters())

@@ -1,0 +1,156 @@
+"""The frozen networks beside the U-Net: which a run needs, where they come from, and whether the SyncNet may teach."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL
+from torch import nn
+
+from latentsync.audio.mel import NUM_MELS
+from latentsync.config import ExpertsConfig, UNetRun, load
+from latentsync.config.syncnet_run import SyncNetRun
+from latentsync.losses.perceptual import load_perceptual_loss
+from latentsync.models.syncnet import SyncNetConfig, check_geometry, load_syncnet
+from latentsync.models.vae import DOWNSAMPLING, LATENT_CHANNELS, load_vae
+from latentsync.models.videomae import load_videomae
+from latentsync.timebase import sync_mel_length
+from latentsync.training.engine.frozen import Frozen
+from latentsync.training.unet.pixel_losses import PixelLosses, SyncExpert
+from latentsync.weights import CheckpointError, load_public_vae, release_of
+
+log = logging.getLogger(__name__)
+
+FORMATS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def expert_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """Number format of the frozen networks: the step's on accelerators, float32 on a CPU."""
+    return torch.float32 if device.type == "cpu" else FORMATS[precision]
+
+
+def load_vae_at(path: Path | str) -> AutoencoderKL:
+    """The auto-encoder of one of this project's files, or of a folder of the public format."""
+    return load_vae(path) if Path(path).is_file() else load_public_vae(path)
+
+
+def load_frozen_vae(run: UNetRun, device: torch.device) -> Frozen[AutoencoderKL]:
+    """The auto-encoder, frozen, on the device."""
+    return Frozen(placed(load_vae_at(run.experts.vae), device, expert_dtype(run.train.precision, device)))
+
+
+def load_pixel_losses(run: UNetRun, device: torch.device) -> PixelLosses | None:
+    """The losses on pixels that have a weight, with their networks on the device; None if none has.
+
+    Raises:
+        CheckpointError: a network's file is missing, damaged or of another kind.
+        ValueError: the SyncNet does not fit the clips, or is not known to be good enough to teach.
+    """
+    wanted, dtype = run.pixel_losses, expert_dtype(run.train.precision, device)
+    if not wanted:
+        return None
+    sync = load_sync_expert(run, device, dtype) if "sync" in wanted else None
+    decodes = sync is None or not sync.sees_latents or len(wanted) > 1
+    lpips = Frozen(load_perceptual_loss(run.experts.vgg).to(device)) if "lpips" in wanted else None
+    trepa = Frozen(load_videomae(run.experts.videomae).to(device, dtype)) if "trepa" in wanted else None
+    if trepa is not None and run.gradient_checkpointing:
+        trepa.net.enable_gradient_checkpointing()
+    vae = load_frozen_vae(run, device) if decodes else None
+    return PixelLosses(vae, sync, lpips, trepa, recompute=run.gradient_checkpointing)
+
+
+def load_sync_expert(run: UNetRun, device: torch.device, dtype: torch.dtype) -> SyncExpert:
+    """The SyncNet behind its gate."""
+    expert, metadata = read_sync_expert(run)
+    check_accuracy(metadata, run.experts)
+    warn_of_alignment(metadata, run)
+    placed(expert.net.net, device, dtype)
+    return expert
+
+
+@dataclass(frozen=True)
+class SyncView:
+    """What a SyncNet looks at."""
+
+    num_frames: int
+    resolution: int  # px of the face
+    latent_space: bool
+    lower_half: bool
+
+    def image_size(self, face_px: int) -> tuple[int, int]:
+        """Height and width of its input for faces of `face_px` pixels, which only a latent network sees as they are."""
+        side = face_px // DOWNSAMPLING if self.latent_space else self.resolution
+        return side // 2 if self.lower_half else side, side
+
+
+def read_sync_expert(run: UNetRun) -> tuple[SyncExpert, dict[str, Any]]:
+    """The SyncNet on the CPU, if it fits the run's clips, and its file's metadata."""
+    experts = run.experts
+    settings = load(experts.syncnet_config, SyncNetRun) if experts.syncnet_config else None
+    try:
+        net, metadata = load_syncnet(experts.syncnet, SyncNetConfig.from_dict(settings.model) if settings else None)
+    except CheckpointError as error:
+        hint = "" if settings else " Set experts.syncnet_config to its configuration if the file is a public one."
+        raise CheckpointError(f"{error}{hint}") from error
+    view = view_of(net.config, run, {**(view_settings(settings) if settings else {}), **metadata})
+    check_syncnet(net.config, view, run, experts.syncnet)
+    return SyncExpert(Frozen(net), view.resolution, view.latent_space, view.lower_half), metadata
+
+
+def view_settings(settings: SyncNetRun) -> dict[str, Any]:
+    """What the configuration of a SyncNet says of its input."""
+    return {field.name: getattr(settings.data, field.name) for field in fields(SyncView)}
+
+
+def view_of(config: SyncNetConfig, run: UNetRun, known: Mapping[str, Any]) -> SyncView:
+    """What a SyncNet looks at; what `known` does not say follows from its channels, or is as the run's clips are."""
+    num_frames = known.get("num_frames", run.data.num_frames)
+    latent_space = known.get("latent_space", config.visual_encoder.in_channels == LATENT_CHANNELS * num_frames)
+    lower_half = known.get("lower_half", not latent_space)
+    return SyncView(num_frames, known.get("resolution", run.data.resolution), latent_space, lower_half)
+
+
+def check_syncnet(config: SyncNetConfig, view: SyncView, run: UNetRun, origin: Path | str) -> None:
+    """ValueError unless the SyncNet looks at as many frames as a clip has, at a size its layers reduce to D x 1 x 1."""
+    if view.num_frames != run.data.num_frames:
+        raise ValueError(
+            f"{origin} looks at {view.num_frames} frames, but data.num_frames is {run.data.num_frames}: take a SyncNet"
+            " of that length."
+        )
+    check_geometry(config, view.image_size(run.data.resolution), (NUM_MELS, sync_mel_length(view.num_frames)))
+
+
+def check_accuracy(metadata: Mapping[str, Any], experts: ExpertsConfig) -> None:
+    """The gate: an unproven SyncNet gives small losses to everything, and one that is bad on this data distorts faces.
+
+    Raises:
+        ValueError: its accuracy on validation pairs is unknown or below `min_sync_accuracy`, and nobody insists.
+    """
+    accuracy = experts.sync_accuracy or metadata.get("scores", {}).get("accuracy") or 0.0
+    if experts.allow_unproven_sync or accuracy >= experts.min_sync_accuracy:
+        return
+    found = f"right on {accuracy:.1%} of validation pairs" if accuracy else "of unknown accuracy"
+    raise ValueError(
+        f"{experts.syncnet} is {found}, but the loss sync asks for at least {experts.min_sync_accuracy:.0%}"
+        " (experts.min_sync_accuracy). Measure it on your clips and write the result into experts.sync_accuracy, train it"
+        " further, set train.loss_weights.sync=0, or insist with experts.allow_unproven_sync=true."
+    )
+
+
+def warn_of_alignment(metadata: Mapping[str, Any], run: UNetRun) -> None:
+    """A SyncNet that learnt from faces aligned by other points judges worse, which its accuracy on the run's clips tells."""
+    path, given = run.experts.syncnet, run.data.aligned_by
+    released = release_of(path)
+    known = metadata.get("alignment") or (released.alignment if released else given)
+    if known != given:
+        log.warning(
+            "%s learnt from faces with the alignment %s, but the clips have %s (data.alignment).", path, known, given
+        )
+
+
+def placed(net: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    """The network on a device in a number format; diffusers' own `to` warns of what does not matter here."""
+    return nn.Module.to(net, device, dtype)

@@ -1,0 +1,144 @@
+"""The U-Net's objective: predict the noise in a clip; where asked, judge the clip that follows from the prediction.
+
+Stage 1 stays in latent space. Stage 2 estimates the clean latents in one step, decodes them and adds losses on pixels. What
+differs is configuration alone: which modules train, which losses have a weight.
+
+Legend: b clips, c channels, f frames, h w latent height and width.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor, nn
+
+from latentsync.data.unet_clips import ClipBatch, with_latents
+from latentsync.device import full_precision
+from latentsync.diffusion.denoisers import unet_input
+from latentsync.diffusion.noise import add_noise, mixed_noise, one_step_x0
+from latentsync.diffusion.schedule import NoiseSchedule
+from latentsync.models.unet.network import UNet3DConditionModel
+from latentsync.models.vae import SCALING_FACTOR
+from latentsync.training.engine.frozen import Frozen
+from latentsync.training.engine.loop import Losses, item_generator
+from latentsync.training.unet.pixel_losses import PixelLosses
+
+
+@dataclass(frozen=True)
+class UNetObjective:
+    """Choices of the noise objective; `snr_power` 0 with `visible_weight` 1 is the plain mean squared error.
+
+    The error at a timestep is weighted by snr^-snr_power, at most `snr_limit`: the shape of the mouth is decided while the
+    noise is strong, where the plain error of the noise hardly sees it. `visible_weight` is the weight of latent cells that
+    the mask leaves visible. `audio_dropout` is the share of clips shown with silent (zero) audio, for guidance.
+    """
+
+    mixed_noise_alpha: float = 1.0
+    audio_dropout: float = 0.0
+    snr_power: float = 0.0
+    snr_limit: float = 5.0
+    visible_weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What is drawn for the items of a batch."""
+
+    noise: Tensor  # b c f h w
+    timesteps: Tensor  # b, on the CPU
+    heard: Tensor  # b, 1 where the clip is shown with its audio, else 0
+
+
+class UNetStep(nn.Module):
+    """`recon`, the error of the predicted noise, and the losses on pixels that `pixel_losses` holds.
+
+    Without `encoder` the batches bring latents; with it they bring pixels, of which posterior samples are taken.
+    """
+
+    mask: Tensor
+
+    def __init__(
+        self,
+        unet: UNet3DConditionModel,
+        mask: Tensor,
+        objective: UNetObjective,
+        seed: int,
+        pixel_losses: PixelLosses | None = None,
+        encoder: Frozen[AutoencoderKL] | None = None,
+    ):
+        """`mask` [h, w] at the latents' size, 1 = visible."""
+        super().__init__()
+        self.unet, self.objective, self.seed = unet, objective, seed
+        self.pixel_losses, self.encoder = pixel_losses, encoder
+        self.schedule = NoiseSchedule()
+        self.register_buffer("mask", mask, persistent=False)
+
+    def forward(self, batch: ClipBatch, positions: Tensor) -> Losses:
+        """Unweighted losses of a batch, whose items have the numbers `positions`."""
+        generators = [item_generator(self.seed, position) for position in positions.tolist()]
+        batch = batch if batch.latents is not None else self._encoded(batch, generators)
+        latents, masked, reference, audio = batch.latents, batch.masked_latents, batch.reference_latents, batch.audio
+        assert latents is not None and masked is not None and reference is not None and audio is not None
+        drawn = self.draw(latents, generators)
+        noisy = add_noise(latents, drawn.noise, drawn.timesteps, self.schedule)
+        sample = unet_input(noisy, self.mask[None, None, None], masked, reference)
+        predicted = self.unet(sample, drawn.timesteps, audio * drawn.heard[:, None, None, None])
+        losses = {"recon": self.error(predicted, drawn.noise, drawn.timesteps)}
+        if self.pixel_losses is not None:
+            with full_precision(latents.device):
+                clean = one_step_x0(noisy, predicted.float(), drawn.timesteps, self.schedule)
+                losses |= self.pixel_losses(clean, batch)
+        return losses
+
+    def draw(self, latents: Tensor, generators: list[torch.Generator]) -> Drawn:
+        """Noise, timesteps and which clips are heard: each item's from its own generator."""
+        shape, steps = (1, *latents.shape[1:]), self.schedule.num_train_timesteps
+        noise, timesteps, heard = [], [], []
+        for generator in generators:
+            noise.append(mixed_noise(shape, self.objective.mixed_noise_alpha, generator))
+            timesteps.append(torch.randint(steps, (1,), generator=generator))
+            heard.append(torch.rand(1, generator=generator) >= self.objective.audio_dropout)
+        return Drawn(
+            torch.cat(noise).to(latents), torch.cat(timesteps), torch.cat(heard).to(latents.device, latents.dtype)
+        )
+
+    def error(self, predicted: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """Mean squared error of the predicted noise b c f h w, weighted as the objective says."""
+        squared = (predicted.float() - noise) ** 2
+        cells = 1 - (1 - self.objective.visible_weight) * self.mask
+        return (squared * cells * self._snr_weight(timesteps).to(noise)[:, None, None, None, None]).mean()
+
+    def _snr_weight(self, timesteps: Tensor) -> Tensor:
+        alphas = self.schedule.alphas_cumprod[timesteps]
+        return ((1 - alphas) / alphas).pow(self.objective.snr_power).clamp(max=self.objective.snr_limit)
+
+    def _encoded(self, batch: ClipBatch, generators: list[torch.Generator]) -> ClipBatch:
+        assert self.encoder is not None, "batches without latents need the auto-encoder"
+        vae = self.encoder.net
+
+        def encode(pixels: Tensor) -> Tensor:
+            posterior = vae.encode(pixels.to(vae.dtype)).latent_dist
+            shape = (len(pixels) // len(generators), *posterior.mean.shape[1:])
+            noise = torch.cat([torch.randn(shape, generator=generator) for generator in generators])
+            return (posterior.mean + posterior.std * noise.to(posterior.mean)) * SCALING_FACTOR
+
+        assert batch.pixels is not None, "batches bring latents or pixels"
+        with full_precision(batch.pixels.device):
+            return with_latents(batch, encode)
+
+
+def choose_trainable(unet: nn.Module, trainable_modules: list[str]) -> None:
+    """Let only parameters train whose name contains one of `trainable_modules`; all of them where the list is empty.
+
+    Raises:
+        ValueError: an entry is in no parameter's name.
+    """
+    names = [name for name, _ in unet.named_parameters()]
+    for part in trainable_modules:
+        if not any(part in name for name in names):
+            parts = sorted({each for name in names for each in name.split(".") if not each.isdigit()})
+            raise ValueError(
+                f"trainable_modules: no parameter's name contains {part!r}; names have {', '.join(parts)}."
+            )
+    for name, parameter in unet.named_parameters():
+        parameter.requires_grad_(not trainable_modules or any(part in name for part in trainable_modules))

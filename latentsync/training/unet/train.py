@@ -1,0 +1,308 @@
+"""A U-Net's training put together from its configuration: network, data, frozen experts, validation, what is stored."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from latentsync.audio.whisper_model import load_audio_encoder
+from latentsync.audio.windows import CONTEXT
+from latentsync.config import UNetRun, to_yaml
+from latentsync.config.loading import plain
+from latentsync.config.unet_run import LOSSES
+from latentsync.data.clips import ClipIndex, find_clips, index_clips, write_index
+from latentsync.data.frames import FrameMemory
+from latentsync.data.unet_clips import UNetClips, collate, min_frames
+from latentsync.face.masks import latent_mask, load_mask
+from latentsync.inference.settings import InferenceSettings
+from latentsync.losses.perceptual import load_perceptual_loss
+from latentsync.models.unet.checkpoint import alignment_of, load_unet, rename_v10_keys
+from latentsync.models.unet.config import UNetConfig
+from latentsync.models.unet.network import UNet3DConditionModel, initialise_for_training
+from latentsync.training.engine.charts import CurvePanel, curve, read_rows, save_charts
+from latentsync.training.engine.distributed import Processes
+from latentsync.training.engine.fill_cache import fill_cache
+from latentsync.training.engine.frozen import Frozen
+from latentsync.training.engine.loop import Hooks, Report, Trainer
+from latentsync.training.unet.data import cached_features, unet_index, unet_items
+from latentsync.training.unet.distill import Distillation, DistillStep
+from latentsync.training.unet.frozen_networks import FORMATS, load_frozen_vae, load_pixel_losses, read_sync_expert
+from latentsync.training.unet.step import UNetObjective, UNetStep, choose_trainable
+from latentsync.training.unet.validate import Judges, Sampling, UNetValidation, validation_clips
+from latentsync.weights import changes, describe, load_partly, read_checkpoint, save_checkpoint
+
+# A U-Net run's charts, drawn from its log: each loss, and the measures of the validation.
+TITLES = {
+    "sync": "similarity of lips and sound: sampled, shown silence (the leak), the truth",
+    "psnr_db": "PSNR in the generated region, dB",
+    "lpips": "LPIPS of the lower half",
+    "silent_motion": "movement of lips that are shown silence, as a share of the truth's",
+    "score": "score: the best checkpoint has the greatest",
+}
+SYNC_CURVES = ("sync", "silent_sync", "sync_truth")
+
+
+def draw_unet_charts(folder: Path) -> None:
+    """Write `losses.png` and `validation.png` into a run's folder."""
+    rows, validation = read_rows(folder / "log.jsonl"), read_rows(folder / "validation.jsonl")
+    named = {name: curve(rows, name) for name in LOSSES}
+    save_charts(folder / "losses.png", [CurvePanel(name, {name: points}) for name, points in named.items() if points])
+    panels = []
+    for name, title in TITLES.items():
+        shown = SYNC_CURVES if name == "sync" else (name,)
+        panels.append(CurvePanel(title, {each: curve(validation, each) for each in shown}))
+    save_charts(folder / "validation.png", panels)
+
+
+Note = Callable[[str], None]
+UNET = "unet."  # where the network's names begin in the objective's
+
+
+@dataclass(frozen=True)
+class UNetTraining:
+    """Everything that a run needs, built and checked."""
+
+    run: UNetRun
+    step: UNetStep
+    data: UNetClips
+    index: ClipIndex
+    trainer: Trainer
+
+    def metadata(self, steps_done: int) -> dict[str, Any]:
+        """What the trained network's file says about itself."""
+        run, data = self.run, self.run.data
+        return describe(
+            "unet",
+            run.model,
+            steps_done,
+            resolution=data.resolution,
+            num_frames=data.num_frames,
+            mask=self.step.mask,
+            alignment=data.aligned_by,
+            audio={"width": self.step.unet.config.cross_attention_dim, "context": list(CONTEXT)},
+            objective=run.objective,
+            inference=run.inference,
+            distilled=asdict(run.distill) if run.distill.teacher else None,
+            seed=run.train.seed,
+            clips=len(self.index.clips),
+            run=plain(run),
+        )
+
+    def save(self, path: Path, weights: Mapping[str, Tensor], steps_done: int) -> None:
+        """Store the U-Net of an objective's state dict; with `half_weights` in float16, with `store_changes` in part."""
+        tensors = {name.removeprefix(UNET): value for name, value in weights.items() if name.startswith(UNET)}
+        if self.run.half_weights:
+            tensors = {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
+        metadata = self.metadata(steps_done)
+        if self.run.store_changes:
+            tensors, rest = changes(tensors, read_checkpoint(self.run.init_from))
+            metadata |= rest
+        save_checkpoint(path, tensors, metadata)
+
+
+def build_unet(run: UNetRun, note: Note) -> UNet3DConditionModel:
+    """The network with the run's start weights; `note` is told which of a checkpoint's tensors were left out.
+
+    Raises:
+        CheckpointError: `init_from` cannot be read or holds another kind of network.
+        ValueError: `trainable_modules` names what is not there.
+    """
+    torch.manual_seed(run.train.seed)
+    unet = UNet3DConditionModel(UNetConfig.from_dict(run.model))
+    initialise_for_training(unet)
+    if run.trainable_modules and not run.init_from:
+        raise ValueError(
+            "trainable_modules leaves the other weights as they are, and they are random: set init_from to the checkpoint of"
+            " the first stage or of a release."
+        )
+    if run.init_from:
+        checkpoint = read_checkpoint(run.init_from)
+        checkpoint.require_kind("unet")
+        tensors = rename_v10_keys(checkpoint.tensors)
+        note(start_report(run.init_from, tensors, load_partly(unet, tensors), unet))
+        if alignment_of(checkpoint) != run.data.aligned_by:
+            note(
+                f"Note: {run.init_from} was trained with the alignment {alignment_of(checkpoint)}, this run's clips have"
+                f" {run.data.aligned_by}: the network will have to learn it anew, or set data.alignment if it is wrong."
+            )
+    choose_trainable(unet, run.trainable_modules)
+    unet.enable_gradient_checkpointing(run.gradient_checkpointing)
+    return unet
+
+
+def start_report(origin: str, tensors: Mapping[str, Tensor], left_out: list[str], unet: nn.Module) -> str:
+    """What was taken from a checkpoint and what was not; ValueError if nothing was."""
+    own = unet.state_dict()
+    unused = [name for name in tensors if name not in own or name in left_out]
+    taken = len(own) - len(left_out)
+    if not taken:
+        raise ValueError(f"{origin} has no tensor of this U-Net: check init_from.")
+    text = f"started from {origin}: {taken} of {len(own)} tensors taken"
+    if left_out:
+        text += f"; {len(left_out)} begin afresh ({', '.join(left_out[:3])}{', ...' if len(left_out) > 3 else ''})"
+    if unused:
+        text += (
+            f"; {len(unused)} of the file are not used ({', '.join(unused[:3])}{', ...' if len(unused) > 3 else ''})"
+        )
+    return text + "."
+
+
+def build_step(run: UNetRun, device: torch.device, note: Note) -> UNetStep:
+    """The objective with its frozen networks on the device."""
+    pixel_losses = load_pixel_losses(run, device)
+    encoder = None
+    if not run.data.cached_latents:
+        encoder = pixel_losses.vae if pixel_losses and pixel_losses.vae else load_frozen_vae(run, device)
+    others: dict[str, Any] = {
+        "mask": latent_mask(load_mask(run.data.resolution)),
+        "objective": UNetObjective(**run.objective),
+        "seed": run.train.seed,
+        "pixel_losses": pixel_losses,
+        "encoder": encoder,
+    }
+    if not run.distill.teacher:
+        return UNetStep(build_unet(run, note), **others)
+    teacher = load_teacher(run).to(device)
+    unet = build_unet(replace(run, init_from=run.init_from or run.distill.teacher), note)
+    return DistillStep(unet, Frozen(teacher), distillation(run), **others)
+
+
+def load_teacher(run: UNetRun) -> UNet3DConditionModel:
+    """The U-Net that a distillation learns from; CheckpointError where it is missing, damaged or of another shape."""
+    data = run.data
+    size = {"resolution": data.resolution, "num_frames": data.num_frames, "alignment": data.aligned_by}
+    unet, metadata = load_unet(run.distill.teacher, UNetConfig.from_dict(run.model), size)
+    if "distilled" in metadata:
+        raise ValueError(
+            f"distill.teacher {run.distill.teacher} is distilled itself: name the U-Net that it was made from."
+        )
+    return unet
+
+
+def distillation(run: UNetRun) -> Distillation:
+    """The run's choices."""
+    chosen = run.distill
+    return Distillation(chosen.guidance_scale, chosen.skip, chosen.loss, chosen.target_decay)
+
+
+def prepare(run: UNetRun, note: Note, processes: Processes | None = None) -> UNetTraining:
+    """Build a run, with everything that can go wrong before the first step; `note` is told what a person should know.
+
+    Raises:
+        ValueError: data, weights or settings are missing or do not fit each other.
+    """
+    processes = processes or Processes()
+    note = note if processes.is_main else lambda text: None
+    index = processes.first_says(lambda: unet_index(run))
+    note(f"{len(index.clips)} clips, {index.hours:.2f} h; {len(index.rejected)} left out")
+    for clip in index.rejected:
+        note(f"left out {clip.path}: {clip.reason}")
+    data = unet_items(run, index.clips, processes.device)
+    step = build_step(run, processes.device, note)
+    validation = make_validation(run, step, processes) if run.train.validation_steps else None
+    folder = Path(run.data.train_output_dir)
+    made: list[UNetTraining] = []  # the hooks speak of the whole that they are part of
+    hooks = Hooks(
+        export=lambda path, weights, steps_done: made[0].save(path, weights, steps_done),
+        validate=None if validation is None else lambda at: validation(video_folder(folder, at, processes)),
+        charts=draw_unet_charts,
+    )
+    trainer = Trainer(
+        step,
+        data,
+        run.data.batch_size,
+        run.train,
+        run.data.train_output_dir,
+        collate,
+        hooks,
+        run.data.num_workers,
+        processes,
+    )
+    made.append(UNetTraining(run, step, data, index, trainer))
+    return made[0]
+
+
+def video_folder(folder: Path, at: int, processes: Processes) -> Path | None:
+    """Where the videos of a validation go; one process writes them."""
+    return folder / "validation" / f"step-{at:08d}" if processes.is_main else None
+
+
+def make_validation(run: UNetRun, step: UNetStep, processes: Processes) -> UNetValidation:
+    """The validation on the configured clips, with those judges whose files are there.
+
+    Raises:
+        ValueError: there are no validation clips, or the auto-encoder or speech encoder is missing.
+    """
+    data, device = run.data, processes.device
+    if not (data.val_data_dir or data.val_fileslist):
+        raise ValueError(
+            "train.validation_steps asks for validation clips: set data.val_data_dir or data.val_fileslist."
+        )
+    found = find_clips(data.val_data_dir, data.val_fileslist)
+    index = index_clips(found, min_frames(data.num_frames), data.cache_dir)
+    encoder = load_audio_encoder(run.experts.whisper).to(device)
+    memory = FrameMemory(data.resolution, limit_bytes=0)
+    clips = validation_clips(index.clips[: run.validation.clips], memory, encoder, data.num_frames)
+    losses = step.pixel_losses
+    vae = step.encoder or (losses.vae if losses else None) or load_frozen_vae(run, device)
+    settings = InferenceSettings().changed(run.inference)
+    sampling = Sampling(
+        step.unet,
+        vae,
+        data.resolution,
+        data.num_frames,
+        device,
+        FORMATS[run.train.precision],
+        settings,
+        run.validation.seed,
+    )
+    return UNetValidation(sampling, clips, load_judges(run, step, device), run.validation.weights)
+
+
+def load_judges(run: UNetRun, step: UNetStep, device: torch.device) -> Judges:
+    """The networks that judge: the losses' own, else those whose files are there."""
+    losses = step.pixel_losses
+    sync, lpips = (losses.sync, losses.lpips) if losses else (None, None)
+    if sync is None and Path(run.experts.syncnet).is_file():
+        sync, _ = read_sync_expert(run)
+        sync.net.net.to(device)
+    if lpips is None and Path(run.experts.vgg).is_file():
+        lpips = Frozen(load_perceptual_loss(run.experts.vgg).to(device))
+    return Judges(sync, lpips)
+
+
+def train_unet(run: UNetRun, report: Report, note: Note, processes: Processes | None = None) -> UNetTraining:
+    """Train a U-Net as configured; the same call resumes.
+
+    Raises:
+        ValueError: something is missing or does not fit, before any step; or the training cannot go on.
+    """
+    processes = processes or Processes()
+    training = prepare(run, note, processes)
+    fill_cache(cached_features(run, processes.device), training.index.clips, note, processes)
+    if processes.is_main:
+        keep_config(run, training.index)
+    reason = training.trainer.train(report)
+    if reason:
+        note(f"stopped: {reason}")
+    return training
+
+
+def keep_config(run: UNetRun, index: ClipIndex) -> None:
+    """Write the resolved configuration and the list of clips into the run's folder.
+
+    Raises:
+        ValueError: the folder cannot be written.
+    """
+    folder = Path(run.data.train_output_dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.yaml").write_text(to_yaml(run), encoding="utf-8")
+        write_index(index, folder / "clips.jsonl")
+    except OSError as error:
+        raise ValueError(
+            f"The folder {folder} cannot be written ({error.strerror}): choose another data.train_output_dir."
+        ) from error

@@ -1,0 +1,195 @@
+"""Validating a U-Net: fixed clips are sampled from fixed noise, as inference does it, with their sound and with silence.
+
+What is measured, a mean over the clips each:
+
+- `sync`: similarity of the sampled lips and the clip's sound by the SyncNet, 0 ... 1; `sync_truth` that of the clip itself;
+- `psnr_db` in the region that is generated, `lpips` of the lower half, against the clip;
+- the leak: what the lips still do when they are shown silence. `silent_sync`, their similarity to the clip's real sound, which
+  they cannot know; `silent_motion`, how much they move, as a share of the clip's own movement.
+
+The reference comes from elsewhere in the clip, as in training. `score` is the sum of `validation.weights` times what could be
+measured; the greater the better.
+
+Legend: f frames, r face resolution in px, s audio tokens, d width of an audio token.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from einops import rearrange
+from torch import Tensor, nn
+
+from latentsync.audio.mel import sync_mel, sync_mel_window
+from latentsync.audio.whisper_features import AudioEncoder, WhisperFeatures
+from latentsync.audio.windows import training_windows
+from latentsync.data.clips import TrainingClip
+from latentsync.data.frames import FrameMemory
+from latentsync.diffusion.denoisers import conditioned, guided
+from latentsync.diffusion.noise import shared_noise
+from latentsync.diffusion.schedule import NoiseSchedule
+from latentsync.diffusion.solvers import solver_of, timesteps_of
+from latentsync.face.masks import latent_mask, load_mask
+from latentsync.face.pixels import frames_to_pixels, keep_surroundings, pixels_to_frames
+from latentsync.inference.settings import InferenceSettings
+from latentsync.losses.perceptual import PerceptualLoss
+from latentsync.media.video.write import VideoFormat, VideoWriter
+from latentsync.models.vae import decode, encode
+from latentsync.timebase import MODEL_FPS
+from latentsync.training.engine.frozen import Frozen
+from latentsync.training.unet.pixel_losses import FRAMES_AT_ONCE, SyncExpert
+
+PEAK = 2.0  # pixels lie in [-1, 1]
+
+
+@dataclass(frozen=True)
+class ValidationClip:
+    """A window of a clip, and what is shown and heard with it."""
+
+    name: str
+    faces: np.ndarray  # uint8 [f, r, r, 3]
+    reference: np.ndarray  # uint8 [f, r, r, 3], from elsewhere in the clip
+    audio: Tensor  # [f, s, d]
+    silence: Tensor  # [f, s, d]: what the speech encoder makes of no sound
+    mel: Tensor  # [1, 1, 80, n]
+
+
+def validation_clips(
+    clips: list[TrainingClip], memory: FrameMemory, encoder: AudioEncoder, num_frames: int
+) -> list[ValidationClip]:
+    """The first window of every clip; the last one is its reference. Clips hold 3 * num_frames frames or more."""
+    listen = WhisperFeatures(encoder).features
+    prepared = []
+    for index, clip in enumerate(clips):
+        waveform = torch.from_numpy(clip.waveform())
+        heard, silent = (listen(each).cpu().float() for each in (waveform, torch.zeros_like(waveform)))
+        prepared.append(
+            ValidationClip(
+                f"{index:02d}_{clip.path.stem}",
+                memory.frames(clip, 0, num_frames).numpy(),
+                memory.frames(clip, clip.frames - num_frames, clip.frames).numpy(),
+                training_windows(heard, 0, num_frames),
+                training_windows(silent, 0, num_frames),
+                sync_mel_window(sync_mel(waveform), 0, num_frames)[None, None],
+            )
+        )
+    return prepared
+
+
+@dataclass(frozen=True)
+class Judges:
+    """The networks that judge; a measure whose network is missing is left out."""
+
+    sync: SyncExpert | None = None
+    lpips: Frozen[PerceptualLoss] | None = None
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the network in training is sampled: as the finished one will be, from one frame of noise of its own seed."""
+
+    unet: nn.Module
+    vae: Frozen[AutoencoderKL]
+    resolution: int
+    num_frames: int
+    device: torch.device
+    precision: torch.dtype  # of the U-Net, by autocast
+    settings: InferenceSettings = field(default_factory=InferenceSettings)  # solver, steps and guidance count
+    seed: int = 1247
+
+    def __call__(self, clip: ValidationClip) -> tuple[Tensor, Tensor]:
+        """Sampled faces [f, 3, r, r] in [-1, 1], float32 on the CPU: with the clip's sound, and with silence."""
+        mask, schedule = load_mask(self.resolution).to(self.device), NoiseSchedule()
+        truth = frames_to_pixels(clip.faces).to(self.device)
+        masked, reference = self._encode(truth * mask), self._encode(frames_to_pixels(clip.reference).to(self.device))
+        both = torch.stack([clip.audio, clip.silence]).to(self.device)
+        given = (latent_mask(mask)[None, None, None], *(each.repeat(2, 1, 1, 1, 1) for each in (masked, reference)))
+        chosen = self.settings
+        denoise = guided(conditioned(self._predict, *given), both, chosen.guidance_scale)
+        noise = shared_noise(tuple(masked.shape), torch.Generator().manual_seed(self.seed)).to(self.device)
+        timesteps = timesteps_of(chosen.solver, chosen.steps, schedule)
+        latents = solver_of(chosen.solver, self.seed + 1)(denoise, noise.repeat(2, 1, 1, 1, 1), timesteps, schedule)
+        spoken, silent = (keep_surroundings(self._decode(each), truth, mask).cpu() for each in latents)
+        return spoken, silent
+
+    def _predict(self, sample: Tensor, timestep: int, audio: Tensor | None) -> Tensor:
+        with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
+            return self.unet(sample, timestep, audio).float()
+
+    def _encode(self, pixels: Tensor) -> Tensor:
+        vae = self.vae.net
+        latents = torch.cat([encode(vae, part.to(vae.dtype)).float() for part in pixels.split(FRAMES_AT_ONCE)])
+        return rearrange(latents, "f c h w -> 1 c f h w")
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        """Latents c f h w -> pixels [f, 3, r, r] in [-1, 1]."""
+        vae, frames = self.vae.net, rearrange(latents, "c f h w -> f c h w")
+        parts = [decode(vae, part.to(vae.dtype)).float() for part in frames.split(FRAMES_AT_ONCE)]
+        return torch.cat(parts).clamp(-1, 1)
+
+
+class UNetValidation:
+    """Samples and measures the fixed clips; writes what was sampled beside the truth as videos into a folder."""
+
+    def __init__(self, sample: Sampling, clips: list[ValidationClip], judges: Judges, weights: Mapping[str, float]):
+        """`weights` of the measures in the score; ValueError if there is no clip."""
+        if not clips:
+            raise ValueError("There is no validation clip: set data.val_data_dir or data.val_fileslist.")
+        self.sample, self.clips, self.judges, self.weights = sample, clips, judges, dict(weights)
+        self.generated = load_mask(sample.resolution) < 0.5
+
+    @torch.no_grad()
+    def __call__(self, folder: Path | None) -> dict[str, float]:
+        """Means over the clips, and `score`; videos go to `folder` if there is one."""
+        rows = []
+        for clip in self.clips:
+            spoken, silent = self.sample(clip)
+            rows.append(self._measure(clip, spoken, silent))
+            if folder is not None:
+                write_comparison(folder / f"{clip.name}.mp4", clip.faces, [spoken, silent])
+        means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+        return {**means, "score": score(means, self.weights)}
+
+    def _measure(self, clip: ValidationClip, spoken: Tensor, silent: Tensor) -> dict[str, float]:
+        """The measures of one clip; `spoken`, `silent` [f, 3, r, r] on the CPU."""
+        truth = frames_to_pixels(clip.faces)
+        error = ((spoken - truth) ** 2)[..., self.generated].mean()
+        row = {
+            "psnr_db": float(10 * torch.log10(PEAK**2 / error.clamp(min=1e-10))),
+            "silent_motion": motion(silent, self.generated) / max(motion(truth, self.generated), 1e-6),
+        }
+        if self.judges.sync is not None and not self.judges.sync.sees_latents:
+            names = {"sync": spoken, "silent_sync": silent, "sync_truth": truth}
+            row |= {name: self._similarity(pixels, clip.mel) for name, pixels in names.items()}
+        if self.judges.lpips is not None:
+            pair = (each.to(self.sample.device) for each in (spoken, truth))
+            row["lpips"] = float(self.judges.lpips.net(*pair).mean())
+        return row
+
+    def _similarity(self, pixels: Tensor, mel: Tensor) -> float:
+        assert self.judges.sync is not None
+        clip = rearrange(pixels, "f c h w -> 1 c f h w").to(self.sample.device)
+        return float(self.judges.sync.similarity(clip, None, mel.to(self.sample.device)))
+
+
+def motion(pixels: Tensor, where: Tensor) -> float:
+    """Mean absolute difference of neighbouring frames [f, 3, r, r] in the region `where` [r, r]."""
+    return float(pixels.diff(dim=0).abs()[..., where].mean()) if len(pixels) > 1 else 0.0
+
+
+def score(means: Mapping[str, float], weights: Mapping[str, float]) -> float:
+    """The composite by which the best checkpoint is chosen."""
+    return sum(weight * means[name] for name, weight in weights.items() if name in means)
+
+
+def write_comparison(path: Path, faces: np.ndarray, samples: list[Tensor]) -> None:
+    """A video of the truth, the sample with sound and the sample with silence, side by side."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shown = [faces, *(pixels_to_frames(pixels.clamp(-1, 1)).numpy() for pixels in samples)]
+    joined = np.concatenate(shown, axis=2)
+    with VideoWriter(path, VideoFormat.constant(joined.shape[2], joined.shape[1], MODEL_FPS)) as writer:
+        for frame in joined:
+            writer.write(frame)

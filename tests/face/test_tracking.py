@@ -1,0 +1,298 @@
+"""Pass 1 on hard pictures: several faces followed, cuts found, people told apart, nobody else ever planned."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+
+from latentsync.face.align import FloatArray, FrameArray
+from latentsync.face.appearance import describe, likeness, thumbnail
+from latentsync.face.detection import landmarks
+from latentsync.face.detection.detector import Box, Face, make_detector
+from latentsync.face.detection.landmarks import LandmarkDetector
+from latentsync.face.detection.pose import opening_of_landmarks, yaw_of_landmarks
+from latentsync.face.detection.scenes import SceneCuts
+from latentsync.face.detection.tracking import Effort, TrackingDetector, overlap
+from latentsync.inference.faces.observe import Observations, observe
+from latentsync.inference.faces.people import Person, find_people
+from latentsync.inference.faces.plan import FacePlan, FacePolicy, plan_faces
+from latentsync.inference.faces.select import FaceChoice, by_appearance, choose_face, choose_person, frame_look
+from tests.support.torture import CUTS, FPS, FRAMES, TortureFrame, draw_head, make_frame, room, torture_frames
+from tests.support.torture import Place as HeadPlace
+
+TIMES = [index / FPS for index in range(FRAMES + 1)]
+
+
+@pytest.fixture(scope="module")
+def clip() -> list[TortureFrame]:
+    return list(torture_frames())
+
+
+@pytest.fixture(scope="module")
+def seen(clip: list[TortureFrame]) -> Observations:
+    return observe((shown.frame for shown in clip), make_detector("cascade"))
+
+
+@pytest.fixture(scope="module")
+def plan(seen: Observations) -> FacePlan:
+    return plan_faces(seen, choose_face(seen, FaceChoice(), TIMES), FacePolicy(), TIMES, 128)
+
+
+@pytest.fixture(scope="module")
+def people(seen: Observations) -> list[Person]:
+    return find_people(seen)
+
+
+def test_cuts_are_found_and_nothing_else(seen: Observations) -> None:
+    assert tuple(seen.cuts.tolist()) == CUTS
+
+
+def test_two_people_are_found_and_every_track_shows_one_of_them(
+    seen: Observations, people: list[Person], clip: list[TortureFrame]
+) -> None:
+    assert len(people) == 2
+    for person, name in zip(people, ("speaker", "second"), strict=True):
+        for row in np.flatnonzero(np.isin(seen.track, person.tracks)):
+            truth = getattr(clip[seen.frame[row]], name)
+            assert truth is not None and overlap(truth, tuple(seen.box[row])) > 0.5
+
+
+def test_only_the_speaker_is_planned_and_never_where_somebody_is_in_front(
+    plan: FacePlan, clip: list[TortureFrame]
+) -> None:
+    for index in np.flatnonzero(plan.weight > 0):
+        truth = clip[index].speaker
+        assert truth is not None and overlap(truth, tuple(plan.box[index])) > 0.5
+    missed = [index for index, shown in enumerate(clip) if shown.speaker_is_free and not plan.edited[index]]
+    assert len(missed) <= 12  # the dark beginning, and until the speaker is found again behind the second person
+
+
+def test_gaps_are_named_and_takes_end_at_them(plan: FacePlan, clip: list[TortureFrame]) -> None:
+    actions: dict[str, set[str]] = {}
+    for action, shown in zip(plan.action.tolist(), clip, strict=True):
+        actions.setdefault(shown.event, set()).add(action)
+    assert actions["hidden briefly"] == {"bridged"}
+    assert actions["away"] == actions["cutaway"] == {"no face"}
+    assert actions["second person"] == {"edit", "other person"}
+    assert actions["talk"] == actions["hand"] == actions["other room"] == {"edit"}
+    for take in plan.takes:
+        assert not any(take.start < cut < take.stop for cut in CUTS)
+    assert plan.weight[89] < 1 and plan.weight[140] < 1  # fades beside the empty room
+    assert plan.weight[154] == plan.weight[175] == plan.weight[232] == plan.weight[249] == 1  # none at cuts and ends
+
+
+def test_people_are_chosen_by_number_place_and_picture(seen: Observations, people: list[Person]) -> None:
+    speaker, second = people
+    chosen = {
+        1: FaceChoice("number", number=1),
+        2: FaceChoice("place", x=500, y=180, time_sec=7.2),
+    }
+    for person, choice in zip(people, chosen.values(), strict=True):
+        assert choose_person(seen, choice, TIMES).number == person.number
+    assert choose_person(seen, FaceChoice("center"), TIMES).number == speaker.number
+    other = room(30).copy()
+    draw_head(other, 8, HeadPlace(320, 190, 0.9), 3)
+    look = frame_look(np.clip(other * 0.9, 0, 255).astype(np.uint8), make_detector(), "a picture")
+    assert by_appearance(people, look, "a picture").number == second.number
+    stranger = room(31).copy()
+    draw_head(stranger, 27, HeadPlace(320, 190, 0.9), 3)
+    look = frame_look(np.clip(stranger, 0, 255).astype(np.uint8), make_detector(), "a stranger")
+    with pytest.raises(ValueError, match="nobody in the video looks like a stranger"):
+        by_appearance([second], look, "a stranger")
+
+
+@pytest.mark.parametrize(
+    ("choice", "words"),
+    [
+        (FaceChoice("number", number=3), "the video shows 2 people"),
+        (FaceChoice("place", x=30, y=30, time_sec=1.0), "no face is at 30,30 around 1 s; the faces there then: 2"),
+        (FaceChoice("place", x=900, y=30, time_sec=1.0), "outside of the picture, which has 640 x 360"),
+        (FaceChoice("place", x=220, y=200, time_sec=4.5), "the faces there then: none"),
+    ],
+)
+def test_choices_that_name_nobody_are_refused(seen: Observations, choice: FaceChoice, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        choose_face(seen, choice, TIMES)
+
+
+def test_observations_are_small_and_survive_the_disk(seen: Observations, tmp_path: Path) -> None:
+    path = tmp_path / "faces.npz"
+    seen.save(path)
+    again = Observations.load(path)
+    assert [p.name for p in tmp_path.iterdir()] == ["faces.npz"]
+    assert all(np.array_equal(getattr(seen, n), getattr(again, n), equal_nan=n in ("opening",)) for n in vars(seen))
+    again.save(tmp_path / "twice.npz")
+    assert path.read_bytes() == (tmp_path / "twice.npz").read_bytes()
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(ValueError, match="faces.npz holds no observed faces"):
+        Observations.load(path)
+
+
+def test_a_flash_and_a_fade_are_no_cuts() -> None:
+    cuts = SceneCuts()
+    picture = make_frame(40).frame
+    for index in range(30):
+        flash = index in (10, 11)
+        light = 0.5 + 0.5 * abs(15 - index) / 15
+        cuts.update(np.full_like(picture, 250) if flash else (picture * light).astype(np.uint8))
+    assert cuts.cuts == []
+    assert cuts.update(make_frame(160).frame) and cuts.cuts == [30]
+
+
+class SquareDetector(TrackingDetector[np.ndarray]):
+    """Follows bright squares of 20 pixels: a face is the middle of one."""
+
+    def search(self, frame: FrameArray, effort: Effort, known: list[Box]) -> list[np.ndarray]:
+        self.searched = effort
+        count, _, _, middles = cv2.connectedComponentsWithStats((frame[..., 0] > 100).astype(np.uint8))
+        return [middles[index] for index in range(1, count)]
+
+    def follow(self, frame: FrameArray, states: list[np.ndarray]) -> list[np.ndarray | None]:
+        found = self.search(frame, Effort.QUICK, [])
+        near = [[middle for middle in found if np.abs(middle - state).max() < 15] for state in states]
+        return [middles[0] if middles else None for middles in near]
+
+    def face(self, state: np.ndarray) -> Face:
+        x, y = (float(value) for value in state)
+        points = np.array([[x - 5, y - 5], [x + 5, y - 5], [x, y + 2]], np.float32)
+        return Face(points, (x - 10, y - 10, x + 10, y + 10), 1.0)
+
+
+def squares(*middles: int) -> FrameArray:
+    frame = np.zeros((60, 300, 3), np.uint8)
+    for x in middles:
+        frame[20:40, x - 10 : x + 10] = 200
+    return frame
+
+
+def test_tracks_keep_their_numbers_and_new_faces_get_their_own() -> None:
+    detector = SquareDetector()
+    first = [face.track for face in detector.faces(squares(40, 200))]
+    seen = [{face.track: face.box[0] for face in detector.faces(squares(40 + 3 * i, 200 - 3 * i))} for i in range(1, 9)]
+    assert sorted(first) == [0, 1] and all(set(faces) == {0, 1} for faces in seen)
+    assert seen[-1][first[0]] > seen[0][first[0]]
+    for _ in range(12):
+        later = detector.faces(squares(64, 176, 270))
+    assert [face.track for face in later] == [0, 1, 2]
+    assert detector.points(squares(64, 176, 270)).track == detector.points(squares(64, 176, 270)).track
+    assert detector.faces(squares()) == []
+    assert sorted(face.track for face in detector.faces(squares(64, 176))) == [3, 4]  # who comes back is a new track
+    detector.reset()
+    assert [face.track for face in detector.faces(squares(64))] == [0]
+
+
+def landmarks_at(x: float, y: float, size: float = 60.0) -> FloatArray:
+    """68 landmarks of a frontal face with closed lips, whose box begins at x, y."""
+    spots = {17: (0.1, 0), 21: (0.4, 0), 22: (0.6, 0), 26: (0.9, 0), 30: (0.5, 0.5), 36: (0.15, 0.15), 45: (0.85, 0.15)}
+    points = np.full((68, 2), 0.5)
+    points[0], points[16], points[8] = (0, 0.3), (1, 0.3), (0.5, 1)
+    points[17:22], points[22:27] = (0.25, 0), (0.75, 0)
+    points[36:42], points[42:48] = (0.25, 0.15), (0.75, 0.15)
+    points[60:68] = (0.5, 0.75)
+    for index, spot in spots.items():
+        points[index] = spot
+    return (points * size + [x, y]).astype(np.float32)
+
+
+class StubLibrary:
+    """Stands for `face_alignment.FaceAlignment`: `faces` are the boxes' corners, and calls are noted."""
+
+    def __init__(self) -> None:
+        self.faces: list[tuple[float, float]] = []
+        self.least_score = 0.5
+        self.searches: list[float] = []
+        self.face_detector = SimpleNamespace(filter_threshold=0.5, detect_from_image=self.detect)
+
+    def detect(self, frame: FrameArray) -> list[list[float]]:
+        self.searches.append(self.face_detector.filter_threshold)
+        if self.face_detector.filter_threshold > self.least_score:
+            return []
+        scale = frame.shape[1] / 400
+        return [[scale * v for v in (x, y - 15, x + 60, y + 60)] + [0.9] for x, y in self.faces]
+
+    def get_landmarks_from_image(self, frame: FrameArray, detected_faces: list, **_: object) -> tuple:
+        found, scores = [], []
+        for box in detected_faces:
+            near = [face for face in self.faces if abs(face[0] - box[0]) < 30]
+            found.append(landmarks_at(*(near[0] if near else box[:2])))
+            scores.append(np.full(68, 0.8 if near else 0.1))
+        return found, scores, detected_faces
+
+
+@pytest.fixture
+def library(monkeypatch: pytest.MonkeyPatch) -> StubLibrary:
+    stub = StubLibrary()
+    monkeypatch.setattr(landmarks, "find_weights", lambda folder: folder)
+    monkeypatch.setattr(landmarks, "load_library", lambda folder, device: stub)
+    return stub
+
+
+def test_landmarks_follow_several_faces_and_search_seldom(library: StubLibrary) -> None:
+    frame = np.random.default_rng(0).integers(0, 255, (200, 400, 3), np.uint8)
+    library.faces = [(40, 60), (240, 60)]
+    detector = LandmarkDetector()
+    for step in range(8):
+        library.faces = [(40 + step, 60), (240 - step, 60)]
+        faces = detector.faces(frame)
+        assert [face.track for face in faces] == [0, 1]
+        assert np.abs([face.points[0, 0] - face.box[0] for face in faces]).max() < 60
+    assert len(library.searches) == 1
+    library.faces = library.faces[1:]
+    assert [face.track for face in detector.faces(frame)] == [1]
+
+
+@pytest.mark.parametrize(("effort", "side"), [(Effort.QUICK, 640), (Effort.FULL, 1280), (Effort.HARD, 1920)])
+def test_large_frames_are_searched_in_a_smaller_copy(library: StubLibrary, effort: Effort, side: int) -> None:
+    library.faces, sides, detect = [(40, 60)], [], library.detect
+
+    def watched(frame: FrameArray) -> list[list[float]]:
+        sides.append(max(frame.shape))
+        return detect(frame)
+
+    library.face_detector.detect_from_image = watched
+    library.least_score = 0.5 if effort is not Effort.HARD else 0.2
+    (box,) = LandmarkDetector().boxes(np.zeros((1080, 1920, 3), np.uint8), effort)
+    assert sides == [side]
+    assert np.allclose(box[:4], 4.8 * np.array([40, 45, 100, 120]))  # in the frame's own pixels
+
+
+def test_where_no_face_is_found_the_search_gets_harder(library: StubLibrary) -> None:
+    library.faces, library.least_score = [(100, 60)], 0.3
+    (face,) = LandmarkDetector().faces(np.zeros((200, 400, 3), np.uint8))
+    assert library.searches == [0.5, 0.2] and library.face_detector.filter_threshold == 0.5
+    assert np.allclose(face.box, (100, 60, 160, 120), atol=1)
+
+
+def test_turned_heads_and_open_mouths_are_measured_from_landmarks() -> None:
+    face = landmarks_at(100, 100)
+    assert yaw_of_landmarks(face) == pytest.approx(0, abs=1) and opening_of_landmarks(face) == pytest.approx(0)
+    turned = face.copy()
+    turned[30, 0] += 15
+    assert 25 < yaw_of_landmarks(turned) < 60 and yaw_of_landmarks(turned[:, :] * [1, 1]) > 0
+    opened = face.copy()
+    opened[[67, 66, 65], 1] += 9
+    assert opening_of_landmarks(opened) == pytest.approx(9 / 32, rel=0.05)
+
+
+def looks_of(seed: int, room_seed: int, place: HeadPlace, light: float) -> FloatArray:
+    """Appearances of an avatar in some frames of one shot."""
+    detector, looks = make_detector(), []
+    for index in range(0, 9, 4):
+        picture = room(room_seed).copy()
+        draw_head(picture, seed, place, index)
+        frame = np.clip(picture * light, 0, 255).astype(np.uint8)
+        found = detector.points(frame)
+        assert found is not None
+        looks.append(describe(thumbnail(frame, found.points)))
+    return np.stack(looks)
+
+
+def test_a_person_is_known_again_in_another_room_size_and_light() -> None:
+    seeds = (3, 8, 12, 17)
+    first = [looks_of(seed, 40, HeadPlace(320, 190, 0.7), 1.0) for seed in seeds]
+    again = [looks_of(seed, 41, HeadPlace(250, 200, 0.95), 0.8) for seed in seeds]
+    table = np.array([[likeness(a, b) for b in again] for a in first])
+    assert (np.argmax(table, axis=1) == np.arange(len(seeds))).all()
+    assert np.diag(table).min() > 0.72

@@ -1,0 +1,228 @@
+"""The plan between the passes: which gaps are bridged, where takes end, that it is local in time; and what `--face` means."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from latentsync.face.align import Smoother, align_matrix
+from latentsync.face.lower_face import LENGTH
+from latentsync.inference.faces.observe import Observations
+from latentsync.inference.faces.people import find_people
+from latentsync.inference.faces.plan import FacePlan, FacePolicy, plan_faces
+from latentsync.inference.faces.select import FaceChoice, choose_face, parse_face_choice
+
+
+def sightings(rows: list[tuple[int, int, float, float]], count: int, cuts: tuple[int, ...] = ()) -> Observations:
+    """Observations of (frame, track, x of the face's middle, width of the face) in pictures of 640 x 360."""
+    rows = sorted(rows)
+    x, width = np.array([row[2] for row in rows], np.float32), np.array([row[3] for row in rows], np.float32)
+    box = np.stack([x - width / 2, 180 - width / 2, x + width / 2, 180 + width / 2], axis=1).reshape(-1, 4)
+    points = np.array([[-0.25, -0.3], [0.25, -0.3], [0, 0.05]], np.float32) * width[:, None, None]
+    tracks = sorted({row[1] for row in rows})
+    return Observations(
+        frame_count=count,
+        size=(640, 360),
+        cuts=np.array(cuts, np.int32),
+        frame=np.array([row[0] for row in rows], np.int32),
+        track=np.array([row[1] for row in rows], np.int32),
+        points=points + np.stack([x, np.full_like(x, 180)], axis=1)[:, None],
+        box=box.astype(np.float32),
+        score=np.ones(len(rows), np.float32),
+        yaw=np.zeros(len(rows), np.float32),
+        opening=np.zeros(len(rows), np.float32),
+        lower_face=np.zeros((len(rows), LENGTH), np.int8),
+        looks=np.zeros((len(tracks), 420), np.float16),
+        look_track=np.array(tracks, np.int32),
+        thumbnails=np.zeros((0, 96, 96, 3), np.uint8),
+        thumbnail_track=np.zeros(0, np.int32),
+    )
+
+
+def still_face(seen: list[bool], cuts: tuple[int, ...] = ()) -> Observations:
+    rows = [(frame, 0, 300.0 + frame % 3, 100.0) for frame, here in enumerate(seen) if here]
+    return sightings(rows, len(seen), cuts)
+
+
+def plan_of(seen: Observations, fps: float = 25.0, **limits: float) -> FacePlan:
+    times = [frame / fps for frame in range(seen.frame_count + 1)]
+    return plan_faces(seen, [0], FacePolicy(**limits), times, 128)
+
+
+@pytest.mark.parametrize("fps", [12, 23.976, 25, 29.97, 30, 50, 59.94, 60])
+def test_gaps_up_to_the_limit_are_bridged_at_every_rate(fps: float) -> None:
+    most = int(0.4 * fps + 1e-6)
+    edge = round(fps)
+    short = plan_of(still_face([True] * edge + [False] * most + [True] * edge), fps)
+    assert len(short.takes) == 1 and (short.weight == 1).all()
+    assert (short.action[edge : edge + most] == "bridged").all() and np.isfinite(short.matrices).all()
+    long = plan_of(still_face([True] * edge + [False] * (most + 1) + [True] * edge), fps)
+    assert [(take.start, take.stop) for take in long.takes] == [(0, edge), (edge + most + 1, 2 * edge + most + 1)]
+    assert long.passed == [(edge, edge + most + 1, "no face")]
+    fading = int(((long.weight > 0) & (long.weight < 1)).sum())
+    assert 2 <= fading <= 2 * np.ceil(0.16 * fps)
+    assert long.weight[0] == long.weight[-1] == 1
+
+
+def test_points_of_bridged_frames_lie_between_those_around() -> None:
+    plan = plan_of(sightings([(f, 0, 300.0 + 2 * f, 100.0) for f in range(20) if not 8 <= f < 14], 20))
+    middles = (plan.box[:, 0] + plan.box[:, 2]) / 2
+    assert np.allclose(middles, 300 + 2 * np.arange(20), atol=1e-3)
+    smoother = Smoother()
+    whole = sightings([(f, 0, 300.0 + 2 * f, 100.0) for f in range(20)], 20)
+    expected = [align_matrix(points, 128, smoother) for points in whole.points]
+    assert np.allclose(plan.matrices, expected, atol=1e-3)
+
+
+def test_nothing_is_bridged_across_a_cut_a_jump_or_somebody_in_front() -> None:
+    around = [True] * 20 + [False] * 4 + [True] * 20
+    assert (plan_of(still_face(around)).action[20:24] == "bridged").all()
+    assert (plan_of(still_face(around, cuts=(22,))).take[20:24] == -1).all()
+    elsewhere = [(f, 0, 300.0 if f < 20 else 480.0, 100.0) for f in range(44) if around[f]]
+    assert (plan_of(sightings(elsewhere, 44)).take[20:24] == -1).all()
+    passing = [(f, 0, 300.0, 100.0) for f in range(44) if around[f]] + [(f, 1, 310.0, 100.0) for f in range(20, 24)]
+    plan = plan_of(sightings(passing, 44))
+    assert (plan.action[20:24] == "other person").all() and (plan.weight[20:24] == 0).all()
+
+
+def test_a_face_that_somebody_covers_is_not_edited() -> None:
+    rows = [(f, 0, 300.0, 100.0) for f in range(60)] + [(f, 1, 600.0 - 6 * f, 100.0) for f in range(60)]
+    plan = plan_of(sightings(rows, 60))
+    apart = np.abs(300 - 6 * np.arange(60))
+    assert (plan.edited == (apart >= 80)).all()
+    assert (plan.action[apart < 80] == "other person").all()
+
+
+def test_faces_that_are_too_small_turned_or_brief_pass_through_with_their_names() -> None:
+    seen = sightings([(f, 0, 300.0, 20.0 if f < 15 else 100.0) for f in range(60)], 60)
+    seen.yaw[30:45] = 75
+    plan = plan_of(seen)
+    assert plan.passed == [(0, 15, "too small"), (30, 45, "turned away")]
+    assert np.isfinite(plan.box[0]).all() and np.isnan(plan.matrices[0]).all()
+    flicker = plan_of(still_face([True] * 20 + [False] * 15 + [True] * 3 + [False] * 15 + [True] * 20))
+    assert (flicker.action[35:38] == "too short").all()
+    assert plan_of(still_face([True])).action.tolist() == ["edit"]
+    assert plan_of(still_face([False, False])).passed == [(0, 2, "no face")]
+
+
+seen_or_not = st.lists(st.tuples(st.booleans(), st.integers(1, 30)), min_size=1, max_size=12).map(
+    lambda parts: [here for here, length in parts for _ in range(length)]
+)
+rates = st.sampled_from([12.0, 24.0, 25.0, 29.97, 60.0])
+
+
+@settings(max_examples=60, deadline=None)
+@given(seen_or_not, rates, st.lists(st.integers(1, 300), max_size=4))
+def test_every_plan_keeps_the_rules(seen: list[bool], fps: float, wished: list[int]) -> None:
+    cuts = tuple(sorted({cut for cut in wished if cut < len(seen)}))
+    plan = plan_of(still_face(seen, cuts), fps)
+    here, shot = np.array(seen), still_face(seen, cuts).shot
+    assert len(plan) == len(seen) and (plan.edited == (plan.weight > 0)).all()
+    assert (np.isfinite(plan.matrices).all(axis=(1, 2)) == plan.edited).all()
+    assert (plan.edited == np.isin(plan.action, ["edit", "bridged"])).all()
+    assert (here[plan.action == "edit"]).all() and not here[plan.action == "no face"].any()
+    for take in plan.takes:
+        assert not any(take.start < cut < take.stop for cut in cuts)
+        missing = ~here[take.start : take.stop]
+        longest = max((len(run) for run in "".join("x" if m else " " for m in missing).split()), default=0)
+        assert longest / fps <= 0.4 + 1e-6
+        borders = ((take.start, take.start - 1), (take.stop - 1, take.stop))
+        fades = [0 <= beyond < len(seen) and shot[beyond] == shot[border] for border, beyond in borders]
+        assert all(plan.weight[border] < 1 for (border, _), fading in zip(borders, fades, strict=True) if fading)
+        assert any(fades) or (plan.weight[take.start : take.stop] == 1).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(seen_or_not.filter(lambda seen: len(seen) > 60), rates, st.data())
+def test_the_plan_of_a_piece_is_the_piece_of_the_plan(seen: list[bool], fps: float, data: st.DataObject) -> None:
+    whole_seen = still_face(seen, cuts=(len(seen) // 3,))
+    start = data.draw(st.integers(0, len(seen) - 41))
+    stop = data.draw(st.integers(start + 40, len(seen)))
+    reach = int(1.0 * fps) + 12  # the longest gap beside a short stretch, and the smoother's memory
+    whole = plan_of(whole_seen, fps)
+    times = [frame / fps for frame in range(start, stop + 1)]
+    piece = plan_faces(whole_seen.piece(start, stop), [0], FacePolicy(), times, 128)
+    inside = slice(0 if start == 0 else reach, stop - start if stop == len(seen) else max(0, stop - start - reach))
+    part = slice(start + inside.start, start + max(inside.start, inside.stop))
+    inside = slice(inside.start, max(inside.start, inside.stop))
+    assert (piece.action[inside] == whole.action[part]).all()
+    assert np.array_equal(piece.weight[inside], whole.weight[part])
+    assert np.allclose(piece.matrices[inside], whole.matrices[part], atol=1e-2, equal_nan=True)
+    assert ((np.diff(piece.take[inside]) != 0) == (np.diff(whole.take[part]) != 0)).all()
+
+
+def people_like(
+    tracks: list[tuple[int, int, float, str]], count: int, cuts: tuple[int, ...], between: float = 0.0
+) -> Observations:
+    """Tracks of (first frame, frames, x, whose look); looks of different people are `between` alike."""
+    rows = [(start + f, n, x, 100.0) for n, (start, frames, x, _) in enumerate(tracks) for f in range(frames)]
+    seen = sightings(rows, count, cuts)
+    shared = np.sqrt(np.float32(between))
+    for index, (_, _, _, name) in enumerate(tracks):
+        own = np.zeros(420, np.float32)
+        own[24], own[25 + "ABC".index(name)] = shared, np.sqrt(1 - between)
+        seen.looks[index] = own
+    return seen
+
+
+def chosen_of(seen: Observations, choice: Callable[[], FaceChoice] = FaceChoice) -> list[int]:
+    return choose_face(seen, choice(), [frame / 25 for frame in range(seen.frame_count)])
+
+
+ALONE = [(0, 50, 300.0, "A"), (50, 30, 320.0, "B")]
+
+
+def test_one_speaker_keeps_every_shot_unless_somebody_is_clearly_different() -> None:
+    unsure = (0.65 - 0.35) / 0.65  # the colours are equal, so this makes a similarity of 0.65
+    assert chosen_of(people_like(ALONE, 80, (50,), unsure)) == [0, 1]
+    assert chosen_of(people_like(ALONE, 80, (50,), 0.1)) == [0]
+    with_another = [*ALONE, (50, 30, 500.0, "C")]
+    assert chosen_of(people_like(with_another, 80, (50,), unsure)) == [0]  # unsure in a shot with others
+
+
+def test_a_video_of_nobody_has_nobody_to_choose() -> None:
+    nobody = still_face([False] * 5)
+    assert find_people(nobody) == [] and chosen_of(nobody) == []
+    assert plan_of(nobody).passed == [(0, 5, "no face")]
+
+
+def test_people_seen_together_are_never_one_and_count_from_left_to_right() -> None:
+    tracks = [(0, 50, 500.0, "A"), (5, 40, 100.0, "A"), (60, 20, 300.0, "C")]
+    people = find_people(people_like(tracks, 80, (55,), 0.1))
+    assert [(person.number, person.tracks) for person in people] == [(1, (1,)), (2, (0,)), (3, (2,))]
+
+
+def test_a_track_that_is_lost_for_a_moment_goes_on_as_the_same_person() -> None:
+    seen = people_like([(0, 20, 300.0, "A"), (26, 30, 305.0, "A"), (0, 56, 520.0, "B")], 56, ())
+    assert chosen_of(seen) == [2]  # longer to be seen
+    assert chosen_of(seen, lambda: parse_face_choice("1")) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("text", "choice"),
+    [
+        ("largest", FaceChoice("largest")),
+        (" Center ", FaceChoice("center")),
+        ("2", FaceChoice("number", number=2)),
+        ("320,180@1.5", FaceChoice("place", x=320, y=180, time_sec=1.5)),
+        ("320.5, 180 @ 12s", FaceChoice("place", x=320.5, y=180, time_sec=12)),
+    ],
+)
+def test_face_choices_are_understood(text: str, choice: FaceChoice) -> None:
+    assert parse_face_choice(text) == choice
+
+
+def test_face_choices_that_mean_nothing_are_refused(tmp_path: Path) -> None:
+    for text, words in (("0", "count from 1"), ("who.jpg", "no existing picture"), ("left", "'left' is unknown")):
+        with pytest.raises(ValueError, match=words):
+            parse_face_choice(text)
+    (tmp_path / "7").write_bytes(b"x")
+    assert parse_face_choice(str(tmp_path / "7")).kind == "picture"
+
+
+def test_a_policy_without_sense_is_refused() -> None:
+    with pytest.raises(ValueError, match="max_gap_sec is -1"):
+        FacePolicy(max_gap_sec=-1)

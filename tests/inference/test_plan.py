@@ -1,0 +1,168 @@
+"""What is sampled together, where parts begin, what is refused: the plan of pass 2."""
+
+from fractions import Fraction
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from latentsync.inference.jobs.folder import JobFolder
+from latentsync.inference.jobs.segments import output_takes, plan_parts
+from latentsync.inference.memory import MemoryPlan, memory_plan
+from latentsync.inference.settings import InferenceSettings, JobOptions, LastWindow
+from latentsync.inference.windows.sampler import fault
+from latentsync.inference.windows.stream import PASSED, stride_of, windows_of
+from latentsync.media.container import MediaError
+
+
+@given(
+    st.integers(1, 200),
+    st.integers(2, 16),
+    st.integers(1, 3),
+    st.integers(0, 8),
+    st.integers(0, 40),
+    st.sampled_from(get_args(LastWindow)),
+)
+def test_windows_cover_every_frame_and_share_only_the_overlap(
+    count: int, num_frames: int, stride: int, shared: int, before: int, last_window: LastWindow
+) -> None:
+    overlap = min(shared, num_frames // 2)
+    windows = windows_of(count, num_frames, stride, overlap, before, last_window)
+    kept = [[plan.frames[place] for place in plan.kept] for plan in windows]
+    covered = np.bincount([frame for frames in kept for frame in frames], minlength=count)
+    assert covered.min() == 1 and covered.max() <= 2
+    assert (covered == 2).sum() <= overlap * len(windows)
+    for plan, frames in zip(windows, kept, strict=True):
+        assert len(plan.frames) <= num_frames and set(np.diff(frames)) <= {stride}
+        assert min(plan.frames) >= -before and max(plan.frames) < count
+
+
+@given(st.integers(1, 40), st.integers(2, 16), st.integers(1, 3), st.integers(0, 60))
+def test_the_last_window_is_moved_back_over_frames_that_came_before(
+    count: int, num_frames: int, stride: int, before: int
+) -> None:
+    for plan in windows_of(count, num_frames, stride, before=before):
+        assert len(plan.frames) == num_frames
+        real = plan.frames[: plan.kept.stop]
+        assert set(np.diff(real)) <= {stride} and set(plan.frames[plan.kept.stop :]) <= {real[-1]}
+        there = len(range(real[-1], -before - 1, -stride))  # frames up to the window's last one
+        assert len(real) == min(num_frames, there)
+
+
+@pytest.mark.parametrize(
+    ("fps", "stride"), [(15, 1), (23.976, 1), (25, 1), (29.97, 1), (37, 1), (48, 2), (50, 2), (59.94, 2), (120, 5)]
+)
+def test_a_window_sees_about_25_frames_a_second(fps: float, stride: int) -> None:
+    assert stride_of(fps) == stride
+
+
+takes = st.lists(st.tuples(st.integers(-1, 3), st.integers(1, 60)), min_size=1, max_size=8).map(
+    lambda runs: np.repeat([take for take, _ in runs], [length for _, length in runs])
+)
+
+
+@given(takes, st.integers(1, 50), st.integers(1, 20))
+def test_parts_begin_where_windows_begin(take: np.ndarray, frames: int, fresh: int) -> None:
+    order = np.arange(len(take))
+    shown = output_takes(take, order, np.zeros(len(take), bool))
+    parts = plan_parts(shown, frames, fresh, overlap=0)
+    assert [part.start for part in parts] == [0, *(part.stop for part in parts[:-1])]
+    assert parts[-1].stop == len(take)
+    for part in parts:
+        assert part.warm_start == part.start
+        first = part.start
+        while shown[part.start] != PASSED and first > 0 and shown[first - 1] == shown[part.start]:
+            first -= 1
+        assert (part.start - first) % fresh == 0
+        if first < part.start:  # the take's last window finds its frames in this part
+            assert (shown[part.start : part.start + fresh] == shown[part.start]).all()
+            assert part.start + fresh <= len(take)
+        assert part.stop - part.start >= frames or part is parts[-1]
+
+
+def test_with_an_overlap_a_part_warms_up_with_the_window_before_it() -> None:
+    parts = plan_parts(np.ones(100, np.int64), 30, fresh=12, overlap=4)
+    assert [(part.start, part.warm_start) for part in parts] == [(0, 0), (36, 24), (72, 60)]
+
+
+def test_a_jump_of_the_source_begins_a_new_take() -> None:
+    take = np.array([5, 5, 5, -1])
+    order = np.array([0, 1, 2, 0, 1, 2, 3, 3])
+    jumps = np.array([True, False, False, True, False, False, False, False])
+    assert output_takes(take, order, jumps).tolist() == [1, 1, 1, 2, 2, 2, -1, -1]
+
+
+def test_faces_that_cannot_be_shown_are_told() -> None:
+    mask = torch.ones(16, 16)
+    mask[8:] = 0
+    faces = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    assert fault(faces, mask) is None
+    broken, flat, grey = faces.clone(), faces.clone(), faces.clone()
+    broken[1, 0, 3, 3] = torch.nan
+    flat[2, :, 8:] = 0.7
+    grey[0, :, 8:] = 0.03 * faces[0, :, 8:]
+    assert [fault(face, mask) for face in (broken, flat, grey)] == ["not a number", "one colour", "mask"]
+
+
+def test_a_smaller_plan_is_found_until_there_is_none() -> None:
+    plan: MemoryPlan | None = MemoryPlan(windows=4, vae_frames=2)
+    seen = []
+    while plan:
+        seen.append((plan.windows, plan.vae_frames, plan.offload))
+        plan = plan.halved()
+    assert seen == [(4, 2, False), (2, 2, False), (1, 2, False), (1, 1, False), (1, 1, True)]
+    assert memory_plan("auto", torch.device("cpu"), 512).vae_frames == 2
+    with pytest.raises(ValueError, match="memory"):
+        memory_plan("much", torch.device("cpu"), 256)  # type: ignore[arg-type]
+
+
+def test_settings_are_checked() -> None:
+    for wrong in (
+        {"steps": 0},
+        {"reference": "other"},
+        {"init": "zeros"},
+        {"guidance_scale": -1.0},
+        {"seed": -2},
+        {"overlap": -1},
+    ):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            InferenceSettings().changed(wrong)
+    assert InferenceSettings().changed({"steps": None, "seed": 5}) == InferenceSettings(seed=5)
+    assert InferenceSettings(seed=-1).seeded().seed >= 0
+    for wrong in (
+        {"length": "stretch"},
+        {"fps": Fraction(0)},
+        {"crf": 70},
+        {"on_missing_face": "stop"},
+        {"colour": "x"},
+    ):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            JobOptions().changed(wrong)
+
+
+def test_a_job_folder_belongs_to_one_job_and_one_process(tmp_path: Path) -> None:
+    folder = tmp_path / "out.mp4.job"
+    with JobFolder(folder, {"video": 1}, seed=7) as first:
+        first.save_facts(0, [[1, None, True]])
+        first.part(0).write_bytes(b"part")
+        with pytest.raises(MediaError, match="another run"):
+            JobFolder(folder, {"video": 1}, seed=7).__enter__()
+    with JobFolder(folder, {"video": 1}, seed=8) as again:
+        assert (again.missing_parts(2), again.seed, again.facts(0)) == ([1], 7, [[1, None, True]])
+    with pytest.raises(MediaError, match="another video.*--force"):
+        JobFolder(folder, {"video": 2}, seed=8).__enter__()
+    with JobFolder(folder, {"video": 2}, seed=8, force=True) as anew:
+        assert (anew.missing_parts(2), anew.seed) == ([0, 1], 8)
+        anew.remove()
+    assert not folder.exists()
+
+
+def test_a_folder_with_other_files_is_never_touched(tmp_path: Path) -> None:
+    (tmp_path / "thesis.doc").write_text("mine")
+    with pytest.raises(MediaError, match="other files"):
+        JobFolder(tmp_path, {}, seed=0, force=True).__enter__()
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.doc"]

@@ -1,0 +1,115 @@
+"""Presets and precision: one table for everybody, what is asked for beats it, and what weights cannot do is one sentence."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.stand_in import WIDTH
+from latentsync.device import has_bfloat16, pick_device, pick_dtype
+from latentsync.inference.models import distilled_companion, recommended
+from latentsync.inference.settings import PRESETS, InferenceSettings, precision_of
+from latentsync.inference.timing import Stopwatch
+from latentsync.inference.windows.sampler import Window, WindowSampler
+from latentsync.models.vae import build_tiny_vae
+from scripts.inference_arguments import given, parse
+from tests.support.tiny import NUM_FRAMES, RESOLUTION, tiny_models
+from web import texts
+from web.models import ModelChoice, Models
+from web.settings import DEFAULT_PRESET
+from web.settings import PRESETS as WEB_PRESETS
+
+SMALL = {"decoder_block_out_channels": [4, 4, 4, 4], "num_decoder_blocks": [1, 1, 1, 0]}
+
+
+def windows(count: int) -> list[Window]:
+    rng, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
+    return [
+        Window(
+            rng.integers(0, 256, (NUM_FRAMES, RESOLUTION, RESOLUTION, 3), dtype=np.uint8),
+            torch.randn(NUM_FRAMES, 10, WIDTH, generator=generator),
+        )
+        for _ in range(count)
+    ]
+
+
+def test_a_preset_is_overridden_by_what_is_named_and_keeps_what_the_checkpoint_is_made_for() -> None:
+    checkpoint = recommended({"inference": {"steps": 10, "reference": "elsewhere", "colour": "matched"}})
+    for name, entries in PRESETS.items():
+        settings = checkpoint.changed({"preset": name})
+        assert settings.preset == name and (settings.reference, settings.colour) == ("elsewhere", "matched")
+        assert {key: getattr(settings, key) for key in entries} == dict(entries)
+    args = parse(["--preset", "fast", "--inference_steps", "3", "--guidance_interval", "0.1", "0.9"], None)
+    chosen = checkpoint.changed(given(args, InferenceSettings))
+    assert (chosen.solver, chosen.steps, chosen.guidance_interval) == (PRESETS["fast"]["solver"], 3, (0.1, 0.9))
+    assert chosen.preset == "custom"
+    cached = checkpoint.changed(given(parse(["--preset", "quality", "--enable_deepcache"], None), InferenceSettings))
+    assert (cached.preset, cached.deepcache_interval) == ("custom", 3)
+    assert recommended({"inference": {"preset": "turbo"}}).solver == "lcm"
+    assert checkpoint.changed(given(parse([], None), InferenceSettings)) == checkpoint
+
+
+def test_the_web_app_offers_the_engines_presets() -> None:
+    assert DEFAULT_PRESET in WEB_PRESETS and set(WEB_PRESETS) == set(PRESETS) == set(texts.PRESETS)
+    assert all(WEB_PRESETS[name] is PRESETS[name] for name in WEB_PRESETS)
+
+
+def test_the_web_app_loads_what_a_preset_needs(tmp_path: Path) -> None:
+    choice = ModelChoice("own", tmp_path / "unet.safetensors", "cascade")
+    models = Models({"own": choice})
+    choice.unet.touch()
+    assert choice.made_for("turbo").unet == choice.unet and not models.has_distilled
+    (tmp_path / "unet_turbo.safetensors").touch()
+    assert choice.made_for("turbo").unet == tmp_path / "unet_turbo.safetensors" and models.has_distilled
+    assert choice.made_for("quality") == choice.made_for("") == choice
+    hasty = pick_dtype(pick_device(), "half") != pick_dtype(pick_device())
+    assert choice.made_for("fast").precision == ("half" if hasty else "auto")
+
+
+@pytest.mark.parametrize("interval", [(0.5, 0.2), (0, 2), (1,), "no"])
+def test_a_wrong_interval_is_told(interval: object) -> None:
+    with pytest.raises(ValueError, match="guidance_interval is .*rising shares"):
+        InferenceSettings(guidance_interval=interval)  # type: ignore[arg-type]
+
+
+def test_weights_say_which_presets_they_can_do(tmp_path: Path) -> None:
+    models, turbo = tiny_models(), InferenceSettings().changed({"preset": "turbo"})
+    with pytest.raises(ValueError, match="turbo .*needs weights that were distilled.*preset fast"):
+        WindowSampler(models, turbo, Stopwatch())
+    with pytest.raises(ValueError, match="distilled for few steps.*choose the preset turbo"):
+        replace(models, distilled=True).check(InferenceSettings())
+    with pytest.raises(ValueError, match="vae is tiny, but there is no tiny_vae.safetensors.*train_tiny_vae"):
+        models.check(InferenceSettings(vae="tiny"))
+    path = tmp_path / "unet.safetensors"
+    assert distilled_companion(path) == path
+    (tmp_path / "unet_turbo.safetensors").touch()
+    assert distilled_companion(path).name == "unet_turbo.safetensors"
+
+
+@pytest.mark.parametrize("preset", list(PRESETS))
+def test_how_many_windows_are_sampled_together_changes_nothing(preset: str) -> None:
+    models = replace(tiny_models(), distilled=preset == "turbo", tiny_vae=build_tiny_vae(SMALL).eval())
+    settings = InferenceSettings().changed({"preset": preset})
+    one, many = (WindowSampler(models, settings, Stopwatch()) for _ in range(2))
+    many.memory = replace(many.memory, windows=3)
+    alone = [one.sample([window])[0].faces for window in windows(3)]
+    together = [result.faces for result in many.sample(windows(3))]
+    for a, b in zip(alone, together, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=2e-4)
+    assert torch.equal(one.sample(windows(1))[0].faces, alone[0])
+
+
+def test_a_cpu_takes_the_precision_that_it_is_fast_at() -> None:
+    cpu = torch.device("cpu")
+    assert pick_dtype(cpu) == pick_dtype(cpu, "fp32") == torch.float32
+    assert pick_dtype(cpu, "half") == (torch.bfloat16 if has_bfloat16() else torch.float32)
+    assert (
+        precision_of("fast") == precision_of("turbo") == "half"
+        and precision_of("quality") == precision_of(None) == "auto"
+    )
+    with pytest.raises(ValueError, match="fp16, which is slow on a CPU"):
+        pick_dtype(cpu, "fp16")
+    with pytest.raises(ValueError, match="choose auto, half, fp32, bf16, fp16"):
+        pick_dtype(cpu, "int8")  # type: ignore[arg-type]

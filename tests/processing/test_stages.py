@@ -1,0 +1,330 @@
+"""The data-processing stages: planted defects go for the right reason, good clips stay, cuts and offsets are exact."""
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("espeakng_loader", reason="avatars need the optional espeak-ng")
+
+from latentsync.face.detection.detector import Face, make_detector
+from latentsync.media.container import MediaError
+from latentsync.media.probe import probe
+from latentsync.media.sound.mono import mono_pieces, mono_span, write_flac
+from latentsync.metrics.pictures.sharpness import blur_px, noise_levels
+from latentsync.processing.clip import Clip, Dropped, Kept, Reason, source_clip
+from latentsync.processing.config import StageSettings
+from latentsync.processing.stages import STAGES, STEPS, make_rules, make_stages, make_step
+from latentsync.processing.stages.av_synced import move_sound
+from latentsync.processing.stages.high_resolution import FaceMeter, SeenFrame, bridged
+from latentsync.processing.stages.segmented import split_evenly
+from latentsync.processing.stages.span import clip_frames, clip_sound
+from latentsync.weights import DEFAULT_ALIGNMENT, Alignment
+from tests.support.corpus import SMALL_SETTINGS, Corpus, Expected, small_corpus
+from tests.support.films import FIRST_SEED, after, first, store, talk
+from tests.support.stage_runs import Ending, follow, process, span_of
+
+
+def tree_hash(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.fixture(scope="module")
+def corpus() -> Corpus:
+    return small_corpus()
+
+
+@pytest.fixture(scope="module")
+def videos(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("corpus")
+    corpus.build(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Ending], dict[str, str]]:
+    """The output folder, all endings, and the hashes of the input before the run."""
+    before = tree_hash(videos)
+    output = tmp_path_factory.mktemp("output")
+    return output, process(videos, output, SMALL_SETTINGS), before
+
+
+def test_every_defect_goes_for_its_reason_and_every_good_clip_stays(corpus: Corpus, run) -> None:
+    _, endings, _ = run
+    found = {file.relative: [span_of(e) for e in endings if e.clip.relative == file.relative] for file in corpus.files}
+    wanted = {
+        file.relative: [(e.start_frame, e.stop_frame, e.stage, e.reason) for e in file.expected]
+        for file in corpus.files
+    }
+    assert found == wanted
+
+
+def test_offsets_are_found_and_taken_out(corpus: Corpus, run) -> None:
+    _, endings, _ = run
+    checked = 0
+    for ending in endings:
+        planted = {e.start_frame: e for e in corpus.expected(ending.clip.relative)}[ending.clip.start_frame]
+        if planted.offset_frames is not None:
+            assert abs(ending.clip.scores["offset_frames"] - planted.offset_frames) <= 1, ending.clip.relative
+            checked += 1
+        if not ending.reason:
+            assert abs(ending.clip.scores["offset_left_frames"]) <= 1
+    assert checked >= 7
+
+
+def test_the_input_is_only_read_and_outputs_are_whole(videos: Path, run) -> None:
+    output, endings, before = run
+    assert tree_hash(videos) == before
+    finished = [ending for ending in endings if not ending.reason]
+    assert {path.suffix for path in output.rglob("*") if path.is_file()} == {".mp4"}
+    assert len({ending.clip.path for ending in finished}) == len(finished)
+    for ending in finished:
+        info = probe(ending.clip.path)
+        assert (info.width, info.height, info.fps, info.audio_rate_hz, info.channels) == (256, 256, 25, 16_000, 1)
+        assert info.frame_count == ending.clip.frame_count
+        assert sum(map(len, mono_pieces(ending.clip.path))) == 640 * info.frame_count
+
+
+def test_reasons_follow_from_the_scores_alone(run) -> None:
+    rules = make_rules(SMALL_SETTINGS)
+    for ending in run[1]:
+        verdicts = {name: rule.decide(ending.clip.scores) for name, rule in rules.items()}
+        if isinstance(ending.outcome, Kept):
+            assert not any(verdicts.values())
+        elif ending.clip.scores:
+            assert verdicts[ending.stage] is ending.outcome.reason
+
+
+def test_stages_by_themselves_give_the_bytes_of_fused_ones(videos: Path, run, tmp_path: Path) -> None:
+    """And a second run gives the bytes of the first."""
+    output, endings, _ = run
+    before = [e for e in endings if e.clip.relative == "15 fps.mp4"]
+    folders = {info.name: tmp_path / info.name if info.writes == "always" else None for info in STAGES}
+    steps = [make_step((info.name,), SMALL_SETTINGS) for info in STAGES]
+    again = follow(source_clip(videos / "15 fps.mp4", "15 fps.mp4", "15 fps.mp4"), steps, folders)
+    assert [(e.stage, e.clip.clip_id, e.clip.scores) for e in again] == [
+        (e.stage, e.clip.clip_id, e.clip.scores) for e in before
+    ]
+    written = tree_hash(tmp_path)
+    assert len(written) == 3 and written.items() <= tree_hash(output).items()
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Small pictures at 25 and 50 fps with cuts at 1, 41, 81 and 96, and at 15 fps with cuts at 25 and 50."""
+    folder = tmp_path_factory.mktemp("scenes")
+    people = [talk(FIRST_SEED + index, 40, 128) for index in range(3)]
+    film = after([first(people[0], 1), people[1], people[2], first(people[0], 15), first(people[1], 2)])
+    store(film, folder / "25.mp4")
+    store(film, folder / "50.mp4", 50)
+    store(after([first(people[1], 25), first(people[2], 25), people[0]]), folder / "15.mp4", 15)
+    return folder
+
+
+@pytest.mark.parametrize(("fps", "cuts"), [(25, [1, 41, 81, 96]), (50, [1, 41, 81, 96]), (15, [25, 50])])
+def test_cuts_are_exact_to_the_frame(scenes: Path, fps: int, cuts: list[int]) -> None:
+    """Also in the first and last frames, and where a slower video repeats its frames."""
+    told = make_step(("shot",), SMALL_SETTINGS)(readable(scenes / f"{fps}.mp4"), {})
+    assert [outcome.clip.start_frame for _, outcome in told] == [0, *cuts]
+
+
+def test_files_at_every_stage_have_the_spans_of_no_files(scenes: Path, tmp_path: Path) -> None:
+    settings = replace(SMALL_SETTINGS, min_segment_sec=0.5, max_segment_sec=1.0)
+    folders = {info.name: tmp_path / info.name for info in STAGES}
+    clip = source_clip(scenes / "25.mp4", "", "25.mp4")
+    kept, virtual = (follow(clip, [make_step(STEPS[0], settings)], each) for each in (folders, {}))
+    alone = follow(clip, [make_step((name,), settings) for name in STEPS[0]], {"segmented": tmp_path / "alone"})
+    assert [span_of(e) for e in kept] == [span_of(e) for e in virtual] == [span_of(e) for e in alone]
+    assert [len(list((tmp_path / name).iterdir())) for name in ("resampled", "shot", "segmented", "alone")] == [
+        1,
+        5,
+        5,
+        5,
+    ]
+    for one, other in zip(kept, virtual, strict=True):
+        if not one.reason:
+            assert probe(one.clip.path).frame_count == one.clip.frame_count
+            shown, meant = next(clip_frames(one.clip)), next(clip_frames(other.clip))
+            assert np.abs(shown.astype(int) - meant).mean() < 3
+
+
+def readable(path: Path) -> Clip:
+    (outcome,) = (
+        outcome for _, outcome in make_step(("readable",), SMALL_SETTINGS)(source_clip(path, "", path.name), {})
+    )
+    assert isinstance(outcome, Kept), outcome
+    return outcome.clip
+
+
+def test_a_span_shows_and_sounds_as_its_part_of_the_file(videos: Path) -> None:
+    whole = readable(videos / "clean.mp4")
+    part = whole.cut(20, 45).cut(5, 15)
+    frames, wanted = list(clip_frames(part)), list(clip_frames(whole))[25:35]
+    assert all(np.array_equal(a, b) for a, b in zip(frames, wanted, strict=True))
+    assert np.array_equal(clip_sound(part), clip_sound(whole)[25 * 640 : 35 * 640])
+    assert part.start_sec == 1.0 and part.duration_sec == 0.4
+
+
+@pytest.fixture(scope="module")
+def seen(videos: Path) -> list[SeenFrame]:
+    """The 50 frames of a person, each with the face."""
+    frames = list(FaceMeter().follow(readable(videos / "clean.mp4"), make_detector("cascade")))
+    assert len(frames) == 50 and all(each.face and not each.is_bridged for each in frames)
+    return frames
+
+
+def without(seen: list[SeenFrame], frames: set[int], shade: float = 1.0) -> list[SeenFrame]:
+    """The frames with no face in some, and those darker."""
+    dark = [(each.frame * shade).astype(np.uint8) for each in seen]
+    return [SeenFrame(dark[n], None) if n in frames else each for n, each in enumerate(seen)]
+
+
+def test_a_face_that_is_missed_for_moments_is_bridged(seen: list[SeenFrame]) -> None:
+    missed = {0, 1, *range(20, 25), 49}
+    found = list(bridged(without(seen, missed)))
+    assert {n for n, each in enumerate(found) if each.is_bridged} == missed
+    for now, truth in zip(found, seen, strict=True):
+        assert now.face is not None and truth.face is not None
+        assert np.abs(now.face.points - truth.face.points).max() < 0.03 * truth.face.face_px
+        assert np.array_equal(now.frame, truth.frame)
+
+
+@pytest.mark.parametrize(("missed", "shade"), [({20}, 0.1), (set(range(20, 26)), 1.0), (set(range(50)), 1.0)])
+def test_what_is_not_sure_to_be_the_face_is_not_bridged(seen: list[SeenFrame], missed: set[int], shade: float) -> None:
+    """A picture that is dark for a moment, and a face that is missed for longer."""
+    found = list(bridged(without(seen, missed, shade)))
+    assert len(found) == 50 and {n for n, each in enumerate(found) if each.face is None} == missed
+
+
+class Dreamer:
+    """Sees no face until it is shown a certain frame, and the face in every frame from then on."""
+
+    alignment: Alignment = DEFAULT_ALIGNMENT
+
+    def __init__(self, wakes_at: SeenFrame) -> None:
+        self.wakes_at = wakes_at
+        self.is_awake = False
+
+    def reset(self) -> None:
+        self.is_awake = False
+
+    def faces(self, frame: np.ndarray) -> list[Face]:
+        self.is_awake = self.is_awake or np.array_equal(frame, self.wakes_at.frame)
+        return [self.wakes_at.face] if self.is_awake and self.wakes_at.face else []
+
+    def points(self, frame: np.ndarray) -> Face | None:
+        return next(iter(self.faces(frame)), None)
+
+
+@pytest.mark.parametrize(("wakes_at", "faceless"), [(0, 0), (20, 0), (40, 40)])
+def test_a_face_that_is_found_late_is_followed_back_to_the_first_frame(
+    videos: Path, seen: list[SeenFrame], wakes_at: int, faceless: int
+) -> None:
+    meter = FaceMeter()
+    assert len(list(meter.follow(readable(videos / "clean.mp4"), Dreamer(seen[wakes_at])))) == 50
+    assert meter.scores["faceless_frames"] == faceless
+
+
+@pytest.mark.parametrize("frames", [125, 250, 251, 375, 501, 749, 1000, 90_001])
+def test_segments_are_even_and_neither_too_short_nor_too_long(frames: int) -> None:
+    spans = split_evenly(frames, 250)
+    assert spans[0][0] == 0 and spans[-1][1] == frames
+    assert all(before[1] == after[0] for before, after in zip(spans, spans[1:], strict=False))
+    lengths = [stop - start for start, stop in spans]
+    assert min(lengths) >= 125 and max(lengths) <= 250 and max(lengths) - min(lengths) <= 1
+
+
+def test_sound_moves_by_samples() -> None:
+    sound = np.arange(1, 6401, dtype=np.int16)
+    later, earlier = move_sound(sound, 3), move_sound(sound, -3)
+    assert not later[:1920].any() and np.array_equal(later[1920:], sound[:-1920])
+    assert not earlier[-1920:].any() and np.array_equal(earlier[:-1920], sound[1920:])
+
+
+@pytest.mark.parametrize("rate_hz", [8_000, 16_000, 44_100])
+def test_a_stretch_of_sound_equals_the_whole(tmp_path: Path, rate_hz: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when decoding starts shortly before it."""
+    rng = np.random.default_rng(rate_hz)
+    noise = np.convolve(rng.normal(0, 4000, 6 * rate_hz), np.ones(9) / 3, "same").astype(np.int16)
+    path = tmp_path / "sound.flac"
+    write_flac(path, [noise], rate_hz)
+    whole = np.concatenate(list(mono_pieces(path)))
+    monkeypatch.setattr("latentsync.media.sound.mono.SEEK_FROM_SEC", 1.0)
+    for start in (0.0, 0.52, 4.0, 5.8):
+        found = mono_span(path, start, 8000)
+        wanted = np.pad(whole, (0, 8000))[int(start * 16_000) :][:8000]
+        assert np.abs(found.astype(int) - wanted).max() <= 2
+
+
+def test_thresholds_are_the_boundary() -> None:
+    rules = make_rules(StageSettings())
+    face = {"face_share": 1.0, "face_px": 256.0, "other_faces_share": 0.0, "persons": 1}
+    assert rules["high_resolution"].decide(face) is None
+    assert rules["high_resolution"].decide({**face, "face_px": 255.9}) is Reason.SMALL_FACE
+    assert rules["high_resolution"].decide({**face, "persons": 2}) is Reason.SEVERAL_FACES
+    sync = {"sync_confidence": 3.0, "offset_frames": -6}
+    assert rules["av_synced"].decide(sync) is None
+    assert rules["av_synced"].decide({**sync, "offset_frames": 7}) is Reason.LARGE_OFFSET
+    assert rules["av_synced"].decide({**sync, "sync_confidence": 2.99}) is Reason.LOW_SYNC_CONFIDENCE
+    assert rules["high_visual_quality"].decide({"quality": 40.0}) is None
+    assert rules["high_visual_quality"].decide({"quality": 39.9}) is Reason.LOW_QUALITY
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (
+            StageSettings(detector="cascade"),
+            ["syncnet_v2.model", "sfd_face.pth", "download_checkpoints", "--sync_model demo"],
+        ),
+        (StageSettings(detector="cascade", sync_model="demo"), ["koniq_pretrained.pkl", "--quality_metric sharpness"]),
+        (StageSettings(), ["s3fd", "2DFAN4", "download_checkpoints", "--detector cascade"]),
+        (StageSettings(min_segment_sec=6), ["twice"]),
+        (StageSettings(sync_model="best"), ["syncnet_v2, demo"]),
+    ],
+)
+def test_what_is_missing_is_said_before_anything_is_done(
+    settings: StageSettings, words: list[str], tmp_path: Path
+) -> None:
+    settings.weights_dir = tmp_path
+    with pytest.raises(ValueError) as caught:
+        make_stages(settings)
+    assert all(word in str(caught.value) for word in words)
+
+
+def test_sharpness_tells_blur_and_noise_apart(videos: Path) -> None:
+    import cv2
+
+    frame = next(clip_frames(readable(videos / "clean.mp4")))
+    soft = cv2.GaussianBlur(frame, (0, 0), 5)
+    grainy = np.clip(frame + np.random.default_rng(0).normal(0, 25, frame.shape), 0, 255).astype(np.uint8)
+    assert blur_px(soft) > 2 * blur_px(frame) and noise_levels(soft) < noise_levels(frame)
+    assert noise_levels(grainy) > 10 and blur_px(grainy) < 1.5 * blur_px(frame)
+
+
+def test_equal_names_and_long_names_get_files_of_their_own(tmp_path: Path) -> None:
+    for name in ("a.mp4", "a.mov"):
+        (tmp_path / name).write_bytes(b"the same")
+    clips = [source_clip(tmp_path / name, name, f"in/{name}") for name in ("a.mp4", "a.mov")]
+    assert len({clip.file_name for clip in clips}) == 2
+    long = source_clip(tmp_path / "a.mp4", "", f"{'ß' * 120}.mp4")
+    assert len(Path(long.file_name).name.encode()) < 255
+
+
+def test_a_full_disk_is_no_fault_of_the_clip(videos: Path, tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("in the way")
+    with pytest.raises((MediaError, OSError)):
+        make_step(("resampled",), SMALL_SETTINGS)(readable(videos / "clean.mp4"), {"resampled": blocked})
+    assert blocked.read_text() == "in the way"
+
+
+def test_expected_and_dropped_speak_of_the_same_reasons(corpus: Corpus) -> None:
+    codes = {reason.value for reason in Reason}
+    expected: list[Expected] = [each for file in corpus.files for each in file.expected]
+    assert all(each.reason in codes for each in expected if each.reason)
+    assert {each.stage for each in expected if each.stage} <= {info.name for info in STAGES}
+    assert isinstance(Dropped(source_clip(Path(__file__), "", "x.mp4"), Reason.SILENT, "").reason.value, str)

@@ -1,0 +1,111 @@
+"""A program that leaves readers of video files early: python -m tests.support.leave_early WAY COUNT MESSAGES FILE...
+
+It prints `reading` once frames come and `left` when all readers were left. With MESSAGES of `python`, libav's messages go
+to Python's logging, as after `av.logging.set_level` in any library of the process.
+"""
+
+import gc
+import logging
+import sys
+import threading
+from collections.abc import Callable, Iterator
+
+import av
+
+from latentsync.media.container import limit_threads
+from latentsync.media.video.index import frame_index
+from latentsync.media.video.read import VideoFrame, read_frames, stored_pictures
+
+THREADS = 4  # of a decoder, also on a machine with fewer cores
+READERS = 4  # at the same time, where threads read
+kept: list[Iterator[VideoFrame]] = []  # readers that are open until the interpreter ends
+
+
+class ConsumerError(Exception):
+    """What goes wrong in the code that is given the frames."""
+
+
+def leave_by_break(path: str, frames: int) -> None:
+    for place, _ in enumerate(read_frames(path)):
+        if place == frames:
+            break
+
+
+def leave_by_error(path: str, frames: int) -> None:
+    try:
+        for place, _ in enumerate(read_frames(path, start_frame=frames)):
+            if place == frames:
+                raise ConsumerError
+    except ConsumerError:
+        pass
+
+
+def leave_to_the_collector(path: str, frames: int) -> None:
+    """A reader in a cycle of references, so that only the garbage collector finds it."""
+    holder: dict[str, object] = {"reader": read_frames(path)}
+    holder["self"] = holder
+    for _ in range(frames + 1):
+        next(holder["reader"])  # type: ignore[call-overload]
+    del holder
+    gc.collect()
+
+
+def leave_in_threads(path: str, frames: int) -> None:
+    threads = [threading.Thread(target=leave_by_break, args=(path, frames + more)) for more in range(READERS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def leave_open(path: str, frames: int) -> None:
+    """A reader that the end of the interpreter finds open, and one that a thread reads at that moment."""
+    kept.append(read_frames(path))
+    for _ in range(frames + 1):
+        next(kept[-1])
+    threading.Thread(target=decode_for_ever, args=(path,), daemon=True).start()
+
+
+def decode_for_ever(path: str) -> None:
+    """Pictures as they are stored: OpenCV, which converts them, does not survive the end of the interpreter in a thread."""
+    index = frame_index(path)
+    while True:
+        for _ in stored_pictures(path, index, 0, index.frame_count):
+            pass
+
+
+def read_for_ever(path: str, frames: int) -> None:
+    while True:
+        for place, _ in enumerate(read_frames(path)):
+            if place == 0:
+                print("reading", flush=True)
+
+
+WAYS: dict[str, Callable[[str, int], None]] = {
+    "break": leave_by_break,
+    "error": leave_by_error,
+    "collector": leave_to_the_collector,
+    "threads": leave_in_threads,
+    "open at exit": leave_open,
+    "interrupt": read_for_ever,
+}
+
+
+def main() -> int:
+    way, count, messages, *paths = sys.argv[1:]
+    if messages == "python":
+        logging.getLogger("libav").addHandler(logging.NullHandler())
+        logging.getLogger("libav").setLevel(1)
+        av.logging.set_level(av.logging.DEBUG)
+    limit_threads(THREADS)
+    try:
+        for number in range(int(count)):
+            WAYS[way](paths[number % len(paths)], number % 5)
+    except KeyboardInterrupt:
+        pass
+    print("left", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,142 @@
+"""A drawn clip of ten seconds with everything that makes lip sync software stumble, and the truth of every frame.
+
+A speaker fades in, puts a hand over the mouth, is hidden for a moment, leaves the room for two seconds, gives way to a
+cutaway, is joined by a second person who walks past in front, and is seen once more in another room and size.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import cv2
+import numpy as np
+
+from latentsync.avatar.head import CANVAS, CENTRE_X, Expression, Head
+from latentsync.avatar.identity import random_identity
+from latentsync.face.detection.detector import Box
+
+FPS, WIDTH, HEIGHT = 25, 640, 360
+SPEAKER_SEED, SECOND_SEED = 3, 8
+EVENTS = (  # what happens, until which frame
+    ("fade-in", 12),
+    ("talk", 50),
+    ("hand", 62),
+    ("talk", 70),
+    ("hidden briefly", 76),
+    ("talk", 90),
+    ("away", 140),
+    ("talk", 155),
+    ("cutaway", 175),
+    ("second person", 232),
+    ("other room", 250),
+)
+FRAMES = EVENTS[-1][1]
+CUTS = (155, 175, 232)
+
+
+@dataclass(frozen=True)
+class TortureFrame:
+    """One frame, uint8 [360, 640, 3] RGB, and what is in it."""
+
+    frame: np.ndarray
+    event: str
+    speaker: Box | None  # the face from brows to chin; None where it is not in the picture
+    second: Box | None
+    speaker_is_free: bool  # nothing and nobody hides the speaker's face, but for a hand
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a head is: its canvas's middle in the frame, and its scale."""
+
+    x: float
+    y: float
+    scale: float
+
+
+@lru_cache(maxsize=4)
+def head_of(seed: int) -> Head:
+    """The head of an avatar's identity."""
+    return Head(random_identity(np.random.default_rng(seed)))
+
+
+@lru_cache(maxsize=4)
+def room(seed: int) -> np.ndarray:
+    """A blurred room: float32 [360, 640, 3]."""
+    rng = np.random.default_rng(seed)
+    picture = np.full((HEIGHT, WIDTH, 3), rng.uniform(60, 180, 3), np.float32)
+    for _ in range(12):
+        x, y, w, h = (int(v) for v in rng.integers(0, WIDTH, 4))
+        cv2.rectangle(picture, (x, y // 2), (x + w // 3, y // 2 + h // 3), rng.uniform(20, 235, 3).tolist(), cv2.FILLED)
+    return np.asarray(cv2.GaussianBlur(picture, (0, 0), 7), np.float32)
+
+
+def draw_head(picture: np.ndarray, seed: int, place: Place, index: int) -> Box:
+    """Draw a speaking head into a picture float32, in place; its face's box."""
+    head = head_of(seed)
+    aperture = 0.5 + 0.5 * np.sin(index * 1.1 + seed)
+    blink = float(index % 60 in (30, 31, 32))
+    expression = Expression(float(aperture), 0.2, 0.5, 0.2, 0.0, blink, 0.2, (0.0, 0.0))
+    x, y = place.x + 4 * np.sin(index / 9 + seed), place.y + 3 * np.cos(index / 11)
+    s = place.scale
+    to_frame = np.array([[s, 0, x - s * CANVAS / 2], [0, s, y - s * CANVAS / 2]])
+    alpha = cv2.warpAffine(head.alpha, to_frame, (WIDTH, HEIGHT))[..., None]
+    drawn = cv2.warpAffine(head.draw(expression), to_frame, (WIDTH, HEIGHT)).astype(np.float32)
+    picture += alpha * (drawn - picture)
+    person = head.identity
+    eye_y, unit = y + s * (person.eye_y - CANVAS / 2), s * person.eye_distance
+    middle = x + s * (CENTRE_X - CANVAS / 2)
+    return middle - 1.1 * unit, eye_y - 0.6 * unit, middle + 1.1 * unit, eye_y + 1.9 * unit
+
+
+def event_at(index: int) -> tuple[str, int]:
+    """What happens in a frame, and for how many frames already."""
+    start = 0
+    for name, stop in EVENTS:
+        if index < stop:
+            return name, index - start
+        start = stop
+    raise IndexError(index)
+
+
+def make_frame(index: int) -> TortureFrame:
+    """Frame `index` of the clip."""
+    event, since = event_at(index)
+    picture = room({"cutaway": 21, "other room": 22}.get(event, 20)).copy()
+    speaker = second = None
+    if event not in ("away", "cutaway"):
+        place = Place(330, 205, 0.95) if event == "other room" else Place(220, 190, 0.7)
+        speaker = draw_head(picture, SPEAKER_SEED, place, index)
+    if event == "hand":
+        cover(picture, speaker, 0.78, (0.62, 0.30), (196, 150, 120))
+    if event == "hidden briefly":
+        cover(picture, speaker, 0.45, (0.9, 0.8), (90, 110, 90))
+    if event == "second person":
+        place = Place(500 if since < 12 else 500 - 11 * (since - 12), 200, 0.72)
+        second = draw_head(picture, SECOND_SEED, place, index)
+        second = second if second[2] > 30 else None
+    if event == "fade-in":
+        picture *= index / 12
+    noise = np.random.default_rng(index).normal(0, 1.5, picture.shape)
+    frame = np.clip(picture + noise, 0, 255).astype(np.uint8)
+    free = speaker is not None and event != "hidden briefly" and (second is None or not touches(speaker, second))
+    return TortureFrame(frame, event, speaker, second, free)
+
+
+def cover(picture: np.ndarray, face: Box | None, down: float, size: tuple[float, float], colour: tuple) -> None:
+    """Draw an ellipse over a part of a face, in place; lengths are shares of the face's box."""
+    assert face is not None
+    w, h = face[2] - face[0], face[3] - face[1]
+    middle = (round((face[0] + face[2]) / 2), round(face[1] + down * h))
+    axes = (round(w * size[0]), round(h * size[1]))
+    cv2.ellipse(picture, middle, axes, 0, 0, 360, colour, cv2.FILLED, cv2.LINE_AA)
+
+
+def touches(a: Box, b: Box) -> bool:
+    """Whether two boxes have a pixel in common."""
+    return min(a[2], b[2]) > max(a[0], b[0]) and min(a[3], b[3]) > max(a[1], b[1])
+
+
+def torture_frames() -> Iterator[TortureFrame]:
+    """All frames of the clip."""
+    return (make_frame(index) for index in range(FRAMES))

@@ -1,0 +1,102 @@
+"""Trainings in processes of their own, one or several that talk over gloo, which can be killed at a step or in a save."""
+
+import multiprocessing
+import os
+import signal
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+PRELOADED = ["latentsync.training.unet.train", "tests.support.training_program"]
+LIMIT_SEC = 300
+
+
+def run_together(program: Callable[..., None], count: int, *args: Any) -> list[int]:
+    """Run `program(*args)` in `count` processes; returns their exit codes. Where one ends badly, the others are killed."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        pytest.skip("processes that start quickly are forked")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        port = server.getsockname()[1]
+    children = [context.Process(target=_child, args=(program, rank, count, port, args)) for rank in range(count)]
+    for child in children:
+        child.start()
+    while any(child.is_alive() for child in children):
+        for child in children:
+            child.join(0.05)
+        if any(child.exitcode not in (None, 0) for child in children):
+            children[0].join(5)
+            for child in children:
+                child.join(2)
+                child.kill()
+    return [child.exitcode or 0 for child in children]
+
+
+def _child(program: Callable[..., None], rank: int, count: int, port: int, args: tuple[Any, ...]) -> None:
+    signal.alarm(LIMIT_SEC)
+    torch.set_num_threads(1)
+    if count > 1:
+        names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_PORT": port}
+        os.environ.update({name: str(value) for name, value in names.items()}, MASTER_ADDR="127.0.0.1")
+    program(*args)
+
+
+def train(
+    config: Path, overrides: tuple[str, ...], kill_at: int | None = None, kill_in_save: int | None = None
+) -> None:
+    """Train a U-Net; `kill_at` a step that was reported, or half way through the checkpoint of step `kill_in_save`."""
+    from latentsync.config import UNetRun, load
+    from latentsync.training.engine import checkpoints
+    from latentsync.training.engine.distributed import Processes
+    from latentsync.training.unet.train import train_unet
+
+    def report(row: dict[str, Any]) -> None:
+        if row["step"] == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    save = checkpoints.save_state
+
+    def save_or_die(path: Path, state: dict[str, Any]) -> None:
+        save(path, state)
+        if state["step"] == kill_in_save:
+            os.truncate(path, os.path.getsize(path) // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    checkpoints.save_state = save_or_die  # type: ignore[assignment]
+    train_unet(load(config, UNetRun, overrides), report, lambda text: None, Processes(cpu=True))
+
+
+def train_sharded(config: Path, overrides: tuple[str, ...], kill_at: int | None = None) -> None:
+    """Train a U-Net whose parameters are shared out over the processes."""
+    parts = "MiddleLevel,UNet3DConditionModel"  # fewer than a real run has: every part costs messages
+    os.environ.update(ACCELERATE_USE_FSDP="true", FSDP_TRANSFORMER_CLS_TO_WRAP=parts)
+    train(config, overrides, kill_at)
+
+
+def train_with_bad_item(folder: Path, bad_rank: int) -> None:
+    """A regression whose items cannot be read by one process; writes what each process says into the folder."""
+    from latentsync.config import TrainConfig
+    from latentsync.training.engine.distributed import Processes
+    from latentsync.training.engine.loop import Trainer
+    from tests.training.test_training import Numbers, Regression
+
+    class Broken(Numbers):
+        def __getitem__(self, position: int) -> torch.Tensor:
+            if position >= 4 and rank == bad_rank:
+                raise OSError("the disk is gone")
+            return super().__getitem__(position)
+
+    processes = Processes(cpu=True)
+    rank = processes.rank
+    try:
+        Trainer(Regression(), Broken(), 4, TrainConfig(max_steps=3), folder, processes=processes).train(
+            lambda row: None
+        )
+    except ValueError as error:
+        (folder / f"{rank}.txt").write_text(str(error))

@@ -1,0 +1,298 @@
+"""The training loop: resuming changes nothing, nothing that breaks ends a run in silence, and the last checkpoint loads."""
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from latentsync.config import ModelRun, TrainConfig, UNetRun, load
+from latentsync.models.vae import build_vae, decode, encode, fold_latent_statistics
+from latentsync.training.engine.checkpoints import STATE, Checkpoints
+from latentsync.training.engine.frozen import Frozen
+from latentsync.training.engine.loop import Hooks, Losses, StopTraining, Trainer, item_generator
+from latentsync.training.engine.optimizer import learning_rate_share
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+class Numbers(Dataset[Tensor]):
+    """Item n: four numbers that follow from n."""
+
+    def __getitem__(self, position: int) -> Tensor:
+        return torch.randn(4, generator=item_generator(1, position))
+
+
+class Regression(nn.Module):
+    """A small problem with dropout, so that a wrong resume shows; from position `bad` on to `bad_stop` it has no finite loss."""
+
+    def __init__(self, bad: int = 10**9, bad_stop: int = 10**9) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.3), nn.Linear(8, 1))
+        self.bad = range(bad, bad_stop)
+
+    def forward(self, x: Tensor, positions: Tensor) -> Losses:
+        loss = (self.net(x).float() - x.sum(1, keepdim=True)).pow(2).mean()
+        return {"recon": loss * float("nan") if int(positions[0]) in self.bad else loss}
+
+
+def settings(**changes: object) -> TrainConfig:
+    values = {"max_steps": 4, "warmup_steps": 1, "checkpoint_steps": 1, "log_steps": 1, **changes}
+    return TrainConfig(**values)  # type: ignore[arg-type]
+
+
+def trainer(folder: Path, objective: nn.Module | None = None, hooks: Hooks | None = None, **changes: object) -> Trainer:
+    return Trainer(objective or Regression(), Numbers(), 4, settings(**changes), folder, hooks=hooks)
+
+
+def ignore(row: dict[str, object]) -> None:
+    """Rows are not looked at."""
+
+
+def final_state(folder: Path) -> dict[str, object]:
+    found = Checkpoints(folder / "checkpoints", 1).newest()
+    assert found is not None
+    return found[1]
+
+
+def assert_same(a: object, b: object, where: str = "") -> None:
+    """Nested states are equal, bit by bit."""
+    if isinstance(a, Tensor):
+        assert isinstance(b, Tensor) and torch.equal(a, b), where
+    elif isinstance(a, dict):
+        assert isinstance(b, dict) and a.keys() == b.keys(), where
+        for key in a:
+            assert_same(a[key], b[key], f"{where}.{key}")
+    elif isinstance(a, list | tuple):
+        assert isinstance(b, list | tuple) and len(a) == len(b), where
+        for index, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_same(x, y, f"{where}.{index}")
+    else:
+        assert a == b, where
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_four_steps_equal_two_a_stop_and_two_more(tmp_path: Path, precision: str) -> None:
+    choices = {"precision": precision, "gradient_accumulation": 2}
+    trainer(tmp_path / "a", **choices).train(ignore)
+    trainer(tmp_path / "b", **choices).train(ignore, stop_step=2)
+    trainer(tmp_path / "b", **choices).train(ignore)
+    assert_same(final_state(tmp_path / "a"), final_state(tmp_path / "b"))
+    assert final_state(tmp_path / "a")["next_position"] == 4 * 4 * 2
+    assert [json.loads(line)["step"] for line in (tmp_path / "b/log.jsonl").read_text().splitlines()] == [1, 2, 3, 4]
+
+
+def test_accumulating_batches_is_training_on_their_union(tmp_path: Path) -> None:
+    class Plain(Regression):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net[1] = nn.Identity()
+
+    trainer(tmp_path / "a", Plain(), gradient_accumulation=2).train(ignore)
+    Trainer(Plain(), Numbers(), 8, settings(), tmp_path / "b").train(ignore)
+    a, b = (final_state(tmp_path / name)["module"] for name in "ab")
+    assert all(torch.allclose(a[key], b[key], atol=1e-6) for key in a)  # type: ignore[index, call-overload]
+
+
+def test_a_step_without_a_finite_gradient_is_skipped_and_counted(tmp_path: Path) -> None:
+    objective = Regression(0, 10**9)
+    before = [p.clone() for p in objective.parameters()]
+    rows: list[dict[str, object]] = []
+    trainer(tmp_path, objective, max_steps=3).train(rows.append)
+    assert all(torch.equal(a, b) for a, b in zip(before, objective.parameters(), strict=True))
+    assert [row["skipped"] for row in rows] == [1, 2, 3]
+    assert not list(tmp_path.glob("checkpoints/step-*")), "only what a finite gradient has made is kept"
+
+
+def test_many_bad_steps_lead_back_to_the_last_checkpoint_and_on_with_other_data(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = []
+    trainer(tmp_path, Regression(8, 16), max_skipped_steps=2).train(rows.append)
+    assert [row["step"] for row in rows] == [1, 2, 3, 3, 4] and rows[-1]["skipped"] == 2
+    state = final_state(tmp_path)
+    assert (state["step"], state["next_position"], state["rollbacks"]) == (4, 24, 1)
+    steps = [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert steps == [1, 2, 3, 4]
+
+
+def test_a_run_that_never_recovers_stops_with_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="3 steps in a row.*after 2 returns.*Lower train.learning_rate"):
+        trainer(tmp_path, Regression(8), max_skipped_steps=3, max_rollbacks=2, max_steps=20).train(ignore)
+    assert final_state(tmp_path)["step"] == 2
+
+
+def test_the_last_checkpoints_and_the_best_are_kept_and_nothing_else_is_touched(tmp_path: Path) -> None:
+    scores = {1: 0.1, 2: 0.9, 3: 0.5, 4: 0.4, 5: float("nan")}
+    hooks = Hooks(
+        export=lambda path, weights, step: path.write_bytes(b"w"), validate=lambda step: {"score": scores[step]}
+    )
+    (tmp_path / "checkpoints/step-00000001").mkdir(parents=True)
+    (tmp_path / "checkpoints/step-00000001/notes.txt").write_text("mine")
+    trainer(tmp_path, hooks=hooks, max_steps=5, keep_checkpoints=2, validation_steps=1).train(ignore)
+    kept = {path.parent.name for path in tmp_path.glob(f"checkpoints/*/{STATE}")}
+    assert kept == {"step-00000002", "step-00000004", "step-00000005"}
+    assert json.loads((tmp_path / "checkpoints/best.json").read_text()) == {"step": 2, "score": 0.9}
+    assert (tmp_path / "checkpoints/step-00000001/notes.txt").read_text() == "mine"
+
+
+def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    trainer(tmp_path).train(ignore)
+    newest = tmp_path / "checkpoints/step-00000004" / STATE
+    newest.write_bytes(newest.read_bytes()[:1000])
+    again = trainer(tmp_path)
+    assert again.resume() == 3 and "step-00000004" in caplog.text
+    for path in tmp_path.glob(f"checkpoints/*/{STATE}"):
+        path.write_bytes(b"")
+    with pytest.raises(ValueError, match="move the folder away"):
+        again.resume()
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_and_the_run_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    resource = pytest.importorskip("resource", reason="file sizes are limited on POSIX only")
+    trainer(tmp_path).train(ignore, stop_step=1)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill_the_disk(row: dict[str, object]) -> None:
+        full = row["step"] in (2, 3)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096 if full else limits[0], limits[1]))
+
+    try:
+        trainer(tmp_path).train(fill_the_disk)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert names == ["step-00000001", "step-00000004"]
+    assert "cannot be written" in caplog.text and "Training goes on" in caplog.text
+    trainer(tmp_path / "other").train(ignore)
+    assert_same(final_state(tmp_path), final_state(tmp_path / "other"))
+
+
+def test_a_full_disk_at_the_end_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").write_text("a file where the folder should be")
+    with pytest.raises(ValueError, match="cannot be written.*choose another data.train_output_dir"):
+        trainer(tmp_path).train(ignore)
+
+
+def test_watching_never_ends_a_training_but_may_stop_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def broken(*args: object) -> dict[str, float]:
+        raise RuntimeError("no display")
+
+    def stop(step: int) -> dict[str, float]:
+        raise StopTraining(f"enough at {step}")
+
+    trainer(tmp_path / "a", hooks=Hooks(validate=broken, charts=broken), validation_steps=1).train(ignore)  # type: ignore[arg-type]
+    assert final_state(tmp_path / "a")["step"] == 4 and "no display" in caplog.text
+    assert trainer(tmp_path / "b", hooks=Hooks(validate=stop), validation_steps=3).train(ignore) == "enough at 3"
+    assert final_state(tmp_path / "b")["step"] == 3
+
+
+def test_validation_sees_the_average_and_leaves_the_training_as_it_was(tmp_path: Path) -> None:
+    seen: list[Tensor] = []
+
+    def look(step: int) -> dict[str, float]:
+        torch.randn(3)
+        assert not watched.training
+        seen.append(watched.net[0].weight.detach().clone())
+        return {}
+
+    watched = Regression()
+    run = trainer(tmp_path / "a", watched, Hooks(validate=look), validation_steps=2)
+    run.train(ignore)
+    assert torch.equal(seen[-1], run.averaged_state()["net.0.weight"])
+    assert not torch.equal(seen[-1], watched.net[0].weight)
+    trainer(tmp_path / "b").train(ignore)
+    assert_same(final_state(tmp_path / "a")["module"], final_state(tmp_path / "b")["module"])
+
+
+def test_the_learning_rate_warms_up_and_stays_or_falls() -> None:
+    cosine = settings(max_steps=100, warmup_steps=10, final_rate_share=0.1)
+    assert [learning_rate_share(step, cosine) for step in (0, 9, 10, 100)] == pytest.approx([0.1, 1.0, 1.0, 0.1])
+    constant = settings(schedule="constant", warmup_steps=0)
+    assert {learning_rate_share(step, constant) for step in (0, 3, 999)} == {1.0}
+
+
+@pytest.mark.skipif(find_spec("bitsandbytes") is not None, reason="the package is here")
+def test_a_missing_optimizer_package_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="adamw8bit, which needs the package bitsandbytes"):
+        trainer(tmp_path, optimizer="adamw8bit")
+
+
+def test_frozen_networks_refuse_training_whatever_their_owner_does() -> None:
+    net = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5))
+    owner = Regression()
+    owner.expert = Frozen(net)
+    owner.train()
+    net.train()
+    net[1].train()
+    assert not net.training and not net[1].training
+    assert not any("expert" in name for name in owner.state_dict()) and len(list(owner.parameters())) == 4
+    with pytest.raises(RuntimeError, match="frozen"):
+        net.requires_grad_(True)
+    x = torch.ones(1, 2, requires_grad=True)
+    net(x).sum().backward()
+    assert x.grad is not None and all(p.grad is None for p in net.parameters())
+
+
+def test_folding_statistics_scales_latents_and_keeps_pictures() -> None:
+    torch.manual_seed(0)
+    vae = build_vae({"block_out_channels": [8, 8, 8, 8], "layers_per_block": 1, "norm_num_groups": 4}).eval()
+    pixels = torch.randn(4, 3, 32, 32)
+    with torch.no_grad():
+        before = decode(vae, encode(vae, pixels))
+        raw = vae.encode(pixels).latent_dist.mean
+        fold_latent_statistics(vae, raw.mean((0, 2, 3)), raw.std((0, 2, 3)))
+        latents = encode(vae, pixels)
+        assert torch.allclose(latents.mean((0, 2, 3)), torch.zeros(4), atol=1e-4)
+        assert torch.allclose(latents.std((0, 2, 3)), torch.ones(4), atol=1e-4)
+        assert torch.allclose(decode(vae, latents), before, atol=1e-4)
+
+
+def test_configurations_build_on_each_other(tmp_path: Path) -> None:
+    (tmp_path / "low.yaml").write_text("train: {max_steps: 5, loss_weights: {recon: 2.0}}\ndata: {num_frames: 8}")
+    (tmp_path / "high.yaml").write_text("base: low.yaml\ntrain: {max_steps: 6, loss_weights: {sync: 0.1}}")
+    run = load(tmp_path / "high.yaml", UNetRun, ["data.batch_size=3"])
+    assert (run.train.max_steps, run.data.num_frames, run.data.batch_size) == (6, 8, 3)
+    assert run.train.loss_weights == {"recon": 2.0, "sync": 0.1} and run.pixel_losses == ["sync"]
+    (tmp_path / "low.yaml").write_text("base: high.yaml")
+    with pytest.raises(ValueError, match="its own base"):
+        load(tmp_path / "high.yaml", UNetRun)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train: {learning_rte: 1.0}", "learning_rte.*Did you mean 'train.learning_rate'"),
+        ("num_frames: 4", "num_frames.*Did you mean 'data.num_frames'"),
+        ("model: {block_out_chanels: [8]}", "block_out_chanels.*Did you mean 'block_out_channels'"),
+        ("model: {motion_module_kwargs: {num_heads: 8}}", "num_heads.*num_attention_heads"),
+        ("train: {loss_weights: {lpip: 1.0}}", "lpip.*Did you mean 'lpips'"),
+        ("objective: {audio_droput: 0.1}", "audio_droput.*audio_dropout"),
+        ("train: {max_steps: many}", "max_steps.*many"),
+        ("train: {precision: fp8}", "fp8.*fp32 or bf16 or fp16"),
+        ("model: {use_motion_module: true}\ndata: {num_frames: 32}", "32.*positions up to 24.*shorten the clips"),
+        ("train: {loss_weights: {trepa: 1.0}}\ndata: {num_frames: 5}", "num_frames is 5.*pairs"),
+        ("data: {resolution: 250}", "250.*multiple of 8"),
+        ("model: {in_channels: 9}", "in_channels is 9.*13"),
+        ("- 1", "holds no sections"),
+        ("a: [", "no readable YAML"),
+    ],
+)
+def test_a_wrong_configuration_is_told_when_it_loads(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        load(tmp_path / "c.yaml", UNetRun)
+
+
+def test_wrong_entries_on_the_command_line_are_told(tmp_path: Path) -> None:
+    path = CONFIGS / "unet/stage1.yaml"
+    with pytest.raises(ValueError, match="command line.*batchsize.*data.batch_size"):
+        load(path, UNetRun, ["data.batchsize=3"])
+    with pytest.raises(ValueError, match="no configuration entry"):
+        load(path, UNetRun, ["--typo"])
+    with pytest.raises(ValueError, match="does not exist"):
+        load(tmp_path / "missing.yaml", ModelRun)

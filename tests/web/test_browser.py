@@ -1,0 +1,248 @@
+"""The page in a real browser, with the demo models: upload, check, preview, run, cancel, play, and how it looks.
+
+With LATENTSYNC_SCREENSHOTS=docs in the environment the pictures of the README are made anew.
+"""
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from playwright.sync_api import Page, expect, sync_playwright
+
+from latentsync.media.probe import probe
+from latentsync.media.sound.read import read_audio, write_wav
+from latentsync.media.video.read import read_frames
+from latentsync.media.video.write import VideoFormat, VideoWriter
+from tests.support.tiny import make_audio, make_video
+from web import texts
+from web.models import Models
+from web.serve import Server
+from web.settings import EXAMPLES, PRESETS, AppSettings, Limits
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
+pytestmark = pytest.mark.skipif(BROWSER is None, reason=f"none of {', '.join(BROWSERS)} is installed")
+
+FRAMES = 32  # two windows
+PICTURES = os.environ.get("LATENTSYNC_SCREENSHOTS", "")
+PRESET = "balanced" if PICTURES else "fast"  # pictures of the README show what most users get
+PATIENCE_MS = 90_000  # machines of continuous integration are slow
+MAX_PICTURE_BYTES = 300_000
+NAMELESS = """() => [...document.querySelectorAll('button, input, select, textarea, a[href], [role=slider], video')]
+  .filter(e => e.checkVisibility() && e.type !== 'hidden')
+  .filter(e => !(e.getAttribute('aria-label') || e.innerText || e.title || e.getAttribute('aria-labelledby')
+                 || [...(e.labels || [])].some(l => l.innerText.trim())))
+  .map(e => e.outerHTML.slice(0, 200))"""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    before = os.environ.get("GRADIO_TEMP_DIR")
+    limits = Limits(file_bytes=3_000_000)
+    with Server(Models.standard(), AppSettings(tmp_path_factory.mktemp("app"), limits, port=None)) as running:
+        yield running
+    os.environ.pop("GRADIO_TEMP_DIR") if before is None else os.environ.update(GRADIO_TEMP_DIR=before)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The beginning of the demo pair."""
+    folder, example = tmp_path_factory.mktemp("pair"), EXAMPLES[0]
+    video, audio = folder / "my talk.mp4", folder / "new words.wav"
+    with VideoWriter(video, VideoFormat.like(probe(example.video))) as writer:
+        for shown in islice(read_frames(example.video), FRAMES):
+            writer.write(shown.frame)
+    write_wav(audio, read_audio(example.audio)[: FRAMES * 640])
+    return video, audio
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", "--mute-audio"])
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def page(browser: Any, server: Server) -> Iterator[Page]:
+    """A fresh visitor's page; whatever it asks of another server, or complains of, fails the test."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme="light", accept_downloads=True)
+    page, elsewhere, complaints = context.new_page(), [], []
+    page.set_default_timeout(PATIENCE_MS)
+    expect.set_options(timeout=PATIENCE_MS)
+    page.on("request", lambda request: elsewhere.append(request.url))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(server.url)
+    page.get_by_role("button", name=texts.RUN, exact=True).wait_for()
+    yield page
+    context.close()
+    assert [url for url in elsewhere if not url.startswith((server.url, "data:", "blob:"))] == []
+    assert complaints == []
+
+
+def upload(page: Page, video: Any, audio: Any) -> None:
+    for field, path in (("video", video), ("audio", audio)):
+        if path is not None:
+            page.locator(f"#{field} input[type=file]").set_input_files(path)
+
+
+def press(page: Page, name: str) -> None:
+    page.get_by_role("button", name=name, exact=True).click()
+
+
+def unfold(page: Page, name: str) -> None:
+    """Open a folded section, or close it; an arrow is part of its button's name."""
+    page.get_by_role("button", name=re.compile(rf"^{name}\b")).click()
+
+
+def wait_for_message(page: Page, beginning: str) -> str:
+    expect(page.locator("#message")).to_contain_text(beginning)
+    return page.locator("#message").inner_text()
+
+
+def jobs(server: Server) -> list[Any]:
+    """All jobs, the newest first."""
+    return list(reversed(server.app.store._jobs.values()))
+
+
+def picture(page: Page, name: str, folder: Path, **clip: Any) -> None:
+    """A screenshot, small enough for a repository."""
+    path = Path(PICTURES or folder) / f"web_{name}.png"
+    page.screenshot(path=path, animations="disabled", **clip)
+    if path.stat().st_size > MAX_PICTURE_BYTES:
+        image = np.asarray(cv2.imread(str(path)), np.uint8)
+        cv2.imwrite(str(path), (image & 0xF8) | (image >> 5), [cv2.IMWRITE_PNG_COMPRESSION, 9])
+    assert path.stat().st_size < MAX_PICTURE_BYTES
+
+
+def test_from_upload_to_download(page: Page, server: Server, pair: tuple[Path, Path], tmp_path: Path) -> None:
+    upload(page, *pair)
+    expect(page.get_by_text("320 x 320, 25 frames a second, 1.3 s")).to_be_visible()
+    expect(page.get_by_text("1.3 s of sound")).to_be_visible()
+
+    unfold(page, texts.FACE_SECTION)
+    page.locator("#frame img").click(position={"x": 170, "y": 160})
+    expect(page.locator("#face input")).to_have_value(re.compile(r"\d+,\d+@0\.00"))
+    place = page.locator("#face input").input_value()
+    unfold(page, texts.FACE_SECTION)
+
+    press(page, texts.CHECK)
+    assert f"{FRAMES} of {FRAMES} frames would be edited" in wait_for_message(page, "Check:")
+    expect(page.locator("#sheet img")).to_be_visible()
+    picture(page, "check", tmp_path, full_page=True)
+
+    unfold(page, texts.ADVANCED_SECTION)
+    page.locator("#steps input[type=number]").fill("2")
+    page.locator("#steps input[type=number]").press("Tab")
+    expect(page.get_by_label(texts.CUSTOM_TITLE)).to_be_checked()
+    unfold(page, texts.ADVANCED_SECTION)
+    press(page, texts.PREVIEW)
+    expect(page.locator("#progress")).to_contain_text(re.compile(rf"\d+ of {FRAMES} frames"))
+    wait_for_message(page, "Done:")
+    assert jobs(server)[0].report["options"]["limit_sec"] == 3 and jobs(server)[0].report["settings"]["steps"] == 2
+
+    press(page, texts.RUN)
+    expect(page.locator("#progress")).to_contain_text(re.compile(rf"generate lips\s*\d+ of {FRAMES} frames"))
+    press(page, texts.CANCEL)
+    wait_for_message(page, "Cancelled")
+    assert jobs(server)[0].state == "cancelled" and not jobs(server)[0].output.exists()
+
+    page.get_by_label(texts.PRESETS[PRESET]).check()
+    run = page.get_by_role("button", name=texts.RUN, exact=True)
+    expect(run).to_be_enabled()
+    run.focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#progress")).to_contain_text("Step")
+    page.reload()  # the page finds its job again
+    expect(page.locator("#progress")).to_contain_text("Step")
+    wait_for_message(page, "Done:")
+    job = jobs(server)[0]
+    assert probe(job.output).frame_count == FRAMES
+    assert (job.report["settings"]["steps"], job.report["options"]["face"]) == (PRESETS[PRESET]["steps"], place)
+
+    play_together(page)
+    with page.expect_download() as download:
+        press(page, texts.DOWNLOAD_VIDEO)
+    assert download.value.suggested_filename == "my_talk_lipsync.mp4"
+    assert Path(download.value.path()).read_bytes() == job.output.read_bytes()
+    unfold(page, texts.REPORT_SECTION)
+    expect(page.locator("#report")).to_contain_text(f"{PRESETS[PRESET]['steps']} steps")
+    unfold(page, texts.HISTORY_SECTION)
+    expect(page.locator("#history label")).to_have_count(4)
+    assert page.evaluate(NAMELESS) == []
+    upload(page, *pair)
+    expect(page.get_by_text("1.3 s of sound")).to_be_visible()
+    looks(page, tmp_path)
+    unfold(page, texts.HISTORY_SECTION)
+    page.locator("#history label", has_text="cancelled").click()
+    wait_for_message(page, "Cancelled")
+    press(page, texts.DELETE)
+    wait_for_message(page, texts.DELETED)
+    expect(page.locator("#history label")).to_have_count(3)
+
+
+def play_together(page: Page) -> None:
+    """The player plays both videos, together."""
+    page.evaluate("() => { document.querySelector('.sp-result').loop = true }")
+    press(page, texts.PLAYER_PLAY)
+    page.wait_for_function("() => document.querySelector('.sp-result').currentTime > 0.4")
+    times = "() => ['.sp-original', '.sp-result'].map(name => document.querySelector(name).currentTime)"
+    press(page, texts.PLAYER_PAUSE)
+    page.wait_for_function(f"() => {{ const [a, b] = ({times})(); return Math.abs(a - b) < 0.05 }}")
+    page.locator(".sp-controls input[type=range]").fill("500")
+    page.wait_for_function(f"() => {{ const [a, b] = ({times})(); return b > 0.5 && Math.abs(a - b) < 0.05 }}")
+    assert page.evaluate("() => [document.querySelector('.sp-result').muted, document.querySelector('.sp-original').muted]") == [
+        False,
+        True,
+    ]  # fmt: skip
+
+
+def looks(page: Page, folder: Path) -> None:
+    """Pictures in light, dark, and on a phone, where nothing is wider than the screen."""
+    page.evaluate("() => document.activeElement.blur()")
+    picture(page, "light", folder, full_page=True)
+    page.emulate_media(color_scheme="dark")
+    page.reload()
+    wait_for_message(page, "Done:")
+    page.wait_for_function("() => document.querySelector('.sp-result').readyState >= 2")
+    assert page.evaluate("() => document.body.classList.contains('dark')")
+    picture(page, "dark", folder, full_page=True)
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.wait_for_timeout(300)
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= 390
+    picture(page, "phone", folder, full_page=True)
+    page.set_viewport_size({"width": 1280, "height": 900})
+
+
+def test_bad_files_are_told_of_and_the_page_goes_on(page: Page, server: Server, tmp_path: Path) -> None:
+    upload(page, {"name": "note.mp4", "mimeType": "video/mp4", "buffer": b"no video " * 30}, None)
+    alert = page.get_by_role("alert").filter(has_text="note.mp4")
+    expect(alert).to_be_visible()
+    press(page, texts.RUN)
+    wait_for_message(page, texts.NEED_BOTH)
+    before = len(jobs(server))
+    upload(page, None, make_audio(tmp_path / "a.wav", 0.4))
+    expect(page.get_by_text("0.4 s of sound")).to_be_visible()
+    press(page, texts.RUN)
+    wait_for_message(page, "note.mp4")
+    assert len(jobs(server)) == before
+    big = tmp_path / "big.mp4"
+    big.write_bytes(b"0" * 3_100_000)
+    page.reload()
+    page.get_by_role("button", name=texts.RUN, exact=True).wait_for()
+    upload(page, big, None)
+    expect(page.locator("#upload-note")).to_contain_text("larger than 3 MB")
+    upload(page, make_video(tmp_path / "hostile '\"<b>&;$(x).mp4", 10), make_audio(tmp_path / "b.wav", 0.4))
+    expect(page.locator("#upload-note")).to_be_hidden()
+    expect(page.get_by_text("0.4 s of sound")).to_be_visible()
+    expect(page.get_by_text("128 x 96")).to_be_visible()
+    press(page, texts.CHECK)
+    assert "No frame shows a face" in wait_for_message(page, "Check:")

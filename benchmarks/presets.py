@@ -100,13 +100,13 @@ class Way:
         self.latents: list[Tensor] = []
         self.pixels: list[list[Tensor]] = []  # of each case
         self.seconds: list[tuple[float, float]] = []  # of each window: by the clock, of processor
-        solve = self.sampler.solve
+        solve = self.sampler.latents.solve
 
         def noted(*args: Any, **kwargs: Any) -> Tensor:
             self.latents.append(solve(*args, **kwargs))
             return self.latents[-1]
 
-        self.sampler.solve = noted  # what is sampled is looked at as well
+        self.sampler.latents.solve = noted  # what is sampled is looked at as well
 
     def sample(self, window: Window) -> None:
         """Another window of the last case."""

@@ -154,7 +154,7 @@ def test_windows_share_their_noise(models: LipsyncModels) -> None:
     window = Window(faces, torch.randn(NUM_FRAMES, 20, WIDTH))
     first, second = sampler.sample([window, window])
     assert torch.allclose(first.faces, second.faces, atol=1e-5)
-    assert torch.equal(sampler.noise[:, :, :1].expand_as(sampler.noise), sampler.noise)
+    assert torch.equal(sampler.latents.noise[:, :, :1].expand_as(sampler.latents.noise), sampler.latents.noise)
 
 
 def test_windows_of_different_lengths_are_sampled_as_each_alone(models: LipsyncModels) -> None:

@@ -12,7 +12,7 @@ from latentsync.processing.stages.segmented import SegmentedStage
 from latentsync.processing.stages.shot import ShotStage
 from latentsync.processing.stages.span import FrameArray
 
-Told = list[tuple[str, Outcome]]
+Outcomes = list[tuple[str, Outcome]]
 
 
 class SingleStep:
@@ -23,7 +23,7 @@ class SingleStep:
         self.name = stage.name
         self.needs_gpu = stage.needs_gpu
 
-    def __call__(self, clip: Clip, folders: Folders) -> Told:
+    def __call__(self, clip: Clip, folders: Folders) -> Outcomes:
         stage = self.stages[0]
         return [(stage.name, outcome) for outcome in stage(clip, folders.get(stage.name))]
 
@@ -43,20 +43,20 @@ class SourceStep:
         self.readable, self.resampled, self.shot, self.segmented = readable, resampled, shot, segmented
         self.stages: Sequence[Stage] = (readable, resampled, shot, segmented)
 
-    def __call__(self, clip: Clip, folders: Folders) -> Told:
+    def __call__(self, clip: Clip, folders: Folders) -> Outcomes:
         finder = self.shot.finder()
-        checked = self.readable.look(clip, finder.see)
-        told: Told = [(self.readable.name, checked)]
+        checked = self.readable.look(clip, finder.add)
+        outcomes: Outcomes = [(self.readable.name, checked)]
         for source in _kept([checked]):
             cuts = [cut - source.path_frames[0] for cut in finder.finish()]  # in the clip
             resampled = self.resampled(source, folders.get(self.resampled.name))
-            told += [(self.resampled.name, each) for each in resampled]
+            outcomes += [(self.resampled.name, each) for each in resampled]
             for whole in _kept(resampled):
                 in_file = [cut + whole.path_frames[0] for cut in cuts]
                 scenes = self.shot.scenes(whole, in_file, folders.get(self.shot.name))
-                told += [(self.shot.name, each) for each in scenes]
-                told += [(self.segmented.name, each) for each in self._segments(scenes, folders)]
-        return told
+                outcomes += [(self.shot.name, each) for each in scenes]
+                outcomes += [(self.segmented.name, each) for each in self._segments(scenes, folders)]
+        return outcomes
 
     def _segments(self, scenes: Sequence[Outcome], folders: Folders) -> Iterator[Outcome]:
         for scene in _kept(scenes):
@@ -80,7 +80,7 @@ class FaceStep:
         self.measured, self.aligned = measured, aligned
         self.stages: Sequence[Stage] = (measured, aligned)
 
-    def __call__(self, clip: Clip, folders: Folders) -> Told:
+    def __call__(self, clip: Clip, folders: Folders) -> Outcomes:
         folder = folders[self.aligned.name]
         assert folder is not None, "aligned faces are written"
         meter = FaceMeter()

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from latentsync.inference.jobs.folder import JobFolder
-from latentsync.inference.jobs.segments import output_takes, plan_parts
+from latentsync.inference.jobs.segments import plan_parts, segment_of_output_frames
 from latentsync.inference.memory import MemoryPlan, memory_plan
 from latentsync.inference.settings import InferenceSettings, JobOptions, LastWindow
 from latentsync.inference.windows.sampler import fault
@@ -60,27 +60,27 @@ def test_a_window_sees_about_25_frames_a_second(fps: float, stride: int) -> None
     assert stride_of(fps) == stride
 
 
-takes = st.lists(st.tuples(st.integers(-1, 3), st.integers(1, 60)), min_size=1, max_size=8).map(
-    lambda runs: np.repeat([take for take, _ in runs], [length for _, length in runs])
+segments = st.lists(st.tuples(st.integers(-1, 3), st.integers(1, 60)), min_size=1, max_size=8).map(
+    lambda runs: np.repeat([segment for segment, _ in runs], [length for _, length in runs])
 )
 
 
-@given(takes, st.integers(1, 50), st.integers(1, 20))
-def test_parts_begin_where_windows_begin(take: np.ndarray, frames: int, fresh: int) -> None:
-    order = np.arange(len(take))
-    shown = output_takes(take, order, np.zeros(len(take), bool))
+@given(segments, st.integers(1, 50), st.integers(1, 20))
+def test_parts_begin_where_windows_begin(segment: np.ndarray, frames: int, fresh: int) -> None:
+    order = np.arange(len(segment))
+    shown = segment_of_output_frames(segment, order, np.zeros(len(segment), bool))
     parts = plan_parts(shown, frames, fresh, overlap=0)
     assert [part.start for part in parts] == [0, *(part.stop for part in parts[:-1])]
-    assert parts[-1].stop == len(take)
+    assert parts[-1].stop == len(segment)
     for part in parts:
         assert part.warm_start == part.start
         first = part.start
         while shown[part.start] != PASSED and first > 0 and shown[first - 1] == shown[part.start]:
             first -= 1
         assert (part.start - first) % fresh == 0
-        if first < part.start:  # the take's last window finds its frames in this part
+        if first < part.start:  # the segment's last window finds its frames in this part
             assert (shown[part.start : part.start + fresh] == shown[part.start]).all()
-            assert part.start + fresh <= len(take)
+            assert part.start + fresh <= len(segment)
         assert part.stop - part.start >= frames or part is parts[-1]
 
 
@@ -90,10 +90,10 @@ def test_with_an_overlap_a_part_warms_up_with_the_window_before_it() -> None:
 
 
 def test_a_jump_of_the_source_begins_a_new_take() -> None:
-    take = np.array([5, 5, 5, -1])
+    segment = np.array([5, 5, 5, -1])
     order = np.array([0, 1, 2, 0, 1, 2, 3, 3])
     jumps = np.array([True, False, False, True, False, False, False, False])
-    assert output_takes(take, order, jumps).tolist() == [1, 1, 1, 2, 2, 2, -1, -1]
+    assert segment_of_output_frames(segment, order, jumps).tolist() == [1, 1, 1, 2, 2, 2, -1, -1]
 
 
 def test_faces_that_cannot_be_shown_are_told() -> None:

@@ -22,42 +22,44 @@ class Part:
         return self.stop - self.start
 
 
-def output_takes(take: NDArray[np.integer], order: NDArray[np.int64], jumps: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """The take of every output frame: a new number wherever the source's take changes or its frames jump; `PASSED` stays."""
-    shown = take[order]
+def segment_of_output_frames(
+    segment: NDArray[np.integer], order: NDArray[np.int64], jumps: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """The segment of every output frame: a new number wherever the source's segment changes or its frames jump; `PASSED` stays."""
+    shown = segment[order]
     new = jumps | np.concatenate([[True], np.diff(shown) != 0])
     return np.where(shown == PASSED, PASSED, np.cumsum(new))
 
 
-def plan_parts(takes: NDArray[np.int64], frames: int, fresh: int, overlap: int) -> list[Part]:
+def plan_parts(segment_of_frame: NDArray[np.int64], frames: int, fresh: int, overlap: int) -> list[Part]:
     """Cut the output into parts of at least `frames` frames, the last one as long as it is.
 
-    Inside a take a part begins where a window begins that no other one is ahead of: a multiple of `fresh` frames after the
-    take's first, and never so near to the take's end that its last window would need frames of the part before. Where windows
+    Inside a segment a part begins where a window begins that no other one is ahead of: a multiple of `fresh` frames after the
+    segment's first, and never so near to the segment's end that its last window would need frames of the part before. Where windows
     overlap (`overlap` frames), sampling begins one window earlier.
     """
     parts, start = [], 0
-    while start < len(takes):
+    while start < len(segment_of_frame):
         stop = start + frames
-        if stop >= len(takes):
-            stop = len(takes)
-        elif takes[stop] != PASSED:
-            first, end = take_start(takes, stop), take_stop(takes, stop)
+        if stop >= len(segment_of_frame):
+            stop = len(segment_of_frame)
+        elif segment_of_frame[stop] != PASSED:
+            first, end = segment_start(segment_of_frame, stop), segment_stop(segment_of_frame, stop)
             stop = first + -(-(stop - first) // fresh) * fresh
             stop = stop if stop in (first, end) or stop + fresh <= end else end
-        warms = overlap and takes[start] != PASSED
-        parts.append(Part(start, stop, max(take_start(takes, start), start - fresh) if warms else start))
+        warms = overlap and segment_of_frame[start] != PASSED
+        parts.append(Part(start, stop, max(segment_start(segment_of_frame, start), start - fresh) if warms else start))
         start = stop
     return parts
 
 
-def take_start(takes: NDArray[np.int64], frame: int) -> int:
-    """The first frame of the run of equal takes around `frame`."""
-    before = np.flatnonzero(takes[:frame] != takes[frame])
+def segment_start(segment_of_frame: NDArray[np.int64], frame: int) -> int:
+    """The first frame of the run of equal segments around `frame`."""
+    before = np.flatnonzero(segment_of_frame[:frame] != segment_of_frame[frame])
     return int(before[-1]) + 1 if len(before) else 0
 
 
-def take_stop(takes: NDArray[np.int64], frame: int) -> int:
-    """The end of the run of equal takes around `frame`."""
-    after = np.flatnonzero(takes[frame:] != takes[frame])
-    return frame + int(after[0]) if len(after) else len(takes)
+def segment_stop(segment_of_frame: NDArray[np.int64], frame: int) -> int:
+    """The end of the run of equal segments around `frame`."""
+    after = np.flatnonzero(segment_of_frame[frame:] != segment_of_frame[frame])
+    return frame + int(after[0]) if len(after) else len(segment_of_frame)

@@ -6,7 +6,6 @@ Files of others are read with `weights_only`, so that no code can hide in them.
 
 import argparse
 import json
-import os
 import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -18,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from latentsync.files import atomic_write
 from latentsync.weights.damage import check_file, without_way_out
 from latentsync.weights.delta import with_base
 from latentsync.weights.table import FETCH_INFERENCE, PUBLIC_FILES, PUBLIC_VAE, CheckpointError, how_to_get
@@ -125,23 +125,17 @@ def _read_safetensors(path: Path, tensor: Callable[[Any, str], Tensor] = _stored
 
 def save_checkpoint(path: Path | str, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
     """Write safetensors with metadata; the file appears complete (by rename) or not at all."""
-    partial = _partial(path)
     plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-    save_file(plain, partial, {METADATA_KEY: json.dumps(metadata)})
-    os.replace(partial, path)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as partial:
+        save_file(plain, partial, {METADATA_KEY: json.dumps(metadata)})
 
 
 def save_state(path: Path | str, state: Mapping[str, Any]) -> None:
     """Write a training state (tensors and plain values); the file appears by rename."""
-    partial = _partial(path)
-    torch.save(dict(state), partial)
-    os.replace(partial, path)
-
-
-def _partial(path: Path | str) -> Path:
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.with_name(path.name + ".partial")
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as partial:
+        torch.save(dict(state), partial)
 
 
 def read_state(path: Path | str) -> dict[str, Any]:

@@ -1,17 +1,17 @@
-"""The output in parts that are written one by one: where parts may begin without changing what is sampled."""
+"""The output in segments that are written one by one: where segments may begin without changing what is sampled."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from latentsync.inference.windows.stream import PASSED
+from latentsync.inference.faces.plan import NOT_EDITED
 
-PART_SEC = 10.0  # of the shortest part but the last
+OUTPUT_SEGMENT_SEC = 10.0  # of the shortest part but the last
 
 
 @dataclass(frozen=True)
-class Part:
+class OutputSegment:
     """Output frames start ... stop - 1; sampling begins at `warm_start`, whose frames before `start` are not written."""
 
     start: int
@@ -23,32 +23,32 @@ class Part:
 
 
 def output_takes(take: NDArray[np.integer], order: NDArray[np.int64], jumps: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """The take of every output frame: a new number wherever the source's take changes or its frames jump; `PASSED` stays."""
+    """The take of every output frame: a new number wherever the source's take changes or its frames jump; `NOT_EDITED` stays."""
     shown = take[order]
     new = jumps | np.concatenate([[True], np.diff(shown) != 0])
-    return np.where(shown == PASSED, PASSED, np.cumsum(new))
+    return np.where(shown == NOT_EDITED, NOT_EDITED, np.cumsum(new))
 
 
-def plan_parts(takes: NDArray[np.int64], frames: int, fresh: int, overlap: int) -> list[Part]:
-    """Cut the output into parts of at least `frames` frames, the last one as long as it is.
+def plan_output_segments(takes: NDArray[np.int64], frames: int, fresh: int, overlap: int) -> list[OutputSegment]:
+    """Cut the output into segments of at least `frames` frames, the last one as long as it is.
 
     Inside a take a part begins where a window begins that no other one is ahead of: a multiple of `fresh` frames after the
     take's first, and never so near to the take's end that its last window would need frames of the part before. Where windows
     overlap (`overlap` frames), sampling begins one window earlier.
     """
-    parts, start = [], 0
+    segments, start = [], 0
     while start < len(takes):
         stop = start + frames
         if stop >= len(takes):
             stop = len(takes)
-        elif takes[stop] != PASSED:
+        elif takes[stop] != NOT_EDITED:
             first, end = take_start(takes, stop), take_stop(takes, stop)
             stop = first + -(-(stop - first) // fresh) * fresh
             stop = stop if stop in (first, end) or stop + fresh <= end else end
-        warms = overlap and takes[start] != PASSED
-        parts.append(Part(start, stop, max(take_start(takes, start), start - fresh) if warms else start))
+        warms = overlap and takes[start] != NOT_EDITED
+        segments.append(OutputSegment(start, stop, max(take_start(takes, start), start - fresh) if warms else start))
         start = stop
-    return parts
+    return segments
 
 
 def take_start(takes: NDArray[np.int64], frame: int) -> int:

@@ -43,7 +43,7 @@ from latentsync.metrics.lips.aperture import correlation, lip_apertures
 from latentsync.metrics.lips.motion import jitter
 from latentsync.models.syncnet import load_syncnet
 from latentsync.training.engine.frozen import Frozen
-from latentsync.training.unet.pixel_losses import SyncExpert
+from latentsync.training.unet.pixel_losses import FrozenSyncNet
 from latentsync.weights import DEMO
 from scripts.make_avatars import HELD_OUT_FIRST_SEED, make_clip
 from scripts.score_demo import truth_of
@@ -114,7 +114,7 @@ class Way:
         self.pixels[-1].append(self.sampler.sample([window])[0].faces)
         self.seconds.append((time.perf_counter() - begun[0], time.process_time() - begun[1]))
 
-    def row(self, name: str, cases: Sequence[Case], right: "Way", judge: SyncExpert | None) -> dict[str, Any]:
+    def row(self, name: str, cases: Sequence[Case], right: "Way", judge: FrozenSyncNet | None) -> dict[str, Any]:
         lips = [lip_apertures(pixels_to_frames(torch.cat(clip)).numpy()) for clip in self.pixels]
         heard = [
             pair for case, clip in zip(cases, self.pixels, strict=True) for pair in zip(clip, case.mels, strict=True)
@@ -145,7 +145,7 @@ class Way:
 
 
 @torch.no_grad()
-def similarity(judge: SyncExpert, pixels: Tensor, mel: Tensor) -> float:
+def similarity(judge: FrozenSyncNet, pixels: Tensor, mel: Tensor) -> float:
     """Of lips [f, 3, r, r] and a sound, 0 ... 1."""
     return float(judge.similarity(rearrange(pixels, "f c h w -> 1 c f h w"), None, mel))
 
@@ -213,13 +213,13 @@ def possible_ways(
             print(f"left out {name}: {error}")
 
 
-def load_judge() -> SyncExpert | None:
+def load_judge() -> FrozenSyncNet | None:
     """The demo's SyncNet; None where it is not there."""
     path = DEMO / "syncnet.safetensors"
     if not path.is_file():
         return None
     net, metadata = load_syncnet(path)
-    return SyncExpert(Frozen(net), metadata["resolution"], sees_latents=False, lower_half=True)
+    return FrozenSyncNet(Frozen(net), metadata["resolution"], sees_latents=False, lower_half=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

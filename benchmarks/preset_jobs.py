@@ -19,7 +19,7 @@ import torch
 from rich.progress import track
 
 from benchmarks.table import report
-from latentsync.device import FORMATS, Precision
+from latentsync.device import DTYPES, Precision
 from latentsync.face.detection.detector import make_detector
 from latentsync.inference.models import DEMO_UNET, LipsyncModels, distilled_companion
 from latentsync.inference.pipeline import LipsyncPipeline
@@ -93,7 +93,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--unet", type=Path, default=DEMO_UNET)
     parser.add_argument("--rounds", type=int, default=3, help="timed jobs of each preset; 0: correlations alone")
     parser.add_argument("--clips", type=int, default=16, help="for the correlation; 0: seconds alone")
-    parser.add_argument("--precision", choices=FORMATS, help="of all networks (default: the preset's own)")
+    parser.add_argument("--precision", choices=DTYPES, help="of all networks (default: the preset's own)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", type=Path, help="JSON file to write")
     return parser.parse_args(argv)

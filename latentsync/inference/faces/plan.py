@@ -23,7 +23,7 @@ TimeArray = NDArray[np.float64]  # seconds
 
 EDIT, BRIDGED, NO_FACE, TOO_SMALL, TURNED_AWAY, OTHER_PERSON, TOO_SHORT = range(7)
 ACTIONS = np.array(["edit", "bridged", "no face", "too small", "turned away", "other person", "too short"])
-PASSED = -1  # the take of a frame that is passed through
+NOT_EDITED = -1  # the take of a frame that is passed through
 MIN_SIGHTINGS = 3  # frames of a track from which it counts as another person
 JUMP = 0.6  # of the face's width: a face that moves farther from one frame to the next belongs to another take
 RESIZE = 1.4  # change of size from one frame to the next, the same
@@ -69,12 +69,12 @@ class FacePlan:
     @property
     def edited(self) -> BoolArray:
         """bool [n]."""
-        return np.asarray(self.take != PASSED)
+        return np.asarray(self.take != NOT_EDITED)
 
     @property
     def takes(self) -> list[range]:
         """The frames of every take, in order."""
-        return [part for part in runs(self.take) if self.take[part.start] != PASSED]
+        return [part for part in runs(self.take) if self.take[part.start] != NOT_EDITED]
 
     @property
     def passed(self) -> list[tuple[int, int, str]]:
@@ -286,7 +286,7 @@ def number_takes(edited: BoolArray, shot: IntArray, box: FloatArray) -> IntArray
         moved = np.abs(np.diff(middle, axis=0)).max(axis=1) / np.maximum(size[1:], size[:-1])
         grown = np.maximum(size[1:], size[:-1]) / np.maximum(np.minimum(size[1:], size[:-1]), 1e-3)
         begins[1:] &= ~(together & (moved <= JUMP) & (grown <= RESIZE))
-    return np.where(edited, np.cumsum(begins) - 1, PASSED).astype(np.int32)
+    return np.where(edited, np.cumsum(begins) - 1, NOT_EDITED).astype(np.int32)
 
 
 def fade(edited: BoolArray, shot: IntArray, times: TimeArray, policy: FacePolicy) -> FloatArray:
@@ -309,7 +309,7 @@ def take_matrices(points: FloatArray, take: IntArray, resolution: int) -> FloatA
     """Matrices [n, 2, 3] as of `align_matrix`, with a new smoother for every take; NaN outside of takes."""
     matrices = np.full((len(take), 2, 3), np.nan, np.float32)
     for part in runs(take):
-        if take[part.start] != PASSED:
+        if take[part.start] != NOT_EDITED:
             smoother = Smoother()
             for frame in part:
                 matrices[frame] = align_matrix(points[frame], resolution, smoother)

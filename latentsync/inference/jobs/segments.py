@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from latentsync.inference.windows.stream import PASSED
+from latentsync.inference.faces.plan import NOT_EDITED
 
 OUTPUT_SEGMENT_SEC = 10.0  # of the shortest part but the last
 
@@ -23,10 +23,10 @@ class OutputSegment:
 
 
 def output_takes(take: NDArray[np.integer], order: NDArray[np.int64], jumps: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """The take of every output frame: a new number wherever the source's take changes or its frames jump; `PASSED` stays."""
+    """The take of every output frame: a new number wherever the source's take changes or its frames jump; `NOT_EDITED` stays."""
     shown = take[order]
     new = jumps | np.concatenate([[True], np.diff(shown) != 0])
-    return np.where(shown == PASSED, PASSED, np.cumsum(new))
+    return np.where(shown == NOT_EDITED, NOT_EDITED, np.cumsum(new))
 
 
 def plan_output_segments(takes: NDArray[np.int64], frames: int, fresh: int, overlap: int) -> list[OutputSegment]:
@@ -41,11 +41,11 @@ def plan_output_segments(takes: NDArray[np.int64], frames: int, fresh: int, over
         stop = start + frames
         if stop >= len(takes):
             stop = len(takes)
-        elif takes[stop] != PASSED:
+        elif takes[stop] != NOT_EDITED:
             first, end = take_start(takes, stop), take_stop(takes, stop)
             stop = first + -(-(stop - first) // fresh) * fresh
             stop = stop if stop in (first, end) or stop + fresh <= end else end
-        warms = overlap and takes[start] != PASSED
+        warms = overlap and takes[start] != NOT_EDITED
         segments.append(OutputSegment(start, stop, max(take_start(takes, start), start - fresh) if warms else start))
         start = stop
     return segments

@@ -20,10 +20,10 @@ from latentsync.face.align import FrameArray, Smoother, align_matrix, warp_face
 from latentsync.face.detection.detector import Face, FaceDetector
 from latentsync.face.detection.scenes import SceneCuts
 from latentsync.inference.faces.observe import Observations, Sighting, sightings_of
-from latentsync.inference.faces.plan import FacePlan, FacePolicy, plan_faces
+from latentsync.inference.faces.plan import NOT_EDITED, FacePlan, FacePolicy, plan_faces
 from latentsync.inference.settings import InferenceSettings
 from latentsync.inference.windows.sampler import WindowSampler
-from latentsync.inference.windows.stream import PASSED, FrameIn, FrameOut, LipsyncStream, stride_of
+from latentsync.inference.windows.stream import FrameIn, FrameOut, LipsyncStream, stride_of
 from latentsync.media.pixels.picture import RgbPicture
 
 DELAY_SEC = 1.2  # of a decision: longer than everything that it depends on
@@ -59,7 +59,7 @@ class LiveStream:
         self.pushed = self.decided = self.first_number = self.next_number = self.take = 0
         self.chosen: set[int] = set()  # tracks of the person who is followed
         self.last_seen = 0  # frame
-        self.last_take = PASSED  # of the plan, for the last frame decided on
+        self.last_take = NOT_EDITED  # of the plan, for the last frame decided on
 
     def push(self, frame: FrameArray) -> list[FrameOut]:
         """Take the next frame; it must not be written to any more."""
@@ -108,13 +108,13 @@ class LiveStream:
 
     def _frame_in(self, plan: FacePlan, place: int, index: int) -> FrameIn:
         """Frame `index`, which is number `place` of the plan; takes are counted over all plans."""
-        take, before = int(plan.take[place]), int(plan.take[place - 1]) if place else PASSED
-        if take != PASSED and (take != before or self.last_take == PASSED):
+        take, before = int(plan.take[place]), int(plan.take[place - 1]) if place else NOT_EDITED
+        if take != NOT_EDITED and (take != before or self.last_take == NOT_EDITED):
             self.take += 1
             self.smoother.reset()
         self.last_take = take
         picture, time_sec = RgbPicture(self.held.popleft()), index / self.fps
-        if take == PASSED:
+        if take == NOT_EDITED:
             return FrameIn(picture, time_sec, index)
         matrix = align_matrix(plan.points[place], self.sampler.models.resolution, self.smoother)
         return FrameIn(picture, time_sec, index, self.take, matrix, float(plan.weight[place]))

@@ -32,6 +32,7 @@ from latentsync.training.engine.loop import total_loss
 from latentsync.training.unet.data import cached_latents
 from latentsync.training.unet.train import prepare
 from latentsync.weights import DEMO, LATENT_CHANNELS, LATENT_STRIDE, describe, save_checkpoint, save_state
+from scripts.command import run_command
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs/unet"
 CLIPS, SECONDS, FPS, SAMPLE_RATE_HZ = 2, 1, 25, 16_000
@@ -136,13 +137,16 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    args = parse(argv)
+def bench(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     rows = [measure(size, args.steps, args.rounds, args.precision) for size in args.sizes]
     settings = {name: getattr(args, name) for name in ("steps", "rounds", "precision", "threads")}
     report("stage1_cache", rows, args.out, **settings)
-    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse(argv)
+    return run_command("stage1_cache", lambda: bench(args))
 
 
 if __name__ == "__main__":

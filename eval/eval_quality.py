@@ -12,10 +12,11 @@ from typing import Any
 
 from eval.networks import HYPER_IQA, add_detector, add_videos, cache_of
 from eval.quality_metrics import METRICS, NEED_TRUTH, QualityScorer, set_distances
-from eval.rows import check_out, make_row, run_command, write_rows
+from eval.rows import check_out, make_row, write_rows
 from eval.videos import find_videos, pair_up
 from latentsync.device import pick_device
 from latentsync.face.detection.detector import make_detector
+from scripts.command import run_command
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

@@ -19,9 +19,10 @@ from torch import nn
 from eval.clip_sets import CROSS, RECONSTRUCTION, SILENT, TASKS, EvalClip
 from eval.networks import HYPER_IQA, lpips_map
 from latentsync.face.detection.detector import FaceDetector
+from latentsync.files import file_hash, network_hash
 from latentsync.losses.perceptual import VGG_FILE
 from latentsync.media.video.read import read_frames
-from latentsync.metrics.cache import FeatureCache, content_hash, network_fingerprint
+from latentsync.metrics.cache import FeatureCache
 from latentsync.metrics.lips.face_series import FaceSeries, face_series
 from latentsync.metrics.lips.leakage import silent_mouth
 from latentsync.metrics.lips.scores import at_frames, bounced, check_lengths, lip_scores, openings
@@ -66,7 +67,7 @@ def load_network(weights: Weights, args: argparse.Namespace, device: torch.devic
     path = weights.path(args)
     network = weights.load(path, device)
     is_plain = isinstance(network, nn.Module) and not isinstance(network, torch.jit.ScriptModule)
-    return LoadedNetwork(network, network_fingerprint(network) if is_plain else content_hash(path))
+    return LoadedNetwork(network, network_hash(network) if is_plain else file_hash(path))
 
 
 @dataclass(frozen=True)
@@ -189,7 +190,7 @@ def lpips(sample: Sample) -> Scores:
 def hyper_iqa(sample: Sample) -> Scores:
     """Mean quality of the first, the middle and the last frame."""
     loaded = sample.tools.networks["hyper_iqa"]
-    key = ("hyper_iqa", content_hash(sample.video), loaded.fingerprint)
+    key = ("hyper_iqa", file_hash(sample.video), loaded.fingerprint)
     stored = sample.tools.cache.get(key, lambda: {"scores": quality_scores(loaded.network, sample.video)})
     return {"hyper_iqa": float(stored["scores"].mean())}
 
@@ -373,7 +374,7 @@ def set_distances(
 
 def _features(metric: SetMetric, tools: Tools, video: Path) -> NDArray[np.float64]:
     loaded = tools.networks[metric.name]
-    key = (metric.name, loaded.fingerprint, content_hash(video))
+    key = (metric.name, loaded.fingerprint, file_hash(video))
     return np.asarray(
         tools.cache.get(key, lambda: {"features": metric.features(loaded.network, spread_frames(video))})["features"]
     )

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 from latentsync.device import Precision
 from latentsync.diffusion.solvers import SolverName
 from latentsync.inference.jobs.timeline import Length, Rest
-from latentsync.inference.memory import Memory
+from latentsync.inference.memory import MemoryChoice
 from latentsync.media.pixels.interlace import Interlaced
 from latentsync.media.video.encode import Codec
 from latentsync.media.video.write import DEFAULT_CRF
@@ -55,12 +55,12 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         },
     }
 )
-HASTY = ("fast", "turbo")  # take half precision where the processor is fast at it
+PRESETS_IN_HALF = ("fast", "turbo")  # take half precision where the processor is fast at it
 
 
 def precision_of(preset: str | None) -> Precision:
     """In which precision networks are loaded that are going to work by a preset; `auto` without one."""
-    return "half" if preset in HASTY else "auto"
+    return "half" if preset in PRESETS_IN_HALF else "auto"
 
 
 def expanded(entries: Mapping[str, Any]) -> dict[str, Any]:
@@ -188,7 +188,7 @@ class JobOptions:
     interlaced: Interlaced = "deinterlace"
     codec: Codec = "auto"
     crf: int = DEFAULT_CRF  # 46 dB outside the face on real footage that had been encoded before
-    memory: Memory = "auto"
+    memory: MemoryChoice = "auto"
     video_track: int | None = None
     audio_track: int | None = None
 

@@ -1,4 +1,4 @@
-"""What is sampled together, where parts begin, what is refused: the plan of pass 2."""
+"""What is sampled together, where segments begin, what is refused: the plan of pass 2."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -10,12 +10,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from latentsync.inference.faces.plan import NOT_EDITED
 from latentsync.inference.jobs.folder import JobFolder
-from latentsync.inference.jobs.segments import output_takes, plan_parts
+from latentsync.inference.jobs.segments import plan_output_segments, segment_of_output_frames
 from latentsync.inference.memory import MemoryPlan, memory_plan
 from latentsync.inference.settings import InferenceSettings, JobOptions, LastWindow
-from latentsync.inference.windows.sampler import fault
-from latentsync.inference.windows.stream import PASSED, stride_of, windows_of
+from latentsync.inference.windows.sampler import rejection_reason
+from latentsync.inference.windows.stream import stride_of, windows_of
 from latentsync.media.container import MediaError
 
 
@@ -60,52 +61,52 @@ def test_a_window_sees_about_25_frames_a_second(fps: float, stride: int) -> None
     assert stride_of(fps) == stride
 
 
-takes = st.lists(st.tuples(st.integers(-1, 3), st.integers(1, 60)), min_size=1, max_size=8).map(
-    lambda runs: np.repeat([take for take, _ in runs], [length for _, length in runs])
+segment_numbers = st.lists(st.tuples(st.integers(-1, 3), st.integers(1, 60)), min_size=1, max_size=8).map(
+    lambda runs: np.repeat([segment_of_frame for segment_of_frame, _ in runs], [length for _, length in runs])
 )
 
 
-@given(takes, st.integers(1, 50), st.integers(1, 20))
-def test_parts_begin_where_windows_begin(take: np.ndarray, frames: int, fresh: int) -> None:
-    order = np.arange(len(take))
-    shown = output_takes(take, order, np.zeros(len(take), bool))
-    parts = plan_parts(shown, frames, fresh, overlap=0)
-    assert [part.start for part in parts] == [0, *(part.stop for part in parts[:-1])]
-    assert parts[-1].stop == len(take)
-    for part in parts:
-        assert part.warm_start == part.start
-        first = part.start
-        while shown[part.start] != PASSED and first > 0 and shown[first - 1] == shown[part.start]:
+@given(segment_numbers, st.integers(1, 50), st.integers(1, 20))
+def test_parts_begin_where_windows_begin(segment_of_frame: np.ndarray, frames: int, fresh: int) -> None:
+    order = np.arange(len(segment_of_frame))
+    shown = segment_of_output_frames(segment_of_frame, order, np.zeros(len(segment_of_frame), bool))
+    segments = plan_output_segments(shown, frames, fresh, overlap=0)
+    assert [segment.start for segment in segments] == [0, *(segment.stop for segment in segments[:-1])]
+    assert segments[-1].stop == len(segment_of_frame)
+    for segment in segments:
+        assert segment.warm_start == segment.start
+        first = segment.start
+        while shown[segment.start] != NOT_EDITED and first > 0 and shown[first - 1] == shown[segment.start]:
             first -= 1
-        assert (part.start - first) % fresh == 0
-        if first < part.start:  # the take's last window finds its frames in this part
-            assert (shown[part.start : part.start + fresh] == shown[part.start]).all()
-            assert part.start + fresh <= len(take)
-        assert part.stop - part.start >= frames or part is parts[-1]
+        assert (segment.start - first) % fresh == 0
+        if first < segment.start:  # the edited segment's last window finds its frames in this segment
+            assert (shown[segment.start : segment.start + fresh] == shown[segment.start]).all()
+            assert segment.start + fresh <= len(segment_of_frame)
+        assert segment.stop - segment.start >= frames or segment is segments[-1]
 
 
 def test_with_an_overlap_a_part_warms_up_with_the_window_before_it() -> None:
-    parts = plan_parts(np.ones(100, np.int64), 30, fresh=12, overlap=4)
-    assert [(part.start, part.warm_start) for part in parts] == [(0, 0), (36, 24), (72, 60)]
+    segments = plan_output_segments(np.ones(100, np.int64), 30, fresh=12, overlap=4)
+    assert [(segment.start, segment.warm_start) for segment in segments] == [(0, 0), (36, 24), (72, 60)]
 
 
-def test_a_jump_of_the_source_begins_a_new_take() -> None:
-    take = np.array([5, 5, 5, -1])
+def test_a_jump_of_the_source_begins_a_new_segment() -> None:
+    segment_of_frame = np.array([5, 5, 5, -1])
     order = np.array([0, 1, 2, 0, 1, 2, 3, 3])
     jumps = np.array([True, False, False, True, False, False, False, False])
-    assert output_takes(take, order, jumps).tolist() == [1, 1, 1, 2, 2, 2, -1, -1]
+    assert segment_of_output_frames(segment_of_frame, order, jumps).tolist() == [1, 1, 1, 2, 2, 2, -1, -1]
 
 
 def test_faces_that_cannot_be_shown_are_told() -> None:
     mask = torch.ones(16, 16)
     mask[8:] = 0
     faces = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    assert fault(faces, mask) is None
+    assert rejection_reason(faces, mask) is None
     broken, flat, grey = faces.clone(), faces.clone(), faces.clone()
     broken[1, 0, 3, 3] = torch.nan
     flat[2, :, 8:] = 0.7
     grey[0, :, 8:] = 0.03 * faces[0, :, 8:]
-    assert [fault(face, mask) for face in (broken, flat, grey)] == ["not a number", "one colour", "mask"]
+    assert [rejection_reason(face, mask) for face in (broken, flat, grey)] == ["not a number", "one colour", "mask"]
 
 
 def test_a_smaller_plan_is_found_until_there_is_none() -> None:
@@ -148,15 +149,15 @@ def test_a_job_folder_belongs_to_one_job_and_one_process(tmp_path: Path) -> None
     folder = tmp_path / "out.mp4.job"
     with JobFolder(folder, {"video": 1}, seed=7) as first:
         first.save_facts(0, [[1, None, True]])
-        first.part(0).write_bytes(b"part")
+        first.segment_path(0).write_bytes(b"part")
         with pytest.raises(MediaError, match="another run"):
             JobFolder(folder, {"video": 1}, seed=7).__enter__()
     with JobFolder(folder, {"video": 1}, seed=8) as again:
-        assert (again.missing_parts(2), again.seed, again.facts(0)) == ([1], 7, [[1, None, True]])
+        assert (again.missing_segments(2), again.seed, again.facts(0)) == ([1], 7, [[1, None, True]])
     with pytest.raises(MediaError, match="another video.*--force"):
         JobFolder(folder, {"video": 2}, seed=8).__enter__()
     with JobFolder(folder, {"video": 2}, seed=8, force=True) as anew:
-        assert (anew.missing_parts(2), anew.seed) == ([0, 1], 8)
+        assert (anew.missing_segments(2), anew.seed) == ([0, 1], 8)
         anew.remove()
     assert not folder.exists()
 

@@ -17,6 +17,7 @@ from av.video.frame import PictureType
 from av.video.frame import VideoFrame as StoredFrame
 from av.video.stream import VideoStream
 
+from latentsync.files import partial_path
 from latentsync.media.container import MediaError, PathLike, file_url
 from latentsync.media.pixels.colour import BT709, FULL_RANGE, LIMITED_RANGE, MATRICES, ColourTags, stored_frame
 from latentsync.media.pixels.interlace import FieldOrder, with_fields
@@ -27,7 +28,7 @@ from latentsync.media.sound.copy import AudioSource, check_sound
 from latentsync.media.video.encode import INTERLACED, Codec, Encoder, choose_encoder, usual_scheduling
 from latentsync.media.video.hdr import HdrMetadata
 from latentsync.media.video.join import Pictures, write_file
-from latentsync.media.video.output import CONTAINERS, check_output, partial_path, writing
+from latentsync.media.video.output import CONTAINERS, check_output, writing
 
 FPS_MAX_DENOMINATOR = 100_000  # of a rate given as a float
 DEFAULT_CRF = 15
@@ -82,7 +83,7 @@ class VideoFormat:
         return encoder, StoredForm(stored, encoder.colour(self.colour, stored))
 
     @property
-    def part_suffix(self) -> str:
+    def segment_suffix(self) -> str:
         """The ending of files that are parts to be joined: of a container that holds the codec and has an exact clock."""
         return MOV_ONLY.get(self.codec, PART_SUFFIX)
 

@@ -7,6 +7,7 @@ from typing import Final
 
 import numpy as np
 
+from latentsync.files import atomic_write
 from latentsync.media.sound.mono import Samples
 from latentsync.media.sound.read import FULL_SCALE
 from latentsync.media.video.join import join
@@ -86,7 +87,8 @@ class AvSyncedStage:
         path = folder / clip.file_name
         path.parent.mkdir(parents=True, exist_ok=True)
         if offset_frames == 0:
-            copy_file(clip.path, path)
+            with atomic_write(path) as partial:
+                shutil.copyfile(clip.path, partial)
             return Kept(clip.scored(offset_left_frames=0).moved(path))
         moved = move_sound(sound, offset_frames)
         with sound_file(path, [moved]) as source:
@@ -107,13 +109,3 @@ def move_sound(sound: Samples, offset_frames: int) -> Samples:
     silence = np.zeros(min(shift, len(sound)), np.int16)
     kept = sound[: len(sound) - len(silence)] if offset_frames > 0 else sound[len(silence) :]
     return np.concatenate([silence, kept] if offset_frames > 0 else [kept, silence])
-
-
-def copy_file(source: Path, path: Path) -> None:
-    """Copy a file, which appears when it is complete."""
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        shutil.copyfile(source, partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

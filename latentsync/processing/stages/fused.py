@@ -45,18 +45,18 @@ class SourceStep:
 
     def __call__(self, clip: Clip, folders: Folders) -> StepOutcomes:
         finder = self.shot.finder()
-        checked = self.readable.look(clip, finder.see)
-        told: StepOutcomes = [(self.readable.name, checked)]
+        checked = self.readable.look(clip, finder.add)
+        outcomes: StepOutcomes = [(self.readable.name, checked)]
         for source in _kept([checked]):
             cuts = [cut - source.path_frames[0] for cut in finder.finish()]  # in the clip
             resampled = self.resampled(source, folders.get(self.resampled.name))
-            told += [(self.resampled.name, each) for each in resampled]
+            outcomes += [(self.resampled.name, each) for each in resampled]
             for whole in _kept(resampled):
                 in_file = [cut + whole.path_frames[0] for cut in cuts]
                 scenes = self.shot.scenes(whole, in_file, folders.get(self.shot.name))
-                told += [(self.shot.name, each) for each in scenes]
-                told += [(self.segmented.name, each) for each in self._segments(scenes, folders)]
-        return told
+                outcomes += [(self.shot.name, each) for each in scenes]
+                outcomes += [(self.segmented.name, each) for each in self._segments(scenes, folders)]
+        return outcomes
 
     def _segments(self, scenes: Sequence[StageOutcome], folders: Folders) -> Iterator[StageOutcome]:
         for scene in _kept(scenes):

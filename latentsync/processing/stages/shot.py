@@ -34,7 +34,7 @@ class CutFinder:
         self.before: NDArray[np.uint8] | None = None
         self.cuts: list[int] = []  # ticks
 
-    def see(self, picture: SmallPicture) -> None:
+    def add(self, picture: SmallPicture) -> None:
         """Take the next picture."""
         image = np.asarray(cv2.cvtColor(picture.pixels, cv2.COLOR_RGB2BGR), np.uint8)
         if self.before is None:
@@ -77,7 +77,7 @@ class ShotStage:
     def __call__(self, clip: Clip, folder: Path | None = None) -> list[StageOutcome]:
         finder = self.finder()
         for picture in small_pictures(clip.path, MODEL_FPS, SMALL_SIDE_PX):
-            finder.see(picture)
+            finder.add(picture)
         return self.scenes(clip, finder.finish(), folder)
 
     def finder(self) -> CutFinder:

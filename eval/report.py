@@ -13,7 +13,7 @@ from typing import Any
 
 from eval.clip_sets import CROSS, TASKS, load_set, of_tasks, parse_tasks
 from eval.networks import CACHE, add_detector, add_sync_model, cache_of, judge_facts, lpips_map, sync_judge
-from eval.report_outcomes import Outcome, add_pictures, run_all, score_all
+from eval.report_outcomes import SystemOutcome, add_pictures, run_all, score_all
 from eval.report_page import page
 from eval.report_tables import checks, totals, warnings
 from eval.rows import run_command, summary
@@ -21,6 +21,7 @@ from eval.scoring import Scorer
 from eval.systems import Command, Copy, Results, System, Truth, named, ours
 from latentsync.device import pick_device
 from latentsync.face.detection.detector import make_detector
+from latentsync.files import atomic_write
 
 MADE_BY = "latentsync eval/report 1"
 
@@ -95,7 +96,7 @@ def make_report(args: argparse.Namespace) -> int:
 
 
 def describe(
-    args: argparse.Namespace, facts: dict[str, Any], systems: list[dict[str, Any]], outcomes: list[Outcome]
+    args: argparse.Namespace, facts: dict[str, Any], systems: list[dict[str, Any]], outcomes: list[SystemOutcome]
 ) -> dict[str, Any]:
     """The report as plain values."""
     names = [system["name"] for system in systems]
@@ -122,9 +123,8 @@ def describe(
 def write(out: Path, report: dict[str, Any], pictures: dict[str, Any]) -> None:
     files = {"report.json": json.dumps(report, indent=1) + "\n", "report.html": page(report, pictures)}
     for name, text in files.items():
-        partial = out / f"{name}.partial"
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(out / name)
+        with atomic_write(out / name) as partial:
+            partial.write_text(text, encoding="utf-8")
     for check in report["checks"]:
         print(f"{'holds' if check['holds'] else 'FAILS'}: {check['what']}")
     for warning in report["warnings"]:

@@ -15,7 +15,7 @@ from latentsync.media.container import MediaError
 from latentsync.media.probe import probe
 from latentsync.media.sound.mono import Samples, mono_pieces
 from latentsync.media.video.strict import SmallPicture, has_streams, small_pictures
-from latentsync.processing.clip import Clip, Dropped, Outcome, Reason, Scores
+from latentsync.processing.clip import Clip, Dropped, Reason, Scores, StageOutcome
 from latentsync.processing.stages.contract import Writes, judge
 from latentsync.timebase import MODEL_FPS, SAMPLE_RATE_HZ, frames_in
 
@@ -57,10 +57,10 @@ class ReadableStage:
     def __init__(self, min_loudness_db: float = -60.0) -> None:
         self.rule = ReadableRule(min_loudness_db)
 
-    def __call__(self, clip: Clip, folder: Path | None = None) -> list[Outcome]:
+    def __call__(self, clip: Clip, folder: Path | None = None) -> list[StageOutcome]:
         return [self.look(clip)]
 
-    def look(self, clip: Clip, on_picture: OnPicture = lambda picture: None) -> Outcome:
+    def look(self, clip: Clip, on_picture: OnPicture = lambda picture: None) -> StageOutcome:
         """The outcome; `on_picture` is called once with every small picture of the 25 Hz clock."""
         try:
             has_pictures, has_sound = has_streams(clip.path)

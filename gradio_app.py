@@ -10,6 +10,7 @@ from pathlib import Path
 
 from latentsync.config import UNetRun, load
 from latentsync.face.detection.detector import BACKENDS
+from scripts.status import configure_logging
 from web.errors import WebError
 from web.models import Models
 from web.serve import Server, is_open_to_others
@@ -77,7 +78,7 @@ def serve(args: argparse.Namespace) -> None:
     if args.demo:
         models.choices = {"demo": models.choices.pop("demo"), **models.choices}
     if args.unet_config_path:
-        load(args.unet_config_path, UNetRun, note=print)
+        load(args.unet_config_path, UNetRun)
     models.check("")
     settings = settings_of(args)
     with Server(models, settings) as server:
@@ -92,6 +93,7 @@ def serve(args: argparse.Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
+    configure_logging(name="latentsync.config")
     try:
         serve(args)
     except (ValueError, OSError) as error:

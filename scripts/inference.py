@@ -31,6 +31,7 @@ from latentsync.weights import FETCH_INFERENCE, PUBLIC_UNET, CheckpointError
 from scripts.command import run_command
 from scripts.inference_arguments import given, parse
 from scripts.inference_screen import as_note, progress_bars, show_outcomes, told
+from scripts.status import configure_logging
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO_VIDEO, DEMO_AUDIO = ROOT / "assets/demo_video.mp4", ROOT / "assets/demo_audio.wav"
@@ -162,7 +163,7 @@ def lipsync(args: argparse.Namespace, console: Console) -> int:
     for note in choose(args):
         console.print(NOTES[note], soft_wrap=True)
     if args.unet_config_path:
-        load(args.unet_config_path, UNetRun, note=lambda line: console.print(line, soft_wrap=True))
+        load(args.unet_config_path, UNetRun)  # checked, and its public keys logged, before anything else is loaded
     InferenceSettings().changed(given(args, InferenceSettings))  # a wrong value is told before anything is loaded
     JobOptions().changed(given(args, JobOptions))
     one = JobEntry(1, args.video_path, args.audio_path, args.video_out_path, {}, {})
@@ -190,6 +191,7 @@ def lipsync(args: argparse.Namespace, console: Console) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv, __doc__)
+    configure_logging(name="latentsync.config")
     share_one_heap()  # before the first thread
     console = Console(highlight=False, markup=False)
     return run_command("inference", lambda: lipsync(args, console), if_stopped="the same command goes on where it was")

@@ -9,12 +9,12 @@ Legend: b clips, c channels, f frames, h w latent height and width.
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from latentsync.config import DistillConfig
 from latentsync.data.unet_clips import ClipBatch
 from latentsync.device import full_precision
 from latentsync.diffusion.denoisers import conditioned, guided
@@ -29,22 +29,11 @@ from latentsync.training.unet.step import Drawn, UNetStep
 HUBER_WIDTH = 0.001  # errors below it count by their square, as in Luo et al.
 
 
-@dataclass(frozen=True)
-class Distillation:
-    """`guidance_scale` of the teacher; `skip` diffusion steps between neighbouring points; `loss` huber or l2; the average that
-    gives the targets keeps `target_decay` of itself a step."""
-
-    guidance_scale: float = 1.5
-    skip: int = 20
-    loss: str = "huber"
-    target_decay: float = 0.95
-
-
 class DistillStep(UNetStep):
     """`consistency`, how far neighbouring points' jumps are apart, and the losses on pixels of the student's jump, if any."""
 
     def __init__(
-        self, unet: UNet3DConditionModel, teacher: Frozen[UNet3DConditionModel], plan: Distillation, **others: Any
+        self, unet: UNet3DConditionModel, teacher: Frozen[UNet3DConditionModel], plan: DistillConfig, **others: Any
     ):
         """`unet` is the student; `others` are `UNetStep`'s arguments. The targets' network is part of the state."""
         super().__init__(unet, **others)

@@ -12,6 +12,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
+from latentsync.config import UNetObjective
 from latentsync.data.unet_clips import ClipBatch, with_latents
 from latentsync.device import full_precision
 from latentsync.diffusion.denoisers import unet_input
@@ -22,22 +23,6 @@ from latentsync.models.vae import SCALING_FACTOR
 from latentsync.training.engine.frozen import Frozen
 from latentsync.training.engine.loop import Losses, item_generator
 from latentsync.training.unet.pixel_losses import PixelLosses
-
-
-@dataclass(frozen=True)
-class UNetObjective:
-    """Choices of the noise objective; `snr_power` 0 with `visible_weight` 1 is the plain mean squared error.
-
-    The error at a timestep is weighted by snr^-snr_power, at most `snr_limit`: the shape of the mouth is decided while the
-    noise is strong, where the plain error of the noise hardly sees it. `visible_weight` is the weight of latent cells that
-    the mask leaves visible. `audio_dropout` is the share of clips shown with silent (zero) audio, for guidance.
-    """
-
-    mixed_noise_alpha: float = 1.0
-    audio_dropout: float = 0.0
-    snr_power: float = 0.0
-    snr_limit: float = 5.0
-    visible_weight: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ def one_round(
             done = pipeline.run(job)
         stages = {name: sec / done.frames for name, sec in done.timings_sec.items() if name not in NETWORKS}
         rows |= {f"{way}: {name}": (sec, np.nan) for name, sec in stages.items()}
-        rows |= {f"{way}: lane {lane.lane}": (lane.busy_sec / done.frames, np.nan) for lane in done.timeline}
+        rows |= {f"{way}: stage {stage.name}": (stage.busy_sec / done.frames, np.nan) for stage in done.timeline}
         rows[f"{way}, without networks"] = sum(stages.values()), np.nan
     return rows
 

@@ -35,13 +35,13 @@ from latentsync.media.sound.read import write_wav
 from latentsync.media.video.write import VideoFormat, VideoWriter
 from latentsync.processing.clip import Kept, source_clip
 from latentsync.processing.config import ProcessingConfig, RunSettings
-from latentsync.processing.manifests.row import Row
+from latentsync.processing.manifests.row import ManifestRow
 from latentsync.processing.plan import Plan, plan_of
 from latentsync.processing.run.chain import Chain, Item
-from latentsync.processing.run.progress import Watch
+from latentsync.processing.run.progress import LocalTracker
 from latentsync.processing.run.ray_session import ray_session
 from latentsync.processing.run.runner import run
-from latentsync.processing.run_folder import make_job
+from latentsync.processing.run_folder import make_run_folder
 from latentsync.processing.stages.table import STEPS, make_step
 from latentsync.timebase import MODEL_FPS, SAMPLE_RATE_HZ, samples_of_frames
 
@@ -135,11 +135,11 @@ def memory_row(plan: Plan, folder: Path, lengths_sec: Sequence[int]) -> dict[str
         pool.submit(make_source, videos / "0.mp4", lengths_sec[0]).result()
     for number in range(1, len(lengths_sec)):
         shutil.copy(videos / "0.mp4", videos / f"{number}.mp4")
-    job = make_job(videos)
-    job.manifests.write("current_run", job.run_id.encode())
-    chain = Chain(plan, plan, job, Watch())
-    for name, size in job.sources().items():
-        list(chain(Item(plan[0].name, Row("", "", name, scores={"source_bytes": size}))))
+    run_folder = make_run_folder(videos)
+    run_folder.manifests.write("current_run", run_folder.run_id.encode())
+    chain = Chain(plan, plan, run_folder, LocalTracker())
+    for name, size in run_folder.sources().items():
+        list(chain(Item(plan[0].name, ManifestRow("", "", name, scores={"source_bytes": size}))))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 1024**2)
     return {"clips": len(lengths_sec), "seconds each": lengths_sec[0], "peak MiB so far": round(peak)}
 
@@ -159,9 +159,9 @@ def cores_rows(args: argparse.Namespace, plan: Plan, settings: Any, folder: Path
         if hasattr(os, "sched_setaffinity"):  # Ray, its helpers and the encoder's threads keep to these cores too
             os.sched_setaffinity(0, sorted(all_cores)[:cores])
         with ray_session(cores=cores, gpus=0):
-            job = make_job(videos, folder / f"{cores} cores")
+            run_folder = make_run_folder(videos, folder / f"{cores} cores")
             begun = time.perf_counter()
-            run(plan[:FUSED_TO_FACES], job, RunSettings())
+            run(plan[:FUSED_TO_FACES], run_folder, RunSettings())
             taken[cores] = time.perf_counter() - begun
         yield {"cores": cores, "wall s": round(taken[cores], 1), "times as fast": round(taken[1] / taken[cores], 2)}
     if all_cores:

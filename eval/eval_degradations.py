@@ -63,7 +63,7 @@ def damaged_lips(clip: AvatarClip, other: AvatarClip) -> dict[str, AvatarClip]:
     }
 
 
-def see(judge: StableJudge, clip: AvatarClip) -> Lips:
+def measure_lips(judge: StableJudge, clip: AvatarClip) -> Lips:
     """Draw a clip and look at its lips."""
     detector, smoother, faces = make_detector(), Smoother(), []
     for frame in islice(clip.frames(), len(clip.mouth)):
@@ -90,7 +90,7 @@ def scores(judge: StableJudge, lips: Lips, clip: AvatarClip, late_frames: int) -
 
 def damage_scores(judge: StableJudge, clip: AvatarClip, other: AvatarClip) -> dict[str, dict[str, float]]:
     """The scores of one clip under each of `KINDS`."""
-    seen = {kind: see(judge, damaged) for kind, damaged in damaged_lips(clip, other).items()}
+    seen = {kind: measure_lips(judge, damaged) for kind, damaged in damaged_lips(clip, other).items()}
     late = {CLEAN: 0, **dict(zip(SHIFTED, SHIFTS, strict=True)), SMOOTHED: 0, OTHER: 0}
     return {kind: scores(judge, seen.get(kind, seen[CLEAN]), clip, frames) for kind, frames in late.items()}
 

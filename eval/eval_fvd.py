@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from eval.networks import I3D, STAND_INS, add_detector, add_videos, cache_of
-from eval.rows import Row, check_out, make_row, run_command, write_rows
+from eval.rows import ScoreRow, check_out, make_row, run_command, write_rows
 from eval.videos import find_videos
 from latentsync.face.detection.detector import make_detector
 from latentsync.files import file_hash
@@ -39,12 +39,12 @@ def evaluate(args: argparse.Namespace) -> int:
         raise ValueError("a Frechet distance compares two sets: give the real videos with --truth.")
     sets = {"result": find_videos(args.videos), "truth": find_videos(args.truth)}
     measure = measurer(args, cache_of(args))
-    rows: list[Row] = []
+    rows: list[ScoreRow] = []
     features: dict[str, list[np.ndarray]] = {}
     for name, videos in sets.items():
         vectors = {video: make_row(str(video), lambda v=video: {"features": measure(v)}) for video in videos}  # type: ignore[misc]
         features[name] = [row.scores["features"] for row in vectors.values() if not row.reason]
-        rows += [row if row.reason else Row(row.video, {"set": name}) for row in vectors.values()]
+        rows += [row if row.reason else ScoreRow(row.video, {"set": name}) for row in vectors.values()]
     facts: dict[str, object] = {"network": args.network.name, "fingerprint": file_hash(args.network)[:12]}
     facts |= {"stand_ins": [STAND_INS["cascade"]] if args.detector == "cascade" else []}
     return write_rows(rows, args.out, {**facts, **distance(features["result"], features["truth"])})

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from eval.networks import DEMO_SYNCNET, STAND_INS, add_detector, add_videos, cache_of, stable_judge
-from eval.rows import Row, check_out, make_row, run_command, write_rows
+from eval.rows import ScoreRow, check_out, make_row, run_command, write_rows
 from eval.videos import find_videos
 from latentsync.device import pick_device
 from latentsync.files import file_hash
@@ -50,13 +50,13 @@ def evaluate(args: argparse.Namespace) -> int:
     return write_rows(rows, args.out, {**facts, "stand_ins": stand_ins, **pooled(rows)})
 
 
-def accuracy_rows(judge: StableJudge, videos: list[Path], threshold: float, cache: FeatureCache) -> Iterator[Row]:
+def accuracy_rows(judge: StableJudge, videos: list[Path], threshold: float, cache: FeatureCache) -> Iterator[ScoreRow]:
     """One row a video, in the order given; which wrong sounds a video meets follows from the videos' contents alone."""
     embedded = {video: make_row(str(video), lambda v=video: {"clip": embed(judge, v, cache)}) for video in videos}  # type: ignore[misc]
     usable = [video for video, row in embedded.items() if not row.reason]
     if len(usable) < 2:
         yield from (row for row in embedded.values() if row.reason)
-        yield from (Row(str(v), reason="alone", detail="A wrong sound needs a second video.") for v in usable)
+        yield from (ScoreRow(str(v), reason="alone", detail="A wrong sound needs a second video.") for v in usable)
         return
     ring = sorted(usable, key=file_hash)
     clips = {video: embedded[video].scores["clip"] for video in usable}
@@ -65,7 +65,7 @@ def accuracy_rows(judge: StableJudge, videos: list[Path], threshold: float, cach
             yield row
         else:
             other = clips[ring[(ring.index(video) + 1) % len(ring)]]
-            yield Row(str(video), judge_clip(clips[video], other, MIN_SHIFT, threshold))
+            yield ScoreRow(str(video), judge_clip(clips[video], other, MIN_SHIFT, threshold))
 
 
 def embed(judge: StableJudge, video: Path, cache: FeatureCache) -> ClipEmbeddings:
@@ -74,7 +74,7 @@ def embed(judge: StableJudge, video: Path, cache: FeatureCache) -> ClipEmbedding
     return ClipEmbeddings(lips[known], sound[known])
 
 
-def pooled(rows: list[Row]) -> dict[str, Any]:
+def pooled(rows: list[ScoreRow]) -> dict[str, Any]:
     """Accuracy over all windows of all videos, so that long videos count more."""
     scored = [row.scores for row in rows if not row.reason]
     pairs = sum(scores["pairs"] for scores in scored)

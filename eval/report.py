@@ -13,7 +13,7 @@ from typing import Any
 
 from eval.clip_sets import CROSS, TASKS, load_set, of_tasks, parse_tasks
 from eval.networks import CACHE, add_detector, add_sync_model, cache_of, judge_facts, lpips_map, sync_judge
-from eval.report_outcomes import Outcome, add_pictures, run_all, score_all
+from eval.report_outcomes import SystemOutcome, add_pictures, run_all, score_all
 from eval.report_page import page
 from eval.report_tables import checks, totals, warnings
 from eval.rows import run_command, summary
@@ -96,7 +96,7 @@ def make_report(args: argparse.Namespace) -> int:
 
 
 def describe(
-    args: argparse.Namespace, facts: dict[str, Any], systems: list[dict[str, Any]], outcomes: list[Outcome]
+    args: argparse.Namespace, facts: dict[str, Any], systems: list[dict[str, Any]], outcomes: list[SystemOutcome]
 ) -> dict[str, Any]:
     """The report as plain values."""
     names = [system["name"] for system in systems]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from eval.clip_sets import EvalClip
 from eval.report_media import shot_frames, side_by_side, strip
-from eval.rows import Row, make_row
+from eval.rows import ScoreRow, make_row
 from eval.scoring import Scorer
 from eval.systems import Made, System, kept
 from latentsync.face.detection.detector import FaceDetector
@@ -23,14 +23,14 @@ from latentsync.timebase import MODEL_FPS
 
 
 @dataclass
-class Outcome:
+class SystemOutcome:
     """What became of one clip in one system's hands."""
 
     system: str
     clip: EvalClip
     result: Path | None = None
     made: Made = field(default_factory=Made)
-    row: Row = field(default_factory=lambda: Row(""))
+    row: ScoreRow = field(default_factory=lambda: ScoreRow(""))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -41,23 +41,23 @@ class Outcome:
         return {"clip": self.clip.name, "task": self.clip.task, "system": self.system, **told, **_rounded(row)}
 
 
-def run_all(systems: Sequence[System], clips: Sequence[EvalClip], work: Path) -> list[Outcome]:
+def run_all(systems: Sequence[System], clips: Sequence[EvalClip], work: Path) -> list[SystemOutcome]:
     """Let every system make every clip; a failure is an outcome, and the others go on."""
     outcomes = []
     for index, system in enumerate(systems):
         for clip in clips:
-            outcome = Outcome(system.name, clip)
+            outcome = SystemOutcome(system.name, clip)
             try:
                 outcome.result, outcome.made = kept(system, clip, work / f"{index:02d}_{_plain(system.name)}")
             except (ValueError, OSError) as error:
-                outcome.row = Row(clip.name, reason=reason_of(error), detail=str(error))
+                outcome.row = ScoreRow(clip.name, reason=reason_of(error), detail=str(error))
                 print(f"{system.name}, {clip.name}, {clip.task}: {error}", file=sys.stderr)
             outcomes.append(outcome)
             print(f"{system.name}: {clip.name}, {clip.task}", file=sys.stderr, flush=True)
     return outcomes
 
 
-def score_all(outcomes: Sequence[Outcome], scorer: Scorer) -> None:
+def score_all(outcomes: Sequence[SystemOutcome], scorer: Scorer) -> None:
     """Fill in the rows of all outcomes that have a result."""
     for outcome in outcomes:
         result, clip = outcome.result, outcome.clip
@@ -68,7 +68,7 @@ def score_all(outcomes: Sequence[Outcome], scorer: Scorer) -> None:
 
 
 def add_pictures(
-    outcomes: Sequence[Outcome], detector: FaceDetector, cache: FeatureCache, out: Path, shown: int
+    outcomes: Sequence[SystemOutcome], detector: FaceDetector, cache: FeatureCache, out: Path, shown: int
 ) -> dict[str, Any]:
     """Strips, curves and videos of the first `shown` clips of every task; videos are written under `out`."""
     (out / "videos").mkdir(parents=True, exist_ok=True)
@@ -83,7 +83,12 @@ def add_pictures(
 
 
 def _show(
-    place: dict[str, Any], name: str, good: dict[str, Outcome], detector: FaceDetector, cache: FeatureCache, out: Path
+    place: dict[str, Any],
+    name: str,
+    good: dict[str, SystemOutcome],
+    detector: FaceDetector,
+    cache: FeatureCache,
+    out: Path,
 ) -> None:
     """Add one clip's pictures to those of its task."""
     results = {system: outcome.result for system, outcome in good.items() if outcome.result is not None}

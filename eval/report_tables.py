@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from eval.report_outcomes import Outcome
+from eval.report_outcomes import SystemOutcome
 from eval.rows import failures
 from latentsync.timebase import MODEL_FPS
 
@@ -20,7 +20,7 @@ LABELS = {
 }
 
 
-def totals(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+def totals(outcomes: Sequence[SystemOutcome]) -> dict[str, Any]:
     """One system over all tasks."""
     timed = [outcome for outcome in outcomes if outcome.made.seconds is not None]
     seconds = sum(outcome.made.seconds or 0 for outcome in timed)

@@ -14,7 +14,7 @@ from latentsync.metrics.statistics import reason_of, summarise
 
 
 @dataclass(frozen=True)
-class Row:
+class ScoreRow:
     """One video's scores, or why it has none."""
 
     video: str
@@ -29,20 +29,20 @@ class Row:
         return {"video": self.video, "scored": True, **self.scores}
 
 
-def make_row(video: str, score: Callable[[], Mapping[str, Any]]) -> Row:
+def make_row(video: str, score: Callable[[], Mapping[str, Any]]) -> ScoreRow:
     """The row of one video; what a user can cause becomes its reason."""
     try:
-        return Row(video, score())
+        return ScoreRow(video, score())
     except (ValueError, OSError) as error:
-        return Row(video, reason=reason_of(error), detail=str(error))
+        return ScoreRow(video, reason=reason_of(error), detail=str(error))
 
 
-def failures(rows: Sequence[Row]) -> dict[str, int]:
+def failures(rows: Sequence[ScoreRow]) -> dict[str, int]:
     """Reason -> number of videos without a score, the most frequent first."""
     return dict(Counter(row.reason for row in rows if row.reason).most_common())
 
 
-def summary(rows: Sequence[Row]) -> dict[str, Any]:
+def summary(rows: Sequence[ScoreRow]) -> dict[str, Any]:
     """Counts, reasons, and mean, spread and interval of every number that rows have."""
     scored = [row.scores for row in rows if not row.reason]
     names = dict.fromkeys(name for scores in scored for name, value in scores.items() if is_number(value))
@@ -59,9 +59,9 @@ def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def write_rows(rows: Iterable[Row], out: Path | None, facts: Mapping[str, Any]) -> int:
+def write_rows(rows: Iterable[ScoreRow], out: Path | None, facts: Mapping[str, Any]) -> int:
     """Write rows as they come and the summary with `facts`; exit status 0, or 2 if nothing could be scored."""
-    done: list[Row] = []
+    done: list[ScoreRow] = []
     with opened(out) as file:
         for row in rows:
             done.append(row)

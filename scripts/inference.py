@@ -16,10 +16,10 @@ from rich.console import Console
 
 from latentsync.config import UNetRun, load
 from latentsync.device import spread_devices
-from latentsync.inference.batch import JobEntry, Outcome, read_jobs, run_all, run_all_on_cluster, run_all_spread
-from latentsync.inference.jobs.job import Job, check_job, check_report
+from latentsync.inference.batch import JobEntry, JobOutcome, read_jobs, run_all, run_all_on_cluster, run_all_spread
+from latentsync.inference.jobs.job import LipsyncJob, check_job, check_report
 from latentsync.inference.jobs.report import save_report
-from latentsync.inference.jobs.workers import Team
+from latentsync.inference.jobs.workers import WorkerPool
 from latentsync.inference.memory import share_one_heap
 from latentsync.inference.model_files import TINY_VAE, find_model_files
 from latentsync.inference.models import DEMO_UNET, check_settings, distilled_companion, recommended
@@ -99,12 +99,12 @@ def load_pipeline(args: argparse.Namespace, device: torch.device | None = None) 
     )
 
 
-def make_team(args: argparse.Namespace) -> Team:
+def make_pool(args: argparse.Namespace) -> WorkerPool:
     """The processes that `--workers` asks for: one for each GPU, or so many, which share the processor's cores."""
     devices = spread_devices(args.workers)
     shares = len(devices) if devices[0].type == "cpu" else 1
     threads = max(1, torch.get_num_threads() // shares)
-    return Team(partial(load_pipeline, args), devices, threads)
+    return WorkerPool(partial(load_pipeline, args), devices, threads)
 
 
 def run_quietly(args: argparse.Namespace, pipeline: LipsyncPipeline, entry: JobEntry) -> str:
@@ -113,7 +113,11 @@ def run_quietly(args: argparse.Namespace, pipeline: LipsyncPipeline, entry: JobE
 
 
 def run_one(
-    pipeline: LipsyncPipeline, entry: JobEntry, args: argparse.Namespace, console: Console, team: Team | None = None
+    pipeline: LipsyncPipeline,
+    entry: JobEntry,
+    args: argparse.Namespace,
+    console: Console,
+    pool: WorkerPool | None = None,
 ) -> str:
     """One job with its progress on the screen and its report beside the output; returns a line about it, and the warnings
     that came up in the work."""
@@ -135,18 +139,18 @@ def run_one(
         if args.preflight:
             report = preflight(pipeline, job, settings, sheet_path(entry.output), show, args.force)
         else:
-            report = pipeline.run(job, settings, show, args.job_dir, args.force, team)
+            report = pipeline.run(job, settings, show, args.job_dir, args.force, pool)
     save_report(report, report_path)
     return told(report, args.preflight, () if console.quiet else job.warnings)
 
 
-def show_warnings(job: Job, console: Console) -> None:
+def show_warnings(job: LipsyncJob, console: Console) -> None:
     """What is known before the work."""
     for warning in job.warnings:
         console.print(as_note(warning), soft_wrap=True)
 
 
-def outcome_code(outcomes: Iterable[Outcome], console: Console) -> int:
+def outcome_code(outcomes: Iterable[JobOutcome], console: Console) -> int:
     """Run many jobs, show what became of each; returns the exit code."""
     all_outcomes = list(outcomes)
     show_outcomes(all_outcomes, console)
@@ -165,20 +169,20 @@ def lipsync(args: argparse.Namespace, console: Console) -> int:
     if not args.jobs:
         options = JobOptions().changed(given(args, JobOptions))
         show_warnings(check_job(one.video, one.audio, one.output, options, args.force), console)
-    team = make_team(args)
+    pool = make_pool(args)
     if args.jobs and args.ray_address:
         with ray_session(args.ray_address) as cluster:
             count = args.workers or int(cluster.gpus) or cluster.nodes
             run = partial(run_quietly, args)
-            return outcome_code(run_all_on_cluster(entries, run, team.load, cluster.gpus, count), console)
-    if args.jobs and len(team.devices) > 1:
-        return outcome_code(run_all_spread(entries, partial(run_quietly, args), team), console)
+            return outcome_code(run_all_on_cluster(entries, run, pool.load, cluster.gpus, count), console)
+    if args.jobs and len(pool.devices) > 1:
+        return outcome_code(run_all_spread(entries, partial(run_quietly, args), pool), console)
     with console.status("Load the models"):
         pipeline = load_pipeline(args)
     if args.jobs:
         return outcome_code(run_all(entries, lambda entry: run_one(pipeline, entry, args, console)), console)
-    torch.set_num_threads(team.threads)
-    helpers = replace(team, devices=team.devices[1:])  # this process is one of the workers
+    torch.set_num_threads(pool.threads)
+    helpers = replace(pool, devices=pool.devices[1:])  # this process is one of the workers
     console.print(run_one(pipeline, one, args, console, helpers), soft_wrap=True)
     return 0
 

@@ -6,8 +6,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from latentsync.inference.batch import Outcome
-from latentsync.inference.jobs.report import Report
+from latentsync.inference.batch import JobOutcome
+from latentsync.inference.jobs.report import JobReport
 from latentsync.inference.preflight import sheet_path
 
 
@@ -15,7 +15,7 @@ def as_note(warning: str) -> str:
     return f"Note: {warning}"
 
 
-def told(report: Report, only_looked: bool, already: Sequence[str] = ()) -> str:
+def told(report: JobReport, only_looked: bool, already: Sequence[str] = ()) -> str:
     """What a job did; warnings that are on the screen `already` are not repeated."""
     lines = [as_note(warning) for warning in report.warnings if warning not in already]
     if only_looked:
@@ -30,7 +30,7 @@ def progress_bars(console: Console) -> Progress:
     return Progress(*columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=console)
 
 
-def show_outcomes(outcomes: Sequence[Outcome], console: Console) -> None:
+def show_outcomes(outcomes: Sequence[JobOutcome], console: Console) -> None:
     """The table at the end of many jobs."""
     table = Table("job", "output", "result")
     for outcome in outcomes:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from latentsync.inference.jobs.job import check_job
-from latentsync.inference.jobs.report import Report, save_report
+from latentsync.inference.jobs.report import JobReport, save_report
 from latentsync.inference.pipeline import DETECT, GENERATE, LipsyncPipeline
 from latentsync.inference.preflight import preflight
 from web import texts
@@ -140,7 +140,7 @@ class Engine:
             self.loaded = wanted
         return self.pipeline
 
-    def _run(self, job: WebJob, pipeline: LipsyncPipeline) -> Report:
+    def _run(self, job: WebJob, pipeline: LipsyncPipeline) -> JobReport:
         order = job.order
         job.enter(texts.BEGIN_STAGE)
         settings = pipeline.models.defaults.changed(order.settings)

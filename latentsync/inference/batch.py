@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from latentsync.device import pick_device
-from latentsync.inference.jobs.workers import SPAWN, Load, Team
+from latentsync.inference.jobs.workers import SPAWN, Load, WorkerPool
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.inference.settings import InferenceSettings, JobOptions
 
@@ -39,7 +39,7 @@ class JobEntry:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class JobOutcome:
     """What became of an entry: a summary, or why there is none."""
 
     entry: JobEntry
@@ -68,18 +68,18 @@ def read_jobs(path: Path) -> list[JobEntry]:
     return entries
 
 
-def run_all(entries: Sequence[JobEntry], run: Callable[[JobEntry], str]) -> Iterator[Outcome]:
+def run_all(entries: Sequence[JobEntry], run: Callable[[JobEntry], str]) -> Iterator[JobOutcome]:
     """Run every entry; one that fails in a way that a sentence tells (ValueError, OSError) does not stop the others."""
     for entry in entries:
         yield outcome_of(entry, partial(run, entry))
 
 
-def outcome_of(entry: JobEntry, run: Callable[[], str]) -> Outcome:
+def outcome_of(entry: JobEntry, run: Callable[[], str]) -> JobOutcome:
     """What becomes of one entry; an error that a sentence tells (ValueError, OSError) is part of it."""
     try:
-        return Outcome(entry, summary=run())
+        return JobOutcome(entry, summary=run())
     except (ValueError, OSError) as error:
-        return Outcome(entry, error=str(error))
+        return JobOutcome(entry, error=str(error))
 
 
 def _csv_rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -157,34 +157,34 @@ def _check_outputs(path: Path, entries: Sequence[JobEntry]) -> None:
 RunEntry = Callable[[LipsyncPipeline, JobEntry], str]  # is sent to the processes; returns a line about what it did
 
 
-def run_all_spread(entries: Sequence[JobEntry], run: RunEntry, team: Team) -> Iterator[Outcome]:
-    """Run every entry in one of the team's processes; outcomes in the order of the entries.
+def run_all_spread(entries: Sequence[JobEntry], run: RunEntry, pool: WorkerPool) -> Iterator[JobOutcome]:
+    """Run every entry in one of the pool's processes; outcomes in the order of the entries.
 
     One that fails in a way that a sentence tells (ValueError, OSError) does not stop the others.
     """
     devices = SPAWN.Queue()
-    for device in team.devices:
+    for device in pool.devices:
         devices.put(device)
-    arguments = (team.load, devices, team.threads)
-    with ProcessPoolExecutor(len(team.devices), SPAWN, initializer=_begin, initargs=arguments) as pool:
-        futures = [pool.submit(_run, run, entry) for entry in entries]
+    arguments = (pool.load, devices, pool.threads)
+    with ProcessPoolExecutor(len(pool.devices), SPAWN, initializer=_begin, initargs=arguments) as executor:
+        futures = [executor.submit(_run, run, entry) for entry in entries]
         try:
             for entry, future in zip(entries, futures, strict=True):
                 try:
                     yield outcome_of(entry, future.result)
                 except BrokenProcessPool:
-                    yield Outcome(
+                    yield JobOutcome(
                         entry, error="its process was ended from outside: give the list again, with fewer workers."
                     )
         finally:
-            pool.shutdown(cancel_futures=True)
+            executor.shutdown(cancel_futures=True)
 
 
-_pipeline: Callable[[], LipsyncPipeline]  # of a process of the team
+_pipeline: Callable[[], LipsyncPipeline]  # of a process of the pool
 
 
 def _begin(load: Load, devices: "multiprocessing.Queue[torch.device]", threads: int) -> None:
-    """A process of the team takes one of the devices; its models are loaded with the first job, which tells what is wrong."""
+    """A process of the pool takes one of the devices; its models are loaded with the first job, which tells what is wrong."""
     global _pipeline
     torch.set_num_threads(threads)
     device = devices.get()
@@ -207,14 +207,14 @@ class Worker:
         """Loaded with the first job, which tells what is wrong."""
         return self.load(pick_device())
 
-    def run(self, entry: JobEntry) -> Outcome:
+    def run(self, entry: JobEntry) -> JobOutcome:
         """One job of the list."""
         return outcome_of(entry, lambda: self.run_entry(self.pipeline, entry))
 
 
 def run_all_on_cluster(
     entries: Sequence[JobEntry], run: RunEntry, load: Load, gpus: float, workers: int
-) -> Iterator[Outcome]:
+) -> Iterator[JobOutcome]:
     """Run every entry in one of `workers` processes of the Ray that is running; outcomes in the order of the entries.
 
     With `gpus` each process has one of them to itself; a job whose process ends is told, and the others go on.
@@ -229,13 +229,13 @@ def run_all_on_cluster(
     yield from _in_order(entries, [start() for _ in range(min(workers, len(entries)))], start)
 
 
-def _in_order(entries: Sequence[JobEntry], workers: Sequence[Any], start: Callable[[], Any]) -> Iterator[Outcome]:
+def _in_order(entries: Sequence[JobEntry], workers: Sequence[Any], start: Callable[[], Any]) -> Iterator[JobOutcome]:
     """Give each worker a job as soon as it is free."""
     import ray
 
     free, waiting = deque(workers), deque(entries)
     running: dict[Any, tuple[Any, JobEntry]] = {}
-    done: dict[int, Outcome] = {}
+    done: dict[int, JobOutcome] = {}
     for wanted in entries:
         while wanted.number not in done:
             while free and waiting:
@@ -246,7 +246,7 @@ def _in_order(entries: Sequence[JobEntry], workers: Sequence[Any], start: Callab
             try:
                 done[entry.number] = ray.get(result)
             except ray.exceptions.RayActorError as error:
-                done[entry.number] = Outcome(entry, error=f"its process ended: {error}")
+                done[entry.number] = JobOutcome(entry, error=f"its process ended: {error}")
                 worker = start()
             free.append(worker)
         yield done.pop(wanted.number)

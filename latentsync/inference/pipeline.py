@@ -23,12 +23,12 @@ from latentsync.face.detection.detector import FaceDetector, make_detector
 from latentsync.inference.faces.observe import Observations, observe
 from latentsync.inference.faces.plan import FacePlan, FacePolicy, plan_faces
 from latentsync.inference.faces.select import choose_face, parse_face_choice, picture_look
-from latentsync.inference.jobs.folder import Claims, JobFolder, identity
-from latentsync.inference.jobs.job import Job, check_job
-from latentsync.inference.jobs.render import OnFrame, Work
-from latentsync.inference.jobs.report import Report
+from latentsync.inference.jobs.folder import JobFolder, SegmentLocks, identity
+from latentsync.inference.jobs.job import LipsyncJob, check_job
+from latentsync.inference.jobs.render import OnFrame, Renderer
+from latentsync.inference.jobs.report import JobReport
 from latentsync.inference.jobs.reporting import make_report
-from latentsync.inference.jobs.workers import Team, helped
+from latentsync.inference.jobs.workers import WorkerPool, worker_pool
 from latentsync.inference.memory import memory_plan, return_freed_memory, share_one_heap
 from latentsync.inference.model_files import find_model_files
 from latentsync.inference.models import LipsyncModels
@@ -100,7 +100,7 @@ class LipsyncPipeline:
         progress: Progress = ignore,
         job_dir: PathLike | None = None,
         force: bool = False,
-    ) -> Report:
+    ) -> JobReport:
         """Write `output`: `video` with lips that speak `audio`, and its sound.
 
         Without `settings` those that the checkpoint recommends are used. The same seed gives the same frames. A run that
@@ -114,55 +114,55 @@ class LipsyncPipeline:
 
     def run(
         self,
-        job: Job,
+        job: LipsyncJob,
         settings: InferenceSettings | None = None,
         progress: Progress = ignore,
         job_dir: PathLike | None = None,
         force: bool = False,
-        team: Team | None = None,
-    ) -> Report:
-        """The same for a job that is checked already; a `team` of other processes writes parts of it too."""
+        pool: WorkerPool | None = None,
+    ) -> JobReport:
+        """The same for a job that is checked already; a `pool` of other processes writes parts of it too."""
         asked = settings or self.models.defaults
         self.models.check(asked)
         check_overlap(asked.overlap, self.models.num_frames)
         choice = parse_face_choice(job.options.face)
         if choice.picture is not None:
             picture_look(choice.picture, self.detector)  # a picture without a face is told before the work begins
-        stopwatch, suffix = Stopwatch(), job.format.part_suffix
+        stopwatch, suffix = Stopwatch(), job.format.segment_suffix
         with JobFolder(
             job_folder_of(job, job_dir), self._key(job, asked), asked.seeded().seed, force, suffix
         ) as folder:
             settings = replace(asked, seed=folder.seed)
             observations = self._observations(job, folder, progress, stopwatch)
-            work = self._prepare(job, settings, observations, stopwatch)
-            with helped(team, job, settings, folder.folder) as troubles:
-                self._write_all(work, folder, lambda done: progress(GENERATE, done, len(job.timeline)))
+            renderer = self._prepare(job, settings, observations, stopwatch)
+            with worker_pool(pool, job, settings, folder.folder) as errors:
+                self._write_all(renderer, folder, lambda done: progress(GENERATE, done, len(job.timeline)))
             with stopwatch("join"):
-                paths = [folder.part(index) for index in range(len(work.parts))]
+                paths = [folder.segment_path(index) for index in range(len(renderer.output_segments))]
                 join(paths, job.output, job.sound)
-            facts = [fact for index in range(len(work.parts)) for fact in folder.facts(index)]
+            facts = [fact for index in range(len(renderer.output_segments)) for fact in folder.facts(index)]
             folder.remove()
-        report = make_report(job, work.plan, self.models, settings, stopwatch, facts)
-        return replace(report, warnings=(*report.warnings, *troubles))
+        report = make_report(job, renderer.plan, self.models, settings, stopwatch, facts)
+        return replace(report, warnings=(*report.warnings, *errors))
 
-    def assist(self, job: Job, settings: InferenceSettings, folder: Path, on_frame: OnFrame) -> None:
+    def assist(self, job: LipsyncJob, settings: InferenceSettings, folder: Path, on_frame: OnFrame) -> None:
         """Write parts of a job that another process runs in `folder`, where pass 1 is over, until none is free.
 
         `settings` are those with the job's seed; `on_frame` may raise to stop.
         """
-        parts = JobFolder(folder, {}, settings.seed, suffix=job.format.part_suffix)
-        work = self._prepare(job, settings, Observations.load(parts.faces), Stopwatch())
-        with Claims(parts, len(work.parts)) as claims:
-            work.write_parts(claims.free(), parts, on_frame, self.overlapped)
+        parts = JobFolder(folder, {}, settings.seed, suffix=job.format.segment_suffix)
+        renderer = self._prepare(job, settings, Observations.load(parts.faces), Stopwatch())
+        with SegmentLocks(parts, len(renderer.output_segments)) as claims:
+            renderer.write_segments(claims.free(), parts, on_frame, self.overlapped)
 
-    def _write_all(self, work: Work, folder: JobFolder, on_frame: OnFrame) -> None:
+    def _write_all(self, renderer: Renderer, folder: JobFolder, on_frame: OnFrame) -> None:
         """Write the parts that are missing, and wait for those that others write."""
-        with Claims(folder, len(work.parts)) as claims:
-            while folder.missing_parts(len(work.parts)):
-                work.write_parts(claims.free(), folder, on_frame, self.overlapped)
-                if folder.missing_parts(len(work.parts)):
+        with SegmentLocks(folder, len(renderer.output_segments)) as claims:
+            while folder.missing_segments(len(renderer.output_segments)):
+                renderer.write_segments(claims.free(), folder, on_frame, self.overlapped)
+                if folder.missing_segments(len(renderer.output_segments)):
                     time.sleep(LOOK_AGAIN_SEC)
-        on_frame(len(work.timeline))
+        on_frame(len(renderer.timeline))
 
     def stream(
         self,
@@ -182,7 +182,7 @@ class LipsyncPipeline:
         sampler = WindowSampler(self.models, chosen, Stopwatch())
         return LiveStream(sampler, self.detector, features, fps, policy, reference_frames)
 
-    def observe(self, job: Job, progress: Progress = ignore, stopwatch: Stopwatch | None = None) -> Observations:
+    def observe(self, job: LipsyncJob, progress: Progress = ignore, stopwatch: Stopwatch | None = None) -> Observations:
         """Pass 1: the faces in the frames that will be shown."""
         stopwatch, count = stopwatch or Stopwatch(), int(job.timeline.order.max()) + 1
         frames = stopwatch.each("read", job.source.read(0, count, exact=False))
@@ -195,11 +195,13 @@ class LipsyncPipeline:
 
         if not self.overlapped:
             return look(frames)
-        reading, looking = stopwatch.lane(READ_TO_LOOK), stopwatch.lane(LOOK)
+        reading, looking = stopwatch.stage_timer(READ_TO_LOOK), stopwatch.stage_timer(LOOK)
         with run_ahead(frames, LOOK_AHEAD, reading, looking) as ready, looking.running():
             return look(ready)
 
-    def _observations(self, job: Job, folder: JobFolder, progress: Progress, stopwatch: Stopwatch) -> Observations:
+    def _observations(
+        self, job: LipsyncJob, folder: JobFolder, progress: Progress, stopwatch: Stopwatch
+    ) -> Observations:
         if folder.faces.is_file():
             return Observations.load(folder.faces)
         observations = self.observe(job, progress, stopwatch)
@@ -208,14 +210,14 @@ class LipsyncPipeline:
         return observations
 
     def _prepare(
-        self, job: Job, settings: InferenceSettings, observations: Observations, stopwatch: Stopwatch
-    ) -> "Work":
+        self, job: LipsyncJob, settings: InferenceSettings, observations: Observations, stopwatch: Stopwatch
+    ) -> "Renderer":
         plan = plan_of(job, observations, self)
         memory = memory_plan(job.options.memory, self.models.device, self.models.resolution)
         sampler = WindowSampler(self.models, settings, stopwatch, memory)
-        return Work(job, plan, sampler, WhisperFeatures(self.models.audio_encoder))
+        return Renderer(job, plan, sampler, WhisperFeatures(self.models.audio_encoder))
 
-    def _key(self, job: Job, settings: InferenceSettings) -> dict[str, Any]:
+    def _key(self, job: LipsyncJob, settings: InferenceSettings) -> dict[str, Any]:
         """What must be the same for a job to go on."""
         picture = parse_face_choice(job.options.face).picture
         return {
@@ -232,11 +234,11 @@ class LipsyncPipeline:
         }
 
 
-def job_folder_of(job: Job, job_dir: PathLike | None) -> Path:
+def job_folder_of(job: LipsyncJob, job_dir: PathLike | None) -> Path:
     return Path(job_dir) if job_dir is not None else job.output.with_name(job.output.name + ".job")
 
 
-def plan_of(job: Job, observations: Observations, pipeline: LipsyncPipeline) -> FacePlan:
+def plan_of(job: LipsyncJob, observations: Observations, pipeline: LipsyncPipeline) -> FacePlan:
     """Whose face is edited in which source frame, by the job's options.
 
     Raises MediaError where a face is missing and `on_missing_face` is `error`, ValueError where the choice names nobody.

@@ -12,8 +12,8 @@ from latentsync.face.align import FrameArray
 from latentsync.inference.faces.observe import Observations
 from latentsync.inference.faces.people import find_people
 from latentsync.inference.faces.plan import FacePlan
-from latentsync.inference.jobs.job import Job
-from latentsync.inference.jobs.report import Report, clock
+from latentsync.inference.jobs.job import LipsyncJob
+from latentsync.inference.jobs.report import JobReport, clock
 from latentsync.inference.jobs.reporting import make_report
 from latentsync.inference.pipeline import LipsyncPipeline, Progress, ignore, plan_of
 from latentsync.inference.settings import InferenceSettings
@@ -31,12 +31,12 @@ EDITED, OTHER, DARK, LIGHT = (60, 200, 90), (235, 150, 60), (24, 26, 30), (235, 
 
 def preflight(
     pipeline: LipsyncPipeline,
-    job: Job,
+    job: LipsyncJob,
     settings: InferenceSettings | None = None,
     sheet: Path | None = None,
     progress: Progress = ignore,
     force: bool = False,
-) -> Report:
+) -> JobReport:
     """Find the faces of a job and plan it, without sampling anything; writes the picture `sheet` if it has a name.
 
     Raises MediaError where a file cannot be read, the sheet cannot be written, or its name is that of another picture
@@ -60,7 +60,7 @@ def sheet_path(output: Path | str) -> Path:
     return Path(output).with_suffix(".preflight.jpg")
 
 
-def contact_sheet(job: Job, plan: FacePlan, observations: Observations) -> FrameArray:
+def contact_sheet(job: LipsyncJob, plan: FacePlan, observations: Observations) -> FrameArray:
     """Pictures of the video, uint8 h w 3, with every face framed: green where it will be edited, with its person's number."""
     numbers = {track: person.number for person in find_people(observations) for track in person.tracks}
     tiles = []

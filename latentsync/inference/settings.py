@@ -55,12 +55,12 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         },
     }
 )
-HASTY = ("fast", "turbo")  # take half precision where the processor is fast at it
+PRESETS_IN_HALF = ("fast", "turbo")  # take half precision where the processor is fast at it
 
 
 def precision_of(preset: str | None) -> Precision:
     """In which precision networks are loaded that are going to work by a preset; `auto` without one."""
-    return "half" if preset in HASTY else "auto"
+    return "half" if preset in PRESETS_IN_HALF else "auto"
 
 
 def expanded(entries: Mapping[str, Any]) -> dict[str, Any]:

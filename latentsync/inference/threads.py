@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 
 import torch
 
-from latentsync.inference.timing import Lane
+from latentsync.inference.timing import StageTimer
 
 Item = TypeVar("Item")
 
@@ -27,7 +27,7 @@ class Abandoned(Exception):
 class Channel(Generic[Item]):
     """A queue with room for `room` items from the thread of one lane to that of another."""
 
-    def __init__(self, room: int, giver: Lane, taker: Lane):
+    def __init__(self, room: int, giver: StageTimer, taker: StageTimer):
         assert room > 0
         self.room, self.giver, self.taker = room, giver, taker
         self.items: deque[Item] = deque()
@@ -100,7 +100,7 @@ def started(work: Callable[[], None], name: str) -> Thread:
 
 @contextmanager
 def run_ahead(
-    items: Generator[Item, None, None], room: int, lane: Lane, taker: Lane
+    items: Generator[Item, None, None], room: int, lane: StageTimer, taker: StageTimer
 ) -> Generator[Iterator[Item], None, None]:
     """Make `items` in a thread, at most `room` of them before they are taken; gives the iterator to take them from.
 
@@ -130,7 +130,7 @@ def run_ahead(
 
 @contextmanager
 def run_behind(
-    consume: Callable[[Iterator[Item]], None], room: int, giver: Lane, lane: Lane
+    consume: Callable[[Iterator[Item]], None], room: int, giver: StageTimer, lane: StageTimer
 ) -> Generator[Callable[[Item], None], None, None]:
     """Let `consume` work in a thread on what is put, at most `room` items behind; gives the function to put them with.
 

@@ -13,7 +13,7 @@ Value = TypeVar("Value")
 
 
 @dataclass
-class Lane:
+class StageTimer:
     """A row of the timeline: one thread's share of the work, which takes things from the lane before and gives to the next.
 
     Written by the lane's own thread alone.
@@ -44,7 +44,7 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
-        self.lanes: dict[str, Lane] = {}  # in the order of their beginning
+        self.stage_timers: dict[str, StageTimer] = {}  # in the order of their beginning
         self.lock = Lock()
 
     @contextmanager
@@ -79,7 +79,7 @@ class Stopwatch:
             with self(stage):
                 opened.__exit__(None, None, None)
 
-    def lane(self, name: str) -> Lane:
+    def stage_timer(self, name: str) -> StageTimer:
         """The lane of that name."""
         with self.lock:
-            return self.lanes.setdefault(name, Lane(name))
+            return self.stage_timers.setdefault(name, StageTimer(name))

@@ -121,7 +121,7 @@ class Dropped:
     detail: str  # one sentence with the measured values and, where there is one, the time
 
 
-Outcome: TypeAlias = Kept | Dropped
+StageOutcome: TypeAlias = Kept | Dropped
 
 
 def source_clip(path: Path, source: str, relative: str, content_digest: str | None = None) -> Clip:

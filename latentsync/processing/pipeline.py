@@ -16,7 +16,7 @@ from latentsync.processing.plan import plan_of, stage_names
 from latentsync.processing.report.funnel import Funnel, measures
 from latentsync.processing.report.page import PAGE, write_report
 from latentsync.processing.run.runner import Show, run
-from latentsync.processing.run_folder import Job, make_job
+from latentsync.processing.run_folder import RunFolder, make_run_folder
 from latentsync.processing.stages.table import check, make_rules
 from latentsync.processing.storage import Folder
 
@@ -54,16 +54,16 @@ def process(
         OSError: the disk is full.
     """
     config.check()
-    job = make_job(input_dir, output_dir, config.run.keep_stages, dry_run)
+    run_folder = make_run_folder(input_dir, output_dir, config.run.keep_stages, dry_run)
     check(config.stages)
     plan = plan_of(config.stages)
-    check_output(job, plan, config.stages)
-    outcome = run(plan, job, config.run, show)
-    manifests = Manifests(job.manifests, stage_names(plan))
-    about = _about(job.input.address, job.output.address, config.stages)
-    funnel = write_report(job.manifests, job.output, manifests.tables(), measures(config.stages), about)
-    clips = "" if dry_run else job.output.under(manifests.stages[-1]).address
-    return Processed(funnel, clips, f"{job.manifests.address}/{PAGE}", outcome.without_source)
+    check_output(run_folder, plan, config.stages)
+    outcome = run(plan, run_folder, config.run, show)
+    manifests = Manifests(run_folder.manifests, stage_names(plan))
+    about = _about(run_folder.input.address, run_folder.output.address, config.stages)
+    funnel = write_report(run_folder.manifests, run_folder.output, manifests.tables(), measures(config.stages), about)
+    clips = "" if dry_run else run_folder.output.under(manifests.stages[-1]).address
+    return Processed(funnel, clips, f"{run_folder.manifests.address}/{PAGE}", outcome.without_source)
 
 
 @dataclass(frozen=True)
@@ -112,4 +112,4 @@ def _about(input_address: str, output_address: str, settings: StageSettings) -> 
     return {"input": input_address, "output": output_address, "judged by": networks}
 
 
-__all__ = ["Job", "Processed", "Rejudged", "RunSettings", "process", "rejudge"]
+__all__ = ["RunFolder", "Processed", "Rejudged", "RunSettings", "process", "rejudge"]

@@ -21,7 +21,7 @@ LOCAL_STAGING = "latentsync-staging-"  # in this machine's temporary folder, whe
 
 
 @dataclass(frozen=True)
-class Job:
+class RunFolder:
     """Where a run reads and writes, and how patient it is; travels to every worker."""
 
     input: Folder
@@ -62,12 +62,12 @@ def is_video(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES
 
 
-def make_job(
+def make_run_folder(
     input_dir: str | Path,
     output_dir: str | Path | None = None,
     keep_stages: bool = False,
     dry_run: bool = False,
-) -> Job:
+) -> RunFolder:
     """Decide where a run reads and writes; without `output_dir`, in the folder that holds the input folder.
 
     Raises ValueError if the input folder is missing or holds no video, or if the output would lie in it.
@@ -80,7 +80,7 @@ def make_job(
         raise ValueError(f"The output {output.address} lies in the input folder, which is only read: choose another.")
     if dry_run:
         output = output.under(DRY_RUN)
-    job = Job(source, output, uuid.uuid4().hex[:12], keep_stages=keep_stages, dry_run=dry_run)
-    if not job.sources():
+    run_folder = RunFolder(source, output, uuid.uuid4().hex[:12], keep_stages=keep_stages, dry_run=dry_run)
+    if not run_folder.sources():
         raise ValueError(f"No videos in {input_dir} or below: it needs files such as .mp4, .mov or .mkv.")
-    return job
+    return run_folder

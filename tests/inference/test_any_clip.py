@@ -48,7 +48,7 @@ class Beginning(StubDetector):
 @pytest.fixture(scope="module")
 def pipeline() -> Iterator[LipsyncPipeline]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(render, "PART_SEC", 1.0)  # so that results are joined of many parts
+        patch.setattr(render, "OUTPUT_SEGMENT_SEC", 1.0)  # so that results are joined of many parts
         yield LipsyncPipeline(tiny_models(), Beginning())
 
 

@@ -10,9 +10,9 @@ import torch
 from latentsync.device import spread_devices
 from latentsync.inference.batch import JobEntry, run_all_on_cluster, run_all_spread
 from latentsync.inference.jobs import render
-from latentsync.inference.jobs.folder import Claims, JobFolder
+from latentsync.inference.jobs.folder import JobFolder, SegmentLocks
 from latentsync.inference.jobs.job import check_job
-from latentsync.inference.jobs.workers import Team
+from latentsync.inference.jobs.workers import WorkerPool
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.inference.settings import JobOptions
 from latentsync.processing.run.ray_session import ray_session
@@ -20,13 +20,13 @@ from tests.support.tiny import StubDetector, make_audio, make_video, tiny_models
 from tests.support.whole_runs import FAST
 
 CPU = torch.device("cpu")
-PART_SEC = 0.3
+OUTPUT_SEGMENT_SEC = 0.3
 FRAMES = 60
 
 
 def load(device: torch.device) -> LipsyncPipeline:
     """In another process: tiny networks, short parts."""
-    render.PART_SEC = PART_SEC
+    render.OUTPUT_SEGMENT_SEC = OUTPUT_SEGMENT_SEC
     return LipsyncPipeline(tiny_models(), StubDetector())
 
 
@@ -40,7 +40,7 @@ def load_nothing(device: torch.device) -> LipsyncPipeline:
 
 @pytest.fixture
 def pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
-    monkeypatch.setattr(render, "PART_SEC", PART_SEC)
+    monkeypatch.setattr(render, "OUTPUT_SEGMENT_SEC", OUTPUT_SEGMENT_SEC)
     return make_video(tmp_path / "v.mp4", FRAMES), make_audio(tmp_path / "a.wav", 1.5 * FRAMES / 25)
 
 
@@ -54,10 +54,10 @@ def test_two_processes_write_one_video_with_the_bytes_of_one(
 ) -> None:
     pipeline(*pair, tmp_path / "one.mp4", FAST)
     told: list[int] = []
-    team = Team(load, [CPU], torch.get_num_threads())
+    pool = WorkerPool(load, [CPU], torch.get_num_threads())
     output = tmp_path / "two.mp4"
     job = check_job(*pair, output)
-    report = pipeline.run(job, FAST, lambda stage, done, total: told.append(done), team=team)
+    report = pipeline.run(job, FAST, lambda stage, done, total: told.append(done), pool=pool)
     assert output.read_bytes() == (tmp_path / "one.mp4").read_bytes()
     assert told[-1] == report.frames and report.warnings == job.warnings
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.wav", "one.mp4", "two.mp4", "v.mp4"]
@@ -92,22 +92,22 @@ def test_a_helper_alone_finishes_what_is_missing(
 def test_a_helper_that_fails_costs_nothing_but_its_help(
     tmp_path: Path, pair: tuple[Path, Path], pipeline: LipsyncPipeline, loader: object, words: str
 ) -> None:
-    team = Team(loader, [CPU], 1)  # type: ignore[arg-type]
-    report = pipeline.run(check_job(*pair, tmp_path / "o.mp4", JobOptions(limit_sec=1.0)), FAST, team=team)
+    pool = WorkerPool(loader, [CPU], 1)  # type: ignore[arg-type]
+    report = pipeline.run(check_job(*pair, tmp_path / "o.mp4", JobOptions(limit_sec=1.0)), FAST, pool=pool)
     assert (tmp_path / "o.mp4").is_file()
     assert any(words in warning for warning in report.warnings) or report.frames  # it may end after the work
 
 
 def test_a_part_is_claimed_once_and_free_again_if_it_is_not_written(tmp_path: Path) -> None:
     with JobFolder(tmp_path / "j", {}, 1) as folder:
-        with Claims(folder, 3) as first, Claims(folder, 3) as second:
+        with SegmentLocks(folder, 3) as first, SegmentLocks(folder, 3) as second:
             ours = first.free()
             assert next(ours) == 0
             assert next(second.free()) == 1
-            folder.part(0).touch()
+            folder.segment_path(0).touch()
             assert list(ours) == [2]
             assert list(second.free()) == []
-        with Claims(folder, 3) as third:
+        with SegmentLocks(folder, 3) as third:
             assert list(third.free()) == [1, 2]
 
 
@@ -122,7 +122,7 @@ def entries_of(folder: Path, pair: tuple[Path, Path]) -> list[JobEntry]:
 
 
 def test_a_list_of_jobs_is_shared_and_goes_on_after_one_that_fails(tmp_path: Path, pair: tuple[Path, Path]) -> None:
-    outcomes = list(run_all_spread(entries_of(tmp_path, pair), run_entry, Team(load, [CPU, CPU], 1)))
+    outcomes = list(run_all_spread(entries_of(tmp_path, pair), run_entry, WorkerPool(load, [CPU, CPU], 1)))
     assert [outcome.entry.number for outcome in outcomes] == [1, 2, 3]
     assert "no such file" in outcomes[1].error
     assert (tmp_path / "o1.mp4").read_bytes() == (tmp_path / "o3.mp4").read_bytes()
@@ -130,7 +130,7 @@ def test_a_list_of_jobs_is_shared_and_goes_on_after_one_that_fails(tmp_path: Pat
 
 
 def test_models_that_cannot_be_loaded_are_told_for_every_job(tmp_path: Path, pair: tuple[Path, Path]) -> None:
-    outcomes = list(run_all_spread(entries_of(tmp_path, pair), run_entry, Team(load_nothing, [CPU], 1)))
+    outcomes = list(run_all_spread(entries_of(tmp_path, pair), run_entry, WorkerPool(load_nothing, [CPU], 1)))
     assert [outcome.error for outcome in outcomes] == ["there is no memory left"] * 3
 
 

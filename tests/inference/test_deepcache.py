@@ -30,7 +30,7 @@ from tests.support.whole_runs import (
     counted_changes,
     needs_fork,
     run_killed_at,
-    short_parts,
+    short_output_segments,
     tiny_pipeline,
     use_tiny_models,
 )
@@ -226,7 +226,7 @@ def test_a_job_killed_in_the_middle_goes_on_to_the_same_bytes(
     pipeline = tiny_pipeline()
     pipeline.models = models
     use_tiny_models(monkeypatch, pipeline)
-    short_parts(monkeypatch)
+    short_output_segments(monkeypatch)
     pair = make_video(tmp_path / "v.mp4", 25), make_audio(tmp_path / "a.wav", 1.0)
     flags = ["--inference_steps", "4", "--guidance_scale", "1.5", "--enable_deepcache"]
     outputs = {name: tmp_path / name / "o.mp4" for name in ("calm", "killed", "exact")}

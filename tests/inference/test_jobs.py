@@ -30,7 +30,7 @@ from tests.support.whole_runs import (
     in_child,
     needs_fork,
     run_killed_at,
-    short_parts,
+    short_output_segments,
     start_child,
     tiny_pipeline,
     use_tiny_models,
@@ -49,7 +49,7 @@ def pipeline() -> LipsyncPipeline:
 def job(tmp_path: Path, pipeline: LipsyncPipeline, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The command of a job of five parts, whose source is also played backwards and is dark for a while."""
     use_tiny_models(monkeypatch, pipeline)
-    short_parts(monkeypatch)
+    short_output_segments(monkeypatch)
     video = make_video(tmp_path / "v.mp4", 25, dark=range(9, 11))
     return command(video, make_audio(tmp_path / "a.wav", 1.6), tmp_path / "o.mp4")
 

@@ -13,14 +13,14 @@ from latentsync.inference.jobs import render
 from latentsync.inference.jobs.source import Source
 from latentsync.inference.pipeline import GENERATE, LipsyncPipeline
 from latentsync.inference.threads import run_ahead, run_behind
-from latentsync.inference.timing import Lane
+from latentsync.inference.timing import StageTimer
 from latentsync.media.container import MediaError
 from latentsync.media.pixels.picture import Picture
 from latentsync.media.video.write import VideoWriter
 from tests.support.tiny import NUM_FRAMES, StubDetector, make_audio, make_video, tiny_models
 from tests.support.whole_runs import FAST
 
-LANES = Lane("first"), Lane("second")
+TIMERS = StageTimer("first"), StageTimer("second")
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +38,7 @@ def counted(stop: int, made: list[int]) -> Iterator[int]:
 
 def test_what_runs_ahead_comes_in_order_and_not_too_far_ahead() -> None:
     made: list[int] = []
-    with run_ahead(counted(50, made), 3, *LANES) as items:  # type: ignore[arg-type]
+    with run_ahead(counted(50, made), 3, *TIMERS) as items:  # type: ignore[arg-type]
         for place, item in enumerate(items):
             assert item == place
             time.sleep(0.001)
@@ -54,7 +54,7 @@ def test_what_runs_behind_is_done_at_the_end_and_not_too_far_behind() -> None:
             time.sleep(0.001)
             done.append(item)
 
-    with run_behind(consume, 3, *LANES) as put:
+    with run_behind(consume, 3, *TIMERS) as put:
         for index in range(50):
             put(index)
             assert index - len(done) <= 3 + 1
@@ -72,7 +72,7 @@ def failing(at: int) -> Iterator[int]:
 
 def test_an_error_ahead_comes_after_what_was_made_before_it() -> None:
     taken = []
-    with pytest.raises(Spilt, match="milk") as caught, run_ahead(failing(5), 2, *LANES) as items:  # type: ignore[arg-type]
+    with pytest.raises(Spilt, match="milk") as caught, run_ahead(failing(5), 2, *TIMERS) as items:  # type: ignore[arg-type]
         for item in items:
             taken.append(item)
     assert taken == list(range(5)) and caught.value.__cause__ is None
@@ -85,7 +85,7 @@ def test_an_error_behind_comes_to_who_puts(at: int) -> None:
             if item == at:
                 raise Spilt("milk")
 
-    with pytest.raises(Spilt, match="milk"), run_behind(consume, 2, *LANES) as put:
+    with pytest.raises(Spilt, match="milk"), run_behind(consume, 2, *TIMERS) as put:
         for index in range(10):
             put(index)
 
@@ -103,9 +103,9 @@ def test_an_error_of_the_last_of_three_stages_ends_them_all() -> None:
     made: list[int] = []
     with (
         pytest.raises(Spilt, match="milk"),
-        run_ahead(counted(10_000, made), 2, *LANES) as items,  # type: ignore[arg-type]
-        run_behind(last, 2, *LANES) as put_last,
-        run_behind(middle, 2, *LANES) as put_middle,
+        run_ahead(counted(10_000, made), 2, *TIMERS) as items,  # type: ignore[arg-type]
+        run_behind(last, 2, *TIMERS) as put_last,
+        run_behind(middle, 2, *TIMERS) as put_middle,
     ):
         for item in items:
             put_middle(item)
@@ -122,14 +122,14 @@ def test_who_stops_early_stops_what_runs_ahead_and_closes_it() -> None:
         finally:
             closed.set()
 
-    with pytest.raises(Spilt), run_ahead(endless(), 2, *LANES) as items:  # type: ignore[arg-type]
+    with pytest.raises(Spilt), run_ahead(endless(), 2, *TIMERS) as items:  # type: ignore[arg-type]
         next(items)
         raise Spilt
     assert closed.is_set()
 
 
 def test_waiting_and_work_are_told_apart() -> None:
-    slow, quick = Lane("slow"), Lane("quick")
+    slow, quick = StageTimer("slow"), StageTimer("quick")
 
     def tired() -> Iterator[int]:
         for index in range(5):
@@ -154,7 +154,7 @@ def pipelines() -> dict[bool, LipsyncPipeline]:
 @pytest.fixture
 def pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
     """A clip that is shorter than its sound, so that it is played backwards too, in parts of half a second."""
-    monkeypatch.setattr(render, "PART_SEC", 0.5)
+    monkeypatch.setattr(render, "OUTPUT_SEGMENT_SEC", 0.5)
     video = make_video(tmp_path / "v.mp4", FRAMES, dark=range(20, 33))
     return video, make_audio(tmp_path / "a.wav", 1.6 * FRAMES / 25)
 
@@ -172,7 +172,7 @@ def test_stages_that_overlap_give_the_bytes_of_stages_in_turns(
         results[overlapped] = output.read_bytes()
     assert results[True] == results[False]
     assert reports[True].per_frame == reports[False].per_frame
-    assert [lane.lane for lane in reports[True].timeline] == [
+    assert [stage.name for stage in reports[True].timeline] == [
         "read to look",
         "look",
         "read",
@@ -180,7 +180,7 @@ def test_stages_that_overlap_give_the_bytes_of_stages_in_turns(
         "paste",
         "write",
     ]
-    assert reports[True].pace and not reports[False].timeline
+    assert reports[True].bottleneck and not reports[False].timeline
 
 
 def test_few_frames_are_alive_at_a_time(

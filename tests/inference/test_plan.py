@@ -1,4 +1,4 @@
-"""What is sampled together, where parts begin, what is refused: the plan of pass 2."""
+"""What is sampled together, where segments begin, what is refused: the plan of pass 2."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from latentsync.inference.jobs.folder import JobFolder
-from latentsync.inference.jobs.segments import output_takes, plan_parts
+from latentsync.inference.jobs.segments import output_takes, plan_output_segments
 from latentsync.inference.memory import MemoryPlan, memory_plan
 from latentsync.inference.settings import InferenceSettings, JobOptions, LastWindow
 from latentsync.inference.windows.sampler import fault
@@ -69,24 +69,24 @@ takes = st.lists(st.tuples(st.integers(-1, 3), st.integers(1, 60)), min_size=1, 
 def test_parts_begin_where_windows_begin(take: np.ndarray, frames: int, fresh: int) -> None:
     order = np.arange(len(take))
     shown = output_takes(take, order, np.zeros(len(take), bool))
-    parts = plan_parts(shown, frames, fresh, overlap=0)
-    assert [part.start for part in parts] == [0, *(part.stop for part in parts[:-1])]
-    assert parts[-1].stop == len(take)
-    for part in parts:
-        assert part.warm_start == part.start
-        first = part.start
-        while shown[part.start] != PASSED and first > 0 and shown[first - 1] == shown[part.start]:
+    segments = plan_output_segments(shown, frames, fresh, overlap=0)
+    assert [segment.start for segment in segments] == [0, *(segment.stop for segment in segments[:-1])]
+    assert segments[-1].stop == len(take)
+    for segment in segments:
+        assert segment.warm_start == segment.start
+        first = segment.start
+        while shown[segment.start] != PASSED and first > 0 and shown[first - 1] == shown[segment.start]:
             first -= 1
-        assert (part.start - first) % fresh == 0
-        if first < part.start:  # the take's last window finds its frames in this part
-            assert (shown[part.start : part.start + fresh] == shown[part.start]).all()
-            assert part.start + fresh <= len(take)
-        assert part.stop - part.start >= frames or part is parts[-1]
+        assert (segment.start - first) % fresh == 0
+        if first < segment.start:  # the take's last window finds its frames in this segment
+            assert (shown[segment.start : segment.start + fresh] == shown[segment.start]).all()
+            assert segment.start + fresh <= len(take)
+        assert segment.stop - segment.start >= frames or segment is segments[-1]
 
 
 def test_with_an_overlap_a_part_warms_up_with_the_window_before_it() -> None:
-    parts = plan_parts(np.ones(100, np.int64), 30, fresh=12, overlap=4)
-    assert [(part.start, part.warm_start) for part in parts] == [(0, 0), (36, 24), (72, 60)]
+    segments = plan_output_segments(np.ones(100, np.int64), 30, fresh=12, overlap=4)
+    assert [(segment.start, segment.warm_start) for segment in segments] == [(0, 0), (36, 24), (72, 60)]
 
 
 def test_a_jump_of_the_source_begins_a_new_take() -> None:
@@ -148,15 +148,15 @@ def test_a_job_folder_belongs_to_one_job_and_one_process(tmp_path: Path) -> None
     folder = tmp_path / "out.mp4.job"
     with JobFolder(folder, {"video": 1}, seed=7) as first:
         first.save_facts(0, [[1, None, True]])
-        first.part(0).write_bytes(b"part")
+        first.segment_path(0).write_bytes(b"part")
         with pytest.raises(MediaError, match="another run"):
             JobFolder(folder, {"video": 1}, seed=7).__enter__()
     with JobFolder(folder, {"video": 1}, seed=8) as again:
-        assert (again.missing_parts(2), again.seed, again.facts(0)) == ([1], 7, [[1, None, True]])
+        assert (again.missing_segments(2), again.seed, again.facts(0)) == ([1], 7, [[1, None, True]])
     with pytest.raises(MediaError, match="another video.*--force"):
         JobFolder(folder, {"video": 2}, seed=8).__enter__()
     with JobFolder(folder, {"video": 2}, seed=8, force=True) as anew:
-        assert (anew.missing_parts(2), anew.seed) == ([0, 1], 8)
+        assert (anew.missing_segments(2), anew.seed) == ([0, 1], 8)
         anew.remove()
     assert not folder.exists()
 

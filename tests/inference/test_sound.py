@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from latentsync.inference.batch import read_jobs
-from latentsync.inference.jobs.job import Job, check_job
+from latentsync.inference.jobs.job import LipsyncJob, check_job
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.inference.preflight import preflight
 from latentsync.inference.settings import JobOptions
@@ -37,7 +37,7 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_video(tmp_path_factory.mktemp("video") / "v.mp4", 10)
 
 
-def warned(job: Job) -> str:
+def warned(job: LipsyncJob) -> str:
     return " ".join(job.warnings)
 
 

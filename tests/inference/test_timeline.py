@@ -34,7 +34,7 @@ def order_of(count: int, wanted: int, **policy: str) -> list[int]:
 @given(st.integers(1, 200), rates, seconds)
 def test_the_output_lasts_as_long_as_the_sound(count: int, fps: Fraction, sound: Fraction) -> None:
     timeline = make_timeline(constant(count, fps), sound, 1 / fps)
-    assert len(timeline) == timeline.heard_count == max(1, frames_in(sound, fps))
+    assert len(timeline) == timeline.frames_with_sound == max(1, frames_in(sound, fps))
     assert timeline.ticks.tolist() == list(range(len(timeline) + 1))
     assert abs(timeline.time_sec(len(timeline)) - float(sound)) <= 0.5 / fps + 1e-9 or len(timeline) == 1
 
@@ -66,7 +66,7 @@ def test_other_ways_to_bring_video_and_sound_to_one_length() -> None:
     assert order_of(9, 4) == [0, 1, 2, 3]
     assert order_of(9, 4, rest="keep") == list(range(9))
     kept = make_timeline(constant(9, Fraction(25)), Fraction(4, 25), Fraction(1, 25), rest="keep")
-    assert (kept.heard_count, len(kept)) == (4, 9)
+    assert (kept.frames_with_sound, len(kept)) == (4, 9)
 
 
 def test_a_loop_jumps_and_a_bounce_does_not() -> None:

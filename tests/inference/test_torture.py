@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from latentsync.face.detection.detector import make_detector
-from latentsync.inference.jobs.report import Report
+from latentsync.inference.jobs.report import JobReport
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.inference.settings import InferenceSettings, JobOptions
 from latentsync.media.video.read import read_frames
@@ -43,7 +43,7 @@ def video(tmp_path_factory: pytest.TempPathFactory, clip: list[TortureFrame]) ->
 
 def run(
     pipeline: LipsyncPipeline, video: Path, folder: Path, options: JobOptions, settings: InferenceSettings = FAST
-) -> Report:
+) -> JobReport:
     audio = make_audio(folder / "a.wav", 10.0)
     return pipeline(video, audio, folder / "o.mkv", settings, options)
 

@@ -311,7 +311,7 @@ def test_what_auto_chooses(source: str, suffix: str, encoder: str, stored: str) 
 def test_a_job_that_goes_on_gives_the_same_bytes(
     tmp_path: Path, pipeline: LipsyncPipeline, monkeypatch: pytest.MonkeyPatch, name: str, kind: dict
 ) -> None:
-    monkeypatch.setattr(render, "PART_SEC", 0.2)
+    monkeypatch.setattr(render, "OUTPUT_SEGMENT_SEC", 0.2)
     video, audio = store(tmp_path / name, **kind), make_audio(tmp_path / "a.wav", 1.2)
     pipeline(video, audio, tmp_path / "whole.mov", FAST)
 

@@ -202,7 +202,7 @@ def test_what_cannot_be_flagged_or_kept_is_told(tmp_path: Path) -> None:
 def test_a_job_that_goes_on_gives_the_same_bytes(
     tmp_path: Path, pipeline: LipsyncPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(render, "PART_SEC", 0.2)
+    monkeypatch.setattr(render, "OUTPUT_SEGMENT_SEC", 0.2)
     video, audio = interlaced(tmp_path / "v.mp4", **KINDS["h264.mp4"]), make_audio(tmp_path / "a.wav", 1.5)
     pipeline(video, audio, tmp_path / "whole.mp4", FAST)
 

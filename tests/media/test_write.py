@@ -56,7 +56,7 @@ def test_joined_parts_are_the_whole(rate: Fraction, variable: bool, cuts: set[in
     with TemporaryDirectory() as name:
         borders, folder = [0, *sorted(cuts), 40], Path(name)
         parts = [
-            write_timed(folder / f"{start}{form.part_suffix}", frames[start:stop], ticks[start : stop + 1], form)
+            write_timed(folder / f"{start}{form.segment_suffix}", frames[start:stop], ticks[start : stop + 1], form)
             for start, stop in zip(borders, borders[1:], strict=False)
         ]
         for part, start, stop in zip(parts, borders, borders[1:], strict=False):

@@ -11,7 +11,7 @@ from latentsync.processing.config import StageSettings
 from latentsync.processing.manifests.fileslist import kept_clips, split, with_identity
 from latentsync.processing.manifests.manifest import Manifests, frame_of, rows_of
 from latentsync.processing.manifests.reapply import reapply
-from latentsync.processing.manifests.row import Row
+from latentsync.processing.manifests.row import ManifestRow
 from latentsync.processing.report.funnel import Measure, funnel_of, histogram
 from latentsync.processing.report.page import write_report
 from latentsync.processing.stages.table import STAGES, make_rules
@@ -21,17 +21,17 @@ from latentsync.processing.storage import Folder
 def test_gathering_rows_may_be_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     manifests = Manifests(Folder(tmp_path), ("whole", "words"))
     rows = {
-        "whole": [Row("c", "a.mp4", "a.mp4")],
-        "words": [Row("c1", "c", "a.mp4", scores={"n": 1, "x": 0.5, "t": "w"})],
+        "whole": [ManifestRow("c", "a.mp4", "a.mp4")],
+        "words": [ManifestRow("c1", "c", "a.mp4", scores={"n": 1, "x": 0.5, "t": "w"})],
     }
     manifests.record("whole", "a.mp4", rows)
     with monkeypatch.context() as patch, pytest.raises(OSError):
         patch.setattr(Folder, "remove", lambda *_: (_ for _ in ()).throw(OSError("killed")))
         manifests.compact()
     manifests.compact()
-    assert not manifests.news()
+    assert not manifests.pending_records()
     assert rows_of(manifests.table("words")) == rows["words"]
-    again = [Row("c2", "c", "a.mp4", verdict="dropped", reason="silent")]
+    again = [ManifestRow("c2", "c", "a.mp4", verdict="dropped", reason="silent")]
     manifests.record("whole", "a.mp4", {"whole": rows["whole"], "words": again})
     manifests.compact()
     assert rows_of(manifests.table("words")) == again
@@ -39,13 +39,15 @@ def test_gathering_rows_may_be_interrupted(tmp_path: Path, monkeypatch: pytest.M
 
 def real_tables(confidences: list[float]) -> dict[str, pd.DataFrame]:
     """Manifests of the shipped stages: one source, one clip of 5 s for each confidence."""
-    source = Row("s", "a.mp4", "a.mp4", end_sec=5.0 * len(confidences))
+    source = ManifestRow("s", "a.mp4", "a.mp4", end_sec=5.0 * len(confidences))
     tables = {info.name: [replace(source, parent="s")] for info in STAGES}
     tables["readable"] = [source]
     for info in STAGES[3:]:
         tables[info.name] = []
     for number, confidence in enumerate(confidences):
-        clip = Row(f"c{number}", f"c{number}", "a.mp4", "s", 5.0 * number, 5.0 * number + 5, scores={"face_px": 300.0})
+        clip = ManifestRow(
+            f"c{number}", f"c{number}", "a.mp4", "s", 5.0 * number, 5.0 * number + 5, scores={"face_px": 300.0}
+        )
         tables["segmented"].append(replace(clip, parent="s"))
         tables["high_resolution"].append(clip)
         tables["affine_transformed"].append(clip)
@@ -88,7 +90,7 @@ def test_the_report_counts_and_needs_nothing_else(tmp_path: Path) -> None:
 
 def test_nobody_is_in_two_lists() -> None:
     rows = [
-        Row(
+        ManifestRow(
             f"c{n}",
             f"c{n}",
             f"person {n % 7}/film {n % 21}.mp4",

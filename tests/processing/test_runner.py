@@ -27,12 +27,12 @@ from latentsync.processing.manifests.settings_record import check_output
 from latentsync.processing.plan import Plan, groups_of, stage_names
 from latentsync.processing.run import runner
 from latentsync.processing.run.chain import Chain
-from latentsync.processing.run.progress import Watch
+from latentsync.processing.run.progress import LocalTracker
 from latentsync.processing.run.ray_session import ray_session
-from latentsync.processing.run.resume import pending
-from latentsync.processing.run.run_lock import Superseded, owned
+from latentsync.processing.run.resume import backlog
+from latentsync.processing.run.run_lock import StaleRun, run_lock
 from latentsync.processing.run.runner import Workers
-from latentsync.processing.run_folder import Job, make_job
+from latentsync.processing.run_folder import RunFolder, make_run_folder
 from latentsync.processing.storage import Folder
 from scripts import process_data, write_fileslist
 from tests.support.stub_steps import stub_plan
@@ -82,9 +82,9 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Work in this process instead of in Ray's."""
 
     @contextmanager
-    def workers(plan: Plan, job: Job, settings: RunSettings) -> Iterator[Workers]:
-        watch = Watch()
-        chain = Chain(plan, plan, job, watch)
+    def workers(plan: Plan, run_folder: RunFolder, settings: RunSettings) -> Iterator[Workers]:
+        watch = LocalTracker()
+        chain = Chain(plan, plan, run_folder, watch)
         yield Workers(lambda items: [None for item in items for _ in chain(item)] and None, watch.snapshot)
 
     monkeypatch.setattr(runner, "ray_workers", workers)
@@ -95,14 +95,14 @@ def contents(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def manifests_of(job: Job) -> dict[str, pd.DataFrame]:
-    tables = Manifests(job.manifests, stage_names(stub_plan())).tables()
+def manifests_of(run_folder: RunFolder) -> dict[str, pd.DataFrame]:
+    tables = Manifests(run_folder.manifests, stage_names(stub_plan())).tables()
     return {stage: table.drop(columns=list(TIMES)) for stage, table in tables.items()}
 
 
-def assert_same_result(job: Job, other: Job) -> None:
-    assert contents(Path(job.output.root, "long")) == contents(Path(other.output.root, "long"))
-    ours, theirs = manifests_of(job), manifests_of(other)
+def assert_same_result(run_folder: RunFolder, other: RunFolder) -> None:
+    assert contents(Path(run_folder.output.root, "long")) == contents(Path(other.output.root, "long"))
+    ours, theirs = manifests_of(run_folder), manifests_of(other)
     for stage, table in ours.items():
         pd.testing.assert_frame_equal(table, theirs[stage])
 
@@ -111,11 +111,11 @@ def test_a_run_keeps_drops_and_fails_for_stated_reasons(ray_running: None, tmp_p
     folder = make_input(tmp_path)
     (folder / "bad.mp4").write_text("fine raise good die")
     before = contents(folder)
-    job = replace(make_job(f"{folder}/"), max_lost_workers=2)  # a trailing slash changes nothing
-    runner.run(stub_plan(), job, RunSettings(gpus=2))
+    run_folder = replace(make_run_folder(f"{folder}/"), max_lost_workers=2)  # a trailing slash changes nothing
+    runner.run(stub_plan(), run_folder, RunSettings(gpus=2))
     assert contents(folder) == before
     assert {path.name for path in tmp_path.iterdir()} == {"raw videos", "long", "manifests"}
-    tables = manifests_of(job)
+    tables = manifests_of(run_folder)
     assert list(tables["whole"][tables["whole"]["verdict"] == "dropped"]["source"]) == ["empty.MOV"]
     failed = tables["upper"][tables["upper"]["verdict"] == "failed"]
     assert list(failed["reason"]) == ["RuntimeError", "WorkerDied"]
@@ -130,26 +130,26 @@ def test_a_run_keeps_drops_and_fails_for_stated_reasons(ray_running: None, tmp_p
 def test_failed_clips_and_changed_sources_are_done_again(in_process: None, tmp_path: Path) -> None:
     folder = make_input(tmp_path, 1)
     (folder / "bad.mp4").write_text("fine raise good")
-    job = make_job(folder)
-    runner.run(stub_plan(), job, RunSettings())
-    assert list(manifests_of(job)["upper"]["verdict"]).count("failed") == 1
-    done = runner.run(stub_plan(), job, RunSettings())
+    run_folder = make_run_folder(folder)
+    runner.run(stub_plan(), run_folder, RunSettings())
+    assert list(manifests_of(run_folder)["upper"]["verdict"]).count("failed") == 1
+    done = runner.run(stub_plan(), run_folder, RunSettings())
     assert done.tallies["upper"].failed == done.tallies["upper"].clips_in == 1  # nothing but what had failed
     (folder / "bad.mp4").write_text("other words now")
-    runner.run(stub_plan(), job, RunSettings())
-    assert not [table for table in manifests_of(job).values() if "failed" in set(table["verdict"])]
+    runner.run(stub_plan(), run_folder, RunSettings())
+    assert not [table for table in manifests_of(run_folder).values() if "failed" in set(table["verdict"])]
     texts = {path.read_text() for path in (tmp_path / "long").glob("bad*")}
     assert texts == {"OTHER", "WORDS", "NOW"}
 
 
 def test_a_finished_run_has_nothing_to_do(in_process: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    job = make_job(make_input(tmp_path, 1))
-    runner.run(stub_plan(), job, RunSettings())
-    before = contents(tmp_path / "long"), manifests_of(job)["long"]
+    run_folder = make_run_folder(make_input(tmp_path, 1))
+    runner.run(stub_plan(), run_folder, RunSettings())
+    before = contents(tmp_path / "long"), manifests_of(run_folder)["long"]
     monkeypatch.setattr(runner, "ray_workers", None)  # is not needed
-    runner.run(stub_plan(), job, RunSettings())
+    runner.run(stub_plan(), run_folder, RunSettings())
     assert contents(tmp_path / "long") == before[0]
-    pd.testing.assert_frame_equal(manifests_of(job)["long"], before[1])
+    pd.testing.assert_frame_equal(manifests_of(run_folder)["long"], before[1])
 
 
 class Killed(BaseException):
@@ -177,13 +177,13 @@ class Fuse:
 def test_stopped_before_any_change_of_the_disk_a_run_goes_on_to_the_same_end(
     in_process: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calm = make_job(make_input(tmp_path / "calm", 1, "hello -bad no"))
+    calm = make_run_folder(make_input(tmp_path / "calm", 1, "hello -bad no"))
     with monkeypatch.context() as patch:
         fuse = Fuse(patch)
         runner.run(stub_plan(), calm, RunSettings())
     assert fuse.count > 20
     for stop_at in range(1, fuse.count + 1):
-        wild = make_job(make_input(tmp_path / f"wild {stop_at}", 1, "hello -bad no"))
+        wild = make_run_folder(make_input(tmp_path / f"wild {stop_at}", 1, "hello -bad no"))
         monkeypatch.setattr("latentsync.processing.run.chain.remove_tree", lambda _: None)
         with monkeypatch.context() as patch, pytest.raises(Killed):
             Fuse(patch, stop_at)
@@ -198,7 +198,7 @@ def test_stopped_before_any_change_of_the_disk_a_run_goes_on_to_the_same_end(
 def test_a_file_that_somebody_removed_is_made_again(
     in_process: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calm, wild = (make_job(make_input(tmp_path / name, 2)) for name in ("calm", "wild"))
+    calm, wild = (make_run_folder(make_input(tmp_path / name, 2)) for name in ("calm", "wild"))
     runner.run(stub_plan(), calm, RunSettings())
     stop_at_long = replace(stub_plan()[2], make=partial(exec, "raise ValueError('no weights')"))
     with pytest.raises(ValueError, match="no weights"):
@@ -211,21 +211,25 @@ def test_a_file_that_somebody_removed_is_made_again(
 
 
 def test_a_worker_of_a_killed_run_changes_nothing(in_process: None, tmp_path: Path) -> None:
-    job = make_job(make_input(tmp_path, 1))
-    with owned(job):
-        job.manifests.write("current_run", b"another")
-        item = pending(job, stub_plan(), Manifests(job.manifests, stage_names(stub_plan()))).items[0]
+    run_folder = make_run_folder(make_input(tmp_path, 1))
+    with run_lock(run_folder):
+        run_folder.manifests.write("current_run", b"another")
+        item = backlog(run_folder, stub_plan(), Manifests(run_folder.manifests, stage_names(stub_plan()))).items[0]
         before = contents(tmp_path)
-        with pytest.raises(Superseded):
-            list(Chain(stub_plan(), stub_plan(), job, Watch())(item))
+        with pytest.raises(StaleRun):
+            list(Chain(stub_plan(), stub_plan(), run_folder, LocalTracker())(item))
         assert contents(tmp_path) == before
 
 
-def kill_workers(job: Job, times: int, seed: int, done: threading.Event, killed: set[str]) -> None:
+def kill_workers(run_folder: RunFolder, times: int, seed: int, done: threading.Event, killed: set[str]) -> None:
     """SIGKILL workers that are at work, each known by the folder that it works in."""
     draw = random.Random(seed)
     while len(killed) < times and not done.wait(draw.uniform(0.2, 0.6)):
-        folders = sorted(path.name for path in job.staging_root.glob("*-*-*")) if job.staging_root.is_dir() else []
+        folders = (
+            sorted(path.name for path in run_folder.staging_root.glob("*-*-*"))
+            if run_folder.staging_root.is_dir()
+            else []
+        )
         for name in [name for name in folders if name not in killed][:1]:
             with suppress(ProcessLookupError):
                 os.kill(int(name.split("-")[-2]), signal.SIGKILL)
@@ -233,7 +237,7 @@ def kill_workers(job: Job, times: int, seed: int, done: threading.Event, killed:
 
 
 def test_killed_workers_lose_nothing(ray_running: None, tmp_path: Path) -> None:
-    calm, wild = (make_job(make_input(tmp_path / name, 6)) for name in ("calm", "wild"))
+    calm, wild = (make_run_folder(make_input(tmp_path / name, 6)) for name in ("calm", "wild"))
     runner.run(stub_plan(), calm, RunSettings())
     done, killed = threading.Event(), set[str]()
     killer = threading.Thread(target=kill_workers, args=(wild, 3, 1, done, killed))
@@ -248,15 +252,15 @@ def test_killed_workers_lose_nothing(ray_running: None, tmp_path: Path) -> None:
 KILLED_RUN = """
 import sys
 from latentsync.processing.config import RunSettings
-from latentsync.processing.run_folder import make_job
+from latentsync.processing.run_folder import make_run_folder
 from latentsync.processing.run.runner import run
 from tests.support.stub_steps import stub_plan
-run(stub_plan(0.05), make_job(sys.argv[1]), RunSettings(cores=2))
+run(stub_plan(0.05), make_run_folder(sys.argv[1]), RunSettings(cores=2))
 """
 
 
 def test_a_run_that_is_killed_three_times_ends_like_an_undisturbed_one(ray_running: None, tmp_path: Path) -> None:
-    calm, wild = (make_job(make_input(tmp_path / name, 12)) for name in ("calm", "wild"))
+    calm, wild = (make_run_folder(make_input(tmp_path / name, 12)) for name in ("calm", "wild"))
     runner.run(stub_plan(), calm, RunSettings())
     draw = random.Random(7)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -274,22 +278,22 @@ def test_a_run_that_is_killed_three_times_ends_like_an_undisturbed_one(ray_runni
     assert not wild.staging_root.exists()
 
 
-def wait_until_at_work(job: Job, process: subprocess.Popen) -> None:
+def wait_until_at_work(run_folder: RunFolder, process: subprocess.Popen) -> None:
     """Until a worker of this process (not one of a killed run) has begun a clip."""
-    old = set(job.staging_root.glob("*")) if job.staging_root.is_dir() else set()
-    while process.poll() is None and not set(job.staging_root.glob("*-*-*")) - old:
+    old = set(run_folder.staging_root.glob("*")) if run_folder.staging_root.is_dir() else set()
+    while process.poll() is None and not set(run_folder.staging_root.glob("*-*-*")) - old:
         time.sleep(0.05)
 
 
 def test_an_object_store_gives_what_a_disk_gives(ray_running: None, store: str, tmp_path: Path) -> None:
-    local = make_job(make_input(tmp_path, 2))
+    local = make_run_folder(make_input(tmp_path, 2))
     runner.run(stub_plan(), local, RunSettings())
     import s3fs
 
     files = s3fs.S3FileSystem()
     files.mkdir("corpus")
     files.put(f"{local.input.root}/", f"{store}/a set/raw videos/", recursive=True)
-    remote = make_job(f"{store}/a set/raw videos/")
+    remote = make_run_folder(f"{store}/a set/raw videos/")
     runner.run(stub_plan(), remote, RunSettings())
     names = remote.output.files()
     assert {name.split("/")[0] for name in names} == {"long", "manifests", "raw videos"}
@@ -303,7 +307,10 @@ def test_an_object_store_gives_what_a_disk_gives(ray_running: None, store: str, 
 
 def test_a_dry_run_keeps_no_clip_and_kept_stages_keep_all(in_process: None, tmp_path: Path) -> None:
     folder = make_input(tmp_path, 1)
-    dry, full = make_job(folder, tmp_path / "out", dry_run=True), make_job(folder, tmp_path / "out", keep_stages=True)
+    dry, full = (
+        make_run_folder(folder, tmp_path / "out", dry_run=True),
+        make_run_folder(folder, tmp_path / "out", keep_stages=True),
+    )
     runner.run(stub_plan(), dry, RunSettings())
     assert {path.name for path in (tmp_path / "out/dry_run").iterdir()} == {"manifests"}
     runner.run(stub_plan(), full, RunSettings())
@@ -312,63 +319,67 @@ def test_a_dry_run_keeps_no_clip_and_kept_stages_keep_all(in_process: None, tmp_
     assert verdicts == [(row.clip, row.verdict, row.reason) for row in rows_of(manifests_with_times(full)["long"])]
 
 
-def manifests_with_times(job: Job) -> dict[str, pd.DataFrame]:
-    return Manifests(job.manifests, stage_names(stub_plan())).tables()
+def manifests_with_times(run_folder: RunFolder) -> dict[str, pd.DataFrame]:
+    return Manifests(run_folder.manifests, stage_names(stub_plan())).tables()
 
 
 def test_every_gpu_gets_work(ray_running: None, tmp_path: Path) -> None:
     plan = stub_plan(0.1, gpu=True)
     assert [len(group) for group in groups_of(plan, has_gpu=True)] == [1, 1, 1]
     assert [len(group) for group in groups_of(plan, has_gpu=False)] == [1, 2]
-    job = make_job(make_input(tmp_path, 4), keep_stages=True)
-    runner.run(plan, job, RunSettings(workers_per_gpu=1))
+    run_folder = make_run_folder(make_input(tmp_path, 4), keep_stages=True)
+    runner.run(plan, run_folder, RunSettings(workers_per_gpu=1))
     written = [path.read_text() for path in (tmp_path / "upper").rglob("*.mp4")]
     assert {text.split()[1] for text in written} == {"0", "1"}
 
 
 def test_two_runs_do_not_share_an_output(tmp_path: Path) -> None:
-    job = make_job(make_input(tmp_path))
-    with owned(job), pytest.raises(ValueError, match="Another run"), owned(make_job(job.input.address)):
+    run_folder = make_run_folder(make_input(tmp_path))
+    with (
+        run_lock(run_folder),
+        pytest.raises(ValueError, match="Another run"),
+        run_lock(make_run_folder(run_folder.input.address)),
+    ):
         pass
 
 
 def test_wrong_places_are_refused_before_any_work(tmp_path: Path) -> None:
     folder = make_input(tmp_path)
     with pytest.raises(ValueError, match="only read"):
-        make_job(folder, folder / "out")
+        make_run_folder(folder, folder / "out")
     with pytest.raises(ValueError, match="does not exist"):
-        make_job(tmp_path / "nowhere")
+        make_run_folder(tmp_path / "nowhere")
     (tmp_path / "no videos").mkdir()
     with pytest.raises(ValueError, match="No videos"):
-        make_job(tmp_path / "no videos")
+        make_run_folder(tmp_path / "no videos")
     (tmp_path / "long").mkdir()
     (tmp_path / "long" / "mine.mp4").write_text("a user's own")
     with pytest.raises(ValueError, match="files of yours"):
-        check_output(make_job(folder), stub_plan(), StageSettings())
+        check_output(make_run_folder(folder), stub_plan(), StageSettings())
 
 
 def test_an_output_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ValueError, match="file cannot be written to .* choose another --output_dir"):
-        check_output(make_job(make_input(tmp_path), tmp_path / "file"), stub_plan(), StageSettings())
+        check_output(make_run_folder(make_input(tmp_path), tmp_path / "file"), stub_plan(), StageSettings())
     with pytest.raises(ValueError, match="s3x://bucket cannot be reached .* give a path"):
-        make_job("s3x://bucket")
+        make_run_folder("s3x://bucket")
 
 
 def test_results_of_two_settings_are_not_mixed(tmp_path: Path) -> None:
-    job = make_job(make_input(tmp_path))
-    check_output(job, stub_plan(), StageSettings())
-    check_output(job, stub_plan(), StageSettings(device="cpu"))  # changes no result
+    run_folder = make_run_folder(make_input(tmp_path))
+    check_output(run_folder, stub_plan(), StageSettings())
+    check_output(run_folder, stub_plan(), StageSettings(device="cpu"))  # changes no result
     with pytest.raises(ValueError, match="min_face_px 256 -> 100"):
-        check_output(job, stub_plan(), StageSettings(min_face_px=100))
+        check_output(run_folder, stub_plan(), StageSettings(min_face_px=100))
     with pytest.raises(ValueError, match="alignment nose_tip -> whole_nose"):
-        check_output(job, stub_plan(), StageSettings(alignment="whole_nose"))
-    record = json.loads(job.manifests.read("settings.json"))
+        check_output(run_folder, stub_plan(), StageSettings(alignment="whole_nose"))
+    record = json.loads(run_folder.manifests.read("settings.json"))
     del record["settings"]["alignment"]  # of a run before there was a choice
-    job.manifests.write("settings.json", json.dumps(record).encode())
-    check_output(job, stub_plan(), StageSettings())
+    run_folder.manifests.write("settings.json", json.dumps(record).encode())
+    check_output(run_folder, stub_plan(), StageSettings())
     with pytest.raises(ValueError, match="alignment nose_tip -> whole_nose"):
-        check_output(job, stub_plan(), StageSettings(alignment="whole_nose"))
+        check_output(run_folder, stub_plan(), StageSettings(alignment="whole_nose"))
     with pytest.raises(ValueError, match="alignment is 'chin': choose one of nose_tip, whole_nose"):
         StageSettings(alignment="chin").check()
 

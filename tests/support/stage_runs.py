@@ -19,7 +19,7 @@ import torch
 from rich.progress import track
 
 from latentsync.files import atomic_write
-from latentsync.processing.clip import Clip, Dropped, Kept, Outcome, Score, source_clip
+from latentsync.processing.clip import Clip, Dropped, Kept, Score, StageOutcome, source_clip
 from latentsync.processing.config import StageSettings
 from latentsync.processing.stages import STAGES, STEPS, Step, make_step
 from tests.support.corpus import STAND_INS
@@ -30,7 +30,7 @@ class Ending:
     """Where a clip's way ended: at which stage, and with which outcome."""
 
     stage: str
-    outcome: Outcome
+    outcome: StageOutcome
 
     @property
     def clip(self) -> Clip:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from latentsync.processing.clip import Clip, Dropped, Kept, Outcome, Reason
+from latentsync.processing.clip import Clip, Dropped, Kept, Reason, StageOutcome
 from latentsync.processing.plan import Plan, StepPlan
 from latentsync.processing.stages.contract import Writes
 
@@ -31,12 +31,12 @@ class CutStep:
     def __init__(self, pause_sec: float):
         self.pause_sec = pause_sec
 
-    def __call__(self, clip: Clip, folders: dict[str, Path | None]) -> list[tuple[str, Outcome]]:
+    def __call__(self, clip: Clip, folders: dict[str, Path | None]) -> list[tuple[str, StageOutcome]]:
         words = clip.path.read_text().split()
         if not words:
             return [("whole", Dropped(clip, Reason.UNREADABLE, "it holds no word"))]
         whole = Clip(**{**clip.__dict__, "end_sec": float(len(words))}).scored(words=len(words))
-        outcomes: list[tuple[str, Outcome]] = [("whole", Kept(whole))]
+        outcomes: list[tuple[str, StageOutcome]] = [("whole", Kept(whole))]
         for number, word in enumerate(words):
             time.sleep(self.pause_sec)
             part = whole.cut(number * FRAMES, (number + 1) * FRAMES).scored(letters=len(word))
@@ -66,7 +66,7 @@ class WordStep:
         self.pause_sec = pause_sec
         self.min_letters = min_letters
 
-    def __call__(self, clip: Clip, folders: dict[str, Path | None]) -> list[tuple[str, Outcome]]:
+    def __call__(self, clip: Clip, folders: dict[str, Path | None]) -> list[tuple[str, StageOutcome]]:
         time.sleep(self.pause_sec)
         words = clip.path.read_text().split()
         word = words[round(clip.path_start_sec)]

@@ -104,9 +104,9 @@ def tiny_pipeline() -> LipsyncPipeline:
     return LipsyncPipeline(tiny_models(), StubDetector())
 
 
-def short_parts(monkeypatch: pytest.MonkeyPatch, seconds: float = 0.32) -> None:
+def short_output_segments(monkeypatch: pytest.MonkeyPatch, seconds: float = 0.32) -> None:
     """Let jobs write many parts."""
-    monkeypatch.setattr(render, "PART_SEC", seconds)
+    monkeypatch.setattr(render, "OUTPUT_SEGMENT_SEC", seconds)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

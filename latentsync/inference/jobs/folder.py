@@ -69,14 +69,14 @@ class JobFolder:
     def faces(self) -> Path:
         return self.folder / FACES
 
-    def part(self, index: int) -> Path:
+    def segment_path(self, index: int) -> Path:
         return self.folder / f"part_{index:05d}{self.suffix}"
 
-    def missing_parts(self, count: int) -> list[int]:
+    def missing_segments(self, count: int) -> list[int]:
         """Those of `count` parts that are not complete."""
-        return [index for index in range(count) if not self.part(index).is_file()]
+        return [index for index in range(count) if not self.segment_path(index).is_file()]
 
-    def part_lock(self, index: int) -> Path:
+    def segment_lock(self, index: int) -> Path:
         """The lock of who writes a part."""
         return self.folder / f"part_{index:05d}.lock"
 
@@ -164,8 +164,8 @@ def identity(path: Path) -> list[int | str]:
 
 
 # Which parts of a job a process writes, where several share the work: a lock for each part, gone with its process.
-class Claims:
-    """Claims the parts of a job that are missing and that no other process has claimed; a context manager.
+class SegmentLocks:
+    """SegmentLocks the parts of a job that are missing and that no other process has claimed; a context manager.
 
     A part that its process did not finish, for whatever reason, is free again once that process has ended.
     """
@@ -174,7 +174,7 @@ class Claims:
         self.folder, self.count = folder, count
         self.held: dict[int, FileLock] = {}
 
-    def __enter__(self) -> "Claims":
+    def __enter__(self) -> "SegmentLocks":
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -189,19 +189,19 @@ class Claims:
                 yield index
 
     def _claim(self, index: int) -> bool:
-        if index in self.held or self.folder.part(index).is_file():
+        if index in self.held or self.folder.segment_path(index).is_file():
             return False
-        lock = FileLock(self.folder.part_lock(index), timeout=0, thread_local=False)
+        lock = FileLock(self.folder.segment_lock(index), timeout=0, thread_local=False)
         try:
             lock.acquire()
         except Timeout:
             return False
-        if self.folder.part(index).is_file():  # written while the lock was waited for
+        if self.folder.segment_path(index).is_file():  # written while the lock was waited for
             lock.release()
             return False
         self.held[index] = lock
         return True
 
     def _release_written(self) -> None:
-        for index in [index for index in self.held if self.folder.part(index).is_file()]:
+        for index in [index for index in self.held if self.folder.segment_path(index).is_file()]:
             self.held.pop(index).release()

@@ -32,7 +32,7 @@ BYTES_A_PIXEL = 0.04  # of a frame of the result, twice: its part and the whole 
 
 
 @dataclass(frozen=True)
-class Job:
+class LipsyncJob:
     """A readable video or picture, readable sound and a place to write to."""
 
     video: Path
@@ -69,7 +69,7 @@ def check_job(
     output: PathLike,
     options: JobOptions | None = None,
     force: bool = False,
-) -> Job:
+) -> LipsyncJob:
     """Open both inputs and try the output's folder (which is made if need be).
 
     Raises ValueError if the options choose a face that cannot be meant, and MediaError if the video or the audio is
@@ -105,7 +105,7 @@ def check_job(
     picture_warnings = fields_warning(info, encoder, asked), loss_warning(info, format, encoder, suffix)
     warnings = (*track_warnings(pictures, sound), *filter(None, picture_warnings), *sound_warnings(sound, waveform))
     waveform = np.pad(waveform, (0, max(0, missing)))
-    return Job(*paths, info, source, waveform, sound_sec, format, encoder.name, options, warnings)
+    return LipsyncJob(*paths, info, source, waveform, sound_sec, format, encoder.name, options, warnings)
 
 
 def track_warnings(pictures: ChosenTracks, sound: ChosenTracks) -> Iterator[str]:
@@ -167,7 +167,7 @@ def check_name(output: Path) -> None:
             raise MediaError(f"cannot write {output}: its name is too long. Choose a shorter one.") from error
 
 
-def check_report(path: Path, job: Job, force: bool = False) -> Path:
+def check_report(path: Path, job: LipsyncJob, force: bool = False) -> Path:
     """The report's own path; MediaError if it is a file of the job, or no report about this output (unless `force`d)."""
     if path.resolve() in {job.video.resolve(), job.audio.resolve(), job.output.resolve()}:
         raise MediaError(f"cannot write the report {path}: it is a file of the same run. Give another name.")

@@ -1,4 +1,4 @@
-"""Pass 2 of a job: the output part by part, each read, sampled, pasted and written on its own.
+"""Pass 2 of a job: the output segment by segment, each read, sampled, pasted and written on its own.
 
 Reading, repainting, pasting and writing overlap, also across the borders of parts: while the networks work on one group of
 windows, the next one is read and the last one pasted and written. Frames live for about three groups, whatever the length:
@@ -17,9 +17,9 @@ from latentsync.audio.whisper_features import WhisperFeatures
 from latentsync.face.align import rescaled
 from latentsync.inference.faces.plan import FacePlan
 from latentsync.inference.jobs.folder import JobFolder
-from latentsync.inference.jobs.job import Job
+from latentsync.inference.jobs.job import LipsyncJob
 from latentsync.inference.jobs.reporting import Fact, takes_in_output
-from latentsync.inference.jobs.segments import PART_SEC, plan_parts
+from latentsync.inference.jobs.segments import OUTPUT_SEGMENT_SEC, plan_output_segments
 from latentsync.inference.jobs.timeline import frames_in_order
 from latentsync.inference.memory import return_freed_memory
 from latentsync.inference.threads import run_ahead, run_behind
@@ -36,28 +36,30 @@ FREE_EVERY = 16  # frames after which freed memory goes back: some hundred megab
 WRITE_BEHIND = 4  # finished frames that wait for the encoder, which has a queue of its own
 
 
-class Work:
+class Renderer:
     """Pass 2 of one job: the output's parts, each sampled and written on its own."""
 
-    def __init__(self, job: Job, plan: FacePlan, sampler: WindowSampler, listener: WhisperFeatures):
+    def __init__(self, job: LipsyncJob, plan: FacePlan, sampler: WindowSampler, listener: WhisperFeatures):
         self.job, self.plan, self.sampler = job, plan, sampler
         self.num_frames, self.stride = sampler.models.num_frames, job.source.stride
         self.timeline = job.timeline
         # the plan's are from frames of square pixels, which pictures need not have
         self.matrices = rescaled(plan.matrices, job.info.square_scale).astype(np.float32)
-        _, form = job.format.encoding(job.format.part_suffix)
+        _, form = job.format.encoding(job.format.segment_suffix)
         self.read_pictures = partial(job.source.pictures, form)
         self.features = listener.track(job.waveform)
         self.takes = takes_in_output(job, plan)
         overlap = sampler.settings.overlap
         fresh = (self.num_frames - overlap) * self.stride
-        self.parts = plan_parts(self.takes, round(PART_SEC * job.source.rate), fresh, overlap)
+        self.output_segments = plan_output_segments(
+            self.takes, round(OUTPUT_SEGMENT_SEC * job.source.rate), fresh, overlap
+        )
         choice = reference_choice(sampler.settings.reference, plan, self.num_frames, self.stride)
         self.references = ReferenceLatents(choice, self._encode_reference)
         sampler.remembered = Remembered(self.timeline.order[self.takes != PASSED])
         self.written = 0  # frames of the output
 
-    def write_parts(
+    def write_segments(
         self, indices: Iterable[int], folder: JobFolder, on_frame: OnFrame, overlapped: bool = True
     ) -> None:
         """Sample and write parts of the output into the job's folder; `indices` are asked for one by one.
@@ -71,7 +73,7 @@ class Work:
         if not overlapped:
             self._write(self._pasted(stream, self._repainted(stream, frames)), folder, on_frame)
             return
-        read, repaint, paste, write = map(self.sampler.stopwatch.lane, (READ, REPAINT, PASTE, WRITE))
+        read, repaint, paste, write = map(self.sampler.stopwatch.stage_timer, (READ, REPAINT, PASTE, WRITE))
         room = self._room(stream.group_frames)
 
         def write_all(pasted: Iterator[tuple[int, FrameOut]]) -> None:
@@ -103,11 +105,11 @@ class Work:
         return max(1, min(wanted, AHEAD_BYTES // frame_bytes))
 
     def _read(self, indices: Iterable[int], held: int) -> Generator[tuple[int, FrameIn], None, None]:
-        """What is pushed for each part, its face warped already, with the part's index."""
+        """What is pushed for each segment, its face warped already, with the segment's index."""
         for index in indices:
-            part = self.parts[index]
-            shown = frames_in_order(self._piece, self.timeline.order[part.warm_start : part.stop], held)
-            for place, picture in enumerate(self.sampler.stopwatch.each("read", shown), part.warm_start):
+            segment = self.output_segments[index]
+            shown = frames_in_order(self._piece, self.timeline.order[segment.warm_start : segment.stop], held)
+            for place, picture in enumerate(self.sampler.stopwatch.each("read", shown), segment.warm_start):
                 yield index, self._frame_in(place, picture)
 
     def _piece(self, start: int, stop: int) -> Iterator[Picture]:
@@ -118,7 +120,7 @@ class Work:
     def _repainted(
         self, stream: LipsyncStream, frames: Iterator[tuple[int, FrameIn]]
     ) -> Iterator[tuple[int, Repainted]]:
-        """The frames of each part with their new faces; those that only warm the stream up are left out."""
+        """The frames of each segment with their new faces; those that only warm the stream up are left out."""
 
         def finished(items: Iterator[tuple[int, FrameIn]]) -> Iterator[Repainted]:
             for _, item in items:
@@ -126,8 +128,8 @@ class Work:
             yield from stream.rest()
 
         for index, items in groupby(frames, itemgetter(0)):
-            part = self.parts[index]
-            for done in islice(finished(items), part.start - part.warm_start, None):
+            segment = self.output_segments[index]
+            for done in islice(finished(items), segment.start - segment.warm_start, None):
                 yield index, done
 
     def _pasted(
@@ -139,17 +141,17 @@ class Work:
         self, pasted: Iterator[tuple[int, FrameOut]], folder: JobFolder, on_frame: OnFrame = lambda done: None
     ) -> None:
         for index, frames in groupby(pasted, itemgetter(0)):
-            self._write_part(index, (frame for _, frame in frames), folder, on_frame)
+            self._write_segment(index, (frame for _, frame in frames), folder, on_frame)
 
-    def _write_part(self, index: int, frames: Iterator[FrameOut], folder: JobFolder, on_frame: OnFrame) -> None:
-        """Write one part of the output, and what is to be told of it, into the job's folder."""
-        part, ticks = self.parts[index], self.timeline.ticks
+    def _write_segment(self, index: int, frames: Iterator[FrameOut], folder: JobFolder, on_frame: OnFrame) -> None:
+        """Write one segment of the output, and what is to be told of it, into the job's folder."""
+        segment, ticks = self.output_segments[index], self.timeline.ticks
         facts: list[Fact] = []
-        with self.sampler.stopwatch.ending("write", VideoWriter(folder.part(index), self.job.format)) as writer:
-            for frame, done in zip(range(part.start, part.stop), frames, strict=True):
+        with self.sampler.stopwatch.ending("write", VideoWriter(folder.segment_path(index), self.job.format)) as writer:
+            for frame, done in zip(range(segment.start, segment.stop), frames, strict=True):
                 with self.sampler.stopwatch("write"):
                     duration = int(ticks[frame + 1] - ticks[frame])
-                    writer.write_picture(done.picture, int(ticks[frame] - ticks[part.start]), duration)
+                    writer.write_picture(done.picture, int(ticks[frame] - ticks[segment.start]), duration)
                 if done.passed or done.retried:
                     facts.append((frame, done.passed, done.retried))
                 self.written += 1
@@ -161,8 +163,9 @@ class Work:
         self.written = self._finished(folder)  # others may have written parts too
 
     def _finished(self, folder: JobFolder) -> int:
-        """Frames of the parts that are complete."""
-        return len(self.timeline) - sum(len(self.parts[index]) for index in folder.missing_parts(len(self.parts)))
+        """Frames of the output segments that are complete."""
+        missing = folder.missing_segments(len(self.output_segments))
+        return len(self.timeline) - sum(len(self.output_segments[index]) for index in missing)
 
     def _frame_in(self, index: int, picture: Picture) -> FrameIn:
         source = int(self.timeline.order[index])

@@ -48,17 +48,17 @@ class PassedThrough:
 
 
 @dataclass(frozen=True)
-class LaneTimes:
-    """What one of the stages that overlap did with its time; the one that is busy the longest sets the pace."""
+class StageTimes:
+    """What one of the stages that overlap did with its time; the busiest one is the bottleneck."""
 
-    lane: str
+    name: str  # in JSON `lane`
     busy_sec: float
     input_wait_sec: float  # for something to do
     output_wait_sec: float  # for room for what was done
 
 
 @dataclass(frozen=True)
-class Report:
+class JobReport:
     """What a run did, or would do (`planned`); `to_dict` gives what the JSON beside the output holds."""
 
     output: str
@@ -83,13 +83,13 @@ class Report:
     versions: dict[str, str]
     timings_sec: dict[str, float]  # by stage; of the last process where a job was taken up again
     warnings: tuple[str, ...] = ()
-    timeline: tuple[LaneTimes, ...] = ()  # of the stages that overlapped; of the last process likewise
+    timeline: tuple[StageTimes, ...] = ()  # of the stages that overlapped; of the last process likewise
     planned: bool = False  # a preflight's: nothing was edited
 
     @property
-    def pace(self) -> str:
-        """The lane that the others wait for; nothing where stages took turns."""
-        return max(self.timeline, key=lambda lane: lane.busy_sec).lane if self.timeline else ""
+    def bottleneck(self) -> str:
+        """The stage that the others wait for; nothing where stages took turns."""
+        return max(self.timeline, key=lambda stage: stage.busy_sec).name if self.timeline else ""
 
     @property
     def frames(self) -> int:
@@ -126,11 +126,12 @@ class Report:
             "frames": self.frames,
             "frames_to_edit" if self.planned else "synced_frames": self.synced_frames,
             "actions": self.actions,
-            "pace": self.pace,
+            "pace": self.bottleneck,
         }
         passed = [asdict(stretch) for stretch in self.passed_through]
         fields = asdict(replace(self, options=replace(self.options, fps=None)))
         fields["options"]["fps"] = None if self.options.fps is None else float(self.options.fps)
+        fields["timeline"] = [{"lane": stage.pop("name"), **stage} for stage in fields["timeline"]]
         per_frame = fields.pop("per_frame")
         return {"summary": self.summary(), **totals, "passed_through": passed, **fields, "per_frame": per_frame}
 
@@ -139,7 +140,7 @@ MAX_SHOWN = 6  # stretches named in the summary
 REPORT_KEYS = {"summary", "output", "per_frame", "settings"}
 
 
-def save_report(report: Report, path: Path) -> None:
+def save_report(report: JobReport, path: Path) -> None:
     """Write the report as JSON: beside its name first, then renamed."""
     with written_whole(path) as partial:
         partial.write_text(json.dumps(report.to_dict(), ensure_ascii=False) + "\n", encoding="utf-8")

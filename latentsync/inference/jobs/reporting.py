@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 
 import latentsync
 from latentsync.inference.faces.plan import ACTIONS, EDIT, FacePlan
-from latentsync.inference.jobs.job import Job
-from latentsync.inference.jobs.report import REST, SYNCED, TO_EDIT, FrameReport, LaneTimes, Report
+from latentsync.inference.jobs.job import LipsyncJob
+from latentsync.inference.jobs.report import REST, SYNCED, TO_EDIT, FrameReport, JobReport, StageTimes
 from latentsync.inference.jobs.segments import output_takes
 from latentsync.inference.models import LipsyncModels
 from latentsync.inference.settings import InferenceSettings
-from latentsync.inference.timing import Lane, Stopwatch
+from latentsync.inference.timing import StageTimer, Stopwatch
 from latentsync.inference.windows.stream import PASSED
 
 Fact = tuple[int, str | None, bool]  # output frame, why it was not changed after all, whether it took a second try
@@ -21,27 +21,27 @@ SOFT_ABOVE, SMALL_BELOW = 1.5, 0.25  # widths of a face against the model's reso
 LIBRARIES = ("torch", "diffusers", "av", "opencv-python", "numpy")
 
 
-def takes_in_output(job: Job, plan: FacePlan) -> NDArray[np.int64]:
+def takes_in_output(job: LipsyncJob, plan: FacePlan) -> NDArray[np.int64]:
     """The take of every output frame, `PASSED` for frames that are not edited."""
     timeline = job.timeline
     takes = output_takes(plan.take, timeline.order, timeline.jumps)
-    takes[timeline.heard_count :] = PASSED
+    takes[timeline.frames_with_sound :] = PASSED
     return takes
 
 
 def make_report(
-    job: Job,
+    job: LipsyncJob,
     plan: FacePlan,
     models: LipsyncModels,
     settings: InferenceSettings,
     stopwatch: Stopwatch,
     facts: Sequence[Fact] = (),
     planned: bool = False,
-) -> Report:
+) -> JobReport:
     """What was done, or would be (`planned`): the plan of every frame, but for the frames that `facts` are about."""
     faults = {frame: fault for frame, fault, _ in facts if fault}
     takes = takes_in_output(job, plan)
-    return Report(
+    return JobReport(
         output=str(job.output),
         video=str(job.video),
         audio=str(job.audio),
@@ -66,18 +66,18 @@ def make_report(
         versions={"latentsync": latentsync.__version__, **{name: version(name) for name in LIBRARIES}},
         timings_sec={stage: round(seconds, 3) for stage, seconds in stopwatch.seconds.items()},
         warnings=(*job.warnings, *warnings_of(plan, models.resolution)),
-        timeline=tuple(lane_times(lane) for lane in stopwatch.lanes.values()),
+        timeline=tuple(stage_times(timer) for timer in stopwatch.stage_timers.values()),
         planned=planned,
     )
 
 
-def lane_times(lane: Lane) -> LaneTimes:
+def stage_times(timer: StageTimer) -> StageTimes:
     """A row of the report's timeline."""
-    return LaneTimes(lane.name, *(round(sec, 3) for sec in (lane.busy_sec, lane.input_sec, lane.output_sec)))
+    return StageTimes(timer.name, *(round(sec, 3) for sec in (timer.busy_sec, timer.input_sec, timer.output_sec)))
 
 
 def frame_report(
-    job: Job, plan: FacePlan, takes: NDArray[np.int64], index: int, fault: str | None, planned: bool
+    job: LipsyncJob, plan: FacePlan, takes: NDArray[np.int64], index: int, fault: str | None, planned: bool
 ) -> FrameReport:
     """What becomes of output frame `index`."""
     source = int(job.timeline.order[index])
@@ -94,21 +94,21 @@ def frame_report(
     )
 
 
-def action_of(job: Job, plan: FacePlan, index: int, planned: bool) -> str:
+def action_of(job: LipsyncJob, plan: FacePlan, index: int, planned: bool) -> str:
     """What became of output frame `index`, or is planned for it, in words."""
-    if index >= job.timeline.heard_count:
+    if index >= job.timeline.frames_with_sound:
         return REST
     action = str(plan.action[job.timeline.order[index]])
     return (TO_EDIT if planned else SYNCED) if action == ACTIONS[EDIT] else action
 
 
-def length_sentence(job: Job) -> str:
+def length_sentence(job: LipsyncJob) -> str:
     """How a job's video and sound are brought to one length."""
     video_sec, sound_sec, count = float(job.source.times[-1]), float(job.sound_sec), len(job.timeline)
     facts = f"the video lasts {video_sec:.2f} s, the sound {sound_sec:.2f} s"
     if count < len(job.source):
         return f"{facts}: the rest of the video is cut."
-    if job.timeline.heard_count < count:
+    if job.timeline.frames_with_sound < count:
         return f"{facts}: the rest of the video is kept as it is."
     if count == len(job.source):
         is_cut = sound_sec - video_sec >= video_sec / count

@@ -1,4 +1,4 @@
-"""The output in parts that are written one by one: where parts may begin without changing what is sampled."""
+"""The output in segments that are written one by one: where segments may begin without changing what is sampled."""
 
 from dataclasses import dataclass
 
@@ -7,11 +7,11 @@ from numpy.typing import NDArray
 
 from latentsync.inference.windows.stream import PASSED
 
-PART_SEC = 10.0  # of the shortest part but the last
+OUTPUT_SEGMENT_SEC = 10.0  # of the shortest part but the last
 
 
 @dataclass(frozen=True)
-class Part:
+class OutputSegment:
     """Output frames start ... stop - 1; sampling begins at `warm_start`, whose frames before `start` are not written."""
 
     start: int
@@ -29,14 +29,14 @@ def output_takes(take: NDArray[np.integer], order: NDArray[np.int64], jumps: NDA
     return np.where(shown == PASSED, PASSED, np.cumsum(new))
 
 
-def plan_parts(takes: NDArray[np.int64], frames: int, fresh: int, overlap: int) -> list[Part]:
-    """Cut the output into parts of at least `frames` frames, the last one as long as it is.
+def plan_output_segments(takes: NDArray[np.int64], frames: int, fresh: int, overlap: int) -> list[OutputSegment]:
+    """Cut the output into segments of at least `frames` frames, the last one as long as it is.
 
     Inside a take a part begins where a window begins that no other one is ahead of: a multiple of `fresh` frames after the
     take's first, and never so near to the take's end that its last window would need frames of the part before. Where windows
     overlap (`overlap` frames), sampling begins one window earlier.
     """
-    parts, start = [], 0
+    segments, start = [], 0
     while start < len(takes):
         stop = start + frames
         if stop >= len(takes):
@@ -46,9 +46,9 @@ def plan_parts(takes: NDArray[np.int64], frames: int, fresh: int, overlap: int) 
             stop = first + -(-(stop - first) // fresh) * fresh
             stop = stop if stop in (first, end) or stop + fresh <= end else end
         warms = overlap and takes[start] != PASSED
-        parts.append(Part(start, stop, max(take_start(takes, start), start - fresh) if warms else start))
+        segments.append(OutputSegment(start, stop, max(take_start(takes, start), start - fresh) if warms else start))
         start = stop
-    return parts
+    return segments
 
 
 def take_start(takes: NDArray[np.int64], frame: int) -> int:

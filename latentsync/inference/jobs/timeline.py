@@ -25,7 +25,7 @@ class Timeline:
     order: NDArray[np.int64]
     ticks: NDArray[np.int64]  # of `time_base` seconds
     time_base: Fraction
-    heard_count: int  # frames shown while the sound lasts; those after them are the source's rest
+    frames_with_sound: int  # frames shown while the sound lasts; those after them are the source's rest
 
     def __len__(self) -> int:
         return len(self.order)

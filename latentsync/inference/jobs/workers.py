@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from latentsync.inference.jobs.job import Job
+from latentsync.inference.jobs.job import LipsyncJob
 from latentsync.inference.settings import InferenceSettings
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ GRACE_SEC = 1.0  # for a process to end by itself; what it leaves unfinished is 
 
 
 @dataclass(frozen=True)
-class Team:
+class WorkerPool:
     """Processes beside this one: how each gets its models, the device of each, and how many threads it computes with."""
 
     load: Load
@@ -42,37 +42,39 @@ class StoppedError(Exception):
 
 
 @contextmanager
-def helped(team: Team | None, job: Job, settings: InferenceSettings, folder: Path) -> Iterator[list[str]]:
-    """Let a team write parts of a job while the block writes parts too; `settings` have their seed.
+def worker_pool(
+    pool: WorkerPool | None, job: LipsyncJob, settings: InferenceSettings, folder: Path
+) -> Iterator[list[str]]:
+    """Let a pool write parts of a job while the block writes parts too; `settings` have their seed.
 
     Gives a list that tells at the end, in sentences, what went wrong in other processes: others write their parts then.
     """
-    troubles: list[str] = []
+    errors: list[str] = []
     stop, told = SPAWN.Event(), SPAWN.SimpleQueue()
     helpers = [
-        SPAWN.Process(target=_help, args=(team, device, job, settings, folder, stop, told), daemon=True)
-        for device in (team.devices if team else ())
+        SPAWN.Process(target=_help, args=(pool, device, job, settings, folder, stop, told), daemon=True)
+        for device in (pool.devices if pool else ())
     ]
     for helper in helpers:
         helper.start()
     try:
-        yield troubles
+        yield errors
     finally:
         stop.set()
         for helper in helpers:
             helper.join(GRACE_SEC)
             if helper.exitcode:
-                troubles.append(f"a process that helped ended with code {helper.exitcode}; others did its work.")
+                errors.append(f"a process that helped ended with code {helper.exitcode}; others did its work.")
             helper.terminate()  # where it is still loading its models
             helper.join()
         while not told.empty():
-            troubles.append(told.get())
+            errors.append(told.get())
 
 
 def _help(
-    team: Team,
+    pool: WorkerPool,
     device: torch.device,
-    job: Job,
+    job: LipsyncJob,
     settings: InferenceSettings,
     folder: Path,
     stop: Event,
@@ -85,9 +87,9 @@ def _help(
         if stop.is_set() or (parent is not None and not parent.is_alive()):
             raise StoppedError
 
-    torch.set_num_threads(team.threads)
+    torch.set_num_threads(pool.threads)
     with suppress(StoppedError, KeyboardInterrupt):
         try:
-            team.load(device).assist(job, settings, folder, check)
+            pool.load(device).assist(job, settings, folder, check)
         except (ValueError, OSError, RuntimeError) as error:
             told.put(f"a process on {device} could not help ({error}); others did its work.")

@@ -32,7 +32,7 @@ def join(parts: Sequence[PathLike], path: PathLike, audio: AudioSource | None = 
     """Write the pictures of files that one kind of `VideoWriter` wrote, one after the other, with new sound.
 
     Every frame keeps its packet and its exact duration. The bytes of the result depend on the parts and the sound
-    alone. Parts are .mp4 or .mov files (`VideoFormat.part_suffix`), whose clock is exact; the result may be .mkv.
+    alone. Parts are .mp4 or .mov files (`VideoFormat.segment_suffix`), whose clock is exact; the result may be .mkv.
 
     Raises MediaError as `VideoWriter` does, if a part cannot be read, and if the parts differ in codec settings, size
     or clock.

@@ -83,7 +83,7 @@ class VideoFormat:
         return encoder, StoredForm(stored, encoder.colour(self.colour, stored))
 
     @property
-    def part_suffix(self) -> str:
+    def segment_suffix(self) -> str:
         """The ending of files that are parts to be joined: of a container that holds the codec and has an exact clock."""
         return MOV_ONLY.get(self.codec, PART_SUFFIX)
 

@@ -17,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from latentsync.processing.manifests.row import Row
+from latentsync.processing.manifests.row import ManifestRow
 from latentsync.processing.storage import Folder
 
 FACTS = {
@@ -37,8 +37,8 @@ TIMES = {"work_sec": "float64", "finished_at": "float64"}  # these differ betwee
 PANDAS_TYPES = {pa.string(): pd.StringDtype(), pa.large_string(): pd.StringDtype(), pa.int64(): pd.Int64Dtype()}
 ORDER = ["source", "start_sec", "end_sec", "clip", "parent"]
 READERS = 16  # threads: an object store answers slowly, but many at once
-NEWS = "news"  # folder of the row files
-Report = Mapping[str, Sequence[Row]]  # by the stage's name
+PENDING_RECORDS = "news"  # folder of the records that are not in the tables yet; the name on disk stays as it was
+StepRecord = Mapping[str, Sequence[ManifestRow]]  # by the stage's name
 
 
 class Manifests:
@@ -48,15 +48,15 @@ class Manifests:
         self.folder = folder
         self.stages = tuple(stages)
 
-    def record(self, step: str, clip: str, report: Report) -> None:
+    def record(self, step: str, clip: str, record: StepRecord) -> None:
         """Write down what a step made of one clip."""
-        content = {stage: [asdict(row) for row in rows] for stage, rows in report.items()}
-        self.folder.write(_news_file(step, clip), json.dumps(content, ensure_ascii=False).encode("utf-8"))
+        content = {stage: [asdict(row) for row in rows] for stage, rows in record.items()}
+        self.folder.write(_pending_record(step, clip), json.dumps(content, ensure_ascii=False).encode("utf-8"))
 
-    def recorded(self, step: str, clip: str) -> Report | None:
+    def recorded(self, step: str, clip: str) -> StepRecord | None:
         """What was written down about a clip at a step and is not gathered yet; None if that is nothing."""
         try:
-            return _parse(self.folder.read(_news_file(step, clip)))
+            return _parse(self.folder.read(_pending_record(step, clip)))
         except FileNotFoundError:
             return None
 
@@ -75,17 +75,17 @@ class Manifests:
         """All stages' tables, in the order of the stages."""
         return {stage: self.table(stage) for stage in self.stages}
 
-    def news(self) -> list[str]:
+    def pending_records(self) -> list[str]:
         """Names of the row files that are not gathered yet."""
-        return [f"{NEWS}/{name}" for name in self.folder.under(NEWS).files()]
+        return [f"{PENDING_RECORDS}/{name}" for name in self.folder.under(PENDING_RECORDS).files()]
 
     def compact(self) -> None:
         """Gather the row files in the stages' tables; newer rows of a clip replace its older ones."""
-        names = self.news()
+        names = self.pending_records()
         with ThreadPoolExecutor(READERS) as pool:
-            reports = list(pool.map(lambda name: _parse(self.folder.read(name)), names))
+            records = list(pool.map(lambda name: _parse(self.folder.read(name)), names))
             for stage in self.stages:
-                rows = [row for report in reports for row in report.get(stage, ())]
+                rows = [row for record in records for row in record.get(stage, ())]
                 if rows:
                     table, fresh = self.table(stage), frame_of(rows)
                     self.write(stage, joined(table[~table["parent"].isin(fresh["parent"])], fresh))
@@ -101,7 +101,7 @@ class Manifests:
         self.folder.write(f"{stage}.parquet", buffer.getvalue())
 
 
-def frame_of(rows: Sequence[Row]) -> pd.DataFrame:
+def frame_of(rows: Sequence[ManifestRow]) -> pd.DataFrame:
     """Rows as a table with the columns that `Manifests.table` names."""
     score_names = sorted({name for row in rows for name in row.scores})
     assert not {*score_names} & {*FACTS, *TIMES}, f"a score has the name of another column: {score_names}"
@@ -123,11 +123,11 @@ def score_columns(table: pd.DataFrame) -> list[str]:
     return [str(name) for name in table.columns if name not in FACTS and name not in TIMES]
 
 
-def rows_of(table: pd.DataFrame) -> list[Row]:
+def rows_of(table: pd.DataFrame) -> list[ManifestRow]:
     """A table's rows as they were recorded."""
     scores = score_columns(table)
     return [
-        Row(
+        ManifestRow(
             **{name: record[name] for name in (*FACTS, *TIMES)},
             scores={name: record[name] for name in scores if not pd.isna(record[name])},
         )
@@ -144,10 +144,10 @@ def _score_column(values: list[Any]) -> pd.Series:
     return pd.Series(values, dtype="Int64" if whole else "float64")
 
 
-def _parse(content: bytes) -> Report:
-    return {stage: [Row(**row) for row in rows] for stage, rows in json.loads(content).items()}
+def _parse(content: bytes) -> StepRecord:
+    return {stage: [ManifestRow(**row) for row in rows] for stage, rows in json.loads(content).items()}
 
 
-def _news_file(step: str, clip: str) -> str:
+def _pending_record(step: str, clip: str) -> str:
     key = hashlib.sha256(clip.encode("utf-8")).hexdigest()[:32]
-    return f"{NEWS}/{step}/{key[:2]}/{key}.json"
+    return f"{PENDING_RECORDS}/{step}/{key[:2]}/{key}.json"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from latentsync.processing.manifests.manifest import frame_of, rows_of
-from latentsync.processing.manifests.row import Row
+from latentsync.processing.manifests.row import ManifestRow
 from latentsync.processing.stages.contract import Rule
 
 
@@ -41,7 +41,7 @@ def reapply(tables: Mapping[str, pd.DataFrame], before: Mapping[str, Rule], now:
     return Reapplied(judged, unmeasured)
 
 
-def _judge(row: Row, before: Rule, now: Rule) -> Row:
+def _judge(row: ManifestRow, before: Rule, now: Rule) -> ManifestRow:
     by_rule = before.decide(row.scores)
     if row.verdict == "failed" or (row.verdict == "dropped" and (by_rule is None or by_rule.value != row.reason)):
         return row

@@ -5,14 +5,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from latentsync.processing.clip import Clip, Dropped, Outcome, Score
+from latentsync.processing.clip import Clip, Dropped, Score, StageOutcome
 
 Verdict = Literal["kept", "dropped", "failed"]
 SAME_TIME_SEC = 1e-6
 
 
 @dataclass(frozen=True)
-class Row:
+class ManifestRow:
     """What a stage made of a clip: one row for each clip that it kept or dropped."""
 
     clip: str  # the kept or dropped clip's id
@@ -45,11 +45,11 @@ class Row:
         )
 
 
-def row_of(outcome: Outcome, parent: str, file: str) -> Row:
+def row_of(outcome: StageOutcome, parent: str, file: str) -> ManifestRow:
     """The line of one outcome; `file` is where a kept clip will lie, relative to the output folder."""
     clip = outcome.clip
     dropped = isinstance(outcome, Dropped)
-    return Row(
+    return ManifestRow(
         clip=clip.clip_id,
         parent=parent,
         source=clip.relative,

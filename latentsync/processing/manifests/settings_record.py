@@ -6,39 +6,39 @@ from typing import Any
 
 from latentsync.processing.config import StageSettings
 from latentsync.processing.plan import Plan, stage_names
-from latentsync.processing.run_folder import Job
+from latentsync.processing.run_folder import RunFolder
 from latentsync.processing.storage import Folder
 
 SETTINGS = "settings.json"
 OF_THE_MACHINE = ("weights_dir", "device")  # settings that change no result
 
 
-def check_output(job: Job, plan: Plan, settings: StageSettings) -> None:
+def check_output(run_folder: RunFolder, plan: Plan, settings: StageSettings) -> None:
     """Make sure that a run goes on with what the output folder holds, and write its settings down.
 
     Raises ValueError if the folder holds results of another input or of other settings or files that no run wrote, or if
     it cannot be written to.
     """
-    now = _content(job, settings)
+    now = _content(run_folder, settings)
     try:
-        if not job.manifests.exists(SETTINGS):
-            _check_empty(job, plan)
-            job.manifests.write(SETTINGS, json.dumps(now, indent=2).encode("utf-8"))
+        if not run_folder.manifests.exists(SETTINGS):
+            _check_empty(run_folder, plan)
+            run_folder.manifests.write(SETTINGS, json.dumps(now, indent=2).encode("utf-8"))
             return
-        before = json.loads(job.manifests.read(SETTINGS))
+        before = json.loads(run_folder.manifests.read(SETTINGS))
     except OSError as error:
         raise ValueError(
-            f"{job.output.address} cannot be written to ({error}): choose another --output_dir."
+            f"{run_folder.output.address} cannot be written to ({error}): choose another --output_dir."
         ) from error
     if before["input"] != now["input"]:
         raise ValueError(
-            f"{job.output.address} holds the clips of {before['input']}: choose another --output_dir for {now['input']}."
+            f"{run_folder.output.address} holds the clips of {before['input']}: choose another --output_dir for {now['input']}."
         )
     changed = [f"{name} {old} -> {value}" for name, old, value in _changed(before, now)]
     if changed:
         raise ValueError(
-            f"{job.output.address} holds results with other settings ({', '.join(changed)}): choose another --output_dir, "
-            f"or apply new thresholds to its manifests with --reapply {job.manifests.address}."
+            f"{run_folder.output.address} holds results with other settings ({', '.join(changed)}): choose another --output_dir, "
+            f"or apply new thresholds to its manifests with --reapply {run_folder.manifests.address}."
         )
 
 
@@ -72,8 +72,8 @@ def _read(manifests: Folder) -> dict[str, Any]:
         raise ValueError(f"{manifests.address} holds no {SETTINGS}: give the folder `manifests` of a run.") from error
 
 
-def _content(job: Job, settings: StageSettings) -> dict[str, Any]:
-    return {"input": job.input.address, "settings": {**_plain(settings), "keep_stages": job.keep_stages}}
+def _content(run_folder: RunFolder, settings: StageSettings) -> dict[str, Any]:
+    return {"input": run_folder.input.address, "settings": {**_plain(settings), "keep_stages": run_folder.keep_stages}}
 
 
 def _plain(settings: StageSettings) -> dict[str, Any]:
@@ -86,8 +86,8 @@ def _changed(before: dict[str, Any], now: dict[str, Any]) -> list[tuple[str, Any
     return [(name, known.get(name), value) for name, value in now["settings"].items() if known.get(name) != value]
 
 
-def _check_empty(job: Job, plan: Plan) -> None:
+def _check_empty(run_folder: RunFolder, plan: Plan) -> None:
     for stage in stage_names(plan):
-        folder = job.output.under(stage)
+        folder = run_folder.output.under(stage)
         if folder.files():
             raise ValueError(f"{folder.address} already holds files of yours: choose another --output_dir.")

@@ -12,14 +12,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from latentsync.processing.clip import Clip, Dropped, Kept, Outcome, source_clip
-from latentsync.processing.manifests.manifest import Manifests, Report
-from latentsync.processing.manifests.row import Row, parent_of, row_of
+from latentsync.processing.clip import Clip, Dropped, Kept, StageOutcome, source_clip
+from latentsync.processing.manifests.manifest import Manifests, StepRecord
+from latentsync.processing.manifests.row import ManifestRow, parent_of, row_of
 from latentsync.processing.plan import Plan, StepPlan, stage_names
 from latentsync.processing.report.examples import save_example
-from latentsync.processing.run.progress import Tally, Watcher
-from latentsync.processing.run.run_lock import Superseded, check_current
-from latentsync.processing.run_folder import Job
+from latentsync.processing.run.progress import Tally, Tracker
+from latentsync.processing.run.run_lock import StaleRun, check_current
+from latentsync.processing.run_folder import RunFolder
 from latentsync.processing.storage import remove_tree
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Item:
     """
 
     step: str
-    row: Row
+    row: ManifestRow
 
     @property
     def key(self) -> str:
@@ -50,22 +50,22 @@ class Item:
 
     @staticmethod
     def from_dict(content: dict[str, Any]) -> "Item":
-        return Item(content["step"], Row(**content["row"]))
+        return Item(content["step"], ManifestRow(**content["row"]))
 
 
 class Chain:
     """Consecutive steps of a plan, called with one clip; yields what goes on to the steps after them."""
 
-    def __init__(self, steps: Plan, plan: Plan, job: Job, watcher: Watcher):
+    def __init__(self, steps: Plan, plan: Plan, run_folder: RunFolder, tracker: Tracker):
         self._steps = {step.name: step for step in steps}
         names = [step.name for step in plan]
         self._after = dict(zip(names, [*names[1:], ""], strict=True))
-        self._job = job
-        self._watcher = watcher
-        self._manifests = Manifests(job.manifests, stage_names(plan))
+        self._run_folder = run_folder
+        self._tracker = tracker
+        self._manifests = Manifests(run_folder.manifests, stage_names(plan))
 
     def __call__(self, item: Item) -> Iterator[Item]:
-        staging = self._job.new_staging()
+        staging = self._run_folder.new_staging()
         try:
             yield from self._follow(item, staging)
         finally:
@@ -76,36 +76,36 @@ class Chain:
         if step is None:
             yield item
             return
-        report = self._manifests.recorded(step.name, item.key) or self._do(step, item, staging)
-        for row in report.get(step.stages[-1], ()):
+        record = self._manifests.recorded(step.name, item.key) or self._do(step, item, staging)
+        for row in record.get(step.stages[-1], ()):
             if row.verdict == "kept" and self._after[step.name]:
                 yield from self._follow(Item(self._after[step.name], row), staging)
 
-    def _do(self, plan: StepPlan, item: Item, staging: Path) -> Report:
+    def _do(self, plan: StepPlan, item: Item, staging: Path) -> StepRecord:
         begun = time.time()
-        report = self._attempt(plan, item, staging)
-        report = _timed(report, time.time() - begun)
-        if any(row.verdict == "failed" for rows in report.values() for row in rows):
+        record = self._attempt(plan, item, staging)
+        record = _timed(record, time.time() - begun)
+        if any(row.verdict == "failed" for rows in record.values() for row in rows):
             # A worker that was believed dead may have done the clip, and removed the file that was wanted here.
-            report = self._manifests.recorded(plan.name, item.key) or report
-        check_current(self._job)
-        self._manifests.record(plan.name, item.key, report)
-        self._discard(item.row.file, report)
-        self._watcher.end(plan.name, item.key, {stage: _tally(rows) for stage, rows in report.items()})
-        return report
+            record = self._manifests.recorded(plan.name, item.key) or record
+        check_current(self._run_folder)
+        self._manifests.record(plan.name, item.key, record)
+        self._discard(item.row.file, record)
+        self._tracker.end(plan.name, item.key, {stage: _tally(rows) for stage, rows in record.items()})
+        return record
 
-    def _attempt(self, plan: StepPlan, item: Item, staging: Path) -> Report:
-        lost = self._watcher.begin(plan.name, item.key)
-        if lost >= self._job.max_lost_workers:
+    def _attempt(self, plan: StepPlan, item: Item, staging: Path) -> StepRecord:
+        lost = self._tracker.begin(plan.name, item.key)
+        if lost >= self._run_folder.max_lost_workers:
             detail = f"{lost} worker processes died on this clip; their logs or the system's say why."
             return _failed(plan, item, "WorkerDied", detail)
         step = self._make(plan)
         failure = ""
-        for attempt in range(self._job.attempts):
+        for attempt in range(self._run_folder.attempts):
             room = staging / f"{plan.name}-{attempt}"
             try:
                 return self._run(step, plan, item, staging, room)
-            except Superseded:
+            except StaleRun:
                 raise
             except Exception as error:  # whatever a codec or a network raises: this clip has failed, the run goes on
                 if isinstance(error, OSError) and error.errno in DISK_FULL:
@@ -115,28 +115,30 @@ class Chain:
         return _failed(plan, item, kind, " ".join(failure.split()))
 
     def _make(self, plan: StepPlan) -> "Step":
-        key = (self._job.run_id, plan.name)
+        key = (self._run_folder.run_id, plan.name)
         if key not in _made:
             _made[key] = plan.make()
         return _made[key]
 
-    def _run(self, step: "Step", plan: StepPlan, item: Item, staging: Path, room: Path) -> Report:
+    def _run(self, step: "Step", plan: StepPlan, item: Item, staging: Path, room: Path) -> StepRecord:
         clip = self._clip(item, staging)
         outcomes = step(clip, self._folders(step, plan, room))
-        files = {} if self._keeps_nothing(plan) else _files_to_publish(outcomes, plan, room, self._job.keep_stages)
-        report = _report(plan, item, clip, outcomes, {**files, clip.path: item.row.file})
+        files = (
+            {} if self._keeps_nothing(plan) else _files_to_publish(outcomes, plan, room, self._run_folder.keep_stages)
+        )
+        record = _step_record(plan, item, clip, outcomes, {**files, clip.path: item.row.file})
         for stage, outcome in outcomes:
             if isinstance(outcome, Dropped):
-                save_example(self._job.output, stage, outcome)
-        check_current(self._job)
+                save_example(self._run_folder.output, stage, outcome)
+        check_current(self._run_folder)
         for path, file in files.items():
-            self._job.output.publish(path, file, staging / FETCHED)
-        return report
+            self._run_folder.output.publish(path, file, staging / FETCHED)
+        return record
 
     def _clip(self, item: Item, staging: Path) -> Clip:
         row = item.row
-        source = self._job.source_address(row.source)
-        home = self._job.output if row.file else self._job.input
+        source = self._run_folder.source_address(row.source)
+        home = self._run_folder.output if row.file else self._run_folder.input
         path = home.fetch(row.file or row.source, staging / FETCHED)
         if row.clip:
             return row.clip_in(path, source)
@@ -146,8 +148,8 @@ class Chain:
         """Where each stage writes: an optional file only if it is kept, or if others would have to fetch the source."""
         folders: dict[str, Path | None] = {}
         for stage in step.stages:
-            far = not self._job.input.is_local and plan.cuts and stage.name == plan.stages[-1]
-            wanted = stage.writes == "always" or (stage.writes == "optional" and (self._job.keep_stages or far))
+            far = not self._run_folder.input.is_local and plan.cuts and stage.name == plan.stages[-1]
+            wanted = stage.writes == "always" or (stage.writes == "optional" and (self._run_folder.keep_stages or far))
             folders[stage.name] = room / stage.name if wanted else None
         for folder in folders.values():
             if folder:
@@ -155,18 +157,18 @@ class Chain:
         return folders
 
     def _keeps_nothing(self, plan: StepPlan) -> bool:
-        return self._job.dry_run and not self._after[plan.name]
+        return self._run_folder.dry_run and not self._after[plan.name]
 
-    def _discard(self, file: str, report: Report) -> None:
+    def _discard(self, file: str, record: StepRecord) -> None:
         """Remove the file that a step has read, if it is ours and the run has no more use for it."""
-        rows = [row for rows in report.values() for row in rows]
+        rows = [row for rows in record.values() for row in rows]
         needed = any(row.file == file or row.verdict == "failed" for row in rows)
-        if file and not needed and not self._job.keep_stages:
-            self._job.output.remove(file)
+        if file and not needed and not self._run_folder.keep_stages:
+            self._run_folder.output.remove(file)
 
 
 def _files_to_publish(
-    outcomes: Sequence[tuple[str, Outcome]], plan: StepPlan, room: Path, keep_stages: bool
+    outcomes: Sequence[tuple[str, StageOutcome]], plan: StepPlan, room: Path, keep_stages: bool
 ) -> dict[Path, str]:
     """New files of kept clips, each with its name in the output folder."""
     return {
@@ -177,15 +179,15 @@ def _files_to_publish(
     }
 
 
-def _report(
-    plan: StepPlan, item: Item, clip: Clip, outcomes: Sequence[tuple[str, Outcome]], files: dict[Path, str]
-) -> Report:
+def _step_record(
+    plan: StepPlan, item: Item, clip: Clip, outcomes: Sequence[tuple[str, StageOutcome]], files: dict[Path, str]
+) -> StepRecord:
     """The rows of a step, stage by stage, each with the clip of the stage before that it was made of."""
-    report: dict[str, list[Row]] = {}
+    record: dict[str, list[ManifestRow]] = {}
     given, keys = [clip], {clip.clip_id: item.key}
     for stage in plan.stages:
         ours = [outcome for name, outcome in outcomes if name == stage]
-        report[stage] = [
+        record[stage] = [
             row_of(outcome, keys[parent_of(outcome.clip, given).clip_id], files.get(outcome.clip.path, ""))
             for outcome in ours
         ]
@@ -193,23 +195,23 @@ def _report(
         keys = {each.clip_id: each.clip_id for each in given}
         if not given:
             break
-    return report
+    return record
 
 
-def _failed(plan: StepPlan, item: Item, reason: str, detail: str) -> Report:
+def _failed(plan: StepPlan, item: Item, reason: str, detail: str) -> StepRecord:
     row = replace(item.row, clip=item.key, parent=item.key, verdict="failed", reason=reason, detail=detail, file="")
     return {plan.stages[0]: [row]}
 
 
-def _timed(report: Report, work_sec: float) -> Report:
+def _timed(record: StepRecord, work_sec: float) -> StepRecord:
     now = time.time()
-    stamped = {stage: [replace(row, work_sec=0.0, finished_at=now) for row in rows] for stage, rows in report.items()}
+    stamped = {stage: [replace(row, work_sec=0.0, finished_at=now) for row in rows] for stage, rows in record.items()}
     first = next(iter(stamped))
     stamped[first][0] = replace(stamped[first][0], work_sec=work_sec)
     return stamped
 
 
-def _tally(rows: Sequence[Row]) -> Tally:
+def _tally(rows: Sequence[ManifestRow]) -> Tally:
     count = {verdict: sum(row.verdict == verdict for row in rows) for verdict in ("kept", "dropped", "failed")}
     parents = len({row.parent for row in rows})
     return Tally(**count, clips_in=parents, video_sec=sum(row.end_sec - row.start_sec for row in rows))

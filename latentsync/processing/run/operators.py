@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from latentsync.media.container import limit_threads
 from latentsync.processing.run.chain import Chain, Item
-from latentsync.processing.run.progress import Tally, Watch
+from latentsync.processing.run.progress import LocalTracker, Tally
 
 COLUMN = "item"
 
@@ -37,8 +37,8 @@ class GroupWorker:
         yield from run_group(batch, self._chain)
 
 
-class RemoteWatch:
-    """A `Watcher` whose memory is an actor; it waits while that actor is started again."""
+class RemoteTracker:
+    """A `Tracker` whose memory is an actor; it waits while that actor is started again."""
 
     def __init__(self, actor: Any):
         self._actor = actor
@@ -53,12 +53,12 @@ class RemoteWatch:
         return _answer(self._actor.snapshot.remote())
 
 
-def remote_watch() -> RemoteWatch:
+def start_tracker() -> RemoteTracker:
     """Start the watch on the cluster; needs no core of its own."""
     import ray
 
     options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
-    return RemoteWatch(ray.remote(Watch).options(**options).remote())
+    return RemoteTracker(ray.remote(LocalTracker).options(**options).remote())
 
 
 def _answer(reference: Any) -> Any:

@@ -1,6 +1,6 @@
 """What is known while a run goes on: which attempts have begun and not ended, and how much each stage has done.
 
-One `Watch` lives beside the workers (on Ray: in an actor of its own) and outlives any of them, so a clip on which worker
+One `LocalTracker` lives beside the workers (on Ray: in an actor of its own) and outlives any of them, so a clip on which worker
 after worker dies is seen. It holds numbers only, whose size does not grow with the corpus.
 """
 
@@ -46,7 +46,7 @@ def progress_of(stages: Sequence[str], tallies: Mapping[str, Tally], waiting: Ma
     return progress
 
 
-class Watcher(Protocol):
+class Tracker(Protocol):
     """What a worker tells."""
 
     def begin(self, step: str, clip: str) -> int:
@@ -56,8 +56,8 @@ class Watcher(Protocol):
         """Announce that the clip is done at this step."""
 
 
-class Watch:
-    """The memory behind a `Watcher`, by itself enough for one process."""
+class LocalTracker:
+    """The memory behind a `Tracker`, by itself enough for one process."""
 
     def __init__(self) -> None:
         self.started_at = time.time()

@@ -9,10 +9,10 @@ import pandas as pd
 
 from latentsync.processing.clip import source_clip
 from latentsync.processing.manifests.manifest import Manifests, rows_of
-from latentsync.processing.manifests.row import Row
+from latentsync.processing.manifests.row import ManifestRow
 from latentsync.processing.plan import Plan, StepPlan, last_stage_before
 from latentsync.processing.run.chain import Item
-from latentsync.processing.run_folder import Job
+from latentsync.processing.run_folder import RunFolder
 
 # What is handed to the workers at a time; it bounds the memory of the run's own process and the number of row files, which
 # are gathered between two waves, when no worker is at work.
@@ -21,7 +21,7 @@ SOURCE_BYTES = "source_bytes"  # the score that tells whether a source is still 
 
 
 @dataclass(frozen=True)
-class Pending:
+class Backlog:
     """Clips that wait, and how many wait in vain because their source is gone from the input folder."""
 
     items: list[Item]
@@ -29,26 +29,26 @@ class Pending:
     without_source: int
 
 
-def prepare(job: Job, plan: Plan, manifests: Manifests) -> None:
+def prepare(run_folder: RunFolder, plan: Plan, manifests: Manifests) -> None:
     """Forget what must be done again: failures, sources whose content changed, clips whose file somebody removed."""
     manifests.compact()
     tables = manifests.tables()
-    changed = _changed_sources(job, tables[plan[0].name])
+    changed = _changed_sources(run_folder, tables[plan[0].name])
     for stage in manifests.stages:
         tables[stage], gone = _without(tables[stage], tables[stage]["source"].isin(changed))
         for file in gone["file"]:
             if file:
-                job.output.remove(file)
+                run_folder.output.remove(file)
         tables[stage] = tables[stage][tables[stage]["verdict"] != "failed"]
-    _forget_missing_files(job, plan, tables)
+    _forget_missing_files(run_folder, plan, tables)
     for stage, table in tables.items():
-        if len(table) or job.manifests.exists(f"{stage}.parquet"):
+        if len(table) or run_folder.manifests.exists(f"{stage}.parquet"):
             manifests.write(stage, table)
 
 
-def pending(job: Job, plan: Plan, manifests: Manifests) -> Pending:
+def backlog(run_folder: RunFolder, plan: Plan, manifests: Manifests) -> Backlog:
     """The clips that wait for a step, at most a wave of them; those nearest to their end first, so that files go soon."""
-    sources = job.sources()
+    sources = run_folder.sources()
     items: list[Item] = []
     counts: dict[str, int] = {}
     vain = 0
@@ -58,7 +58,7 @@ def pending(job: Job, plan: Plan, manifests: Manifests) -> Pending:
         if stage is None:
             waiting = [name for name in sources if name not in set(done)]
             counts[step.name] = len(waiting)
-            starts = (Row("", "", name, scores={SOURCE_BYTES: sources[name]}) for name in waiting)
+            starts = (ManifestRow("", "", name, scores={SOURCE_BYTES: sources[name]}) for name in waiting)
             items += [Item(step.name, row) for row in islice(starts, WAVE_SOURCES)]
         else:
             table = _waiting(manifests.table(stage), done)
@@ -66,10 +66,10 @@ def pending(job: Job, plan: Plan, manifests: Manifests) -> Pending:
             vain += int(missing.sum())
             counts[step.name] = int((~missing).sum())
             items += [Item(step.name, row) for row in rows_of(table[~missing].head(WAVE_CLIPS - len(items)))]
-    return Pending(items, counts, vain)
+    return Backlog(items, counts, vain)
 
 
-def remove_spent_files(job: Job, plan: Plan, manifests: Manifests) -> None:
+def remove_spent_files(run_folder: RunFolder, plan: Plan, manifests: Manifests) -> None:
     """Remove files between the stages that a killed worker left behind: no clip waits for them, none failed on them."""
     tables = manifests.tables()
     in_use = set(tables[plan[-1].stages[-1]]["file"])
@@ -79,9 +79,9 @@ def remove_spent_files(job: Job, plan: Plan, manifests: Manifests) -> None:
         in_use |= set(_waiting(table, done[done["verdict"] != "failed"]["parent"])["file"])
     spent = {file for table in tables.values() for file in table["file"]} - in_use
     for stage in manifests.stages:
-        for name in job.output.under(stage).files():
+        for name in run_folder.output.under(stage).files():
             if f"{stage}/{name}" in spent:
-                job.output.remove(f"{stage}/{name}")
+                run_folder.output.remove(f"{stage}/{name}")
 
 
 def _waiting(table: pd.DataFrame, done: pd.Series) -> pd.DataFrame:
@@ -92,23 +92,24 @@ def _without(table: pd.DataFrame, rows: pd.Series) -> tuple[pd.DataFrame, pd.Dat
     return table[~rows], table[rows]
 
 
-def _changed_sources(job: Job, first: pd.DataFrame) -> set[str]:
+def _changed_sources(run_folder: RunFolder, first: pd.DataFrame) -> set[str]:
     """Sources that are there and are no longer what was read: of another size, or newer and of other content."""
-    sources = job.sources()
+    sources = run_folder.sources()
     changed = set()
     for row in rows_of(first[first["source"].isin(set(sources))]):
         if sources[row.source] != row.scores.get(SOURCE_BYTES, sources[row.source]) or (
-            job.input.modified_at(row.source) > row.finished_at and _source_id(job, row.source) != row.source_id
+            run_folder.input.modified_at(row.source) > row.finished_at
+            and _source_id(run_folder, row.source) != row.source_id
         ):
             changed.add(row.source)
     return changed
 
 
-def _source_id(job: Job, source: str) -> str:
-    return source_clip(Path(job.input.root, source), source, source).source_id
+def _source_id(run_folder: RunFolder, source: str) -> str:
+    return source_clip(Path(run_folder.input.root, source), source, source).source_id
 
 
-def _forget_missing_files(job: Job, plan: Plan, tables: dict[str, pd.DataFrame]) -> None:
+def _forget_missing_files(run_folder: RunFolder, plan: Plan, tables: dict[str, pd.DataFrame]) -> None:
     """A waiting clip whose file is gone is made again from the clip before it, if need be from the source."""
     for step in reversed(plan):
         stage = last_stage_before(plan, step)
@@ -116,7 +117,7 @@ def _forget_missing_files(job: Job, plan: Plan, tables: dict[str, pd.DataFrame])
             continue
         waiting = _waiting(tables[stage], tables[step.name]["parent"])
         folders = {file.split("/")[0] for file in waiting["file"] if file}
-        there = {f"{folder}/{name}" for folder in folders for name in job.output.under(folder).files()}
+        there = {f"{folder}/{name}" for folder in folders for name in run_folder.output.under(folder).files()}
         missing = waiting[(waiting["file"] != "") & ~waiting["file"].isin(there)]
         before = next(each for each in plan if stage in each.stages)
         _forget(before, set(missing["clip"]), tables)

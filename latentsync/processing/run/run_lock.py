@@ -14,7 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from latentsync.processing.run_folder import LOCAL_STAGING, Job
+from latentsync.processing.run_folder import LOCAL_STAGING, RunFolder
 from latentsync.processing.storage import remove_tree
 
 LOCK = "lock"
@@ -23,55 +23,55 @@ WAIT_SEC = 30.0  # for the workers of a killed run; they end after about 4 s
 POLL_SEC = 0.2
 
 
-class Superseded(RuntimeError):
+class StaleRun(RuntimeError):
     """A worker's run was killed and another one has taken over the output folder."""
 
 
 @contextlib.contextmanager
-def owned(job: Job) -> Iterator[None]:
+def run_lock(run_folder: RunFolder) -> Iterator[None]:
     """Hold the output folder for a run; ends with the process, however that ends.
 
     Raises ValueError if another run is working there. A remote folder has no lock: there it is for the user to start one run
     at a time.
     """
-    if not job.output.is_local:
-        _take_over(job)
+    if not run_folder.output.is_local:
+        _take_over(run_folder)
         yield
         return
-    job.staging_root.mkdir(parents=True, exist_ok=True)
+    run_folder.staging_root.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(f"{job.manifests.root}/{LOCK}").acquire(timeout=0):
-            _take_over(job)
+        with FileLock(f"{run_folder.manifests.root}/{LOCK}").acquire(timeout=0):
+            _take_over(run_folder)
             yield
     except Timeout as error:
-        where = job.output.address
+        where = run_folder.output.address
         raise ValueError(f"Another run is working on {where}: wait for it, or choose another --output_dir.") from error
 
 
-def check_current(job: Job) -> None:
-    """Raises Superseded if another run has taken over the output folder."""
-    if job.manifests.read(CURRENT_RUN).decode() != job.run_id:
-        raise Superseded(f"another run works on {job.output.address} now")
+def check_current(run_folder: RunFolder) -> None:
+    """Raises StaleRun if another run has taken over the output folder."""
+    if run_folder.manifests.read(CURRENT_RUN).decode() != run_folder.run_id:
+        raise StaleRun(f"another run works on {run_folder.output.address} now")
 
 
-def clear_staging(job: Job) -> None:
-    if job.staging_root.is_dir():
-        remove_tree(job.staging_root)
+def clear_staging(run_folder: RunFolder) -> None:
+    if run_folder.staging_root.is_dir():
+        remove_tree(run_folder.staging_root)
 
 
-def _take_over(job: Job) -> None:
-    job.manifests.write(CURRENT_RUN, job.run_id.encode())
-    if not job.output.is_local:
-        _clear_dead_runs(job)
-    elif job.staging_root.is_dir():
-        _wait_for_owners(list(job.staging_root.iterdir()))
-        for leftover in job.staging_root.iterdir():
+def _take_over(run_folder: RunFolder) -> None:
+    run_folder.manifests.write(CURRENT_RUN, run_folder.run_id.encode())
+    if not run_folder.output.is_local:
+        _clear_dead_runs(run_folder)
+    elif run_folder.staging_root.is_dir():
+        _wait_for_owners(list(run_folder.staging_root.iterdir()))
+        for leftover in run_folder.staging_root.iterdir():
             remove_tree(leftover)
 
 
-def _clear_dead_runs(job: Job) -> None:
+def _clear_dead_runs(run_folder: RunFolder) -> None:
     """Remove what killed runs with a remote output left in this machine's folder for temporary files."""
-    for folder in job.staging_root.parent.glob(f"{LOCAL_STAGING}*"):
+    for folder in run_folder.staging_root.parent.glob(f"{LOCAL_STAGING}*"):
         if folder.is_dir() and not any(_owner_lives(child) for child in folder.iterdir()):
             remove_tree(folder)
 

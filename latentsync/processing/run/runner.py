@@ -13,15 +13,15 @@ from functools import partial
 from typing import Any
 
 from latentsync.processing.config import RunSettings
-from latentsync.processing.manifests.manifest import NEWS, Manifests
+from latentsync.processing.manifests.manifest import PENDING_RECORDS, Manifests
 from latentsync.processing.plan import Plan, groups_of, stage_names
 from latentsync.processing.run.chain import Chain, Item
-from latentsync.processing.run.operators import GroupWorker, remote_watch, run_group, to_row
-from latentsync.processing.run.progress import StageProgress, Tally, Watcher, progress_of
+from latentsync.processing.run.operators import GroupWorker, run_group, start_tracker, to_row
+from latentsync.processing.run.progress import StageProgress, Tally, Tracker, progress_of
 from latentsync.processing.run.ray_session import Cluster, ray_session
-from latentsync.processing.run.resume import pending, prepare, remove_spent_files
-from latentsync.processing.run.run_lock import clear_staging, owned
-from latentsync.processing.run_folder import Job
+from latentsync.processing.run.resume import backlog, prepare, remove_spent_files
+from latentsync.processing.run.run_lock import clear_staging, run_lock
+from latentsync.processing.run_folder import RunFolder
 
 POLL_SEC = 0.5
 
@@ -29,15 +29,15 @@ Show = Callable[[Sequence[StageProgress]], None]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunOutcome:
     """What a run did."""
 
     tallies: Mapping[str, Tally]  # of this run, by stage
     without_source: int  # clips that could not go on because their source is gone
 
 
-def run(plan: Plan, job: Job, settings: RunSettings, show: Show = lambda progress: None) -> Outcome:
-    """Bring every source of a job to its end; called again after an interruption, it goes on where that was.
+def run(plan: Plan, run_folder: RunFolder, settings: RunSettings, show: Show = lambda progress: None) -> RunOutcome:
+    """Bring every source of a run_folder to its end; called again after an interruption, it goes on where that was.
 
     `show` is called about twice a second with each stage's progress in this run. A clip on which a stage keeps failing is
     recorded as failed, and tried again only by the next run.
@@ -46,17 +46,17 @@ def run(plan: Plan, job: Job, settings: RunSettings, show: Show = lambda progres
         ValueError: another run works on the same output, or a stage cannot be made (weights or a library are missing).
         OSError: the disk is full.
     """
-    with owned(job):
-        manifests = Manifests(job.manifests, stage_names(plan))
-        prepare(job, plan, manifests)
-        waiting = pending(job, plan, manifests)
+    with run_lock(run_folder):
+        manifests = Manifests(run_folder.manifests, stage_names(plan))
+        prepare(run_folder, plan, manifests)
+        waiting = backlog(run_folder, plan, manifests)
         tallies: Mapping[str, Tally] = {}
         if waiting.items:
-            with ray_workers(plan, job, settings) as workers:
-                tallies = _waves(plan, job, manifests, workers, show)
-                waiting = pending(job, plan, manifests)
-        _tidy(job, plan, manifests)
-        return Outcome(tallies, waiting.without_source)
+            with ray_workers(plan, run_folder, settings) as workers:
+                tallies = _waves(plan, run_folder, manifests, workers, show)
+                waiting = backlog(run_folder, plan, manifests)
+        _tidy(run_folder, plan, manifests)
+        return RunOutcome(tallies, waiting.without_source)
 
 
 @dataclass(frozen=True)
@@ -68,27 +68,29 @@ class Workers:
 
 
 @contextlib.contextmanager
-def ray_workers(plan: Plan, job: Job, settings: RunSettings) -> Iterator[Workers]:
+def ray_workers(plan: Plan, run_folder: RunFolder, settings: RunSettings) -> Iterator[Workers]:
     """The workers of a Ray that is started here or joined."""
     with ray_session(settings.ray_address, settings.cores, settings.gpus) as cluster:
-        watcher = remote_watch()
+        tracker = start_tracker()
 
         def bring_on(items: Sequence[Item]) -> None:
-            _drain(_stream(plan, job, settings, cluster, watcher, items))
+            _drain(_stream(plan, run_folder, settings, cluster, tracker, items))
 
-        yield Workers(bring_on, watcher.snapshot)
+        yield Workers(bring_on, tracker.snapshot)
 
 
-def _waves(plan: Plan, job: Job, manifests: Manifests, workers: Workers, show: Show) -> Mapping[str, Tally]:
+def _waves(
+    plan: Plan, run_folder: RunFolder, manifests: Manifests, workers: Workers, show: Show
+) -> Mapping[str, Tally]:
     """Hand out what waits until nothing does."""
-    counts = pending(job, plan, manifests).counts
+    counts = backlog(run_folder, plan, manifests).counts
 
     def tell() -> None:
         show(progress_of(manifests.stages, workers.tallies(), counts))
 
     with _told(tell):
         before: list[str] = []
-        while items := pending(job, plan, manifests).items:
+        while items := backlog(run_folder, plan, manifests).items:
             keys = [item.key for item in items]
             assert keys != before, "each wave of clips makes progress"
             before = keys
@@ -98,7 +100,7 @@ def _waves(plan: Plan, job: Job, manifests: Manifests, workers: Workers, show: S
 
 
 def _stream(
-    plan: Plan, job: Job, settings: RunSettings, cluster: Cluster, watcher: Watcher, items: Sequence[Item]
+    plan: Plan, run_folder: RunFolder, settings: RunSettings, cluster: Cluster, tracker: Tracker, items: Sequence[Item]
 ) -> Any:
     """The Ray data set that does the work when it is read; it yields nothing."""
     import ray.data
@@ -112,7 +114,7 @@ def _stream(
             fresh = ray.data.from_items(rows, override_num_blocks=len(rows))
             stream = fresh if stream is None else stream.union(fresh)
         if stream is not None:
-            chain = Chain(group, plan, job, watcher)
+            chain = Chain(group, plan, run_folder, tracker)
             on_gpu = has_gpu and any(step.needs_gpu for step in group)
             work = _on_gpus(chain, cluster, settings) if on_gpu else _on_cores(chain, number)
             stream = stream.map_batches(batch_size=1, batch_format="pyarrow", **work)
@@ -170,10 +172,10 @@ def _told(tell: Callable[[], None]) -> Iterator[None]:
         thread.join()
 
 
-def _tidy(job: Job, plan: Plan, manifests: Manifests) -> None:
-    if not job.keep_stages:
-        remove_spent_files(job, plan, manifests)
+def _tidy(run_folder: RunFolder, plan: Plan, manifests: Manifests) -> None:
+    if not run_folder.keep_stages:
+        remove_spent_files(run_folder, plan, manifests)
     for stage in manifests.stages:
-        job.output.under(stage).prune()
-    manifests.folder.under(NEWS).prune()
-    clear_staging(job)
+        run_folder.output.under(stage).prune()
+    manifests.folder.under(PENDING_RECORDS).prune()
+    clear_staging(run_folder)

@@ -7,7 +7,7 @@ from typing import Final
 
 from latentsync.face.align import Smoother, align_matrix, warp_face
 from latentsync.face.detection.detector import Face, FaceDetector
-from latentsync.processing.clip import Clip, Dropped, Kept, Outcome, Reason, Scores
+from latentsync.processing.clip import Clip, Dropped, Kept, Reason, Scores, StageOutcome
 from latentsync.processing.stages.contract import Writes
 from latentsync.processing.stages.high_resolution import FaceMeter
 from latentsync.processing.stages.span import FrameArray, clip_sound, write_frames
@@ -47,7 +47,7 @@ class AffineTransformedStage:
         self.resolution = resolution
         self.rule = AlignedRule()
 
-    def __call__(self, clip: Clip, folder: Path | None) -> list[Outcome]:
+    def __call__(self, clip: Clip, folder: Path | None) -> list[StageOutcome]:
         assert folder is not None, "aligned faces are written"
         meter, aligner = FaceMeter(), Aligner(self.resolution)
 
@@ -67,7 +67,7 @@ class AffineTransformedStage:
     def write(self, clip: Clip, folder: Path, faces: Iterator[FrameArray]) -> None:
         write_frames(folder / clip.file_name, faces, [clip_sound(clip)], CRF)
 
-    def lost(self, clip: Clip, meter: FaceMeter) -> Outcome:
+    def lost(self, clip: Clip, meter: FaceMeter) -> StageOutcome:
         """The outcome of a clip in which the face was lost; a meter that stopped there has seen one such frame."""
         known = {name: meter.scores[name] for name in ("bridged_frames", "faceless_frames", "faceless_sec")}
         scored = clip.scored(**{**known, **{name: clip.scores[name] for name in known if name in clip.scores}})

@@ -13,7 +13,7 @@ from latentsync.media.sound.read import FULL_SCALE
 from latentsync.media.video.join import join
 from latentsync.metrics.statistics import NO_FACE, UnscorableError
 from latentsync.metrics.sync.judge import SyncJudge, SyncScore, score_pairs
-from latentsync.processing.clip import Clip, Dropped, Kept, Outcome, Reason, Scores
+from latentsync.processing.clip import Clip, Dropped, Kept, Reason, Scores, StageOutcome
 from latentsync.processing.stages.contract import Writes
 from latentsync.processing.stages.span import clip_sound, sound_file
 from latentsync.timebase import samples_of_frames
@@ -57,7 +57,7 @@ class AvSyncedStage:
         self.judge = judge
         self.rule = SyncRule(min_confidence, max_offset_frames)
 
-    def __call__(self, clip: Clip, folder: Path | None) -> list[Outcome]:
+    def __call__(self, clip: Clip, folder: Path | None) -> list[StageOutcome]:
         assert folder is not None, "synchronised clips are written"
         sound = clip_sound(clip)
         try:
@@ -82,7 +82,7 @@ class AvSyncedStage:
             raise UnscorableError(NO_FACE, f"{video} has no face track that is long and large enough.")
         return score_pairs(pairs)
 
-    def repaired(self, clip: Clip, sound: Samples, offset_frames: int, folder: Path) -> Outcome:
+    def repaired(self, clip: Clip, sound: Samples, offset_frames: int, folder: Path) -> StageOutcome:
         """The clip with its sound moved, measured again; its pictures are copied."""
         path = folder / clip.file_name
         path.parent.mkdir(parents=True, exist_ok=True)

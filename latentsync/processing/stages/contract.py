@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
-from latentsync.processing.clip import Clip, Dropped, Kept, Outcome, Reason, Scores
+from latentsync.processing.clip import Clip, Dropped, Kept, Reason, Scores, StageOutcome
 
 Folders = Mapping[str, Path | None]  # by the stage's name
 Writes = Literal["never", "optional", "always"]
@@ -38,7 +38,7 @@ class Stage(Protocol):
     @property
     def rule(self) -> Rule: ...
 
-    def __call__(self, clip: Clip, folder: Path | None) -> list[Outcome]:
+    def __call__(self, clip: Clip, folder: Path | None) -> list[StageOutcome]:
         """Kept clips or reasons, never empty; each with everything measured so far in its scores.
 
         Raises MediaError or OSError only for what is no fault of the clip, such as a full disk.
@@ -57,7 +57,7 @@ class Step(Protocol):
     @property
     def needs_gpu(self) -> bool: ...
 
-    def __call__(self, clip: Clip, folders: Folders) -> list[tuple[str, Outcome]]:
+    def __call__(self, clip: Clip, folders: Folders) -> list[tuple[str, StageOutcome]]:
         """(stage name, outcome) of every clip at every stage that it reached, in the order of the stages.
 
         `folders` gives each stage's folder or None. What the last stage keeps goes on to the next step.
@@ -65,7 +65,7 @@ class Step(Protocol):
 
 
 # The verdict of a stage about a measured clip.
-def judge(clip: Clip, rule: Rule) -> Outcome:
+def judge(clip: Clip, rule: Rule) -> StageOutcome:
     """What a rule makes of a clip's scores."""
     reason = rule.decide(clip.scores)
     return Kept(clip) if reason is None else Dropped(clip, reason, rule.explain(reason, clip.scores))

@@ -11,7 +11,7 @@ import numpy as np
 from latentsync.face.appearance import describe, similarities, thumbnail
 from latentsync.face.detection.detector import Face, FaceDetector
 from latentsync.face.detection.tracking import FAMILIAR, STRANGER
-from latentsync.processing.clip import Clip, Outcome, Reason, Scores
+from latentsync.processing.clip import Clip, Reason, Scores, StageOutcome
 from latentsync.processing.stages.contract import Writes, judge
 from latentsync.processing.stages.span import FrameArray, clip_frames
 from latentsync.timebase import MODEL_FPS
@@ -206,11 +206,11 @@ class HighResolutionStage:
         self.detector = detector
         self.rule = FaceRule(min_face_px, max_other_faces)
 
-    def __call__(self, clip: Clip, folder: Path | None = None) -> list[Outcome]:
+    def __call__(self, clip: Clip, folder: Path | None = None) -> list[StageOutcome]:
         meter = FaceMeter()
         for _ in meter.follow(clip, self.detector):
             pass
         return [self.outcome(clip, meter)]
 
-    def outcome(self, clip: Clip, meter: FaceMeter) -> Outcome:
+    def outcome(self, clip: Clip, meter: FaceMeter) -> StageOutcome:
         return judge(clip.scored(**meter.scores), self.rule)

@@ -15,7 +15,7 @@ from latentsync.files import atomic_write
 from latentsync.media.video.read import frames_between
 from latentsync.metrics.pictures.sharpness import sharpness
 from latentsync.models.hyper_iqa import load_hyper_iqa, quality_frames, quality_inputs
-from latentsync.processing.clip import Clip, Kept, Outcome, Reason, Scores
+from latentsync.processing.clip import Clip, Kept, Reason, Scores, StageOutcome
 from latentsync.processing.stages.contract import Writes, judge
 from latentsync.processing.stages.sync_judges import FETCH_TRAINING
 from latentsync.timebase import MODEL_FPS
@@ -53,7 +53,7 @@ class HighVisualQualityStage:
         self.metric = metric
         self.rule = QualityRule(min_quality)
 
-    def __call__(self, clip: Clip, folder: Path | None) -> list[Outcome]:
+    def __call__(self, clip: Clip, folder: Path | None) -> list[StageOutcome]:
         assert folder is not None, "the training set is written"
         scored = clip.scored(quality=round(self.metric(frames_of(clip)), 3))
         outcome = judge(scored, self.rule)

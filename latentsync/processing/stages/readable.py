@@ -15,7 +15,7 @@ from latentsync.media.container import MediaError
 from latentsync.media.probe import probe
 from latentsync.media.sound.mono import Samples, mono_pieces
 from latentsync.media.video.strict import SmallPicture, has_streams, small_pictures
-from latentsync.processing.clip import Clip, Dropped, Outcome, Reason, Scores
+from latentsync.processing.clip import Clip, Dropped, Reason, Scores, StageOutcome
 from latentsync.processing.stages.contract import Writes, judge
 from latentsync.timebase import MODEL_FPS, SAMPLE_RATE_HZ, frames_in
 
@@ -25,7 +25,7 @@ SILENCE_DB = -120.0  # stands for digital silence
 EDGE_SEC = 0.1  # pictures and sound may begin and end so far apart: encoders pad sound
 SMALL_SIDE_PX = 256  # of the pictures that cuts are looked for in
 
-Look = Callable[[SmallPicture], None]
+OnPicture = Callable[[SmallPicture], None]
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,11 @@ class ReadableStage:
     def __init__(self, min_loudness_db: float = -60.0) -> None:
         self.rule = ReadableRule(min_loudness_db)
 
-    def __call__(self, clip: Clip, folder: Path | None = None) -> list[Outcome]:
+    def __call__(self, clip: Clip, folder: Path | None = None) -> list[StageOutcome]:
         return [self.look(clip)]
 
-    def look(self, clip: Clip, see: Look = lambda picture: None) -> Outcome:
-        """The outcome, while `see` is shown every small picture of the 25 Hz clock once."""
+    def look(self, clip: Clip, on_picture: OnPicture = lambda picture: None) -> StageOutcome:
+        """The outcome; `on_picture` is called once with every small picture of the 25 Hz clock."""
         try:
             has_pictures, has_sound = has_streams(clip.path)
             if not has_pictures:
@@ -69,7 +69,7 @@ class ReadableStage:
             if not has_sound:
                 return Dropped(clip, Reason.NO_AUDIO, "The file has no sound.")
             for picture in small_pictures(clip.path, MODEL_FPS, SMALL_SIDE_PX):
-                see(picture)
+                on_picture(picture)
             measured = measure(clip)
         except MediaError as error:
             return Dropped(clip, Reason.UNREADABLE, str(error).replace(str(clip.path), clip.relative))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from latentsync.processing.clip import Clip, Kept, Outcome, Reason, Scores
+from latentsync.processing.clip import Clip, Kept, Reason, Scores, StageOutcome
 from latentsync.processing.stages.contract import Writes
 from latentsync.processing.stages.span import write_clip
 
@@ -34,5 +34,5 @@ class ResampledStage:
     needs_gpu: Final = False
     rule = KeepAll()
 
-    def __call__(self, clip: Clip, folder: Path | None = None) -> list[Outcome]:
+    def __call__(self, clip: Clip, folder: Path | None = None) -> list[StageOutcome]:
         return [Kept(clip if folder is None else write_clip(clip, folder))]

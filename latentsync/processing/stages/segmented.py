@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from latentsync.processing.clip import Clip, Dropped, Kept, Outcome, Reason, Scores
+from latentsync.processing.clip import Clip, Dropped, Kept, Reason, Scores, StageOutcome
 from latentsync.processing.stages.contract import Writes
 from latentsync.processing.stages.span import write_clip
 from latentsync.timebase import MODEL_FPS
@@ -41,7 +41,7 @@ class SegmentedStage:
         self.rule = SegmentRule(min_sec)
         self.max_frames = math.floor(max_sec * MODEL_FPS)
 
-    def __call__(self, clip: Clip, folder: Path | None = None) -> list[Outcome]:
+    def __call__(self, clip: Clip, folder: Path | None = None) -> list[StageOutcome]:
         scored = clip.scored(scene_sec=clip.duration_sec)
         reason = self.rule.decide(scored.scores)
         if reason:

@@ -10,7 +10,7 @@ from scenedetect import FrameTimecode
 from scenedetect.detectors import AdaptiveDetector
 
 from latentsync.media.video.strict import SmallPicture, small_pictures
-from latentsync.processing.clip import Clip, Kept, Outcome
+from latentsync.processing.clip import Clip, Kept, StageOutcome
 from latentsync.processing.stages.contract import Writes
 from latentsync.processing.stages.readable import SMALL_SIDE_PX
 from latentsync.processing.stages.resampled import KeepAll
@@ -34,7 +34,7 @@ class CutFinder:
         self.before: NDArray[np.uint8] | None = None
         self.cuts: list[int] = []  # ticks
 
-    def see(self, picture: SmallPicture) -> None:
+    def add(self, picture: SmallPicture) -> None:
         """Take the next picture."""
         image = np.asarray(cv2.cvtColor(picture.pixels, cv2.COLOR_RGB2BGR), np.uint8)
         if self.before is None:
@@ -74,16 +74,16 @@ class ShotStage:
         self.threshold = threshold
         self.min_change = min_change
 
-    def __call__(self, clip: Clip, folder: Path | None = None) -> list[Outcome]:
+    def __call__(self, clip: Clip, folder: Path | None = None) -> list[StageOutcome]:
         finder = self.finder()
         for picture in small_pictures(clip.path, MODEL_FPS, SMALL_SIDE_PX):
-            finder.see(picture)
+            finder.add(picture)
         return self.scenes(clip, finder.finish(), folder)
 
     def finder(self) -> CutFinder:
         return CutFinder(self.threshold, self.min_change)
 
-    def scenes(self, clip: Clip, cuts: list[int], folder: Path | None) -> list[Outcome]:
+    def scenes(self, clip: Clip, cuts: list[int], folder: Path | None) -> list[StageOutcome]:
         """The scenes of a clip whose file has cuts at these ticks."""
         first, last = clip.path_frames
         inner = [cut - first for cut in cuts if first < cut < last]

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from latentsync.files import atomic_write
 from latentsync.weights.damage import check_file, without_way_out
-from latentsync.weights.rest import completed
+from latentsync.weights.delta import with_base
 from latentsync.weights.table import FETCH_INFERENCE, PUBLIC_FILES, PUBLIC_VAE, CheckpointError, how_to_get
 
 METADATA_KEY = "latentsync"  # entry of the safetensors header that holds our JSON
@@ -63,14 +63,14 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
     """Read `.safetensors`, or a PyTorch file that holds a state dict bare or under one of `CONTAINERS`.
 
     Tensors of PyTorch files are mapped from the disk, so keys and shapes of a large file are known at once. What a file
-    leaves to another one (see `latentsync.weights.rest`) is read from there.
+    leaves to another one (see `latentsync.weights.delta`) is read from there.
 
     Raises:
         CheckpointError: the file is missing, damaged, of another format, or holds no state dict.
     """
     path = Path(path)
     if check_file(path) == "safetensors":
-        return completed(_read_safetensors(path), read_checkpoint)
+        return with_base(_read_safetensors(path), read_checkpoint)
     stored = _load(path, mapped=True)
     if not isinstance(stored, Mapping):
         raise CheckpointError(f"{path} holds a {type(stored).__name__}, not a state dict: check the path.")
@@ -96,7 +96,7 @@ def read_header(path: Path | str) -> Checkpoint:
     """
     path = Path(path)
     if check_file(path) == "safetensors":
-        return completed(_read_safetensors(path, _meta_tensor), read_header)
+        return with_base(_read_safetensors(path, _meta_tensor), read_header)
     checkpoint = read_checkpoint(path)
     return replace(checkpoint, tensors={key: value.to("meta") for key, value in checkpoint.tensors.items()})
 

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from benchmarks.stand_in import WIDTH
 from latentsync.audio.whisper_features import WhisperFeatures
 from latentsync.face.align import align_matrix
+from latentsync.inference.faces.plan import NOT_EDITED
 from latentsync.inference.memory import MemoryPlan
 from latentsync.inference.models import LipsyncModels
 from latentsync.inference.settings import InferenceSettings, LastWindow
 from latentsync.inference.timing import Stopwatch
 from latentsync.inference.windows.sampler import Window, WindowSampler
-from latentsync.inference.windows.stream import PASSED, FrameIn, FrameOut, LipsyncStream
+from latentsync.inference.windows.stream import FrameIn, FrameOut, LipsyncStream
 from latentsync.media.pixels.picture import RgbPicture
 from tests.support.tiny import NUM_FRAMES, POINTS, RESOLUTION, scene, tiny_models, waveform
 
@@ -37,12 +38,12 @@ def make_stream(
     return LipsyncStream(sampler, features, lambda frames: None, stride, overlap)
 
 
-def frame_in(index: int, take: int) -> FrameIn:
-    return FrameIn(RgbPicture(scene(index)), index / 25, index, take, None if take == PASSED else MATRIX)
+def frame_in(index: int, segment: int) -> FrameIn:
+    return FrameIn(RgbPicture(scene(index)), index / 25, index, segment, None if segment == NOT_EDITED else MATRIX)
 
 
-def through(stream: LipsyncStream, takes: list[int], start: int = 0) -> list[FrameOut]:
-    done = [out for index, take in enumerate(takes, start) for out in stream.push(frame_in(index, take))]
+def through(stream: LipsyncStream, segments: list[int], start: int = 0) -> list[FrameOut]:
+    done = [out for index, segment in enumerate(segments, start) for out in stream.push(frame_in(index, segment))]
     return done + stream.flush()
 
 
@@ -61,22 +62,22 @@ def same(first: list[FrameOut], second: list[FrameOut], atol: float = 0) -> bool
 def test_every_frame_comes_out_once_in_order(
     runs: list[tuple[int, int]], stride: int, overlap: int, windows: int
 ) -> None:
-    takes = [take for take, length in runs for _ in range(length)]
-    done = through(make_stream(MODELS, stride, overlap, windows), takes)
-    assert len(done) == len(takes)
-    for index, (take, out) in enumerate(zip(takes, done, strict=True)):
+    segments = [segment for segment, length in runs for _ in range(length)]
+    done = through(make_stream(MODELS, stride, overlap, windows), segments)
+    assert len(done) == len(segments)
+    for index, (segment, out) in enumerate(zip(segments, done, strict=True)):
         before = scene(index)
-        assert out.edited == (take != PASSED)
+        assert out.edited == (segment != NOT_EDITED)
         assert np.array_equal(out.frame[:, :16], before[:, :16])  # away from the face
-        assert np.array_equal(out.frame, before) == (take == PASSED)
+        assert np.array_equal(out.frame, before) == (segment == NOT_EDITED)
 
 
 MODELS = tiny_models()
 
 
 def test_windows_do_not_depend_on_how_many_are_sampled_together(models: LipsyncModels) -> None:
-    takes = [1] * 13
-    one, three = (through(make_stream(models, windows=count), takes) for count in (1, 3))
+    segments = [1] * 13
+    one, three = (through(make_stream(models, windows=count), segments) for count in (1, 3))
     assert same(one, three, atol=1)
 
 
@@ -113,7 +114,7 @@ class SpoiledSampler(WindowSampler):
     def _sample_all(self, windows, on_step):  # type: ignore[no-untyped-def]
         results = super()._sample_all(windows, on_step)
         self.calls += 1
-        return [replace(r, fault="not a number") for r in results] if self.calls == 2 else results
+        return [replace(r, rejection="not a number") for r in results] if self.calls == 2 else results
 
 
 def test_faces_that_cannot_be_shown_leave_the_frames_as_they_were(models: LipsyncModels) -> None:
@@ -129,7 +130,7 @@ def test_a_second_try_in_float32_is_made_and_told(models: LipsyncModels) -> None
     sampler.calls = 1
     faces = np.stack([scene(0)[:RESOLUTION, :RESOLUTION]] * NUM_FRAMES)
     (result,) = sampler.sample([Window(faces, torch.randn(NUM_FRAMES, 20, WIDTH))])
-    assert (result.fault, result.retried) == (None, True)
+    assert (result.rejection, result.retried) == (None, True)
     assert half.unet.conv_in.weight.dtype == torch.bfloat16
 
 
@@ -141,8 +142,8 @@ def test_memory_that_runs_out_halves_what_is_computed_at_once(models: LipsyncMod
             return super()._sample(windows, on_step)
 
     small = Small(models, FAST, Stopwatch(), MemoryPlan(4, 4))
-    takes = [1] * 16
-    assert same(through(make_stream(models, sampler=small), takes), through(make_stream(models), takes))
+    segments = [1] * 16
+    assert same(through(make_stream(models, sampler=small), segments), through(make_stream(models), segments))
     assert small.memory == MemoryPlan(1, 4)
 
 
@@ -168,7 +169,7 @@ def test_windows_of_different_lengths_are_sampled_as_each_alone(models: LipsyncM
 
 
 def lips_of(models: LipsyncModels, last_window: LastWindow, frames: range, before: int = 0) -> torch.Tensor:
-    """New faces [f, 3, r, r] of `frames`, in a take that begins with frame `before`."""
+    """New faces [f, 3, r, r] of `frames`, in a segment that begins with frame `before`."""
     sampler = WindowSampler(models, replace(FAST, last_window=last_window), Stopwatch(), MemoryPlan(1, 4))
     stream = make_stream(models, sampler=sampler)
     done = [each for index in range(before, frames.stop) for each in stream.repaint(frame_in(index, 1))]

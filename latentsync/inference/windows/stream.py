@@ -1,6 +1,6 @@
 """Frames in, frames with new lips out: what files, streams and previews are all made of.
 
-Consecutive frames of a take are gathered into groups. A group is sampled as `stride` windows, each of which sees the mouth at
+Consecutive frames of a segment are gathered into groups. A group is sampled as `stride` windows, each of which sees the mouth at
 about the model's 25 frames a second: at 50 a second every other frame belongs to the first window, the others to the second.
 Frames that are not edited are passed on untouched and never share a window with others. With an overlap, the last frames of a
 group are sampled once more with the next one and cross-faded.
@@ -19,6 +19,7 @@ from torch import Tensor
 from latentsync.audio.whisper_features import FeatureTrack
 from latentsync.face.align import FloatArray, FrameArray, crop_size, invert_matrix, sampled_region, warp_face
 from latentsync.face.paste import Patch
+from latentsync.inference.faces.plan import NOT_EDITED
 from latentsync.inference.jobs.report import UNCHANGED
 from latentsync.inference.settings import LastWindow
 from latentsync.inference.windows.sampler import NewFaces, OnStep, Window, WindowSampler
@@ -44,7 +45,6 @@ def with_face(
 
 
 TIME_SLACK_SEC = 1e-6  # so that a time that was rounded down belongs to its own row
-PASSED = -1  # the take of frames that are not edited
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class FrameIn:
     picture: Picture
     time_sec: float  # in the sound
     source: int  # its number in the source
-    take: int = PASSED  # frames of one take are edited together
-    matrix: FloatArray | None = None  # [2, 3] from the picture's own pixels to the crop; needed in a take
+    segment: int = NOT_EDITED  # frames of one segment are edited together
+    matrix: FloatArray | None = None  # [2, 3] from the picture's own pixels to the crop; needed in a segment
     weight: float = 1.0  # of the new lips, 0 ... 1
     face: FrameArray | None = None  # the aligned face, uint8 r r 3, where it is warped already
 
@@ -116,7 +116,7 @@ class LipsyncStream:
     on_step: OnStep = lambda done, total: None
     _held: list[FrameIn] = field(default_factory=list)
     _tail: list[NewFaces] = field(default_factory=list)  # of the first held frames, one a frame
-    _before: deque[AlignedFace] = field(default_factory=deque)  # frames of this take that came before the held ones
+    _before: deque[AlignedFace] = field(default_factory=deque)  # frames of this segment that came before the held ones
 
     def __post_init__(self) -> None:
         check_overlap(self.overlap, self.sampler.models.num_frames)
@@ -139,10 +139,10 @@ class LipsyncStream:
 
     def repaint(self, item: FrameIn) -> list[Repainted]:
         """The first half of `push`: the frames whose faces are finished. The other half is `paste`, in any thread."""
-        done = self.rest() if self._held and self._held[-1].take != item.take else []
-        if item.take == PASSED:
+        done = self.rest() if self._held and self._held[-1].segment != item.segment else []
+        if item.segment == NOT_EDITED:
             return [*done, Repainted(item)]
-        assert item.matrix is not None, "a frame of a take has a face"
+        assert item.matrix is not None, "a frame of a segment has a face"
         self._held.append(item)
         return done + self._advance() if len(self._held) == self.group_frames else done
 
@@ -159,8 +159,8 @@ class LipsyncStream:
         item, new = done.item, done.new
         if new is None:
             return FrameOut(item.picture, edited=False)
-        if new.fault is not None:
-            return FrameOut(item.picture, False, f"unusable result ({new.fault})", new.retried)
+        if new.rejection is not None:
+            return FrameOut(item.picture, False, f"unusable result ({new.rejection})", new.retried)
         with self.sampler.stopwatch("paste"):
             picture = with_face(item.picture, new.faces[0], new.originals[0], _matrix(item), item.weight)
         edited = picture is not item.picture
@@ -197,9 +197,9 @@ class LipsyncStream:
 
     def _faded(self, old: NewFaces | None, new: NewFaces, place: int) -> NewFaces:
         """The face of a frame that was sampled before, on its way from the old window's to the new one's."""
-        if old is None or old.fault:
+        if old is None or old.rejection:
             return new
-        if new.fault:
+        if new.rejection:
             return old
         return replace(new, faces=torch.lerp(old.faces, new.faces, (place + 1) / (self.overlap + 1)))
 
@@ -234,7 +234,7 @@ def windows_of(
     before: int = 0,
     last_window: LastWindow = "shift",
 ) -> list[WindowPlan]:
-    """The windows of `count` consecutive frames of a take, `stride` apart, after `before` frames of the same take.
+    """The windows of `count` consecutive frames of a segment, `stride` apart, after `before` frames of the same segment.
 
     Windows of the same phase share `overlap` frames; the frames that are kept cover everything. `last_window` says how the one
     is filled that has fewer than `num_frames` frames, see `InferenceSettings`.

@@ -13,6 +13,7 @@ from latentsync.media.sound.read import FULL_SCALE
 from latentsync.media.video.join import join
 from latentsync.metrics.statistics import NO_FACE, UnscorableError
 from latentsync.metrics.sync.judge import SyncJudge, SyncScore, score_pairs
+from latentsync.metrics.sync.offset import offset_in_words
 from latentsync.processing.clip import Clip, Dropped, Kept, Reason, Scores, StageOutcome
 from latentsync.processing.stages.contract import Writes
 from latentsync.processing.stages.span import clip_sound, sound_file
@@ -38,8 +39,7 @@ class SyncRule:
         if reason is Reason.LOW_SYNC_CONFIDENCE:
             return f"The confidence is {scores['sync_confidence']:.2f}, {self.min_confidence:g} is needed."
         offset = int(scores["offset_frames"])
-        side = "early" if offset > 0 else "late"
-        return f"The sound is {abs(offset)} frames {side}, {self.max_offset_frames} are allowed."
+        return f"The sound is {offset_in_words(offset)}, {self.max_offset_frames} are allowed."
 
 
 class AvSyncedStage:

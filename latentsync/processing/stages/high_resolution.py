@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from latentsync.face.appearance import describe, similarities, thumbnail
+from latentsync.face.appearance import appearance_descriptor, similarities, thumbnail
 from latentsync.face.detection.detector import Face, FaceDetector
 from latentsync.face.detection.tracking import FAMILIAR, STRANGER
 from latentsync.processing.clip import Clip, Reason, Scores, StageOutcome
@@ -103,8 +103,10 @@ def _between(around: Sequence[SeenFrame], share: float) -> Face:
 
 def are_alike(one: SeenFrame, other: SeenFrame, least: float = FAMILIAR) -> bool:
     """Whether two frames show the same person at the places of their faces."""
-    looks = [describe(thumbnail(seen.frame, seen.face.points))[None] for seen in (one, other) if seen.face]
-    return len(looks) == 2 and float(similarities(*looks)[0, 0]) >= least
+    descriptors = [
+        appearance_descriptor(thumbnail(seen.frame, seen.face.points))[None] for seen in (one, other) if seen.face
+    ]
+    return len(descriptors) == 2 and float(similarities(*descriptors)[0, 0]) >= least
 
 
 SMALLEST_SHARE = 0.05  # of the frames, those with the smallest face, that do not count for its size

@@ -27,7 +27,8 @@ from latentsync.inference.jobs.report import save_report
 from latentsync.inference.models import DEMO_UNET
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.inference.settings import InferenceSettings
-from latentsync.media.sound.read import read_audio, write_wav
+from latentsync.media.sound.read import read_audio
+from latentsync.media.sound.write import write_wav
 from latentsync.timebase import SAMPLE_RATE_HZ
 
 KB_PER_UNIT = 1 / 1024 if sys.platform == "darwin" else 1  # of ru_maxrss: bytes on macOS, kilobytes elsewhere

@@ -30,8 +30,8 @@ from latentsync.inference.jobs.job import check_job
 from latentsync.inference.models import DEMO_UNET, LipsyncModels, distilled_companion
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.inference.settings import JobOptions
-from latentsync.media.transcode import transcode
-from latentsync.media.video.read import read_frames
+from latentsync.media.video.index import frame_index
+from latentsync.media.video.read import read_frames, stored_pictures
 from latentsync.media.video.write import VideoFormat, VideoWriter
 from latentsync.timebase import MODEL_FPS
 
@@ -61,6 +61,21 @@ def drawn_pair(folder: Path, seconds: float) -> tuple[Path, Path]:
         for frame in moving_head(round(seconds * MODEL_FPS)):
             writer.write(frame)
     return video, DEMO_AUDIO
+
+
+def transcode(path: Path, output: Path, format: VideoFormat) -> int:
+    """Decode a video's pictures and encode them with the codec and quality of `format`; returns their number.
+
+    Nothing else is done: it is the least that any program that changes a video's pictures has to do. The pictures must be
+    stored upright, in the form that the encoder takes (`yuv420p` of the format's size, for all but ffv1).
+
+    Raises MediaError as `read_frames` and `VideoWriter` do.
+    """
+    index = frame_index(path)
+    with VideoWriter(output, format) as writer:
+        for _, picture in stored_pictures(path, index, 0, index.frame_count, "keep"):
+            writer.write_stored(picture)
+    return index.frame_count
 
 
 @contextmanager

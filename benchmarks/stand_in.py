@@ -11,7 +11,7 @@ from whisper.model import AudioEncoder
 from latentsync.face.align import FrameArray
 from latentsync.face.detection.detector import Face
 from latentsync.inference.models import LipsyncModels
-from latentsync.media.sound.read import write_wav
+from latentsync.media.sound.write import write_wav
 from latentsync.media.video.write import VideoFormat, VideoWriter
 from latentsync.models.unet.config import UNetConfig
 from latentsync.models.unet.network import UNet3DConditionModel

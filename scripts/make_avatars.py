@@ -14,7 +14,7 @@ from rich.progress import track
 
 from latentsync.avatar.clip import FRAME_SIZE, HELD_OUT_FIRST_SEED, random_clip, write_truth
 from latentsync.media.sound.copy import AudioSource
-from latentsync.media.sound.read import write_wav
+from latentsync.media.sound.write import write_wav
 from latentsync.media.video.write import VideoFormat, VideoWriter
 from latentsync.timebase import MODEL_FPS
 

@@ -6,8 +6,8 @@ from fractions import Fraction
 import av
 
 from latentsync.media.container import MediaError, PathLike, audio_tracks, meant_track, open_input
-from latentsync.media.pixels.aspect import Size, square_size
 from latentsync.media.pixels.colour import ColourTags
+from latentsync.media.pixels.geometry import Size, square_size
 from latentsync.media.pixels.interlace import FieldOrder, Fields
 from latentsync.media.pixels.pixel_format import pixel_format, turned_format
 from latentsync.media.video.hdr import HdrMetadata

@@ -9,8 +9,7 @@ import pytest
 from latentsync.media.container import open_input
 from latentsync.media.sound import downmix
 from latentsync.media.sound.downmix import lone_channel
-from latentsync.media.sound.mono import mono_pieces, mono_span
-from latentsync.media.sound.read import read_audio
+from latentsync.media.sound.read import mono_pieces, mono_span, read_audio
 
 ROOT = Path(__file__).resolve().parents[2]
 RATE_HZ = 48_000

@@ -12,10 +12,9 @@ from av.stream import Disposition
 
 from latentsync.media.container import ChosenTracks, MediaError, PathLike, default_track
 from latentsync.media.probe import probe, sound_format
-from latentsync.media.sound.mono import mono_pieces, mono_span
-from latentsync.media.sound.read import read_audio
+from latentsync.media.sound.read import mono_pieces, mono_span, read_audio
 from latentsync.media.video.read import read_frames
-from latentsync.media.video.strict import has_streams
+from latentsync.media.video.strict_read import has_streams
 from tests.support.media_clips import grey, store_sound, tone
 
 RATE_HZ = 48_000

@@ -23,8 +23,8 @@ from latentsync.media.probe import MediaInfo, made_here, probe
 from latentsync.media.sound.copy import AudioSource
 from latentsync.media.sound.downmix import lone_channel
 from latentsync.media.sound.read import read_audio
-from latentsync.media.video.losses import can_keep_fields, fields_warning, loss_warning
-from latentsync.media.video.output import CONTAINERS
+from latentsync.media.video.codec_warnings import can_keep_fields, fields_warning, loss_warning
+from latentsync.media.video.mux import CONTAINERS
 from latentsync.media.video.write import VideoFormat
 from latentsync.timebase import SAMPLE_RATE_HZ, samples_of_frames
 

@@ -15,7 +15,6 @@ from av.video.plane import VideoPlane
 from latentsync.media.pixels.colour import (
     MATRICES,
     ColourTags,
-    Orientation,
     colour_tags,
     packed,
     rgb_planes,
@@ -25,6 +24,7 @@ from latentsync.media.pixels.colour import (
     upright_rgb,
 )
 from latentsync.media.pixels.filters import cropped
+from latentsync.media.pixels.geometry import Orientation
 from latentsync.media.pixels.pixel_format import pixel_format
 from latentsync.media.pixels.upright import upright_stored
 

@@ -10,12 +10,12 @@ from latentsync.media.pixels.colour import (
     LIMITED_RANGE,
     MATRICES,
     ColourTags,
-    Orientation,
     assumed_matrix,
     colour_tags,
+    converted,
 )
-from latentsync.media.pixels.convert import converted
 from latentsync.media.pixels.filters import chroma_at_left, transposed
+from latentsync.media.pixels.geometry import Orientation
 from latentsync.media.pixels.interlace import field_order, with_fields
 from latentsync.media.pixels.pixel_format import full_chroma
 

@@ -12,7 +12,8 @@ import av
 import numpy as np
 
 from latentsync.media.container import ChosenTracks, MediaError, PathLike, check_readable, reason
-from latentsync.media.pixels.colour import ColourTags, Orientation
+from latentsync.media.pixels.colour import ColourTags
+from latentsync.media.pixels.geometry import Orientation
 from latentsync.media.video.packets import FirstPicture, PacketTimes, first_picture, packet_times
 
 NTSC = Fraction(1000, 1001)

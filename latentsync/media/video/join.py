@@ -14,7 +14,7 @@ from av.video.stream import VideoStream
 from latentsync.media.container import MediaError, PathLike, open_input, reason, video_stream
 from latentsync.media.sound.copy import AudioSource
 from latentsync.media.video.index import frame_index
-from latentsync.media.video.output import OutputFile
+from latentsync.media.video.mux import OutputFile
 
 HEVC_TAG = "hvc1"  # libav's own choice, hev1, is not played by Apple's players
 

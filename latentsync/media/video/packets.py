@@ -26,11 +26,17 @@ from latentsync.media.container import (
     start_sec,
     video_stream,
 )
-from latentsync.media.pixels.aspect import Size, plausible_aspect, square_size
-from latentsync.media.pixels.colour import ColourTags, Orientation, colour_tags
+from latentsync.media.pixels.colour import ColourTags, colour_tags
+from latentsync.media.pixels.geometry import (
+    Orientation,
+    Size,
+    exif_orientation,
+    matrix_orientation,
+    plausible_aspect,
+    square_size,
+)
 from latentsync.media.pixels.interlace import FLAGGED, FieldOrder, Fields, fields_of
 from latentsync.media.pixels.pixel_format import pixel_format
-from latentsync.media.pixels.still import still_orientation
 from latentsync.media.video.hdr import HdrMetadata, hdr_metadata, side_data
 
 # A packet of these may hold several pictures, or one that is never shown.
@@ -64,7 +70,7 @@ class FirstPicture:
 
     @property
     def square_size(self) -> Size:
-        """Width and height, before the turn, with square pixels: see `latentsync.media.pixels.aspect`."""
+        """Width and height, before the turn, with square pixels: see `latentsync.media.pixels.geometry`."""
         return square_size(self.size, self.sample_aspect)
 
 
@@ -116,7 +122,7 @@ def first_picture(path: PathLike) -> FirstPicture:
             pixel_format=frame.format.name,
             has_alpha=has_alpha(frame, stream),
             hdr=hdr_metadata(frame),
-            orientation=still_orientation(path) if still else orientation(frame),
+            orientation=exif_orientation(path) if still else orientation(frame),
             is_still=still,
             fields=fields,
             field_order=order,
@@ -180,12 +186,7 @@ def orientation(frame: VideoFrame) -> Orientation:
     matrix = side_data(frame).get(SideData.DISPLAYMATRIX)
     if matrix is None:
         return Orientation.of_degrees(frame.rotation)
-    a, b, _, c, d, *_ = struct.unpack("=9i", matrix)
-    return Orientation(sign(a), 0, 0, sign(d)) if abs(a) >= abs(b) else Orientation(0, sign(b), sign(c), 0)
-
-
-def sign(value: int) -> int:
-    return -1 if value < 0 else 1
+    return matrix_orientation(struct.unpack("=9i", matrix))
 
 
 def packet_times(path: PathLike, first: FirstPicture) -> PacketTimes:

@@ -28,7 +28,7 @@ from latentsync.media.sound.copy import AudioSource, check_sound
 from latentsync.media.video.encode import INTERLACED, Codec, Encoder, choose_encoder, usual_scheduling
 from latentsync.media.video.hdr import HdrMetadata
 from latentsync.media.video.join import Pictures, write_file
-from latentsync.media.video.output import CONTAINERS, check_output, writing
+from latentsync.media.video.mux import CONTAINERS, check_output, writing
 
 FPS_MAX_DENOMINATOR = 100_000  # of a rate given as a float
 DEFAULT_CRF = 15

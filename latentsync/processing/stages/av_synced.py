@@ -8,8 +8,7 @@ from typing import Final
 import numpy as np
 
 from latentsync.files import atomic_write
-from latentsync.media.sound.mono import Samples
-from latentsync.media.sound.read import FULL_SCALE
+from latentsync.media.sound.read import FULL_SCALE, Samples
 from latentsync.media.video.join import join
 from latentsync.metrics.statistics import NO_FACE, UnscorableError
 from latentsync.metrics.sync.judge import SyncJudge, SyncScore, score_pairs

@@ -66,7 +66,7 @@ def writing(path: PathLike, audio: AudioSource | None = None) -> Iterator[None]:
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def atomic_output(path: Path) -> Iterator[Path]:
     """`atomic_write` that raises MediaError if the file cannot be written."""
     with writing(path), atomic_write(path) as partial:
         yield partial

@@ -23,7 +23,7 @@ from latentsync.media.container import (
 )
 from latentsync.media.pixels.colour import upright_rgb
 from latentsync.media.pixels.interlace import deinterlaced
-from latentsync.media.sound.mono import STRICT
+from latentsync.media.sound.read import STRICT
 from latentsync.media.video.index import FrameIndex, frame_index
 from latentsync.media.video.read import frames_on_clock
 

@@ -69,7 +69,7 @@ def exif_orientation(path: PathLike) -> Orientation:
     try:
         with Image.open(path, formats=("JPEG", "PNG", "WEBP")) as image:
             value = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except Exception:  # Pillow raises many kinds for damaged data
         return Orientation()
     return EXIF_ORIENTATIONS[value - 1] if value in range(1, 9) else Orientation()
 

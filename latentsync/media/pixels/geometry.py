@@ -17,7 +17,7 @@ MAX_ASPECT = 8  # no camera or disc has longer pixels; a larger value is a damag
 
 @dataclass(frozen=True)
 class Orientation:
-    """How a stored picture is turned to be seen upright: the signs of the display matrix, ISO/IEC 14496-12, 8.3.2.
+    """How a stored picture is turned to be upright: the signs of the display matrix, ISO/IEC 14496-12, 8.3.2.
 
     A stored pixel x, y is shown at a x + c y, b x + d y.
     """
@@ -34,12 +34,12 @@ class Orientation:
 
     @property
     def turned(self) -> bool:
-        """Whether width and height change places."""
+        """Whether width and height are swapped."""
         return abs(self.a) < abs(self.b)
 
     @property
     def degrees(self) -> int:
-        """The turn counter-clockwise (0, 90, 180, 270), without a mirroring."""
+        """The turn counter-clockwise (0, 90, 180, 270), ignoring mirroring."""
         if self.turned:
             return 90 if self.b < 0 else 270
         return 180 if self.d < 0 else 0
@@ -85,16 +85,16 @@ def sign(value: int) -> int:
 
 
 def plausible_aspect(stated: Fraction | None) -> Fraction:
-    """Width of a pixel over its height as a file states it; 1 where it states none or nonsense."""
+    """The stated width of a pixel over its height; 1 if none or an implausible one is stated."""
     if stated is None or not Fraction(1, MAX_ASPECT) <= stated <= MAX_ASPECT:
         return Fraction(1)
     return stated
 
 
 def square_size(stored: Size, aspect: Fraction) -> Size:
-    """Width and height with square pixels of a picture whose stored pixels are `aspect` times as wide as high.
+    """Width and height in square pixels of a picture whose stored pixels are `aspect` times as wide as high.
 
-    The shorter way is stretched, so that no detail is lost, to an even number, which video files keep best.
+    The picture is only ever enlarged, so that no detail is lost, and to an even number, which 4:2:0 video needs.
     """
     width, height = stored
     if max(aspect, 1 / aspect) < 1 + SQUARE_TOLERANCE:

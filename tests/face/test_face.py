@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from latentsync.face import align, masks, paste, pixels
+from latentsync.face import align, masks, pixels
 from latentsync.face.detection.detector import make_detector
 from latentsync.face.detection.landmarks import points_from_landmarks
 from latentsync.weights import ALIGNMENTS
@@ -73,35 +73,6 @@ def test_warp_reads_the_face_alone_and_fills_outside_with_grey(frame: np.ndarray
     assert np.array_equal(align.warp_face(elsewhere, matrix, 128), face)
     outside = align.warp_face(frame, align.align_matrix(POINTS + 2000, 128), 128)
     assert (outside == align.FILL).all()
-
-
-@pytest.mark.parametrize("resolution", [128, 256])
-@pytest.mark.parametrize("shift", [(0, 0), (-200, -120), (215, 200)], ids=["inside", "upper left", "lower right"])
-def test_pasting_the_unchanged_face_changes_little_and_nothing_outside(
-    frame: np.ndarray, resolution: int, shift: tuple[int, int]
-) -> None:
-    matrix = align.align_matrix(POINTS + shift, resolution)
-    face = pixels.frames_to_pixels(align.warp_face(frame, matrix, resolution))
-    before = frame.copy()
-    result = paste.paste_face(frame, face, matrix)
-    region = paste.pasted_region(matrix, align.crop_size(resolution), (360, 480))
-    assert region is not None
-    assert np.array_equal(frame, before)
-    change = np.abs(result.astype(int) - frame)
-    assert change[6:-6, 6:-6].max() <= 4  # the grey outside the frame bleeds into faces that leave it
-    outside = np.ones((360, 480), dtype=bool)
-    outside[region] = False
-    assert np.array_equal(result[outside], frame[outside])
-
-
-def test_pasting_fades_with_opacity_and_ignores_faces_outside_the_frame(frame: np.ndarray) -> None:
-    matrix = align.align_matrix(POINTS, 128)
-    black = -torch.ones(3, 128, 128)
-    x, y = POINTS.mean(axis=0).astype(int)
-    levels = [int(paste.paste_face(frame, black, matrix, opacity)[y, x, 0]) for opacity in (0.0, 0.5, 1.0)]
-    assert levels[0] == frame[y, x, 0] and levels[2] == 0
-    assert abs(levels[1] - levels[0] / 2) <= 1
-    assert np.array_equal(paste.paste_face(frame, black, align.align_matrix(POINTS + 5000, 128)), frame)
 
 
 def test_mask_hides_the_mouth_and_keeps_eyes_and_border() -> None:

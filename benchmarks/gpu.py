@@ -22,7 +22,7 @@ from whisper.model import AudioEncoder
 
 from benchmarks.full_size import random_tiny_vae, random_unet, random_vae
 from benchmarks.table import format_table, machine_facts, report
-from latentsync.device import FORMATS, check_compiler, pick_device
+from latentsync.device import DTYPES, check_compiler, pick_device
 from latentsync.inference.models import LipsyncModels
 from latentsync.inference.settings import PRESETS, InferenceSettings
 from latentsync.inference.timing import Stopwatch
@@ -34,7 +34,7 @@ NUM_FRAMES, TOKENS, TINY_PX = 16, 50, 64
 
 def random_models(args: argparse.Namespace, resolution: int) -> LipsyncModels:
     """All networks with random weights on the device."""
-    device, dtype = pick_device(args.device), FORMATS[args.precision]
+    device, dtype = pick_device(args.device), DTYPES[args.precision]
     unet = random_unet(args.tiny).to(device, dtype)
     vae, small = (nn.Module.to(make(args.tiny), device, dtype) for make in (random_vae, random_tiny_vae))
     encoder = AudioEncoder(80, 50, unet.config.cross_attention_dim, 2, 1)  # is not asked
@@ -132,7 +132,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--tiny", action="store_true", help="tiny networks and faces, to try the script")
     parser.add_argument("--resolutions", type=int, nargs="+", help="of the face in px (default: 256 512)")
     parser.add_argument("--presets", nargs="+", choices=PRESETS, default=list(PRESETS))
-    parser.add_argument("--precision", choices=FORMATS, help="default: bf16, on a CPU fp32")
+    parser.add_argument("--precision", choices=DTYPES, help="default: bf16, on a CPU fp32")
     parser.add_argument("--no_compile", dest="compile", action="store_false")
     parser.add_argument("--windows", type=int, default=4, help="sampled together")
     parser.add_argument("--rounds", type=int, default=3)

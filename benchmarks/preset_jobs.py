@@ -20,7 +20,7 @@ from rich.progress import track
 
 from benchmarks.job import DEMO_AUDIO, DEMO_VIDEO
 from benchmarks.table import report
-from latentsync.device import FORMATS, Precision
+from latentsync.device import DTYPES, Precision
 from latentsync.face.detection.detector import make_detector
 from latentsync.inference.models import DEMO_UNET, LipsyncModels, distilled_companion
 from latentsync.inference.pipeline import LipsyncPipeline
@@ -96,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--unet", type=Path, default=DEMO_UNET)
     parser.add_argument("--rounds", type=int, default=3, help="timed jobs of each preset; 0: correlations alone")
     parser.add_argument("--clips", type=int, default=16, help="for the correlation; 0: seconds alone")
-    parser.add_argument("--precision", choices=FORMATS, help="of all networks (default: the preset's own)")
+    parser.add_argument("--precision", choices=DTYPES, help="of all networks (default: the preset's own)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", type=Path, help="JSON file to write")
     args = parser.parse_args(argv)

@@ -22,16 +22,16 @@ from benchmarks.table import median_ms, report
 from latentsync.config import UNetRun, load
 from latentsync.data.clips import find_clips, index_clips
 from latentsync.data.features import whisper_feature
+from latentsync.device import DTYPES
 from latentsync.media.sound.copy import AudioSource
 from latentsync.media.sound.read import write_wav
 from latentsync.media.video.write import VideoFormat, VideoWriter
-from latentsync.models.vae import DOWNSAMPLING, LATENT_CHANNELS, build_vae
+from latentsync.models.vae import build_vae
 from latentsync.training.engine.distributed import Processes
 from latentsync.training.engine.loop import total_loss
 from latentsync.training.unet.data import cached_latents
-from latentsync.training.unet.frozen_networks import FORMATS
 from latentsync.training.unet.train import prepare
-from latentsync.weights import DEMO, describe, save_checkpoint, save_state
+from latentsync.weights import DEMO, LATENT_CHANNELS, LATENT_STRIDE, describe, save_checkpoint, save_state
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs/unet"
 CLIPS, SECONDS, FPS, SAMPLE_RATE_HZ = 2, 1, 25, 16_000
@@ -87,7 +87,7 @@ def configurations(size: str, folder: Path, precision: str) -> dict[str, UNetRun
     make_clips(folder / "clips", cached.data.resolution)
     clips = index_clips(find_clips(cached.data.train_data_dir), 1, cached.data.cache_dir).clips
     list(whisper_feature(cached.data.cache_dir, cached.experts.whisper).fill(clips))
-    side, store = cached.data.resolution // DOWNSAMPLING, cached_latents(cached).store
+    side, store = cached.data.resolution // LATENT_STRIDE, cached_latents(cached).store
     for clip in clips:  # what is read from the cache takes its time whatever the numbers
         names = ("latents", "masked_latents")
         store.put(clip.key, {name: torch.randn(clip.frames, LATENT_CHANNELS, side, side).half() for name in names})
@@ -102,7 +102,7 @@ class Steps:
         self.position = 0
 
     def __call__(self) -> None:
-        trainer, dtype = self.training.trainer, FORMATS[self.run.train.precision]
+        trainer, dtype = self.training.trainer, DTYPES[self.run.train.precision]
         batch, positions = trainer.batches.next(self.position)
         self.position += self.run.data.batch_size
         trainer.optimizer.zero_grad(set_to_none=True)

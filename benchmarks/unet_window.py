@@ -57,7 +57,7 @@ def window(
         return unet(sample.to(dtype), timestep, audio, cache).float()
 
     audio = inputs.audio.to(dtype)
-    heard = unet.listen(audio) if listens else audio
+    heard = unet.project_kv(audio) if listens else audio
     denoise = guided(conditioned(predict, inputs.mask, inputs.masked, inputs.reference), heard, GUIDANCE)
     return ddim_sample(denoise, inputs.noise, schedule.ddim_timesteps(steps), schedule)
 

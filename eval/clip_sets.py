@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from latentsync.files import atomic_write, file_hash
 from latentsync.media.sound.copy import AudioSource
 from latentsync.media.sound.read import read_audio, write_wav
 from latentsync.media.video.read import frames_at
 from latentsync.media.video.write import VideoFormat, VideoWriter
-from latentsync.metrics.cache import content_hash
 from latentsync.metrics.lips.scores import bounced
 from latentsync.timebase import MODEL_FPS, samples_of_frames
 
@@ -41,7 +41,7 @@ class EvalClip:
     @cached_property
     def fingerprint(self) -> str:
         """Twelve digits over the contents of video and sound."""
-        both = f"{self.task} {content_hash(self.video)} {content_hash(self.audio)}"
+        both = f"{self.task} {file_hash(self.video)} {file_hash(self.audio)}"
         return hashlib.sha256(both.encode()).hexdigest()[:12]
 
     @cached_property
@@ -81,9 +81,8 @@ def save_set(folder: Path, facts: dict[str, Any], clips: Iterable[EvalClip]) -> 
     """Write the file that describes a set; paths inside the folder are stored relative to it."""
     rows = [_plain(clip, folder) for clip in clips]
     path = folder / SET_FILE
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps({"made_by": MADE_BY, **facts, "clips": rows}, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
+    with atomic_write(path) as partial:
+        partial.write_text(json.dumps({"made_by": MADE_BY, **facts, "clips": rows}, indent=1) + "\n", encoding="utf-8")
     return path
 
 

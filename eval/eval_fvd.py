@@ -15,7 +15,8 @@ from eval.networks import I3D, STAND_INS, add_detector, add_videos, cache_of
 from eval.rows import ScoreRow, check_out, make_row, run_command, write_rows
 from eval.videos import find_videos
 from latentsync.face.detection.detector import make_detector
-from latentsync.metrics.cache import FeatureCache, content_hash
+from latentsync.files import file_hash
+from latentsync.metrics.cache import FeatureCache
 from latentsync.metrics.pictures.frechet import feature_statistics, frechet_distance
 from latentsync.metrics.pictures.set_features import i3d_features, scored_clip
 from latentsync.weights import load_torchscript
@@ -44,7 +45,7 @@ def evaluate(args: argparse.Namespace) -> int:
         vectors = {video: make_row(str(video), lambda v=video: {"features": measure(v)}) for video in videos}  # type: ignore[misc]
         features[name] = [row.scores["features"] for row in vectors.values() if not row.reason]
         rows += [row if row.reason else ScoreRow(row.video, {"set": name}) for row in vectors.values()]
-    facts: dict[str, object] = {"network": args.network.name, "fingerprint": content_hash(args.network)[:12]}
+    facts: dict[str, object] = {"network": args.network.name, "fingerprint": file_hash(args.network)[:12]}
     facts |= {"stand_ins": [STAND_INS["cascade"]] if args.detector == "cascade" else []}
     return write_rows(rows, args.out, {**facts, **distance(features["result"], features["truth"])})
 
@@ -52,10 +53,10 @@ def evaluate(args: argparse.Namespace) -> int:
 def measurer(args: argparse.Namespace, cache: FeatureCache) -> Callable[[Path], np.ndarray]:
     """Features [d] of a video; CheckpointError at once if the network is missing."""
     network, detector = load_torchscript(args.network), make_detector(args.detector)
-    weights = content_hash(args.network)
+    weights = file_hash(args.network)
 
     def measure(video: Path) -> np.ndarray:
-        key = ("i3d", weights, content_hash(video), args.detector)
+        key = ("i3d", weights, file_hash(video), args.detector)
         return cache.get(key, lambda: {"features": i3d_features(network, scored_clip(video, detector))})["features"]
 
     return measure

@@ -16,7 +16,8 @@ from eval.networks import DEMO_SYNCNET, STAND_INS, add_detector, add_videos, cac
 from eval.rows import ScoreRow, check_out, make_row, run_command, write_rows
 from eval.videos import find_videos
 from latentsync.device import pick_device
-from latentsync.metrics.cache import FeatureCache, content_hash
+from latentsync.files import file_hash
+from latentsync.metrics.cache import FeatureCache
 from latentsync.metrics.sync.accuracy import THRESHOLD, ClipEmbeddings, judge_clip
 from latentsync.metrics.sync.judge import StableJudge, embeddings, own_sound
 from latentsync.weights import read_checkpoint
@@ -57,7 +58,7 @@ def accuracy_rows(judge: StableJudge, videos: list[Path], threshold: float, cach
         yield from (row for row in embedded.values() if row.reason)
         yield from (ScoreRow(str(v), reason="alone", detail="A wrong sound needs a second video.") for v in usable)
         return
-    ring = sorted(usable, key=content_hash)
+    ring = sorted(usable, key=file_hash)
     clips = {video: embedded[video].scores["clip"] for video in usable}
     for video, row in embedded.items():
         if row.reason:

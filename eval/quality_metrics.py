@@ -12,9 +12,10 @@ from torch import nn
 from eval.networks import lpips_map
 from eval.videos import Pair, find_videos
 from latentsync.face.detection.detector import FaceDetector
+from latentsync.files import file_hash, network_hash
 from latentsync.losses.perceptual import VGG_FILE
 from latentsync.media.video.read import read_frames
-from latentsync.metrics.cache import FeatureCache, content_hash, network_fingerprint
+from latentsync.metrics.cache import FeatureCache
 from latentsync.metrics.lips.face_series import face_series
 from latentsync.metrics.pictures.compare import compare_pictures
 from latentsync.metrics.pictures.discrepancy import cmmd
@@ -55,10 +56,10 @@ class QualityScorer:
 
     def __init__(self, networks: Mapping[str, Any], detector: FaceDetector, cache: FeatureCache) -> None:
         self.networks, self.detector, self.cache = networks, detector, cache
-        self.fingerprints = {name: network_fingerprint(n) for name, n in networks.items() if isinstance(n, nn.Module)}
-        self.fingerprints |= {name: content_hash(networks[name][0])[:12] for name in SET_METRICS if name in networks}
+        self.fingerprints = {name: network_hash(n) for name, n in networks.items() if isinstance(n, nn.Module)}
+        self.fingerprints |= {name: file_hash(networks[name][0])[:12] for name in SET_METRICS if name in networks}
         if "lpips" in networks:
-            self.fingerprints["lpips"] = content_hash(VGG_FILE)[:12]
+            self.fingerprints["lpips"] = file_hash(VGG_FILE)[:12]
 
     def __call__(self, pair: Pair) -> dict[str, float]:
         """Numbers by name; UnscorableError or MediaError where there are none."""
@@ -78,7 +79,7 @@ class QualityScorer:
 
     def hyper_iqa(self, network: HyperIQA, video: Path) -> float:
         """Mean quality of the first, the middle and the last frame."""
-        key = ("hyper_iqa", content_hash(video), self.fingerprints["hyper_iqa"])
+        key = ("hyper_iqa", file_hash(video), self.fingerprints["hyper_iqa"])
         return float(self.cache.get(key, lambda: {"scores": quality_scores(network, video)})["scores"].mean())
 
 
@@ -111,5 +112,5 @@ def set_distances(
 
 
 def _features(name: str, path: Path, network: Any, video: Path, cache: FeatureCache) -> np.ndarray:
-    key = (name, content_hash(path), content_hash(video))
+    key = (name, file_hash(path), file_hash(video))
     return cache.get(key, lambda: {"features": SET_METRICS[name](network, spread_frames(video))})["features"]

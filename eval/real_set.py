@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from eval.clip_sets import CROSS, RECONSTRUCTION, SILENT, EvalClip, write_sound, write_video
+from latentsync.files import file_hash
 from latentsync.media.probe import MediaInfo, probe
 from latentsync.media.sound.read import read_audio
 from latentsync.media.video.read import frames_at
-from latentsync.metrics.cache import content_hash
 from latentsync.timebase import MODEL_FPS, frames_in, samples_of_frames
 
 
@@ -68,7 +68,7 @@ def choose(root: Path, layout_name: str, count: int, seed: int, min_sec: float) 
         raise ValueError(
             f"{root} holds no usable video in the layout of {layout_name} ({LAYOUTS[layout_name].pattern.pattern})."
         )
-    clips = [{"path": name, "speaker": layout.speaker(name), "sha256": content_hash(root / name)} for name in chosen]
+    clips = [{"path": name, "speaker": layout.speaker(name), "sha256": file_hash(root / name)} for name in chosen]
     return {"layout": layout_name, "seed": seed, "min_sec": min_sec, "clips": clips, "left_out": left_out}
 
 
@@ -78,7 +78,7 @@ def check_list(root: Path, stored: dict[str, Any]) -> None:
         path = root / row["path"]
         if not path.is_file():
             raise ValueError(f"{path} of the list is missing: fetch it, or make another list.")
-        if content_hash(path) != row["sha256"]:
+        if file_hash(path) != row["sha256"]:
             raise ValueError(
                 f"{path} is another file than the list's (its hash differs): its scores cannot be compared."
             )

@@ -21,6 +21,7 @@ from eval.scoring import Scorer
 from eval.systems import Command, Copy, Results, System, Truth, named, ours
 from latentsync.device import pick_device
 from latentsync.face.detection.detector import make_detector
+from latentsync.files import atomic_write
 
 MADE_BY = "latentsync eval/report 1"
 
@@ -122,9 +123,8 @@ def describe(
 def write(out: Path, report: dict[str, Any], pictures: dict[str, Any]) -> None:
     files = {"report.json": json.dumps(report, indent=1) + "\n", "report.html": page(report, pictures)}
     for name, text in files.items():
-        partial = out / f"{name}.partial"
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(out / name)
+        with atomic_write(out / name) as partial:
+            partial.write_text(text, encoding="utf-8")
     for check in report["checks"]:
         print(f"{'holds' if check['holds'] else 'FAILS'}: {check['what']}")
     for warning in report["warnings"]:

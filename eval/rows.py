@@ -1,7 +1,6 @@
 """What a command writes: a JSON line for every video, scored or not, and a summary as the last line."""
 
 import json
-import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -10,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
+from latentsync.files import atomic_write
 from latentsync.metrics.statistics import reason_of, summarise
 
 
@@ -99,10 +99,8 @@ def opened(out: Path | None) -> Iterator[TextIO]:
     if out is None:
         yield sys.stdout
         return
-    partial = out.with_name(out.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
+    with atomic_write(out) as partial, partial.open("w", encoding="utf-8") as file:
         yield file
-    os.replace(partial, out)
 
 
 def run_command(name: str, work: Callable[[], int]) -> int:

@@ -14,10 +14,10 @@ import torch
 
 from eval.clip_sets import EvalClip
 from latentsync.device import GPU, pick_device
+from latentsync.files import file_hash, network_hash
 from latentsync.inference.models import DEMO_UNET
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.media.process import run_program
-from latentsync.metrics.cache import content_hash, network_fingerprint
 from latentsync.metrics.statistics import NO_OUTPUT, NO_TRUTH, UnscorableError
 
 FIELDS = ("{video}", "{audio}", "{out}")
@@ -88,7 +88,7 @@ class Ours:
         return {
             "what": "this project's pipeline",
             "checkpoint": self.checkpoint.name,
-            "fingerprint": network_fingerprint(models.unet),
+            "fingerprint": network_hash(models.unet),
             "detector": self.detector,
             "device": str(models.device),
             "settings": asdict(models.defaults),
@@ -170,7 +170,7 @@ def kept(system: System, clip: EvalClip, folder: Path) -> tuple[Path, Made]:
     key = {"clip": clip.fingerprint, "system": system.facts()}
     try:
         stored = json.loads(note.read_text(encoding="utf-8"))
-        if stored["key"] == json.loads(json.dumps(key)) and stored["content"] == content_hash(out):
+        if stored["key"] == json.loads(json.dumps(key)) and stored["content"] == file_hash(out):
             return out, Made(**stored["made"])
     except (OSError, ValueError, KeyError, TypeError):  # nothing there, or not complete
         pass
@@ -178,7 +178,7 @@ def kept(system: System, clip: EvalClip, folder: Path) -> tuple[Path, Made]:
     out.unlink(missing_ok=True)
     path, made = system.make(clip, out)
     if path == out:
-        written = {"key": key, "made": asdict(made), "content": content_hash(out)}
+        written = {"key": key, "made": asdict(made), "content": file_hash(out)}
         note.write_text(json.dumps(written), encoding="utf-8")
     return path, made
 

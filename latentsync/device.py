@@ -9,7 +9,7 @@ import torch
 
 Precision = Literal["auto", "half", "fp32", "bf16", "fp16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-FORMATS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 CPU_COMPILERS = ("c++", "g++", "clang++", "cl")  # programs, of which torch.compile needs one on a CPU
 
 GPU = "cuda"  # also the name of AMD's GPUs in PyTorch
@@ -63,7 +63,7 @@ def pick_dtype(device: torch.device, precision: Precision = "auto") -> torch.dty
         return torch.bfloat16
     if precision not in ("auto", "half"):
         check_precision(device, precision)
-        return FORMATS[precision]
+        return DTYPES[precision]
     is_fast = device.type == GPU and torch.cuda.get_device_capability(device) >= HALF_PRECISION_CAPABILITY
     return torch.float16 if is_fast else torch.float32
 

@@ -10,7 +10,7 @@ from latentsync.device import PRECISIONS
 from latentsync.diffusion.solvers import SolverName
 from latentsync.face.detection.detector import BACKENDS
 from latentsync.inference.jobs.timeline import Length, Rest
-from latentsync.inference.memory import Memory
+from latentsync.inference.memory import MemoryChoice
 from latentsync.inference.settings import (
     DEEPCACHE_INTERVAL,
     PRESETS,
@@ -53,7 +53,7 @@ def parse(argv: list[str] | None, description: str | None) -> argparse.Namespace
     models(
         "--ray_address", metavar="HOST:PORT", help="with --jobs: spread them over this Ray cluster; files are shared"
     )
-    models("--memory", choices=get_args(Memory), help="how much is computed at once (default: what fits)")
+    models("--memory", choices=get_args(MemoryChoice), help="how much is computed at once (default: what fits)")
     lips = parser.add_argument_group("lips (defaults are the checkpoint's)").add_argument
     lips(
         "--preset",

@@ -7,9 +7,9 @@ from typing import Any
 
 from latentsync.models.unet.config import UNetConfig
 from latentsync.models.unet.motion import MotionModuleConfig
-from latentsync.weights.table import ALIGNMENTS
+from latentsync.weights.table import ALIGNMENTS, LATENT_CHANNELS, LATENT_STRIDE
 
-INPUT_CHANNELS, LATENT_CHANNELS, CELL_PX = 13, 4, 8
+INPUT_CHANNELS = 13
 MIN_RESOLUTION = 32
 
 
@@ -74,9 +74,9 @@ def clip_size(num_frames: int, resolution: int) -> None:
     """A clip's length and its frames' size fit the auto-encoder."""
     at_least("data.num_frames", num_frames, 1)
     at_least("data.resolution", resolution, MIN_RESOLUTION)
-    if resolution % CELL_PX:
+    if resolution % LATENT_STRIDE:
         raise ValueError(
-            f"data.resolution is {resolution}, but must be a multiple of {CELL_PX} (pixels a latent cell)."
+            f"data.resolution is {resolution}, but must be a multiple of {LATENT_STRIDE} (pixels a latent cell)."
         )
 
 

@@ -5,12 +5,12 @@ from typing import Any, ClassVar
 
 from latentsync.audio.mel import NUM_MELS
 from latentsync.config import checks
-from latentsync.config.checks import CELL_PX, LATENT_CHANNELS
 from latentsync.config.common import TrainConfig
 from latentsync.config.public_layout import SYNCNET_LAYOUT, PublicLayout
 from latentsync.data.settings import MIN_SHIFT, WINDOWS_AN_ITEM, ClipDataConfig
 from latentsync.models.syncnet import SyncNetConfig, SyncNetEncoderConfig, check_geometry
 from latentsync.timebase import sync_mel_length
+from latentsync.weights.table import LATENT_CHANNELS, LATENT_STRIDE
 
 LOSSES = ("sync", "mouth")
 ENCODERS = ("audio_encoder", "visual_encoder")
@@ -33,7 +33,7 @@ class SyncNetDataConfig(ClipDataConfig):
     @property
     def image_size(self) -> tuple[int, int]:
         """Height and width of what the visual encoder sees, in pixels or latent cells."""
-        side = self.resolution // CELL_PX if self.latent_space else self.resolution
+        side = self.resolution // LATENT_STRIDE if self.latent_space else self.resolution
         return side // 2 if self.lower_half else side, side
 
     @property

@@ -4,9 +4,10 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from latentsync.config import checks
-from latentsync.config.common import PRECISIONS, OutputConfig, TrainConfig
+from latentsync.config.common import OutputConfig, TrainConfig
 from latentsync.config.public_layout import UNET_LAYOUT, PublicLayout
 from latentsync.data.settings import ClipDataConfig
+from latentsync.device import DTYPES
 
 PIXEL_LOSSES = ("sync", "lpips", "trepa")
 LOSSES = ("recon", "consistency", *PIXEL_LOSSES)
@@ -120,7 +121,7 @@ class UNetRun:
         for loss, weight in self.train.loss_weights.items():
             checks.at_least(f"train.loss_weights.{loss}", weight, 0)
         self._check_distillation()
-        checks.choice("data.latents_precision", self.data.latents_precision, PRECISIONS)
+        checks.choice("data.latents_precision", self.data.latents_precision, DTYPES)
         for name in ("batch_size", "memory_mb"):
             checks.at_least(f"data.{name}", getattr(self.data, name), 1)
         if "trepa" in self.pixel_losses:

@@ -22,12 +22,12 @@ from latentsync.audio.whisper_features import WhisperFeatures
 from latentsync.audio.whisper_model import load_audio_encoder
 from latentsync.data.clips import TrainingClip
 from latentsync.data.store import TensorStore, digest_of, network_key, write_whole
+from latentsync.device import DTYPES
 from latentsync.face.pixels import frames_to_pixels, resize_frames
 from latentsync.models.vae import encode, load_vae
 from latentsync.weights import fingerprint, load_public_vae
 
 CHUNK = 32  # frames encoded at once
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 Tensors = dict[str, Tensor]
 Compute = Callable[[TrainingClip], Tensors]
@@ -167,7 +167,7 @@ def vae_encode(path: Path | str, device: torch.device, precision: str = "fp32") 
 
     Latents are the posterior's means; bf16 and fp16 compute under autocast.
     """
-    dtype = PRECISIONS[precision]
+    dtype = DTYPES[precision]
     vae = load_vae(path) if Path(path).is_file() else load_public_vae(path).eval().requires_grad_(False)
     torch.nn.Module.to(vae, device)
 
@@ -190,8 +190,8 @@ def latents_feature(
     Raises:
         ValueError: there is no auto-encoder at `path`, or no such precision.
     """
-    if precision not in PRECISIONS:
-        raise ValueError(f"data.latents_precision is {precision!r}: choose {', '.join(PRECISIONS)}.")
+    if precision not in DTYPES:
+        raise ValueError(f"data.latents_precision is {precision!r}: choose {', '.join(DTYPES)}.")
     settings = {
         "network": network_key(path),
         "resolution": mask.shape[-1],

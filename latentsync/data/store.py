@@ -6,10 +6,7 @@ appears complete, by rename, or not at all; writers of one key write the same, s
 
 import hashlib
 import json
-import os
-import uuid
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +14,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from latentsync.files import atomic_write, file_hash
 from latentsync.weights import FETCH_INFERENCE
 
 KEY_BYTES = 16
-BLOCK_BYTES = 1 << 20
 
 
 def digest_of(*parts: str) -> str:
@@ -30,11 +27,7 @@ def digest_of(*parts: str) -> str:
 
 def content_key(path: Path | str) -> str:
     """Hash of a file's bytes, 32 hexadecimal digits; OSError if it cannot be read."""
-    digest = hashlib.blake2b(digest_size=KEY_BYTES)
-    with open(path, "rb") as file:
-        while block := file.read(BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
+    return file_hash(path, hashlib.blake2b(digest_size=KEY_BYTES))
 
 
 def network_key(path: Path | str) -> str:
@@ -55,23 +48,19 @@ def _named(file: Path) -> tuple[str, str]:
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a partial file of this process's own, then give it its name.
+    """Let `write` fill a temporary file, then rename it to `path`.
 
     Raises:
         ValueError: the folder cannot be written, or the disk is full.
     """
-    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write(partial)
-        os.replace(partial, path)
+        with atomic_write(path, shared=True) as partial:
+            write(partial)
     except (OSError, SafetensorError) as error:
         raise ValueError(
             f"The cache file {path} cannot be written ({error}): free space or choose another folder."
         ) from error
-    finally:
-        with suppress(OSError):  # there is none after the rename, nor where no file can be
-            partial.unlink()
 
 
 class RecordStore:

@@ -50,7 +50,7 @@ def guided(
 ) -> Denoiser:
     """Bind the audio: a denoiser (x_t, t) -> noise, u + scale (c - u).
 
-    `audio` is (b f) s d or b f s d, or what a network made ready of it, which tells itself what `with_silence` means. The
+    `audio` is (b f) s d or b f s d, or what a network made ready of it, which tells itself what `with_unconditional` means. The
     unconditional prediction u hears zeros. It is computed together with the conditional one, as the first half of a
     doubled batch; a scale of 1 or less asks for the conditional prediction alone, at half the cost. So does every step for
     which `is_guided` says no (Kynkäänniemi et al. 2024, "Applying guidance in a limited interval").
@@ -58,7 +58,7 @@ def guided(
     if guidance_scale <= 1:
         return lambda latents, timestep: denoise(latents, timestep, audio)
     is_tensor = isinstance(audio, Tensor)
-    both_audio = torch.cat([torch.zeros_like(audio), audio]) if is_tensor else audio.with_silence()
+    both_audio = torch.cat([torch.zeros_like(audio), audio]) if is_tensor else audio.with_unconditional()
 
     def denoise_guided(latents: Tensor, timestep: int) -> Tensor:
         if not is_guided(timestep):

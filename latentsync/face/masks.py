@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-LATENT_STRIDE = 8  # pixels per latent cell
+from latentsync.weights.table import LATENT_STRIDE
+
 MASK_SIZE = 256
 RING_DIVISOR = 32
 # first row, last row (inclusive), then start and end (exclusive) of each generated span of columns

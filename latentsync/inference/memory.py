@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
-Memory = Literal["auto", "low", "high"]
+MemoryChoice = Literal["auto", "low", "high"]
 PIXELS_AT_ONCE = 4 * 512 * 512  # that the auto-encoder works on: 4 frames of 512 px, 16 of 256 px
 CPU_VAE_FRAMES = 2  # more at once are no faster there, and 16 of the demo's 128 px take 180 MB more
 WINDOW_BYTES = 2.5e9  # of one guided window of 16 frames at 256 px in half precision; grows with the square of the side
@@ -33,13 +33,13 @@ class MemoryPlan:
         return None if self.offload else replace(self, offload=True)
 
 
-def memory_plan(choice: Memory, device: torch.device, resolution: int) -> MemoryPlan:
+def memory_plan(choice: MemoryChoice, device: torch.device, resolution: int) -> MemoryPlan:
     """A plan for faces of `resolution` px: the smallest (`low`), the largest (`high`), or what is free (`auto`).
 
     On a CPU windows are sampled one at a time, and few frames encoded and decoded: more at once win nothing there.
     """
-    if choice not in get_args(Memory):
-        raise ValueError(f"memory is {choice!r}: choose {', '.join(get_args(Memory))}.")
+    if choice not in get_args(MemoryChoice):
+        raise ValueError(f"memory is {choice!r}: choose {', '.join(get_args(MemoryChoice))}.")
     vae_frames = max(1, PIXELS_AT_ONCE // resolution**2)
     if choice == "low":
         return MemoryPlan(windows=1, vae_frames=1, offload=device.type != "cpu")

@@ -1,6 +1,5 @@
 """The three networks of a run, loaded together: U-Net, image auto-encoder and speech encoder."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,6 +13,7 @@ from latentsync.audio.whisper_features import AudioEncoder
 from latentsync.audio.whisper_model import load_audio_encoder
 from latentsync.device import Precision, check_compiler, pick_device, pick_dtype
 from latentsync.face.detection.detector import FaceDetector
+from latentsync.files import network_hash
 from latentsync.inference.model_files import TINY_VAE, configured, find_model_files, folders, width_problem
 from latentsync.inference.settings import InferenceSettings, precision_of
 from latentsync.models.unet.checkpoint import load_unet
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderKL, AutoencoderTiny  # takes seconds to import: only what builds a network does
 
 DEMO_UNET = DEMO / "unet.safetensors"
-SAMPLED_NUMBERS = 16  # of every tensor that the fingerprint looks at
+HASHED_VALUES = 16  # of every tensor of a network
 
 
 @dataclass(frozen=True)
@@ -58,14 +58,9 @@ class LipsyncModels:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Tells these weights from others: a hash over some of every network's numbers."""
-        digest = hashlib.sha256()
-        networks: tuple[Any, ...] = (self.unet, self.vae, self.audio_encoder)
-        for network in (*networks, *([self.tiny_vae] if self.tiny_vae is not None else [])):
-            for name, tensor in network.state_dict().items():
-                digest.update(name.encode())
-                digest.update(tensor.flatten()[:SAMPLED_NUMBERS].float().cpu().numpy().tobytes())
-        return digest.hexdigest()
+        """Hash of all networks, from some values of each of their tensors."""
+        networks: tuple[Any, ...] = (self.unet, self.vae, self.audio_encoder, self.tiny_vae)
+        return "".join(network_hash(network, HASHED_VALUES) for network in networks if network is not None)
 
     @classmethod
     def load(

@@ -5,13 +5,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias, TypeVar
+from typing import Literal, TypeVar
 
 import av
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
+
+from latentsync.files import PathLike
 
 # How many cores decoding and converting pictures take: all, or as many as a process was told that shares its machine.
 _ALL = 0  # libav's word for them
@@ -35,7 +37,6 @@ def converter_threads() -> int:
     return min(_limit or os.cpu_count() or 1, CONVERTER_THREADS)
 
 
-PathLike: TypeAlias = str | os.PathLike[str]
 TrackKind = Literal["video", "audio"]
 Track = TypeVar("Track", VideoStream, AudioStream)
 

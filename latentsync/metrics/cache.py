@@ -5,44 +5,16 @@ appear complete by rename, so that several runs can share a folder; a damaged en
 """
 
 import hashlib
-import os
-import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
-BLOCK_BYTES = 1 << 20
-SHOWN_DIGITS = 12  # of a fingerprint
+from latentsync.files import atomic_write
 
 Features = dict[str, NDArray[np.generic]]
-
-
-def content_hash(path: Path | str) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
-        while block := file.read(BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def array_hash(array: NDArray[np.generic]) -> str:
-    """SHA-256 of an array's shape, type and values, in hexadecimal."""
-    digest = hashlib.sha256(f"{array.shape} {array.dtype.str}".encode())
-    digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
-
-
-def network_fingerprint(network: nn.Module) -> str:
-    """Twelve digits that tell a network's weights from any others': a hash over names, shapes and values."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
-        digest.update(f"{name} {array_hash(tensor.detach().cpu().float().numpy())}".encode())
-    return digest.hexdigest()[:SHOWN_DIGITS]
 
 
 class FeatureCache:
@@ -77,11 +49,5 @@ def _read(path: Path) -> Features | None:
 
 def _write(path: Path, features: Features) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(dir=path.parent, suffix=".partial")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, **features)  # type: ignore[arg-type]  # numpy's stub reads **kwargs as allow_pickle
-        os.replace(partial, path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
+    with atomic_write(path, shared=True) as partial, partial.open("wb") as file:
+        np.savez(file, **features)  # type: ignore[arg-type]  # numpy's stub reads **kwargs as allow_pickle

@@ -39,13 +39,16 @@ class ClipGroupNorm(nn.GroupNorm):
 
 
 @dataclass(frozen=True)
-class Heard:
-    """Audio made ready for one cross-attention: `keys`, `values` n heads s c; the first `silent` of n + silent items hear
-    zeros, of which attention without biases makes nothing, so nothing is computed for them."""
+class AttentionKV:
+    """Keys and values of one attention: `keys`, `values` n heads s c.
+
+    The first `num_unconditional` of n + num_unconditional items attend to zeros. Without biases their keys and values are zero,
+    so nothing is computed for them.
+    """
 
     keys: Tensor
     values: Tensor
-    silent: int = 0
+    num_unconditional: int = 0
 
 
 class Attention(nn.Module):
@@ -59,14 +62,14 @@ class Attention(nn.Module):
         self.to_v = nn.Linear(context_width or width, width, bias=False)
         self.to_out = nn.ModuleList([nn.Linear(width, width)])
 
-    def forward(self, x: Tensor, context: Tensor | Heard | None = None) -> Tensor:
-        """Attend over tokens: `x` n s c, `context` n t d, made ready by `listen`, or None -> n s c."""
-        heard = context if isinstance(context, Heard) else self.listen(x if context is None else context)
-        q = self._heads(self.to_q(x[heard.silent :]))
+    def forward(self, x: Tensor, context: Tensor | AttentionKV | None = None) -> Tensor:
+        """Attend over tokens: `x` n s c, `context` n t d, made ready by `project_kv`, or None -> n s c."""
+        heard = context if isinstance(context, AttentionKV) else self.project_kv(x if context is None else context)
+        q = self._heads(self.to_q(x[heard.num_unconditional :]))
         attended = self.to_out[0](rearrange(attend(q, heard.keys, heard.values), "n heads s c -> n s (heads c)"))
-        if not heard.silent:
+        if not heard.num_unconditional:
             return attended
-        nothing = self.bias.to(attended).expand(heard.silent, *attended.shape[1:])
+        nothing = self.bias.to(attended).expand(heard.num_unconditional, *attended.shape[1:])
         return torch.cat([nothing, attended])
 
     @property
@@ -76,9 +79,9 @@ class Attention(nn.Module):
         assert isinstance(out, nn.Linear)
         return out.bias
 
-    def listen(self, context: Tensor) -> Heard:
+    def project_kv(self, context: Tensor) -> AttentionKV:
         """Keys and values of `context` n t d."""
-        return Heard(self._heads(self.to_k(context)), self._heads(self.to_v(context)))
+        return AttentionKV(self._heads(self.to_k(context)), self._heads(self.to_v(context)))
 
     def _heads(self, tokens: Tensor) -> Tensor:
         return rearrange(tokens, "n s (heads c) -> n heads s c", heads=self.heads)
@@ -132,32 +135,32 @@ class TransformerBlock(nn.Module):
         self.norm3 = nn.LayerNorm(width)
         self.ff = FeedForward(width)
 
-    def forward(self, x: Tensor, audio: "Tensor | Listening | None") -> Tensor:
+    def forward(self, x: Tensor, audio: "Tensor | AudioKV | None") -> Tensor:
         x = x + self.attn1(self.norm1(x))
         if self.has_audio and audio is not None:
-            heard = audio.of(self.attn2) if isinstance(audio, Listening) else audio
+            heard = audio.of(self.attn2) if isinstance(audio, AudioKV) else audio
             x = x + self.attn2(self.norm2(x), heard)
         return x + self.ff(self.norm3(x))
 
 
 @dataclass(frozen=True)
-class Listening:
+class AudioKV:
     """The audio of some clips, made ready for every cross-attention of a network: computed once for all steps.
 
-    With `silent` clips, a batch has as many further clips in front, which hear nothing (zeros), as guidance needs them.
+    With `num_unconditional` clips, a batch has as many further clips in front, which hear nothing (zeros), as guidance needs them.
     """
 
-    heard: Mapping[nn.Module, Heard]  # by its cross-attention
+    heard: Mapping[nn.Module, AttentionKV]  # by its cross-attention
     clips: int
     frames: int
-    silent: int = 0  # clips
+    num_unconditional: int = 0  # clips
 
-    def of(self, attention: nn.Module) -> Heard:
-        return replace(self.heard[attention], silent=self.silent * self.frames)
+    def of(self, attention: nn.Module) -> AttentionKV:
+        return replace(self.heard[attention], num_unconditional=self.num_unconditional * self.frames)
 
-    def with_silence(self) -> "Listening":
+    def with_unconditional(self) -> "AudioKV":
         """The same for a doubled batch, whose first half hears nothing."""
-        return replace(self, silent=self.clips)
+        return replace(self, num_unconditional=self.clips)
 
 
 class SpatialTransformer(nn.Module):
@@ -173,7 +176,7 @@ class SpatialTransformer(nn.Module):
         self.transformer_blocks = nn.ModuleList([TransformerBlock(channels, heads, audio_width)])
         self.proj_out = TokenConv1x1(channels, channels)
 
-    def forward(self, x: Tensor, audio: Tensor | Listening | None) -> Tensor:
+    def forward(self, x: Tensor, audio: Tensor | AudioKV | None) -> Tensor:
         """`x` (b f) c h w, `audio` (b f) s d, ready or None -> (b f) c h w."""
         tokens = self.proj_in(rearrange(self.norm(x), "n c h w -> n (h w) c"))
         for block in self.transformer_blocks:

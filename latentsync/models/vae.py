@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from latentsync.weights import load_strict, read_checkpoint
+from latentsync.weights import LATENT_CHANNELS, load_strict, read_checkpoint
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL  # takes seconds to import: only what builds a network does
 
 SCALING_FACTOR = 0.18215
-LATENT_CHANNELS = 4
-DOWNSAMPLING = 8  # pixels per latent cell and side
 
 
 def build_vae(config: Mapping[str, Any]) -> "AutoencoderKL":

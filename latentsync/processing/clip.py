@@ -11,12 +11,12 @@ from enum import Enum
 from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
+from latentsync.files import file_hash
 from latentsync.timebase import MODEL_FPS
 
 Score: TypeAlias = float
 Scores: TypeAlias = Mapping[str, Score]
 
-CHUNK_BYTES = 1 << 20
 ID_DIGITS = 16  # of 4 bits each
 SHORT_ID_DIGITS = 8
 MAX_STEM_BYTES = 200  # file systems hold 255 bytes a name
@@ -131,17 +131,8 @@ def source_clip(path: Path, source: str, relative: str, content_digest: str | No
     input folder. `content_digest` replaces the hash of its content where a storage knows one. Raises OSError if the file
     cannot be read.
     """
-    source_id = _digest(content_digest or content_hash(path), relative)
+    source_id = _digest(content_digest or file_hash(path, hashlib.blake2b(digest_size=32)), relative)
     return Clip(clip_id=source_id, source=source, relative=relative, path=path, source_id=source_id)
-
-
-def content_hash(path: Path) -> str:
-    """BLAKE2b of a file's content, in hexadecimal digits; OSError if it cannot be read."""
-    digest = hashlib.blake2b(digest_size=32)
-    with path.open("rb") as file:
-        while piece := file.read(CHUNK_BYTES):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def _digest(*parts: str) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 import fsspec
 from fsspec.implementations.arrow import ArrowFSWrapper
 
-PARTIAL = ".partial"
+from latentsync.files import PARTIAL, atomic_write
 
 
 class Folder:
@@ -86,10 +86,9 @@ class Folder:
             return
         path = Path(self._path(name))
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
-        partial.write_bytes(content)
-        _to_disk(partial)
-        os.replace(partial, path)
+        with atomic_write(path, shared=True) as partial:
+            partial.write_bytes(content)
+            _to_disk(partial)
 
     def fetch(self, name: str, staging: Path) -> Path:
         """A local path of the file: itself, or a copy in `staging`."""
@@ -98,9 +97,8 @@ class Folder:
         copy = staging / name
         if not copy.exists():
             copy.parent.mkdir(parents=True, exist_ok=True)
-            partial = copy.with_name(copy.name + PARTIAL)
-            self._fs.get_file(self._path(name), str(partial))
-            os.replace(partial, copy)
+            with atomic_write(copy) as partial:
+                self._fs.get_file(self._path(name), str(partial))
         return copy
 
     def publish(self, staged: Path, name: str, staging: Path) -> None:
@@ -118,9 +116,8 @@ class Folder:
         except OSError as error:
             if error.errno != errno.EXDEV:  # the staging folder lies on another disk
                 raise
-            partial = f"{path}.{os.getpid()}{PARTIAL}"
-            shutil.copyfile(staged, partial)
-            os.replace(partial, path)
+            with atomic_write(path, shared=True) as partial:
+                shutil.copyfile(staged, partial)
             staged.unlink()
 
     def _upload(self, staged: Path, path: str) -> None:

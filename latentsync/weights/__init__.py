@@ -1,6 +1,7 @@
 """Every checkpoint: the table of public ones, fetching, reading, strict loading and saving."""
 
 from latentsync.weights.damage import check_file, without_way_out
+from latentsync.weights.delta import delta_of
 from latentsync.weights.files import (
     Checkpoint,
     file_problem,
@@ -15,7 +16,6 @@ from latentsync.weights.files import (
 )
 from latentsync.weights.fit import check_agreement, load_partly, load_strict, network_of
 from latentsync.weights.metadata import describe, fingerprint
-from latentsync.weights.rest import changes
 from latentsync.weights.sources import release_of
 from latentsync.weights.table import (
     ALIGNMENTS,
@@ -23,6 +23,8 @@ from latentsync.weights.table import (
     DEFAULT_ALIGNMENT,
     DEMO,
     FETCH_INFERENCE,
+    LATENT_CHANNELS,
+    LATENT_STRIDE,
     PUBLIC_FILES,
     PUBLIC_UNET,
     PUBLIC_VAE,
@@ -39,6 +41,8 @@ __all__ = [
     "DEFAULT_ALIGNMENT",
     "DEMO",
     "FETCH_INFERENCE",
+    "LATENT_CHANNELS",
+    "LATENT_STRIDE",
     "PUBLIC_FILES",
     "PUBLIC_UNET",
     "PUBLIC_VAE",
@@ -47,9 +51,9 @@ __all__ = [
     "CheckpointError",
     "PublicFile",
     "UnreachableError",
-    "changes",
     "check_agreement",
     "check_file",
+    "delta_of",
     "describe",
     "file_problem",
     "files_of",

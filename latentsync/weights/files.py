@@ -6,7 +6,6 @@ Files of others are read with `weights_only`, so that no code can hide in them.
 
 import argparse
 import json
-import os
 import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -18,8 +17,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from latentsync.files import atomic_write
 from latentsync.weights.damage import check_file, without_way_out
-from latentsync.weights.rest import completed
+from latentsync.weights.delta import with_base
 from latentsync.weights.table import FETCH_INFERENCE, PUBLIC_FILES, PUBLIC_VAE, CheckpointError, how_to_get
 
 METADATA_KEY = "latentsync"  # entry of the safetensors header that holds our JSON
@@ -63,14 +63,14 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
     """Read `.safetensors`, or a PyTorch file that holds a state dict bare or under one of `CONTAINERS`.
 
     Tensors of PyTorch files are mapped from the disk, so keys and shapes of a large file are known at once. What a file
-    leaves to another one (see `latentsync.weights.rest`) is read from there.
+    leaves to another one (see `latentsync.weights.delta`) is read from there.
 
     Raises:
         CheckpointError: the file is missing, damaged, of another format, or holds no state dict.
     """
     path = Path(path)
     if check_file(path) == "safetensors":
-        return completed(_read_safetensors(path), read_checkpoint)
+        return with_base(_read_safetensors(path), read_checkpoint)
     stored = _load(path, mapped=True)
     if not isinstance(stored, Mapping):
         raise CheckpointError(f"{path} holds a {type(stored).__name__}, not a state dict: check the path.")
@@ -96,7 +96,7 @@ def read_header(path: Path | str) -> Checkpoint:
     """
     path = Path(path)
     if check_file(path) == "safetensors":
-        return completed(_read_safetensors(path, _meta_tensor), read_header)
+        return with_base(_read_safetensors(path, _meta_tensor), read_header)
     checkpoint = read_checkpoint(path)
     return replace(checkpoint, tensors={key: value.to("meta") for key, value in checkpoint.tensors.items()})
 
@@ -125,23 +125,17 @@ def _read_safetensors(path: Path, tensor: Callable[[Any, str], Tensor] = _stored
 
 def save_checkpoint(path: Path | str, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
     """Write safetensors with metadata; the file appears complete (by rename) or not at all."""
-    partial = _partial(path)
     plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-    save_file(plain, partial, {METADATA_KEY: json.dumps(metadata)})
-    os.replace(partial, path)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as partial:
+        save_file(plain, partial, {METADATA_KEY: json.dumps(metadata)})
 
 
 def save_state(path: Path | str, state: Mapping[str, Any]) -> None:
     """Write a training state (tensors and plain values); the file appears by rename."""
-    partial = _partial(path)
-    torch.save(dict(state), partial)
-    os.replace(partial, path)
-
-
-def _partial(path: Path | str) -> Path:
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.with_name(path.name + ".partial")
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as partial:
+        torch.save(dict(state), partial)
 
 
 def read_state(path: Path | str) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_c
 from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HfHubHTTPError, OfflineModeIsEnabled
 from huggingface_hub.utils import build_hf_headers
 
+from latentsync.files import file_hash, partial_path
 from latentsync.weights.damage import check_file
 from latentsync.weights.sources import Source, remember, sources
 from latentsync.weights.table import (
@@ -98,12 +99,12 @@ def fetch(
     local = _in_mirror(file, mirror) or cached_path(file)
     if local:
         remote = Remote(str(local), local.stat().st_size, file.sha256)
-        partial = path.with_name(f"{path.name}.partial")
+        partial = partial_path(path)
         _check_space(partial, remote.size)
         shutil.copyfile(local, partial)
     else:
         remote = _ask_hub(file) if file.repo else _ask_server(file)
-        partial = path.with_name(f"{path.name}.{remote.digest[:12] or 'download'}.partial")
+        partial = partial_path(f"{path}.{remote.digest[:12] or 'download'}")
         _check_space(partial, remote.size)
         _receive(remote, partial, report)
     _verify(partial, file, remote)
@@ -256,7 +257,4 @@ def _has_digest(path: Path, expected: str) -> bool:
     digest: Any = hashlib.sha1() if is_git else hashlib.sha256()
     if is_git:
         digest.update(f"blob {path.stat().st_size}\0".encode())
-    with path.open("rb") as file:
-        while piece := file.read(CHUNK_BYTES):
-            digest.update(piece)
-    return digest.hexdigest().startswith(expected)
+    return file_hash(path, digest).startswith(expected)

@@ -1,10 +1,10 @@
 """Where the checkpoints on the disk came from: noted by `fetch`, so that a released model knows its release."""
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from latentsync.files import atomic_write
 from latentsync.weights.table import CHECKPOINTS, PUBLIC_FILES, PublicFile
 
 SOURCES = "sources.json"  # beside the checkpoints
@@ -32,9 +32,8 @@ def sources(folder: Path = CHECKPOINTS) -> dict[str, Source]:
 def remember(file: PublicFile, folder: Path, source: Source) -> None:
     """Note where a file of `folder` came from."""
     known = {path: asdict(entry) for path, entry in (sources(folder) | {file.path: source}).items()}
-    partial = folder / f"{SOURCES}.partial"
-    partial.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
-    os.replace(partial, folder / SOURCES)
+    with atomic_write(folder / SOURCES) as partial:
+        partial.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
 
 
 def release_of(path: Path | str) -> PublicFile | None:

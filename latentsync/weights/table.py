@@ -12,6 +12,7 @@ CHECKPOINTS = Path(__file__).resolve().parents[2] / "checkpoints"
 DEMO = CHECKPOINTS / "demo"
 PUBLIC_UNET = CHECKPOINTS / "latentsync_unet.pt"
 PUBLIC_VAE = "stabilityai/sd-vae-ft-mse"  # hub repository
+LATENT_CHANNELS, LATENT_STRIDE = 4, 8  # of that auto-encoder and all others here; the stride is pixels per latent cell
 FETCH = "python -m scripts.download_checkpoints"
 FETCH_INFERENCE = f"{FETCH} inference"
 

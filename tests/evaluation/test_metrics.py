@@ -9,7 +9,8 @@ import torch
 from scipy.stats import bootstrap, pearsonr
 
 from latentsync.face.align import align_matrix
-from latentsync.metrics.cache import FeatureCache, content_hash, network_fingerprint
+from latentsync.files import file_hash, network_hash
+from latentsync.metrics.cache import FeatureCache
 from latentsync.metrics.lips.aperture import correlation
 from latentsync.metrics.lips.landmarks import landmark_aperture, landmark_distance
 from latentsync.metrics.lips.leakage import paired_correlation, silent_mouth
@@ -212,15 +213,15 @@ def test_cache_follows_content_and_network_and_survives_damage(tmp_path: Path):
     video.write_bytes(b"frames")
     moved = tmp_path / "b.bin"
     moved.write_bytes(b"frames")
-    assert content_hash(video) == content_hash(moved)
+    assert file_hash(video) == file_hash(moved)
     torch.manual_seed(0)
     nets = [torch.nn.Linear(2, 2) for _ in range(2)]
-    keys = [("x", content_hash(video), network_fingerprint(net)) for net in nets]
+    keys = [("x", file_hash(video), network_hash(net)) for net in nets]
     cache = FeatureCache(tmp_path / "cache")
     assert np.array_equal(cache.get(keys[0], make)["features"], cache.get(keys[0], make)["features"])
     assert len(calls) == 1
     cache.get(keys[1], make)
-    assert len(calls) == 2 and network_fingerprint(nets[0]) != network_fingerprint(nets[1])
+    assert len(calls) == 2 and network_hash(nets[0]) != network_hash(nets[1])
     for entry in (tmp_path / "cache").iterdir():
         entry.write_bytes(entry.read_bytes()[:50])
     assert cache.get(keys[0], make)["features"].tolist() == [0, 1, 2] and len(calls) == 3

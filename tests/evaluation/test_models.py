@@ -14,8 +14,10 @@ from latentsync.metrics.sync.offset import (
     CEPSTRA_PER_FRAME,
     combine_tracks,
     count_windows,
-    embed_face_track,
+    embed_track,
     find_sync_offset,
+    most_similar_offset,
+    offset_in_words,
     shift_distances,
 )
 from latentsync.models.hyper_iqa import quality_frames, quality_inputs
@@ -66,8 +68,14 @@ def test_offset_is_found_up_to_the_ends_of_the_range(shift: int):
     source = noise(70, 32)
     lips, sound = source[15:45], source[15 + shift : 45 + shift] + 0.1 * noise(30, 32, seed=1)
     found = find_sync_offset(shift_distances(lips, sound))
-    assert found.offset_frames == shift  # sound of a later moment: it is early
+    assert found.offset_frames == shift  # audio that shows a later moment is early
     assert found.confidence > 3
+    unit = [torch.nn.functional.normalize(rows) for rows in (lips, sound)]
+    assert most_similar_offset(*unit, max_offset=15) == shift
+
+
+def test_offsets_in_words():
+    assert [offset_in_words(each) for each in (3, -1, 0)] == ["3 frames early", "1 frame late", "in sync"]
 
 
 def test_clip_shorter_than_the_shifts_and_mismatching_embeddings():
@@ -90,14 +98,13 @@ def test_windows_are_all_that_both_streams_fill():
 def test_embeddings_of_a_track_do_not_depend_on_the_batch(expert: SyncNetV2):
     faces = np.random.default_rng(0).integers(0, 256, (8, 224, 224, 3), np.uint8)
     samples = (3000 * noise(8 * 640 + 200)).numpy()
-    whole, parts = (embed_face_track(expert, faces, samples, batch_size=size) for size in (20, 2))
+    whole, parts = (embed_track(expert, faces, 8, samples, batch_size=size) for size in (20, 2))
     for a, b in zip(whole, parts, strict=True):
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
     last = torch.from_numpy(faces[-5:]).flip(-1).permute(3, 0, 1, 2)[None].float()
     assert len(whole[0]) == 4
     torch.testing.assert_close(whole[0][-1:], expert.embed_lips(last), atol=1e-4, rtol=1e-4)
-    with pytest.raises(ValueError, match="0.2 s"):
-        embed_face_track(expert, faces[:4], samples)
+    assert [part.shape for part in embed_track(expert, faces[:4], 4, samples)] == [(0, 1024)] * 2
 
 
 def test_offsets_of_tracks_are_rounded_to_the_nearest():

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from latentsync.audio.mfcc import MfccConfig, filter_energies, mfcc
 from latentsync.metrics.pictures.frechet import feature_statistics, frechet_distance
-from latentsync.metrics.sync.offset import find_sync_offset, framewise_confidence, shift_distances
+from latentsync.metrics.sync.offset import find_sync_offset, shift_distances
 from latentsync.models.hyper_iqa import HyperIQA, HyperIQAConfig, TargetNet, quality_frames, quality_inputs
 from latentsync.models.syncnet_v2 import SyncNetV2
 from tests.golden.harness import Check, GoldenCase, compare, compare_table, fill_by_rule, golden
@@ -98,6 +99,13 @@ def offset_checks(case: GoldenCase, name: str, lips: torch.Tensor, sound: torch.
     yield Check(f"{name} offset", abs(found.offset_frames - want["av_offset"]), 0.0)
     yield Check(f"{name} smallest distance", abs(found.min_distance - want["min_dist"]), tolerance)
     yield Check(f"{name} confidence", abs(found.confidence - want["conf"]), tolerance)
+
+
+def framewise_confidence(distances: torch.Tensor, smoothing: int = 9) -> torch.Tensor:
+    """Published confidence of each window [n] from distances [n, k], median filtered with zeros beyond its ends."""
+    means = distances.mean(dim=0)
+    series = means.median() - distances[:, int(means.argmin())]
+    return F.pad(series, (smoothing // 2, smoothing // 2)).unfold(0, smoothing, 1).median(dim=1).values
 
 
 @golden("hyper_iqa")

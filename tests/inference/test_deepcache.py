@@ -187,10 +187,10 @@ def test_a_second_try_in_float32_starts_anew(models: LipsyncModels, monkeypatch:
     settings, half = InferenceSettings(steps=7, deepcache_interval=3), torch.bfloat16
     rounded = replace(models, unet=deepcopy(models.unet).to(half), vae=deepcopy(models.vae).to(half), dtype=half)
     exact = replace(models, unet=deepcopy(rounded.unet).float(), vae=deepcopy(rounded.vae).float())
-    faults = iter(["not a number"])
-    monkeypatch.setattr("latentsync.inference.windows.sampler.fault", lambda *_: next(faults, None))
+    rejections = iter(["not a number"])
+    monkeypatch.setattr("latentsync.inference.windows.sampler.rejection_reason", lambda *_: next(rejections, None))
     (result,) = WindowSampler(rounded, settings, Stopwatch()).sample(windows(1))
-    assert result.retried and result.fault is None
+    assert result.retried and result.rejection is None
     assert torch.equal(result.faces, WindowSampler(exact, settings, Stopwatch()).sample(windows(1))[0].faces)
 
 

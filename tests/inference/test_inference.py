@@ -117,8 +117,8 @@ def test_where_memory_runs_out_the_window_is_tried_again_with_less(
 def test_windows_that_broke_are_passed_through_and_told(
     tmp_path: Path, pipeline: LipsyncPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    faults = iter([None, "not a number", None, None])
-    monkeypatch.setattr(sampler, "fault", lambda *_: next(faults))
+    rejections = iter([None, "not a number", None, None])
+    monkeypatch.setattr(sampler, "rejection_reason", lambda *_: next(rejections))
     video = make_video(tmp_path / "v.mp4", 4 * NUM_FRAMES)
     report = pipeline(video, make_audio(tmp_path / "a.wav", 0.64), tmp_path / "o.mkv", FAST, LOSSLESS)
     broken = range(NUM_FRAMES, 2 * NUM_FRAMES)

@@ -9,7 +9,7 @@ import torch
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.inference.settings import JobOptions
 from latentsync.inference.windows import sampler
-from latentsync.inference.windows.sampler import Remembered
+from latentsync.inference.windows.sampler import LatentCache
 from tests.support.tiny import StubDetector, make_audio, make_video, tiny_models
 from tests.support.whole_runs import FAST
 
@@ -17,25 +17,25 @@ FRAMES = 16
 
 
 def test_frames_shown_again_are_computed_once() -> None:
-    remembered, calls = Remembered([0, 1, 2, 3, 2, 1]), []
+    cache, calls = LatentCache([0, 1, 2, 3, 2, 1]), []
 
     def compute() -> torch.Tensor:
         calls.append(1)
         return torch.arange(4.0)[:, None] + 10
 
-    assert remembered("x", [0, 1, 2, 3], compute)[:, 0].tolist() == [10, 11, 12, 13]
-    assert remembered("x", [2, 1], compute)[:, 0].tolist() == [12, 11]
+    assert cache("x", [0, 1, 2, 3], compute)[:, 0].tolist() == [10, 11, 12, 13]
+    assert cache("x", [2, 1], compute)[:, 0].tolist() == [12, 11]
     assert len(calls) == 1
-    remembered("y", [2, 1], compute)  # of another kind
-    remembered("x", [3, 2], compute)  # 3 is shown once only
-    remembered("x", [], compute)  # frames of no source
+    cache("y", [2, 1], compute)  # of another kind
+    cache("x", [3, 2], compute)  # 3 is shown once only
+    cache("x", [], compute)  # frames of no source
     assert len(calls) == 4
 
 
 def test_no_more_is_remembered_than_allowed() -> None:
-    remembered = Remembered([0, 1, 2, 0, 1, 2], limit_bytes=8)
-    remembered("x", [0, 1, 2], lambda: torch.zeros(3, 1))
-    assert len(remembered.results) == 2
+    cache = LatentCache([0, 1, 2, 0, 1, 2], limit_bytes=8)
+    cache("x", [0, 1, 2], lambda: torch.zeros(3, 1))
+    assert len(cache.results) == 2
 
 
 @pytest.mark.parametrize("length", ["bounce", "loop", "hold"])
@@ -51,7 +51,7 @@ def test_a_video_shown_again_has_the_same_bytes_with_fewer_encodes(
     for name, limit in (("with", 1 << 20), ("without", 0)):
         monkeypatch.setattr(sampler, "encode", lambda vae, pixels, name=name: count(encoded, name, encode(vae, pixels)))
         monkeypatch.setattr(
-            "latentsync.inference.jobs.render.Remembered", lambda order, limit=limit: Remembered(order, limit)
+            "latentsync.inference.jobs.render.LatentCache", lambda order, limit=limit: LatentCache(order, limit)
         )
         pipeline(*pair, tmp_path / f"{name}.mp4", settings, options)
     assert (tmp_path / "with.mp4").read_bytes() == (tmp_path / "without.mp4").read_bytes()

@@ -10,12 +10,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from latentsync.inference.faces.plan import NOT_EDITED
 from latentsync.inference.jobs.folder import JobFolder
 from latentsync.inference.jobs.segments import plan_output_segments, segment_of_output_frames
 from latentsync.inference.memory import MemoryPlan, memory_plan
 from latentsync.inference.settings import InferenceSettings, JobOptions, LastWindow
-from latentsync.inference.windows.sampler import fault
-from latentsync.inference.windows.stream import PASSED, stride_of, windows_of
+from latentsync.inference.windows.sampler import rejection_reason
+from latentsync.inference.windows.stream import stride_of, windows_of
 from latentsync.media.container import MediaError
 
 
@@ -75,7 +76,7 @@ def test_parts_begin_where_windows_begin(segment_of_frame: np.ndarray, frames: i
     for segment in segments:
         assert segment.warm_start == segment.start
         first = segment.start
-        while shown[segment.start] != PASSED and first > 0 and shown[first - 1] == shown[segment.start]:
+        while shown[segment.start] != NOT_EDITED and first > 0 and shown[first - 1] == shown[segment.start]:
             first -= 1
         assert (segment.start - first) % fresh == 0
         if first < segment.start:  # the edited segment's last window finds its frames in this segment
@@ -100,12 +101,12 @@ def test_faces_that_cannot_be_shown_are_told() -> None:
     mask = torch.ones(16, 16)
     mask[8:] = 0
     faces = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    assert fault(faces, mask) is None
+    assert rejection_reason(faces, mask) is None
     broken, flat, grey = faces.clone(), faces.clone(), faces.clone()
     broken[1, 0, 3, 3] = torch.nan
     flat[2, :, 8:] = 0.7
     grey[0, :, 8:] = 0.03 * faces[0, :, 8:]
-    assert [fault(face, mask) for face in (broken, flat, grey)] == ["not a number", "one colour", "mask"]
+    assert [rejection_reason(face, mask) for face in (broken, flat, grey)] == ["not a number", "one colour", "mask"]
 
 
 def test_a_smaller_plan_is_found_until_there_is_none() -> None:

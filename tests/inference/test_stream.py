@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from benchmarks.stand_in import WIDTH
 from latentsync.audio.whisper_features import WhisperFeatures
 from latentsync.face.align import align_matrix
+from latentsync.inference.faces.plan import NOT_EDITED
 from latentsync.inference.memory import MemoryPlan
 from latentsync.inference.models import LipsyncModels
 from latentsync.inference.settings import InferenceSettings, LastWindow
 from latentsync.inference.timing import Stopwatch
 from latentsync.inference.windows.sampler import Window, WindowSampler
-from latentsync.inference.windows.stream import PASSED, FrameIn, FrameOut, LipsyncStream
+from latentsync.inference.windows.stream import FrameIn, FrameOut, LipsyncStream
 from latentsync.media.pixels.picture import RgbPicture
 from tests.support.tiny import NUM_FRAMES, POINTS, RESOLUTION, scene, tiny_models, waveform
 
@@ -38,7 +39,7 @@ def make_stream(
 
 
 def frame_in(index: int, segment: int) -> FrameIn:
-    return FrameIn(RgbPicture(scene(index)), index / 25, index, segment, None if segment == PASSED else MATRIX)
+    return FrameIn(RgbPicture(scene(index)), index / 25, index, segment, None if segment == NOT_EDITED else MATRIX)
 
 
 def through(stream: LipsyncStream, segments: list[int], start: int = 0) -> list[FrameOut]:
@@ -66,9 +67,9 @@ def test_every_frame_comes_out_once_in_order(
     assert len(done) == len(segments)
     for index, (segment, out) in enumerate(zip(segments, done, strict=True)):
         before = scene(index)
-        assert out.edited == (segment != PASSED)
+        assert out.edited == (segment != NOT_EDITED)
         assert np.array_equal(out.frame[:, :16], before[:, :16])  # away from the face
-        assert np.array_equal(out.frame, before) == (segment == PASSED)
+        assert np.array_equal(out.frame, before) == (segment == NOT_EDITED)
 
 
 MODELS = tiny_models()
@@ -113,7 +114,7 @@ class SpoiledSampler(WindowSampler):
     def _sample_all(self, windows, on_step):  # type: ignore[no-untyped-def]
         results = super()._sample_all(windows, on_step)
         self.calls += 1
-        return [replace(r, fault="not a number") for r in results] if self.calls == 2 else results
+        return [replace(r, rejection="not a number") for r in results] if self.calls == 2 else results
 
 
 def test_faces_that_cannot_be_shown_leave_the_frames_as_they_were(models: LipsyncModels) -> None:
@@ -129,7 +130,7 @@ def test_a_second_try_in_float32_is_made_and_told(models: LipsyncModels) -> None
     sampler.calls = 1
     faces = np.stack([scene(0)[:RESOLUTION, :RESOLUTION]] * NUM_FRAMES)
     (result,) = sampler.sample([Window(faces, torch.randn(NUM_FRAMES, 20, WIDTH))])
-    assert (result.fault, result.retried) == (None, True)
+    assert (result.rejection, result.retried) == (None, True)
     assert half.unet.conv_in.weight.dtype == torch.bfloat16
 
 

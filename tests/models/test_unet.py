@@ -188,9 +188,11 @@ def test_audio_made_ready_once_changes_nothing() -> None:
     unet = random_unet(config())
     sample, steps, audio = inputs()
     with torch.no_grad():
-        heard = unet.listen(audio)
+        heard = unet.project_kv(audio)
         torch.testing.assert_close(unet(sample, steps, heard), unet(sample, steps, audio))
         both, doubled = torch.cat([torch.zeros_like(audio), audio]), torch.cat([sample, sample])
-        torch.testing.assert_close(unet(doubled, 5, heard.with_silence()), unet(doubled, 5, both), atol=1e-5, rtol=1e-5)
-        with pytest.raises(ValueError, match="made ready for"):
+        torch.testing.assert_close(
+            unet(doubled, 5, heard.with_unconditional()), unet(doubled, 5, both), atol=1e-5, rtol=1e-5
+        )
+        with pytest.raises(ValueError, match="projected for"):
             unet(doubled, 5, heard)

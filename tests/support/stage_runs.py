@@ -18,6 +18,7 @@ import cv2
 import torch
 from rich.progress import track
 
+from latentsync.files import atomic_write
 from latentsync.processing.clip import Clip, Dropped, Kept, Score, StageOutcome, source_clip
 from latentsync.processing.config import StageSettings
 from latentsync.processing.stages import STAGES, STEPS, Step, make_step
@@ -100,9 +101,8 @@ def run_one(relative: str, videos: Path, out: Path) -> list[Found]:
         endings = process_one(videos / relative, videos, out, stand_in_steps())
         found = [Found(span_of(each), each.clip.scores) for each in endings]
         stored.parent.mkdir(parents=True, exist_ok=True)
-        partial_file = stored.with_name(f"{stored.name}.partial")
-        partial_file.write_text(json.dumps([asdict(each) for each in found]), encoding="utf-8")
-        partial_file.replace(stored)
+        with atomic_write(stored) as partial_file:
+            partial_file.write_text(json.dumps([asdict(each) for each in found]), encoding="utf-8")
     return [Found(tuple(each["span"]), each["scores"]) for each in json.loads(stored.read_text(encoding="utf-8"))]
 
 

@@ -23,7 +23,7 @@ TimeArray = NDArray[np.float64]  # seconds
 
 EDIT, BRIDGED, NO_FACE, TOO_SMALL, TURNED_AWAY, OTHER_PERSON, TOO_SHORT = range(7)
 ACTIONS = np.array(["edit", "bridged", "no face", "too small", "turned away", "other person", "too short"])
-PASSED = -1  # the segment of a frame that is passed through
+NOT_EDITED = -1  # the segment of a frame that is passed through
 MIN_DETECTIONS = 3  # frames of a track from which it counts as another person
 JUMP = 0.6  # of the face's width: a face that moves farther from one frame to the next belongs to another segment
 RESIZE = 1.4  # change of size from one frame to the next, the same
@@ -69,12 +69,12 @@ class FacePlan:
     @property
     def edited(self) -> BoolArray:
         """bool [n]."""
-        return np.asarray(self.segment != PASSED)
+        return np.asarray(self.segment != NOT_EDITED)
 
     @property
     def segments(self) -> list[range]:
         """The frames of every segment, in order."""
-        return [part for part in runs(self.segment) if self.segment[part.start] != PASSED]
+        return [part for part in runs(self.segment) if self.segment[part.start] != NOT_EDITED]
 
     @property
     def passed(self) -> list[tuple[int, int, str]]:
@@ -290,7 +290,7 @@ def number_segments(edited: BoolArray, shot: IntArray, box: FloatArray) -> IntAr
         moved = np.abs(np.diff(middle, axis=0)).max(axis=1) / np.maximum(size[1:], size[:-1])
         grown = np.maximum(size[1:], size[:-1]) / np.maximum(np.minimum(size[1:], size[:-1]), 1e-3)
         begins[1:] &= ~(together & (moved <= JUMP) & (grown <= RESIZE))
-    return np.where(edited, np.cumsum(begins) - 1, PASSED).astype(np.int32)
+    return np.where(edited, np.cumsum(begins) - 1, NOT_EDITED).astype(np.int32)
 
 
 def fade(edited: BoolArray, shot: IntArray, times: TimeArray, policy: FacePolicy) -> FloatArray:
@@ -313,7 +313,7 @@ def segment_matrices(points: FloatArray, segment: IntArray, resolution: int) -> 
     """Matrices [n, 2, 3] as of `align_matrix`, with a new smoother for every segment; NaN outside of segments."""
     matrices = np.full((len(segment), 2, 3), np.nan, np.float32)
     for part in runs(segment):
-        if segment[part.start] != PASSED:
+        if segment[part.start] != NOT_EDITED:
             smoother = Smoother()
             for frame in part:
                 matrices[frame] = align_matrix(points[frame], resolution, smoother)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from latentsync.audio.whisper_features import WhisperFeatures
 from latentsync.face.align import rescaled
-from latentsync.inference.faces.plan import FacePlan
+from latentsync.inference.faces.plan import NOT_EDITED, FacePlan
 from latentsync.inference.jobs.folder import JobFolder
 from latentsync.inference.jobs.job import LipsyncJob
 from latentsync.inference.jobs.reporting import Fact, segment_of_frames
@@ -24,8 +24,8 @@ from latentsync.inference.jobs.timeline import frames_in_order
 from latentsync.inference.memory import return_freed_memory
 from latentsync.inference.threads import run_ahead, run_behind
 from latentsync.inference.windows.references import ReferenceLatents, reference_choice
-from latentsync.inference.windows.sampler import OnStep, Remembered, WindowSampler
-from latentsync.inference.windows.stream import PASSED, FrameIn, FrameOut, LipsyncStream, Repainted, face_of
+from latentsync.inference.windows.sampler import LatentCache, OnStep, WindowSampler
+from latentsync.inference.windows.stream import FrameIn, FrameOut, LipsyncStream, Repainted, face_of
 from latentsync.media.pixels.picture import Picture
 from latentsync.media.video.write import VideoWriter
 
@@ -56,7 +56,7 @@ class Renderer:
         )
         choice = reference_choice(sampler.settings.reference, plan, self.num_frames, self.stride)
         self.references = ReferenceLatents(choice, self._encode_reference)
-        sampler.remembered = Remembered(self.timeline.order[self.segment_of_frame != PASSED])
+        sampler.latent_cache = LatentCache(self.timeline.order[self.segment_of_frame != NOT_EDITED])
         self.written = 0  # frames of the output
 
     def write_segments(
@@ -170,7 +170,7 @@ class Renderer:
     def _frame_in(self, index: int, picture: Picture) -> FrameIn:
         source = int(self.timeline.order[index])
         segment, time_sec = int(self.segment_of_frame[index]), self.timeline.time_sec(index)
-        if segment == PASSED:
+        if segment == NOT_EDITED:
             return FrameIn(picture, time_sec, source)
         matrix = self.matrices[source]
         with self.sampler.stopwatch("align"):

@@ -7,14 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 import latentsync
-from latentsync.inference.faces.plan import ACTIONS, EDIT, FacePlan
+from latentsync.inference.faces.plan import ACTIONS, EDIT, NOT_EDITED, FacePlan
 from latentsync.inference.jobs.job import LipsyncJob
 from latentsync.inference.jobs.report import REST, SYNCED, TO_EDIT, FrameReport, JobReport, StageTimes
 from latentsync.inference.jobs.segments import segment_of_output_frames
 from latentsync.inference.models import LipsyncModels
 from latentsync.inference.settings import InferenceSettings
 from latentsync.inference.timing import StageTimer, Stopwatch
-from latentsync.inference.windows.stream import PASSED
 
 Fact = tuple[int, str | None, bool]  # output frame, why it was not changed after all, whether it took a second try
 SOFT_ABOVE, SMALL_BELOW = 1.5, 0.25  # widths of a face against the model's resolution that deserve a warning
@@ -22,10 +21,10 @@ LIBRARIES = ("torch", "diffusers", "av", "opencv-python", "numpy")
 
 
 def segment_of_frames(job: LipsyncJob, plan: FacePlan) -> NDArray[np.int64]:
-    """The edited segment of every output frame, `PASSED` for frames that are not edited."""
+    """The edited segment of every output frame, `NOT_EDITED` for frames that are not edited."""
     timeline = job.timeline
     segment_of_frame = segment_of_output_frames(plan.segment, timeline.order, timeline.jumps)
-    segment_of_frame[timeline.frames_with_sound :] = PASSED
+    segment_of_frame[timeline.frames_with_sound :] = NOT_EDITED
     return segment_of_frame
 
 
@@ -83,7 +82,7 @@ def frame_report(
     """What becomes of output frame `index`."""
     source = int(job.timeline.order[index])
     seen, yaw = bool(np.isfinite(plan.box[source]).all()), float(plan.yaw[source])
-    passed = bool(fault) or segment_of_frame[index] == PASSED
+    passed = bool(fault) or segment_of_frame[index] == NOT_EDITED
     return FrameReport(
         time_sec=round(job.timeline.time_sec(index), 6),
         source=source,
@@ -120,7 +119,7 @@ def length_sentence(job: LipsyncJob) -> str:
 
 def warnings_of(plan: FacePlan, resolution: int) -> Iterator[str]:
     """What a user should know about the faces before or after spending time on them."""
-    edited = plan.segment != PASSED
+    edited = plan.segment != NOT_EDITED
     if not edited.any():
         yield "No frame shows a face that can be edited: the pictures stay as they are."
         return

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from latentsync.inference.windows.stream import PASSED
+from latentsync.inference.faces.plan import NOT_EDITED
 
 OUTPUT_SEGMENT_SEC = 10.0  # of the shortest part but the last
 
@@ -25,10 +25,10 @@ class OutputSegment:
 def segment_of_output_frames(
     source_segment: NDArray[np.integer], order: NDArray[np.int64], jumps: NDArray[np.bool_]
 ) -> NDArray[np.int64]:
-    """The edited segment of every output frame: a new number where the source's changes or its frames jump; `PASSED` stays."""
+    """The edited segment of every output frame: a new number where the source's changes or its frames jump; `NOT_EDITED` stays."""
     shown = source_segment[order]
     new = jumps | np.concatenate([[True], np.diff(shown) != 0])
-    return np.where(shown == PASSED, PASSED, np.cumsum(new))
+    return np.where(shown == NOT_EDITED, NOT_EDITED, np.cumsum(new))
 
 
 def plan_output_segments(
@@ -45,11 +45,11 @@ def plan_output_segments(
         stop = start + frames
         if stop >= len(segment_of_frame):
             stop = len(segment_of_frame)
-        elif segment_of_frame[stop] != PASSED:
+        elif segment_of_frame[stop] != NOT_EDITED:
             first, end = segment_start(segment_of_frame, stop), segment_stop(segment_of_frame, stop)
             stop = first + -(-(stop - first) // fresh) * fresh
             stop = stop if stop in (first, end) or stop + fresh <= end else end
-        warms = overlap and segment_of_frame[start] != PASSED
+        warms = overlap and segment_of_frame[start] != NOT_EDITED
         segments.append(
             OutputSegment(start, stop, max(segment_start(segment_of_frame, start), start - fresh) if warms else start)
         )

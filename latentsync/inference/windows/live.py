@@ -19,11 +19,11 @@ from latentsync.audio.whisper_features import FeatureTrack
 from latentsync.face.align import FrameArray, Smoother, align_matrix, warp_face
 from latentsync.face.detection.detector import Face, FaceDetector
 from latentsync.face.detection.scenes import SceneCuts
-from latentsync.inference.faces.plan import FacePlan, FacePolicy, plan_faces
+from latentsync.inference.faces.plan import NOT_EDITED, FacePlan, FacePolicy, plan_faces
 from latentsync.inference.faces.tracks import Detection, FaceTracks, detections_of
 from latentsync.inference.settings import InferenceSettings
 from latentsync.inference.windows.sampler import WindowSampler
-from latentsync.inference.windows.stream import PASSED, FrameIn, FrameOut, LipsyncStream, stride_of
+from latentsync.inference.windows.stream import FrameIn, FrameOut, LipsyncStream, stride_of
 from latentsync.media.pixels.picture import RgbPicture
 
 DELAY_SEC = 1.2  # of a decision: longer than everything that it depends on
@@ -59,7 +59,7 @@ class LiveStream:
         self.pushed = self.decided = self.first_number = self.next_number = self.segment = 0
         self.chosen: set[int] = set()  # tracks of the person who is followed
         self.last_seen = 0  # frame
-        self.last_segment = PASSED  # of the plan, for the last frame decided on
+        self.last_segment = NOT_EDITED  # of the plan, for the last frame decided on
 
     def push(self, frame: FrameArray) -> list[FrameOut]:
         """Take the next frame; it must not be written to any more."""
@@ -108,13 +108,13 @@ class LiveStream:
 
     def _frame_in(self, plan: FacePlan, place: int, index: int) -> FrameIn:
         """Frame `index`, which is number `place` of the plan; segments are counted over all plans."""
-        segment, before = int(plan.segment[place]), int(plan.segment[place - 1]) if place else PASSED
-        if segment != PASSED and (segment != before or self.last_segment == PASSED):
+        segment, before = int(plan.segment[place]), int(plan.segment[place - 1]) if place else NOT_EDITED
+        if segment != NOT_EDITED and (segment != before or self.last_segment == NOT_EDITED):
             self.segment += 1
             self.smoother.reset()
         self.last_segment = segment
         picture, time_sec = RgbPicture(self.held.popleft()), index / self.fps
-        if segment == PASSED:
+        if segment == NOT_EDITED:
             return FrameIn(picture, time_sec, index)
         matrix = align_matrix(plan.points[place], self.sampler.models.resolution, self.smoother)
         return FrameIn(picture, time_sec, index, self.segment, matrix, float(plan.weight[place]))

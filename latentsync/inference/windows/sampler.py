@@ -36,9 +36,10 @@ from latentsync.inference.memory import MemoryPlan, is_out_of_memory, memory_pla
 from latentsync.inference.models import LipsyncModels
 from latentsync.inference.settings import InferenceSettings
 from latentsync.inference.timing import Stopwatch
-from latentsync.models.attention import Listening
+from latentsync.models.attention import AudioKV
 from latentsync.models.unet.network import DeepCache
-from latentsync.models.vae import DOWNSAMPLING, LATENT_CHANNELS, decode, decode_tiny, encode
+from latentsync.models.vae import decode, decode_tiny, encode
+from latentsync.weights import LATENT_CHANNELS, LATENT_STRIDE
 
 # What the auto-encoder said about frames of the source that are shown again: it is not asked twice.
 #
@@ -47,7 +48,7 @@ from latentsync.models.vae import DOWNSAMPLING, LATENT_CHANNELS, decode, decode_
 REMEMBERED_BYTES = 1 << 28  # of all results: 5 minutes of 256 px at 25 frames a second, a good minute of 512 px
 
 
-class Remembered:
+class LatentCache:
     """Results for single frames, on the CPU, until they take up `limit_bytes`; the first ones stay.
 
     Those that came first are kept, and not the last ones, because a loop comes back to them first, and playing back and forth
@@ -105,13 +106,13 @@ class Window:
 class NewFaces:
     """`faces` and the `originals` that they were made from, [f, 3, r, r] float32 on the CPU, equal outside of the mask.
 
-    Originals lie in [-1, 1]; faces about there, since they are clamped when they are pasted. `fault` says why they must not be
+    Originals lie in [-1, 1]; faces about there, since they are clamped when they are pasted. `rejection` says why they must not be
     shown, `retried` whether they took a second try in float32.
     """
 
     faces: Tensor
     originals: Tensor
-    fault: str | None = None
+    rejection: str | None = None
     retried: bool = False
 
 
@@ -125,7 +126,7 @@ class WindowSampler:
         stopwatch: Stopwatch,
         memory: MemoryPlan | None = None,
     ):
-        self.remembered = Remembered()
+        self.latent_cache = LatentCache()
         self.models, self.settings, self.stopwatch = models, settings, stopwatch
         self.memory = memory or memory_plan("auto", models.device, models.resolution)
         self.dtype = models.dtype
@@ -134,14 +135,14 @@ class WindowSampler:
         self.timesteps = timesteps_of(settings.solver, settings.steps, self.schedule)
         self.solve = solver_of(settings.solver, settings.seed + 1)  # not the start's own noise
         self.mask = load_mask(models.resolution)
-        side = models.resolution // DOWNSAMPLING
+        side = models.resolution // LATENT_STRIDE
         shape = (1, LATENT_CHANNELS, models.num_frames, side, side)
         self.noise = shared_noise(shape, torch.Generator().manual_seed(settings.seed)).to(models.device)
 
     def sample(self, windows: Sequence[Window], on_step: OnStep = lambda done, total: None) -> list[NewFaces]:
         """New faces for every window, in any number; what cannot be shown is tried once more in float32."""
         results = self._sample_all(windows, on_step)
-        broken = [index for index, result in enumerate(results) if result.fault]
+        broken = [index for index, result in enumerate(results) if result.rejection]
         if broken and self.dtype != torch.float32:
             with self._in_float32():
                 again = self._sample_all([windows[index] for index in broken], on_step)
@@ -208,7 +209,7 @@ class WindowSampler:
             pixels = inputs.masked_pixels if kind == "masked" else inputs.pixels
             return rearrange(self._encode(pixels), "1 c f h w -> f c h w")
 
-        latents = self.remembered((kind, self.dtype), window.sources, compute).to(self.models.device)
+        latents = self.latent_cache((kind, self.dtype), window.sources, compute).to(self.models.device)
         return rearrange(latents, "f c h w -> 1 c f h w")
 
     def _finish(self, inputs: FaceInputs, latents: Tensor) -> NewFaces:
@@ -217,18 +218,18 @@ class WindowSampler:
         originals = pixels.cpu()
         with self.stopwatch("decode"):
             decoded = self._decode(latents)
-        wrong = fault(decoded, self.mask)
-        if wrong is None:
+        rejection = rejection_reason(decoded, self.mask)
+        if rejection is None:
             with self.stopwatch("match colour"):
                 decoded = self._coloured(decoded, pixels, originals)
-        return NewFaces(keep_surroundings(decoded, originals, self.mask), originals, wrong)
+        return NewFaces(keep_surroundings(decoded, originals, self.mask), originals, rejection)
 
     def _coloured(self, decoded: Tensor, pixels: Tensor, originals: Tensor) -> Tensor:
         """`decoded` [f, 3, r, r] with its colours as the settings ask; `originals` are `pixels` on the CPU."""
         if self.settings.colour == "matched":
             seen = every_nth(len(pixels), COLOUR_FRAMES)
             reconstructed = self._decode(self._encode(pixels[seen]))
-            error = colour_error(reconstructed, originals[seen], DOWNSAMPLING)
+            error = colour_error(reconstructed, originals[seen], LATENT_STRIDE)
             return without_error(decoded, between(error, seen, len(pixels)))
         if self.settings.colour == "ring":
             ring = mask_ring(self.mask)
@@ -243,11 +244,11 @@ class WindowSampler:
         interval = self.settings.deepcache_interval
         cache = DeepCache(interval) if interval > 1 else None  # of this call alone
 
-        def unet(sample: Tensor, timestep: int, heard: Listening) -> Tensor:
+        def unet(sample: Tensor, timestep: int, heard: AudioKV) -> Tensor:
             return self.models.unet(sample.to(self.dtype), timestep, heard, cache).float()
 
         mask = rearrange(masks, "f c h w -> 1 c f h w")
-        heard = self.models.unet.listen(audio.to(self.dtype))
+        heard = self.models.unet.project_kv(audio.to(self.dtype))
         conditional = conditioned(unet, mask, masked, reference)
         denoise = guided(conditional, heard, self.settings.guidance_scale, self._is_guided)
         noise = self.noise[:, :, : masked.shape[2]].expand(len(masked), -1, -1, -1, -1)
@@ -313,7 +314,7 @@ FLAT_DEVIATION = 0.01  # of pixels in [-1, 1]: a face with a hundredth is one co
 MASK_LEVEL, MASK_DEVIATION = 0.03, 0.06  # mid grey, the colour under the mask, and how even it must be
 
 
-def fault(faces: Tensor, mask: Tensor) -> str | None:
+def rejection_reason(faces: Tensor, mask: Tensor) -> str | None:
     """What is wrong with decoded faces [f, 3, h, w], or None; `mask` [h, w] is 0 where they were generated.
 
     "not a number" for values that are not finite, "one colour" where the generated part of a frame has none but one, and

@@ -19,6 +19,7 @@ from torch import Tensor
 from latentsync.audio.whisper_features import FeatureTrack
 from latentsync.face.align import FloatArray, FrameArray, crop_size, invert_matrix, sampled_region, warp_face
 from latentsync.face.paste import Patch
+from latentsync.inference.faces.plan import NOT_EDITED
 from latentsync.inference.jobs.report import UNCHANGED
 from latentsync.inference.settings import LastWindow
 from latentsync.inference.windows.sampler import NewFaces, OnStep, Window, WindowSampler
@@ -44,7 +45,6 @@ def with_face(
 
 
 TIME_SLACK_SEC = 1e-6  # so that a time that was rounded down belongs to its own row
-PASSED = -1  # the segment of frames that are not edited
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class FrameIn:
     picture: Picture
     time_sec: float  # in the sound
     source: int  # its number in the source
-    segment: int = PASSED  # frames of one segment are edited together
+    segment: int = NOT_EDITED  # frames of one segment are edited together
     matrix: FloatArray | None = None  # [2, 3] from the picture's own pixels to the crop; needed in a segment
     weight: float = 1.0  # of the new lips, 0 ... 1
     face: FrameArray | None = None  # the aligned face, uint8 r r 3, where it is warped already
@@ -140,7 +140,7 @@ class LipsyncStream:
     def repaint(self, item: FrameIn) -> list[Repainted]:
         """The first half of `push`: the frames whose faces are finished. The other half is `paste`, in any thread."""
         done = self.rest() if self._held and self._held[-1].segment != item.segment else []
-        if item.segment == PASSED:
+        if item.segment == NOT_EDITED:
             return [*done, Repainted(item)]
         assert item.matrix is not None, "a frame of a segment has a face"
         self._held.append(item)
@@ -159,8 +159,8 @@ class LipsyncStream:
         item, new = done.item, done.new
         if new is None:
             return FrameOut(item.picture, edited=False)
-        if new.fault is not None:
-            return FrameOut(item.picture, False, f"unusable result ({new.fault})", new.retried)
+        if new.rejection is not None:
+            return FrameOut(item.picture, False, f"unusable result ({new.rejection})", new.retried)
         with self.sampler.stopwatch("paste"):
             picture = with_face(item.picture, new.faces[0], new.originals[0], _matrix(item), item.weight)
         edited = picture is not item.picture
@@ -197,9 +197,9 @@ class LipsyncStream:
 
     def _faded(self, old: NewFaces | None, new: NewFaces, place: int) -> NewFaces:
         """The face of a frame that was sampled before, on its way from the old window's to the new one's."""
-        if old is None or old.fault:
+        if old is None or old.rejection:
             return new
-        if new.fault:
+        if new.rejection:
             return old
         return replace(new, faces=torch.lerp(old.faces, new.faces, (place + 1) / (self.overlap + 1)))
 

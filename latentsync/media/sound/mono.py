@@ -3,10 +3,8 @@
 Tensor legend: n samples, int16 `n`. Sample 0 is the start of the file as a player counts it.
 """
 
-import os
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import av
@@ -16,6 +14,7 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer
 from numpy.typing import NDArray
 
+from latentsync.files import atomic_write
 from latentsync.media.container import MediaError, PathLike, audio_stream, file_url, open_input, reason
 from latentsync.media.sound.downmix import MonoResampler
 from latentsync.media.sound.read import late_sec
@@ -80,9 +79,8 @@ def span_pieces(
 
 def write_flac(path: PathLike, pieces: Iterable[Samples], sample_rate_hz: int = SAMPLE_RATE_HZ) -> None:
     """Write mono samples as a FLAC file, which appears when it is complete; MediaError if the disk does not take it."""
-    partial = Path(f"{os.fspath(path)}.partial")
     try:
-        with av.open(file_url(partial), "w", format="flac") as container:
+        with atomic_write(path) as partial, av.open(file_url(partial), "w", format="flac") as container:
             stream = container.add_stream("flac", rate=sample_rate_hz)
             stream.codec_context.layout, stream.codec_context.format = "mono", "s16"
             written = 0
@@ -93,11 +91,8 @@ def write_flac(path: PathLike, pieces: Iterable[Samples], sample_rate_hz: int = 
                     container.mux(stream.encode(frame))
                     written += len(piece)
             container.mux(stream.encode(None))
-        os.replace(partial, path)
     except (av.error.FFmpegError, OSError) as error:
         raise MediaError(f"cannot write {path}: {reason(error)}. Make room or choose another folder.") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _enter(container: InputContainer, stream: AudioStream, begin_sec: float) -> int:

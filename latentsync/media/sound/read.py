@@ -4,10 +4,8 @@ Tensor legend: n samples; a waveform is float32 [-1, 1) `n`.
 """
 
 import math
-import os
 import wave
 from collections.abc import Iterator
-from pathlib import Path
 
 import av
 import numpy as np
@@ -16,6 +14,7 @@ from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 
+from latentsync.files import atomic_write
 from latentsync.media.container import MediaError, PathLike, audio_stream, open_input, reason, start_sec
 from latentsync.media.sound.downmix import MonoResampler
 from latentsync.timebase import SAMPLE_RATE_HZ
@@ -81,13 +80,8 @@ def write_wav(path: PathLike, waveform: np.ndarray, sample_rate_hz: int = SAMPLE
     """Write a mono waveform (float `n`, clipped to [-1, 1)) as a 16-bit WAV file, which appears when it is complete."""
     assert waveform.ndim == 1, f"a mono waveform has one axis, got shape {waveform.shape}"
     samples = np.clip(np.rint(np.asarray(waveform, np.float64) * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1).astype("<i2")
-    partial = Path(f"{os.fspath(path)}.partial")
-    try:
-        with partial.open("wb") as stream, wave.open(stream, "wb") as writer:
-            writer.setnchannels(1)
-            writer.setsampwidth(2)
-            writer.setframerate(sample_rate_hz)
-            writer.writeframes(samples.tobytes())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic_write(path) as partial, partial.open("wb") as stream, wave.open(stream, "wb") as writer:
+        writer.setnchannels(1)
+        writer.setsampwidth(2)
+        writer.setframerate(sample_rate_hz)
+        writer.writeframes(samples.tobytes())

@@ -16,6 +16,7 @@ from av.container import OutputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
 
+from latentsync.files import atomic_write, partial_path
 from latentsync.media.container import MediaError, PathLike, file_url, open_input, reason
 from latentsync.media.probe import MADE_HERE
 from latentsync.media.sound.copy import AudioSource, SoundTrack, sound_track
@@ -45,11 +46,6 @@ def check_output(path: PathLike) -> None:
         partial.unlink()
 
 
-def partial_path(path: PathLike) -> Path:
-    """Where a file grows."""
-    return Path(f"{os.fspath(path)}.partial")
-
-
 @contextmanager
 def writing(path: PathLike, audio: AudioSource | None = None) -> Iterator[None]:
     """Turn the errors of the disk and of libav inside into a MediaError about writing `path`, or `audio` into it."""
@@ -71,14 +67,9 @@ def writing(path: PathLike, audio: AudioSource | None = None) -> Iterator[None]:
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Give a path beside `path` to write to; after that it gets its name. Raises MediaError, and leaves nothing, if it fails."""
-    partial = partial_path(path)
-    try:
-        with writing(path):
-            yield partial
-            partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    """`atomic_write` that raises MediaError if the file cannot be written."""
+    with writing(path), atomic_write(path) as partial:
+        yield partial
 
 
 class OutputFile:

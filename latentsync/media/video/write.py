@@ -17,6 +17,7 @@ from av.video.frame import PictureType
 from av.video.frame import VideoFrame as StoredFrame
 from av.video.stream import VideoStream
 
+from latentsync.files import partial_path
 from latentsync.media.container import MediaError, PathLike, file_url
 from latentsync.media.pixels.colour import BT709, FULL_RANGE, LIMITED_RANGE, MATRICES, ColourTags, stored_frame
 from latentsync.media.pixels.interlace import FieldOrder, with_fields
@@ -27,7 +28,7 @@ from latentsync.media.sound.copy import AudioSource, check_sound
 from latentsync.media.video.encode import INTERLACED, Codec, Encoder, choose_encoder, usual_scheduling
 from latentsync.media.video.hdr import HdrMetadata
 from latentsync.media.video.join import Pictures, write_file
-from latentsync.media.video.output import CONTAINERS, check_output, partial_path, writing
+from latentsync.media.video.output import CONTAINERS, check_output, writing
 
 FPS_MAX_DENOMINATOR = 100_000  # of a rate given as a float
 DEFAULT_CRF = 15

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from latentsync.face.align import FrameArray, Smoother, align_matrix, warp_face
 from latentsync.face.detection.detector import FaceDetector
+from latentsync.files import file_hash
 from latentsync.media.video.read import frames_at
-from latentsync.metrics.cache import FeatureCache, content_hash
+from latentsync.metrics.cache import FeatureCache
 from latentsync.metrics.lips.aperture import lip_aperture
 from latentsync.metrics.regions import RESOLUTION, face_region
 from latentsync.metrics.statistics import NO_FACE, UnscorableError
@@ -78,7 +79,7 @@ def face_series(video: Path, detector: FaceDetector, cache: FeatureCache) -> Fac
         UnscorableError: fewer than half of the frames show a face.
         MediaError: the file cannot be read.
     """
-    key = ("face series", VERSION, content_hash(video), type(detector).__name__, detector.alignment)
+    key = ("face series", VERSION, file_hash(video), type(detector).__name__, detector.alignment)
     stored = cache.get(key, lambda: _arrays(follow_face((s.frame for s in frames_at(video, MODEL_FPS)), detector)))
     series = FaceSeries(**stored)  # type: ignore[arg-type]
     if series.face_share < MIN_FACE_SHARE:

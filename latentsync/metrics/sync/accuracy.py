@@ -1,6 +1,6 @@
-"""How well a SyncNet tells right from wrong, and the offset between lips and sound that it finds.
+"""Accuracy of a SyncNet: how often it tells a window's own audio from another.
 
-Formulas on embeddings: rows of unit length, [n, D], row i of a window that starts at frame i.
+The formulas take embeddings [n, D] of unit length; row i belongs to the window that starts at frame i.
 """
 
 from dataclasses import dataclass
@@ -51,25 +51,6 @@ def best_threshold(right: Tensor, wrong: Tensor) -> float:
     """The threshold, in steps of 0.01, that judges most of these pairs rightly; take them from training clips."""
     candidates = [step / 100 for step in range(30, 96)]
     return max(candidates, key=lambda threshold: accuracy(right, wrong, threshold))
-
-
-def offset_similarities(lips: Tensor, sound: Tensor, max_offset: int) -> Tensor:
-    """Mean similarity for every offset -max_offset ... max_offset, [2 * max_offset + 1].
-
-    At offset k window i of the lips is compared with window i + k of the sound: k > 0 means that the sound is late.
-    """
-    count = len(lips)
-    means = []
-    for offset in range(-max_offset, max_offset + 1):
-        first, last = max(0, -offset), min(count, count - offset)
-        pairs = similarity(lips[first:last], sound[first + offset : last + offset])
-        means.append(pairs.mean() if len(pairs) else torch.tensor(0.0))
-    return torch.stack(means)
-
-
-def find_offset(lips: Tensor, sound: Tensor, max_offset: int = 10) -> int:
-    """Offset in frames at which lips [n, D] and sound [n, D] fit best; positive where the sound is late."""
-    return int(offset_similarities(lips, sound, max_offset).argmax()) - max_offset
 
 
 def judge_clip(clip: ClipEmbeddings, other: ClipEmbeddings, min_shift: int, threshold: float) -> dict[str, float]:

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from latentsync.audio.mfcc import INT16_SCALE
 from latentsync.face.align import Smoother, align_matrix, warp_face
 from latentsync.face.detection.detector import FaceDetector
+from latentsync.files import array_hash, file_hash, network_hash
 from latentsync.media.probe import probe
 from latentsync.media.sound.read import read_audio
 from latentsync.media.video.read import frames_at, frames_between
-from latentsync.metrics.cache import FeatureCache, Features, array_hash, content_hash, network_fingerprint
+from latentsync.metrics.cache import FeatureCache, Features
 from latentsync.metrics.statistics import NO_AUDIO, NO_FACE, TOO_SHORT, UnscorableError
 from latentsync.metrics.sync.face_tracks import (
     PUBLISHED_RULES,
@@ -92,7 +93,7 @@ def own_sound(video: Path) -> NDArray[np.floating]:
 
 def embeddings(judge: SyncJudge, video: Path, waveform: NDArray[np.floating], cache: FeatureCache) -> list[Pair]:
     """The pairs of a judge, from the cache where they were made before; errors as `sync_score`."""
-    key = ("sync", VERSION, content_hash(video), array_hash(waveform), judge.name, judge.fingerprint)
+    key = ("sync", VERSION, file_hash(video), array_hash(waveform), judge.name, judge.fingerprint)
 
     def make() -> Features:
         pairs = list(judge.pairs(video, waveform))
@@ -137,7 +138,7 @@ class ExpertJudge:
         self.net, self.find_boxes, self.published = net, find_boxes, published
         self.rules = PUBLISHED_RULES if published else TrackRules()
         self.name = f"SyncNet v2, {type(find_boxes).__name__}{', published rules' if published else ''}"
-        self.fingerprint = network_fingerprint(net)
+        self.fingerprint = network_hash(net)
 
     def pairs(self, video: Path, waveform: NDArray[np.floating]) -> Iterator[Pair]:
         """See `SyncJudge`; tracks that are shorter than a window are left out."""
@@ -165,7 +166,7 @@ class StableJudge:
         self.name = f"StableSyncNet, {type(detector).__name__ if detector else 'aligned'}"
         if detector and detector.alignment != DEFAULT_ALIGNMENT:
             self.name += f", {detector.alignment}"
-        self.fingerprint = network_fingerprint(net)
+        self.fingerprint = network_hash(net)
 
     def pairs(self, video: Path, waveform: NDArray[np.floating]) -> Iterator[Pair]:
         """See `SyncJudge`.

@@ -12,7 +12,7 @@ from einops import repeat
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from latentsync.models.attention import ClipGroupNorm, Listening, SpatialTransformer
+from latentsync.models.attention import AudioKV, ClipGroupNorm, SpatialTransformer
 from latentsync.models.unet.motion import MotionModule, MotionModuleConfig
 
 
@@ -21,7 +21,7 @@ class Conditioning:
     """What every layer of one forward pass is told."""
 
     time: Tensor  # b t: time embedding after its activation
-    audio: Tensor | Listening | None  # (b f) s d, or made ready
+    audio: Tensor | AudioKV | None  # (b f) s d, or made ready
     frames: int  # f
 
 
@@ -37,10 +37,10 @@ class ResidualBlock(nn.Module):
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         self.conv_shortcut = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
 
-    def forward(self, x: Tensor, given: Conditioning) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x, given.frames)))
-        h = h + repeat(self.time_emb_proj(given.time), "b c -> (b f) c 1 1", f=given.frames)
-        h = self.conv2(F.silu(self.norm2(h, given.frames)))
+    def forward(self, x: Tensor, cond: Conditioning) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x, cond.frames)))
+        h = h + repeat(self.time_emb_proj(cond.time), "b c -> (b f) c 1 1", f=cond.frames)
+        h = self.conv2(F.silu(self.norm2(h, cond.frames)))
         return self.conv_shortcut(x) + h
 
 
@@ -103,18 +103,18 @@ class Level(nn.Module):
         )
         self.gradient_checkpointing = False
 
-    def layer(self, index: int, x: Tensor, given: Conditioning) -> Tensor:
+    def layer(self, index: int, x: Tensor, cond: Conditioning) -> Tensor:
         """Run layer `index`; with gradient checkpointing its activations are computed again in the backward pass."""
         if self.gradient_checkpointing and torch.is_grad_enabled():
-            return checkpoint(self._layer, index, x, given, use_reentrant=False)
-        return self._layer(index, x, given)
+            return checkpoint(self._layer, index, x, cond, use_reentrant=False)
+        return self._layer(index, x, cond)
 
-    def _layer(self, index: int, x: Tensor, given: Conditioning) -> Tensor:
-        x = self.resnets[index](x, given)
+    def _layer(self, index: int, x: Tensor, cond: Conditioning) -> Tensor:
+        x = self.resnets[index](x, cond)
         if index < len(self.attentions):
-            x = self.attentions[index](x, given.audio)
+            x = self.attentions[index](x, cond.audio)
         if index < len(self.motion_modules):
-            x = self.motion_modules[index](x, given.frames)
+            x = self.motion_modules[index](x, cond.frames)
         return x
 
 
@@ -125,9 +125,9 @@ class DownLevel(Level):
         super().__init__(plan, in_channels, attended=len(in_channels))
         self.downsamplers = nn.ModuleList([] if is_last else [Downsample(plan.channels)])
 
-    def forward(self, x: Tensor, given: Conditioning, skips: list[Tensor]) -> Tensor:
+    def forward(self, x: Tensor, cond: Conditioning, skips: list[Tensor]) -> Tensor:
         for index in range(len(self.resnets)):
-            x = self.layer(index, x, given)
+            x = self.layer(index, x, cond)
             skips.append(x)
         for downsample in self.downsamplers:
             x = downsample(x)
@@ -141,8 +141,8 @@ class MiddleLevel(Level):
     def __init__(self, plan: LevelPlan):
         super().__init__(plan, [plan.channels, plan.channels], attended=1)
 
-    def forward(self, x: Tensor, given: Conditioning) -> Tensor:
-        return self.layer(1, self.layer(0, x, given), given)
+    def forward(self, x: Tensor, cond: Conditioning) -> Tensor:
+        return self.layer(1, self.layer(0, x, cond), cond)
 
 
 class UpLevel(Level):
@@ -155,9 +155,9 @@ class UpLevel(Level):
         super().__init__(plan, in_channels, attended=len(in_channels))
         self.upsamplers = nn.ModuleList([] if is_last else [Upsample(plan.channels)])
 
-    def forward(self, x: Tensor, given: Conditioning, skips: list[Tensor], layers: slice = slice(None)) -> Tensor:
+    def forward(self, x: Tensor, cond: Conditioning, skips: list[Tensor], layers: slice = slice(None)) -> Tensor:
         for index in range(len(self.resnets))[layers]:
-            x = self.layer(index, torch.cat([x, skips.pop()], dim=1), given)
+            x = self.layer(index, torch.cat([x, skips.pop()], dim=1), cond)
         for upsample in self.upsamplers:
             x = upsample(x, skips[-1].shape[-2:])
         return x

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from latentsync.models.attention import ClipGroupNorm, Heard, Listening, TransformerBlock
+from latentsync.models.attention import AttentionKV, AudioKV, ClipGroupNorm, TransformerBlock
 from latentsync.models.unet.blocks import Conditioning, DownLevel, Level, LevelPlan, MiddleLevel, ResidualBlock, UpLevel
 from latentsync.models.unet.config import DOWN_ATTENTION, UP_ATTENTION, UNetConfig
 from latentsync.models.unet.motion import FrameTransformerBlock, MotionModuleConfig
@@ -148,21 +148,21 @@ class UNet3DConditionModel(nn.Module):
             if isinstance(module, Level):
                 module.gradient_checkpointing = enabled
 
-    def listen(self, audio: Tensor) -> Listening:
+    def project_kv(self, audio: Tensor) -> AudioKV:
         """Make audio windows b f s d ready for every step of sampling: what depends on the audio alone is computed once."""
         clips, frames = audio.shape[:2]
         tokens = self._audio(audio, clips, frames)
         blocks = [module for module in self.modules() if isinstance(module, TransformerBlock) and module.has_audio]
-        heard: dict[nn.Module, Heard] = {}
+        projected: dict[nn.Module, AttentionKV] = {}
         if tokens is not None:
-            heard = {block.attn2: block.attn2.listen(tokens) for block in blocks}
-        return Listening(heard, clips, frames)
+            projected = {block.attn2: block.attn2.project_kv(tokens) for block in blocks}
+        return AudioKV(projected, clips, frames)
 
     def forward(
         self,
         sample: Tensor,
         timesteps: Tensor | int,
-        encoder_hidden_states: Tensor | Listening | None,
+        encoder_hidden_states: Tensor | AudioKV | None,
         cache: DeepCache | None = None,
     ) -> Tensor:
         """Predict the noise of a batch of clips.
@@ -170,7 +170,7 @@ class UNet3DConditionModel(nn.Module):
         Args:
             sample: b c f h w, the packed input channels (see `latentsync.diffusion.denoisers.unet_input`).
             timesteps: diffusion step of each clip (b), or one for all.
-            encoder_hidden_states: audio windows b f s d or (b f) s d, or what `listen` made of them; None skips the
+            encoder_hidden_states: audio windows b f s d or (b f) s d, or what `project_kv` made of them; None skips the
                 audio cross-attention, which is not the same as zeros.
             cache: deep features of earlier steps of the same sampling call; None runs the whole network.
 
@@ -184,24 +184,24 @@ class UNet3DConditionModel(nn.Module):
         if channels != self.config.in_channels:
             raise ValueError(f"The U-Net expects {self.config.in_channels} input channels, but got {channels}.")
         audio = self._audio(encoder_hidden_states, clips, frames)
-        given = Conditioning(self._embed_time(timesteps, clips), audio, frames)
+        cond = Conditioning(self._embed_time(timesteps, clips), audio, frames)
         x = rearrange(sample, "b c f h w -> (b f) c h w").contiguous(memory_format=torch.channels_last)
         x = self.conv_in(x)
-        compute = partial(self._deep_features, x, given)
+        compute = partial(self._deep_features, x, cond)
         deep = compute() if cache is None else cache.features(len(x), compute)
-        x = self.up_blocks[-1](deep, given, [x], LAST_LAYER)
+        x = self.up_blocks[-1](deep, cond, [x], LAST_LAYER)
         x = self.conv_out(F.silu(self.conv_norm_out(x, frames)))
         return rearrange(x, "(b f) c h w -> b c f h w", f=frames)
 
-    def _deep_features(self, x: Tensor, given: Conditioning) -> Tensor:
+    def _deep_features(self, x: Tensor, cond: Conditioning) -> Tensor:
         """From the output of `conv_in` to what enters the last layer beside it; all (b f) c h w."""
         skips = [x]
         for level in self.down_blocks:
-            x = level(x, given, skips)
-        x = self.mid_block(x, given)
+            x = level(x, cond, skips)
+        x = self.mid_block(x, cond)
         for level in self.up_blocks[:-1]:
-            x = level(x, given, skips)
-        return self.up_blocks[-1](x, given, skips, DEEP_LAYERS)
+            x = level(x, cond, skips)
+        return self.up_blocks[-1](x, cond, skips, DEEP_LAYERS)
 
     def _embed_time(self, timesteps: Tensor | int, clips: int) -> Tensor:
         weight = self.conv_in.weight
@@ -216,16 +216,16 @@ class UNet3DConditionModel(nn.Module):
     def _audio(self, audio: Tensor | None, clips: int, frames: int) -> Tensor | None: ...
 
     @overload
-    def _audio(self, audio: Tensor | Listening | None, clips: int, frames: int) -> Tensor | Listening | None: ...
+    def _audio(self, audio: Tensor | AudioKV | None, clips: int, frames: int) -> Tensor | AudioKV | None: ...
 
-    def _audio(self, audio: Tensor | Listening | None, clips: int, frames: int) -> Tensor | Listening | None:
+    def _audio(self, audio: Tensor | AudioKV | None, clips: int, frames: int) -> Tensor | AudioKV | None:
         if audio is None or not self.config.add_audio_layer:
             return None
-        if isinstance(audio, Listening):
-            if (audio.silent + audio.clips, audio.frames) != (clips, frames):
+        if isinstance(audio, AudioKV):
+            if (audio.num_unconditional + audio.clips, audio.frames) != (clips, frames):
                 raise ValueError(
-                    f"The audio was made ready for {audio.silent + audio.clips} clips of {audio.frames} frames, but there"
-                    f" are {clips} of {frames}."
+                    f"The audio was projected for {audio.num_unconditional + audio.clips} clips of {audio.frames} frames,"
+                    f" but there are {clips} of {frames}."
                 )
             return audio
         if audio.ndim == 4:

@@ -7,11 +7,13 @@ from typing import Final
 
 import numpy as np
 
+from latentsync.files import atomic_write
 from latentsync.media.sound.mono import Samples
 from latentsync.media.sound.read import FULL_SCALE
 from latentsync.media.video.join import join
 from latentsync.metrics.statistics import NO_FACE, UnscorableError
 from latentsync.metrics.sync.judge import SyncJudge, SyncScore, score_pairs
+from latentsync.metrics.sync.offset import offset_in_words
 from latentsync.processing.clip import Clip, Dropped, Kept, Reason, Scores, StageOutcome
 from latentsync.processing.stages.contract import Writes
 from latentsync.processing.stages.span import clip_sound, sound_file
@@ -37,8 +39,7 @@ class SyncRule:
         if reason is Reason.LOW_SYNC_CONFIDENCE:
             return f"The confidence is {scores['sync_confidence']:.2f}, {self.min_confidence:g} is needed."
         offset = int(scores["offset_frames"])
-        side = "early" if offset > 0 else "late"
-        return f"The sound is {abs(offset)} frames {side}, {self.max_offset_frames} are allowed."
+        return f"The sound is {offset_in_words(offset)}, {self.max_offset_frames} are allowed."
 
 
 class AvSyncedStage:
@@ -86,7 +87,8 @@ class AvSyncedStage:
         path = folder / clip.file_name
         path.parent.mkdir(parents=True, exist_ok=True)
         if offset_frames == 0:
-            copy_file(clip.path, path)
+            with atomic_write(path) as partial:
+                shutil.copyfile(clip.path, partial)
             return Kept(clip.scored(offset_left_frames=0).moved(path))
         moved = move_sound(sound, offset_frames)
         with sound_file(path, [moved]) as source:
@@ -107,13 +109,3 @@ def move_sound(sound: Samples, offset_frames: int) -> Samples:
     silence = np.zeros(min(shift, len(sound)), np.int16)
     kept = sound[: len(sound) - len(silence)] if offset_frames > 0 else sound[len(silence) :]
     return np.concatenate([silence, kept] if offset_frames > 0 else [kept, silence])
-
-
-def copy_file(source: Path, path: Path) -> None:
-    """Copy a file, which appears when it is complete."""
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        shutil.copyfile(source, partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

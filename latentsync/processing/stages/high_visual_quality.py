@@ -1,5 +1,6 @@
 """Stage 8: clips whose pictures are poor are dropped; the others are the training set."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 
 from latentsync.device import pick_device
+from latentsync.files import atomic_write
 from latentsync.media.video.read import frames_between
 from latentsync.metrics.pictures.sharpness import sharpness
 from latentsync.models.hyper_iqa import load_hyper_iqa, quality_frames, quality_inputs
 from latentsync.processing.clip import Clip, Kept, Reason, Scores, StageOutcome
-from latentsync.processing.stages.av_synced import copy_file
 from latentsync.processing.stages.contract import Writes, judge
 from latentsync.processing.stages.sync_judges import FETCH_TRAINING
 from latentsync.timebase import MODEL_FPS
@@ -60,7 +61,8 @@ class HighVisualQualityStage:
             return [outcome]
         path = folder / clip.file_name
         path.parent.mkdir(parents=True, exist_ok=True)
-        copy_file(clip.path, path)
+        with atomic_write(path) as partial:
+            shutil.copyfile(clip.path, partial)
         return [Kept(scored.moved(path))]
 
 

@@ -11,10 +11,11 @@ from torch.utils.data import Dataset
 
 from latentsync.data.clips import TrainingClip
 from latentsync.data.features import ClipFeature
-from latentsync.models.vae import DOWNSAMPLING, decode, decode_tiny
+from latentsync.models.vae import decode, decode_tiny
 from latentsync.training.demo.vae import edge_loss, mouth_weight
 from latentsync.training.engine.frozen import Frozen
 from latentsync.training.engine.loop import Losses, item_generator
+from latentsync.weights import LATENT_STRIDE
 
 PEAK = 2.0  # pixels lie in [-1, 1]
 
@@ -50,7 +51,7 @@ class TinyVaeObjective(nn.Module):
         return {
             "pixel": (self.weight * (decoded - truth).abs()).mean(),
             "edge": edge_loss(decoded, truth, self.weight),
-            "colour": F.l1_loss(F.avg_pool2d(decoded, DOWNSAMPLING), F.avg_pool2d(truth, DOWNSAMPLING)),
+            "colour": F.l1_loss(F.avg_pool2d(decoded, LATENT_STRIDE), F.avg_pool2d(truth, LATENT_STRIDE)),
         }
 
 

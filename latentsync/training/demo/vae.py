@@ -13,8 +13,8 @@ from latentsync.data.clips import TrainingClip
 from latentsync.data.frames import FrameMemory, random_faces
 from latentsync.face.masks import load_mask
 from latentsync.face.pixels import frames_to_pixels
-from latentsync.models.vae import DOWNSAMPLING
 from latentsync.training.engine.loop import Losses, item_generator
+from latentsync.weights import LATENT_STRIDE
 
 MOUTH_ROWS, MOUTH_COLUMNS = (0.55, 0.90), (0.25, 0.75)  # where lips lie in an aligned face, as shares of its side
 MOUTH_WEIGHT = 4.0
@@ -50,7 +50,7 @@ class VaeObjective(nn.Module):
         return {
             "pixel": (self.weight * (decoded - pixels).abs()).mean(),
             "edge": edge_loss(decoded, pixels, self.weight),
-            "colour": F.l1_loss(F.avg_pool2d(decoded, DOWNSAMPLING), F.avg_pool2d(pixels, DOWNSAMPLING)),
+            "colour": F.l1_loss(F.avg_pool2d(decoded, LATENT_STRIDE), F.avg_pool2d(pixels, LATENT_STRIDE)),
             "kl": posterior.kl().mean() / posterior.mean[0].numel(),
         }
 

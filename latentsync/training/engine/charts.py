@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from latentsync.files import atomic_write
 
 log = logging.getLogger("latentsync.training")
 SIZE_INCHES = (9.0, 3.2)  # of one panel
@@ -83,9 +84,8 @@ def _draw(path: Path, panels: Sequence[Panel]) -> None:
         axes.set_title(panel.title)
         axes.legend()
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    figure.savefig(partial, format="png", dpi=110)
-    os.replace(partial, path)
+    with atomic_write(path) as partial:
+        figure.savefig(partial, format="png", dpi=110)
 
 
 def _draw_curves(axes: Any, panel: CurvePanel) -> None:

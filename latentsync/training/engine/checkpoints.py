@@ -11,6 +11,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from latentsync.files import PARTIAL, atomic_write, partial_path
 from latentsync.weights import CheckpointError, read_state, save_state
 
 STATE, WEIGHTS, BEST = "state.pt", "weights.safetensors", "best.json"
@@ -69,7 +70,7 @@ class Checkpoints:
         Raises:
             CannotSaveError: the disk is full or the folder cannot be written; what was written of it is deleted.
         """
-        partial, path = self.path(step).with_suffix(".partial"), self.path(step)
+        partial, path = partial_path(self.path(step)), self.path(step)
         try:
             partial.mkdir(parents=True, exist_ok=True)
             save_state(partial / STATE, state)
@@ -98,9 +99,8 @@ class Checkpoints:
         """Remember a checkpoint's score if none was better; only a finite score counts."""
         best = self.best()
         if math.isfinite(score) and (best is None or score >= best["score"]):
-            partial = self.folder / f"{BEST}.partial"
-            partial.write_text(json.dumps({"step": step, "score": score}) + "\n", encoding="utf-8")
-            os.replace(partial, self.folder / BEST)
+            with atomic_write(self.folder / BEST) as partial:
+                partial.write_text(json.dumps({"step": step, "score": score}) + "\n", encoding="utf-8")
             self._discard_old()
 
     def _discard_old(self) -> None:
@@ -108,7 +108,7 @@ class Checkpoints:
         for step in self.steps()[: -self.keep]:
             if step != best:
                 discard(self.path(step))
-        for path in self.folder.glob("step-*.partial"):  # of a run that was killed while it saved
+        for path in self.folder.glob(f"step-*{PARTIAL}"):  # of a run that was killed while it saved
             discard(path)
 
 
@@ -118,7 +118,7 @@ def discard(folder: Path) -> None:
         return
     for name in OWN_FILES:
         (folder / name).unlink(missing_ok=True)
-        (folder / f"{name}.partial").unlink(missing_ok=True)
+        partial_path(folder / name).unlink(missing_ok=True)
     try:
         folder.rmdir()
     except OSError:

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from latentsync.files import atomic_write
 from latentsync.training.engine.distributed import Processes
 
 log = logging.getLogger("latentsync.training")
@@ -91,9 +91,8 @@ def cut_rows(path: Path, step: int) -> None:
     lines = path.read_text(encoding="utf-8").splitlines()
     kept = [line for line in lines if row_step(line) is not None and row_step(line) <= step]  # type: ignore[operator]
     if kept != lines:
-        partial = path.with_name(f"{path.name}.partial")
-        partial.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-        os.replace(partial, path)
+        with atomic_write(path) as partial:
+            partial.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
 
 def row_step(line: str) -> int | None:

@@ -40,6 +40,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from latentsync.config import TrainConfig
+from latentsync.device import DTYPES
 from latentsync.training.engine.batches import Batches, Collate, batch_generator, item_generator
 from latentsync.training.engine.checkpoints import CannotSaveError, Checkpoints
 from latentsync.training.engine.distributed import Processes, seed_everything
@@ -52,7 +53,6 @@ __all__ = ["Hooks", "Losses", "StopTraining", "Trainer", "batch_generator", "ite
 Losses = dict[str, Tensor]
 Row = dict[str, Any]
 Report = Callable[[Row], None]
-AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class StopTraining(Exception):
@@ -201,7 +201,7 @@ class Trainer:
         batch, positions = self.batches.next(self.state.next_position)
         self.state.next_position += self.batches.batch_size
         device, precision = self.processes.device.type, self.config.precision
-        with torch.autocast(device, AUTOCAST[precision], enabled=precision != "fp32"):
+        with torch.autocast(device, DTYPES[precision], enabled=precision != "fp32"):
             losses = self.wrapped(batch, positions)
         total = total_loss(losses, self.config.loss_weights) / self.config.gradient_accumulation
         self.scaler.scale(total).backward()

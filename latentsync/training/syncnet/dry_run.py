@@ -8,9 +8,10 @@ import torch
 from latentsync.audio.mel import NUM_MELS
 from latentsync.config.syncnet_run import SyncNetRun
 from latentsync.data.sync_clips import SyncBatch
+from latentsync.device import DTYPES
 from latentsync.models.syncnet import StableSyncNet, check_geometry, format_sizes
 from latentsync.timebase import sync_mel_length
-from latentsync.training.engine.loop import AUTOCAST, Losses, total_loss
+from latentsync.training.engine.loop import Losses, total_loss
 from latentsync.training.engine.memory import FLOAT32, PeakMemory, training_memory
 from latentsync.training.syncnet.step import CONTROLS, ONLY_WATCHED, SyncNetWithHeads
 from latentsync.training.syncnet.train import SyncNetTraining
@@ -48,7 +49,7 @@ def _describe(run: SyncNetRun, objective: SyncNetWithHeads, batch: SyncBatch, po
     device, precision = batch.image.device.type, run.train.precision
     autocasts = precision != "fp32" and device != META
     with PeakMemory() as step:
-        with torch.autocast("cpu" if device == META else device, AUTOCAST[precision], enabled=autocasts):
+        with torch.autocast("cpu" if device == META else device, DTYPES[precision], enabled=autocasts):
             losses: Losses = objective.train()(batch, positions)
         total_loss(losses, {**run.train.loss_weights, **ONLY_WATCHED}).backward()
     gradients = FLOAT32 * sum(parameter.numel() for parameter in objective.parameters())

@@ -16,7 +16,7 @@ from latentsync.config.syncnet_run import SyncPreflightConfig
 from latentsync.data.clips import ClipIndex, TrainingClip
 from latentsync.data.settings import WINDOWS_AN_ITEM
 from latentsync.data.sync_clips import SyncBatch, SyncClips, collate
-from latentsync.training.engine.loop import AUTOCAST
+from latentsync.device import DTYPES
 from latentsync.training.syncnet.step import CHANCE_LOSS, SyncNetWithHeads
 
 ALIKE = 1e-3  # deviation between windows below which they carry nothing that tells them apart
@@ -55,7 +55,7 @@ def overfit(
     optimizer = torch.optim.AdamW(learner.parameters(), config.learning_rate, weight_decay=0.0)
     started, loss, step = time.monotonic(), CHANCE_LOSS, 0
     for step in range(1, config.max_steps + 1):
-        with torch.autocast(weight.device.type, AUTOCAST[precision], enabled=precision != "fp32"):
+        with torch.autocast(weight.device.type, DTYPES[precision], enabled=precision != "fp32"):
             total = learner(batch, torch.arange(items))["sync"]
         loss = float(total.detach())
         if not loss < config.target_loss and step < config.max_steps and time.monotonic() - started < config.max_sec:

@@ -229,5 +229,5 @@ def panels(rows: list[dict[str, Any]], validation: list[dict[str, Any]], scores:
         marks = {f"threshold {scores.threshold:.2f}": scores.threshold}
         drawn.append(HistogramPanel("similarity, validation clips", similarities, (0.0, 1.0), marks=marks))
         places = {"training clips": scores.offsets}
-        drawn.append(HistogramPanel("sound found late by so many frames", places, (-10.5, 10.5), 21))
+        drawn.append(HistogramPanel("sync offset found, frames (above 0: audio early)", places, (-10.5, 10.5), 21))
     return drawn

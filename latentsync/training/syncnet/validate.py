@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from latentsync.audio.mel import sync_mel
 from latentsync.data.settings import MIN_SHIFT
 from latentsync.data.sync_clips import SyncClip
-from latentsync.metrics.sync.accuracy import ClipEmbeddings, accuracy, best_threshold, find_offset, pair_similarities
+from latentsync.metrics.sync.accuracy import ClipEmbeddings, accuracy, best_threshold, pair_similarities
+from latentsync.metrics.sync.offset import most_similar_offset, offset_of_shift
 from latentsync.models.syncnet import StableSyncNet
 from latentsync.timebase import samples_of_frames
 
@@ -23,7 +24,7 @@ class SyncScores:
     right: Tensor
     wrong: Tensor
     threshold: float  # chosen on the calibration clips
-    offsets: list[int] = field(default_factory=list)  # found in the calibration clips, in frames; above 0 sound is late
+    offsets: list[int] = field(default_factory=list)  # of the calibration clips, in frames; > 0: the audio is early
 
     @property
     def accuracy(self) -> float:
@@ -59,7 +60,7 @@ def score_syncnet(
     threshold = best_threshold(*_pairs(known, min_shift))
     right, wrong = _pairs(embed_clips(net, validation, num_frames, min_shift), min_shift)
     net.train(was_training)
-    return SyncScores(right, wrong, threshold, [find_offset(clip.lips, clip.sound) for clip in known])
+    return SyncScores(right, wrong, threshold, [most_similar_offset(clip.lips, clip.sound) for clip in known])
 
 
 def embed_clips(
@@ -120,5 +121,5 @@ def offset_errors(
     """For every shift of the sound, the found offset minus the true one, in frames."""
     lips = embed_clip(net, clip, num_frames).lips
     moved = [SyncClip(clip.pictures, sync_mel(torch.from_numpy(shift_sound(waveform, shift)))) for shift in shifts]
-    found = [find_offset(lips, embed_sound(net, sound, num_frames)) for sound in moved]
-    return [offset - shift for offset, shift in zip(found, shifts, strict=True)]
+    found = [most_similar_offset(lips, embed_sound(net, sound, num_frames)) for sound in moved]
+    return [offset - offset_of_shift(shift) for offset, shift in zip(found, shifts, strict=True)]

@@ -6,6 +6,7 @@ from statistics import median
 from typing import Any
 
 from latentsync.config.syncnet_run import PlateauConfig
+from latentsync.metrics.sync.offset import offset_in_words
 from latentsync.training.syncnet.step import CHANCE_LOSS
 
 TRUSTED_ACCURACY = 0.75  # from here on the offsets that a network finds say something about the data
@@ -44,7 +45,7 @@ class PlateauWatch:
 def offset_warning(offsets: Sequence[int], accuracy: float) -> str | None:
     """A sentence where many training clips seem shifted; None where all is well or the network cannot say yet.
 
-    `offsets` are those found by a network in training clips, in frames; above 0 the sound is late.
+    `offsets` are those that a network finds in training clips, in frames; > 0: the audio is early.
     """
     if accuracy < TRUSTED_ACCURACY or not offsets:
         return None
@@ -52,6 +53,6 @@ def offset_warning(offsets: Sequence[int], accuracy: float) -> str | None:
     if off < SHIFTED_SHARE:
         return None
     return (
-        f"{off:.0%} of {len(offsets)} training clips have lips and sound more than a frame apart (middle {median(offsets):+g}"
-        " frames; the chart shows all): run the data pipeline's synchronisation stage on them."
+        f"{off:.0%} of {len(offsets)} training clips have lips and sound more than a frame apart (median: audio"
+        f" {offset_in_words(median(offsets))}; the chart shows all): run the data pipeline's synchronisation stage on them."
     )

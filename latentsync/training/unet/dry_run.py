@@ -15,12 +15,13 @@ from latentsync.audio.windows import CONTEXT
 from latentsync.config import UNetRun, load
 from latentsync.config.syncnet_run import SyncNetRun
 from latentsync.data.unet_clips import ClipBatch
+from latentsync.device import DTYPES
 from latentsync.face.masks import latent_mask, load_mask
 from latentsync.losses.perceptual import PerceptualLoss, empty_lpips
 from latentsync.models.syncnet import StableSyncNet, SyncNetConfig
 from latentsync.models.unet.config import UNetConfig
 from latentsync.models.unet.network import UNet3DConditionModel
-from latentsync.models.vae import DOWNSAMPLING, LATENT_CHANNELS, build_vae
+from latentsync.models.vae import build_vae
 from latentsync.models.videomae import empty_videomae
 from latentsync.timebase import sync_mel_length
 from latentsync.training.engine.distributed import Processes
@@ -28,10 +29,11 @@ from latentsync.training.engine.frozen import Frozen
 from latentsync.training.engine.loop import Losses, total_loss
 from latentsync.training.engine.memory import FLOAT32, PeakMemory, byte_count, training_memory
 from latentsync.training.unet.distill import DistillStep
-from latentsync.training.unet.frozen_networks import FORMATS, check_syncnet, view_of, view_settings
+from latentsync.training.unet.frozen_networks import check_syncnet, view_of, view_settings
 from latentsync.training.unet.pixel_losses import PixelLosses, SyncExpert
 from latentsync.training.unet.step import UNetObjective, UNetStep, choose_trainable
 from latentsync.training.unet.train import Note, distillation, prepare
+from latentsync.weights import LATENT_CHANNELS, LATENT_STRIDE
 
 META = "meta"
 PUBLIC_VAE_SHAPE = {"block_out_channels": [128, 256, 512, 512], "layers_per_block": 2, "norm_num_groups": 32}
@@ -49,7 +51,7 @@ def dry_run(run: UNetRun, note: Note, processes: Processes) -> str:
     trainer, step = training.trainer, training.step
     batch, positions = trainer.batches.next(0)
     step.train()
-    dtype = FORMATS[run.train.precision]
+    dtype = DTYPES[run.train.precision]
     with PeakMemory() as memory:
         with torch.autocast(processes.device.type, dtype, enabled=dtype != torch.float32):
             losses = trainer.wrapped(batch, positions)
@@ -144,7 +146,7 @@ def meta_batch(run: UNetRun) -> ClipBatch:
     if not data.cached_latents or {"lpips", "trepa"} & set(run.pixel_losses):
         batch = replace(batch, **clip)
     if data.cached_latents:
-        side = r // DOWNSAMPLING
+        side = r // LATENT_STRIDE
         names = ("latents", "masked_latents", "reference_latents")
         batch = replace(batch, **{name: empty(b, LATENT_CHANNELS, f, side, side) for name in names})
     return batch

@@ -13,23 +13,22 @@ from torch import nn
 from latentsync.audio.mel import NUM_MELS
 from latentsync.config import ExpertsConfig, UNetRun, load
 from latentsync.config.syncnet_run import SyncNetRun
+from latentsync.device import DTYPES
 from latentsync.losses.perceptual import load_perceptual_loss
 from latentsync.models.syncnet import SyncNetConfig, check_geometry, load_syncnet
-from latentsync.models.vae import DOWNSAMPLING, LATENT_CHANNELS, load_vae
+from latentsync.models.vae import load_vae
 from latentsync.models.videomae import load_videomae
 from latentsync.timebase import sync_mel_length
 from latentsync.training.engine.frozen import Frozen
 from latentsync.training.unet.pixel_losses import PixelLosses, SyncExpert
-from latentsync.weights import CheckpointError, load_public_vae, release_of
+from latentsync.weights import LATENT_CHANNELS, LATENT_STRIDE, CheckpointError, load_public_vae, release_of
 
 log = logging.getLogger(__name__)
-
-FORMATS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def expert_dtype(precision: str, device: torch.device) -> torch.dtype:
     """Number format of the frozen networks: the step's on accelerators, float32 on a CPU."""
-    return torch.float32 if device.type == "cpu" else FORMATS[precision]
+    return torch.float32 if device.type == "cpu" else DTYPES[precision]
 
 
 def load_vae_at(path: Path | str) -> AutoencoderKL:
@@ -82,7 +81,7 @@ class SyncView:
 
     def image_size(self, face_px: int) -> tuple[int, int]:
         """Height and width of its input for faces of `face_px` pixels, which only a latent network sees as they are."""
-        side = face_px // DOWNSAMPLING if self.latent_space else self.resolution
+        side = face_px // LATENT_STRIDE if self.latent_space else self.resolution
         return side // 2 if self.lower_half else side, side
 
 

@@ -16,6 +16,7 @@ from latentsync.config.unet_run import LOSSES
 from latentsync.data.clips import ClipIndex, find_clips, index_clips, write_index
 from latentsync.data.frames import FrameMemory
 from latentsync.data.unet_clips import UNetClips, collate, min_frames
+from latentsync.device import DTYPES
 from latentsync.face.masks import latent_mask, load_mask
 from latentsync.inference.settings import InferenceSettings
 from latentsync.losses.perceptual import load_perceptual_loss
@@ -29,10 +30,10 @@ from latentsync.training.engine.frozen import Frozen
 from latentsync.training.engine.loop import Hooks, Report, Trainer
 from latentsync.training.unet.data import cached_features, unet_index, unet_items
 from latentsync.training.unet.distill import Distillation, DistillStep
-from latentsync.training.unet.frozen_networks import FORMATS, load_frozen_vae, load_pixel_losses, read_sync_expert
+from latentsync.training.unet.frozen_networks import load_frozen_vae, load_pixel_losses, read_sync_expert
 from latentsync.training.unet.step import UNetObjective, UNetStep, choose_trainable
 from latentsync.training.unet.validate import Judges, Sampling, UNetValidation, validation_clips
-from latentsync.weights import changes, describe, load_partly, read_checkpoint, save_checkpoint
+from latentsync.weights import delta_of, describe, load_partly, read_checkpoint, save_checkpoint
 
 # A U-Net run's charts, drawn from its log: each loss, and the measures of the validation.
 TITLES = {
@@ -92,14 +93,14 @@ class UNetTraining:
         )
 
     def save(self, path: Path, weights: Mapping[str, Tensor], steps_done: int) -> None:
-        """Store the U-Net of an objective's state dict; with `half_weights` in float16, with `store_changes` in part."""
+        """Store the U-Net of an objective's state dict; with `half_weights` in float16, with `store_changes` as a delta."""
         tensors = {name.removeprefix(UNET): value for name, value in weights.items() if name.startswith(UNET)}
         if self.run.half_weights:
             tensors = {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
         metadata = self.metadata(steps_done)
         if self.run.store_changes:
-            tensors, rest = changes(tensors, read_checkpoint(self.run.init_from))
-            metadata |= rest
+            tensors, base_entry = delta_of(tensors, read_checkpoint(self.run.init_from))
+            metadata |= base_entry
         save_checkpoint(path, tensors, metadata)
 
 
@@ -255,7 +256,7 @@ def make_validation(run: UNetRun, step: UNetStep, processes: Processes) -> UNetV
         data.resolution,
         data.num_frames,
         device,
-        FORMATS[run.train.precision],
+        DTYPES[run.train.precision],
         settings,
         run.validation.seed,
     )

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from benchmarks.preset_plot import draw
 from benchmarks.table import report
-from latentsync.audio.mel import sync_mel, sync_mel_window
+from latentsync.audio.sync_mel import sync_mel, sync_mel_window
 from latentsync.audio.whisper_features import WhisperFeatures
 from latentsync.audio.windows import training_windows
 from latentsync.data.aligned import align_clip

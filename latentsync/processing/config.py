@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from latentsync.face.detection.detector import BACKENDS
 from latentsync.weights.table import ALIGNMENTS, DEFAULT_ALIGNMENT
 
 # What the data-processing stages may be told: thresholds and which networks judge.
-DETECTORS = ("face_alignment", "cascade")
 SYNC_MODELS = ("syncnet_v2", "demo")
 QUALITY_METRICS = ("hyper_iqa", "sharpness")
 
@@ -39,7 +39,7 @@ class StageSettings:
     def check(self) -> None:
         """Raises ValueError for settings that contradict each other or name what does not exist."""
         for name, choices in (
-            ("detector", DETECTORS),
+            ("detector", tuple(BACKENDS)),
             ("alignment", ALIGNMENTS),
             ("sync_model", SYNC_MODELS),
             ("quality_metric", QUALITY_METRICS),

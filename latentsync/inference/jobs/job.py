@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from latentsync.audio.speech import speech_fault
+from latentsync.audio.speech_activity import speech_problem
 from latentsync.inference.faces.select import parse_face_choice
 from latentsync.inference.jobs.report import is_report
 from latentsync.inference.jobs.source import Source, open_source
@@ -21,7 +21,7 @@ from latentsync.media.container import ChosenTracks, MediaError, PathLike, defau
 from latentsync.media.pixels.pixel_format import pixel_format
 from latentsync.media.probe import MediaInfo, made_here, probe
 from latentsync.media.sound.copy import AudioSource
-from latentsync.media.sound.downmix import lone_channel
+from latentsync.media.sound.downmix import single_channel
 from latentsync.media.sound.read import read_audio
 from latentsync.media.video.codec_warnings import can_keep_fields, fields_warning, loss_warning
 from latentsync.media.video.mux import CONTAINERS
@@ -119,15 +119,15 @@ def track_warnings(pictures: ChosenTracks, sound: ChosenTracks) -> Iterator[str]
 def sound_warnings(sound: ChosenTracks, waveform: np.ndarray) -> Iterator[str]:
     """What the network may not make lips of: channels that cancel each other, and sound (16 kHz) without audible speech."""
     name = Path(sound).name
-    if (channel := lone_channel(sound)) is not None:
+    if (channel := single_channel(sound)) is not None:
         yield (
             f"The channels of {name} cancel each other (one is inverted): the network is given channel {channel + 1} alone."
             " The sound of the result stays as it is."
         )
-    fault = speech_fault(waveform)
-    if fault == "inaudible":
+    problem = speech_problem(waveform)
+    if problem == "inaudible":
         yield f"{name} is silent or too quiet for the network: the mouth will hardly move. Give louder sound or another track."
-    elif fault == "no speech":
+    elif problem == "no speech":
         yield f"{name} has no speech that could be found, only a steady sound: the lips will say nothing. Is it the right file?"
 
 

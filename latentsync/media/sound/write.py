@@ -18,7 +18,7 @@ from latentsync.timebase import SAMPLE_RATE_HZ
 
 
 def write_wav(path: PathLike, waveform: np.ndarray, sample_rate_hz: int = SAMPLE_RATE_HZ) -> None:
-    """Write a mono waveform (float `n`, clipped to [-1, 1)) as a 16-bit WAV file, which appears when it is complete."""
+    """Write a mono waveform (float `n`, clipped to [-1, 1)) as a 16-bit WAV file, atomically."""
     assert waveform.ndim == 1, f"a mono waveform has one axis, got shape {waveform.shape}"
     samples = np.clip(np.rint(np.asarray(waveform, np.float64) * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1).astype("<i2")
     with atomic_write(path) as partial, partial.open("wb") as stream, wave.open(stream, "wb") as writer:
@@ -29,7 +29,7 @@ def write_wav(path: PathLike, waveform: np.ndarray, sample_rate_hz: int = SAMPLE
 
 
 def write_flac(path: PathLike, pieces: Iterable[Samples], sample_rate_hz: int = SAMPLE_RATE_HZ) -> None:
-    """Write mono samples as a FLAC file, which appears when it is complete; MediaError if the disk does not take it."""
+    """Write mono samples as a FLAC file, atomically; MediaError if it cannot be written."""
     try:
         with atomic_write(path) as partial, av.open(file_url(partial), "w", format="flac") as container:
             stream = container.add_stream("flac", rate=sample_rate_hz)

@@ -49,10 +49,10 @@ def drawn_pair(folder: Path, seconds: float) -> tuple[Path, Path]:
 
 
 def transcode(path: Path, output: Path, format: VideoFormat) -> int:
-    """Decode a video's pictures and encode them with the codec and quality of `format`; returns their number.
+    """Decode a video and encode it with the codec and quality of `format`; returns the number of frames.
 
-    Nothing else is done: it is the least that any program that changes a video's pictures has to do. The pictures must be
-    stored upright, in the form that the encoder takes (`yuv420p` of the format's size, for all but ffv1).
+    This is the least that any program that edits a video has to do. The video must be stored upright, in the pixel format and
+    size of the encoder (`yuv420p` for all but ffv1).
 
     Raises MediaError as `read_frames` and `VideoWriter` do.
     """

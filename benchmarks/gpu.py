@@ -28,6 +28,7 @@ from latentsync.inference.settings import PRESETS, InferenceSettings
 from latentsync.inference.timing import Stopwatch
 from latentsync.inference.windows.sampler import Window, WindowSampler
 from latentsync.models.unet.network import compile_blocks
+from scripts.command import run_command
 
 NUM_FRAMES, TOKENS, TINY_PX = 16, 50, 64
 
@@ -147,8 +148,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    args, done = parse(argv), []
+def bench(args: argparse.Namespace) -> None:
+    done = []
     print(machine_facts()["accelerator"] or machine_facts()["processor"], flush=True)
     for row in rows(args):
         done.append(row)
@@ -156,7 +157,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.out:
             report("gpu", done, args.out, precision=args.precision, windows=args.windows, rounds=args.rounds)
     print(format_table(done))
-    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse(argv)
+    return run_command("gpu", lambda: bench(args))
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from latentsync.diffusion.schedule import NoiseSchedule
 from latentsync.diffusion.solvers import ddim_sample
 from latentsync.models.attention import AudioKV
 from latentsync.models.unet.network import DeepCache, UNet3DConditionModel, compile_blocks
+from scripts.command import run_command
 
 GUIDANCE, TOKENS = 1.5, 50  # audio tokens a frame, of the public speech encoder
 CPU = torch.device("cpu")
@@ -128,7 +129,7 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     ]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--side", type=int, default=32, help="of the latents; 32 is a face of 256 px")
     parser.add_argument("--frames", type=int, default=16)
@@ -141,14 +142,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", type=Path, help="JSON file to write")
-    args = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def bench(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     settings = {
         name: getattr(args, name)
         for name in ("side", "frames", "steps", "rounds", "threads", "tiny", "compile", "deepcache")
     }
     report("unet_window", measure(args), args.out, **settings)
-    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse(argv)
+    return run_command("unet_window", lambda: bench(args))
 
 
 if __name__ == "__main__":

@@ -12,13 +12,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.stand_in import WIDTH
 from latentsync.inference.memory import MemoryPlan
 from latentsync.inference.models import LipsyncModels
 from latentsync.inference.settings import DEEPCACHE_INTERVAL, InferenceSettings
 from latentsync.inference.timing import Stopwatch
 from latentsync.inference.windows.sampler import Window, WindowSampler
 from latentsync.models.unet.network import DeepCache, UNet3DConditionModel
+from latentsync.testing import WIDTH
 from scripts.inference import main
 from scripts.inference_arguments import given, parse
 from tests.models.test_unet import config, inputs, predicted, random_unet

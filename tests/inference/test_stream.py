@@ -8,7 +8,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.stand_in import WIDTH
 from latentsync.audio.whisper_features import WhisperFeatures
 from latentsync.face.align import align_matrix
 from latentsync.inference.faces.plan import NOT_EDITED
@@ -19,6 +18,7 @@ from latentsync.inference.timing import Stopwatch
 from latentsync.inference.windows.sampler import Window, WindowSampler
 from latentsync.inference.windows.stream import FrameIn, FrameOut, LipsyncStream
 from latentsync.media.pixels.picture import RgbPicture
+from latentsync.testing import WIDTH
 from tests.support.tiny import NUM_FRAMES, POINTS, RESOLUTION, scene, tiny_models, waveform
 
 FAST = InferenceSettings(steps=1, guidance_scale=1.0)

@@ -24,7 +24,7 @@ from diffusers import AutoencoderKL
 from einops import rearrange
 from torch import Tensor
 
-from latentsync.audio.mel import sync_mel, sync_mel_window
+from latentsync.audio.sync_mel import sync_mel, sync_mel_window
 from latentsync.audio.whisper_features import AudioEncoder, WhisperFeatures
 from latentsync.audio.windows import training_windows
 from latentsync.data.clips import TrainingClip
@@ -40,7 +40,7 @@ from latentsync.models.unet.network import DeepCache, UNet3DConditionModel
 from latentsync.models.vae import decode, encode
 from latentsync.timebase import MODEL_FPS
 from latentsync.training.engine.frozen import Frozen
-from latentsync.training.unet.pixel_losses import FRAMES_AT_ONCE, SyncExpert
+from latentsync.training.unet.pixel_losses import FRAMES_AT_ONCE, FrozenSyncNet
 
 PEAK = 2.0  # pixels lie in [-1, 1]
 
@@ -83,7 +83,7 @@ def validation_clips(
 class Judges:
     """The networks that judge; a measure whose network is missing is left out."""
 
-    sync: SyncExpert | None = None
+    sync: FrozenSyncNet | None = None
     lpips: Frozen[PerceptualLoss] | None = None
 
 

@@ -44,6 +44,7 @@ from latentsync.processing.run.runner import run
 from latentsync.processing.run_folder import make_run_folder
 from latentsync.processing.stages.order import STAGES, STEPS, StageClasses
 from latentsync.timebase import MODEL_FPS, SAMPLE_RATE_HZ, samples_of_frames
+from scripts.command import run_command
 
 CONFIG = Path(__file__).resolve().parent.parent / "configs/processing/demo.yaml"
 SEED = 7_000_000
@@ -182,8 +183,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    args = parse(argv)
+def bench(args: argparse.Namespace) -> None:
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     settings = replace(load(args.config, ProcessingConfig).stages, **KEEP_ALL)
@@ -192,7 +192,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         for part in args.parts:
             rows = list(PARTS[part](args, plan, settings, Path(name)))
             report(f"processing {part}", rows, args.out_dir and args.out_dir / f"{part}.json", config=str(args.config))
-    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse(argv)
+    return run_command("processing", lambda: bench(args))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from eval.scoring import Metric, metrics_of
+from eval.metrics import Column, columns_of
 from latentsync.html_report import render
 from latentsync.html_report.charts import curves, intervals
 from latentsync.timebase import MODEL_FPS
@@ -21,8 +21,6 @@ TASK_TITLES = {
     ),
     "silent": ("Silence", "Each video under silence: the mouth should close and keep still."),
 }
-CHARTED = ("sync_distance_as_heard", "sync_confidence", "aperture_correlation", "source_correlation",
-           "silent_movement_kept", "psnr_inside", "ssim_inside", "seam_jump")  # fmt: skip
 
 
 def page(report: Mapping[str, Any], pictures: Mapping[str, Any]) -> str:
@@ -38,7 +36,7 @@ def section(
     """The values of one task's section of the page."""
     heading, text = TASK_TITLES[task]
     results = report["tasks"][task]
-    metrics = [metric for metric in metrics_of(task) if any(metric.name in r["scores"] for r in results.values())]
+    metrics = [metric for metric in columns_of(task) if any(metric.name in r["scores"] for r in results.values())]
     lines = [(name, values, colours[name]) for name, values in pictures.get("curves", {}).items()]
     return {
         "heading": heading,
@@ -48,19 +46,19 @@ def section(
         "captions": [caption(metric) for metric in metrics],
         "labels": [metric.label for metric in metrics],
         "colours": [(name, f"s{colours[name]}") for name in results],
-        "charts": [(caption(m), interval_chart(results, m, colours)) for m in metrics if m.name in CHARTED],
+        "charts": [(caption(m), interval_chart(results, m, colours)) for m in metrics if m.chart],
         "curves": curves(lines, MODEL_FPS) if lines else "",
         "pictures": pictures,
         "rows": [row for row in report["rows"] if row["task"] == task],
     }
 
 
-def caption(metric: Metric) -> str:
+def caption(metric: Column) -> str:
     """A metric's name with an arrow that says which direction is better."""
     return f"{metric.label} {ARROWS[metric.better]}"
 
 
-def interval_chart(results: Mapping[str, Any], metric: Metric, colours: Mapping[str, int]) -> Markup:
+def interval_chart(results: Mapping[str, Any], metric: Column, colours: Mapping[str, int]) -> Markup:
     """One metric of all systems."""
     scores = {
         name: result["scores"][metric.name] for name, result in results.items() if metric.name in result["scores"]

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from latentsync.processing.manifests.fileslist import IDENTITY_RULES, Split, kept_clips, split, with_identity
+from latentsync.processing.manifests.fileslist import IDENTITY_RULES, kept_clips, split, with_identity
 from latentsync.processing.manifests.manifest import Manifests
 from latentsync.processing.manifests.settings_record import clips_folder
 from latentsync.processing.report.funnel import hours_text
 from latentsync.processing.stages.order import STAGE_NAMES
 from latentsync.processing.storage import Folder
+from scripts.command import run_command
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -57,7 +58,7 @@ def shares_of(texts: list[str]) -> dict[str, float]:
     return shares
 
 
-def write_lists(args: argparse.Namespace) -> list[Split]:
+def write_lists(args: argparse.Namespace) -> None:
     manifests = Folder(args.manifests)
     output = clips_folder(manifests)
     table = pd.read_csv(args.identity_table, dtype=str) if args.identity_table else None
@@ -78,16 +79,11 @@ def write_lists(args: argparse.Namespace) -> list[Split]:
         print(
             f"{paths[each.name]}: clips {len(each.files):,}, identities {each.identities:,}, {hours_text(each.hours)}"
         )
-    return splits
 
 
 def main(argv: list[str] | None = None) -> int:
-    try:
-        write_lists(parse(argv))
-    except (ValueError, OSError) as error:
-        print(f"write_fileslist: {error}", file=sys.stderr)
-        return 2
-    return 0
+    args = parse(argv)
+    return run_command("write_fileslist", lambda: write_lists(args))
 
 
 if __name__ == "__main__":

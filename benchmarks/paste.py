@@ -25,6 +25,7 @@ from latentsync.face.align import FILL, FloatArray, FrameArray, crop_size, warp_
 from latentsync.face.masks import load_mask
 from latentsync.face.paste import Patch
 from latentsync.face.pixels import frames_to_pixels, keep_surroundings
+from scripts.command import run_command
 
 FRAME_SIZES = {"720p": (1280, 720), "1080p": (1920, 1080), "4K": (3840, 2160)}  # w, h
 FACE_SHARES = (0.25, 1.0)  # height of the crop, of the frame's
@@ -150,14 +151,17 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    args = parse(argv)
+def bench(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(args.threads)
     rows = [measure(name, share, args.resolution, args.repeats) for name in args.frames for share in FACE_SHARES]
     settings = {"resolution": args.resolution, "repeats": args.repeats, "threads": args.threads}
     report("paste", rows, args.out, **settings)
-    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse(argv)
+    return run_command("paste", lambda: bench(args))
 
 
 if __name__ == "__main__":

@@ -11,10 +11,13 @@ from rich.console import Console
 
 from latentsync.config import load
 from latentsync.face.detection.detector import BACKENDS
-from latentsync.processing.config import QUALITY_METRICS, SYNC_MODELS, ProcessingConfig
+from latentsync.processing.config import ProcessingConfig
 from latentsync.processing.pipeline import process, rejudge
 from latentsync.processing.report.charts import hours_text, label
 from latentsync.processing.report.funnel import Funnel
+from latentsync.processing.stages.av_synced import SYNC_MODELS
+from latentsync.processing.stages.high_visual_quality import QUALITY_METRICS
+from scripts.command import run_command
 from scripts.processing_progress import ProgressDisplay
 
 CONFIG = Path(__file__).resolve().parent.parent / "configs/processing/default.yaml"
@@ -87,20 +90,15 @@ def run_reapply(args: argparse.Namespace, console: Console) -> None:
     console.print(f"Clips: {done.kept_list}\nReport: {done.report}", soft_wrap=True)
 
 
+def work(args: argparse.Namespace) -> None:
+    if bool(args.input_dir) == bool(args.reapply):
+        raise ValueError("give --input_dir with a folder of videos, or --reapply with a run's manifests.")
+    (run_reapply if args.reapply else run_process)(args, Console(highlight=False, markup=False))
+
+
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
-    console = Console(highlight=False, markup=False)
-    try:
-        if bool(args.input_dir) == bool(args.reapply):
-            raise ValueError("give --input_dir with a folder of videos, or --reapply with a run's manifests.")
-        (run_reapply if args.reapply else run_process)(args, console)
-    except (ValueError, OSError) as error:
-        print(f"process_data: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("process_data: stopped; the same command goes on from here.", file=sys.stderr)
-        return 130
-    return 0
+    return run_command("process_data", lambda: work(args), if_stopped="the same command goes on from here")
 
 
 if __name__ == "__main__":

@@ -21,11 +21,12 @@ from eval.metrics import (
     set_distances,
 )
 from eval.networks import add_detector, add_videos, cache_of
-from eval.rows import check_out, make_row, run_command, write_rows
+from eval.rows import check_out, make_row, write_rows
 from eval.videos import Pair, find_videos, pair_up
 from latentsync.device import pick_device
 from latentsync.face.detection.detector import make_detector
 from latentsync.metrics.statistics import NO_TRUTH, UnscorableError
+from scripts.command import run_command
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

@@ -17,11 +17,12 @@ from eval.networks import CACHE, add_detector, add_sync_model, cache_of, judge_f
 from eval.report_outcomes import SystemOutcome, add_pictures, run_all, score_all
 from eval.report_page import page
 from eval.report_tables import checks, totals, warnings
-from eval.rows import run_command, summary
+from eval.rows import summary
 from eval.systems import Command, Copy, Results, System, Truth, named, ours
 from latentsync.device import pick_device
 from latentsync.face.detection.detector import make_detector
 from latentsync.files import atomic_write
+from scripts.command import run_command
 
 MADE_BY = "latentsync eval/report 1"
 

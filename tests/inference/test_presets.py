@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.stand_in import WIDTH
 from latentsync.device import has_bfloat16, pick_device, pick_dtype
 from latentsync.inference.models import distilled_companion, recommended
 from latentsync.inference.settings import PRESETS, InferenceSettings, precision_of
 from latentsync.inference.timing import Stopwatch
 from latentsync.inference.windows.sampler import Window, WindowSampler
 from latentsync.models.vae import build_tiny_vae
+from latentsync.testing import WIDTH
 from scripts.inference_arguments import given, parse
 from tests.support.tiny import NUM_FRAMES, RESOLUTION, tiny_models
 from web import texts
@@ -70,7 +70,7 @@ def test_the_web_app_loads_what_a_preset_needs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("interval", [(0.5, 0.2), (0, 2), (1,), "no"])
 def test_a_wrong_interval_is_told(interval: object) -> None:
-    with pytest.raises(ValueError, match="guidance_interval is .*rising shares"):
+    with pytest.raises(ValueError, match="guidance_interval is .*rising fractions"):
         InferenceSettings(guidance_interval=interval)  # type: ignore[arg-type]
 
 

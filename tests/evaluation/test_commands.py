@@ -239,6 +239,7 @@ def test_leakage_of_a_copy_is_whole_and_of_a_closed_mouth_none(
         assert rows[0]["old_lips_correlation"] == pytest.approx(1, abs=0.01)
 
 
+@pytest.mark.slow
 def test_five_known_degradations_are_ranked_rightly(clips: list[AvatarClip]):
     judge = networks.stable_judge(networks.DEMO_SYNCNET, torch.device("cpu"), None)
     found: dict[str, list[dict[str, float]]] = {kind: [] for kind in eval_degradations.KINDS}

@@ -95,8 +95,8 @@ def measure(models: LipsyncModels, settings: InferenceSettings, args: argparse.N
 @torch.inference_mode()
 def denoising_sec(sampler: WindowSampler, windows: Sequence[Window]) -> float:
     """Time of the sampling alone."""
-    device, side = sampler.models.device, sampler.noise.shape[-1]
-    latents = torch.randn(len(windows), *sampler.noise.shape[1:]).to(device)
+    device, side = sampler.models.device, sampler.latents.noise.shape[-1]
+    latents = torch.randn(len(windows), *sampler.latents.noise.shape[1:]).to(device)
     masks = torch.ones(NUM_FRAMES, 1, side, side, device=device)
     audio = torch.stack([window.audio for window in windows])
     synchronise(device)

@@ -23,7 +23,7 @@ from latentsync.device import DTYPES, Precision
 from latentsync.face.detection.detector import make_detector
 from latentsync.inference.models import DEMO_UNET, LipsyncModels, distilled_companion
 from latentsync.inference.pipeline import LipsyncPipeline
-from latentsync.inference.settings import DISTILLED_SOLVER, PRESETS, InferenceSettings, precision_of
+from latentsync.inference.settings import PRESETS, InferenceSettings, needs_distilled, precision_of
 from latentsync.testing import AUDIO_FROM, DEMO_AUDIO, DEMO_VIDEO, held_out_clips, score_lips
 from scripts.command import run_command
 
@@ -33,8 +33,8 @@ Way = tuple[LipsyncPipeline, InferenceSettings]
 def ways(unet: Path, precision: Precision | None = None) -> dict[str, Way]:
     """Every preset with the networks that it is for: distilled ones where it needs them and they are there."""
     found: dict[str, Way] = {}
-    for name, preset in PRESETS.items():
-        path = distilled_companion(unet) if preset["solver"] == DISTILLED_SOLVER else unet
+    for name in PRESETS:
+        path = distilled_companion(unet) if needs_distilled(name) else unet
         models = LipsyncModels.load(path, precision=precision or precision_of(name))
         settings = models.defaults.changed({"preset": name})
         if settings.needs_distilled_weights == models.distilled:

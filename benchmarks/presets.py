@@ -45,7 +45,7 @@ from latentsync.metrics.lips.motion import jitter
 from latentsync.models.syncnet import load_syncnet
 from latentsync.testing import held_out_clips
 from latentsync.training.engine.frozen import Frozen
-from latentsync.training.unet.pixel_losses import SyncExpert
+from latentsync.training.unet.pixel_losses import FrozenSyncNet
 from latentsync.weights import DEMO
 from scripts.command import run_command
 
@@ -105,13 +105,13 @@ class Way:
         self.latents: list[Tensor] = []
         self.pixels: list[list[Tensor]] = []  # of each case
         self.seconds: list[tuple[float, float]] = []  # of each window: by the clock, of processor
-        solve = self.sampler.solve
+        solve = self.sampler.latents.solve
 
         def noted(*args: Any, **kwargs: Any) -> Tensor:
             self.latents.append(solve(*args, **kwargs))
             return self.latents[-1]
 
-        self.sampler.solve = noted  # what is sampled is looked at as well
+        self.sampler.latents.solve = noted  # what is sampled is looked at as well
 
     def sample(self, window: Window) -> None:
         """Another window of the last case."""
@@ -119,7 +119,7 @@ class Way:
         self.pixels[-1].append(self.sampler.sample([window])[0].faces)
         self.seconds.append((time.perf_counter() - begun[0], time.process_time() - begun[1]))
 
-    def row(self, name: str, cases: Sequence[Case], right: "Way", judge: SyncExpert | None) -> dict[str, Any]:
+    def row(self, name: str, cases: Sequence[Case], right: "Way", judge: FrozenSyncNet | None) -> dict[str, Any]:
         lips = [lip_apertures(pixels_to_frames(torch.cat(clip)).numpy()) for clip in self.pixels]
         heard = [
             pair for case, clip in zip(cases, self.pixels, strict=True) for pair in zip(clip, case.mels, strict=True)
@@ -150,7 +150,7 @@ class Way:
 
 
 @torch.no_grad()
-def similarity(judge: SyncExpert, pixels: Tensor, mel: Tensor) -> float:
+def similarity(judge: FrozenSyncNet, pixels: Tensor, mel: Tensor) -> float:
     """Of lips [f, 3, r, r] and a sound, 0 ... 1."""
     return float(judge.similarity(rearrange(pixels, "f c h w -> 1 c f h w"), None, mel))
 
@@ -217,13 +217,13 @@ def possible_ways(
             print(f"left out {name}: {error}")
 
 
-def load_judge() -> SyncExpert | None:
+def load_judge() -> FrozenSyncNet | None:
     """The demo's SyncNet; None where it is not there."""
     path = DEMO / "syncnet.safetensors"
     if not path.is_file():
         return None
     net, metadata = load_syncnet(path)
-    return SyncExpert(Frozen(net), metadata["resolution"], sees_latents=False, lower_half=True)
+    return FrozenSyncNet(Frozen(net), metadata["resolution"], sees_latents=False, lower_half=True)
 
 
 def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:

@@ -10,10 +10,13 @@ from pathlib import Path
 from rich.console import Console
 
 from latentsync.config import load
-from latentsync.processing.config import DETECTORS, QUALITY_METRICS, SYNC_MODELS, ProcessingConfig
+from latentsync.processing.config import ProcessingConfig
 from latentsync.processing.pipeline import process, rejudge
 from latentsync.processing.report.charts import hours_text, label
 from latentsync.processing.report.funnel import Funnel
+from latentsync.processing.stages.av_synced import SYNC_MODELS
+from latentsync.processing.stages.followed_face import DETECTORS
+from latentsync.processing.stages.high_visual_quality import QUALITY_METRICS
 from scripts.command import run_command
 from scripts.processing_progress import ProgressDisplay
 

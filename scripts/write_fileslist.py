@@ -13,7 +13,7 @@ from latentsync.processing.manifests.fileslist import IDENTITY_RULES, kept_clips
 from latentsync.processing.manifests.manifest import Manifests
 from latentsync.processing.manifests.settings_record import clips_folder
 from latentsync.processing.report.charts import hours_text
-from latentsync.processing.stages.table import STAGES
+from latentsync.processing.stages.order import STAGE_NAMES
 from latentsync.processing.storage import Folder
 from scripts.command import run_command
 
@@ -61,11 +61,10 @@ def shares_of(texts: list[str]) -> dict[str, float]:
 def write_lists(args: argparse.Namespace) -> None:
     manifests = Folder(args.manifests)
     output = clips_folder(manifests)
-    stages = [info.name for info in STAGES]
     table = pd.read_csv(args.identity_table, dtype=str) if args.identity_table else None
-    clips = kept_clips(Manifests(manifests, stages).table(stages[-1]), args.filter)
-    there = output.under(stages[-1]).files()
-    clips = clips[[file.removeprefix(f"{stages[-1]}/") in there for file in clips["file"]]]
+    clips = kept_clips(Manifests(manifests, STAGE_NAMES).table(STAGE_NAMES[-1]), args.filter)
+    there = output.under(STAGE_NAMES[-1]).files()
+    clips = clips[[file.removeprefix(f"{STAGE_NAMES[-1]}/") in there for file in clips["file"]]]
     if clips.empty:
         raise ValueError(f"{args.manifests} names no clip that is kept, is there and meets the filters.")
     splits = split(with_identity(clips, args.identity, table), shares_of(args.shares), args.seed)

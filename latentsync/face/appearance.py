@@ -44,7 +44,7 @@ def thumbnail_matrix(points: FloatArray) -> FloatArray:
     return np.concatenate([linear, (target_centre - linear @ centre)[:, None]], axis=1).astype(np.float32)
 
 
-def describe(face: FrameArray) -> FloatArray:
+def appearance_descriptor(face: FrameArray) -> FloatArray:
     """The appearance [d], float32, of a thumbnail: colours first, then gradients of unit length."""
     return np.concatenate([region_colours(face), gradients(face)]).astype(np.float32)
 
@@ -91,7 +91,7 @@ def similarities(first: FloatArray, second: FloatArray) -> FloatArray:
     return (COLOUR_SHARE * np.exp(-apart) + (1 - COLOUR_SHARE) * alike).astype(np.float32)
 
 
-def likeness(first: FloatArray, second: FloatArray) -> float:
+def similarity(first: FloatArray, second: FloatArray) -> float:
     """Similarity of two sets of appearances [n, d] and [m, d]: the mean of the better half of all pairs' best matches."""
     pairs = similarities(first, second)
     best = sorted([*pairs.max(axis=1), *pairs.max(axis=0)], reverse=True)

@@ -28,7 +28,7 @@ MOST_RED = 18.0  # CIELAB units: lips, painted ones too, stay below
 LowerFaces = NDArray[np.int8]  # [..., LENGTH]
 
 
-def describe_lower_face(frame: FrameArray, points: FloatArray) -> LowerFaces:
+def lower_face_descriptor(frame: FrameArray, points: FloatArray) -> LowerFaces:
     """int8 [LENGTH] of a frame uint8 h w 3 by its alignment points [3, 2]: L, a, b and gradient of every cell, row by row."""
     matrix = thumbnail_matrix(points) - np.array([[0, 0, LEFT], [0, 0, TOP]], np.float32)
     patch = cv2.cvtColor(warp_region(frame, matrix, SIZE), cv2.COLOR_RGB2LAB).astype(np.float32)

@@ -20,9 +20,9 @@ from latentsync.audio.whisper_features import WhisperFeatures
 from latentsync.device import Precision, pick_device
 from latentsync.face.align import FrameArray
 from latentsync.face.detection.detector import FaceDetector, make_detector
-from latentsync.inference.faces.observe import Observations, observe
 from latentsync.inference.faces.plan import FacePlan, FacePolicy, plan_faces
-from latentsync.inference.faces.select import choose_face, parse_face_choice, picture_look
+from latentsync.inference.faces.select import choose_face, parse_face_choice, picture_descriptor
+from latentsync.inference.faces.tracks import FaceTracks, track_faces
 from latentsync.inference.jobs.folder import JobFolder, SegmentLocks, identity
 from latentsync.inference.jobs.job import LipsyncJob, check_job
 from latentsync.inference.jobs.render import OnFrame, Renderer
@@ -127,14 +127,14 @@ class LipsyncPipeline:
         check_overlap(asked.overlap, self.models.num_frames)
         choice = parse_face_choice(job.options.face)
         if choice.picture is not None:
-            picture_look(choice.picture, self.detector)  # a picture without a face is told before the work begins
+            picture_descriptor(choice.picture, self.detector)  # a picture without a face is told before the work begins
         stopwatch, suffix = Stopwatch(), job.format.segment_suffix
         with JobFolder(
             job_folder_of(job, job_dir), self._key(job, asked), asked.seeded().seed, force, suffix
         ) as folder:
             settings = replace(asked, seed=folder.seed)
-            observations = self._observations(job, folder, progress, stopwatch)
-            renderer = self._prepare(job, settings, observations, stopwatch)
+            face_tracks = self._face_tracks(job, folder, progress, stopwatch)
+            renderer = self._prepare(job, settings, face_tracks, stopwatch)
             with worker_pool(pool, job, settings, folder.folder) as errors:
                 self._write_all(renderer, folder, lambda done: progress(GENERATE, done, len(job.timeline)))
             with stopwatch("join"):
@@ -151,7 +151,7 @@ class LipsyncPipeline:
         `settings` are those with the job's seed; `on_frame` may raise to stop.
         """
         parts = JobFolder(folder, {}, settings.seed, suffix=job.format.segment_suffix)
-        renderer = self._prepare(job, settings, Observations.load(parts.faces), Stopwatch())
+        renderer = self._prepare(job, settings, FaceTracks.load(parts.faces), Stopwatch())
         with SegmentLocks(parts, len(renderer.output_segments)) as claims:
             renderer.write_segments(claims.free(), parts, on_frame, self.overlapped)
 
@@ -182,16 +182,18 @@ class LipsyncPipeline:
         sampler = WindowSampler(self.models, chosen, Stopwatch())
         return LiveStream(sampler, self.detector, features, fps, policy, reference_frames)
 
-    def observe(self, job: LipsyncJob, progress: Progress = ignore, stopwatch: Stopwatch | None = None) -> Observations:
+    def track_faces(
+        self, job: LipsyncJob, progress: Progress = ignore, stopwatch: Stopwatch | None = None
+    ) -> FaceTracks:
         """Pass 1: the faces in the frames that will be shown."""
         stopwatch, count = stopwatch or Stopwatch(), int(job.timeline.order.max()) + 1
         frames = stopwatch.each("read", job.source.read(0, count, exact=False))
 
-        def look(frames: Iterable[FrameArray]) -> Observations:
+        def look(frames: Iterable[FrameArray]) -> FaceTracks:
             def on_frame(done: int) -> None:
                 progress(DETECT, done, max(done, count))
 
-            return observe(frames, self.detector, on_frame, stopwatch)
+            return track_faces(frames, self.detector, on_frame, stopwatch)
 
         if not self.overlapped:
             return look(frames)
@@ -199,20 +201,18 @@ class LipsyncPipeline:
         with run_ahead(frames, LOOK_AHEAD, reading, looking) as ready, looking.running():
             return look(ready)
 
-    def _observations(
-        self, job: LipsyncJob, folder: JobFolder, progress: Progress, stopwatch: Stopwatch
-    ) -> Observations:
+    def _face_tracks(self, job: LipsyncJob, folder: JobFolder, progress: Progress, stopwatch: Stopwatch) -> FaceTracks:
         if folder.faces.is_file():
-            return Observations.load(folder.faces)
-        observations = self.observe(job, progress, stopwatch)
-        observations.save(folder.faces)
+            return FaceTracks.load(folder.faces)
+        face_tracks = self.track_faces(job, progress, stopwatch)
+        face_tracks.save(folder.faces)
         return_freed_memory()
-        return observations
+        return face_tracks
 
     def _prepare(
-        self, job: LipsyncJob, settings: InferenceSettings, observations: Observations, stopwatch: Stopwatch
+        self, job: LipsyncJob, settings: InferenceSettings, face_tracks: FaceTracks, stopwatch: Stopwatch
     ) -> "Renderer":
-        plan = plan_of(job, observations, self)
+        plan = plan_of(job, face_tracks, self)
         memory = memory_plan(job.options.memory, self.models.device, self.models.resolution)
         sampler = WindowSampler(self.models, settings, stopwatch, memory)
         return Renderer(job, plan, sampler, WhisperFeatures(self.models.audio_encoder))
@@ -238,16 +238,16 @@ def job_folder_of(job: LipsyncJob, job_dir: PathLike | None) -> Path:
     return Path(job_dir) if job_dir is not None else job.output.with_name(job.output.name + ".job")
 
 
-def plan_of(job: LipsyncJob, observations: Observations, pipeline: LipsyncPipeline) -> FacePlan:
+def plan_of(job: LipsyncJob, face_tracks: FaceTracks, pipeline: LipsyncPipeline) -> FacePlan:
     """Whose face is edited in which source frame, by the job's options.
 
     Raises MediaError where a face is missing and `on_missing_face` is `error`, ValueError where the choice names nobody.
     """
     options, times = job.options, job.source.times
-    tracks = choose_face(observations, parse_face_choice(options.face), times, pipeline.detector)
+    tracks = choose_face(face_tracks, parse_face_choice(options.face), times, pipeline.detector)
     limits = {"min_face_px": options.min_face_px, "max_yaw_deg": options.max_yaw_deg}
     policy = FacePolicy(**{name: limit for name, limit in limits.items() if limit is not None})
-    plan = plan_faces(observations, tracks, policy, times, pipeline.models.resolution)
+    plan = plan_faces(face_tracks, tracks, policy, times, pipeline.models.resolution)
     missing = np.flatnonzero(~plan.edited)
     if options.on_missing_face == "error" and len(missing):
         first = int(missing[0])

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentsync.face.align import FrameArray
-from latentsync.inference.faces.observe import Observations
 from latentsync.inference.faces.people import find_people
 from latentsync.inference.faces.plan import FacePlan
+from latentsync.inference.faces.tracks import FaceTracks
 from latentsync.inference.jobs.job import LipsyncJob
 from latentsync.inference.jobs.report import JobReport, clock
 from latentsync.inference.jobs.reporting import make_report
@@ -47,11 +47,11 @@ def preflight(
             f"{sheet} exists and is no sheet of this program: give another output, or --force to replace it."
         )
     stopwatch = Stopwatch()
-    observations = pipeline.observe(job, progress, stopwatch)
-    plan = plan_of(replace(job, options=replace(job.options, on_missing_face="passthrough")), observations, pipeline)
+    face_tracks = pipeline.track_faces(job, progress, stopwatch)
+    plan = plan_of(replace(job, options=replace(job.options, on_missing_face="passthrough")), face_tracks, pipeline)
     report = make_report(job, plan, pipeline.models, settings or pipeline.models.defaults, stopwatch, planned=True)
     if sheet is not None:
-        save_picture(contact_sheet(job, plan, observations), sheet)
+        save_picture(contact_sheet(job, plan, face_tracks), sheet)
     return report
 
 
@@ -60,14 +60,14 @@ def sheet_path(output: Path | str) -> Path:
     return Path(output).with_suffix(".preflight.jpg")
 
 
-def contact_sheet(job: LipsyncJob, plan: FacePlan, observations: Observations) -> FrameArray:
+def contact_sheet(job: LipsyncJob, plan: FacePlan, face_tracks: FaceTracks) -> FrameArray:
     """Pictures of the video, uint8 h w 3, with every face framed: green where it will be edited, with its person's number."""
-    numbers = {track: person.number for person in find_people(observations) for track in person.tracks}
+    numbers = {track: person.number for person in find_people(face_tracks) for track in person.tracks}
     tiles = []
     for frame in shown_frames(plan):
         picture = next(iter(job.source.read(frame, frame + 1)))
-        rows = np.flatnonzero(observations.frame == frame)
-        faces = [(observations.box[row], int(observations.track[row])) for row in rows]
+        rows = np.flatnonzero(face_tracks.frame == frame)
+        faces = [(face_tracks.box[row], int(face_tracks.track[row])) for row in rows]
         caption = f"{clock(float(job.source.times[frame]))}  {plan.action[frame]}"
         tiles.append(tile(picture, faces, int(plan.track[frame]), bool(plan.edited[frame]), numbers, caption))
     return on_sheet(tiles)

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 
 from latentsync.face.align import FloatArray, FrameArray
-from latentsync.face.appearance import describe, likeness, thumbnail
+from latentsync.face.appearance import appearance_descriptor, similarity, thumbnail
 from latentsync.face.detection import landmarks
 from latentsync.face.detection.detector import Box, Face, make_detector
 from latentsync.face.detection.landmarks import LandmarkDetector
 from latentsync.face.detection.pose import opening_of_landmarks, yaw_of_landmarks
 from latentsync.face.detection.scenes import SceneCuts
 from latentsync.face.detection.tracking import Effort, TrackingDetector, overlap
-from latentsync.inference.faces.observe import Observations, observe
 from latentsync.inference.faces.people import Person, find_people
 from latentsync.inference.faces.plan import FacePlan, FacePolicy, plan_faces
-from latentsync.inference.faces.select import FaceChoice, by_appearance, choose_face, choose_person, frame_look
+from latentsync.inference.faces.select import FaceChoice, by_appearance, choose_face, choose_person, frame_descriptor
+from latentsync.inference.faces.tracks import FaceTracks, track_faces
 from tests.support.torture import CUTS, FPS, FRAMES, TortureFrame, draw_head, make_frame, room, torture_frames
 from tests.support.torture import Place as HeadPlace
 
@@ -31,26 +31,26 @@ def clip() -> list[TortureFrame]:
 
 
 @pytest.fixture(scope="module")
-def seen(clip: list[TortureFrame]) -> Observations:
-    return observe((shown.frame for shown in clip), make_detector("cascade"))
+def seen(clip: list[TortureFrame]) -> FaceTracks:
+    return track_faces((shown.frame for shown in clip), make_detector("cascade"))
 
 
 @pytest.fixture(scope="module")
-def plan(seen: Observations) -> FacePlan:
+def plan(seen: FaceTracks) -> FacePlan:
     return plan_faces(seen, choose_face(seen, FaceChoice(), TIMES), FacePolicy(), TIMES, 128)
 
 
 @pytest.fixture(scope="module")
-def people(seen: Observations) -> list[Person]:
+def people(seen: FaceTracks) -> list[Person]:
     return find_people(seen)
 
 
-def test_cuts_are_found_and_nothing_else(seen: Observations) -> None:
+def test_cuts_are_found_and_nothing_else(seen: FaceTracks) -> None:
     assert tuple(seen.cuts.tolist()) == CUTS
 
 
 def test_two_people_are_found_and_every_track_shows_one_of_them(
-    seen: Observations, people: list[Person], clip: list[TortureFrame]
+    seen: FaceTracks, people: list[Person], clip: list[TortureFrame]
 ) -> None:
     assert len(people) == 2
     for person, name in zip(people, ("speaker", "second"), strict=True):
@@ -77,13 +77,13 @@ def test_gaps_are_named_and_takes_end_at_them(plan: FacePlan, clip: list[Torture
     assert actions["away"] == actions["cutaway"] == {"no face"}
     assert actions["second person"] == {"edit", "other person"}
     assert actions["talk"] == actions["hand"] == actions["other room"] == {"edit"}
-    for take in plan.takes:
-        assert not any(take.start < cut < take.stop for cut in CUTS)
+    for segment in plan.segments:
+        assert not any(segment.start < cut < segment.stop for cut in CUTS)
     assert plan.weight[89] < 1 and plan.weight[140] < 1  # fades beside the empty room
     assert plan.weight[154] == plan.weight[175] == plan.weight[232] == plan.weight[249] == 1  # none at cuts and ends
 
 
-def test_people_are_chosen_by_number_place_and_picture(seen: Observations, people: list[Person]) -> None:
+def test_people_are_chosen_by_number_place_and_picture(seen: FaceTracks, people: list[Person]) -> None:
     speaker, second = people
     chosen = {
         1: FaceChoice("number", number=1),
@@ -94,13 +94,13 @@ def test_people_are_chosen_by_number_place_and_picture(seen: Observations, peopl
     assert choose_person(seen, FaceChoice("center"), TIMES).number == speaker.number
     other = room(30).copy()
     draw_head(other, 8, HeadPlace(320, 190, 0.9), 3)
-    look = frame_look(np.clip(other * 0.9, 0, 255).astype(np.uint8), make_detector(), "a picture")
-    assert by_appearance(people, look, "a picture").number == second.number
+    descriptor = frame_descriptor(np.clip(other * 0.9, 0, 255).astype(np.uint8), make_detector(), "a picture")
+    assert by_appearance(people, descriptor, "a picture").number == second.number
     stranger = room(31).copy()
     draw_head(stranger, 27, HeadPlace(320, 190, 0.9), 3)
-    look = frame_look(np.clip(stranger, 0, 255).astype(np.uint8), make_detector(), "a stranger")
+    descriptor = frame_descriptor(np.clip(stranger, 0, 255).astype(np.uint8), make_detector(), "a stranger")
     with pytest.raises(ValueError, match="nobody in the video looks like a stranger"):
-        by_appearance([second], look, "a stranger")
+        by_appearance([second], descriptor, "a stranger")
 
 
 @pytest.mark.parametrize(
@@ -112,22 +112,22 @@ def test_people_are_chosen_by_number_place_and_picture(seen: Observations, peopl
         (FaceChoice("place", x=220, y=200, time_sec=4.5), "the faces there then: none"),
     ],
 )
-def test_choices_that_name_nobody_are_refused(seen: Observations, choice: FaceChoice, words: str) -> None:
+def test_choices_that_name_nobody_are_refused(seen: FaceTracks, choice: FaceChoice, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         choose_face(seen, choice, TIMES)
 
 
-def test_observations_are_small_and_survive_the_disk(seen: Observations, tmp_path: Path) -> None:
+def test_observations_are_small_and_survive_the_disk(seen: FaceTracks, tmp_path: Path) -> None:
     path = tmp_path / "faces.npz"
     seen.save(path)
-    again = Observations.load(path)
+    again = FaceTracks.load(path)
     assert [p.name for p in tmp_path.iterdir()] == ["faces.npz"]
     assert all(np.array_equal(getattr(seen, n), getattr(again, n), equal_nan=n in ("opening",)) for n in vars(seen))
     again.save(tmp_path / "twice.npz")
     assert path.read_bytes() == (tmp_path / "twice.npz").read_bytes()
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(ValueError, match="faces.npz holds no observed faces"):
-        Observations.load(path)
+        FaceTracks.load(path)
 
 
 def test_a_flash_and_a_fade_are_no_cuts() -> None:
@@ -278,21 +278,21 @@ def test_turned_heads_and_open_mouths_are_measured_from_landmarks() -> None:
 
 def looks_of(seed: int, room_seed: int, place: HeadPlace, light: float) -> FloatArray:
     """Appearances of an avatar in some frames of one shot."""
-    detector, looks = make_detector(), []
+    detector, descriptors = make_detector(), []
     for index in range(0, 9, 4):
         picture = room(room_seed).copy()
         draw_head(picture, seed, place, index)
         frame = np.clip(picture * light, 0, 255).astype(np.uint8)
         found = detector.points(frame)
         assert found is not None
-        looks.append(describe(thumbnail(frame, found.points)))
-    return np.stack(looks)
+        descriptors.append(appearance_descriptor(thumbnail(frame, found.points)))
+    return np.stack(descriptors)
 
 
 def test_a_person_is_known_again_in_another_room_size_and_light() -> None:
     seeds = (3, 8, 12, 17)
     first = [looks_of(seed, 40, HeadPlace(320, 190, 0.7), 1.0) for seed in seeds]
     again = [looks_of(seed, 41, HeadPlace(250, 200, 0.95), 0.8) for seed in seeds]
-    table = np.array([[likeness(a, b) for b in again] for a in first])
+    table = np.array([[similarity(a, b) for b in again] for a in first])
     assert (np.argmax(table, axis=1) == np.arange(len(seeds))).all()
     assert np.diag(table).min() > 0.72

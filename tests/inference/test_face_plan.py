@@ -1,4 +1,4 @@
-"""The plan between the passes: which gaps are bridged, where takes end, that it is local in time; and what `--face` means."""
+"""The plan between the passes: which gaps are bridged, where segments end, that it is local in time; and what `--face` means."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,20 +10,20 @@ from hypothesis import strategies as st
 
 from latentsync.face.align import Smoother, align_matrix
 from latentsync.face.lower_face import LENGTH
-from latentsync.inference.faces.observe import Observations
 from latentsync.inference.faces.people import find_people
 from latentsync.inference.faces.plan import FacePlan, FacePolicy, plan_faces
 from latentsync.inference.faces.select import FaceChoice, choose_face, parse_face_choice
+from latentsync.inference.faces.tracks import FaceTracks
 
 
-def sightings(rows: list[tuple[int, int, float, float]], count: int, cuts: tuple[int, ...] = ()) -> Observations:
-    """Observations of (frame, track, x of the face's middle, width of the face) in pictures of 640 x 360."""
+def tracks_of(rows: list[tuple[int, int, float, float]], count: int, cuts: tuple[int, ...] = ()) -> FaceTracks:
+    """Face tracks from (frame, track, x of the face's middle, width of the face) in pictures of 640 x 360."""
     rows = sorted(rows)
     x, width = np.array([row[2] for row in rows], np.float32), np.array([row[3] for row in rows], np.float32)
     box = np.stack([x - width / 2, 180 - width / 2, x + width / 2, 180 + width / 2], axis=1).reshape(-1, 4)
     points = np.array([[-0.25, -0.3], [0.25, -0.3], [0, 0.05]], np.float32) * width[:, None, None]
     tracks = sorted({row[1] for row in rows})
-    return Observations(
+    return FaceTracks(
         frame_count=count,
         size=(640, 360),
         cuts=np.array(cuts, np.int32),
@@ -35,19 +35,19 @@ def sightings(rows: list[tuple[int, int, float, float]], count: int, cuts: tuple
         yaw=np.zeros(len(rows), np.float32),
         opening=np.zeros(len(rows), np.float32),
         lower_face=np.zeros((len(rows), LENGTH), np.int8),
-        looks=np.zeros((len(tracks), 420), np.float16),
-        look_track=np.array(tracks, np.int32),
+        descriptors=np.zeros((len(tracks), 420), np.float16),
+        descriptor_track=np.array(tracks, np.int32),
         thumbnails=np.zeros((0, 96, 96, 3), np.uint8),
         thumbnail_track=np.zeros(0, np.int32),
     )
 
 
-def still_face(seen: list[bool], cuts: tuple[int, ...] = ()) -> Observations:
+def still_face(seen: list[bool], cuts: tuple[int, ...] = ()) -> FaceTracks:
     rows = [(frame, 0, 300.0 + frame % 3, 100.0) for frame, here in enumerate(seen) if here]
-    return sightings(rows, len(seen), cuts)
+    return tracks_of(rows, len(seen), cuts)
 
 
-def plan_of(seen: Observations, fps: float = 25.0, **limits: float) -> FacePlan:
+def plan_of(seen: FaceTracks, fps: float = 25.0, **limits: float) -> FacePlan:
     times = [frame / fps for frame in range(seen.frame_count + 1)]
     return plan_faces(seen, [0], FacePolicy(**limits), times, 128)
 
@@ -57,10 +57,13 @@ def test_gaps_up_to_the_limit_are_bridged_at_every_rate(fps: float) -> None:
     most = int(0.4 * fps + 1e-6)
     edge = round(fps)
     short = plan_of(still_face([True] * edge + [False] * most + [True] * edge), fps)
-    assert len(short.takes) == 1 and (short.weight == 1).all()
+    assert len(short.segments) == 1 and (short.weight == 1).all()
     assert (short.action[edge : edge + most] == "bridged").all() and np.isfinite(short.matrices).all()
     long = plan_of(still_face([True] * edge + [False] * (most + 1) + [True] * edge), fps)
-    assert [(take.start, take.stop) for take in long.takes] == [(0, edge), (edge + most + 1, 2 * edge + most + 1)]
+    assert [(segment.start, segment.stop) for segment in long.segments] == [
+        (0, edge),
+        (edge + most + 1, 2 * edge + most + 1),
+    ]
     assert long.passed == [(edge, edge + most + 1, "no face")]
     fading = int(((long.weight > 0) & (long.weight < 1)).sum())
     assert 2 <= fading <= 2 * np.ceil(0.16 * fps)
@@ -68,11 +71,11 @@ def test_gaps_up_to_the_limit_are_bridged_at_every_rate(fps: float) -> None:
 
 
 def test_points_of_bridged_frames_lie_between_those_around() -> None:
-    plan = plan_of(sightings([(f, 0, 300.0 + 2 * f, 100.0) for f in range(20) if not 8 <= f < 14], 20))
+    plan = plan_of(tracks_of([(f, 0, 300.0 + 2 * f, 100.0) for f in range(20) if not 8 <= f < 14], 20))
     middles = (plan.box[:, 0] + plan.box[:, 2]) / 2
     assert np.allclose(middles, 300 + 2 * np.arange(20), atol=1e-3)
     smoother = Smoother()
-    whole = sightings([(f, 0, 300.0 + 2 * f, 100.0) for f in range(20)], 20)
+    whole = tracks_of([(f, 0, 300.0 + 2 * f, 100.0) for f in range(20)], 20)
     expected = [align_matrix(points, 128, smoother) for points in whole.points]
     assert np.allclose(plan.matrices, expected, atol=1e-3)
 
@@ -80,24 +83,24 @@ def test_points_of_bridged_frames_lie_between_those_around() -> None:
 def test_nothing_is_bridged_across_a_cut_a_jump_or_somebody_in_front() -> None:
     around = [True] * 20 + [False] * 4 + [True] * 20
     assert (plan_of(still_face(around)).action[20:24] == "bridged").all()
-    assert (plan_of(still_face(around, cuts=(22,))).take[20:24] == -1).all()
+    assert (plan_of(still_face(around, cuts=(22,))).segment[20:24] == -1).all()
     elsewhere = [(f, 0, 300.0 if f < 20 else 480.0, 100.0) for f in range(44) if around[f]]
-    assert (plan_of(sightings(elsewhere, 44)).take[20:24] == -1).all()
+    assert (plan_of(tracks_of(elsewhere, 44)).segment[20:24] == -1).all()
     passing = [(f, 0, 300.0, 100.0) for f in range(44) if around[f]] + [(f, 1, 310.0, 100.0) for f in range(20, 24)]
-    plan = plan_of(sightings(passing, 44))
+    plan = plan_of(tracks_of(passing, 44))
     assert (plan.action[20:24] == "other person").all() and (plan.weight[20:24] == 0).all()
 
 
 def test_a_face_that_somebody_covers_is_not_edited() -> None:
     rows = [(f, 0, 300.0, 100.0) for f in range(60)] + [(f, 1, 600.0 - 6 * f, 100.0) for f in range(60)]
-    plan = plan_of(sightings(rows, 60))
+    plan = plan_of(tracks_of(rows, 60))
     apart = np.abs(300 - 6 * np.arange(60))
     assert (plan.edited == (apart >= 80)).all()
     assert (plan.action[apart < 80] == "other person").all()
 
 
 def test_faces_that_are_too_small_turned_or_brief_pass_through_with_their_names() -> None:
-    seen = sightings([(f, 0, 300.0, 20.0 if f < 15 else 100.0) for f in range(60)], 60)
+    seen = tracks_of([(f, 0, 300.0, 20.0 if f < 15 else 100.0) for f in range(60)], 60)
     seen.yaw[30:45] = 75
     plan = plan_of(seen)
     assert plan.passed == [(0, 15, "too small"), (30, 45, "turned away")]
@@ -124,15 +127,15 @@ def test_every_plan_keeps_the_rules(seen: list[bool], fps: float, wished: list[i
     assert (np.isfinite(plan.matrices).all(axis=(1, 2)) == plan.edited).all()
     assert (plan.edited == np.isin(plan.action, ["edit", "bridged"])).all()
     assert (here[plan.action == "edit"]).all() and not here[plan.action == "no face"].any()
-    for take in plan.takes:
-        assert not any(take.start < cut < take.stop for cut in cuts)
-        missing = ~here[take.start : take.stop]
+    for segment in plan.segments:
+        assert not any(segment.start < cut < segment.stop for cut in cuts)
+        missing = ~here[segment.start : segment.stop]
         longest = max((len(run) for run in "".join("x" if m else " " for m in missing).split()), default=0)
         assert longest / fps <= 0.4 + 1e-6
-        borders = ((take.start, take.start - 1), (take.stop - 1, take.stop))
+        borders = ((segment.start, segment.start - 1), (segment.stop - 1, segment.stop))
         fades = [0 <= beyond < len(seen) and shot[beyond] == shot[border] for border, beyond in borders]
         assert all(plan.weight[border] < 1 for (border, _), fading in zip(borders, fades, strict=True) if fading)
-        assert any(fades) or (plan.weight[take.start : take.stop] == 1).all()
+        assert any(fades) or (plan.weight[segment.start : segment.stop] == 1).all()
 
 
 @settings(max_examples=40, deadline=None)
@@ -151,24 +154,24 @@ def test_the_plan_of_a_piece_is_the_piece_of_the_plan(seen: list[bool], fps: flo
     assert (piece.action[inside] == whole.action[part]).all()
     assert np.array_equal(piece.weight[inside], whole.weight[part])
     assert np.allclose(piece.matrices[inside], whole.matrices[part], atol=1e-2, equal_nan=True)
-    assert ((np.diff(piece.take[inside]) != 0) == (np.diff(whole.take[part]) != 0)).all()
+    assert ((np.diff(piece.segment[inside]) != 0) == (np.diff(whole.segment[part]) != 0)).all()
 
 
 def people_like(
     tracks: list[tuple[int, int, float, str]], count: int, cuts: tuple[int, ...], between: float = 0.0
-) -> Observations:
+) -> FaceTracks:
     """Tracks of (first frame, frames, x, whose look); looks of different people are `between` alike."""
     rows = [(start + f, n, x, 100.0) for n, (start, frames, x, _) in enumerate(tracks) for f in range(frames)]
-    seen = sightings(rows, count, cuts)
+    seen = tracks_of(rows, count, cuts)
     shared = np.sqrt(np.float32(between))
     for index, (_, _, _, name) in enumerate(tracks):
         own = np.zeros(420, np.float32)
         own[24], own[25 + "ABC".index(name)] = shared, np.sqrt(1 - between)
-        seen.looks[index] = own
+        seen.descriptors[index] = own
     return seen
 
 
-def chosen_of(seen: Observations, choice: Callable[[], FaceChoice] = FaceChoice) -> list[int]:
+def chosen_of(seen: FaceTracks, choice: Callable[[], FaceChoice] = FaceChoice) -> list[int]:
     return choose_face(seen, choice(), [frame / 25 for frame in range(seen.frame_count)])
 
 

@@ -21,8 +21,8 @@ from latentsync.face.align import (
 from latentsync.face.detection.detector import Face, make_detector
 from latentsync.face.paste import Patch
 from latentsync.face.pixels import frames_to_pixels
-from latentsync.inference.faces.observe import observe
 from latentsync.inference.faces.select import choose_person, parse_face_choice
+from latentsync.inference.faces.tracks import track_faces
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.inference.settings import JobOptions
 from latentsync.inference.windows.stream import face_of, with_face
@@ -250,7 +250,7 @@ def test_the_place_of_a_face_is_that_in_the_picture_as_shown(tmp_path: Path, dem
     pairs = [np.concatenate([frame, frame[:, ::-1]], axis=1) for frame in demo[:4]]
     info = write_stored(tmp_path / "v.mp4", pairs, Fraction(2), UPRIGHT)
     assert (info.width, info.square_size) == (320, (640, 320))
-    seen = observe((shown.frame for shown in read_frames(tmp_path / "v.mp4", exact=False)), make_detector())
+    seen = track_faces((shown.frame for shown in read_frames(tmp_path / "v.mp4", exact=False)), make_detector())
     times = [index / 25 for index in range(5)]
     for x in (160, 480):
         person = choose_person(seen, parse_face_choice(f"{x},180@0.08"), times)

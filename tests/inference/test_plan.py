@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from latentsync.inference.faces.plan import NOT_EDITED
 from latentsync.inference.jobs.folder import JobFolder
-from latentsync.inference.jobs.segments import output_takes, plan_output_segments
+from latentsync.inference.jobs.segments import plan_output_segments, segment_of_output_frames
 from latentsync.inference.memory import MemoryPlan, memory_plan
 from latentsync.inference.settings import InferenceSettings, JobOptions, LastWindow
 from latentsync.inference.windows.sampler import rejection_reason
@@ -61,27 +61,27 @@ def test_a_window_sees_about_25_frames_a_second(fps: float, stride: int) -> None
     assert stride_of(fps) == stride
 
 
-takes = st.lists(st.tuples(st.integers(-1, 3), st.integers(1, 60)), min_size=1, max_size=8).map(
-    lambda runs: np.repeat([take for take, _ in runs], [length for _, length in runs])
+segment_numbers = st.lists(st.tuples(st.integers(-1, 3), st.integers(1, 60)), min_size=1, max_size=8).map(
+    lambda runs: np.repeat([segment_of_frame for segment_of_frame, _ in runs], [length for _, length in runs])
 )
 
 
-@given(takes, st.integers(1, 50), st.integers(1, 20))
-def test_parts_begin_where_windows_begin(take: np.ndarray, frames: int, fresh: int) -> None:
-    order = np.arange(len(take))
-    shown = output_takes(take, order, np.zeros(len(take), bool))
+@given(segment_numbers, st.integers(1, 50), st.integers(1, 20))
+def test_parts_begin_where_windows_begin(segment_of_frame: np.ndarray, frames: int, fresh: int) -> None:
+    order = np.arange(len(segment_of_frame))
+    shown = segment_of_output_frames(segment_of_frame, order, np.zeros(len(segment_of_frame), bool))
     segments = plan_output_segments(shown, frames, fresh, overlap=0)
     assert [segment.start for segment in segments] == [0, *(segment.stop for segment in segments[:-1])]
-    assert segments[-1].stop == len(take)
+    assert segments[-1].stop == len(segment_of_frame)
     for segment in segments:
         assert segment.warm_start == segment.start
         first = segment.start
         while shown[segment.start] != NOT_EDITED and first > 0 and shown[first - 1] == shown[segment.start]:
             first -= 1
         assert (segment.start - first) % fresh == 0
-        if first < segment.start:  # the take's last window finds its frames in this segment
+        if first < segment.start:  # the edited segment's last window finds its frames in this segment
             assert (shown[segment.start : segment.start + fresh] == shown[segment.start]).all()
-            assert segment.start + fresh <= len(take)
+            assert segment.start + fresh <= len(segment_of_frame)
         assert segment.stop - segment.start >= frames or segment is segments[-1]
 
 
@@ -90,11 +90,11 @@ def test_with_an_overlap_a_part_warms_up_with_the_window_before_it() -> None:
     assert [(segment.start, segment.warm_start) for segment in segments] == [(0, 0), (36, 24), (72, 60)]
 
 
-def test_a_jump_of_the_source_begins_a_new_take() -> None:
-    take = np.array([5, 5, 5, -1])
+def test_a_jump_of_the_source_begins_a_new_segment() -> None:
+    segment_of_frame = np.array([5, 5, 5, -1])
     order = np.array([0, 1, 2, 0, 1, 2, 3, 3])
     jumps = np.array([True, False, False, True, False, False, False, False])
-    assert output_takes(take, order, jumps).tolist() == [1, 1, 1, 2, 2, 2, -1, -1]
+    assert segment_of_output_frames(segment_of_frame, order, jumps).tolist() == [1, 1, 1, 2, 2, 2, -1, -1]
 
 
 def test_faces_that_cannot_be_shown_are_told() -> None:

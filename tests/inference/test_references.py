@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from latentsync.face.detection.detector import Face, make_detector
-from latentsync.inference.faces.observe import Observations, observe
 from latentsync.inference.faces.plan import FacePlan, FacePolicy, plan_faces
 from latentsync.inference.faces.select import FaceChoice, choose_face
+from latentsync.inference.faces.tracks import FaceTracks, track_faces
 from latentsync.inference.models import DEMO_UNET, LipsyncModels, distilled_companion
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.inference.settings import JobOptions
@@ -104,13 +104,13 @@ def covered(frames: Frames, faces: list[Face], cover: Cover, share: np.ndarray) 
     return pictures
 
 
-def plan_of(seen: Observations) -> FacePlan:
+def plan_of(seen: FaceTracks) -> FacePlan:
     shown_at = [index / 25 for index in range(seen.frame_count + 1)]
     return plan_faces(seen, choose_face(seen, FaceChoice(), shown_at), FacePolicy(), shown_at, 128)
 
 
 def plan_of_frames(frames: Frames, faces: list[Face]) -> FacePlan:
-    return plan_of(observe(frames, KnownFaces(faces)))
+    return plan_of(track_faces(frames, KnownFaces(faces)))
 
 
 def references(plan: FacePlan, policy: str) -> list[range]:
@@ -160,7 +160,7 @@ def test_every_shot_has_its_own_usual_look() -> None:
     plan = plan_of_frames(frames, faces)
     shot = np.repeat(np.array([0, 1], np.int32), [24, 36])
     plan.lower_face[:24, ::4] += 12
-    choose = reference_choice("elsewhere", replace(plan, shot=shot, take=shot), 8, 1)
+    choose = reference_choice("elsewhere", replace(plan, shot=shot, segment=shot), 8, 1)
     assert choose is not None
     assert choose(range(8)).stop <= 24 <= choose(range(24, 32)).start
 
@@ -176,23 +176,23 @@ def test_turned_and_bridged_frames_are_no_references() -> None:
 
 def test_the_choice_survives_the_job_folder_and_older_ones_are_refused(tmp_path: Path) -> None:
     frames, faces = speaker(3)
-    seen = observe(covered(frames, faces, hand, WHEN["start"]), KnownFaces(faces))
+    seen = track_faces(covered(frames, faces, hand, WHEN["start"]), KnownFaces(faces))
     seen.save(tmp_path / "faces.npz")
-    again = Observations.load(tmp_path / "faces.npz")
+    again = FaceTracks.load(tmp_path / "faces.npz")
     for policy in ("elsewhere", "closed"):
         assert references(plan_of(again), policy) == references(plan_of(seen), policy)
     with np.load(tmp_path / "faces.npz") as stored:
         np.savez(tmp_path / "old.npz", **{name: stored[name] for name in stored.files if name != "lower_face"})
     with pytest.raises(ValueError, match="old.npz holds no observed faces .*lower_face.*observe the video anew"):
-        Observations.load(tmp_path / "old.npz")
+        FaceTracks.load(tmp_path / "old.npz")
 
 
 def test_the_reference_lies_elsewhere_and_changes_once() -> None:
     found = [range(20), range(23, 29)]
     choose = ElsewhereReference(found, found, num_frames=4, stride=1)
     assert [choose(range(start, start + 4)) for start in range(0, 17, 4)] == [range(4, 8)] + [range(0, 4)] * 4
-    assert choose(range(23, 27)) == range(27, 29)  # half a window of the same take
-    assert choose(range(23, 29)) == range(0, 4)  # its own take is too short
+    assert choose(range(23, 27)) == range(27, 29)  # half a window of the same segment
+    assert choose(range(23, 29)) == range(0, 4)  # its own segment is too short
     assert choose(range(2, 6)) == range(8, 12)  # it overlaps two
     for length, stride, frames, expected in (
         (3, 1, range(3), range(0, 3)),  # nothing else to show
@@ -200,25 +200,25 @@ def test_the_reference_lies_elsewhere_and_changes_once() -> None:
         (7, 1, range(4), range(4, 7)),
         (5, 1, range(4), range(4, 5)),
     ):
-        takes = [range(length)]
-        assert ElsewhereReference(takes, takes, 4, stride)(frames) == expected
+        segments = [range(length)]
+        assert ElsewhereReference(segments, segments, 4, stride)(frames) == expected
 
 
 def test_references_lie_in_runs_of_usual_frames() -> None:
-    takes, usual = [range(0, 30), range(30, 50)], np.ones(50, bool)
+    segments, usual = [range(0, 30), range(30, 50)], np.ones(50, bool)
     usual[:6] = usual[20:23] = usual[33:] = False
-    found = usual_runs(takes, usual)
+    found = usual_runs(segments, usual)
     assert found == [range(6, 20), range(23, 30), range(30, 33)]
-    choose = ElsewhereReference(takes, found, num_frames=4, stride=1)
+    choose = ElsewhereReference(segments, found, num_frames=4, stride=1)
     assert [choose(range(start, start + 4)) for start in (0, 4, 8, 12)] == [
         range(6, 10),
         range(10, 14),
         range(14, 18),
         range(6, 10),
     ]
-    assert choose(range(34, 38)) == range(30, 33)  # all that is usual of the take
+    assert choose(range(34, 38)) == range(30, 33)  # all that is usual of the segment
     assert choose(range(6, 30)) == range(30, 33)
-    assert usual_runs(takes, np.zeros(50, bool)) == takes  # nothing is better than anything else
+    assert usual_runs(segments, np.zeros(50, bool)) == segments  # nothing is better than anything else
 
 
 def test_the_closed_reference_is_the_most_closed_window() -> None:

@@ -38,12 +38,12 @@ def make_stream(
     return LipsyncStream(sampler, features, lambda frames: None, stride, overlap)
 
 
-def frame_in(index: int, take: int) -> FrameIn:
-    return FrameIn(RgbPicture(scene(index)), index / 25, index, take, None if take == NOT_EDITED else MATRIX)
+def frame_in(index: int, segment: int) -> FrameIn:
+    return FrameIn(RgbPicture(scene(index)), index / 25, index, segment, None if segment == NOT_EDITED else MATRIX)
 
 
-def through(stream: LipsyncStream, takes: list[int], start: int = 0) -> list[FrameOut]:
-    done = [out for index, take in enumerate(takes, start) for out in stream.push(frame_in(index, take))]
+def through(stream: LipsyncStream, segments: list[int], start: int = 0) -> list[FrameOut]:
+    done = [out for index, segment in enumerate(segments, start) for out in stream.push(frame_in(index, segment))]
     return done + stream.flush()
 
 
@@ -63,22 +63,22 @@ def same(first: list[FrameOut], second: list[FrameOut], atol: float = 0) -> bool
 def test_every_frame_comes_out_once_in_order(
     runs: list[tuple[int, int]], stride: int, overlap: int, windows: int
 ) -> None:
-    takes = [take for take, length in runs for _ in range(length)]
-    done = through(make_stream(MODELS, stride, overlap, windows), takes)
-    assert len(done) == len(takes)
-    for index, (take, out) in enumerate(zip(takes, done, strict=True)):
+    segments = [segment for segment, length in runs for _ in range(length)]
+    done = through(make_stream(MODELS, stride, overlap, windows), segments)
+    assert len(done) == len(segments)
+    for index, (segment, out) in enumerate(zip(segments, done, strict=True)):
         before = scene(index)
-        assert out.edited == (take != NOT_EDITED)
+        assert out.edited == (segment != NOT_EDITED)
         assert np.array_equal(out.frame[:, :16], before[:, :16])  # away from the face
-        assert np.array_equal(out.frame, before) == (take == NOT_EDITED)
+        assert np.array_equal(out.frame, before) == (segment == NOT_EDITED)
 
 
 MODELS = tiny_models()
 
 
 def test_windows_do_not_depend_on_how_many_are_sampled_together(models: LipsyncModels) -> None:
-    takes = [1] * 13
-    one, three = (through(make_stream(models, windows=count), takes) for count in (1, 3))
+    segments = [1] * 13
+    one, three = (through(make_stream(models, windows=count), segments) for count in (1, 3))
     assert same(one, three, atol=1)
 
 
@@ -143,8 +143,8 @@ def test_memory_that_runs_out_halves_what_is_computed_at_once(models: LipsyncMod
             return super()._sample(windows, on_step)
 
     small = Small(models, FAST, Stopwatch(), MemoryPlan(4, 4))
-    takes = [1] * 16
-    assert same(through(make_stream(models, sampler=small), takes), through(make_stream(models), takes))
+    segments = [1] * 16
+    assert same(through(make_stream(models, sampler=small), segments), through(make_stream(models), segments))
     assert small.memory == MemoryPlan(1, 4)
 
 
@@ -155,7 +155,7 @@ def test_windows_share_their_noise(models: LipsyncModels) -> None:
     window = Window(faces, torch.randn(NUM_FRAMES, 20, WIDTH))
     first, second = sampler.sample([window, window])
     assert torch.allclose(first.faces, second.faces, atol=1e-5)
-    assert torch.equal(sampler.noise[:, :, :1].expand_as(sampler.noise), sampler.noise)
+    assert torch.equal(sampler.latents.noise[:, :, :1].expand_as(sampler.latents.noise), sampler.latents.noise)
 
 
 def test_windows_of_different_lengths_are_sampled_as_each_alone(models: LipsyncModels) -> None:
@@ -170,7 +170,7 @@ def test_windows_of_different_lengths_are_sampled_as_each_alone(models: LipsyncM
 
 
 def lips_of(models: LipsyncModels, last_window: LastWindow, frames: range, before: int = 0) -> torch.Tensor:
-    """New faces [f, 3, r, r] of `frames`, in a take that begins with frame `before`."""
+    """New faces [f, 3, r, r] of `frames`, in a segment that begins with frame `before`."""
     sampler = WindowSampler(models, replace(FAST, last_window=last_window), Stopwatch(), MemoryPlan(1, 4))
     stream = make_stream(models, sampler=sampler)
     done = [each for index in range(before, frames.stop) for each in stream.repaint(frame_in(index, 1))]

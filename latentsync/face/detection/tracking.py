@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from latentsync.face.align import FloatArray, FrameArray
-from latentsync.face.appearance import describe, similarities, thumbnail
+from latentsync.face.appearance import appearance_descriptor, similarities, thumbnail
 from latentsync.face.detection.detector import Box, Face
 from latentsync.weights.table import DEFAULT_ALIGNMENT, Alignment
 
@@ -45,10 +45,10 @@ class Track(Generic[State]):
 
     number: int
     state: State
-    look: FloatArray  # [1, d]: the person's appearance so far
+    descriptor: FloatArray  # [1, d]: the person's appearance so far
     age: int = 0  # frames since the beginning
     strange: int = 0  # frames in a row that show somebody else
-    likeness: float = 1.0  # at the last check
+    similarity: float = 1.0  # at the last check
 
 
 class TrackingDetector(ABC, Generic[State]):
@@ -113,19 +113,19 @@ class TrackingDetector(ABC, Generic[State]):
 
     def _check(self, frame: FrameArray, track: Track[State]) -> None:
         """See whether it is still the same person, and learn how they look now."""
-        seen = self._look(frame, track.state)
-        track.likeness = float(similarities(seen, track.look)[0, 0])
-        track.strange = track.strange + 1 if track.likeness < STRANGER else 0
-        if track.likeness >= FAMILIAR:
-            track.look = track.look + np.float32(ADAPTION) * (seen - track.look)
+        seen = self._descriptor(frame, track.state)
+        track.similarity = float(similarities(seen, track.descriptor)[0, 0])
+        track.strange = track.strange + 1 if track.similarity < STRANGER else 0
+        if track.similarity >= FAMILIAR:
+            track.descriptor = track.descriptor + np.float32(ADAPTION) * (seen - track.descriptor)
 
-    def _look(self, frame: FrameArray, state: State) -> FloatArray:
-        return describe(thumbnail(frame, self.face(state).points))[None]
+    def _descriptor(self, frame: FrameArray, state: State) -> FloatArray:
+        return appearance_descriptor(thumbnail(frame, self.face(state).points))[None]
 
     def _without_doubles(self, tracks: list[Track[State]]) -> list[Track[State]]:
         """Of several tracks at one place the one whose person is really there."""
         kept: list[Track[State]] = []
-        for track in sorted(tracks, key=lambda t: (-round(t.likeness, 1), t.number)):
+        for track in sorted(tracks, key=lambda t: (-round(t.similarity, 1), t.number)):
             if not is_known(self.face(track.state).box, [self.face(t.state).box for t in kept]):
                 kept.append(track)
         return sorted(kept, key=lambda t: t.number)
@@ -147,7 +147,7 @@ class TrackingDetector(ABC, Generic[State]):
             box = self.face(state).box
             if not is_known(box, boxes):
                 boxes.append(box)
-                self.tracks.append(Track(self.next_number, state, self._look(frame, state)))
+                self.tracks.append(Track(self.next_number, state, self._descriptor(frame, state)))
                 self.next_number += 1
 
 

@@ -13,16 +13,16 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from latentsync.face.align import FloatArray, FrameArray
-from latentsync.face.appearance import THUMBNAIL, likeness
+from latentsync.face.appearance import THUMBNAIL, similarity
 from latentsync.face.detection.tracking import overlap
-from latentsync.inference.faces.observe import Observations
+from latentsync.inference.faces.tracks import FaceTracks
 
 SAME, DIFFERENT = 0.72, 0.6  # similarities, see the rule above
 MIN_FRAMES = 3  # shorter tracks are taken for mistakes, unless the shot is as short
 NEXT_FRAMES = 60  # gap in which a track may go on as another one
 SAME_PLACE = 0.3  # overlap of the boxes before and after that gap
 TOGETHER = 3  # frames in which two tracks must be seen at once to be two people
-MAX_LOOKS = 32  # appearances that a person is compared by
+MAX_DESCRIPTORS = 32  # appearances that a person is compared by
 
 
 @dataclass
@@ -34,7 +34,7 @@ class Chain:
     start: int
     stop: int  # first frame after the last one
     frames: int
-    looks: FloatArray  # [k, d]
+    descriptors: FloatArray  # [k, d]
     first_box: FloatArray
     last_box: FloatArray
 
@@ -48,41 +48,41 @@ class Person:
     frames: int  # in which the person is seen
     spans: tuple[tuple[int, int], ...]  # [start, stop) of the frames from the first to the last of every track
     thumbnail: FrameArray  # uint8 [96, 96, 3], from the longest track that has one
-    looks: FloatArray = field(repr=False)  # [k, d]
+    descriptors: FloatArray = field(repr=False)  # [k, d]
 
 
-def find_people(seen: Observations) -> list[Person]:
+def find_people(face_tracks: FaceTracks) -> list[Person]:
     """Everybody in the video, in the order of their numbers."""
-    chains = chain_tracks(track_chains(seen))
-    apart = seen_together(seen, chains)
+    chains = chain_tracks(track_chains(face_tracks))
+    apart = seen_together(face_tracks, chains)
     groups = group_chains(chains, apart)
     groups.sort(key=lambda group: min((c.shot, float(c.first_box[[0, 2]].mean()), c.start) for c in group))
-    return [_person(seen, number, group) for number, group in enumerate(groups, 1)]
+    return [_person(face_tracks, number, group) for number, group in enumerate(groups, 1)]
 
 
-def track_chains(seen: Observations) -> list[Chain]:
+def track_chains(face_tracks: FaceTracks) -> list[Chain]:
     """Every track that is no mistake as a chain of its own, in order of their beginnings."""
-    shots = seen.shot
+    shots = face_tracks.shot
     lengths = np.bincount(shots)
-    order = np.argsort(seen.track, kind="stable")
-    numbers, first = np.unique(seen.track[order], return_index=True)
+    order = np.argsort(face_tracks.track, kind="stable")
+    numbers, first = np.unique(face_tracks.track[order], return_index=True)
     bounds = [*first.tolist(), len(order)]
-    looks = _by_track(seen)
+    descriptors = _by_track(face_tracks)
     chains = []
     for number, start, stop in zip(numbers.tolist(), bounds, bounds[1:], strict=False):
         rows = order[start:stop]
-        begin, end = int(seen.frame[rows[0]]), int(seen.frame[rows[-1]])
+        begin, end = int(face_tracks.frame[rows[0]]), int(face_tracks.frame[rows[-1]])
         shot = int(shots[begin])
         if len(rows) >= min(MIN_FRAMES, lengths[shot]):
-            boxes = seen.box[rows[0]], seen.box[rows[-1]]
-            chains.append(Chain([number], shot, begin, end + 1, len(rows), looks[number], *boxes))
+            boxes = face_tracks.box[rows[0]], face_tracks.box[rows[-1]]
+            chains.append(Chain([number], shot, begin, end + 1, len(rows), descriptors[number], *boxes))
     return sorted(chains, key=lambda chain: (chain.start, chain.tracks))
 
 
-def _by_track(seen: Observations) -> dict[int, FloatArray]:
-    order = np.argsort(seen.look_track, kind="stable")
-    numbers, first = np.unique(seen.look_track[order], return_index=True)
-    parts = np.split(seen.looks[order].astype(np.float32), first[1:]) if len(first) else []
+def _by_track(face_tracks: FaceTracks) -> dict[int, FloatArray]:
+    order = np.argsort(face_tracks.descriptor_track, kind="stable")
+    numbers, first = np.unique(face_tracks.descriptor_track[order], return_index=True)
+    parts = np.split(face_tracks.descriptors[order].astype(np.float32), first[1:]) if len(first) else []
     return dict(zip(numbers.tolist(), parts, strict=True))
 
 
@@ -104,30 +104,30 @@ def chain_tracks(tracks: list[Chain]) -> list[Chain]:
 
 def _continues(chain: Chain, track: Chain) -> bool:
     at_place = overlap(_box(chain.last_box), _box(track.first_box)) >= SAME_PLACE
-    return at_place and likeness(chain.looks, track.looks) >= DIFFERENT
+    return at_place and similarity(chain.descriptors, track.descriptors) >= DIFFERENT
 
 
 def _extend(chain: Chain, track: Chain) -> None:
     chain.tracks = chain.tracks + track.tracks
     chain.stop, chain.frames, chain.last_box = track.stop, chain.frames + track.frames, track.last_box
-    chain.looks = thinned(np.concatenate([chain.looks, track.looks]))
+    chain.descriptors = thinned(np.concatenate([chain.descriptors, track.descriptors]))
 
 
-def thinned(looks: FloatArray) -> FloatArray:
+def thinned(descriptors: FloatArray) -> FloatArray:
     """At most `MAX_LOOKS` appearances, evenly chosen."""
-    if len(looks) <= MAX_LOOKS:
-        return looks
-    return looks[np.linspace(0, len(looks) - 1, MAX_LOOKS).round().astype(int)]
+    if len(descriptors) <= MAX_DESCRIPTORS:
+        return descriptors
+    return descriptors[np.linspace(0, len(descriptors) - 1, MAX_DESCRIPTORS).round().astype(int)]
 
 
-def seen_together(seen: Observations, chains: list[Chain]) -> dict[int, set[int]]:
+def seen_together(face_tracks: FaceTracks, chains: list[Chain]) -> dict[int, set[int]]:
     """For every chain's index those of the chains that are in the picture at the same time."""
     chain_of = {track: index for index, chain in enumerate(chains) for track in chain.tracks}
     counts: dict[tuple[int, int], int] = defaultdict(int)
-    starts = np.flatnonzero(np.diff(seen.frame, prepend=-1))
-    for rows in np.split(np.arange(len(seen.frame)), starts[1:]):
+    starts = np.flatnonzero(np.diff(face_tracks.frame, prepend=-1))
+    for rows in np.split(np.arange(len(face_tracks.frame)), starts[1:]):
         if len(rows) > 1:
-            present = sorted({chain_of[t] for t in seen.track[rows].tolist() if t in chain_of})
+            present = sorted({chain_of[t] for t in face_tracks.track[rows].tolist() if t in chain_of})
             for a, b in ((a, b) for a in present for b in present if a != b):
                 counts[a, b] += 1
     apart: dict[int, set[int]] = defaultdict(set)
@@ -143,45 +143,45 @@ def group_chains(chains: list[Chain], apart: dict[int, set[int]]) -> list[list[C
     for chain in chains:
         in_shot[chain.shot] += 1
     groups: list[list[int]] = []
-    looks: list[FloatArray] = []
+    descriptors: list[FloatArray] = []
     for index in sorted(range(len(chains)), key=lambda i: (-chains[i].frames, i)):
         chain = chains[index]
         alike = [
-            -1.0 if apart[index] & set(group) else likeness(chain.looks, known)
-            for group, known in zip(groups, looks, strict=True)
+            -1.0 if apart[index] & set(group) else similarity(chain.descriptors, known)
+            for group, known in zip(groups, descriptors, strict=True)
         ]
         needed = DIFFERENT if in_shot[chain.shot] == 1 else SAME
         best = int(np.argmax(alike)) if alike else -1
         if best >= 0 and alike[best] >= needed:
             groups[best].append(index)
-            looks[best] = thinned(np.concatenate([looks[best], chain.looks]))
+            descriptors[best] = thinned(np.concatenate([descriptors[best], chain.descriptors]))
         else:
             groups.append([index])
-            looks.append(chain.looks)
+            descriptors.append(chain.descriptors)
     return [[chains[index] for index in group] for group in groups]
 
 
-def _person(seen: Observations, number: int, group: list[Chain]) -> Person:
+def _person(face_tracks: FaceTracks, number: int, group: list[Chain]) -> Person:
     chains = sorted(group, key=lambda chain: chain.start)
     tracks = [track for chain in chains for track in chain.tracks]
-    rows = np.isin(seen.track, tracks)
+    rows = np.isin(face_tracks.track, tracks)
     return Person(
         number=number,
         tracks=tuple(sorted(tracks)),
-        frames=len(np.unique(seen.frame[rows])),
+        frames=len(np.unique(face_tracks.frame[rows])),
         spans=tuple((chain.start, chain.stop) for chain in chains),
-        thumbnail=_thumbnail(seen, tracks),
-        looks=thinned(np.concatenate([chain.looks for chain in chains])),
+        thumbnail=_thumbnail(face_tracks, tracks),
+        descriptors=thinned(np.concatenate([chain.descriptors for chain in chains])),
     )
 
 
-def _thumbnail(seen: Observations, tracks: list[int]) -> FrameArray:
+def _thumbnail(face_tracks: FaceTracks, tracks: list[int]) -> FrameArray:
     """The thumbnail of the longest of the tracks; black where none was kept."""
-    lengths = {track: int((seen.track == track).sum()) for track in tracks}
-    own = [index for index, track in enumerate(seen.thumbnail_track.tolist()) if track in lengths]
+    lengths = {track: int((face_tracks.track == track).sum()) for track in tracks}
+    own = [index for index, track in enumerate(face_tracks.thumbnail_track.tolist()) if track in lengths]
     if not own:
         return np.zeros((THUMBNAIL, THUMBNAIL, 3), np.uint8)
-    return np.asarray(seen.thumbnails[max(own, key=lambda i: lengths[int(seen.thumbnail_track[i])])])
+    return np.asarray(face_tracks.thumbnails[max(own, key=lambda i: lengths[int(face_tracks.thumbnail_track[i])])])
 
 
 def _box(box: FloatArray) -> tuple[float, float, float, float]:

@@ -2,7 +2,7 @@
 
 A frame is edited where the chosen person is seen, large enough and not turned away. Short gaps inside a shot are bridged:
 the points of their frames lie between those before and after. Longer gaps are passed through, and the edit fades out before
-and in after them; at a cut and at the video's ends nothing fades. Frames that are edited together form a take; a take never
+and in after them; at a cut and at the video's ends nothing fades. Frames that are edited together form a segment; a segment never
 spans a long gap, a cut, or a jump of the face. What happens to a frame depends on the frames nearby alone.
 """
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from latentsync.face.align import FloatArray, Smoother, align_matrix
 from latentsync.face.lower_face import LENGTH, LowerFaces
-from latentsync.inference.faces.observe import Observations
+from latentsync.inference.faces.tracks import FaceTracks
 
 IntArray = NDArray[np.int32]
 BoolArray = NDArray[np.bool_]
@@ -23,9 +23,9 @@ TimeArray = NDArray[np.float64]  # seconds
 
 EDIT, BRIDGED, NO_FACE, TOO_SMALL, TURNED_AWAY, OTHER_PERSON, TOO_SHORT = range(7)
 ACTIONS = np.array(["edit", "bridged", "no face", "too small", "turned away", "other person", "too short"])
-NOT_EDITED = -1  # the take of a frame that is passed through
-MIN_SIGHTINGS = 3  # frames of a track from which it counts as another person
-JUMP = 0.6  # of the face's width: a face that moves farther from one frame to the next belongs to another take
+NOT_EDITED = -1  # the segment of a frame that is passed through
+MIN_DETECTIONS = 3  # frames of a track from which it counts as another person
+JUMP = 0.6  # of the face's width: a face that moves farther from one frame to the next belongs to another segment
 RESIZE = 1.4  # change of size from one frame to the next, the same
 COVERED = 0.2  # share of the face's lower half, under somebody else's face, from which it is not edited
 SLACK_SEC = 1e-6
@@ -53,7 +53,7 @@ class FacePlan:
 
     matrices: FloatArray  # [n, 2, 3] frame (of square pixels) -> crop as of `align_matrix`, NaN where passed through
     weight: FloatArray  # [n] of the edit: 1 inside, less beside long gaps, 0 where passed through
-    take: IntArray  # [n] frames with the same number are edited together; -1 where passed through
+    segment: IntArray  # [n] frames with the same number are edited together; -1 where passed through
     action: NDArray[np.str_]  # [n] of `ACTIONS`
     track: IntArray  # [n] of the chosen person, -1 where not seen
     box: FloatArray  # [n, 4] of the chosen face, also where it is too small or turned away; NaN where not seen
@@ -64,17 +64,17 @@ class FacePlan:
     shot: IntArray  # [n]
 
     def __len__(self) -> int:
-        return len(self.take)
+        return len(self.segment)
 
     @property
     def edited(self) -> BoolArray:
         """bool [n]."""
-        return np.asarray(self.take != NOT_EDITED)
+        return np.asarray(self.segment != NOT_EDITED)
 
     @property
-    def takes(self) -> list[range]:
-        """The frames of every take, in order."""
-        return [part for part in runs(self.take) if self.take[part.start] != NOT_EDITED]
+    def segments(self) -> list[range]:
+        """The frames of every segment, in order."""
+        return [part for part in runs(self.segment) if self.segment[part.start] != NOT_EDITED]
 
     @property
     def passed(self) -> list[tuple[int, int, str]]:
@@ -93,7 +93,7 @@ def runs(values: NDArray) -> list[range]:
 
 
 def plan_faces(
-    seen: Observations,
+    face_tracks: FaceTracks,
     tracks: Sequence[int],
     policy: FacePolicy,
     times_sec: Sequence[Fraction] | Sequence[float],
@@ -104,18 +104,18 @@ def plan_faces(
     `times_sec`: when each frame is shown, and if there is one more entry, when the last one ends. Never raises for what is
     seen: without a face everything is passed through.
     """
-    times = frame_times(times_sec, seen.frame_count)
-    chosen = ChosenFace.gather(seen, tracks)
-    action = chosen.actions(seen, list(tracks), policy)
-    shot = seen.shot
-    bridge_gaps(chosen, action, shot, times, seen, tracks, policy)
+    times = frame_times(times_sec, face_tracks.frame_count)
+    chosen = ChosenFace.gather(face_tracks, tracks)
+    action = chosen.actions(face_tracks, list(tracks), policy)
+    shot = face_tracks.shot
+    bridge_gaps(chosen, action, shot, times, face_tracks, tracks, policy)
     drop_short_runs(action, shot, times, policy)
     edited = is_edited(action)
-    take = number_takes(edited, shot, chosen.box)
+    segment = number_segments(edited, shot, chosen.box)
     return FacePlan(
-        matrices=take_matrices(chosen.points, take, resolution),
+        matrices=segment_matrices(chosen.points, segment, resolution),
         weight=fade(edited, shot, times, policy),
-        take=take,
+        segment=segment,
         action=ACTIONS[action],
         track=chosen.track,
         box=chosen.box,
@@ -148,18 +148,22 @@ class ChosenFace:
     lower_face: LowerFaces  # 0 where not seen
 
     @classmethod
-    def gather(cls, seen: Observations, tracks: Sequence[int]) -> "ChosenFace":
+    def gather(cls, face_tracks: FaceTracks, tracks: Sequence[int]) -> "ChosenFace":
         """Of several of the person's tracks in one frame the surest counts."""
-        rows = np.flatnonzero(np.isin(seen.track, list(tracks)))
-        rows = rows[np.argsort(seen.score[rows], kind="stable")]  # the last one written stays
-        n, frame = seen.frame_count, seen.frame[rows]
+        rows = np.flatnonzero(np.isin(face_tracks.track, list(tracks)))
+        rows = rows[np.argsort(face_tracks.score[rows], kind="stable")]  # the last one written stays
+        n, frame = face_tracks.frame_count, face_tracks.frame[rows]
         track = np.full(n, -1, np.int32)
         points, box = np.full((n, 3, 2), np.nan, np.float32), np.full((n, 4), np.nan, np.float32)
         yaw, opening = np.full(n, np.nan, np.float32), np.full(n, np.nan, np.float32)
-        track[frame], points[frame], box[frame] = seen.track[rows], seen.points[rows], seen.box[rows]
-        yaw[frame], opening[frame] = seen.yaw[rows], seen.opening[rows]
+        track[frame], points[frame], box[frame] = (
+            face_tracks.track[rows],
+            face_tracks.points[rows],
+            face_tracks.box[rows],
+        )
+        yaw[frame], opening[frame] = face_tracks.yaw[rows], face_tracks.opening[rows]
         lower_face = np.zeros((n, LENGTH), np.int8)
-        lower_face[frame] = seen.lower_face[rows]
+        lower_face[frame] = face_tracks.lower_face[rows]
         return cls(track, points, box, yaw, opening, lower_face)
 
     @property
@@ -167,12 +171,12 @@ class ChosenFace:
         """bool [n]."""
         return self.track >= 0
 
-    def actions(self, seen: Observations, own: Sequence[int], policy: FacePolicy) -> IntArray:
+    def actions(self, face_tracks: FaceTracks, own: Sequence[int], policy: FacePolicy) -> IntArray:
         """Codes of `ACTIONS` [n] before any gap is bridged."""
-        numbers, sightings = np.unique(seen.track, return_counts=True)
-        is_other = ~np.isin(seen.track, own) & np.isin(seen.track, numbers[sightings >= MIN_SIGHTINGS])
-        at, boxes = seen.frame[is_other], seen.box[is_other]
-        action = np.full(seen.frame_count, NO_FACE, np.int32)
+        numbers, detections = np.unique(face_tracks.track, return_counts=True)
+        is_other = ~np.isin(face_tracks.track, own) & np.isin(face_tracks.track, numbers[detections >= MIN_DETECTIONS])
+        at, boxes = face_tracks.frame[is_other], face_tracks.box[is_other]
+        action = np.full(face_tracks.frame_count, NO_FACE, np.int32)
         action[at] = OTHER_PERSON
         action[self.is_seen] = EDIT
         action[at[covered_share(self.box[at], boxes) > COVERED]] = OTHER_PERSON
@@ -202,12 +206,12 @@ def bridge_gaps(
     action: IntArray,
     shot: IntArray,
     times: TimeArray,
-    seen: Observations,
+    face_tracks: FaceTracks,
     tracks: Sequence[int],
     policy: FacePolicy,
 ) -> None:
     """Fill short gaps in place where the face comes back near where it was and nobody else's face is there meanwhile."""
-    others = OtherFaces(seen, tracks)
+    others = OtherFaces(face_tracks, tracks)
     for gap in list(gaps(action, shot)):
         before, after = gap.start - 1, gap.stop
         short = times[gap.stop] - times[gap.start] <= policy.max_gap_sec + SLACK_SEC
@@ -234,10 +238,10 @@ def between(values: FloatArray, frames: list[int], known: list[int], times: Time
 class OtherFaces:
     """Faces that are not the chosen person's, frame by frame."""
 
-    def __init__(self, seen: Observations, tracks: Sequence[int]):
-        self.boxes = seen.box
-        self.is_other = ~np.isin(seen.track, list(tracks))
-        self.first = np.searchsorted(seen.frame, np.arange(seen.frame_count + 1))
+    def __init__(self, face_tracks: FaceTracks, tracks: Sequence[int]):
+        self.boxes = face_tracks.box
+        self.is_other = ~np.isin(face_tracks.track, list(tracks))
+        self.first = np.searchsorted(face_tracks.frame, np.arange(face_tracks.frame_count + 1))
 
     def cover(self, frames: list[int], boxes: FloatArray) -> bool:
         """Whether one of them is in front of the lower half of `boxes` [f, 4] in `frames` [f]."""
@@ -276,8 +280,8 @@ def jumped(before: FloatArray, after: FloatArray, frames_between: int = 0) -> bo
     return bool(moved > allowed * max(sizes) or max(sizes) > RESIZE * max(min(sizes), 1e-3))
 
 
-def number_takes(edited: BoolArray, shot: IntArray, box: FloatArray) -> IntArray:
-    """The take [n] of every frame, from 0 on; -1 where it is not edited."""
+def number_segments(edited: BoolArray, shot: IntArray, box: FloatArray) -> IntArray:
+    """The segment [n] of every frame, from 0 on; -1 where it is not edited."""
     begins = edited.copy()
     together = edited[1:] & edited[:-1] & (shot[1:] == shot[:-1])
     size = box[:, 2] - box[:, 0]
@@ -305,11 +309,11 @@ def fade(edited: BoolArray, shot: IntArray, times: TimeArray, policy: FacePolicy
     return weight
 
 
-def take_matrices(points: FloatArray, take: IntArray, resolution: int) -> FloatArray:
-    """Matrices [n, 2, 3] as of `align_matrix`, with a new smoother for every take; NaN outside of takes."""
-    matrices = np.full((len(take), 2, 3), np.nan, np.float32)
-    for part in runs(take):
-        if take[part.start] != NOT_EDITED:
+def segment_matrices(points: FloatArray, segment: IntArray, resolution: int) -> FloatArray:
+    """Matrices [n, 2, 3] as of `align_matrix`, with a new smoother for every segment; NaN outside of segments."""
+    matrices = np.full((len(segment), 2, 3), np.nan, np.float32)
+    for part in runs(segment):
+        if segment[part.start] != NOT_EDITED:
             smoother = Smoother()
             for frame in part:
                 matrices[frame] = align_matrix(points[frame], resolution, smoother)

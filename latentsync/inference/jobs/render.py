@@ -14,17 +14,19 @@ import numpy as np
 from torch import Tensor
 
 from latentsync.audio.whisper_features import WhisperFeatures
+from latentsync.diffusion.solvers import OnStep
 from latentsync.face.align import rescaled
 from latentsync.inference.faces.plan import NOT_EDITED, FacePlan
 from latentsync.inference.jobs.folder import JobFolder
 from latentsync.inference.jobs.job import LipsyncJob
-from latentsync.inference.jobs.reporting import Fact, takes_in_output
+from latentsync.inference.jobs.reporting import Fact, segment_of_frames
 from latentsync.inference.jobs.segments import OUTPUT_SEGMENT_SEC, plan_output_segments
 from latentsync.inference.jobs.timeline import frames_in_order
 from latentsync.inference.memory import return_freed_memory
 from latentsync.inference.threads import run_ahead, run_behind
+from latentsync.inference.windows.latents import LatentCache
 from latentsync.inference.windows.references import ReferenceLatents, reference_choice
-from latentsync.inference.windows.sampler import LatentCache, OnStep, WindowSampler
+from latentsync.inference.windows.sampler import WindowSampler
 from latentsync.inference.windows.stream import FrameIn, FrameOut, LipsyncStream, Repainted, face_of
 from latentsync.media.pixels.picture import Picture
 from latentsync.media.video.write import VideoWriter
@@ -48,15 +50,15 @@ class Renderer:
         _, form = job.format.encoding(job.format.segment_suffix)
         self.read_pictures = partial(job.source.pictures, form)
         self.features = listener.track(job.waveform)
-        self.takes = takes_in_output(job, plan)
+        self.segment_of_frame = segment_of_frames(job, plan)
         overlap = sampler.settings.overlap
         fresh = (self.num_frames - overlap) * self.stride
         self.output_segments = plan_output_segments(
-            self.takes, round(OUTPUT_SEGMENT_SEC * job.source.rate), fresh, overlap
+            self.segment_of_frame, round(OUTPUT_SEGMENT_SEC * job.source.rate), fresh, overlap
         )
         choice = reference_choice(sampler.settings.reference, plan, self.num_frames, self.stride)
         self.references = ReferenceLatents(choice, self._encode_reference)
-        sampler.latent_cache = LatentCache(self.timeline.order[self.takes != NOT_EDITED])
+        sampler.latent_cache = LatentCache(self.timeline.order[self.segment_of_frame != NOT_EDITED])
         self.written = 0  # frames of the output
 
     def write_segments(
@@ -169,13 +171,13 @@ class Renderer:
 
     def _frame_in(self, index: int, picture: Picture) -> FrameIn:
         source = int(self.timeline.order[index])
-        take, time_sec = int(self.takes[index]), self.timeline.time_sec(index)
-        if take == NOT_EDITED:
+        segment, time_sec = int(self.segment_of_frame[index]), self.timeline.time_sec(index)
+        if segment == NOT_EDITED:
             return FrameIn(picture, time_sec, source)
         matrix = self.matrices[source]
         with self.sampler.stopwatch("align"):
             face = face_of(picture, matrix, self.sampler.models.resolution)
-        return FrameIn(picture, time_sec, source, take, matrix, float(self.plan.weight[source]), face)
+        return FrameIn(picture, time_sec, source, segment, matrix, float(self.plan.weight[source]), face)
 
     def _encode_reference(self, window: range) -> Tensor:
         """Latents of source frames."""

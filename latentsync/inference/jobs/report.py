@@ -24,7 +24,7 @@ class FrameReport:
     time_sec: float
     source: int  # its number in the source
     action: str  # SYNCED, TO_EDIT, BRIDGED, or why the frame was passed through
-    take: int  # frames of one take were edited together; -1 without
+    take: int  # number of the edited segment, whose frames were edited together; -1 without
     box: tuple[float, float, float, float] | None  # x0, y0, x1, y1 of the face, px of the picture as shown
     yaw_deg: float | None  # 0 = frontal
     weight: float  # of the new lips, 0 ... 1

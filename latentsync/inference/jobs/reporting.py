@@ -10,7 +10,7 @@ import latentsync
 from latentsync.inference.faces.plan import ACTIONS, EDIT, NOT_EDITED, FacePlan
 from latentsync.inference.jobs.job import LipsyncJob
 from latentsync.inference.jobs.report import REST, SYNCED, TO_EDIT, FrameReport, JobReport, StageTimes
-from latentsync.inference.jobs.segments import output_takes
+from latentsync.inference.jobs.segments import segment_of_output_frames
 from latentsync.inference.models import LipsyncModels
 from latentsync.inference.settings import InferenceSettings
 from latentsync.inference.timing import StageTimer, Stopwatch
@@ -20,12 +20,12 @@ SOFT_ABOVE, SMALL_BELOW = 1.5, 0.25  # widths of a face against the model's reso
 LIBRARIES = ("torch", "diffusers", "av", "opencv-python", "numpy")
 
 
-def takes_in_output(job: LipsyncJob, plan: FacePlan) -> NDArray[np.int64]:
-    """The take of every output frame, `NOT_EDITED` for frames that are not edited."""
+def segment_of_frames(job: LipsyncJob, plan: FacePlan) -> NDArray[np.int64]:
+    """The edited segment of every output frame, `NOT_EDITED` for frames that are not edited."""
     timeline = job.timeline
-    takes = output_takes(plan.take, timeline.order, timeline.jumps)
-    takes[timeline.frames_with_sound :] = NOT_EDITED
-    return takes
+    segment_of_frame = segment_of_output_frames(plan.segment, timeline.order, timeline.jumps)
+    segment_of_frame[timeline.frames_with_sound :] = NOT_EDITED
+    return segment_of_frame
 
 
 def make_report(
@@ -39,7 +39,7 @@ def make_report(
 ) -> JobReport:
     """What was done, or would be (`planned`): the plan of every frame, but for the frames that `facts` are about."""
     faults = {frame: fault for frame, fault, _ in facts if fault}
-    takes = takes_in_output(job, plan)
+    segment_of_frame = segment_of_frames(job, plan)
     return JobReport(
         output=str(job.output),
         video=str(job.video),
@@ -47,12 +47,13 @@ def make_report(
         width=job.info.width,
         height=job.info.height,
         fps=round(float(job.source.rate), 3),
-        duration_sec=job.timeline.time_sec(len(takes)),
+        duration_sec=job.timeline.time_sec(len(segment_of_frame)),
         sound_sec=float(job.sound_sec),
         source_frames=len(job.source),
         length=length_sentence(job),
         per_frame=tuple(
-            frame_report(job, plan, takes, index, faults.get(index), planned) for index in range(len(takes))
+            frame_report(job, plan, segment_of_frame, index, faults.get(index), planned)
+            for index in range(len(segment_of_frame))
         ),
         settings=settings,
         options=job.options,
@@ -76,17 +77,17 @@ def stage_times(timer: StageTimer) -> StageTimes:
 
 
 def frame_report(
-    job: LipsyncJob, plan: FacePlan, takes: NDArray[np.int64], index: int, fault: str | None, planned: bool
+    job: LipsyncJob, plan: FacePlan, segment_of_frame: NDArray[np.int64], index: int, fault: str | None, planned: bool
 ) -> FrameReport:
     """What becomes of output frame `index`."""
     source = int(job.timeline.order[index])
     seen, yaw = bool(np.isfinite(plan.box[source]).all()), float(plan.yaw[source])
-    passed = bool(fault) or takes[index] == NOT_EDITED
+    passed = bool(fault) or segment_of_frame[index] == NOT_EDITED
     return FrameReport(
         time_sec=round(job.timeline.time_sec(index), 6),
         source=source,
         action=fault or action_of(job, plan, index, planned),
-        take=int(takes[index]),
+        take=int(segment_of_frame[index]),
         box=tuple(round(float(edge), 1) for edge in plan.box[source]) if seen else None,  # type: ignore[arg-type]
         yaw_deg=round(yaw, 1) if seen and np.isfinite(yaw) else None,
         weight=0.0 if passed else round(float(plan.weight[source]), 3),
@@ -118,7 +119,7 @@ def length_sentence(job: LipsyncJob) -> str:
 
 def warnings_of(plan: FacePlan, resolution: int) -> Iterator[str]:
     """What a user should know about the faces before or after spending time on them."""
-    edited = plan.take != NOT_EDITED
+    edited = plan.segment != NOT_EDITED
     if not edited.any():
         yield "No frame shows a face that can be edited: the pictures stay as they are."
         return

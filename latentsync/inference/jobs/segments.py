@@ -22,42 +22,48 @@ class OutputSegment:
         return self.stop - self.start
 
 
-def output_takes(take: NDArray[np.integer], order: NDArray[np.int64], jumps: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """The take of every output frame: a new number wherever the source's take changes or its frames jump; `NOT_EDITED` stays."""
-    shown = take[order]
+def segment_of_output_frames(
+    source_segment: NDArray[np.integer], order: NDArray[np.int64], jumps: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """The edited segment of every output frame: a new number where the source's changes or its frames jump; `NOT_EDITED` stays."""
+    shown = source_segment[order]
     new = jumps | np.concatenate([[True], np.diff(shown) != 0])
     return np.where(shown == NOT_EDITED, NOT_EDITED, np.cumsum(new))
 
 
-def plan_output_segments(takes: NDArray[np.int64], frames: int, fresh: int, overlap: int) -> list[OutputSegment]:
+def plan_output_segments(
+    segment_of_frame: NDArray[np.int64], frames: int, fresh: int, overlap: int
+) -> list[OutputSegment]:
     """Cut the output into segments of at least `frames` frames, the last one as long as it is.
 
-    Inside a take a part begins where a window begins that no other one is ahead of: a multiple of `fresh` frames after the
-    take's first, and never so near to the take's end that its last window would need frames of the part before. Where windows
-    overlap (`overlap` frames), sampling begins one window earlier.
+    Inside an edited segment an output segment begins where a window begins that no other one is ahead of: a multiple of `fresh`
+    frames after the first edited one, and never so near to the end that the last window would need frames of the output segment
+    before. Where windows overlap (`overlap` frames), sampling begins one window earlier.
     """
     segments, start = [], 0
-    while start < len(takes):
+    while start < len(segment_of_frame):
         stop = start + frames
-        if stop >= len(takes):
-            stop = len(takes)
-        elif takes[stop] != NOT_EDITED:
-            first, end = take_start(takes, stop), take_stop(takes, stop)
+        if stop >= len(segment_of_frame):
+            stop = len(segment_of_frame)
+        elif segment_of_frame[stop] != NOT_EDITED:
+            first, end = segment_start(segment_of_frame, stop), segment_stop(segment_of_frame, stop)
             stop = first + -(-(stop - first) // fresh) * fresh
             stop = stop if stop in (first, end) or stop + fresh <= end else end
-        warms = overlap and takes[start] != NOT_EDITED
-        segments.append(OutputSegment(start, stop, max(take_start(takes, start), start - fresh) if warms else start))
+        warms = overlap and segment_of_frame[start] != NOT_EDITED
+        segments.append(
+            OutputSegment(start, stop, max(segment_start(segment_of_frame, start), start - fresh) if warms else start)
+        )
         start = stop
     return segments
 
 
-def take_start(takes: NDArray[np.int64], frame: int) -> int:
-    """The first frame of the run of equal takes around `frame`."""
-    before = np.flatnonzero(takes[:frame] != takes[frame])
+def segment_start(segment_of_frame: NDArray[np.int64], frame: int) -> int:
+    """The first frame of the run of equal numbers around `frame`."""
+    before = np.flatnonzero(segment_of_frame[:frame] != segment_of_frame[frame])
     return int(before[-1]) + 1 if len(before) else 0
 
 
-def take_stop(takes: NDArray[np.int64], frame: int) -> int:
-    """The end of the run of equal takes around `frame`."""
-    after = np.flatnonzero(takes[frame:] != takes[frame])
-    return frame + int(after[0]) if len(after) else len(takes)
+def segment_stop(segment_of_frame: NDArray[np.int64], frame: int) -> int:
+    """The end of the run of equal numbers around `frame`."""
+    after = np.flatnonzero(segment_of_frame[frame:] != segment_of_frame[frame])
+    return frame + int(after[0]) if len(after) else len(segment_of_frame)

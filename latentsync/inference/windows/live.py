@@ -19,8 +19,8 @@ from latentsync.audio.whisper_features import FeatureTrack
 from latentsync.face.align import FrameArray, Smoother, align_matrix, warp_face
 from latentsync.face.detection.detector import Face, FaceDetector
 from latentsync.face.detection.scenes import SceneCuts
-from latentsync.inference.faces.observe import Observations, Sighting, sightings_of
 from latentsync.inference.faces.plan import NOT_EDITED, FacePlan, FacePolicy, plan_faces
+from latentsync.inference.faces.tracks import Detection, FaceTracks, detections_of
 from latentsync.inference.settings import InferenceSettings
 from latentsync.inference.windows.sampler import WindowSampler
 from latentsync.inference.windows.stream import FrameIn, FrameOut, LipsyncStream, stride_of
@@ -54,19 +54,19 @@ class LiveStream:
         self.delay = int(np.ceil(DELAY_SEC * fps))  # frames
         detector.reset()
         self.cuts, self.smoother = SceneCuts(), Smoother()
-        self.sightings: deque[Sighting] = deque()  # of the frames that decisions may still depend on
+        self.detections: deque[Detection] = deque()  # of the frames that decisions may still depend on
         self.held: deque[FrameArray] = deque()  # frames that are not decided on
-        self.pushed = self.decided = self.first_number = self.next_number = self.take = 0
+        self.pushed = self.decided = self.first_number = self.next_number = self.segment = 0
         self.chosen: set[int] = set()  # tracks of the person who is followed
         self.last_seen = 0  # frame
-        self.last_take = NOT_EDITED  # of the plan, for the last frame decided on
+        self.last_segment = NOT_EDITED  # of the plan, for the last frame decided on
 
     def push(self, frame: FrameArray) -> list[FrameOut]:
         """Take the next frame; it must not be written to any more."""
         if self.cuts.update(frame):
             self.detector.reset()
             self.first_number = self.next_number
-        self._look(sightings_of(self.pushed, self.first_number, self.detector.faces(frame)))
+        self._follow(detections_of(self.pushed, self.first_number, self.detector.faces(frame)))
         self.held.append(frame)
         self.size = (frame.shape[1], frame.shape[0])
         self.pushed += 1
@@ -77,14 +77,14 @@ class LiveStream:
         """Finish all frames."""
         return [*self._decide(len(self.held)), *self.stream.flush()]
 
-    def _look(self, seen: list[Sighting]) -> None:
+    def _follow(self, seen: list[Detection]) -> None:
         """Note the faces of a frame, and who is followed."""
-        self.sightings.extend(seen)
-        self.next_number = max([self.next_number, *(sight.track + 1 for sight in seen)])
-        if any(sight.track in self.chosen for sight in seen):
+        self.detections.extend(seen)
+        self.next_number = max([self.next_number, *(detection.track + 1 for detection in seen)])
+        if any(detection.track in self.chosen for detection in seen):
             self.last_seen = self.pushed
         elif seen and (not self.chosen or self.pushed - self.last_seen > self.policy.max_gap_sec * self.fps):
-            self.chosen.add(max(seen, key=lambda sight: sight.face.face_px).track)
+            self.chosen.add(max(seen, key=lambda detection: detection.face.face_px).track)
             self.last_seen = self.pushed
 
     def _decide(self, count: int) -> Iterator[FrameOut]:
@@ -92,8 +92,8 @@ class LiveStream:
         if not count:
             return
         first = max(0, self.decided - self.delay)
-        while self.sightings and self.sightings[0].frame < first:
-            self.sightings.popleft()
+        while self.detections and self.detections[0].frame < first:
+            self.detections.popleft()
         plan = self._plan(first)
         for index in range(self.decided, self.decided + count):
             yield from self.stream.push(self._frame_in(plan, index - first, index))
@@ -102,22 +102,22 @@ class LiveStream:
     def _plan(self, first: int) -> FacePlan:
         """The plan of the frames from `first` on."""
         cuts = [cut for cut in self.cuts.cuts if cut > first]
-        seen = Observations.of_sightings(list(self.sightings), first, self.pushed, self.size, cuts)
+        seen = FaceTracks.of_detections(list(self.detections), first, self.pushed, self.size, cuts)
         times = [index / self.fps for index in range(first, self.pushed + 1)]
         return plan_faces(seen, sorted(self.chosen), self.policy, times, self.sampler.models.resolution)
 
     def _frame_in(self, plan: FacePlan, place: int, index: int) -> FrameIn:
-        """Frame `index`, which is number `place` of the plan; takes are counted over all plans."""
-        take, before = int(plan.take[place]), int(plan.take[place - 1]) if place else NOT_EDITED
-        if take != NOT_EDITED and (take != before or self.last_take == NOT_EDITED):
-            self.take += 1
+        """Frame `index`, which is number `place` of the plan; segments are counted over all plans."""
+        segment, before = int(plan.segment[place]), int(plan.segment[place - 1]) if place else NOT_EDITED
+        if segment != NOT_EDITED and (segment != before or self.last_segment == NOT_EDITED):
+            self.segment += 1
             self.smoother.reset()
-        self.last_take = take
+        self.last_segment = segment
         picture, time_sec = RgbPicture(self.held.popleft()), index / self.fps
-        if take == NOT_EDITED:
+        if segment == NOT_EDITED:
             return FrameIn(picture, time_sec, index)
         matrix = align_matrix(plan.points[place], self.sampler.models.resolution, self.smoother)
-        return FrameIn(picture, time_sec, index, self.take, matrix, float(plan.weight[place]))
+        return FrameIn(picture, time_sec, index, self.segment, matrix, float(plan.weight[place]))
 
     def _reference(self, settings: InferenceSettings, frames: Sequence[FrameArray]) -> Tensor | None:
         """Latents of the reference; None where frames are their own."""

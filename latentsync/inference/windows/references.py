@@ -81,15 +81,15 @@ def _near_middle(values: Values, among: BoolArray) -> BoolArray:
     return np.asarray(distance <= max(LIMIT * np.quantile(distance[among], NEAR), LEAST_LIMIT))
 
 
-NEAREST = 3  # windows at the start of a take that are a reference: what is repainted overlaps two of them at most
+NEAREST = 3  # windows at the start of a segment that are a reference: what is repainted overlaps two of them at most
 KEPT = NEAREST  # windows whose latents are remembered
 Choice = Callable[[Sequence[int]], range]  # source frames that are repainted -> those that are shown beside them
 
 
 def reference_choice(policy: Reference, plan: FacePlan, num_frames: int, stride: int) -> Choice | None:
     """How `policy` chooses by the plan of all frames; None where frames are their own reference or none is edited."""
-    takes = plan.takes
-    if policy == "current" or not takes:
+    segments = plan.segments
+    if policy == "current" or not segments:
         return None
     known = plan.action == ACTIONS[EDIT]
     if policy == "elsewhere":
@@ -97,15 +97,17 @@ def reference_choice(policy: Reference, plan: FacePlan, num_frames: int, stride:
         for shot in runs(plan.shot):
             inside = slice(shot.start, shot.stop)
             usual[inside] = usual_frames(plan.lower_face[inside], plan.yaw[inside], known[inside])
-        return ElsewhereReference(takes, usual_runs(takes, usual), num_frames, stride)
+        return ElsewhereReference(segments, usual_runs(segments, usual), num_frames, stride)
     usual = usual_frames(plan.lower_face, plan.yaw, known)
-    return closed_reference(usual_runs(takes, usual), plan.opening, num_frames, stride)
+    return closed_reference(usual_runs(segments, usual), plan.opening, num_frames, stride)
 
 
-def usual_runs(takes: Sequence[range], usual: BoolArray) -> list[range]:
-    """The stretches of `usual` frames [n] inside of takes, in order; the takes themselves where no frame is usual."""
-    parts = [take[part.start : part.stop] for take in takes for part in runs(usual[take.start : take.stop])]
-    return [part for part in parts if usual[part.start]] or list(takes)
+def usual_runs(segments: Sequence[range], usual: BoolArray) -> list[range]:
+    """The stretches of `usual` frames [n] inside of segments, in order; the segments themselves where no frame is usual."""
+    parts = [
+        segment[part.start : part.stop] for segment in segments for part in runs(usual[segment.start : segment.stop])
+    ]
+    return [part for part in parts if usual[part.start]] or list(segments)
 
 
 @dataclass(frozen=True)
@@ -113,22 +115,22 @@ class ElsewhereReference:
     """Another moment of the same face that does not overlap what is repainted, as in training.
 
     Chosen so that the lower face is free, that it seldom changes and is soon read: the first window of usual frames of
-    the take around the frames, for frames that overlap it the next one that they do not.
-    Where that take has no whole window left, half of one does, then a window of another take, then the longest rest. Where
+    the segment around the frames, for frames that overlap it the next one that they do not.
+    Where that segment has no whole window left, half of one does, then a window of another segment, then the longest rest. Where
     all usual frames are repainted together, the farthest are shown.
     """
 
-    takes: Sequence[range]
-    runs: Sequence[range]  # of usual frames, each inside of a take
+    segments: Sequence[range]
+    runs: Sequence[range]  # of usual frames, each inside of a segment
     num_frames: int
     stride: int
 
     def __call__(self, frames: Sequence[int]) -> range:
-        """Source frames, at most `num_frames`, for the source frames `frames` of a take."""
+        """Source frames, at most `num_frames`, for the source frames `frames` of a segment."""
         low, high = min(frames), max(frames)
-        take = next((take for take in self.takes if low in take), range(0))
-        own = [run for run in self.runs if run.start in take]
-        others = sorted((run for run in self.runs if run.start not in take), key=len, reverse=True)
+        segment = next((segment for segment in self.segments if low in segment), range(0))
+        own = [run for run in self.runs if run.start in segment]
+        others = sorted((run for run in self.runs if run.start not in segment), key=len, reverse=True)
         return (
             self._first_whole(own, low, high)
             or self._longest(own, low, high, at_least=self._length // 2)

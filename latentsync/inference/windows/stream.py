@@ -1,6 +1,6 @@
 """Frames in, frames with new lips out: what files, streams and previews are all made of.
 
-Consecutive frames of a take are gathered into groups. A group is sampled as `stride` windows, each of which sees the mouth at
+Consecutive frames of a segment are gathered into groups. A group is sampled as `stride` windows, each of which sees the mouth at
 about the model's 25 frames a second: at 50 a second every other frame belongs to the first window, the others to the second.
 Frames that are not edited are passed on untouched and never share a window with others. With an overlap, the last frames of a
 group are sampled once more with the next one and cross-faded.
@@ -17,12 +17,13 @@ import torch
 from torch import Tensor
 
 from latentsync.audio.whisper_features import FeatureTrack
+from latentsync.diffusion.solvers import OnStep
 from latentsync.face.align import FloatArray, FrameArray, crop_size, invert_matrix, sampled_region, warp_face
 from latentsync.face.paste import Patch
 from latentsync.inference.faces.plan import NOT_EDITED
 from latentsync.inference.jobs.report import UNCHANGED
 from latentsync.inference.settings import LastWindow
-from latentsync.inference.windows.sampler import NewFaces, OnStep, Window, WindowSampler
+from latentsync.inference.windows.sampler import NewFaces, Window, WindowSampler
 from latentsync.media.pixels.picture import Picture
 from latentsync.timebase import MODEL_FPS, WHISPER_ROW_HZ
 
@@ -54,8 +55,8 @@ class FrameIn:
     picture: Picture
     time_sec: float  # in the sound
     source: int  # its number in the source
-    take: int = NOT_EDITED  # frames of one take are edited together
-    matrix: FloatArray | None = None  # [2, 3] from the picture's own pixels to the crop; needed in a take
+    segment: int = NOT_EDITED  # frames of one segment are edited together
+    matrix: FloatArray | None = None  # [2, 3] from the picture's own pixels to the crop; needed in a segment
     weight: float = 1.0  # of the new lips, 0 ... 1
     face: FrameArray | None = None  # the aligned face, uint8 r r 3, where it is warped already
 
@@ -116,7 +117,7 @@ class LipsyncStream:
     on_step: OnStep = lambda done, total: None
     _held: list[FrameIn] = field(default_factory=list)
     _tail: list[NewFaces] = field(default_factory=list)  # of the first held frames, one a frame
-    _before: deque[AlignedFace] = field(default_factory=deque)  # frames of this take that came before the held ones
+    _before: deque[AlignedFace] = field(default_factory=deque)  # frames of this segment that came before the held ones
 
     def __post_init__(self) -> None:
         check_overlap(self.overlap, self.sampler.models.num_frames)
@@ -139,10 +140,10 @@ class LipsyncStream:
 
     def repaint(self, item: FrameIn) -> list[Repainted]:
         """The first half of `push`: the frames whose faces are finished. The other half is `paste`, in any thread."""
-        done = self.rest() if self._held and self._held[-1].take != item.take else []
-        if item.take == NOT_EDITED:
+        done = self.rest() if self._held and self._held[-1].segment != item.segment else []
+        if item.segment == NOT_EDITED:
             return [*done, Repainted(item)]
-        assert item.matrix is not None, "a frame of a take has a face"
+        assert item.matrix is not None, "a frame of a segment has a face"
         self._held.append(item)
         return done + self._advance() if len(self._held) == self.group_frames else done
 
@@ -234,7 +235,7 @@ def windows_of(
     before: int = 0,
     last_window: LastWindow = "shift",
 ) -> list[WindowPlan]:
-    """The windows of `count` consecutive frames of a take, `stride` apart, after `before` frames of the same take.
+    """The windows of `count` consecutive frames of a segment, `stride` apart, after `before` frames of the same segment.
 
     Windows of the same phase share `overlap` frames; the frames that are kept cover everything. `last_window` says how the one
     is filled that has fewer than `num_frames` frames, see `InferenceSettings`.

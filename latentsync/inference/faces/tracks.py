@@ -13,23 +13,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentsync.face.align import FloatArray, FrameArray
-from latentsync.face.appearance import describe, thumbnail
+from latentsync.face.appearance import appearance_descriptor, thumbnail
 from latentsync.face.detection.detector import Face, FaceDetector
 from latentsync.face.detection.scenes import SceneCuts
-from latentsync.face.lower_face import LENGTH, LowerFaces, describe_lower_face
+from latentsync.face.lower_face import LENGTH, LowerFaces, lower_face_descriptor
 from latentsync.inference.timing import Stopwatch
 from latentsync.media.video.output import written_whole
 
 IntArray = NDArray[np.int32]
 MAX_FACES = 16  # of one frame, the largest
-LOOK_EVERY = 5  # frames between two stored appearances of a track, at first
-MAX_LOOKS = 8  # appearances of a track: when there are more, every second goes and the next ones come half as often
+DESCRIPTOR_STRIDE = 5  # frames between two stored appearances of a track, at first
+MAX_DESCRIPTORS = (
+    8  # appearances of a track: when there are more, every second goes and the next ones come half as often
+)
 MAX_THUMBNAILS = 256  # of the longest tracks
+STORED_NAMES = {"descriptors": "looks", "descriptor_track": "look_track"}  # of arrays in the file, where they differ
 BETTER = 1.1  # how much better a frame must be than the thumbnail's for a new thumbnail
 
 
 @dataclass(frozen=True)
-class Sighting:
+class Detection:
     """One face in one frame, with the number of its track over the whole video."""
 
     frame: int
@@ -38,7 +41,7 @@ class Sighting:
 
 
 @dataclass(frozen=True)
-class Observations:
+class FaceTracks:
     """All faces of a video. Tracks are numbered over the whole video; a track never crosses a cut."""
 
     frame_count: int
@@ -52,8 +55,8 @@ class Observations:
     yaw: FloatArray  # [m] degrees, 0 where unknown
     opening: FloatArray  # [m] of the mouth over the distance of the eyes, NaN where unknown
     lower_face: LowerFaces  # [m, LENGTH], see `latentsync.face.lower_face`; 0 where unknown
-    looks: NDArray[np.float16]  # [k, d] appearances, see `latentsync.face.appearance`
-    look_track: IntArray  # [k]
+    descriptors: NDArray[np.float16]  # [k, d] appearances, see `latentsync.face.appearance`
+    descriptor_track: IntArray  # [k]
     thumbnails: NDArray[np.uint8]  # [p, 96, 96, 3] the best frame of a track
     thumbnail_track: IntArray  # [p]
 
@@ -64,7 +67,7 @@ class Observations:
         starts[self.cuts] = 1
         return np.cumsum(starts, dtype=np.int32)
 
-    def piece(self, start: int, stop: int) -> "Observations":
+    def piece(self, start: int, stop: int) -> "FaceTracks":
         """Frames start ... stop - 1 alone, counted from 0; tracks keep their numbers."""
         inside = (self.frame >= start) & (self.frame < stop)
         kept = {name: getattr(self, name)[inside] for name in PER_FACE}
@@ -73,29 +76,32 @@ class Observations:
         return replace(self, frame_count=stop - start, cuts=cuts, **kept)
 
     @classmethod
-    def of_sightings(
-        cls, sightings: Sequence[Sighting], start: int, stop: int, size: tuple[int, int], cuts: Sequence[int]
-    ) -> "Observations":
+    def of_detections(
+        cls, detections: Sequence[Detection], start: int, stop: int, size: tuple[int, int], cuts: Sequence[int]
+    ) -> "FaceTracks":
         """Frames start ... stop - 1 alone, counted from 0, without appearances, lower faces and thumbnails."""
-        nobody: dict[str, NDArray] = {"looks": np.zeros((0, 0), np.float16), "look_track": np.zeros(0, np.int32)}
+        nobody: dict[str, NDArray] = {
+            "descriptors": np.zeros((0, 0), np.float16),
+            "descriptor_track": np.zeros(0, np.int32),
+        }
         pictures: dict[str, NDArray] = {"thumbnails": np.zeros((0, 96, 96, 3), np.uint8)}
         pictures["thumbnail_track"] = np.zeros(0, np.int32)
-        shifted = [replace(sighting, frame=sighting.frame - start) for sighting in sightings]
+        shifted = [replace(detection, frame=detection.frame - start) for detection in detections]
         begins = np.array([cut - start for cut in cuts], np.int32)
         return cls(stop - start, size, begins, **packed(shifted), **nobody, **pictures)
 
     def save(self, path: Path) -> None:
         """Write everything to `path` (NPZ, without pickled objects); the file appears complete or not at all."""
-        arrays = {f.name: np.asarray(getattr(self, f.name)) for f in fields(self)}
+        arrays = {STORED_NAMES.get(f.name, f.name): np.asarray(getattr(self, f.name)) for f in fields(self)}
         with written_whole(path) as partial, partial.open("wb") as file:
             np.savez_compressed(file, allow_pickle=False, **arrays)
 
     @classmethod
-    def load(cls, path: Path) -> "Observations":
+    def load(cls, path: Path) -> "FaceTracks":
         """Read what `save` wrote; ValueError for a file that is damaged or something else."""
         try:
             with np.load(path, allow_pickle=False) as stored:
-                values = {f.name: stored[f.name] for f in fields(cls)}
+                values = {f.name: stored[STORED_NAMES.get(f.name, f.name)] for f in fields(cls)}
         except (OSError, KeyError, ValueError, EOFError, NotImplementedError, zlib.error, zipfile.BadZipFile) as error:
             raise ValueError(
                 f"{path} holds no observed faces ({error}): delete it and observe the video anew."
@@ -120,12 +126,12 @@ PER_FACE = tuple(ROW.names or ())
 ROWS = 4096  # made room for at once: small arrays that stay, between frames that go, would tear the heap to pieces
 
 
-def observe(
+def track_faces(
     frames: Iterable[FrameArray],
     detector: FaceDetector,
     on_frame: Callable[[int], None] = lambda done: None,
     stopwatch: Stopwatch | None = None,
-) -> Observations:
+) -> FaceTracks:
     """Find and follow all faces in consecutive frames (uint8 h w 3, RGB), one alive at a time.
 
     Tracks begin anew at cuts. `on_frame` is told how many frames are done. Raises ValueError without a frame.
@@ -149,8 +155,8 @@ class TrackNotes:
     """What one track looks like."""
 
     frames: int = 0
-    stride: int = LOOK_EVERY
-    looks: list[FloatArray] = field(default_factory=list)
+    stride: int = DESCRIPTOR_STRIDE
+    descriptors: list[FloatArray] = field(default_factory=list)
     quality: float = 0.0
     thumbnail: FrameArray | None = None
 
@@ -158,12 +164,12 @@ class TrackNotes:
         """Look at the face if it is time to."""
         if self.frames % self.stride == 0:
             picture = thumbnail(frame, face.points)
-            self.looks.append(describe(picture))
+            self.descriptors.append(appearance_descriptor(picture))
             quality = face.face_px * face.score * max(0.1, float(np.cos(np.radians(face.yaw_deg))))
             if self.thumbnail is None or quality > BETTER * self.quality:
                 self.quality, self.thumbnail = quality, picture
-        if len(self.looks) > MAX_LOOKS:
-            self.looks, self.stride = self.looks[::2], 2 * self.stride
+        if len(self.descriptors) > MAX_DESCRIPTORS:
+            self.descriptors, self.stride = self.descriptors[::2], 2 * self.stride
         self.frames += 1
 
 
@@ -184,9 +190,9 @@ class Notes:
     def add(self, index: int, frame: FrameArray, faces: list[Face]) -> None:
         """Note the faces of a frame."""
         self.size = (frame.shape[1], frame.shape[0])
-        for sighting in sightings_of(index, self.first_number, faces):
-            self.tracks.setdefault(sighting.track, TrackNotes()).add(frame, sighting.face)
-            self._append(row_of(sighting, describe_lower_face(frame, sighting.face.points)))
+        for detection in detections_of(index, self.first_number, faces):
+            self.tracks.setdefault(detection.track, TrackNotes()).add(frame, detection.face)
+            self._append(row_of(detection, lower_face_descriptor(frame, detection.face.points)))
 
     def _append(self, row: tuple) -> None:
         if self.filled == ROWS:
@@ -202,41 +208,43 @@ class Notes:
         for track in pictured[MAX_THUMBNAILS:]:
             track.thumbnail = None
 
-    def finish(self, cuts: SceneCuts) -> Observations:
+    def finish(self, cuts: SceneCuts) -> FaceTracks:
         """Everything noted, as arrays."""
         self._drop_thumbnails()
         numbers = sorted(self.tracks)
-        looks = [(number, look) for number in numbers for look in self.tracks[number].looks]
+        descriptors = [(number, descriptor) for number in numbers for descriptor in self.tracks[number].descriptors]
         pictures = [(n, picture) for n in numbers if (picture := self.tracks[n].thumbnail) is not None]
-        width = len(looks[0][1]) if looks else 0
-        return Observations(
+        width = len(descriptors[0][1]) if descriptors else 0
+        return FaceTracks(
             frame_count=cuts.count,
             size=self.size,
             cuts=np.array(cuts.cuts, np.int32),
             **columns(np.concatenate([*self.parts[:-1], self.parts[-1][: self.filled]])),
-            looks=np.array([look for _, look in looks], np.float16).reshape(len(looks), width),
-            look_track=np.array([number for number, _ in looks], np.int32),
+            descriptors=np.array([descriptor for _, descriptor in descriptors], np.float16).reshape(
+                len(descriptors), width
+            ),
+            descriptor_track=np.array([number for number, _ in descriptors], np.int32),
             thumbnails=np.array([picture for _, picture in pictures], np.uint8).reshape(-1, 96, 96, 3),
             thumbnail_track=np.array([number for number, _ in pictures], np.int32),
         )
 
 
-def sightings_of(index: int, first_number: int, faces: Sequence[Face]) -> list[Sighting]:
+def detections_of(index: int, first_number: int, faces: Sequence[Face]) -> list[Detection]:
     """The largest usable faces of frame `index`, whose tracks the detector counts from `first_number` on."""
     usable = [face for face in faces if np.isfinite(face.points).all() and np.ptp(face.points, axis=0).max() > 1]
     largest = sorted(usable, key=lambda face: -face.face_px)[:MAX_FACES]
-    return [Sighting(index, first_number + face.track, face) for face in largest]
+    return [Detection(index, first_number + face.track, face) for face in largest]
 
 
-def row_of(sighting: Sighting, lower_face: LowerFaces | int = 0) -> tuple:
-    """A sighting as a row of `ROW`."""
-    face = sighting.face
-    return sighting.frame, sighting.track, face.points, face.box, face.score, face.yaw_deg, face.opening, lower_face
+def row_of(detection: Detection, lower_face: LowerFaces | int = 0) -> tuple:
+    """A detection as a row of `ROW`."""
+    face = detection.face
+    return detection.frame, detection.track, face.points, face.box, face.score, face.yaw_deg, face.opening, lower_face
 
 
-def packed(sightings: Sequence[Sighting]) -> dict[str, NDArray]:
-    """Sightings as the arrays of `Observations`."""
-    return columns(np.array([row_of(sighting) for sighting in sightings], ROW))
+def packed(detections: Sequence[Detection]) -> dict[str, NDArray]:
+    """Detections as the arrays of `FaceTracks`."""
+    return columns(np.array([row_of(detection) for detection in detections], ROW))
 
 
 def columns(rows: NDArray) -> dict[str, NDArray]:

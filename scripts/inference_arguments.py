@@ -9,7 +9,6 @@ from typing import Any, get_args
 from latentsync.device import PRECISIONS
 from latentsync.diffusion.solvers import SOLVERS
 from latentsync.face.detection.detector import BACKENDS
-from latentsync.inference.jobs.timeline import Length, Rest
 from latentsync.inference.memory import MemoryChoice
 from latentsync.inference.settings import (
     DEEPCACHE_INTERVAL,
@@ -17,8 +16,10 @@ from latentsync.inference.settings import (
     Colour,
     Init,
     LastWindow,
+    Length,
     OnMissingFace,
     Reference,
+    Rest,
     Vae,
 )
 from latentsync.media.pixels.interlace import Interlaced

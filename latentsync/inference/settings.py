@@ -1,4 +1,4 @@
-"""What a user can choose: how windows are sampled, and what becomes of a video."""
+"""What a user can choose: how windows are sampled (`InferenceSettings`, presets) and how a video is processed (`JobOptions`)."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -9,17 +9,30 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from latentsync.device import Precision
 from latentsync.diffusion.solvers import find_solver
-from latentsync.inference.jobs.timeline import Length, Rest
 from latentsync.inference.memory import MemoryChoice
 from latentsync.media.pixels.interlace import Interlaced
 from latentsync.media.video.encode import Codec
 from latentsync.media.video.write import DEFAULT_CRF
 
-# Trades of time for quality, one table for the command line, Python and the web app; chosen by `python -m benchmarks.presets`.
 PresetName = Literal["custom", "quality", "balanced", "fast", "turbo"]
-CUSTOM = "custom"  # no preset: what a checkpoint recommends, or what was chosen one by one
+Reference = Literal["current", "elsewhere", "closed"]
+Init = Literal["noise", "reference"]
+Colour = Literal["decoded", "matched", "ring"]
+Vae = Literal["full", "tiny", "auto"]
+LastWindow = Literal["shift", "shorten"]
+Length = Literal["bounce", "loop", "cut", "hold"]  # where the audio is longer than the video
+Rest = Literal["cut", "keep"]  # of a video that is longer than the audio
+OnMissingFace = Literal["passthrough", "error"]
 
-# name -> entries of `InferenceSettings`; what a checkpoint was trained for (reference, init, colour) is none of theirs
+MIN_FPS, MAX_FPS, MAX_CRF = 1, 240, 63
+RANDOM_SEED = -1  # draw another seed for every run
+DEFAULT_SEED = 1247
+DEEPCACHE_INTERVAL = 3  # of --enable_deepcache, as in the public script
+CUSTOM = "custom"  # no preset: the checkpoint's recommendation, or settings chosen one by one
+PRESETS_IN_HALF = ("fast", "turbo")  # half precision where the device is fast at it
+
+# Trades of time for quality, one table for the command line, Python and the web app; chosen with `python -m benchmarks.presets`.
+# name -> fields of `InferenceSettings`. What a checkpoint was trained for (reference, init, colour) is not part of a preset.
 WHOLE_WAY = (0.0, 1.0)
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
@@ -54,11 +67,11 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         },
     }
 )
-PRESETS_IN_HALF = ("fast", "turbo")  # take half precision where the processor is fast at it
+Chosen = TypeVar("Chosen", "InferenceSettings", "JobOptions")
 
 
 def precision_of(preset: str | None) -> Precision:
-    """In which precision networks are loaded that are going to work by a preset; `auto` without one."""
+    """The precision in which to load networks for a preset; `auto` without one."""
     return "half" if preset in PRESETS_IN_HALF else "auto"
 
 
@@ -68,48 +81,45 @@ def needs_distilled(preset: str) -> bool:
 
 
 def expanded(entries: Mapping[str, Any]) -> dict[str, Any]:
-    """Entries of settings with those of their `preset`, if they name one, which all others override."""
+    """Settings by name with those of their `preset` filled in, if they name one; all others override it."""
     given = {name: value for name, value in entries.items() if value is not None}
     return {**PRESETS.get(given.get("preset", CUSTOM), {}), **given}
 
 
-Reference = Literal["current", "elsewhere", "closed"]
-Init = Literal["noise", "reference"]
-Colour = Literal["decoded", "matched", "ring"]
-Vae = Literal["full", "tiny", "auto"]
-LastWindow = Literal["shift", "shorten"]
-OnMissingFace = Literal["passthrough", "error"]
-Chosen = TypeVar("Chosen", "InferenceSettings", "JobOptions")
-MIN_FPS, MAX_FPS, MAX_CRF = 1, 240, 63
-RANDOM_SEED = -1  # asks for another seed every time
-DEFAULT_SEED = 1247
-DEEPCACHE_INTERVAL = 3  # what --enable_deepcache means, as in the public script
-
-
 @dataclass(frozen=True)
 class InferenceSettings:
-    """How windows are sampled. The defaults are the public checkpoints'; others may recommend their own.
+    """How windows are sampled. The defaults suit the public checkpoints; others may recommend their own.
 
-    `reference`: the network is shown the very frames that it repaints (`current`), or another moment of the same face
-    (`elsewhere`), as in training, from which it cannot copy the old lips, or the moment at which the mouth is most closed
-    (`closed`). `init`: sampling starts from pure noise, or
-    from the reference noised to the first step. `colour`: faces keep the colours that the auto-encoder decodes
-    (`decoded`), are freed of its colour error, which one more encode and decode of the original face tells (`matched`), or
-    get the colours that the original has on a ring around what is generated (`ring`).
+    `steps`, `solver`: how noise becomes latents, see `latentsync.diffusion.solvers`; `lcm` needs distilled weights.
 
-    `last_window`: a segment seldom is a whole number of windows long; the frames left over are sampled together with those before
-    them, and where a segment is shorter than a window its last frame is repeated (`shift`), or in a shorter window of their own
-    (`shorten`), as the public releases do it.
+    `guidance_scale`, `guidance_interval`: classifier-free guidance is applied between these two fractions of the way from noise
+    (0) to latents (1). Outside of it a step costs half.
 
-    `vae`: faces are decoded by the auto-encoder itself (`full`), by a small network that imitates it (`tiny`), or by that one
-    where its file is there (`auto`).
+    `deepcache_interval`: of every N steps the first runs the whole U-Net, the others only its last layer, on deep features kept
+    from the first (DeepCache). 1 runs the whole U-Net in every step.
 
-    `solver` walks from noise to latents in `steps`, see `latentsync.diffusion.solvers`; `lcm` is for distilled weights. Guidance
-    is applied while sampling is between the two shares of `guidance_interval` of its way, from noise (0) to latents (1); outside
-    a step costs half. Of every `deepcache_interval` steps the first runs the whole U-Net, the others only its last layer, on
-    deep features kept from that step (DeepCache); 1 runs the whole U-Net in every step.
+    `preset`: the name in `PRESETS` that these settings equal, else `custom`.
 
-    `preset` names the entry of `latentsync.inference.settings` that these settings are, if they are one.
+    `reference`: the frames that the network gets beside the masked ones. `current`: the frames being repainted; `elsewhere`:
+    another moment of the same face, as in training, so that the old lips cannot be copied; `closed`: the moment at which the
+    mouth is most closed.
+
+    `init`: sampling starts from pure noise, or from the reference with noise of the first step.
+
+    `colour`: faces keep the colours that the auto-encoder decodes (`decoded`); or are corrected by the auto-encoder's own colour
+    error, measured by encoding and decoding the original face (`matched`); or by the original's colours in a ring around the
+    generated region (`ring`).
+
+    `vae`: decode faces with the auto-encoder (`full`), with a small network that imitates it (`tiny`), or with the small one if
+    its file is present (`auto`).
+
+    `seed`: the same seed gives the same frames; -1 draws one.
+
+    `overlap`: frames at the end of a window that the next window samples again; the two results are cross-faded.
+
+    `last_window`: the frames left over where a segment's length is no multiple of the window are sampled together with the
+    frames before them, and a segment shorter than a window repeats its last frame (`shift`); or they form a shorter window of
+    their own (`shorten`), as in the public releases.
     """
 
     steps: int = 20
@@ -123,7 +133,7 @@ class InferenceSettings:
     colour: Colour = "decoded"
     vae: Vae = "full"
     seed: int = DEFAULT_SEED
-    overlap: int = 0  # frames of a window that the next one samples again, to fade from one to the other
+    overlap: int = 0
     last_window: LastWindow = "shift"
 
     def __post_init__(self) -> None:
@@ -135,9 +145,9 @@ class InferenceSettings:
             raise ValueError(f"guidance_scale is {self.guidance_scale}: choose 1 (none) to about 3.")
         self._check_deepcache()
         if not -1 <= self.seed < 2**63:
-            raise ValueError(f"seed is {self.seed}: choose a number from 0 on, or -1 for another result every time.")
+            raise ValueError(f"seed is {self.seed}: choose 0 or more, or -1 for another result every time.")
         if self.overlap < 0:
-            raise ValueError(f"overlap is {self.overlap}: choose 0 (none) or some frames, fewer than a window has.")
+            raise ValueError(f"overlap is {self.overlap}: choose 0 (none) or a few frames, fewer than a window has.")
         object.__setattr__(self, "guidance_interval", checked_interval(self.guidance_interval))
         own = PRESETS.get(self.preset, {})
         if any(getattr(self, name) != value for name, value in own.items()):
@@ -157,8 +167,7 @@ class InferenceSettings:
             )
 
     def changed(self, entries: Mapping[str, Any]) -> "InferenceSettings":
-        """These settings with those entries that are not None; a `preset` comes first, then the others; ValueError for an
-        unknown name."""
+        """A copy with the `entries` that are not None; a `preset` is applied first. Raises ValueError for an unknown name."""
         return changed(self, expanded(entries))
 
     @property
@@ -166,33 +175,42 @@ class InferenceSettings:
         return find_solver(self.solver).needs_distilled
 
     def seeded(self) -> "InferenceSettings":
-        """These settings with a drawn seed in place of `RANDOM_SEED`."""
+        """A copy in which a seed of `RANDOM_SEED` is replaced by a random one."""
         return replace(self, seed=random.SystemRandom().randrange(2**31)) if self.seed == RANDOM_SEED else self
 
 
 @dataclass(frozen=True)
 class JobOptions:
-    """What becomes of a video, whatever the networks: its tracks, its clock, its length, whose face, how it is stored.
+    """How a video is processed, independent of the networks: tracks, frame rate, length, choice of face, encoding.
 
-    `fps`: frames a second of the result, None for the source's own frames and times. `length` is what happens where the
-    sound is longer than the video, `rest` where it is shorter (see `latentsync.inference.jobs.timeline`). `face`,
-    the limits of size and yaw, None for the usual ones, are those of `latentsync.inference.faces.select` and `FacePolicy`.
-    `interlaced` pictures become progressive ones (`deinterlace`), or stay as they are, flagged so (`keep`).
-    `video_track` and `audio_track` choose among several tracks of the video and of the audio file, the first is 1; None is the
-    one that the file marks as the default.
+    `fps`: frames per second of the output; None keeps the source's own frames and timestamps.
+
+    `length`, `rest`: what happens where the audio is longer or shorter than the video, see `latentsync.inference.jobs.timeline`.
+
+    `limit_sec`: only this much of the beginning, for a preview.
+
+    `face`: which person, see `latentsync.inference.faces.select`. `min_face_px`, `max_yaw_deg`: limits below and above which a
+    face is passed through, None for the defaults of `FacePolicy`. `on_missing_face`: frames without a face are passed through,
+    or an error.
+
+    `interlaced`: interlaced frames are deinterlaced (`deinterlace`), or kept with their flags (`keep`).
+
+    `codec`, `crf`: of the output video. `memory`: how much is computed at once, see `latentsync.inference.memory`.
+
+    `video_track`, `audio_track`: which of several tracks of the video and the audio file, from 1; None is the file's default.
     """
 
     fps: Fraction | None = None
     length: Length = "bounce"
     rest: Rest = "cut"
-    limit_sec: float | None = None  # only so much of the beginning: a preview
+    limit_sec: float | None = None
     face: str = "largest"
     on_missing_face: OnMissingFace = "passthrough"
     min_face_px: float | None = None
     max_yaw_deg: float | None = None
     interlaced: Interlaced = "deinterlace"
     codec: Codec = "auto"
-    crf: int = DEFAULT_CRF  # 46 dB outside the face on real footage that had been encoded before
+    crf: int = DEFAULT_CRF  # 46 dB outside the face on real, already encoded footage
     memory: MemoryChoice = "auto"
     video_track: int | None = None
     audio_track: int | None = None
@@ -203,37 +221,37 @@ class JobOptions:
             track = getattr(self, name)
             if track is not None and track < 1:
                 raise ValueError(
-                    f"{name} is {track}: choose 1 (the first) or above, or leave it out for the default one."
+                    f"{name} is {track}: choose 1 (the first) or above, or leave it out for the default track."
                 )
         if self.fps is not None and not MIN_FPS <= self.fps <= MAX_FPS:
-            raise ValueError(f"fps is {self.fps}: choose {MIN_FPS} to {MAX_FPS}, or leave it out for the source's own.")
+            raise ValueError(f"fps is {self.fps}: choose {MIN_FPS} to {MAX_FPS}, or leave it out for the video's own.")
         if self.limit_sec is not None and not self.limit_sec > 0:
             raise ValueError(
-                f"limit_sec is {self.limit_sec}: choose a number of seconds above 0, or leave it out for all."
+                f"limit_sec is {self.limit_sec}: choose a number of seconds above 0, or leave it out for the whole length."
             )
         for name in ("min_face_px", "max_yaw_deg"):
             limit = getattr(self, name)
             if limit is not None and not 0 <= limit < float("inf"):
-                raise ValueError(f"{name} is {limit}: choose 0 or a number above, or leave it out for the usual one.")
+                raise ValueError(f"{name} is {limit}: choose 0 or more, or leave it out for the default.")
         if not 0 <= self.crf <= MAX_CRF:
             raise ValueError(f"crf is {self.crf}: choose 0 (best) to {MAX_CRF}, usually 12 to 23.")
 
     def changed(self, entries: Mapping[str, Any]) -> "JobOptions":
-        """These options with those entries that are not None; ValueError for an unknown name."""
+        """A copy with the `entries` that are not None. Raises ValueError for an unknown name."""
         return changed(self, entries)
 
 
 def changed(settings: Chosen, entries: Mapping[str, Any]) -> Chosen:
-    """A dataclass with those entries that are not None; ValueError for an unknown name."""
+    """A copy of a dataclass with the `entries` that are not None. Raises ValueError for an unknown name."""
     known = {field.name for field in fields(settings)}
     for name in entries:
         if name not in known:
-            raise ValueError(f"{name!r} is no inference setting: there are {', '.join(sorted(known))}.")
+            raise ValueError(f"{name!r} is not an inference setting. Known are {', '.join(sorted(known))}.")
     return replace(settings, **{name: value for name, value in entries.items() if value is not None})
 
 
 def check_choices(settings: Any) -> None:
-    """Raise ValueError where a field of a dataclass has none of its `Literal` values."""
+    """Raise ValueError if a field of a dataclass has a value that its `Literal` type does not list."""
     for name, kind in get_type_hints(type(settings)).items():
         value = getattr(settings, name)
         if get_origin(kind) is Literal and value not in get_args(kind):
@@ -241,13 +259,13 @@ def check_choices(settings: Any) -> None:
 
 
 def checked_interval(interval: Sequence[float]) -> tuple[float, float]:
-    """Two rising shares as a tuple; ValueError where they are none."""
+    """Two rising fractions as a tuple; raises ValueError for anything else."""
     try:
-        start, stop = (float(share) for share in interval)
+        start, stop = (float(fraction) for fraction in interval)
     except (TypeError, ValueError):
         start, stop = 1.0, 0.0
     if not 0 <= start <= stop <= 1:
         raise ValueError(
-            f"guidance_interval is {interval!r}: choose two rising shares of the way from noise to picture, such as 0 0.5."
+            f"guidance_interval is {interval!r}: choose two rising fractions of the way from noise to picture, such as 0 0.5."
         )
     return start, stop

@@ -1,9 +1,9 @@
-"""Stages of work that overlap: each in a thread of its own, between them queues with little room.
+"""Pipeline stages that overlap: each runs in its own thread, connected to its neighbour by a bounded queue.
 
-A stage is an iterator (`run_ahead`: its items are made before they are asked for) or a function that consumes one
-(`run_behind`: what it is given is worked on while the caller goes on). Both are context managers: no thread outlives
-them, an error of a stage is raised in the caller once, as it was, and an error or a stop in the caller ends all stages
-after the item that they are at. What comes out does not depend on how the threads take turns.
+A stage is either a generator whose items are produced before they are needed (`run_ahead`) or a function that consumes an
+iterator while the caller goes on (`run_behind`). Both are context managers, and no thread outlives them. An error in a stage is
+raised once in the caller, unchanged. An error or a stop in the caller ends every stage after its current item. The order of
+items does not depend on thread scheduling.
 """
 
 import time
@@ -21,139 +21,139 @@ Item = TypeVar("Item")
 
 
 class Abandoned(Exception):
-    """Raised in a stage whose neighbour has ended before its time; nobody sees it outside of this file."""
+    """Raised in a stage whose neighbour has ended early; it never leaves this file."""
 
 
 class Channel(Generic[Item]):
-    """A queue with room for `room` items from the thread of one lane to that of another."""
+    """A queue of at most `capacity` items from the thread of one stage to that of the next."""
 
-    def __init__(self, room: int, giver: StageTimer, taker: StageTimer):
-        assert room > 0
-        self.room, self.giver, self.taker = room, giver, taker
+    def __init__(self, capacity: int, producer: StageTimer, consumer: StageTimer):
+        assert capacity > 0
+        self.capacity, self.producer, self.consumer = capacity, producer, consumer
         self.items: deque[Item] = deque()
         self.changed = Condition()
-        self.is_closed = False  # nothing will be given any more
-        self.is_left = False  # nothing will be taken any more
-        self.error: BaseException | None = None  # why it was closed or left
+        self.is_closed = False  # the producer has ended
+        self.is_abandoned = False  # the consumer has ended, or the block of the context manager
+        self.error: BaseException | None = None  # the reason for either
 
     def put(self, item: Item) -> None:
-        """Give an item, once there is room. Raises the taker's error, or Abandoned, where nobody takes it any more."""
+        """Append an item; waits while the queue is full. Raises the consumer's error, or Abandoned, once it has ended."""
         begun = time.perf_counter()
         with self.changed:
-            self.changed.wait_for(lambda: len(self.items) < self.room or self.is_left)
-            self.giver.output_sec += time.perf_counter() - begun
-            if self.is_left:
+            self.changed.wait_for(lambda: len(self.items) < self.capacity or self.is_abandoned)
+            self.producer.output_sec += time.perf_counter() - begun
+            if self.is_abandoned:
                 raise self.error or Abandoned
             self.items.append(item)
             self.changed.notify_all()
 
     def __iter__(self) -> Iterator[Item]:
-        """Take the items until the giver has closed. Raises the giver's error after the items that came before it."""
-        while taken := self._take():
-            yield taken.pop()  # so that nothing here keeps it alive
+        """Items until the producer has closed the queue. Raises the producer's error after the items before it."""
+        while popped := self._pop():
+            yield popped.pop()  # so that no reference to the item is kept here
 
-    def _take(self) -> list[Item]:
-        """The next item alone; nothing at the end."""
+    def _pop(self) -> list[Item]:
+        """The next item in a list of one; an empty list at the end."""
         begun = time.perf_counter()
         with self.changed:
-            self.changed.wait_for(lambda: self.items or self.is_closed or self.is_left)
-            self.taker.input_sec += time.perf_counter() - begun
-            if self.is_left or (not self.items and self.error):
+            self.changed.wait_for(lambda: self.items or self.is_closed or self.is_abandoned)
+            self.consumer.input_sec += time.perf_counter() - begun
+            if self.is_abandoned or (not self.items and self.error):
                 raise self.error or Abandoned
             self.changed.notify_all()
             return [self.items.popleft()] if self.items else []
 
     def close(self, error: BaseException | None = None) -> None:
-        """The giver ends."""
+        """Called when the producer ends."""
         with self.changed:
             self.is_closed, self.error = True, self.error or error
             self.changed.notify_all()
 
-    def leave(self, error: BaseException | None = None) -> None:
-        """The taker ends, or both must; what was given is dropped."""
+    def abandon(self, error: BaseException | None = None) -> None:
+        """Called when the consumer ends, or both have to; items in the queue are dropped."""
         with self.changed:
-            self.is_left, self.error = True, self.error or error
+            self.is_abandoned, self.error = True, self.error or error
             self.items.clear()
             self.changed.notify_all()
 
 
-def started(work: Callable[[], None], name: str) -> Thread:
-    """A thread that works, and computes on one core.
+def start_thread(target: Callable[[], None], name: str) -> Thread:
+    """Start a thread in which PyTorch uses a single core.
 
-    Where a second thread has a team of cores of its own, both teams sleep at each of their many short waits (OpenMP does so
-    as soon as there are more threads than cores): the networks beside it took up to twice their time.
+    If a second thread used several cores too, there would be more OpenMP threads than cores. OpenMP then sleeps at each of its
+    many short waits, and the networks in the main thread took up to twice their time.
     """
-    team, is_ready = torch.get_num_threads(), Event()
+    num_threads, is_ready = torch.get_num_threads(), Event()
 
     def run() -> None:
-        torch.get_num_threads()  # a thread's first question sets it to the common number, which must not come later
+        torch.get_num_threads()  # the first call in a thread sets its number from the global one, so it has to come first
         torch.set_num_threads(1)
         is_ready.set()
-        work()
+        target()
 
     thread = Thread(target=run, name=name, daemon=True)
     thread.start()
     is_ready.wait()
-    torch.set_num_threads(team)  # of threads to come
+    torch.set_num_threads(num_threads)  # of threads that start later
     return thread
 
 
 @contextmanager
 def run_ahead(
-    items: Generator[Item, None, None], room: int, lane: StageTimer, taker: StageTimer
+    items: Generator[Item, None, None], capacity: int, producer: StageTimer, consumer: StageTimer
 ) -> Generator[Iterator[Item], None, None]:
-    """Make `items` in a thread, at most `room` of them before they are taken; gives the iterator to take them from.
+    """Produce `items` in a thread, at most `capacity` ahead of the caller; yields the iterator to read them from.
 
-    `lane` is that of the thread, `taker` the caller's. The generator is closed in its thread.
+    `producer` times the thread, `consumer` the caller. The generator is closed in its thread.
     """
-    channel: Channel[Item] = Channel(room, lane, taker)
+    channel: Channel[Item] = Channel(capacity, producer, consumer)
 
-    def make() -> None:
+    def produce() -> None:
         try:
-            with lane.running():
+            with producer.running():
                 for item in items:
                     channel.put(item)
-                    del item  # not kept while the next one is made
+                    del item  # not kept alive while the next one is produced
             channel.close()
-        except BaseException as error:  # whatever it is, it belongs to the caller
+        except BaseException as error:  # of any kind: it is raised in the caller
             channel.close(error)
         finally:
             items.close()
 
-    thread = started(make, lane.name)
+    thread = start_thread(produce, producer.name)
     try:
         yield iter(channel)
     finally:
-        channel.leave()
+        channel.abandon()
         thread.join()
 
 
 @contextmanager
 def run_behind(
-    consume: Callable[[Iterator[Item]], None], room: int, giver: StageTimer, lane: StageTimer
+    consume: Callable[[Iterator[Item]], None], capacity: int, producer: StageTimer, consumer: StageTimer
 ) -> Generator[Callable[[Item], None], None, None]:
-    """Let `consume` work in a thread on what is put, at most `room` items behind; gives the function to put them with.
+    """Run `consume` in a thread, at most `capacity` items behind the caller; yields the function that appends an item.
 
-    At the end all that was put is worked on, unless an error ends the block. `lane` is that of the thread, `giver` the
-    caller's.
+    On leaving the block all items are consumed first, unless an error ends it. `consumer` times the thread, `producer` the
+    caller.
     """
-    channel: Channel[Item] = Channel(room, giver, lane)
+    channel: Channel[Item] = Channel(capacity, producer, consumer)
 
-    def work() -> None:
+    def run() -> None:
         try:
-            with lane.running():
+            with consumer.running():
                 consume(iter(channel))
-        except BaseException as error:  # whatever it is, it belongs to the caller
-            channel.leave(error)
+        except BaseException as error:  # of any kind: it is raised in the caller
+            channel.abandon(error)
 
-    thread = started(work, lane.name)
+    thread = start_thread(run, consumer.name)
     try:
         yield channel.put
         channel.close()
         thread.join()
     finally:
         if thread.is_alive():
-            channel.leave()
+            channel.abandon()
             thread.join()
     if channel.error is not None:
         raise channel.error

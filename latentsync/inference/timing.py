@@ -1,4 +1,4 @@
-"""Where the time of a run goes: seconds by kind of work, and by lane, whatever threads they are spent in."""
+"""Where the time of a run goes: seconds by operation, and by pipeline stage (a thread of its own)."""
 
 import sys
 import time
@@ -14,24 +14,24 @@ Value = TypeVar("Value")
 
 @dataclass
 class StageTimer:
-    """A row of the timeline: one thread's share of the work, which takes things from the lane before and gives to the next.
+    """Seconds of one pipeline stage: a thread that reads items from the stage before it and passes results to the next.
 
-    Written by the lane's own thread alone.
+    Only the stage's own thread writes to it.
     """
 
     name: str
-    elapsed_sec: float = 0.0  # from its beginnings to its ends
-    input_sec: float = 0.0  # of these, waiting for something to do
-    output_sec: float = 0.0  # and waiting for room for what was done
+    elapsed_sec: float = 0.0  # from start to end
+    input_sec: float = 0.0  # of these, spent waiting for input
+    output_sec: float = 0.0  # of these, spent waiting for room in the next stage's queue
 
     @property
     def busy_sec(self) -> float:
-        """Seconds of work."""
+        """Seconds of work, without the waits."""
         return max(0.0, self.elapsed_sec - self.input_sec - self.output_sec)
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """The lane works, or waits, as long as this lasts."""
+        """Count the block as elapsed time of the stage."""
         begun = time.perf_counter()
         try:
             yield
@@ -40,35 +40,35 @@ class StageTimer:
 
 
 class Stopwatch:
-    """Adds up seconds by stage: `with stopwatch("decode"): ...`; a stage inside another counts in both. For any thread."""
+    """Adds up seconds by operation: `with stopwatch("decode"): ...`. Nested operations count in both. Thread-safe."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
-        self.stage_timers: dict[str, StageTimer] = {}  # in the order of their beginning
+        self.stage_timers: dict[str, StageTimer] = {}  # in the order of their start
         self.lock = Lock()
 
     @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
+    def __call__(self, operation: str) -> Iterator[None]:
         begun = time.perf_counter()
         try:
             yield
         finally:
-            taken = time.perf_counter() - begun
+            elapsed = time.perf_counter() - begun
             with self.lock:
-                self.seconds[stage] = self.seconds.get(stage, 0.0) + taken
+                self.seconds[operation] = self.seconds.get(operation, 0.0) + elapsed
 
-    def each(self, stage: str, items: Iterator[Item]) -> Generator[Item, None, None]:
-        """The items, with the time that it takes to get them added to `stage`."""
+    def each(self, operation: str, items: Iterator[Item]) -> Generator[Item, None, None]:
+        """The items; the time to get each of them is added to `operation`."""
         while True:
-            with self(stage):
+            with self(operation):
                 item = next(items, None)
             if item is None:
                 return
             yield item
 
     @contextmanager
-    def ending(self, stage: str, opened: AbstractContextManager[Value]) -> Iterator[Value]:
-        """A context, with the time of its end (of a file that is completed, say) added to `stage`."""
+    def ending(self, operation: str, opened: AbstractContextManager[Value]) -> Iterator[Value]:
+        """Enter `opened`; the time of its exit (completing a file, for example) is added to `operation`."""
         value = opened.__enter__()
         try:
             yield value
@@ -76,10 +76,10 @@ class Stopwatch:
             if not opened.__exit__(*sys.exc_info()):
                 raise
         else:
-            with self(stage):
+            with self(operation):
                 opened.__exit__(None, None, None)
 
     def stage_timer(self, name: str) -> StageTimer:
-        """The lane of that name."""
+        """The timer of the pipeline stage `name`, created at first use."""
         with self.lock:
             return self.stage_timers.setdefault(name, StageTimer(name))

@@ -70,7 +70,7 @@ def test_the_web_app_loads_what_a_preset_needs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("interval", [(0.5, 0.2), (0, 2), (1,), "no"])
 def test_a_wrong_interval_is_told(interval: object) -> None:
-    with pytest.raises(ValueError, match="guidance_interval is .*rising shares"):
+    with pytest.raises(ValueError, match="guidance_interval is .*rising fractions"):
         InferenceSettings(guidance_interval=interval)  # type: ignore[arg-type]
 
 

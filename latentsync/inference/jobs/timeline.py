@@ -7,15 +7,15 @@ bounces (back and forth, the frames at which it turns not doubled), loops, holds
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from latentsync.inference.settings import Length, Rest
+
 Frame = TypeVar("Frame")
 Read = Callable[[int, int], Iterator[Frame]]  # (start, stop) -> frames start ... stop - 1 of the source
-Length = Literal["bounce", "loop", "cut", "hold"]  # where the sound is longer than the source
-Rest = Literal["cut", "keep"]  # of a source that is longer than the sound
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from benchmarks.table import report
+from latentsync.avatar.clip import read_openings
 from latentsync.config import UNetRun, load
 from latentsync.face.detection.detector import make_detector
 from latentsync.inference.models import LipsyncModels
@@ -30,10 +31,10 @@ from latentsync.metrics.lips.aperture import correlation, lip_apertures
 from latentsync.metrics.lips.motion import jitter
 from latentsync.metrics.sync.stable import embed_lips, embed_sound
 from latentsync.models.syncnet import load_syncnet
+from latentsync.testing import AUDIO_FROM, face_matrices, faces_at, held_out_clips
 from latentsync.training.unet.train import train_unet
 from latentsync.weights import DEMO
-from scripts.make_avatars import HELD_OUT_FIRST_SEED, make_clip
-from scripts.score_demo import AUDIO_FROM, face_matrices, faces_at, truth_of
+from scripts.command import run_command
 
 CONFIG = Path("configs/unet/demo_stage2.yaml")
 FULL = "full: mixed noise, motion modules"
@@ -78,7 +79,7 @@ def score_pair(pipeline: LipsyncPipeline, video: Path, audio: Path, output: Path
 
 
 def score_faces(faces: np.ndarray, audio: Path) -> dict[str, float]:
-    truth = truth_of(audio)[: len(faces)]
+    truth = read_openings(audio)[: len(faces)]
     lips = lip_apertures(faces)[: len(truth)]
     steady = jitter(lips / lips.std()) / jitter(truth / truth.std())
     return {"sync": sync_score(faces, audio), "aperture": correlation(lips, truth), "jitter": steady}
@@ -123,18 +124,18 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    args = parse(argv)
+def bench(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
-    clips = args.folder / "clips"
-    clips.mkdir(parents=True, exist_ok=True)
-    first = HELD_OUT_FIRST_SEED
-    made = [make_clip(seed, clips) for seed in range(first, first + args.clips + AUDIO_FROM)]
+    made = held_out_clips(args.clips + AUDIO_FROM, args.folder / "clips")
     pairs = [(made[index], made[index + AUDIO_FROM]) for index in range(args.clips)]
     runs = {arm: [scores_of(arm, seed, args, pairs) for seed in args.seeds] for arm in args.arms}
     rows = [row_of(arm, found) for arm, found in runs.items()]
     report("ablations", rows, args.out, steps=args.steps, seeds=args.seeds, clips=args.clips, runs=runs)
-    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse(argv)
+    return run_command("ablations", lambda: bench(args))
 
 
 if __name__ == "__main__":

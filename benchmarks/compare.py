@@ -21,14 +21,13 @@ import numpy as np
 from benchmarks.table import report
 from latentsync.data.aligned import aligned_faces
 from latentsync.face.detection.detector import make_detector
-from latentsync.media.container import MediaError
 from latentsync.media.probe import probe
 from latentsync.media.process import run_program
 from latentsync.metrics.lips.aperture import correlation, lip_apertures
 from latentsync.metrics.lips.motion import jitter, seam_jump
+from latentsync.testing import DEMO_AUDIO, DEMO_VIDEO
+from scripts.command import run_command
 
-ROOT = Path(__file__).resolve().parent.parent
-DEMO_VIDEO, DEMO_AUDIO = ROOT / "assets/demo_video.mp4", ROOT / "assets/demo_audio.wav"
 OURS = "--video_path {video} --audio_path {audio} --video_out_path {out} --force"
 FACE_PX, WINDOW = 128, 16
 
@@ -79,18 +78,17 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def bench(args: argparse.Namespace) -> None:
+    ours = [sys.executable, "-m", "scripts.inference", *shlex.split(OURS), *shlex.split(args.ours)]
+    with tempfile.TemporaryDirectory() as folder:
+        commands = {"latentsync": ours, args.name: shlex.split(args.command)}
+        rows = [row(name, command, args, Path(folder)) for name, command in commands.items()]
+    report("compare", rows, args.out, command=args.command, ours=args.ours)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
-    ours = [sys.executable, "-m", "scripts.inference", *shlex.split(OURS), *shlex.split(args.ours)]
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            commands = {"latentsync": ours, args.name: shlex.split(args.command)}
-            rows = [row(name, command, args, Path(folder)) for name, command in commands.items()]
-    except (MediaError, ValueError) as error:
-        print(f"compare: {error}", file=sys.stderr)
-        return 2
-    report("compare", rows, args.out, command=args.command, ours=args.ours)
-    return 0
+    return run_command("compare", lambda: bench(args))
 
 
 if __name__ == "__main__":

@@ -17,12 +17,13 @@ from typing import Any
 import cv2
 import numpy as np
 
-from benchmarks.overhead import moving_head
 from benchmarks.table import report
 from latentsync.face.align import FrameArray
 from latentsync.face.detection.cascade import FACE_NEIGHBOURS, VIEWS, CascadeDetector, View, face_from_eyes
 from latentsync.face.detection.tracking import Effort
 from latentsync.media.video.read import read_frames
+from latentsync.testing import moving_head
+from scripts.command import run_command
 
 Find = Callable[[FrameArray], tuple[np.ndarray, float] | None]  # a point of the largest face and its width
 
@@ -69,13 +70,16 @@ def measure(name: str, find: Find, frames: Sequence[FrameArray]) -> dict[str, An
     }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--video", type=Path, help="a clip of somebody (default: a drawn one)")
     parser.add_argument("--frames", type=int, default=100)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, help="JSON file to write")
-    args = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def bench(args: argparse.Namespace) -> None:
     cv2.setNumThreads(args.threads)
     shown = (each.frame for each in read_frames(args.video)) if args.video else moving_head(args.frames)
     frames = list(islice(shown, args.frames))
@@ -87,7 +91,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     rows = [measure(name, find, frames) for name, find in ways.items()]
     report("detection", rows, args.out, frames=len(frames), threads=args.threads)
-    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse(argv)
+    return run_command("detection", lambda: bench(args))
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from latentsync.inference.settings import PRESETS, InferenceSettings
 from latentsync.inference.timing import Stopwatch
 from latentsync.inference.windows.sampler import Window, WindowSampler
 from latentsync.models.unet.network import compile_blocks
+from scripts.command import run_command
 
 NUM_FRAMES, TOKENS, TINY_PX = 16, 50, 64
 
@@ -94,8 +95,8 @@ def measure(models: LipsyncModels, settings: InferenceSettings, args: argparse.N
 @torch.inference_mode()
 def denoising_sec(sampler: WindowSampler, windows: Sequence[Window]) -> float:
     """Time of the sampling alone."""
-    device, side = sampler.models.device, sampler.noise.shape[-1]
-    latents = torch.randn(len(windows), *sampler.noise.shape[1:]).to(device)
+    device, side = sampler.models.device, sampler.latents.noise.shape[-1]
+    latents = torch.randn(len(windows), *sampler.latents.noise.shape[1:]).to(device)
     masks = torch.ones(NUM_FRAMES, 1, side, side, device=device)
     audio = torch.stack([window.audio for window in windows])
     synchronise(device)
@@ -147,8 +148,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    args, done = parse(argv), []
+def bench(args: argparse.Namespace) -> None:
+    done = []
     print(machine_facts()["accelerator"] or machine_facts()["processor"], flush=True)
     for row in rows(args):
         done.append(row)
@@ -156,7 +157,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.out:
             report("gpu", done, args.out, precision=args.precision, windows=args.windows, rounds=args.rounds)
     print(format_table(done))
-    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse(argv)
+    return run_command("gpu", lambda: bench(args))
 
 
 if __name__ == "__main__":

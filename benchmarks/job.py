@@ -20,9 +20,8 @@ from benchmarks.table import report
 from latentsync.inference.models import DEMO_UNET
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.inference.settings import JobOptions
-
-ROOT = Path(__file__).resolve().parent.parent
-DEMO_VIDEO, DEMO_AUDIO = ROOT / "assets/demo_video.mp4", ROOT / "assets/demo_audio.wav"
+from latentsync.testing import DEMO_AUDIO, DEMO_VIDEO
+from scripts.command import run_command
 
 
 def stage_rows(timings_sec: dict[str, float], whole_sec: float, frames: int) -> list[dict[str, Any]]:
@@ -70,13 +69,16 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    args = parse(argv)
+def bench(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     rows, facts = measure(LipsyncPipeline.from_pretrained(args.unet, None, args.detector), args)
     print(", ".join(f"{name} {value}" for name, value in facts.items()))
     report("job", rows, args.out, **facts, threads=args.threads, limit_sec=args.limit_sec)
-    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse(argv)
+    return run_command("job", lambda: bench(args))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ import torch
 
 from benchmarks.table import report
 from latentsync.audio.whisper_features import FeatureTrack, WhisperFeatures
+from latentsync.avatar.clip import read_openings
 from latentsync.data.aligned import aligned_faces
 from latentsync.face.detection.detector import make_detector
 from latentsync.face.pixels import pixels_to_frames
@@ -33,8 +34,8 @@ from latentsync.inference.windows.sampler import Window, WindowSampler
 from latentsync.inference.windows.stream import WindowPlan, windows_of
 from latentsync.media.sound.read import read_audio
 from latentsync.metrics.lips.aperture import correlation, lip_apertures
-from scripts.make_avatars import HELD_OUT_FIRST_SEED, make_clip
-from scripts.score_demo import AUDIO_FROM, truth_of
+from latentsync.testing import AUDIO_FROM, held_out_clips
+from scripts.command import run_command
 
 STARTS = (0, 20)  # frames of a clip at which segments begin
 LEFT_OVER = (1, 4, 8, 12)
@@ -60,7 +61,7 @@ class Clip:
     @classmethod
     def of(cls, path: Path, models: LipsyncModels) -> "Clip":
         faces = np.stack(list(aligned_faces(path, make_detector(), models.resolution)))
-        return cls(faces, truth_of(path), WhisperFeatures(models.audio_encoder).track(read_audio(path)))
+        return cls(faces, read_openings(path), WhisperFeatures(models.audio_encoder).track(read_audio(path)))
 
 
 @dataclass
@@ -153,24 +154,31 @@ class Bench:
 
 
 def clips_of(folder: Path, count: int, models: LipsyncModels) -> Iterator[Clip]:
-    for seed in range(HELD_OUT_FIRST_SEED, HELD_OUT_FIRST_SEED + count):
-        yield Clip.of(make_clip(seed, folder), models)
+    for video in held_out_clips(count, folder):
+        yield Clip.of(video, models)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--clips", type=int, default=6)
     parser.add_argument("--preset", choices=PRESETS, default="fast")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", type=Path, help="JSON file to write")
-    args = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def bench(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     models = LipsyncModels.load(DEMO_UNET)
     with tempfile.TemporaryDirectory() as temporary:
         clips = list(clips_of(Path(temporary), args.clips, models))
         rows = Bench(models, models.defaults.changed({"preset": args.preset}), clips).run()
     report("last_window", rows, args.out, clips=args.clips, preset=args.preset, threads=args.threads)
-    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse(argv)
+    return run_command("last_window", lambda: bench(args))
 
 
 if __name__ == "__main__":

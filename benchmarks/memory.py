@@ -21,14 +21,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.stand_in import MiddleFace, stand_in_models, write_pair
 from benchmarks.table import report
 from latentsync.inference.jobs.report import save_report
 from latentsync.inference.models import DEMO_UNET
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.inference.settings import InferenceSettings
 from latentsync.media.sound.read import read_audio, write_wav
+from latentsync.testing import StubDetector, stand_in_models, write_pair
 from latentsync.timebase import SAMPLE_RATE_HZ
+from scripts.command import run_command
 
 KB_PER_UNIT = 1 / 1024 if sys.platform == "darwin" else 1  # of ru_maxrss: bytes on macOS, kilobytes elsewhere
 
@@ -42,7 +43,7 @@ def peak_mb() -> float:
 
 
 def drawn_pipeline() -> tuple[LipsyncPipeline, InferenceSettings]:
-    return LipsyncPipeline(stand_in_models(), MiddleFace()), InferenceSettings(steps=1, guidance_scale=1.0)
+    return LipsyncPipeline(stand_in_models(), StubDetector()), InferenceSettings(steps=1, guidance_scale=1.0)
 
 
 def demo_pipeline() -> tuple[LipsyncPipeline, InferenceSettings]:
@@ -111,15 +112,18 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    args = parse(argv)
+def bench(args: argparse.Namespace) -> None:
     size = (args.size[0], args.size[1])
     given = (args.video, args.audio) if args.video else None
     rows = [measure(seconds, size, given) for seconds in args.seconds]
     first = rows[0]["peak MB"]
     rows = [{**row, "against the first": f"{row['peak MB'] / first - 1:+.1%}"} for row in rows]
     report("memory", rows, args.out, size=list(size), threads=1)
-    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse(argv)
+    return run_command("memory", lambda: bench(args))
 
 
 if __name__ == "__main__":

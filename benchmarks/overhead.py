@@ -22,42 +22,26 @@ import cv2
 import numpy as np
 import torch
 
-from benchmarks.job import DEMO_AUDIO, DEMO_VIDEO
 from benchmarks.table import report
-from latentsync.face.align import FrameArray
 from latentsync.face.detection.detector import make_detector
 from latentsync.inference.jobs.job import check_job
 from latentsync.inference.models import DEMO_UNET, LipsyncModels, distilled_companion
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.inference.settings import JobOptions
 from latentsync.media.transcode import transcode
-from latentsync.media.video.read import read_frames
 from latentsync.media.video.write import VideoFormat, VideoWriter
+from latentsync.testing import DEMO_AUDIO, FULL_HD, moving_head
 from latentsync.timebase import MODEL_FPS
+from scripts.command import run_command
 
 NETWORKS = {"encode", "sample", "decode", "match colour", "listen"}  # stages that are left out
-SIZE = (1920, 1080)  # w, h of the drawn clip
 MOST_RATIO = 2.5  # of the costs beside the networks over those of the transcode
-
-
-def moving_head(count: int) -> Iterator[FrameArray]:
-    """The demo's talking head, as high as the frame, wandering from side to side before a blurred room."""
-    w, h = SIZE
-    frames = [shown.frame for shown in read_frames(DEMO_VIDEO)]
-    frames += frames[-2:0:-1]
-    room = cv2.GaussianBlur(cv2.resize(frames[0], SIZE), (0, 0), 40)
-    for index in range(count):
-        picture = room.copy()
-        head = cv2.resize(frames[index % len(frames)], (h, h), interpolation=cv2.INTER_CUBIC)
-        left = round((w - h) / 2 * (1 + 0.5 * np.sin(index / 20)))
-        picture[:, left : left + h] = head
-        yield np.asarray(picture, np.uint8)
 
 
 def drawn_pair(folder: Path, seconds: float) -> tuple[Path, Path]:
     """The drawn clip and the demo's sound."""
     video = folder / "clip.mp4"
-    with VideoWriter(video, VideoFormat.constant(*SIZE, MODEL_FPS)) as writer:
+    with VideoWriter(video, VideoFormat.constant(*FULL_HD, MODEL_FPS)) as writer:
         for frame in moving_head(round(seconds * MODEL_FPS)):
             writer.write(frame)
     return video, DEMO_AUDIO
@@ -115,8 +99,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    args = parse(argv)
+def bench(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(args.threads)
     with tempfile.TemporaryDirectory() as name:
@@ -124,7 +107,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         video, audio = (args.video, args.audio or args.video) if args.video else drawn_pair(folder, args.seconds)
         rows = measure(video, audio, folder, args)
     report("overhead", rows, args.out, seconds=args.seconds, rounds=args.rounds, most_ratio=MOST_RATIO)
-    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse(argv)
+    return run_command("overhead", lambda: bench(args))
 
 
 if __name__ == "__main__":

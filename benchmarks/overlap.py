@@ -18,14 +18,15 @@ import numpy as np
 import torch
 
 from benchmarks.table import report
+from latentsync.avatar.clip import read_openings
 from latentsync.data.aligned import aligned_faces
 from latentsync.face.detection.detector import make_detector
 from latentsync.inference.models import DEMO_UNET
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.metrics.lips.aperture import correlation, lip_apertures
 from latentsync.metrics.lips.motion import seam_jump
-from scripts.make_avatars import HELD_OUT_FIRST_SEED, make_clip
-from scripts.score_demo import AUDIO_FROM, truth_of
+from latentsync.testing import AUDIO_FROM, held_out_clips
+from scripts.command import run_command
 
 
 def mouth_changes(faces: np.ndarray) -> np.ndarray:
@@ -46,7 +47,7 @@ def measure(
         frames += pipeline(video, audio, output, settings).frames
         seconds += time.perf_counter() - begun
         faces = np.stack(list(aligned_faces(output, make_detector(), pipeline.models.resolution)))
-        truth = truth_of(audio)[: len(faces)]
+        truth = read_openings(audio)[: len(faces)]
         seams.append(seam_jump(mouth_changes(faces), window))
         heard.append(correlation(lip_apertures(faces)[: len(truth)], truth))
     known = [seam for seam in seams if seam is not None]
@@ -60,29 +61,36 @@ def measure(
 
 def true_seam(pairs: Sequence[tuple[Path, Path]], window: int) -> dict[str, Any]:
     """The row of the truth: changes of the true opening at the frames at which windows would meet."""
-    seams = [seam_jump(np.abs(np.diff(truth_of(audio))), window) for _, audio in pairs]
+    seams = [seam_jump(np.abs(np.diff(read_openings(audio))), window) for _, audio in pairs]
     known = [seam for seam in seams if seam is not None]
     return {"overlap": "truth", "seam": round(float(np.mean(known)), 3), "new sound": 1.0, "ms a frame": 0.0}
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--overlaps", type=int, nargs="+", default=[0, 4, 8])
     parser.add_argument("--clips", type=int, default=4)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", type=Path, help="JSON file to write")
-    args = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def bench(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     pipeline = LipsyncPipeline.from_pretrained(DEMO_UNET, None, "cascade")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         count = max(args.clips, AUDIO_FROM + 1)
-        clips = [make_clip(seed, folder) for seed in range(HELD_OUT_FIRST_SEED, HELD_OUT_FIRST_SEED + count)]
+        clips = held_out_clips(count, folder)
         pairs = [(clips[i], clips[(i + AUDIO_FROM) % count]) for i in range(args.clips)]
         rows = [measure(pipeline, pairs, overlap, folder) for overlap in args.overlaps]
         rows.append(true_seam(pairs, pipeline.models.num_frames))
     report("overlap", rows, args.out, clips=args.clips, threads=args.threads)
-    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse(argv)
+    return run_command("overlap", lambda: bench(args))
 
 
 if __name__ == "__main__":

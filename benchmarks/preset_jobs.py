@@ -18,15 +18,14 @@ import numpy as np
 import torch
 from rich.progress import track
 
-from benchmarks.job import DEMO_AUDIO, DEMO_VIDEO
 from benchmarks.table import report
 from latentsync.device import DTYPES, Precision
 from latentsync.face.detection.detector import make_detector
 from latentsync.inference.models import DEMO_UNET, LipsyncModels, distilled_companion
 from latentsync.inference.pipeline import LipsyncPipeline
-from latentsync.inference.settings import DISTILLED_SOLVER, PRESETS, InferenceSettings, precision_of
-from scripts.make_avatars import HELD_OUT_FIRST_SEED, make_clip
-from scripts.score_demo import AUDIO_FROM, score_lips
+from latentsync.inference.settings import PRESETS, InferenceSettings, needs_distilled, precision_of
+from latentsync.testing import AUDIO_FROM, DEMO_AUDIO, DEMO_VIDEO, held_out_clips, score_lips
+from scripts.command import run_command
 
 Way = tuple[LipsyncPipeline, InferenceSettings]
 
@@ -34,8 +33,8 @@ Way = tuple[LipsyncPipeline, InferenceSettings]
 def ways(unet: Path, precision: Precision | None = None) -> dict[str, Way]:
     """Every preset with the networks that it is for: distilled ones where it needs them and they are there."""
     found: dict[str, Way] = {}
-    for name, preset in PRESETS.items():
-        path = distilled_companion(unet) if preset["solver"] == DISTILLED_SOLVER else unet
+    for name in PRESETS:
+        path = distilled_companion(unet) if needs_distilled(name) else unet
         models = LipsyncModels.load(path, precision=precision or precision_of(name))
         settings = models.defaults.changed({"preset": name})
         if settings.needs_distilled_weights == models.distilled:
@@ -69,9 +68,7 @@ def measure(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
         for name, row in rows.items():
             row |= {"s": round(sec[name], 2), "faster": round(slowest / sec[name], 2)}
     if args.clips:
-        (folder / "clips").mkdir()
-        seeds = range(HELD_OUT_FIRST_SEED, HELD_OUT_FIRST_SEED + args.clips)
-        videos = [make_clip(seed, folder / "clips") for seed in seeds]
+        videos = held_out_clips(args.clips, folder / "clips")
         for name, row in rows.items():
             lips = correlations(found[name], videos, folder / name)
             row |= {"new sound": round(float(np.mean(lips)), 3), "lowest": round(min(lips), 3)}
@@ -91,7 +88,7 @@ def precision_name(way: Way) -> str:
     return str(way[0].models.dtype).removeprefix("torch.")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--unet", type=Path, default=DEMO_UNET)
     parser.add_argument("--rounds", type=int, default=3, help="timed jobs of each preset; 0: correlations alone")
@@ -99,12 +96,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--precision", choices=DTYPES, help="of all networks (default: the preset's own)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", type=Path, help="JSON file to write")
-    args = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def bench(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory() as temporary:
         rows = measure(args, Path(temporary))
     report("preset_jobs", rows, args.out, rounds=args.rounds, clips=args.clips, threads=args.threads)
-    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse(argv)
+    return run_command("preset_jobs", lambda: bench(args))
 
 
 if __name__ == "__main__":

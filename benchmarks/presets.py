@@ -19,16 +19,17 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import matplotlib
 import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor
 
-from benchmarks.preset_plot import draw
 from benchmarks.table import report
-from latentsync.audio.mel import sync_mel, sync_mel_window
+from latentsync.audio.sync_mel import sync_mel, sync_mel_window
 from latentsync.audio.whisper_features import WhisperFeatures
 from latentsync.audio.windows import training_windows
+from latentsync.avatar.clip import read_openings
 from latentsync.data.aligned import align_clip
 from latentsync.data.clips import TrainingClip, index_clips
 from latentsync.data.frames import FrameMemory
@@ -42,11 +43,11 @@ from latentsync.inference.windows.sampler import Window, WindowSampler
 from latentsync.metrics.lips.aperture import correlation, lip_apertures
 from latentsync.metrics.lips.motion import jitter
 from latentsync.models.syncnet import load_syncnet
+from latentsync.testing import held_out_clips
 from latentsync.training.engine.frozen import Frozen
-from latentsync.training.unet.pixel_losses import SyncExpert
+from latentsync.training.unet.pixel_losses import FrozenSyncNet
 from latentsync.weights import DEMO
-from scripts.make_avatars import HELD_OUT_FIRST_SEED, make_clip
-from scripts.score_demo import truth_of
+from scripts.command import run_command
 
 REFERENCE_STEPS, QUICK_REFERENCE_STEPS = 200, 50
 SWEEP: tuple[dict[str, Any], ...] = (
@@ -64,6 +65,10 @@ QUICK_SWEEP: tuple[dict[str, Any], ...] = (
     {"solver": "unipc", "steps": 4, "guidance_interval": (0, 0.5)},
     {"solver": "unipc", "steps": 4, "guidance_scale": 1.0},
 )
+
+PLOT_COLOURS = {"ddim": "tab:blue", "dpm++": "tab:orange", "unipc": "tab:green", "lcm": "tab:red"}
+DEEPCACHE_MARKER = "x"
+PLOT_TITLES = ("Distance to a long DDIM solution, pixels (rms)", "Lip opening: correlation with the new sound")
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,7 @@ def case_of(video: TrainingClip, audio: TrainingClip, sampler: WindowSampler, wi
         Window(memory.frames(video, at, at + count).numpy(), training_windows(heard, at, count), reference)
         for at in starts
     ]
-    truth = truth_of(audio.path)[: windows * count]
+    truth = read_openings(audio.path)[: windows * count]
     return Case(made, truth, [sync_mel_window(mel, at, count)[None, None] for at in starts])
 
 
@@ -100,13 +105,13 @@ class Way:
         self.latents: list[Tensor] = []
         self.pixels: list[list[Tensor]] = []  # of each case
         self.seconds: list[tuple[float, float]] = []  # of each window: by the clock, of processor
-        solve = self.sampler.solve
+        solve = self.sampler.latents.solve
 
         def noted(*args: Any, **kwargs: Any) -> Tensor:
             self.latents.append(solve(*args, **kwargs))
             return self.latents[-1]
 
-        self.sampler.solve = noted  # what is sampled is looked at as well
+        self.sampler.latents.solve = noted  # what is sampled is looked at as well
 
     def sample(self, window: Window) -> None:
         """Another window of the last case."""
@@ -114,7 +119,7 @@ class Way:
         self.pixels[-1].append(self.sampler.sample([window])[0].faces)
         self.seconds.append((time.perf_counter() - begun[0], time.process_time() - begun[1]))
 
-    def row(self, name: str, cases: Sequence[Case], right: "Way", judge: SyncExpert | None) -> dict[str, Any]:
+    def row(self, name: str, cases: Sequence[Case], right: "Way", judge: FrozenSyncNet | None) -> dict[str, Any]:
         lips = [lip_apertures(pixels_to_frames(torch.cat(clip)).numpy()) for clip in self.pixels]
         heard = [
             pair for case, clip in zip(cases, self.pixels, strict=True) for pair in zip(clip, case.mels, strict=True)
@@ -145,7 +150,7 @@ class Way:
 
 
 @torch.no_grad()
-def similarity(judge: SyncExpert, pixels: Tensor, mel: Tensor) -> float:
+def similarity(judge: FrozenSyncNet, pixels: Tensor, mel: Tensor) -> float:
     """Of lips [f, 3, r, r] and a sound, 0 ... 1."""
     return float(judge.similarity(rearrange(pixels, "f c h w -> 1 c f h w"), None, mel))
 
@@ -159,8 +164,7 @@ def distance(first: Sequence[Tensor], second: Sequence[Tensor]) -> float:
 
 def cases_of(args: argparse.Namespace, sampler: WindowSampler, folder: Path) -> list[Case]:
     """Held-out drawn people, each with the next one's sound."""
-    seeds = range(HELD_OUT_FIRST_SEED, HELD_OUT_FIRST_SEED + max(2, args.clips))
-    drawn = [make_clip(seed, folder) for seed in seeds]
+    drawn = held_out_clips(max(2, args.clips), folder)
     resolution = sampler.models.resolution
     aligned = [align_clip(video, folder / "aligned" / video.name, make_detector(), resolution) for video in drawn]
     for video, made in zip(drawn, aligned, strict=True):
@@ -213,16 +217,42 @@ def possible_ways(
             print(f"left out {name}: {error}")
 
 
-def load_judge() -> SyncExpert | None:
+def load_judge() -> FrozenSyncNet | None:
     """The demo's SyncNet; None where it is not there."""
     path = DEMO / "syncnet.safetensors"
     if not path.is_file():
         return None
     net, metadata = load_syncnet(path)
-    return SyncExpert(Frozen(net), metadata["resolution"], sees_latents=False, lower_half=True)
+    return FrozenSyncNet(Frozen(net), metadata["resolution"], sees_latents=False, lower_half=True)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Write a PNG: distance to the long solution and fit of the lips, over the seconds a window; presets are named."""
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
+    for axis, measure, title in zip(axes, ("pixels", "new sound"), PLOT_TITLES, strict=True):
+        for row in rows[1:]:
+            is_preset = not row["way"].startswith("sweep")
+            at = row["s a window"], row[measure]
+            marker = DEEPCACHE_MARKER if row["deepcache"] > 1 else "o"
+            colour, size = PLOT_COLOURS[row["solver"]], 60 if is_preset else 16
+            axis.scatter(*at, s=size, marker=marker, color=colour, zorder=3 if is_preset else 2)
+            if is_preset:
+                axis.annotate(row["way"], at, xytext=(5, 5), textcoords="offset points", fontsize=9)
+        axis.set(xscale="log", xlabel="seconds a window", title=title)
+        axis.grid(alpha=0.3)
+    for solver, colour in PLOT_COLOURS.items():
+        axes[0].scatter([], [], color=colour, label=solver)
+    axes[0].scatter([], [], color=PLOT_COLOURS["ddim"], marker=DEEPCACHE_MARKER, s=16, label="ddim with DeepCache")
+    axes[0].legend()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--unet", type=Path, default=DEMO_UNET)
     parser.add_argument("--distilled", type=Path, help="default: NAME_turbo.safetensors beside the U-Net")
@@ -232,7 +262,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", type=Path, help="JSON file to write")
     parser.add_argument("--plot", type=Path, help="PNG file to write")
-    args = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def bench(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory() as temporary:
         rows = measure(args, Path(temporary))
@@ -240,7 +273,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     report("presets", rows, args.out, **settings)
     if args.plot:
         draw(rows, args.plot)
-    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse(argv)
+    return run_command("presets", lambda: bench(args))
 
 
 if __name__ == "__main__":

@@ -36,14 +36,15 @@ from latentsync.media.video.write import VideoFormat, VideoWriter
 from latentsync.processing.clip import Kept, source_clip
 from latentsync.processing.config import ProcessingConfig, RunSettings
 from latentsync.processing.manifests.row import ManifestRow
-from latentsync.processing.plan import Plan, plan_of
+from latentsync.processing.plan import Plan, make_step, plan_of
 from latentsync.processing.run.chain import Chain, Item
 from latentsync.processing.run.progress import LocalTracker
 from latentsync.processing.run.ray_session import ray_session
 from latentsync.processing.run.runner import run
 from latentsync.processing.run_folder import make_run_folder
-from latentsync.processing.stages.table import STEPS, make_step
+from latentsync.processing.stages.order import STAGES, STEPS, StageClasses
 from latentsync.timebase import MODEL_FPS, SAMPLE_RATE_HZ, samples_of_frames
+from scripts.command import run_command
 
 CONFIG = Path(__file__).resolve().parent.parent / "configs/processing/demo.yaml"
 SEED = 7_000_000
@@ -77,17 +78,17 @@ def stage_rows(args: argparse.Namespace, plan: Plan, settings: Any, folder: Path
     video = args.video or folder / "person.mp4"
     if not args.video:
         make_source(video, 20)
-    alone = [(name,) for step in STEPS for name in step]
-    for names in [*alone, *(step for step in STEPS if len(step) > 1)]:
-        yield timed_step(names, video, settings, folder)
+    alone = [(stage,) for stage in STAGES]
+    for stages in [*alone, *(step for step in STEPS if len(step) > 1)]:
+        yield timed_step(stages, video, settings, folder)
 
 
-def timed_step(names: tuple[str, ...], video: Path, settings: Any, folder: Path) -> dict[str, Any]:
-    """One step on what the stages before it leave; those run first and are not timed."""
+def timed_step(stages: StageClasses, video: Path, settings: Any, folder: Path) -> dict[str, Any]:
+    """One step on the output of the stages before it, which run first and are not timed."""
     clips = [source_clip(video, str(video), video.name)]
-    for earlier in earlier_steps(names):
+    for earlier in earlier_steps(stages):
         clips = [clip for each in clips for clip in kept_by(make_step(earlier, settings), each, folder / "before")]
-    step = make_step(names, settings)
+    step = make_step(stages, settings)
     kept_by(step, clips[0], folder / "warm")
     begun = time.process_time()
     for clip in clips:
@@ -96,7 +97,7 @@ def timed_step(names: tuple[str, ...], video: Path, settings: Any, folder: Path)
     video_sec = sum(clip.duration_sec for clip in clips) or probe(video).duration_sec
     speed = video_sec / cpu_sec
     return {
-        "stages": " + ".join(names),
+        "stages": " + ".join(stage.name for stage in stages),
         "video s": round(video_sec, 1),
         "cpu s": round(cpu_sec, 2),
         "video s per cpu s": round(speed, 2),
@@ -104,11 +105,11 @@ def timed_step(names: tuple[str, ...], video: Path, settings: Any, folder: Path)
     }
 
 
-def earlier_steps(names: tuple[str, ...]) -> list[tuple[str, ...]]:
-    """What must run before: whole steps, and the stages of the same step before the first of `names`."""
-    place = next(index for index, step in enumerate(STEPS) if names[0] in step)
-    inside = STEPS[place][: STEPS[place].index(names[0])]
-    return [*STEPS[:place], *((name,) for name in inside)]
+def earlier_steps(stages: StageClasses) -> list[StageClasses]:
+    """What must run before: whole steps, and the stages of the same step before the first of `stages`."""
+    place = next(index for index, step in enumerate(STEPS) if stages[0] in step)
+    inside = STEPS[place][: STEPS[place].index(stages[0])]
+    return [*STEPS[:place], *((stage,) for stage in inside)]
 
 
 def kept_by(step: Any, clip: Any, folder: Path) -> list[Any]:
@@ -182,8 +183,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    args = parse(argv)
+def bench(args: argparse.Namespace) -> None:
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     settings = replace(load(args.config, ProcessingConfig).stages, **KEEP_ALL)
@@ -192,7 +192,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         for part in args.parts:
             rows = list(PARTS[part](args, plan, settings, Path(name)))
             report(f"processing {part}", rows, args.out_dir and args.out_dir / f"{part}.json", config=str(args.config))
-    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse(argv)
+    return run_command("processing", lambda: bench(args))
 
 
 if __name__ == "__main__":

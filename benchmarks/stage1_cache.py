@@ -32,13 +32,17 @@ from latentsync.training.engine.loop import total_loss
 from latentsync.training.unet.data import cached_latents
 from latentsync.training.unet.train import prepare
 from latentsync.weights import DEMO, LATENT_CHANNELS, LATENT_STRIDE, describe, save_checkpoint, save_state
+from scripts.command import run_command
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs/unet"
 CLIPS, SECONDS, FPS, SAMPLE_RATE_HZ = 2, 1, 25, 16_000
 MID_VAE = {"block_out_channels": [64, 128, 256, 256], "layers_per_block": 2, "norm_num_groups": 32}
 WHISPER_TINY = dict(zip(ModelDimensions.__dataclass_fields__, (80, 1500, 384, 6, 4, 8, 8, 16, 1, 1), strict=True))
 SIZES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "demo": ("demo_stage1", (f"experts.vae={DEMO / 'vae.safetensors'}", f"experts.whisper={DEMO / 'whisper.pt'}")),
+    "demo": (
+        "demo_stage1",
+        (f"frozen_networks.vae={DEMO / 'vae.safetensors'}", f"frozen_networks.whisper={DEMO / 'whisper.pt'}"),
+    ),
     "mid": ("stage1", ("model.block_out_channels=[96,192,384,384]", "data.num_frames=4", "data.batch_size=2")),
 }
 WAYS = {"cached": (), "computed": ("data.cached_latents=false", "data.cached_audio=false")}
@@ -59,21 +63,21 @@ def make_clips(folder: Path, side: int) -> None:
                 writer.write(np.repeat(level[..., None], 3, axis=2).astype(np.uint8))
 
 
-def make_experts(folder: Path) -> tuple[str, ...]:
+def make_frozen_networks(folder: Path) -> tuple[str, ...]:
     """The auto-encoder and the speech encoder of the size mid with random weights, as configuration entries."""
     save_checkpoint(folder / "vae.safetensors", build_vae(MID_VAE).state_dict(), describe("vae", MID_VAE, 0))
     whisper = Whisper(ModelDimensions(**WHISPER_TINY))
     save_state(folder / "whisper.pt", {"dims": WHISPER_TINY, "model_state_dict": whisper.state_dict()})
-    return f"experts.vae={folder / 'vae.safetensors'}", f"experts.whisper={folder / 'whisper.pt'}"
+    return f"frozen_networks.vae={folder / 'vae.safetensors'}", f"frozen_networks.whisper={folder / 'whisper.pt'}"
 
 
 def configurations(size: str, folder: Path, precision: str) -> dict[str, UNetRun]:
     """The run of each way; clips are made, and the cache is filled before any timing."""
     config, overrides = SIZES[size]
-    experts = make_experts(folder) if size == "mid" else ()
+    frozen_networks = make_frozen_networks(folder) if size == "mid" else ()
     common = (
         *overrides,
-        *experts,
+        *frozen_networks,
         f"data.train_data_dir={folder / 'clips'}",
         f"data.cache_dir={folder / 'cache'}",
         "data.num_workers=0",
@@ -86,7 +90,7 @@ def configurations(size: str, folder: Path, precision: str) -> dict[str, UNetRun
     cached = runs["cached"]
     make_clips(folder / "clips", cached.data.resolution)
     clips = index_clips(find_clips(cached.data.train_data_dir), 1, cached.data.cache_dir).clips
-    list(whisper_feature(cached.data.cache_dir, cached.experts.whisper).fill(clips))
+    list(whisper_feature(cached.data.cache_dir, cached.frozen_networks.whisper).fill(clips))
     side, store = cached.data.resolution // LATENT_STRIDE, cached_latents(cached).store
     for clip in clips:  # what is read from the cache takes its time whatever the numbers
         names = ("latents", "masked_latents")
@@ -133,13 +137,16 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    args = parse(argv)
+def bench(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     rows = [measure(size, args.steps, args.rounds, args.precision) for size in args.sizes]
     settings = {name: getattr(args, name) for name in ("steps", "rounds", "precision", "threads")}
     report("stage1_cache", rows, args.out, **settings)
-    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse(argv)
+    return run_command("stage1_cache", lambda: bench(args))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """One guided window of the full-size U-Net, computed plainly and as inference does it: `python -m benchmarks.unet_window`.
 
 plain: float32, eager, the audio's keys and values in every step, both branches of guidance in full. ours: keys and values once
-a window, nothing computed for the branch that hears nothing; in float32, and in bfloat16 where the processor has it. With
+a window, nothing computed for the unconditional branch's audio; in float32, and in bfloat16 where the processor has it. With
 `--deepcache N` also with the whole network in every N-th step only; `--steps N` then makes a whole step and N - 1 cached ones.
 Weights are random (times do not depend on them, but what DeepCache changes does); the ways take turns in one run. `difference`
 is the largest one from the plain result, as a share of its largest number; `cpu s` is processor time, which with `--threads 1` a
@@ -12,6 +12,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,22 @@ from latentsync.device import check_precision
 from latentsync.diffusion.denoisers import conditioned, guided
 from latentsync.diffusion.schedule import NoiseSchedule
 from latentsync.diffusion.solvers import ddim_sample
+from latentsync.models.attention import AudioKV
 from latentsync.models.unet.network import DeepCache, UNet3DConditionModel, compile_blocks
+from scripts.command import run_command
 
 GUIDANCE, TOKENS = 1.5, 50  # audio tokens a frame, of the public speech encoder
 CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class PlainAudio:
+    """Audio windows b f s d, zeros included, whose keys and values are computed in every step."""
+
+    windows: Tensor
+
+    def with_unconditional(self) -> "PlainAudio":
+        return PlainAudio(torch.cat([torch.zeros_like(self.windows), self.windows]))
 
 
 class WindowInputs:
@@ -46,19 +59,20 @@ class WindowInputs:
 
 
 def window(
-    unet: UNet3DConditionModel, inputs: WindowInputs, steps: int, listens: bool, deepcache: int | None = None
+    unet: UNet3DConditionModel, inputs: WindowInputs, steps: int, is_plain: bool, deepcache: int | None = None
 ) -> Tensor:
-    """Latents of the window after `steps` guided steps; with `listens` the audio is made ready once; `deepcache` is the
-    interval of whole steps."""
+    """Latents of the window after `steps` guided steps; `is_plain` computes the audio's keys and values in every step;
+    `deepcache` is the interval of whole steps."""
     dtype, schedule = unet.conv_in.weight.dtype, NoiseSchedule()
     cache = None if deepcache is None else DeepCache(deepcache)
 
-    def predict(sample: Tensor, timestep: int, audio: Any) -> Tensor:
-        return unet(sample.to(dtype), timestep, audio, cache).float()
+    def predict(sample: Tensor, timestep: int, audio: AudioKV | PlainAudio) -> Tensor:
+        kv = unet.project_kv(audio.windows) if isinstance(audio, PlainAudio) else audio
+        return unet(sample.to(dtype), timestep, kv, cache).float()
 
     audio = inputs.audio.to(dtype)
-    heard = unet.project_kv(audio) if listens else audio
-    denoise = guided(conditioned(predict, inputs.mask, inputs.masked, inputs.reference), heard, GUIDANCE)
+    condition = PlainAudio(audio) if is_plain else unet.project_kv(audio)
+    denoise = guided(conditioned(predict, inputs.mask, inputs.masked, inputs.reference), condition, GUIDANCE)
     return ddim_sample(denoise, inputs.noise, schedule.ddim_timesteps(steps), schedule)
 
 
@@ -66,17 +80,17 @@ def ways(args: argparse.Namespace) -> dict[str, Callable[[], Tensor]]:
     """The ways to compute the window; each holds the network in its own number format."""
     unet = random_unet(args.tiny)
     inputs = WindowInputs(args.frames, args.side, unet.config.cross_attention_dim)
-    found: dict[str, Callable[[], Tensor]] = {"plain fp32": partial(window, unet, inputs, args.steps, listens=False)}
+    found: dict[str, Callable[[], Tensor]] = {"plain fp32": partial(window, unet, inputs, args.steps, is_plain=True)}
     for name, dtype in formats().items():
         net = unet if dtype == torch.float32 else random_unet(args.tiny, dtype)
-        ours = partial(window, net, inputs, args.steps, listens=True)
+        ours = partial(window, net, inputs, args.steps, is_plain=False)
         found[f"ours {name}"] = ours
         if args.deepcache:
             found[f"ours {name}, DeepCache {args.deepcache}"] = partial(ours, deepcache=args.deepcache)
         if args.compile:
             compiled = random_unet(args.tiny, dtype)
             compile_blocks(compiled)
-            found[f"ours {name}, compiled"] = partial(window, compiled, inputs, args.steps, listens=True)
+            found[f"ours {name}, compiled"] = partial(window, compiled, inputs, args.steps, is_plain=False)
     return found
 
 
@@ -115,7 +129,7 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     ]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--side", type=int, default=32, help="of the latents; 32 is a face of 256 px")
     parser.add_argument("--frames", type=int, default=16)
@@ -128,14 +142,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", type=Path, help="JSON file to write")
-    args = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def bench(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     settings = {
         name: getattr(args, name)
         for name in ("side", "frames", "steps", "rounds", "threads", "tiny", "compile", "deepcache")
     }
     report("unet_window", measure(args), args.out, **settings)
-    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse(argv)
+    return run_command("unet_window", lambda: bench(args))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from benchmarks.full_size import random_tiny_vae, random_vae
 from benchmarks.table import median_ms, report
 from latentsync.device import check_precision
+from scripts.command import run_command
 
 CPU = torch.device("cpu")
 Way = Callable[[], Tensor]
@@ -84,7 +85,7 @@ def measure(args: argparse.Namespace, resolution: int) -> list[dict[str, Any]]:
     return rows
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--resolutions", type=int, nargs="+", default=[256, 512], help="of the face in px")
     parser.add_argument("--frames", type=int, default=1, help="faces at a time")
@@ -92,11 +93,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--tiny", action="store_true", help="tiny networks, to try the script")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", type=Path, help="JSON file to write")
-    args = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def bench(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     rows = [row for resolution in args.resolutions for row in measure(args, resolution)]
     report("vae", rows, args.out, frames=args.frames, rounds=args.rounds, threads=args.threads, tiny=args.tiny)
-    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse(argv)
+    return run_command("vae", lambda: bench(args))
 
 
 if __name__ == "__main__":

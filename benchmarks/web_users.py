@@ -25,6 +25,7 @@ from latentsync.media.sound.read import read_audio, write_wav
 from latentsync.media.video.read import read_frames
 from latentsync.media.video.write import VideoFormat, VideoWriter
 from latentsync.timebase import samples_of_frames
+from scripts.command import run_command
 from web.models import Models
 from web.serve import Server
 from web.settings import EXAMPLES, AppSettings
@@ -65,12 +66,15 @@ def use(url: str, folder: Path, pair: tuple[Path, Path], frames: int) -> bool:
     return theirs and probe(video).frame_count == frames
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--users", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path)
-    args = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def bench(args: argparse.Namespace) -> int:
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -92,6 +96,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     report("web_users", rows, args.out, preset="fast", frames=FRAMES)
     is_right = all(row["own_results"] == args.users and row["growth"] <= MAX_GROWTH for row in rows)
     return 0 if is_right else 1
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse(argv)
+    return run_command("web_users", lambda: bench(args))
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ from typing import Any
 from eval.avatar_set import CLIPS, PINNED, check_pinned, hashes, make_avatar_clips, seeds
 from eval.clip_sets import SET_FILE, TASKS, EvalClip, save_set
 from eval.real_set import LAYOUTS, check_list, choose, make_real_clips, read_list
-from eval.rows import run_command
 from latentsync.avatar.clip import random_clip
 from latentsync.timebase import frames_in
+from scripts.command import run_command
 
 REAL_CLIPS = 30
 MIN_SEC = 3.0

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from eval.avatar_set import CLIPS, partner_of, seeds
 from eval.networks import DEMO_SYNCNET, stable_judge
-from eval.rows import check_out, run_command
+from eval.rows import check_out
 from latentsync.avatar.clip import AvatarClip, random_clip
 from latentsync.device import pick_device
 from latentsync.face.align import Smoother, align_matrix, warp_face
@@ -32,6 +32,7 @@ from latentsync.metrics.statistics import summarise
 from latentsync.metrics.sync.judge import StableJudge, score_pairs
 from latentsync.metrics.sync.stable import embed_lips, embed_sound
 from latentsync.timebase import samples_of_frames
+from scripts.command import run_command
 
 SHIFTS = (1, 2, 4)
 FACE_PX = 128  # of the aligned faces that are looked at

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from eval.networks import I3D, STAND_INS, add_detector, add_videos, cache_of
-from eval.rows import ScoreRow, check_out, make_row, run_command, write_rows
+from eval.rows import ScoreRow, check_out, make_row, write_rows
 from eval.videos import find_videos
 from latentsync.face.detection.detector import make_detector
 from latentsync.files import file_hash
@@ -20,6 +20,7 @@ from latentsync.metrics.cache import FeatureCache
 from latentsync.metrics.pictures.frechet import feature_statistics, frechet_distance
 from latentsync.metrics.pictures.set_features import i3d_features, scored_clip
 from latentsync.weights import load_torchscript
+from scripts.command import run_command
 
 RESAMPLES = 100
 FEW = 100  # videos a set, below which the distance is mostly a matter of their number

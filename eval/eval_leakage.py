@@ -15,7 +15,7 @@ import numpy as np
 
 from eval.clip_sets import EvalClip, write_sound
 from eval.networks import add_detector, add_videos, cache_of
-from eval.rows import check_out, make_row, run_command, write_rows
+from eval.rows import check_out, make_row, write_rows
 from eval.systems import ours
 from eval.videos import find_videos, pair_up
 from latentsync.face.detection.detector import make_detector
@@ -26,6 +26,7 @@ from latentsync.metrics.lips.leakage import paired_correlation, silent_mouth
 from latentsync.metrics.lips.scores import at_frames, bounced, openings
 from latentsync.metrics.statistics import NO_OUTPUT, UnscorableError
 from latentsync.timebase import frames_in, samples_of_frames
+from scripts.command import run_command
 
 Result = Callable[[Path], Path]  # source -> result; UnscorableError where there is none
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from eval.networks import add_detector, add_videos, cache_of
-from eval.rows import check_out, make_row, run_command, write_rows
+from eval.rows import check_out, make_row, write_rows
 from eval.videos import find_videos, pair_up
 from latentsync.face.detection.detector import make_detector
 from latentsync.metrics.cache import FeatureCache
@@ -21,6 +21,7 @@ from latentsync.metrics.lips.face_series import FaceSeries, face_series
 from latentsync.metrics.lips.motion import WINDOW_FRAMES
 from latentsync.metrics.lips.scores import at_frames, bounced, lip_scores
 from latentsync.metrics.statistics import NO_TRUTH, UnscorableError
+from scripts.command import run_command
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

@@ -2,7 +2,7 @@
 
 HyperIQA needs no truth. PSNR, SSIM and LPIPS compare with the true video in the full frame, inside the mask, outside of
 it, and on a ring of 8 pixels at its border. FID and CMMD compare the two sets. Without --metrics everything is computed
-whose weights and truth are there, and the summary says what was left out and why.
+whose weights and truth are given, and the summary lists what was left out and why.
 """
 
 import argparse
@@ -10,12 +10,23 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from eval.networks import HYPER_IQA, add_detector, add_videos, cache_of
-from eval.quality_metrics import METRICS, NEED_TRUTH, QualityScorer, set_distances
-from eval.rows import check_out, make_row, run_command, write_rows
-from eval.videos import find_videos, pair_up
+from eval.metrics import (
+    LoadedNetwork,
+    Metric,
+    Sample,
+    SetMetric,
+    Tools,
+    load_network,
+    quality_metrics,
+    set_distances,
+)
+from eval.networks import add_detector, add_videos, cache_of
+from eval.rows import check_out, make_row, write_rows
+from eval.videos import Pair, find_videos, pair_up
 from latentsync.device import pick_device
 from latentsync.face.detection.detector import make_detector
+from latentsync.metrics.statistics import NO_TRUTH, UnscorableError
+from scripts.command import run_command
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -23,36 +34,61 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add_videos(parser, "what the videos should look like")
     add_detector(parser)
     add = parser.add_argument
-    add("--metrics", nargs="+", choices=METRICS, help="only these; an error if one cannot be computed")
-    add("--hyper_iqa", type=Path, default=HYPER_IQA, help="HyperIQA's weights (default: %(default)s)")
-    add("--inception", type=Path, help="TorchScript Inception for FID, such as inception-2015-12-05.pt")
-    add("--clip", type=Path, help="TorchScript CLIP image encoder for CMMD, see docs/evaluation.md")
+    add("--metrics", nargs="+", choices=quality_metrics(), help="only these; an error if one cannot be computed")
+    for weights in (metric.weights for metric in quality_metrics().values()):
+        if weights and weights.option:
+            default = f" (default: {weights.default})" if weights.default else ""
+            add(f"--{weights.option}", type=Path, default=weights.default, help=weights.what + default)
     return parser.parse_args(argv)
 
 
 def evaluate(args: argparse.Namespace) -> int:
     check_out(args.out)
     pairs = pair_up(find_videos(args.videos), args.truth)
-    asked = args.metrics or [name for name in METRICS if args.truth or name not in NEED_TRUTH]
-    if not args.truth and set(asked) & NEED_TRUTH:
-        raise ValueError(
-            f"{', '.join(sorted(set(asked) & NEED_TRUTH))} compare with the true video: give it with --truth."
-        )
-    networks, skipped = {}, {}
+    known = quality_metrics()
+    asked = args.metrics or [name for name, metric in known.items() if args.truth or metric.needs != "truth"]
+    comparing = sorted(name for name in asked if known[name].needs == "truth")
+    if comparing and not args.truth:
+        raise ValueError(f"{', '.join(comparing)} compare with the true video: give it with --truth.")
+    networks, skipped = load_networks(args, asked)
+    chosen = [known[name] for name in asked if name not in skipped]
+    if not chosen:
+        raise ValueError("; ".join(skipped.values()))
+    tools = Tools(make_detector(args.detector), cache_of(args), networks=networks)
+    of_videos = [metric for metric in chosen if isinstance(metric, Metric)]
+    rows = [make_row(str(pair.video), lambda pair=pair: score(pair, of_videos, tools)) for pair in pairs]  # type: ignore[misc]
+    fingerprints = {name: loaded.fingerprint[:12] for name, loaded in networks.items()}
+    facts = {"metrics": [metric.name for metric in chosen], "skipped": skipped, "fingerprints": fingerprints}
+    scored = [pair.video for pair, row in zip(pairs, rows, strict=True) if not row.reason]
+    of_sets = [metric for metric in chosen if isinstance(metric, SetMetric) and scored]
+    return write_rows(
+        rows, args.out, {**facts, **set_distances(of_sets, tools, scored, find_videos(args.truth) if of_sets else [])}
+    )
+
+
+def load_networks(args: argparse.Namespace, asked: list[str]) -> tuple[dict[str, LoadedNetwork], dict[str, str]]:
+    """Networks by metric, and why a metric is left out; ValueError instead for one that `--metrics` names."""
+    known = quality_metrics()
+    networks: dict[str, LoadedNetwork] = {}
+    skipped: dict[str, str] = {}
     for name in asked:
+        weights = known[name].weights
         try:
-            networks[name] = METRICS[name](args, pick_device(args.device))
+            if weights:
+                networks[name] = load_network(weights, args, pick_device(args.device))
         except ValueError as error:
             if args.metrics:
                 raise
             skipped[name] = str(error)
-    if not networks:
-        raise ValueError("; ".join(skipped.values()))
-    scorer = QualityScorer(networks, make_detector(args.detector), cache_of(args))
-    rows = [make_row(str(pair.video), lambda pair=pair: scorer(pair)) for pair in pairs]  # type: ignore[misc]
-    facts: dict[str, Any] = {"metrics": list(networks), "skipped": skipped, "fingerprints": scorer.fingerprints}
-    scored = [pair for pair, row in zip(pairs, rows, strict=True) if not row.reason]
-    return write_rows(rows, args.out, {**facts, **set_distances(networks, scored, args.truth, cache_of(args))})
+    return networks, skipped
+
+
+def score(pair: Pair, metrics: list[Metric], tools: Tools) -> dict[str, Any]:
+    """Scores of one video; UnscorableError or MediaError where there are none."""
+    if pair.truth is None and any(metric.needs == "truth" for metric in metrics):
+        raise UnscorableError(NO_TRUTH, f"No true video has the file name of {pair.video}.")
+    sample = Sample(tools, pair.video, pair.truth)
+    return {name: value for metric in metrics for name, value in metric.compute(sample).items()}
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -5,9 +5,10 @@ import sys
 from pathlib import Path
 
 from eval.networks import add_detector, add_sync_model, add_videos, cache_of, judge_facts, sync_judge
-from eval.rows import check_out, make_row, run_command, write_rows
+from eval.rows import check_out, make_row, write_rows
 from eval.videos import find_videos
 from latentsync.metrics.sync.judge import sync_score
+from scripts.command import run_command
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from eval.networks import DEMO_SYNCNET, STAND_INS, add_detector, add_videos, cache_of, stable_judge
-from eval.rows import ScoreRow, check_out, make_row, run_command, write_rows
+from eval.rows import ScoreRow, check_out, make_row, write_rows
 from eval.videos import find_videos
 from latentsync.device import pick_device
 from latentsync.files import file_hash
@@ -21,6 +21,7 @@ from latentsync.metrics.cache import FeatureCache
 from latentsync.metrics.sync.accuracy import THRESHOLD, ClipEmbeddings, judge_clip
 from latentsync.metrics.sync.judge import StableJudge, embeddings, own_sound
 from latentsync.weights import read_checkpoint
+from scripts.command import run_command
 
 MIN_SHIFT = 6  # frames between a window and a wrong sound of the same video
 

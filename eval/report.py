@@ -12,16 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from eval.clip_sets import CROSS, TASKS, load_set, of_tasks, parse_tasks
-from eval.networks import CACHE, add_detector, add_sync_model, cache_of, judge_facts, lpips_map, sync_judge
+from eval.metrics import LoadedNetwork, Tools, load_network, report_metrics
+from eval.networks import CACHE, add_detector, add_sync_model, cache_of, judge_facts, sync_judge
 from eval.report_outcomes import SystemOutcome, add_pictures, run_all, score_all
 from eval.report_page import page
 from eval.report_tables import checks, totals, warnings
-from eval.rows import run_command, summary
-from eval.scoring import Scorer
+from eval.rows import summary
 from eval.systems import Command, Copy, Results, System, Truth, named, ours
 from latentsync.device import pick_device
 from latentsync.face.detection.detector import make_detector
 from latentsync.files import atomic_write
+from scripts.command import run_command
 
 MADE_BY = "latentsync eval/report 1"
 
@@ -79,20 +80,29 @@ def make_report(args: argparse.Namespace) -> int:
     chosen = list(of_tasks(clips, parse_tasks(args.tasks)))
     if not chosen:
         raise ValueError(f"{args.set} holds no clip of the tasks {', '.join(args.tasks)}.")
-    systems, skipped = systems_of(args), {}
-    detector = make_detector(args.detector)
+    systems = systems_of(args)
     judge = sync_judge(args)
-    try:
-        perceptual = lpips_map(pick_device(args.device))
-    except ValueError as error:
-        perceptual, skipped["LPIPS"] = None, f"the VGG-16 weights are missing ({type(error).__name__})."
+    networks, skipped = load_networks(args)
+    tools = Tools(make_detector(args.detector), cache_of(args), judge, networks)
     system_facts = [{"name": system.name, **system.facts()} for system in systems]
     outcomes = run_all(systems, chosen, args.work or args.set / "results")
-    score_all(outcomes, Scorer(judge, detector, cache_of(args), perceptual))
+    score_all(outcomes, tools)
     report = describe(args, facts, system_facts, outcomes)
     report |= {"judge": judge_facts(args, judge), "skipped": skipped}
-    write(args.out, report, add_pictures(outcomes, detector, cache_of(args), args.out, args.shown))
+    write(args.out, report, add_pictures(outcomes, tools.detector, tools.cache, args.out, args.shown))
     return 0 if any(outcome.row.scores for outcome in outcomes) else 2
+
+
+def load_networks(args: argparse.Namespace) -> tuple[dict[str, LoadedNetwork], dict[str, str]]:
+    """Networks of the metrics by name, and why some metrics are left out."""
+    networks, skipped = {}, {}
+    for metric in report_metrics():
+        try:
+            if metric.weights:
+                networks[metric.name] = load_network(metric.weights, args, pick_device(args.device))
+        except ValueError as error:
+            skipped[metric.name.upper()] = f"its weights are missing ({type(error).__name__})."
+    return networks, skipped
 
 
 def describe(

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.clip_sets import EvalClip
+from eval.metrics import Tools, score_clip
 from eval.report_media import shot_frames, side_by_side, strip
 from eval.rows import ScoreRow, make_row
-from eval.scoring import Scorer
 from eval.systems import Made, System, kept
 from latentsync.face.detection.detector import FaceDetector
 from latentsync.metrics.cache import FeatureCache
@@ -57,12 +57,12 @@ def run_all(systems: Sequence[System], clips: Sequence[EvalClip], work: Path) ->
     return outcomes
 
 
-def score_all(outcomes: Sequence[SystemOutcome], scorer: Scorer) -> None:
+def score_all(outcomes: Sequence[SystemOutcome], tools: Tools) -> None:
     """Fill in the rows of all outcomes that have a result."""
     for outcome in outcomes:
         result, clip = outcome.result, outcome.clip
         if result is not None:
-            outcome.row = make_row(clip.name, lambda result=result, clip=clip: scorer(clip, result))  # type: ignore[misc]
+            outcome.row = make_row(clip.name, lambda result=result, clip=clip: score_clip(clip, result, tools))  # type: ignore[misc]
             if outcome.row.reason:
                 print(f"{outcome.system}, {clip.name}, {clip.task}: {outcome.row.detail}", file=sys.stderr)
 

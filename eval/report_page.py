@@ -5,8 +5,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from eval.metrics import Column, columns_of
 from eval.report_charts import curve_chart, interval_chart, legend
-from eval.scoring import Metric, metrics_of
 from latentsync.timebase import MODEL_FPS
 
 STYLE = Path(__file__).with_name("report.css")
@@ -23,8 +23,6 @@ TASK_TITLES = {
     ),
     "silent": ("Silence", "Each video under silence: the mouth should close and keep still."),
 }
-CHARTED = ("sync_distance_as_heard", "sync_confidence", "aperture_correlation", "source_correlation",
-           "silent_movement_kept", "psnr_inside", "ssim_inside", "seam_jump")  # fmt: skip
 
 
 def page(report: Mapping[str, Any], pictures: Mapping[str, Any]) -> str:
@@ -68,7 +66,7 @@ def overview(report: Mapping[str, Any]) -> str:
 def section(report: Mapping[str, Any], task: str, pictures: Mapping[str, Any], colours: Mapping[str, int]) -> str:
     title, text = TASK_TITLES[task]
     results = report["tasks"][task]
-    shown = [metric for metric in metrics_of(task) if any(metric.name in r["scores"] for r in results.values())]
+    shown = [metric for metric in columns_of(task) if any(metric.name in r["scores"] for r in results.values())]
     parts = [f"<section><h2>{title}</h2><p>{text} {count_text(results)}</p>", score_table(results, shown)]
     parts.append(legend([(name, colours[name]) for name in results]))
     parts.append(f'<div class="charts">{"".join(charts(results, shown, colours))}</div>')
@@ -86,7 +84,7 @@ def count_text(results: Mapping[str, Any]) -> str:
     return "Clips scored: " + ", ".join(f"{escape(name)} {count}" for name, count in counts.items()) + "."
 
 
-def score_table(results: Mapping[str, Any], shown: Sequence[Metric]) -> str:
+def score_table(results: Mapping[str, Any], shown: Sequence[Column]) -> str:
     """Means with half their intervals' widths, one row a system."""
     head = ["", *(f"{escape(m.label)} {ARROWS[m.better]}" for m in shown)]
     rows = [
@@ -96,15 +94,15 @@ def score_table(results: Mapping[str, Any], shown: Sequence[Metric]) -> str:
     return table(head, rows)
 
 
-def cell(summary: Mapping[str, float] | None, metric: Metric) -> str:
+def cell(summary: Mapping[str, float] | None, metric: Column) -> str:
     if summary is None:
         return '<span class="none">–</span>'
     half = (summary["high"] - summary["low"]) / 2
     return f"{summary['mean']:.{metric.digits}f}<small> ± {half:.{metric.digits}f}</small>"
 
 
-def charts(results: Mapping[str, Any], shown: Sequence[Metric], colours: Mapping[str, int]) -> Iterator[str]:
-    for metric in (m for m in shown if m.name in CHARTED):
+def charts(results: Mapping[str, Any], shown: Sequence[Column], colours: Mapping[str, int]) -> Iterator[str]:
+    for metric in (m for m in shown if m.chart):
         rows = [(n, r["scores"][metric.name], colours[n]) for n, r in results.items() if metric.name in r["scores"]]
         caption = f"{escape(metric.label)} {ARROWS[metric.better]}"
         yield f"<figure><figcaption>{caption}</figcaption>{interval_chart(rows, metric.digits)}</figure>"
@@ -120,7 +118,7 @@ def video(path: str) -> str:
     return f'<video controls preload="metadata" src="{escape(path)}"></video>'
 
 
-def every_clip(report: Mapping[str, Any], task: str, shown: Sequence[Metric]) -> str:
+def every_clip(report: Mapping[str, Any], task: str, shown: Sequence[Column]) -> str:
     rows = []
     for row in (row for row in report["rows"] if row["task"] == task):
         values = (

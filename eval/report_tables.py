@@ -5,19 +5,17 @@ from typing import Any
 
 import numpy as np
 
+from eval.metrics import larger_is_better
 from eval.report_outcomes import SystemOutcome
 from eval.rows import failures
 from latentsync.timebase import MODEL_FPS
 
 TRUTH, COPY = "ground truth", "copy of input"
-RANKED = (("sync_distance_as_heard", False), ("aperture_correlation", True))  # metric, whether larger is better
-TOO_GOOD = (("sync_confidence", True), ("sync_distance", False))
-LABELS = {
+RANKED = {
     "sync_distance_as_heard": "sync distance",
     "aperture_correlation": "lip opening",
-    "sync_confidence": "sync confidence",
-    "sync_distance": "sync distance",
-}
+}  # score -> its name in a text
+TOO_GOOD = {"sync_confidence": "sync confidence", "sync_distance": "sync distance"}
 
 
 def totals(outcomes: Sequence[SystemOutcome]) -> dict[str, Any]:
@@ -40,13 +38,13 @@ def checks(cross: Mapping[str, Any], systems: Sequence[str]) -> list[dict[str, A
     found = []
     for name in systems:
         for better, worse in ((TRUTH, name), (name, COPY)):
-            for metric, larger_is_better in RANKED:
+            for metric, label in RANKED.items():
                 values = [cross.get(each, {}).get("scores", {}).get(metric) for each in (better, worse)]
                 if None in values:
                     continue
                 first, second = (value["mean"] for value in values)
-                holds = first > second if larger_is_better else first < second
-                what = f"{better.capitalize()} beats {worse} under another sound, {LABELS[metric]}: {first:.2f} and {second:.2f}"
+                holds = first > second if larger_is_better(metric) else first < second
+                what = f"{better.capitalize()} beats {worse} under another sound, {label}: {first:.2f} and {second:.2f}"
                 found.append({"what": what, "holds": bool(holds)})
     return found
 
@@ -56,14 +54,12 @@ def warnings(results: Mapping[str, Mapping[str, Any]], systems: Sequence[str]) -
     found = []
     for task, rows in results.items():
         for name in [each for each in systems if each not in (TRUTH, COPY)]:
-            for metric, larger_is_better in TOO_GOOD:
+            for metric, label in TOO_GOOD.items():
                 values = [rows.get(each, {}).get("scores", {}).get(metric) for each in (name, TRUTH)]
                 if None in values:
                     continue
                 score, real = (value["mean"] for value in values)
-                if score > real if larger_is_better else score < real:
-                    text = (
-                        f"{name}, {task}: {LABELS[metric]} {score:.2f} is better than that of true videos, {real:.2f}:"
-                    )
+                if score > real if larger_is_better(metric) else score < real:
+                    text = f"{name}, {task}: {label} {score:.2f} is better than that of true videos, {real:.2f}:"
                     found.append(f"{text} lips are exaggerated, or were trained against this judge.")
     return found

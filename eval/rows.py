@@ -101,15 +101,3 @@ def opened(out: Path | None) -> Iterator[TextIO]:
         return
     with atomic_write(out) as partial, partial.open("w", encoding="utf-8") as file:
         yield file
-
-
-def run_command(name: str, work: Callable[[], int]) -> int:
-    """Exit status of a command: 2 and one sentence for what a user can mend, 130 when stopped."""
-    try:
-        return work()
-    except (ValueError, OSError) as error:
-        print(f"{name}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"{name}: stopped.", file=sys.stderr)
-        return 130

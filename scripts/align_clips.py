@@ -20,6 +20,7 @@ from latentsync.data.clips import find_clips
 from latentsync.face.detection.detector import BACKENDS, make_detector
 from latentsync.media.container import MediaError
 from latentsync.weights import ALIGNMENTS, DEFAULT_ALIGNMENT, Alignment
+from scripts.command import run_command
 
 
 def align(
@@ -36,7 +37,7 @@ def align(
     return None
 
 
-def main(argv: list[str] | None = None) -> int:
+def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--input_dir", type=Path, required=True, help="folder of .mp4 videos")
     parser.add_argument("--out", type=Path, required=True)
@@ -46,12 +47,12 @@ def main(argv: list[str] | None = None) -> int:
         "--alignment", choices=ALIGNMENTS, default=DEFAULT_ALIGNMENT, help="whole_nose: for weights of release 1.0"
     )
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    args = parser.parse_args(argv)
-    try:
-        videos = find_clips(args.input_dir)
-    except ValueError as error:
-        print(f"align_clips: {error}", file=sys.stderr)
-        return 2
+    return parser.parse_args(argv)
+
+
+def align_all(args: argparse.Namespace) -> int:
+    """Align every video of a folder; 1 if none could be aligned."""
+    videos = find_clips(args.input_dir)
     job = partial(
         align,
         input_dir=args.input_dir,
@@ -64,6 +65,11 @@ def main(argv: list[str] | None = None) -> int:
         reasons = [reason for reason in track(pool.map(job, videos), "Align", total=len(videos)) if reason]
     print(f"{len(videos) - len(reasons)} of {len(videos)} clips aligned", *reasons, sep="\n")
     return 0 if len(reasons) < len(videos) else 1
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse(argv)
+    return run_command("align_clips", lambda: align_all(args), if_stopped="the same command goes on from here")
 
 
 if __name__ == "__main__":

@@ -28,12 +28,13 @@ from latentsync.inference.preflight import preflight, sheet_path
 from latentsync.inference.settings import InferenceSettings, JobOptions, precision_of
 from latentsync.processing.run.ray_session import ray_session
 from latentsync.weights import FETCH_INFERENCE, PUBLIC_UNET, CheckpointError
+from scripts.command import run_command
 from scripts.inference_arguments import given, parse
 from scripts.inference_screen import as_note, progress_bars, show_outcomes, told
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO_VIDEO, DEMO_AUDIO = ROOT / "assets/demo_video.mp4", ROOT / "assets/demo_audio.wav"
-SOME_FAILED, WRONG, STOPPED = 1, 2, 130  # exit codes
+SOME_FAILED = 1  # exit status
 
 NOTES = {
     "pair": f"No video given: taking the shipped demo, {DEMO_VIDEO.name} with {DEMO_AUDIO.name}.",
@@ -190,14 +191,8 @@ def lipsync(args: argparse.Namespace, console: Console) -> int:
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv, __doc__)
     share_one_heap()  # before the first thread
-    try:
-        return lipsync(args, Console(highlight=False, markup=False))
-    except (ValueError, OSError) as error:
-        print(f"inference: {error}", file=sys.stderr)
-        return WRONG
-    except KeyboardInterrupt:
-        print("inference: stopped; the same command goes on where it was.", file=sys.stderr)
-        return STOPPED
+    console = Console(highlight=False, markup=False)
+    return run_command("inference", lambda: lipsync(args, console), if_stopped="the same command goes on where it was")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from latentsync.device import PRECISIONS
-from latentsync.diffusion.solvers import SolverName
+from latentsync.diffusion.solvers import SOLVERS
 from latentsync.face.detection.detector import BACKENDS
 from latentsync.inference.memory import MemoryChoice
 from latentsync.inference.settings import (
@@ -61,7 +61,8 @@ def parse(argv: list[str] | None, description: str | None) -> argparse.Namespace
         choices=PRESETS,
         help="a trade of time for quality, see docs/performance.md; other flags override it",
     )
-    lips("--solver", choices=get_args(SolverName), help="how noise becomes a face; lcm needs distilled weights")
+    distilled = ", ".join(each.name for each in SOLVERS if each.needs_distilled)
+    lips("--solver", choices=[each.name for each in SOLVERS], help=f"sampling method ({distilled}: distilled weights)")
     lips("--inference_steps", dest="steps", type=int, metavar="N", help="sampling steps, mostly 20")
     lips("--guidance_scale", type=float, metavar="X", help="how much the audio is exaggerated, mostly 1.5")
     lips(

@@ -6,42 +6,29 @@ from its seed alone; clips that exist are kept, so a stopped run goes on where i
 
 import argparse
 import os
+import sys
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
 from rich.progress import track
 
-from latentsync.avatar.clip import FRAME_SIZE, HELD_OUT_FIRST_SEED, random_clip, write_truth
-from latentsync.media.sound.copy import AudioSource
-from latentsync.media.sound.read import write_wav
-from latentsync.media.video.write import VideoFormat, VideoWriter
-from latentsync.timebase import MODEL_FPS
+from latentsync.avatar.clip import HELD_OUT_FIRST_SEED, make_clip
+from scripts.command import run_command
 
 
-def make_clip(seed: int, folder: Path) -> Path:
-    """Write one clip; returns the path of its video. The truth is written last: where it exists, the clip is complete."""
-    video, truth, sound = (folder / f"avatar_{seed:07d}{suffix}" for suffix in (".mp4", ".json", ".wav"))
-    if truth.exists() and video.exists():
-        return video
-    clip = random_clip(seed)
-    write_wav(sound, clip.waveform)
-    with VideoWriter(video, VideoFormat.constant(FRAME_SIZE, FRAME_SIZE, MODEL_FPS), AudioSource(sound)) as writer:
-        for frame in clip.frames():
-            writer.write(frame)
-    sound.unlink()
-    write_truth(clip, truth)
-    return video
-
-
-def main() -> None:
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, required=True, help="number of clips")
     parser.add_argument("--out", type=Path, required=True, help="folder for the clips")
     parser.add_argument("--first_seed", type=int, default=0, help="seed of the first clip")
     parser.add_argument("--held_out", action="store_true", help="identities and sentences that training never uses")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    args = parser.parse_args()
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one per core)")
+    return parser.parse_args(argv)
+
+
+def make_avatars(args: argparse.Namespace) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     first = args.first_seed + (HELD_OUT_FIRST_SEED if args.held_out else 0)
     seeds = range(first, first + args.count)
@@ -50,5 +37,10 @@ def main() -> None:
             pass
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse(argv)
+    return run_command("make_avatars", lambda: make_avatars(args), if_stopped="the same command goes on where it was")
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -5,7 +5,9 @@ demo: docs/demo.png, the demo's result between its input and the truth: the same
 """
 
 import argparse
+import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -14,7 +16,7 @@ import cv2
 import numpy as np
 from matplotlib import pyplot as plt
 
-from latentsync.avatar.clip import FRAME_SIZE, HELD_OUT_FIRST_SEED, AvatarClip, random_clip
+from latentsync.avatar.clip import FRAME_SIZE, HELD_OUT_FIRST_SEED, AvatarClip, make_clip, random_clip
 from latentsync.data.aligned import aligned_faces
 from latentsync.face.detection.detector import make_detector
 from latentsync.inference.models import DEMO_UNET, LipsyncModels
@@ -22,11 +24,12 @@ from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.media.sound.read import write_wav
 from latentsync.media.video.write import VideoFormat, VideoWriter
 from latentsync.metrics.lips.aperture import correlation, lip_apertures
+from latentsync.testing import DEMO_AUDIO as AUDIO
+from latentsync.testing import DEMO_VIDEO as VIDEO
+from latentsync.testing import ROOT
 from latentsync.timebase import MODEL_FPS
-from scripts.make_avatars import make_clip
+from scripts.command import run_command
 
-ROOT = Path(__file__).resolve().parent.parent
-VIDEO, AUDIO = ROOT / "assets/demo_video.mp4", ROOT / "assets/demo_audio.wav"
 VIDEO_SEED, AUDIO_SEED = HELD_OUT_FIRST_SEED + 120, HELD_OUT_FIRST_SEED + 107
 SHEET_COLUMNS, SHEET_ROWS = 8, 3
 SHOWN_FRAMES = 8
@@ -105,13 +108,18 @@ def plot_demo(shown: list[list[np.ndarray]], lips: np.ndarray, truth: np.ndarray
     print(ROOT / "docs/demo.png")
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="*", help="avatars, pair, demo (default: avatars and demo)")
     makers = {"avatars": avatars, "pair": pair, "demo": demo}
-    for name in parser.parse_args().what or ("avatars", "demo"):
-        makers[name]()
+    args = parser.parse_args(argv)
+
+    def work() -> None:
+        for name in args.what or ("avatars", "demo"):
+            makers[name]()
+
+    return run_command("make_figures", work)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

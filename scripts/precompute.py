@@ -22,6 +22,7 @@ from latentsync.device import pick_device
 from latentsync.media.container import MediaError
 from latentsync.training.syncnet import data as syncnet_data
 from latentsync.training.unet import data as unet_data
+from scripts.command import run_command
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -77,20 +78,18 @@ def fill(feature: CachedFeature, clips: Sequence[TrainingClip], console: Console
     return ClipIndex(feature.missing(clips))
 
 
+def precompute(args: argparse.Namespace) -> int:
+    """Fill the caches; 1 if clips are left out."""
+    console = Console(highlight=False, markup=False)
+    run, features = chosen(args, console)
+    clips = clips_of(run, console)
+    left = [fill(feature, clips, console).clips for feature in features]
+    return int(any(left))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
-    console = Console(highlight=False, markup=False)
-    try:
-        run, features = chosen(args, console)
-        clips = clips_of(run, console)
-        left = [fill(feature, clips, console).clips for feature in features]
-    except (ValueError, OSError) as error:
-        print(f"precompute: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("precompute: stopped; the same command goes on from here.", file=sys.stderr)
-        return 130
-    return 1 if any(left) else 0
+    return run_command("precompute", lambda: precompute(args), if_stopped="the same command goes on from here")
 
 
 if __name__ == "__main__":

@@ -10,10 +10,14 @@ from pathlib import Path
 from rich.console import Console
 
 from latentsync.config import load
-from latentsync.processing.config import DETECTORS, QUALITY_METRICS, SYNC_MODELS, ProcessingConfig
+from latentsync.face.detection.detector import BACKENDS
+from latentsync.processing.config import ProcessingConfig
 from latentsync.processing.pipeline import process, rejudge
 from latentsync.processing.report.charts import hours_text, label
 from latentsync.processing.report.funnel import Funnel
+from latentsync.processing.stages.av_synced import SYNC_MODELS
+from latentsync.processing.stages.high_visual_quality import QUALITY_METRICS
+from scripts.command import run_command
 from scripts.processing_progress import ProgressDisplay
 
 CONFIG = Path(__file__).resolve().parent.parent / "configs/processing/default.yaml"
@@ -40,7 +44,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--keep_stages", action="store_true", help="keep the files of every stage, not only the last one's")
     add("--reapply", metavar="MANIFESTS", help="apply the thresholds to a run's manifests, into --output_dir")
     add("--resolution", type=int, help="px of the aligned faces (default: 256)")
-    add("--detector", choices=DETECTORS, help="default: face_alignment")
+    add("--detector", choices=BACKENDS, help="default: face_alignment")
     add("--sync_model", choices=SYNC_MODELS, help="demo: the small network that ships with the project")
     add("--quality_metric", choices=QUALITY_METRICS, help="sharpness: needs no weights")
     add("--sync_conf_threshold", type=float, help="least sync confidence (default: the network's own, 3)")
@@ -86,20 +90,15 @@ def run_reapply(args: argparse.Namespace, console: Console) -> None:
     console.print(f"Clips: {done.kept_list}\nReport: {done.report}", soft_wrap=True)
 
 
+def work(args: argparse.Namespace) -> None:
+    if bool(args.input_dir) == bool(args.reapply):
+        raise ValueError("give --input_dir with a folder of videos, or --reapply with a run's manifests.")
+    (run_reapply if args.reapply else run_process)(args, Console(highlight=False, markup=False))
+
+
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
-    console = Console(highlight=False, markup=False)
-    try:
-        if bool(args.input_dir) == bool(args.reapply):
-            raise ValueError("give --input_dir with a folder of videos, or --reapply with a run's manifests.")
-        (run_reapply if args.reapply else run_process)(args, console)
-    except (ValueError, OSError) as error:
-        print(f"process_data: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("process_data: stopped; the same command goes on from here.", file=sys.stderr)
-        return 130
-    return 0
+    return run_command("process_data", lambda: work(args), if_stopped="the same command goes on from here")
 
 
 if __name__ == "__main__":

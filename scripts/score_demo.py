@@ -7,9 +7,10 @@ SyncNet: right and wrong pairs told apart, and the offset of sound that was move
 
 import argparse
 import json
+import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -22,77 +23,20 @@ from latentsync.data.clips import TrainingClip, index_clips
 from latentsync.data.frames import FrameMemory
 from latentsync.data.settings import MIN_SHIFT
 from latentsync.data.sync_clips import PixelPictures, load_sync_clip, min_frames
-from latentsync.face.align import FloatArray, Smoother, align_matrix, warp_face
 from latentsync.face.detection.detector import make_detector
 from latentsync.inference.models import DEMO_UNET, LipsyncModels
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.inference.settings import InferenceSettings
-from latentsync.media.video.read import read_frames
-from latentsync.metrics.lips.aperture import correlation, lip_apertures
 from latentsync.metrics.sync.accuracy import accuracy
 from latentsync.models.syncnet import load_syncnet
+from latentsync.testing import AUDIO_FROM, LipScore, held_out_clips, score_lips
 from latentsync.training.syncnet.validate import offset_errors, validation_pairs
 from latentsync.weights import DEMO
-from scripts.make_avatars import HELD_OUT_FIRST_SEED, make_clip
+from scripts.command import run_command
 
 CLIPS = 16
-AUDIO_FROM = 7  # each video speaks the sentence of the clip this many places further on
 SHIFTS = range(-5, 6)
 NAMES = ("new", "old", "copied", "read")  # the correlations of a `LipScore`
-
-
-@dataclass(frozen=True)
-class LipScore:
-    """One video with another clip's sound: correlations of lip openings."""
-
-    video: str
-    audio: str
-    new: float  # output against the truth of the new sound
-    old: float  # output against the truth of the video's own sound
-    copied: float  # input against the truth of the new sound
-    read: float  # input against its own truth: how well openings can be read from this face at all
-
-
-def truth_of(video: Path) -> np.ndarray:
-    return np.array(json.loads(video.with_suffix(".json").read_text())["aperture_px"])
-
-
-def face_matrices(video: Path, resolution: int) -> list[FloatArray]:
-    """Where the face is in every frame: a result is read at the places of its source, so that a bad mouth hides no face."""
-    detector, smoother, matrices = make_detector(), Smoother(), []
-    for shown in read_frames(video):
-        found = detector.points(shown.frame)
-        assert found is not None, "the chosen clips show a face throughout"
-        matrices.append(align_matrix(found.points, resolution, smoother))
-    return matrices
-
-
-def faces_at(output: Path, matrices: Sequence[FloatArray], resolution: int) -> np.ndarray:
-    """Aligned faces [t, r, r, 3] of a result."""
-    pairs = zip(read_frames(output), matrices, strict=True)
-    return np.stack([warp_face(shown.frame, matrix, resolution) for shown, matrix in pairs])
-
-
-def score_lips(
-    pipeline: LipsyncPipeline, settings: InferenceSettings, video: Path, audio: Path, folder: Path
-) -> LipScore:
-    output = folder / f"{video.stem}_{audio.stem}.mp4"
-    report = pipeline(video, audio, output, settings)
-    matrices = face_matrices(video, pipeline.models.resolution)
-    shown = [frame.source for frame in report.per_frame]
-    lips_in = lip_apertures(faces_at(video, matrices, pipeline.models.resolution))
-    lips_out = lip_apertures(faces_at(output, [matrices[i] for i in shown], pipeline.models.resolution))
-    old, new = truth_of(video), truth_of(audio)
-    count = min(len(lips_out), len(new))
-    shown = shown[:count]
-    return LipScore(
-        video.stem,
-        audio.stem,
-        new=correlation(lips_out[:count], new[:count]),
-        old=correlation(lips_out[:count], old[shown]),
-        copied=correlation(lips_in[shown], new[:count]),
-        read=correlation(lips_in, old),
-    )
 
 
 def score_syncnet(clips: list[TrainingClip]) -> dict[str, float]:
@@ -133,18 +77,24 @@ def columns(lips: list[LipScore]) -> list[list[float]]:
     return [[getattr(row, name) for row in lips] for name in NAMES]
 
 
-def main() -> None:
+def summary(settings: InferenceSettings, lips: list[LipScore], syncnet: dict[str, float]) -> dict[str, object]:
+    means = {name: float(np.mean(column)) for name, column in zip(NAMES, columns(lips), strict=True)}
+    return {"settings": asdict(settings), "mean": means, "syncnet": syncnet, "lips": [asdict(row) for row in lips]}
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="write the scores to this file")
     parser.add_argument("--data", type=Path, help="keep clips and outputs in this folder (default: a temporary one)")
     parser.add_argument("--clips", type=int, default=CLIPS)
     parser.add_argument("--settings", default="{}", help="other settings than the checkpoint's, as JSON")
-    args = parser.parse_args()
+    return parser.parse_args(argv)
+
+
+def score(args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.data or Path(temporary)
-        seeds = range(HELD_OUT_FIRST_SEED, HELD_OUT_FIRST_SEED + args.clips)
-        (folder / "clips").mkdir(parents=True, exist_ok=True)
-        videos = [make_clip(seed, folder / "clips") for seed in track(seeds, "Held-out clips")]
+        videos = held_out_clips(args.clips, folder / "clips")
         aligned = [align_clip(v, folder / "aligned" / v.name, make_detector(), 128) for v in videos]
         syncnet = score_syncnet(index_clips(aligned, min_frames(16), folder / "cache").clips)
         pipeline = LipsyncPipeline(LipsyncModels.load(DEMO_UNET), make_detector())
@@ -156,10 +106,10 @@ def main() -> None:
         args.json.write_text(json.dumps(summary(settings, lips, syncnet), indent=1) + "\n")
 
 
-def summary(settings: InferenceSettings, lips: list[LipScore], syncnet: dict[str, float]) -> dict[str, object]:
-    means = {name: float(np.mean(column)) for name, column in zip(NAMES, columns(lips), strict=True)}
-    return {"settings": asdict(settings), "mean": means, "syncnet": syncnet, "lips": [asdict(row) for row in lips]}
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse(argv)
+    return run_command("score_demo", lambda: score(args))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -17,6 +17,7 @@ from latentsync.training.engine.distributed import Processes
 from latentsync.training.syncnet.dry_run import META, dry_run, dry_run_on_meta
 from latentsync.training.syncnet.train import SyncNetTraining
 from latentsync.weights import read_checkpoint, save_checkpoint
+from scripts.command import run_command
 from scripts.status import print_row, write_description
 
 
@@ -74,15 +75,10 @@ def run(args: argparse.Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    try:
-        run(parse(argv))
-    except (ValueError, OSError) as error:
-        print(f"train_syncnet: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("train_syncnet: stopped; the same command goes on from the last checkpoint.", file=sys.stderr)
-        return 130
-    return 0
+    args = parse(argv)
+    return run_command(
+        "train_syncnet", lambda: run(args), if_stopped="the same command goes on from the last checkpoint"
+    )
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from latentsync.training.demo.tiny_vae import LatentItems, TinyVaeObjective, imi
 from latentsync.training.engine.frozen import Frozen
 from latentsync.training.engine.loop import Trainer
 from latentsync.weights import describe, save_checkpoint
+from scripts.command import run_command
 from scripts.status import print_row, write_description
 
 SCORED = 64  # faces
@@ -63,15 +64,10 @@ def run(args: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    try:
-        run(parse(argv))
-    except (ValueError, OSError) as error:
-        print(f"train_tiny_vae: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("train_tiny_vae: stopped; the same command goes on from the last checkpoint.", file=sys.stderr)
-        return 130
-    return 0
+    args = parse(argv)
+    return run_command(
+        "train_tiny_vae", lambda: run(args), if_stopped="the same command goes on from the last checkpoint"
+    )
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from latentsync.config import UNetRun, load
 from latentsync.training.engine.distributed import Processes
 from latentsync.training.unet.dry_run import META, dry_run, dry_run_on_meta
 from latentsync.training.unet.train import UNetTraining, train_unet
+from scripts.command import run_command
 from scripts.status import print_row, write_description
 
 DEVICES = ("cpu", META)
@@ -67,15 +68,8 @@ def run(args: argparse.Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    try:
-        run(parse(argv))
-    except (ValueError, OSError) as error:
-        print(f"train_unet: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("train_unet: stopped; the same command goes on from the last checkpoint.", file=sys.stderr)
-        return 130
-    return 0
+    args = parse(argv)
+    return run_command("train_unet", lambda: run(args), if_stopped="the same command goes on from the last checkpoint")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """Train a small image auto-encoder on aligned clips: `python -m scripts.train_vae --config_path CONFIG --out FILE`."""
 
 import argparse
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -12,16 +14,20 @@ from latentsync.models.vae import build_vae, fold_latent_statistics
 from latentsync.training.demo.vae import FaceItems, VaeObjective, latent_statistics, reconstruction_psnr
 from latentsync.training.engine.loop import Trainer, batch_generator
 from latentsync.weights import describe, save_checkpoint
+from scripts.command import run_command
 from scripts.status import print_row, write_description
 
 
-def main() -> None:
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config_path", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True, help="where the trained auto-encoder goes (.safetensors)")
     parser.add_argument("--validation_dir", type=Path, help="aligned clips that training does not see")
     parser.add_argument("overrides", nargs="*", help="configuration entries such as train.max_steps=10")
-    args = parser.parse_args()
+    return parser.parse_args(argv)
+
+
+def train(args: argparse.Namespace) -> None:
     run = load(args.config_path, ModelRun, args.overrides)
     clips = index_clips(find_clips(run.data.train_data_dir), 1, run.data.cache_dir).clips
     memory = FrameMemory(run.data.resolution, run.data.memory_bytes)
@@ -51,5 +57,10 @@ def main() -> None:
     write_description(args.out, metadata)
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse(argv)
+    return run_command("train_vae", lambda: train(args), if_stopped="the same command goes on from the last checkpoint")
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

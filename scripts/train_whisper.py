@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -11,6 +13,7 @@ from latentsync.config import WhisperModelConfig, WhisperRun, load
 from latentsync.training.demo.whisper import SpeechEncoderWithHeads, SpeechItems, WhisperObjective
 from latentsync.training.engine.loop import Trainer
 from latentsync.weights import save_state
+from scripts.command import run_command
 from scripts.status import print_row, write_description
 
 TEXT = {"n_vocab": 8, "n_text_ctx": 8, "n_text_state": 16, "n_text_head": 1, "n_text_layer": 1}  # a decoder nobody uses
@@ -24,12 +27,15 @@ def official_format(encoder: AudioEncoder, model: WhisperModelConfig) -> dict[st
     return {"dims": dims, "model_state_dict": whole.state_dict()}
 
 
-def main() -> None:
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config_path", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True, help="where the trained encoder goes (.pt)")
     parser.add_argument("overrides", nargs="*", help="configuration entries such as train.max_steps=10")
-    args = parser.parse_args()
+    return parser.parse_args(argv)
+
+
+def train(args: argparse.Namespace) -> None:
     run = load(args.config_path, WhisperRun, args.overrides)
     torch.manual_seed(run.train.seed)
     dims = run.model
@@ -52,5 +58,12 @@ def main() -> None:
     write_description(args.out, metadata)
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse(argv)
+    return run_command(
+        "train_whisper", lambda: train(args), if_stopped="the same command goes on from the last checkpoint"
+    )
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from latentsync.processing.manifests.fileslist import IDENTITY_RULES, Split, kept_clips, split, with_identity
+from latentsync.processing.manifests.fileslist import IDENTITY_RULES, kept_clips, split, with_identity
 from latentsync.processing.manifests.manifest import Manifests
 from latentsync.processing.manifests.settings_record import clips_folder
 from latentsync.processing.report.charts import hours_text
-from latentsync.processing.stages.table import STAGES
+from latentsync.processing.stages.order import STAGE_NAMES
 from latentsync.processing.storage import Folder
+from scripts.command import run_command
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -57,14 +58,13 @@ def shares_of(texts: list[str]) -> dict[str, float]:
     return shares
 
 
-def write_lists(args: argparse.Namespace) -> list[Split]:
+def write_lists(args: argparse.Namespace) -> None:
     manifests = Folder(args.manifests)
     output = clips_folder(manifests)
-    stages = [info.name for info in STAGES]
     table = pd.read_csv(args.identity_table, dtype=str) if args.identity_table else None
-    clips = kept_clips(Manifests(manifests, stages).table(stages[-1]), args.filter)
-    there = output.under(stages[-1]).files()
-    clips = clips[[file.removeprefix(f"{stages[-1]}/") in there for file in clips["file"]]]
+    clips = kept_clips(Manifests(manifests, STAGE_NAMES).table(STAGE_NAMES[-1]), args.filter)
+    there = output.under(STAGE_NAMES[-1]).files()
+    clips = clips[[file.removeprefix(f"{STAGE_NAMES[-1]}/") in there for file in clips["file"]]]
     if clips.empty:
         raise ValueError(f"{args.manifests} names no clip that is kept, is there and meets the filters.")
     splits = split(with_identity(clips, args.identity, table), shares_of(args.shares), args.seed)
@@ -79,16 +79,11 @@ def write_lists(args: argparse.Namespace) -> list[Split]:
         print(
             f"{paths[each.name]}: clips {len(each.files):,}, identities {each.identities:,}, {hours_text(each.hours)}"
         )
-    return splits
 
 
 def main(argv: list[str] | None = None) -> int:
-    try:
-        write_lists(parse(argv))
-    except (ValueError, OSError) as error:
-        print(f"write_fileslist: {error}", file=sys.stderr)
-        return 2
-    return 0
+    args = parse(argv)
+    return run_command("write_fileslist", lambda: write_lists(args))
 
 
 if __name__ == "__main__":

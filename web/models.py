@@ -8,7 +8,7 @@ from latentsync.device import Precision, pick_device, pick_dtype
 from latentsync.inference.model_files import find_model_files
 from latentsync.inference.models import DEMO_UNET, distilled_companion
 from latentsync.inference.pipeline import LipsyncPipeline
-from latentsync.inference.settings import DISTILLED_SOLVER, PRESETS, precision_of
+from latentsync.inference.settings import needs_distilled, precision_of
 from latentsync.weights import PUBLIC_UNET, files_of
 from latentsync.weights.hub import FileState, look
 from web import texts
@@ -27,7 +27,7 @@ class ModelChoice:
 
     def made_for(self, preset: str) -> "ModelChoice":
         """What is loaded for a preset: distilled weights where it needs them and they are there, in its precision."""
-        distilled = PRESETS.get(preset, {}).get("solver") == DISTILLED_SOLVER
+        distilled = needs_distilled(preset)
         precision, device = precision_of(preset), pick_device()
         differs = pick_dtype(device, precision) != pick_dtype(device)
         unet = distilled_companion(self.unet) if distilled else self.unet

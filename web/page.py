@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from latentsync.inference.settings import DEFAULT_SEED, DISTILLED_SOLVER
+from latentsync.inference.settings import DEFAULT_SEED, needs_distilled
 from web import texts, views
 from web.api import JobApi, owner_of
 from web.app import WebApp
@@ -73,11 +73,7 @@ class Page:
             ]
 
     def _choices(self) -> None:
-        offered = [
-            name
-            for name, preset in PRESETS.items()
-            if preset["solver"] != DISTILLED_SOLVER or self.app.models.has_distilled
-        ]
+        offered = [name for name in PRESETS if not needs_distilled(name) or self.app.models.has_distilled]
         shown = [(texts.PRESETS[name], name) for name in offered] + [(texts.CUSTOM_TITLE, texts.CUSTOM_PRESET)]
         self.preset = gr.Radio(
             shown, value=DEFAULT_PRESET, label=texts.PRESET, info=texts.PRESET_INFO, elem_id="preset"

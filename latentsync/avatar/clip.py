@@ -16,6 +16,9 @@ from latentsync.avatar.identity import Identity, random_identity
 from latentsync.avatar.mouth import MouthTrack, mouth_track
 from latentsync.avatar.sentences import random_sentence
 from latentsync.avatar.speech import Speech, Voice, random_voice, speak
+from latentsync.media.sound.copy import AudioSource
+from latentsync.media.sound.read import write_wav
+from latentsync.media.video.write import VideoFormat, VideoWriter
 from latentsync.timebase import MODEL_FPS, SAMPLE_RATE_HZ, frames_in, samples_of_frames
 
 FRAME_SIZE = 320
@@ -155,8 +158,31 @@ def spoken_clip(seed: int, text: str, rng: np.random.Generator) -> AvatarClip:
     return AvatarClip(seed, text, voice, identity, speech, mouth_track(speech.phonemes, frames), _motion(frames, rng))
 
 
+def make_clip(seed: int, folder: Path) -> Path:
+    """Write the clip of a seed as .mp4 (H.264, 25 fps, 16 kHz audio) and its truth as .json; returns the video's path.
+
+    The truth is written last: where both files exist, the clip is complete and kept.
+    """
+    video, truth, sound = (folder / f"avatar_{seed:07d}{suffix}" for suffix in (".mp4", ".json", ".wav"))
+    if truth.exists() and video.exists():
+        return video
+    clip = random_clip(seed)
+    write_wav(sound, clip.waveform)
+    with VideoWriter(video, VideoFormat.constant(FRAME_SIZE, FRAME_SIZE, MODEL_FPS), AudioSource(sound)) as writer:
+        for frame in clip.frames():
+            writer.write(frame)
+    sound.unlink()
+    write_truth(clip, truth)
+    return video
+
+
 def write_truth(clip: AvatarClip, path: Path) -> None:
     path.write_text(json.dumps(clip.truth()))
+
+
+def read_openings(video: Path) -> np.ndarray:
+    """The true lip opening in px, float [t], from the .json beside a clip."""
+    return np.array(json.loads(video.with_suffix(".json").read_text())["aperture_px"])
 
 
 def _motion(frames: int, rng: np.random.Generator) -> HeadMotion:

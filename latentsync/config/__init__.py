@@ -9,10 +9,10 @@ from latentsync.config.common import (
     WhisperRun,
 )
 from latentsync.config.loading import load, to_yaml
-from latentsync.config.unet_run import ExpertsConfig, UNetDataConfig, UNetRun, ValidationConfig
+from latentsync.config.unet_run import FrozenNetworksConfig, UNetDataConfig, UNetRun, ValidationConfig
 
 __all__ = [
-    "ExpertsConfig",
+    "FrozenNetworksConfig",
     "ModelRun",
     "OutputConfig",
     "TrainConfig",

@@ -34,6 +34,7 @@ def load(
     merged = OmegaConf.structured(schema)
     layers = [(origin, _in_own_layout(section, origin, schema, note)) for origin, section in _layers(Path(path), ())]
     for origin, section in [*layers, ("the command line", _from_dotlist(overrides))]:
+        section = _with_new_names(section, schema)
         merged = _merge(merged, section, origin, schema)
     run: Run = OmegaConf.to_object(merged)  # type: ignore[assignment]
     check = getattr(run, "check", None)
@@ -102,6 +103,15 @@ def _in_own_layout(section: DictConfig, origin: Path | str, schema: type, note: 
     for line in lines:
         note(f"{origin}: {line}.")
     return OmegaConf.create(translated)
+
+
+def _with_new_names(section: DictConfig, schema: type) -> DictConfig:
+    """Sections under names that earlier versions used get today's (`renamed_sections` of the schema: old -> new)."""
+    renamed: Mapping[str, str] = getattr(schema, "renamed_sections", {})
+    for old, new in renamed.items():
+        if old in section:
+            section = OmegaConf.merge({new: section.pop(old)}, section)  # type: ignore[assignment]
+    return section
 
 
 def _unknown_key(key: str, origin: Path | str, schema: type) -> ValueError:

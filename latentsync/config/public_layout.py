@@ -177,12 +177,14 @@ def _trainable(value: Any, theirs: Flat, ours: Flat) -> str:
 
 
 def _syncnet(value: Any, theirs: Flat, ours: Flat) -> str:
-    ours["experts.syncnet_config"] = value or ""
+    ours["frozen_networks.syncnet_config"] = value or ""
     weights = _weights_of_syncnet(value)
     if not weights:
-        return "is read as experts.syncnet_config; its weights are named by experts.syncnet"
-    ours["experts.syncnet"] = weights
-    return f"is read as experts.syncnet_config, and {weights}, which that file names, as experts.syncnet"
+        return "is read as frozen_networks.syncnet_config; its weights are named by frozen_networks.syncnet"
+    ours["frozen_networks.syncnet"] = weights
+    return (
+        f"is read as frozen_networks.syncnet_config, and {weights}, which that file names, as frozen_networks.syncnet"
+    )
 
 
 def _weights_of_syncnet(path: Any) -> str:
@@ -287,7 +289,7 @@ SYNCNET_LAYOUT = PublicLayout(
     only=RATES,
     dropped={
         **CACHES,
-        "ckpt.inference_ckpt_path": "a U-Net's training names its SyncNet by experts.syncnet",
+        "ckpt.inference_ckpt_path": "a U-Net's training names its SyncNet by frozen_networks.syncnet",
         "data.num_val_samples": "validation looks at validation.clips",
         "data.pretrained_audio_model_path": "the SyncNet reads mel spectrograms",
     },

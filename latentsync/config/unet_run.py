@@ -27,7 +27,7 @@ class UNetDataConfig(ClipDataConfig, OutputConfig):
 
 
 @dataclass
-class ExpertsConfig:
+class FrozenNetworksConfig:
     """The frozen networks beside the U-Net; only those that a run needs are loaded.
 
     A run with the loss `sync` starts only if its SyncNet is known to be right on at least `min_sync_accuracy` of validation
@@ -81,6 +81,7 @@ class UNetRun:
     """
 
     public_layout: ClassVar[PublicLayout] = UNET_LAYOUT
+    renamed_sections: ClassVar[dict[str, str]] = {"experts": "frozen_networks"}
 
     model: dict[str, Any] = field(default_factory=dict)
     data: UNetDataConfig = field(default_factory=UNetDataConfig)
@@ -89,7 +90,7 @@ class UNetRun:
     gradient_checkpointing: bool = False
     objective: dict[str, float] = field(default_factory=dict)
     distill: DistillConfig = field(default_factory=DistillConfig)
-    experts: ExpertsConfig = field(default_factory=ExpertsConfig)
+    frozen_networks: FrozenNetworksConfig = field(default_factory=FrozenNetworksConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     inference: dict[str, Any] = field(default_factory=dict)
@@ -116,8 +117,8 @@ class UNetRun:
         checks.known_names("objective", self.objective, OBJECTIVE_NAMES)
         checks.known_names("validation.weights", self.validation.weights, METRICS)
         checks.share("objective.audio_dropout", self.objective.get("audio_dropout", 0.0))
-        checks.share("experts.min_sync_accuracy", self.experts.min_sync_accuracy)
-        checks.share("experts.sync_accuracy", self.experts.sync_accuracy)
+        checks.share("frozen_networks.min_sync_accuracy", self.frozen_networks.min_sync_accuracy)
+        checks.share("frozen_networks.sync_accuracy", self.frozen_networks.sync_accuracy)
         for loss, weight in self.train.loss_weights.items():
             checks.at_least(f"train.loss_weights.{loss}", weight, 0)
         self._check_distillation()

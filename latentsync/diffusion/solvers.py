@@ -1,13 +1,13 @@
-"""Ways to walk from noise to latents in few evaluations of a denoiser; every call has its own state.
+"""Solvers: from noise to latents in few evaluations of a denoiser. `SOLVERS` lists them all; one more is one more entry.
 
-All have the form of `ddim_sample`: (denoise, latents b c f h w, timesteps, schedule, on_step) -> latents. DPM-Solver++ 2M
-(Lu et al. 2022) and UniPC (Zhao et al. 2023) are diffusers' schedulers, set up from a `NoiseSchedule`; both remember earlier
-predictions of the clean latents, so that a step follows the curve of the solution and not its tangent.
+DPM-Solver++ 2M (Lu et al. 2022) and UniPC (Zhao et al. 2023) are diffusers' schedulers, set up from a `NoiseSchedule`. Both are
+multistep methods: they use earlier predictions of the clean latents. No call leaves state behind.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -15,22 +15,42 @@ from torch import Tensor
 from latentsync.diffusion.noise import add_noise, one_step_x0, shared_noise
 from latentsync.diffusion.schedule import NoiseSchedule
 
-# DDIM sampling (Song et al. 2021) around any denoiser; every call has its own state.
-Denoiser = Callable[[Tensor, int], Tensor]  # (x_t, t) -> predicted noise
+Denoiser = Callable[[Tensor, int], Tensor]  # (x_t b c f h w, t) -> predicted noise
+OnStep = Callable[[int, int], None]  # (finished steps, all steps); an exception from it ends the sampling
+
+
+class Sample(Protocol):
+    """A sampling loop: from initial `latents` b c f h w along `timesteps`, the noisiest first, to clean latents.
+
+    Float32 latents are advised. No gradients are kept.
+    """
+
+    def __call__(
+        self,
+        denoise: Denoiser,
+        latents: Tensor,
+        timesteps: Sequence[int],
+        schedule: NoiseSchedule,
+        on_step: OnStep | None = None,
+    ) -> Tensor: ...
+
+
+# DDIM (Song et al. 2021), deterministic (eta 0).
+def ddim_step(
+    latents: Tensor, noise: Tensor, timestep: Tensor | int, next_timestep: Tensor | int, schedule: NoiseSchedule
+) -> Tensor:
+    """One step from x_t with predicted `noise` to the noise level of `next_timestep`; steps one per clip or one for all."""
+    return add_noise(one_step_x0(latents, noise, timestep, schedule), noise, next_timestep, schedule)
 
 
 @torch.no_grad()
 def ddim_steps(
     denoise: Denoiser, latents: Tensor, timesteps: Sequence[int], schedule: NoiseSchedule
 ) -> Iterator[Tensor]:
-    """Yield the latents after each of the `timesteps` (noisiest first), deterministically (eta 0).
-
-    A step leads to the next one's noise level, the last one to that of step 0. No gradients are kept.
-    """
+    """Yield the latents after each of the `timesteps`; the last step leads to the noise level of step 0."""
     for timestep, next_timestep in zip(timesteps, [*timesteps[1:], 0], strict=True):
         noise = denoise(latents, timestep).to(latents.dtype)
-        clean = one_step_x0(latents, noise, timestep, schedule)
-        latents = add_noise(clean, noise, next_timestep, schedule)
+        latents = ddim_step(latents, noise, timestep, next_timestep, schedule)
         yield latents
 
 
@@ -39,12 +59,9 @@ def ddim_sample(
     latents: Tensor,
     timesteps: Sequence[int],
     schedule: NoiseSchedule,
-    on_step: Callable[[int, int], None] | None = None,
+    on_step: OnStep | None = None,
 ) -> Tensor:
-    """Sample from initial `latents` along `timesteps` (see `NoiseSchedule.ddim_timesteps`); float32 latents advised.
-
-    `on_step(done, total)` is told of every finished step, and may raise to stop.
-    """
+    """DDIM along `timesteps`, then to the noise level of step 0."""
     steps = ddim_steps(denoise, latents, timesteps, schedule)
     for done in range(1, len(timesteps) + 1):
         latents = next(steps)
@@ -55,7 +72,7 @@ def ddim_sample(
 
 # Consistency functions (Song et al. 2023) and their few-step sampling in latents (Luo et al. 2023, "LCM").
 #
-# A distilled network jumps from any step straight to the clean latents; in between, noise is added again.
+# A distilled network predicts the clean latents from any step at once; noise is added again before the next step.
 TIME_SCALE, DATA_DEVIATION = 10.0, 0.5  # of the boundary condition, as in Luo et al.
 
 
@@ -69,7 +86,7 @@ def boundary(timesteps: Tensor | int, like: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def consistency(noisy: Tensor, predicted_noise: Tensor, timesteps: Tensor | int, schedule: NoiseSchedule) -> Tensor:
-    """The clean latents to which a distilled network's prediction leads: c_skip x_t + c_out x_0(x_t, eps)."""
+    """The clean latents that a distilled network predicts: c_skip x_t + c_out x_0(x_t, eps)."""
     skip, out = boundary(timesteps, noisy)
     return skip * noisy + out * one_step_x0(noisy, predicted_noise, timesteps, schedule)
 
@@ -80,13 +97,13 @@ def lcm_sample(
     latents: Tensor,
     timesteps: Sequence[int],
     schedule: NoiseSchedule,
-    on_step: Callable[[int, int], None] | None = None,
+    on_step: OnStep | None = None,
     seed: int = 0,
 ) -> Tensor:
-    """Sample with a distilled denoiser along `timesteps`, ending in clean latents.
+    """Sample with a distilled denoiser along `timesteps`.
 
-    The noise between the steps follows from `seed` alone and is one frame's, repeated: every call adds the same, so windows
-    of one video meet without a seam, however many of them are sampled together.
+    The noise added between the steps is drawn from `seed` for one frame of one clip and repeated, so that it is the same in
+    every call and consecutive windows of a video join without a seam, however many are sampled together.
     """
     generator = torch.Generator().manual_seed(seed)
     for done, timestep in enumerate(timesteps, 1):
@@ -99,37 +116,6 @@ def lcm_sample(
     return latents
 
 
-SolverName = Literal["ddim", "dpm++", "unipc", "lcm"]
-OnStep = Callable[[int, int], None]
-
-
-class Solver(Protocol):
-    """What all solvers are."""
-
-    def __call__(
-        self,
-        denoise: Denoiser,
-        latents: Tensor,
-        timesteps: Sequence[int],
-        schedule: NoiseSchedule,
-        on_step: OnStep | None = None,
-    ) -> Tensor: ...
-
-
-def timesteps_of(solver: SolverName, steps: int, schedule: NoiseSchedule) -> list[int]:
-    """The diffusion steps at which `solver` asks the denoiser, the noisiest first.
-
-    DDIM's are the public model's; the others begin at the very last training step, where little but noise is left, so that
-    even two of them begin at the right place.
-    """
-    return schedule.ddim_timesteps(steps) if solver == "ddim" else schedule.trailing_timesteps(steps)
-
-
-def solver_of(name: SolverName, seed: int) -> Solver:
-    """The solver called `name`; `seed` is that of the noise that `lcm` adds between its steps, the others add none."""
-    return partial(lcm_sample, seed=seed) if name == "lcm" else SOLVERS[name]
-
-
 @torch.no_grad()
 def dpm_sample(
     denoise: Denoiser,
@@ -138,8 +124,8 @@ def dpm_sample(
     schedule: NoiseSchedule,
     on_step: OnStep | None = None,
 ) -> Tensor:
-    """DPM-Solver++ 2M along `timesteps` (any that fall), then to the noise level of step 0."""
-    from diffusers import DPMSolverMultistepScheduler  # takes half a second to import, which other solvers need not
+    """DPM-Solver++ 2M along `timesteps`, then to the noise level of step 0."""
+    from diffusers import DPMSolverMultistepScheduler  # imported here: it takes half a second, which other solvers save
 
     scheduler = DPMSolverMultistepScheduler(**_shared_settings(schedule), algorithm_type="dpmsolver++")
     scheduler.set_timesteps(timesteps=list(timesteps), device="cpu")
@@ -159,7 +145,7 @@ def unipc_sample(
 
     scheduler = UniPCMultistepScheduler(**_shared_settings(schedule), timestep_spacing="trailing")
     scheduler.set_timesteps(len(timesteps), device="cpu")
-    assert scheduler.timesteps.tolist() == list(timesteps), "UniPC walks along trailing_timesteps"
+    assert scheduler.timesteps.tolist() == list(timesteps), "UniPC needs trailing_timesteps"
     return _sample(scheduler, denoise, latents, timesteps, on_step)
 
 
@@ -169,7 +155,7 @@ def _shared_settings(schedule: NoiseSchedule) -> dict[str, Any]:
         "trained_betas": schedule.betas.tolist(),
         "solver_order": 2,
         "prediction_type": "epsilon",
-        "final_sigmas_type": "sigma_min",  # the noise level of step 0, where DDIM ends too
+        "final_sigmas_type": "sigma_min",  # the noise level of step 0, as for DDIM
     }
 
 
@@ -184,4 +170,36 @@ def _sample(
     return latents
 
 
-SOLVERS: dict[SolverName, Solver] = {"ddim": ddim_sample, "dpm++": dpm_sample, "unipc": unipc_sample, "lcm": lcm_sample}
+@dataclass(frozen=True)
+class Solver:
+    """A solver by the name that users give it; settings and command lines take their choices from `SOLVERS`.
+
+    `timesteps(schedule, steps)` are the diffusion steps at which the denoiser is evaluated. `is_stochastic`: noise is added
+    between the steps. `needs_distilled`: for consistency-distilled weights only.
+    """
+
+    name: str
+    sample: Callable[..., Tensor]  # a `Sample`, with the argument `seed` where it is stochastic
+    timesteps: Callable[[NoiseSchedule, int], list[int]] = NoiseSchedule.trailing_timesteps
+    is_stochastic: bool = False
+    needs_distilled: bool = False
+
+    def seeded(self, seed: int) -> Sample:
+        """The sampling loop with its noise drawn from `seed`, if it adds any."""
+        return partial(self.sample, seed=seed) if self.is_stochastic else self.sample
+
+
+SOLVERS = [
+    Solver("ddim", ddim_sample, NoiseSchedule.ddim_timesteps),  # the public model's solver and steps
+    Solver("dpm++", dpm_sample),
+    Solver("unipc", unipc_sample),
+    Solver("lcm", lcm_sample, is_stochastic=True, needs_distilled=True),
+]
+
+
+def find_solver(name: str) -> Solver:
+    """The entry of `SOLVERS` with this name; ValueError without one."""
+    for solver in SOLVERS:
+        if solver.name == name:
+            return solver
+    raise ValueError(f"solver is {name!r}: choose {' or '.join(solver.name for solver in SOLVERS)}.")

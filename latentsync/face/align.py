@@ -184,11 +184,6 @@ def warp_levels(frame: FrameArray, matrix: FloatArray, size: tuple[int, int]) ->
     return crop.add_(FILL).clamp_(0, 255)
 
 
-def warp_crop(frame: FrameArray, matrix: FloatArray, resolution: int) -> FrameArray:
-    """The 3:4 crop (uint8 h w 3) of a frame (the same): bilinear, grey 127 outside, truncated to levels."""
-    return colour_frame(warp_levels(frame, matrix, crop_size(resolution)))
-
-
 def warp_face(frame: FrameArray, matrix: FloatArray, resolution: int) -> FrameArray:
     """The aligned face, uint8 `resolution` x `resolution` x 3, of a frame uint8 h w 3 along `align_matrix`'s result."""
     levels = warp_levels(frame, matrix, crop_size(resolution)).floor_()

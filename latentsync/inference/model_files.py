@@ -84,7 +84,8 @@ def find_model_files(
     """
     config, expected = configured(unet_config_path)
     unet, facts = _look_at_unet(Path(unet_path), config, expected)
-    trained_with = facts.get("run", {}).get("experts", {})
+    run = facts.get("run", {})
+    trained_with = run.get("frozen_networks") or run.get("experts", {})  # `experts`: files of earlier versions
     width = facts.get("model", {}).get("cross_attention_dim", PUBLIC_WIDTH)
     return ModelFiles(
         unet,

@@ -124,8 +124,8 @@ def check_settings(settings: InferenceSettings, distilled: bool, has_tiny_vae: b
     """ValueError where the settings ask for what weights of this kind cannot do."""
     if settings.needs_distilled_weights and not distilled:
         raise ValueError(
-            "the preset turbo (solver lcm) needs weights that were distilled for it, and these were not: choose the preset"
-            " fast, or distil them (docs/performance.md)."
+            f"the solver {settings.solver} (preset turbo) needs weights that were distilled for it, and these were not: choose"
+            " the preset fast, or distil them (docs/performance.md)."
         )
     if distilled and not settings.needs_distilled_weights:
         raise ValueError(

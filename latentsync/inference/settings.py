@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from latentsync.device import Precision
-from latentsync.diffusion.solvers import SolverName
+from latentsync.diffusion.solvers import find_solver
 from latentsync.inference.memory import MemoryChoice
 from latentsync.media.pixels.interlace import Interlaced
 from latentsync.media.video.encode import Codec
@@ -29,7 +29,6 @@ RANDOM_SEED = -1  # draw another seed for every run
 DEFAULT_SEED = 1247
 DEEPCACHE_INTERVAL = 3  # of --enable_deepcache, as in the public script
 CUSTOM = "custom"  # no preset: the checkpoint's recommendation, or settings chosen one by one
-DISTILLED_SOLVER = "lcm"
 PRESETS_IN_HALF = ("fast", "turbo")  # half precision where the device is fast at it
 
 # Trades of time for quality, one table for the command line, Python and the web app; chosen with `python -m benchmarks.presets`.
@@ -59,7 +58,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "deepcache_interval": 1,
         },
         "turbo": {
-            "solver": DISTILLED_SOLVER,
+            "solver": "lcm",
             "steps": 2,
             "guidance_scale": 1.0,
             "guidance_interval": WHOLE_WAY,
@@ -74,6 +73,11 @@ Chosen = TypeVar("Chosen", "InferenceSettings", "JobOptions")
 def precision_of(preset: str | None) -> Precision:
     """The precision in which to load networks for a preset; `auto` without one."""
     return "half" if preset in PRESETS_IN_HALF else "auto"
+
+
+def needs_distilled(preset: str) -> bool:
+    """Whether a preset is for distilled weights only; False for `custom`."""
+    return preset in PRESETS and find_solver(PRESETS[preset]["solver"]).needs_distilled
 
 
 def expanded(entries: Mapping[str, Any]) -> dict[str, Any]:
@@ -122,7 +126,7 @@ class InferenceSettings:
     guidance_scale: float = 1.5
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     deepcache_interval: int = 1
-    solver: SolverName = "ddim"
+    solver: str = "ddim"
     preset: PresetName = "custom"
     reference: Reference = "current"
     init: Init = "noise"
@@ -134,6 +138,7 @@ class InferenceSettings:
 
     def __post_init__(self) -> None:
         check_choices(self)
+        find_solver(self.solver)
         if not 1 <= self.steps < 1000:
             raise ValueError(f"steps is {self.steps}: choose 1 to 999, usually 10 to 50.")
         if not 0 <= self.guidance_scale <= 100:
@@ -155,7 +160,7 @@ class InferenceSettings:
                 f"deepcache_interval is {interval}: choose 1 (the whole U-Net in every step) or a small whole number such as"
                 f" {DEEPCACHE_INTERVAL}."
             )
-        if interval > 1 and self.solver == DISTILLED_SOLVER:
+        if interval > 1 and self.needs_distilled_weights:
             raise ValueError(
                 f"deepcache_interval is {interval}, but the solver {self.solver} (preset turbo) takes few, long steps with new"
                 " noise between them, so features cannot be kept: leave out --enable_deepcache and --deepcache_interval."
@@ -167,7 +172,7 @@ class InferenceSettings:
 
     @property
     def needs_distilled_weights(self) -> bool:
-        return self.solver == DISTILLED_SOLVER
+        return find_solver(self.solver).needs_distilled
 
     def seeded(self) -> "InferenceSettings":
         """A copy in which a seed of `RANDOM_SEED` is replaced by a random one."""

@@ -52,7 +52,7 @@ class AttentionKV:
 
 
 class Attention(nn.Module):
-    """Multi-head attention: queries from `x`, keys and values from `context`, or from `x` where none is given."""
+    """Multi-head attention: queries from `x`; keys and values from another sequence, or from `x` itself."""
 
     def __init__(self, width: int, heads: int, context_width: int | None = None):
         super().__init__()
@@ -62,19 +62,19 @@ class Attention(nn.Module):
         self.to_v = nn.Linear(context_width or width, width, bias=False)
         self.to_out = nn.ModuleList([nn.Linear(width, width)])
 
-    def forward(self, x: Tensor, context: Tensor | AttentionKV | None = None) -> Tensor:
-        """Attend over tokens: `x` n s c, `context` n t d, made ready by `project_kv`, or None -> n s c."""
-        heard = context if isinstance(context, AttentionKV) else self.project_kv(x if context is None else context)
-        q = self._heads(self.to_q(x[heard.num_unconditional :]))
-        attended = self.to_out[0](rearrange(attend(q, heard.keys, heard.values), "n heads s c -> n s (heads c)"))
-        if not heard.num_unconditional:
+    def forward(self, x: Tensor, kv: AttentionKV | None = None) -> Tensor:
+        """Attend from tokens `x` n s c to `kv`, or to `x` itself without one -> n s c."""
+        kv = self.project_kv(x) if kv is None else kv
+        q = self._heads(self.to_q(x[kv.num_unconditional :]))
+        attended = self.to_out[0](rearrange(attend(q, kv.keys, kv.values), "n heads s c -> n s (heads c)"))
+        if not kv.num_unconditional:
             return attended
-        nothing = self.bias.to(attended).expand(heard.num_unconditional, *attended.shape[1:])
-        return torch.cat([nothing, attended])
+        unconditional = self.out_bias.to(attended).expand(kv.num_unconditional, *attended.shape[1:])
+        return torch.cat([unconditional, attended])
 
     @property
-    def bias(self) -> Tensor:
-        """What comes out where nothing is attended to, [c]."""
+    def out_bias(self) -> Tensor:
+        """[c]: the output where all keys and values are zero."""
         out = self.to_out[0]
         assert isinstance(out, nn.Linear)
         return out.bias
@@ -122,7 +122,7 @@ class TokenConv1x1(nn.Conv2d):
 
 
 class TransformerBlock(nn.Module):
-    """Self-attention, audio cross-attention (where built and where audio is given), feed-forward; each residual."""
+    """Self-attention, audio cross-attention (unless built without it), feed-forward; each residual."""
 
     def __init__(self, width: int, heads: int, audio_width: int | None):
         super().__init__()
@@ -135,31 +135,38 @@ class TransformerBlock(nn.Module):
         self.norm3 = nn.LayerNorm(width)
         self.ff = FeedForward(width)
 
-    def forward(self, x: Tensor, audio: "Tensor | AudioKV | None") -> Tensor:
+    def forward(self, x: Tensor, audio: "AudioKV") -> Tensor:
+        """`x` n s c -> n s c."""
         x = x + self.attn1(self.norm1(x))
-        if self.has_audio and audio is not None:
-            heard = audio.of(self.attn2) if isinstance(audio, AudioKV) else audio
-            x = x + self.attn2(self.norm2(x), heard)
+        if self.has_audio and audio.projected:
+            x = x + self.attn2(self.norm2(x), audio.of(self.attn2))
         return x + self.ff(self.norm3(x))
 
 
 @dataclass(frozen=True)
 class AudioKV:
-    """The audio of some clips, made ready for every cross-attention of a network: computed once for all steps.
+    """The audio's keys and values for every cross-attention of a network: computed once, used in every sampling step.
 
-    With `num_unconditional` clips, a batch has as many further clips in front, which hear nothing (zeros), as guidance needs them.
+    With `num_unconditional`, the batch has as many more clips in front of these, whose audio is zeros (for guidance). Without
+    entries in `projected` the cross-attentions are left out, which is not the same as zeros.
     """
 
-    heard: Mapping[nn.Module, AttentionKV]  # by its cross-attention
+    projected: Mapping[nn.Module, AttentionKV]  # by cross-attention
     clips: int
-    frames: int
+    frames: int  # of a clip
     num_unconditional: int = 0  # clips
 
+    @property
+    def batch_clips(self) -> int:
+        """Clips of the batch that this audio belongs to."""
+        return self.num_unconditional + self.clips
+
     def of(self, attention: nn.Module) -> AttentionKV:
-        return replace(self.heard[attention], num_unconditional=self.num_unconditional * self.frames)
+        """Keys and values for one cross-attention; KeyError for one that they were not projected for."""
+        return replace(self.projected[attention], num_unconditional=self.num_unconditional * self.frames)
 
     def with_unconditional(self) -> "AudioKV":
-        """The same for a doubled batch, whose first half hears nothing."""
+        """The same for a doubled batch, whose first half has zeros for audio."""
         return replace(self, num_unconditional=self.clips)
 
 
@@ -176,8 +183,8 @@ class SpatialTransformer(nn.Module):
         self.transformer_blocks = nn.ModuleList([TransformerBlock(channels, heads, audio_width)])
         self.proj_out = TokenConv1x1(channels, channels)
 
-    def forward(self, x: Tensor, audio: Tensor | AudioKV | None) -> Tensor:
-        """`x` (b f) c h w, `audio` (b f) s d, ready or None -> (b f) c h w."""
+    def forward(self, x: Tensor, audio: AudioKV) -> Tensor:
+        """`x` (b f) c h w -> (b f) c h w."""
         tokens = self.proj_in(rearrange(self.norm(x), "n c h w -> n (h w) c"))
         for block in self.transformer_blocks:
             tokens = block(tokens, audio)

@@ -7,7 +7,6 @@ Times are on the 25 Hz clock of `latentsync.timebase`, which starts with the fil
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from enum import Enum
 from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
@@ -16,28 +15,11 @@ from latentsync.timebase import MODEL_FPS
 
 Score: TypeAlias = float
 Scores: TypeAlias = Mapping[str, Score]
+Reason: TypeAlias = str  # the code of a reason to drop a clip, as manifests carry it; each stage defines its own
 
 ID_DIGITS = 16  # of 4 bits each
 SHORT_ID_DIGITS = 8
 MAX_STEM_BYTES = 200  # file systems hold 255 bytes a name
-
-
-class Reason(str, Enum):
-    """Why a clip is dropped; the value is the code that manifests carry."""
-
-    UNREADABLE = "unreadable"  # no media file, cut short, or a frame or sample that cannot be decoded
-    NO_VIDEO = "no_video"
-    NO_AUDIO = "no_audio"
-    SILENT = "silent"
-    TOO_SHORT = "too_short"
-    NO_FACE = "no_face"  # in hardly any frame
-    FACE_LOST = "face_lost"  # in some frames
-    SEVERAL_FACES = "several_faces"
-    SMALL_FACE = "small_face"
-    LOW_SYNC_CONFIDENCE = "low_sync_confidence"
-    LARGE_OFFSET = "large_offset"
-    SYNC_NOT_REPAIRED = "sync_not_repaired"  # the offset is still there after the sound was moved
-    LOW_QUALITY = "low_quality"
 
 
 @dataclass(frozen=True)

@@ -1,58 +1,30 @@
-"""The configuration of a data-processing run: what the stages decide by, and how the machine is used."""
+"""The configuration of a data-processing run: the settings of all stages, and how the machine is used."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from latentsync.weights.table import ALIGNMENTS, DEFAULT_ALIGNMENT
+from latentsync.processing.stages.order import STAGES
 
-# What the data-processing stages may be told: thresholds and which networks judge.
-DETECTORS = ("face_alignment", "cascade")
-SYNC_MODELS = ("syncnet_v2", "demo")
-QUALITY_METRICS = ("hyper_iqa", "sharpness")
+_ALL_TYPES = tuple(dict.fromkeys(stage.settings_type for stage in STAGES))
+# Without those that others inherit from, which Python does not allow beside them as bases of one class.
+SETTINGS_TYPES = tuple(kind for kind in _ALL_TYPES if not any(kind in other.__mro__[1:] for other in _ALL_TYPES))
 
 
 @dataclass
-class StageSettings:
-    """Thresholds of all stages; the published data preparation's where it has them.
+class StageSettings(*reversed(SETTINGS_TYPES)):  # type: ignore[misc]  # the bases follow from the list of stages
+    """The settings of all stages in one object; the thresholds are those of the published data preparation where it has them.
 
-    `min_sync_confidence` and `min_quality` depend on the network that judges: None takes its own.
+    It is an instance of every stage's settings class, so a stage uses it as its own.
     """
 
-    min_loudness_db: float = -60.0  # of the loudest tenth of a second, relative to full scale
-    scene_threshold: float = 2.0  # change over the average of its neighbours that makes a cut
-    min_scene_change: float = 15.0  # mean change of hue, saturation and value (0-255) that a cut has at least
-    min_segment_sec: float = 5.0
-    max_segment_sec: float = 10.0
-    detector: str = "face_alignment"
-    min_face_px: int = 256
-    max_other_faces: float = 0.02  # share of frames that may show a further face
-    resolution: int = 256  # px of the aligned faces
-    alignment: str = DEFAULT_ALIGNMENT  # by which points: nose_tip, or whole_nose for release 1.0
-    sync_model: str = "syncnet_v2"
-    min_sync_confidence: float | None = None
-    max_offset_frames: int = 6
-    quality_metric: str = "hyper_iqa"
-    min_quality: float | None = None
-    weights_dir: Path | None = None  # None: checkpoints/auxiliary
-    device: str | None = None  # None: the best of the machine
-
     def check(self) -> None:
-        """Raises ValueError for settings that contradict each other or name what does not exist."""
-        for name, choices in (
-            ("detector", DETECTORS),
-            ("alignment", ALIGNMENTS),
-            ("sync_model", SYNC_MODELS),
-            ("quality_metric", QUALITY_METRICS),
-        ):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name} is {getattr(self, name)!r}: choose one of {', '.join(choices)}.")
-        if not 0 < self.min_segment_sec <= self.max_segment_sec / 2:
-            raise ValueError(
-                f"min_segment_sec is {self.min_segment_sec:g} and max_segment_sec {self.max_segment_sec:g}: the longest "
-                "segment must last twice as long as the shortest, or a scene in between cannot be split."
-            )
-        if self.resolution < 64 or self.resolution % 2:
-            raise ValueError(f"resolution is {self.resolution}: aligned faces need an even size of 64 at least.")
+        """Raises ValueError, one sentence with the way out, for settings of any stage that cannot be."""
+        for settings in SETTINGS_TYPES:
+            settings.check(self)
+
+
+def needs_new_run() -> tuple[str, ...]:
+    """The settings that --reapply cannot change, because other pictures or other clips would be measured."""
+    return tuple(dict.fromkeys(name for settings in SETTINGS_TYPES for name in settings.needs_new_run))
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from latentsync.processing.config import ProcessingConfig, RunSettings, StageSettings
+from latentsync.processing.config import ProcessingConfig, StageSettings, needs_new_run
 from latentsync.processing.manifests.manifest import Manifests
 from latentsync.processing.manifests.reapply import reapply
 from latentsync.processing.manifests.settings_record import (
@@ -12,12 +12,12 @@ from latentsync.processing.manifests.settings_record import (
     recorded_settings,
     write_rejudged,
 )
-from latentsync.processing.plan import plan_of, stage_names
-from latentsync.processing.report.funnel import Funnel, measures
+from latentsync.processing.plan import check_installed, make_rules, measures_of, plan_of, stage_names
+from latentsync.processing.report.funnel import Funnel
 from latentsync.processing.report.page import PAGE, write_report
 from latentsync.processing.run.runner import Show, run
-from latentsync.processing.run_folder import RunFolder, make_run_folder
-from latentsync.processing.stages.table import check, make_rules
+from latentsync.processing.run_folder import make_run_folder
+from latentsync.processing.stages.order import STAGES
 from latentsync.processing.storage import Folder
 
 KEPT_LIST = "kept.txt"
@@ -55,13 +55,15 @@ def process(
     """
     config.check()
     run_folder = make_run_folder(input_dir, output_dir, config.run.keep_stages, dry_run)
-    check(config.stages)
+    check_installed(config.stages)
     plan = plan_of(config.stages)
     check_output(run_folder, plan, config.stages)
     outcome = run(plan, run_folder, config.run, show)
     manifests = Manifests(run_folder.manifests, stage_names(plan))
     about = _about(run_folder.input.address, run_folder.output.address, config.stages)
-    funnel = write_report(run_folder.manifests, run_folder.output, manifests.tables(), measures(config.stages), about)
+    funnel = write_report(
+        run_folder.manifests, run_folder.output, manifests.tables(), measures_of(config.stages), about
+    )
     clips = "" if dry_run else run_folder.output.under(manifests.stages[-1]).address
     return Processed(funnel, clips, f"{run_folder.manifests.address}/{PAGE}", outcome.without_source)
 
@@ -84,7 +86,7 @@ def rejudge(manifest_dir: str | Path, out_dir: str | Path, settings: StageSettin
     """
     source, target = Folder(manifest_dir), Folder(out_dir)
     input_address, before = recorded_settings(source)
-    for name in ("detector", "sync_model", "quality_metric", "min_segment_sec", "max_segment_sec", "resolution"):
+    for name in needs_new_run():
         if getattr(before, name) != getattr(settings, name):
             raise ValueError(
                 f"{name} was {getattr(before, name)} in this run; to change it the videos must be processed anew."
@@ -103,13 +105,10 @@ def rejudge(manifest_dir: str | Path, out_dir: str | Path, settings: StageSettin
     kept = sorted(f"{output.address}/{file}" for file in final[final["verdict"] == "kept"]["file"] if file)
     target.write(KEPT_LIST, "".join(f"{path}\n" for path in kept).encode("utf-8"))
     about = _about(input_address, target.address, settings)
-    funnel = write_report(target, output, result.tables, measures(settings), about)
+    funnel = write_report(target, output, result.tables, measures_of(settings), about)
     return Rejudged(funnel, result.unmeasured, f"{target.address}/{PAGE}", f"{target.address}/{KEPT_LIST}")
 
 
 def _about(input_address: str, output_address: str, settings: StageSettings) -> dict[str, str]:
-    networks = f"faces {settings.detector}, sync {settings.sync_model}, quality {settings.quality_metric}"
+    networks = ", ".join(filter(None, (stage.networks(settings) for stage in STAGES)))
     return {"input": input_address, "output": output_address, "judged by": networks}
-
-
-__all__ = ["RunFolder", "Processed", "Rejudged", "RunSettings", "process", "rejudge"]

@@ -1,15 +1,13 @@
-"""What is run in which order: steps, the groups of steps that share a worker, and where things lie."""
+"""What is run in which order: steps, the groups of steps that share a worker, and what the stages' settings amount to."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 from latentsync.processing.config import StageSettings
-from latentsync.processing.stages.table import STAGES, STEPS, make_step
-
-if TYPE_CHECKING:  # a worker loads the stages' libraries when it makes its first step
-    from latentsync.processing.stages.contract import Step
+from latentsync.processing.stages.contract import Measure, Rule, Step
+from latentsync.processing.stages.fused import FUSED, SingleStep
+from latentsync.processing.stages.order import STAGES, STEPS, StageClasses
 
 
 @dataclass(frozen=True)
@@ -17,7 +15,7 @@ class StepPlan:
     """A step before it is made: networks are loaded where it runs."""
 
     stages: tuple[str, ...]
-    make: Callable[[], "Step"]  # can be pickled
+    make: Callable[[], Step]  # can be pickled
     needs_gpu: bool = False
     cuts: bool = False  # makes several clips of one, which then go to whichever worker is free
 
@@ -29,13 +27,55 @@ class StepPlan:
 Plan = tuple[StepPlan, ...]
 
 
+def plan_of(settings: StageSettings) -> Plan:
+    """The steps of `stages/order.py` with these settings."""
+    return tuple(
+        StepPlan(
+            stages=tuple(stage.name for stage in stages),
+            make=partial(make_step, stages, settings),
+            needs_gpu=any(stage.needs_gpu for stage in stages),
+            cuts=any(stage.cuts for stage in stages),
+        )
+        for stages in STEPS
+    )
+
+
+def make_step(stages: StageClasses, settings: StageSettings) -> Step:
+    """The step of one entry of `STEPS`, or of any single stage; only its own networks are loaded.
+
+    Raises ValueError as `check_installed` does, for these stages alone.
+    """
+    settings.check()
+    if stages in FUSED:
+        return FUSED[stages](settings)
+    assert len(stages) == 1, f"no step in stages/fused.py shares the decode of {stages}"
+    return SingleStep(stages[0](settings))
+
+
+def check_installed(settings: StageSettings) -> None:
+    """Raises ValueError, one sentence with the way out, for wrong settings and for missing libraries or weights."""
+    settings.check()
+    for stage in STAGES:
+        stage.check_installed(settings)
+
+
+def make_rules(settings: StageSettings) -> dict[str, Rule]:
+    """Each stage's rule by the stage's name; needs no weights."""
+    return {stage.name: stage.make_rule(settings) for stage in STAGES}
+
+
+def measures_of(settings: StageSettings) -> list[Measure]:
+    """What a report shows as histograms, with the thresholds in force, in the order of the stages."""
+    return [measure for stage in STAGES for measure in stage.measures(settings)]
+
+
 def stage_names(plan: Plan) -> tuple[str, ...]:
     return tuple(name for step in plan for name in step.stages)
 
 
 def groups_of(plan: Plan, has_gpu: bool) -> list[Plan]:
-    """Steps that run one after another in one task: a new group begins after a cutting step and at a change to or from
-    GPUs, if there are any."""
+    """Steps that run one after another in one task: a new group begins after a cutting step and, if there are GPUs, at a
+    change to or from them."""
     groups: list[list[StepPlan]] = []
     for step in plan:
         last = groups[-1][-1] if groups else None
@@ -46,28 +86,6 @@ def groups_of(plan: Plan, has_gpu: bool) -> list[Plan]:
 
 
 def last_stage_before(plan: Plan, step: StepPlan) -> str | None:
-    """The stage whose kept clips a step takes; None for the first step, which takes the sources."""
+    """The stage whose kept clips are a step's input; None for the first step, whose input are the sources."""
     place = [each.name for each in plan].index(step.name)
     return plan[place - 1].stages[-1] if place else None
-
-
-def find_step(plan: Sequence[StepPlan], name: str) -> StepPlan:
-    return next(step for step in plan if step.name == name)
-
-
-# The plan of the shipped stages.
-CUTTING = {"shot", "segmented"}  # stages that make several clips of one
-
-
-def plan_of(settings: StageSettings) -> Plan:
-    """The shipped stages, in steps that share a decode."""
-    networks = {info.name for info in STAGES if info.needs_gpu}
-    return tuple(
-        StepPlan(
-            stages=names,
-            make=partial(make_step, names, settings),
-            needs_gpu=bool(networks & set(names)),
-            cuts=bool(CUTTING & set(names)),
-        )
-        for names in STEPS
-    )

@@ -30,13 +30,14 @@ def denoise(case: GoldenCase) -> Iterator[Check]:
     schedule = NoiseSchedule(**{f.name: stored[f.name] for f in fields(NoiseSchedule)})
     frames, height, width = given["masked_latents"].shape[2:]
     mask = (case.tensor("mask_field", (1, 1, 1, height, width)) > 0).float()
+    audio = given["audio_embeds"].reshape(-1, frames, *given["audio_embeds"].shape[-2:])  # b f s d
     denoise_window = conditioned(unet, mask, given["masked_latents"], given["ref_latents"])
     for steps, timesteps in case.facts["timesteps"].items():
         yield compare(f"timesteps {steps}", schedule.ddim_timesteps(int(steps)), torch.tensor(timesteps).numpy(), 0)
     for combo in case.facts["combos"]:
         key, timesteps = combo["key"], schedule.ddim_timesteps(combo["steps"])
         start = init_latents(given["noise"].expand(-1, -1, frames, -1, -1), schedule, timesteps[0])
-        denoiser = guided(denoise_window, given["audio_embeds"], combo["guidance"])
+        denoiser = guided(denoise_window, unet.project_kv(audio), combo["guidance"])
         path = list(ddim_steps(denoiser, start, timesteps, schedule))
         for name, got in ((f"{key}_after_first_step", path[0]), (f"{key}_final", path[-1])):
             yield compare_relative(name, got, case.arrays[name], tolerance)

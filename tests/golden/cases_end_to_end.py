@@ -139,7 +139,9 @@ def plain_window(case: GoldenCase, models: LipsyncModels, window: range) -> torc
     )
     masks = rearrange(inputs.latent_masks, "f c h w -> 1 c f h w")
     audio = WhisperFeatures(models.audio_encoder).track(sound).windows(window)[None]
-    denoise = guided(conditioned(models.unet, masks, masked, whole), audio, settings.guidance_scale)
+    denoise = guided(
+        conditioned(models.unet, masks, masked, whole), models.unet.project_kv(audio), settings.guidance_scale
+    )
     noise = shared_noise(tuple(masked.shape), torch.Generator().manual_seed(settings.seed))
     latents = ddim_sample(denoise, noise, schedule.ddim_timesteps(settings.steps), schedule)
     decoded = decode(models.vae, rearrange(latents, "1 c f h w -> f c h w"))

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from latentsync.models.attention import AudioKV
 from latentsync.models.unet.checkpoint import rename_v10_keys
 from latentsync.models.unet.network import UNet3DConditionModel, UNetConfig, time_features
 from tests.golden.harness import Check, GoldenCase, compare, compare_table, fill_by_rule, golden
@@ -35,13 +36,12 @@ def motion_all_outputs(case: GoldenCase, unet: UNet3DConditionModel) -> Iterator
     audio = rule_input(case, inputs["encoder_hidden_states"])
     for name in case.arrays:
         if name.startswith("out_motion_all_scalar_timestep_"):
-            yield name, unet(sample, int(name.rsplit("_", 1)[1]), audio)
-    yield "out_motion_all_audio_none", unet(sample, steps, None)
-    yield "out_motion_all_audio_zeros", unet(sample, steps, torch.zeros_like(audio))
-    yield "out_motion_all with flat audio", unet(sample, steps, audio.flatten(0, 1))
+            yield name, unet(sample, int(name.rsplit("_", 1)[1]), unet.project_kv(audio))
+    yield "out_motion_all_audio_none", unet(sample, steps, AudioKV({}, *audio.shape[:2]))
+    yield "out_motion_all_audio_zeros", unet(sample, steps, unet.project_kv(torch.zeros_like(audio)))
     odd = inputs["sample_odd"]
     odd_audio = rule_input(case, odd["encoder_hidden_states"])
-    yield odd["used_by"], unet(rule_input(case, odd), torch.tensor(odd["timesteps"]), odd_audio)
+    yield odd["used_by"], unet(rule_input(case, odd), torch.tensor(odd["timesteps"]), unet.project_kv(odd_audio))
     width = unet.config.block_out_channels[0]
     features = time_features(steps, width, unet.config.flip_sin_to_cos, unet.config.freq_shift)
     yield "time_proj", features
@@ -58,7 +58,9 @@ def unet_small(case: GoldenCase) -> Iterator[Check]:
         keys = unet.state_dict()
         yield Check(f"{variant} number of keys", abs(len(keys) - case.facts["n_keys"][variant]), 0)
         yield compare_table(variant, unet, {key: case.facts["state_dict"].get(key, []) for key in keys})
-        yield compare(variant, unet(sample, steps, audio), case.arrays[OUTPUT_PREFIX + variant], tolerance)
+        yield compare(
+            variant, unet(sample, steps, unet.project_kv(audio)), case.arrays[OUTPUT_PREFIX + variant], tolerance
+        )
         if variant == "motion_all":
             for name, got in motion_all_outputs(case, unet):
                 yield compare(name, got, case.arrays[name.split(" ")[0]], tolerance)
@@ -71,7 +73,7 @@ def unet_full(case: GoldenCase) -> Iterator[Check]:
     out = unet(
         rule_input(case, inputs["sample"]),
         torch.tensor(inputs["timesteps"]),
-        rule_input(case, inputs["encoder_hidden_states"]),
+        unet.project_kv(rule_input(case, inputs["encoder_hidden_states"])),
     )
     yield compare("out", out, case.arrays["out"], case.facts["tolerance"]["max_abs"])
 

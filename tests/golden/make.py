@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 import torch
 
-from latentsync.audio.mel import FMAX_HZ, FMIN_HZ, N_FFT, NUM_MELS, sync_mel, sync_mel_window
 from latentsync.audio.spectrum import mel_filters
+from latentsync.audio.sync_mel import FMAX_HZ, FMIN_HZ, N_FFT, NUM_MELS, sync_mel, sync_mel_window
 from latentsync.diffusion.denoisers import conditioned, guided
 from latentsync.diffusion.noise import add_noise, init_latents, mix_noise, one_step_x0
 from latentsync.diffusion.schedule import NoiseSchedule
@@ -129,7 +129,7 @@ def unet_small(draft: Draft) -> None:
         unet = cases_unet.rule_unet({**UNET, **overrides}, draft.seed)
         draft.facts["n_keys"][variant] = len(unet.state_dict())
         draft.facts["state_dict"] |= key_table(unet)
-        draft.arrays[f"out_{variant}"] = unet(sample, torch.tensor(inputs["timesteps"]), audio)
+        draft.arrays[f"out_{variant}"] = unet(sample, torch.tensor(inputs["timesteps"]), unet.project_kv(audio))
         if variant == "motion_all":
             draft.arrays.update(got for got in cases_unet.motion_all_outputs(draft, unet) if " " not in got[0])
 
@@ -290,7 +290,9 @@ def denoise(draft: Draft) -> None:
     denoiser = conditioned(unet, mask, given["masked_latents"], given["ref_latents"])
     for combo in combos:
         start = init_latents(given["noise"].expand(-1, -1, clip[2], -1, -1), schedule, timesteps[0])
-        steered = guided(denoiser, given["audio_embeds"], combo["guidance"])
+        steered = guided(
+            denoiser, unet.project_kv(given["audio_embeds"].unflatten(0, (-1, clip[2]))), combo["guidance"]
+        )
         path = list(ddim_steps(steered, start, timesteps, schedule))
         draft.arrays.update({f"{combo['key']}_after_first_step": path[0], f"{combo['key']}_final": path[-1]})
 

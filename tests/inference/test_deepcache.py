@@ -12,17 +12,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.stand_in import WIDTH
-from latentsync.diffusion.solvers import SolverName
 from latentsync.inference.memory import MemoryPlan
 from latentsync.inference.models import LipsyncModels
 from latentsync.inference.settings import DEEPCACHE_INTERVAL, InferenceSettings
 from latentsync.inference.timing import Stopwatch
 from latentsync.inference.windows.sampler import Window, WindowSampler
 from latentsync.models.unet.network import DeepCache, UNet3DConditionModel
+from latentsync.testing import WIDTH
 from scripts.inference import main
 from scripts.inference_arguments import given, parse
-from tests.models.test_unet import config, inputs, random_unet
+from tests.models.test_unet import config, inputs, predicted, random_unet
 from tests.support.tiny import NUM_FRAMES, RESOLUTION, make_audio, make_video, tiny_models
 from tests.support.whole_runs import (
     KILLED,
@@ -86,9 +85,9 @@ def test_a_cached_step_with_the_same_input_gives_the_same_output(settings) -> No
     """The outermost last layer sees all that a whole step shows it, whatever the U-Net's shape."""
     unet, (sample, steps, audio), cache = random_unet(settings), inputs(), DeepCache(3)
     with torch.no_grad():
-        whole = unet(sample, steps, audio)
+        whole = predicted(unet, sample, steps, audio)
         for _ in range(5):
-            assert torch.equal(unet(sample, steps, audio, cache), whole)
+            assert torch.equal(predicted(unet, sample, steps, audio, cache), whole)
 
 
 def test_a_cached_step_follows_its_own_latents_step_and_audio(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,8 +100,8 @@ def test_a_cached_step_follows_its_own_latents_step_and_audio(monkeypatch: pytes
     with torch.no_grad():
         for change in changes:
             cache = DeepCache(2)
-            first, second = unet(sample, steps, audio, cache), unet(*change(), cache)
-            whole = unet(*change())
+            first, second = predicted(unet, sample, steps, audio, cache), predicted(unet, *change(), cache)
+            whole = predicted(unet, *change())
             assert second.shape == whole.shape
             assert not torch.equal(second, first) and not torch.equal(second, whole)
 
@@ -135,7 +134,7 @@ def test_another_batch_runs_a_whole_step() -> None:
 
 
 @pytest.mark.parametrize("solver", ["ddim", "dpm++", "unipc"])
-def test_interval_one_changes_no_bit_and_others_change_little(models: LipsyncModels, solver: SolverName) -> None:
+def test_interval_one_changes_no_bit_and_others_change_little(models: LipsyncModels, solver: str) -> None:
     (exact,) = sampled(models, solver=solver)
     assert torch.equal(sampled(models, solver=solver, deepcache_interval=1)[0], exact)
     (cached,) = sampled(models, solver=solver, deepcache_interval=3)

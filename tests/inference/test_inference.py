@@ -9,7 +9,6 @@ import pytest
 import torch
 from whisper.model import AudioEncoder
 
-from benchmarks.stand_in import UNET, VAE, WIDTH
 from latentsync.config import UNetRun, load
 from latentsync.face.align import align_matrix, crop_size
 from latentsync.face.detection.detector import Face
@@ -24,6 +23,7 @@ from latentsync.media.container import MediaError
 from latentsync.media.probe import probe
 from latentsync.media.video.encode import is_installed
 from latentsync.models.unet.config import UNetConfig
+from latentsync.testing import UNET, VAE, WIDTH
 from latentsync.weights import CheckpointError, save_checkpoint
 from scripts.inference import main
 from tests.support.tiny import (

@@ -9,7 +9,7 @@ import torch
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.inference.settings import JobOptions
 from latentsync.inference.windows import sampler
-from latentsync.inference.windows.sampler import LatentCache
+from latentsync.inference.windows.latents import LatentCache
 from tests.support.tiny import StubDetector, make_audio, make_video, tiny_models
 from tests.support.whole_runs import FAST
 

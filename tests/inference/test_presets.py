@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.stand_in import WIDTH
 from latentsync.device import has_bfloat16, pick_device, pick_dtype
 from latentsync.inference.models import distilled_companion, recommended
 from latentsync.inference.settings import PRESETS, InferenceSettings, precision_of
 from latentsync.inference.timing import Stopwatch
 from latentsync.inference.windows.sampler import Window, WindowSampler
 from latentsync.models.vae import build_tiny_vae
+from latentsync.testing import WIDTH
 from scripts.inference_arguments import given, parse
 from tests.support.tiny import NUM_FRAMES, RESOLUTION, tiny_models
 from web import texts

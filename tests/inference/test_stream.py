@@ -8,7 +8,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.stand_in import WIDTH
 from latentsync.audio.whisper_features import WhisperFeatures
 from latentsync.face.align import align_matrix
 from latentsync.inference.faces.plan import NOT_EDITED
@@ -19,6 +18,7 @@ from latentsync.inference.timing import Stopwatch
 from latentsync.inference.windows.sampler import Window, WindowSampler
 from latentsync.inference.windows.stream import FrameIn, FrameOut, LipsyncStream
 from latentsync.media.pixels.picture import RgbPicture
+from latentsync.testing import WIDTH
 from tests.support.tiny import NUM_FRAMES, POINTS, RESOLUTION, scene, tiny_models, waveform
 
 FAST = InferenceSettings(steps=1, guidance_scale=1.0)
@@ -154,7 +154,7 @@ def test_windows_share_their_noise(models: LipsyncModels) -> None:
     window = Window(faces, torch.randn(NUM_FRAMES, 20, WIDTH))
     first, second = sampler.sample([window, window])
     assert torch.allclose(first.faces, second.faces, atol=1e-5)
-    assert torch.equal(sampler.noise[:, :, :1].expand_as(sampler.noise), sampler.noise)
+    assert torch.equal(sampler.latents.noise[:, :, :1].expand_as(sampler.latents.noise), sampler.latents.noise)
 
 
 def test_windows_of_different_lengths_are_sampled_as_each_alone(models: LipsyncModels) -> None:

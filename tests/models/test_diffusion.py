@@ -1,6 +1,7 @@
 """The diffusion room: formulas that invert each other, noise with the promised statistics, samplers without memory."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -11,12 +12,10 @@ from latentsync.diffusion.noise import add_noise, init_latents, mixed_noise, one
 from latentsync.diffusion.schedule import NoiseSchedule
 from latentsync.diffusion.solvers import (
     Denoiser,
-    SolverName,
     consistency,
     ddim_sample,
     ddim_steps,
-    solver_of,
-    timesteps_of,
+    find_solver,
 )
 
 SCHEDULE = NoiseSchedule()
@@ -88,18 +87,28 @@ def test_a_start_from_reference_latents_keeps_their_colour() -> None:
     torch.testing.assert_close(start, SCHEDULE.alphas_cumprod[951].sqrt() * reference)
 
 
+@dataclass(frozen=True)
+class Loudness:
+    """Audio of clips as one number each, after so many clips of zeros."""
+
+    clips: Tensor
+
+    def with_unconditional(self) -> "Loudness":
+        return Loudness(torch.cat([torch.zeros_like(self.clips), self.clips]))
+
+
 def test_guidance_exaggerates_what_the_audio_changes() -> None:
     calls = []
 
-    def denoise(latents: Tensor, timestep: int, audio: Tensor | None) -> Tensor:
-        assert audio is not None
+    def denoise(latents: Tensor, timestep: int | Tensor, audio: Loudness) -> Tensor:
+        assert isinstance(timestep, int) or len(timestep) == len(latents)
         calls.append(len(latents))
-        return latents + audio.unflatten(0, (len(latents), -1)).mean(dim=(1, 2, 3)).reshape(-1, 1, 1, 1, 1)
+        return latents + audio.clips.reshape(-1, 1, 1, 1, 1)
 
-    latents, audio = torch.randn(SHAPE), torch.ones(6, 5, 7)
+    latents, audio = torch.randn(SHAPE), Loudness(torch.ones(2))
     torch.testing.assert_close(guided(denoise, audio, 1.0)(latents, 10), latents + 1)
     torch.testing.assert_close(guided(denoise, audio, 1.5)(latents, 10), latents + 1.5)
-    torch.testing.assert_close(guided(denoise, audio.unflatten(0, (2, 3)).flatten(0, 1), 2.0)(latents, 10), latents + 2)
+    torch.testing.assert_close(guided(denoise, audio, 2.0)(latents, torch.tensor([1, 2])), latents + 2)
     assert calls == [2, 4, 4]
 
 
@@ -128,16 +137,20 @@ def gaussian(mean: Tensor, deviation: Tensor) -> tuple[Denoiser, Callable[[Tenso
     return denoise, end
 
 
-def solver_errors(name: SolverName, counts: Sequence[int]) -> list[float]:
+def solver_errors(name: str, counts: Sequence[int]) -> list[float]:
     """Root mean square distance to the closed form, by the number of steps."""
     mean, start = 2 * torch.randn(SHAPE, generator=generator(1)), torch.randn(SHAPE, generator=generator(2))
     denoise, end = gaussian(mean, 0.05 + 0.8 * torch.rand(SHAPE, generator=generator(3)))
     errors = []
     for steps in counts:
-        timesteps = timesteps_of(name, steps, SCHEDULE)
-        reached = solver_of(name, 0)(denoise, start, timesteps, SCHEDULE)
-        assert torch.equal(reached, solver_of(name, 0)(denoise, start, timesteps, SCHEDULE)), "no state is left behind"
-        assert torch.equal(reached[:1], solver_of(name, 0)(partial_denoiser(denoise), start[:1], timesteps, SCHEDULE))
+        timesteps = find_solver(name).timesteps(SCHEDULE, steps)
+        reached = find_solver(name).seeded(0)(denoise, start, timesteps, SCHEDULE)
+        assert torch.equal(reached, find_solver(name).seeded(0)(denoise, start, timesteps, SCHEDULE)), (
+            "no state is left behind"
+        )
+        assert torch.equal(
+            reached[:1], find_solver(name).seeded(0)(partial_denoiser(denoise), start[:1], timesteps, SCHEDULE)
+        )
         errors.append(float((reached - end(start, timesteps[0])).square().mean().sqrt()))
     return errors
 
@@ -148,7 +161,7 @@ def partial_denoiser(denoise: Denoiser) -> Denoiser:
 
 
 @pytest.mark.parametrize("name", ["ddim", "dpm++", "unipc"])
-def test_solvers_reach_the_exact_solution_with_rising_steps_and_the_fast_ones_sooner(name: SolverName) -> None:
+def test_solvers_reach_the_exact_solution_with_rising_steps_and_the_fast_ones_sooner(name: str) -> None:
     counts = (3, 5, 8, 20, 100)
     errors, slow = solver_errors(name, counts), solver_errors("ddim", counts)
     assert errors == sorted(errors, reverse=True) and errors[-1] < 0.015
@@ -156,14 +169,16 @@ def test_solvers_reach_the_exact_solution_with_rising_steps_and_the_fast_ones_so
 
 
 @pytest.mark.parametrize("name", ["dpm++", "unipc", "lcm"])
-def test_solvers_begin_at_the_last_training_step(name: SolverName) -> None:
+def test_solvers_begin_at_the_last_training_step(name: str) -> None:
     told: list[tuple[int, int]] = []
-    timesteps = timesteps_of(name, 4, SCHEDULE)
+    timesteps = find_solver(name).timesteps(SCHEDULE, 4)
     assert timesteps == [999, 749, 499, 249]
-    solver_of(name, 0)(lambda x, t: x, torch.randn(SHAPE), timesteps, SCHEDULE, lambda *done: told.append(done))
+    find_solver(name).seeded(0)(
+        lambda x, t: x, torch.randn(SHAPE), timesteps, SCHEDULE, lambda *done: told.append(done)
+    )
     assert told == [(done, 4) for done in (1, 2, 3, 4)]
     with pytest.raises(ValueError, match="0 sampling steps"):
-        timesteps_of(name, 0, SCHEDULE)
+        find_solver(name).timesteps(SCHEDULE, 0)
 
 
 def test_a_consistency_function_is_the_identity_at_the_start_and_a_jump_elsewhere() -> None:
@@ -180,19 +195,19 @@ def test_few_steps_add_noise_that_the_seed_alone_decides() -> None:
         signal, sigma = SCHEDULE.signal_and_noise(timestep, latents)
         return 0.9 * (latents - signal * clean) / sigma
 
-    start, timesteps = torch.randn(SHAPE), timesteps_of("lcm", 2, SCHEDULE)
-    runs = [solver_of("lcm", seed)(coarse, start, timesteps, SCHEDULE) for seed in (1, 1, 2)]
+    start, timesteps = torch.randn(SHAPE), find_solver("lcm").timesteps(SCHEDULE, 2)
+    runs = [find_solver("lcm").seeded(seed)(coarse, start, timesteps, SCHEDULE) for seed in (1, 1, 2)]
     assert torch.equal(runs[0], runs[1]) and not torch.equal(runs[0], runs[2])
 
 
 def test_guidance_outside_its_interval_asks_once() -> None:
     asked: list[tuple[int, int]] = []
 
-    def denoise(latents: Tensor, timestep: int, audio: Tensor) -> Tensor:
+    def denoise(latents: Tensor, timestep: int, audio: Loudness) -> Tensor:
         asked.append((timestep, len(latents)))
         return latents
 
-    latents, audio = torch.randn(SHAPE), torch.ones(6, 5, 7)
+    latents, audio = torch.randn(SHAPE), Loudness(torch.ones(2))
     denoiser = guided(denoise, audio, 1.5, lambda timestep: SCHEDULE.progress(timestep) < 0.5)
     for timestep in (999, 501, 499, 0):
         denoiser(latents, timestep)

@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from latentsync.models.attention import SHORT_KEYS, attend
+from latentsync.models.attention import SHORT_KEYS, AudioKV, attend
 from latentsync.models.unet import motion
 from latentsync.models.unet.checkpoint import rename_v10_keys
 from latentsync.models.unet.network import (
+    DeepCache,
     MotionModuleConfig,
     UNet3DConditionModel,
     UNetConfig,
@@ -46,6 +47,12 @@ def random_unet(settings: UNetConfig) -> UNet3DConditionModel:
     return unet
 
 
+def predicted(
+    unet: UNet3DConditionModel, sample: Tensor, steps: Tensor | int, audio: Tensor, *cache: DeepCache
+) -> Tensor:
+    return unet(sample, steps, unet.project_kv(audio), *cache)
+
+
 def inputs(frames: int = 3, height: int = 8, width: int = 8) -> tuple[Tensor, Tensor, Tensor]:
     torch.manual_seed(1)
     return torch.randn(2, 13, frames, height, width), STEPS, torch.randn(2, frames, 5, 6)
@@ -64,7 +71,7 @@ def inputs(frames: int = 3, height: int = 8, width: int = 8) -> tuple[Tensor, Te
 def test_any_depth_and_size(settings: UNetConfig, size: tuple[int, int]) -> None:
     sample, steps, audio = inputs(2, *size)
     with torch.no_grad():
-        out = random_unet(settings)(sample, steps, audio)
+        out = predicted(random_unet(settings), sample, steps, audio)
     assert out.shape == (2, 4, 2, *size)
     assert out.isfinite().all() and out.std() > 0
 
@@ -72,8 +79,8 @@ def test_any_depth_and_size(settings: UNetConfig, size: tuple[int, int]) -> None
 def test_clips_of_a_batch_do_not_mix() -> None:
     unet, (sample, steps, audio) = random_unet(config()), inputs()
     with torch.no_grad():
-        together = unet(sample, steps, audio)
-        alone = torch.cat([unet(sample[i : i + 1], int(steps[i]), audio[i]) for i in range(2)])
+        together = predicted(unet, sample, steps, audio)
+        alone = torch.cat([predicted(unet, sample[i : i + 1], int(steps[i]), audio[i : i + 1]) for i in range(2)])
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
 
 
@@ -82,24 +89,27 @@ def test_every_frame_hears_its_own_audio() -> None:
     changed = audio.clone()
     changed[0, 1] += 1
     with torch.no_grad():
-        difference = (unet(sample, steps, changed) - unet(sample, steps, audio)).abs().amax(dim=(1, 3, 4))
+        difference = (
+            (predicted(unet, sample, steps, changed) - predicted(unet, sample, steps, audio)).abs().amax(dim=(1, 3, 4))
+        )
         assert difference[0].argmax() == 1  # the clip's other frames only share its statistics
         assert difference[1].max() == 0
-        assert not torch.equal(unet(sample, steps, None), unet(sample, steps, torch.zeros_like(audio)))
+        silenced = predicted(unet, sample, steps, torch.zeros_like(audio))
+        assert not torch.equal(unet(sample, steps, AudioKV({}, 2, 3)), silenced)
 
 
 def test_a_new_network_predicts_zero_and_learns_after_initialisation() -> None:
     unet, given = UNet3DConditionModel(config()), inputs()
-    assert unet(*given).abs().max() == 0
+    assert predicted(unet, *given).abs().max() == 0
     initialise_for_training(unet)
     with torch.no_grad():
         unet.conv_out.weight.normal_()
-        moving = unet(*given)
+        moving = predicted(unet, *given)
         for module in unet.modules():
             if isinstance(module, motion.FrameTransformer):
                 assert module.proj_out.weight.abs().max() == 0
                 module.proj_in.weight.normal_()  # motion modules are the identity: what is inside does not matter
-        torch.testing.assert_close(unet(*given), moving)
+        torch.testing.assert_close(predicted(unet, *given), moving)
     assert moving.std() > 0
 
 
@@ -108,7 +118,7 @@ def test_gradient_checkpointing_changes_memory_only() -> None:
 
     def gradients() -> dict[str, Tensor]:
         unet.zero_grad()
-        unet(*given).square().mean().backward()
+        predicted(unet, *given).square().mean().backward()
         return {
             name: parameter.grad.clone() for name, parameter in unet.named_parameters() if parameter.grad is not None
         }
@@ -122,9 +132,9 @@ def test_gradient_checkpointing_changes_memory_only() -> None:
 def test_many_pixels_are_attended_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     unet, given = random_unet(config()), inputs()
     with torch.no_grad():
-        whole = unet(*given)
+        whole = predicted(unet, *given)
         monkeypatch.setattr(motion, "MAX_ATTENTION_HEADS", 10)
-        torch.testing.assert_close(unet(*given), whole)
+        torch.testing.assert_close(predicted(unet, *given), whole)
 
 
 @pytest.mark.parametrize("dtype", SHORT_KEYS)
@@ -137,9 +147,9 @@ def test_short_attention_equals_the_fused_kernel(dtype: torch.dtype) -> None:
 def test_autocast_stays_close_to_float32() -> None:
     unet, given = random_unet(config()), inputs()
     with torch.no_grad():
-        exact = unet(*given)
+        exact = predicted(unet, *given)
         with torch.autocast("cpu", torch.bfloat16):
-            coarse = unet(*given)
+            coarse = predicted(unet, *given)
     assert (coarse.float() - exact).std() < 0.05 * exact.std()
 
 
@@ -164,13 +174,15 @@ def test_configuration_survives_json_and_names_what_is_wrong() -> None:
 def test_wrong_inputs_are_named() -> None:
     unet, (sample, steps, audio) = random_unet(config()), inputs()
     with pytest.raises(ValueError, match="13 input channels, but got 9"):
-        unet(sample[:, :9], steps, audio)
-    with pytest.raises(ValueError, match="6 windows"):
-        unet(sample, steps, audio[:, :2])
+        predicted(unet, sample[:, :9], steps, audio)
+    with pytest.raises(ValueError, match="2 clips of 2 frames, but there are 2 of 3"):
+        predicted(unet, sample, steps, audio[:, :2])
+    with pytest.raises(ValueError, match="5 wide, but the U-Net expects 6"):
+        unet.project_kv(audio[..., :5])
     with pytest.raises(ValueError, match="one per clip"):
-        unet(sample, torch.tensor([1, 2, 3]), audio)
+        predicted(unet, sample, torch.tensor([1, 2, 3]), audio)
     with pytest.raises(ValueError, match="8 frames"):
-        unet(sample[:, :, :1].repeat(1, 1, 8, 1, 1), steps, audio[:, :1].repeat(1, 8, 1, 1))
+        predicted(unet, sample[:, :, :1].repeat(1, 1, 8, 1, 1), steps, audio[:, :1].repeat(1, 8, 1, 1))
 
 
 def test_release_1_0_names() -> None:
@@ -183,16 +195,15 @@ def test_release_1_0_names() -> None:
     assert rename_v10_keys(old) == {f"{block}.norm2.weight": 1, f"{block}.attn2.to_out.0.bias": 2, "conv_in.bias": 3}
 
 
-def test_audio_made_ready_once_changes_nothing() -> None:
-    """Keys and values computed beforehand, and silence without computing it, give what the audio itself gives."""
+def test_guidance_needs_no_computation_for_zero_audio() -> None:
+    """The unconditional half of a doubled batch gets what zeros give."""
     unet = random_unet(config())
-    sample, steps, audio = inputs()
+    sample, _, audio = inputs()
     with torch.no_grad():
-        heard = unet.project_kv(audio)
-        torch.testing.assert_close(unet(sample, steps, heard), unet(sample, steps, audio))
+        kv = unet.project_kv(audio)
         both, doubled = torch.cat([torch.zeros_like(audio), audio]), torch.cat([sample, sample])
         torch.testing.assert_close(
-            unet(doubled, 5, heard.with_unconditional()), unet(doubled, 5, both), atol=1e-5, rtol=1e-5
+            unet(doubled, 5, kv.with_unconditional()), predicted(unet, doubled, 5, both), atol=1e-5, rtol=1e-5
         )
         with pytest.raises(ValueError, match="projected for"):
-            unet(doubled, 5, heard)
+            unet(doubled, 5, kv)

@@ -12,9 +12,11 @@ from latentsync.processing.manifests.fileslist import kept_clips, split, with_id
 from latentsync.processing.manifests.manifest import Manifests, frame_of, rows_of
 from latentsync.processing.manifests.reapply import reapply
 from latentsync.processing.manifests.row import ManifestRow
-from latentsync.processing.report.funnel import Measure, funnel_of, histogram
+from latentsync.processing.plan import make_rules
+from latentsync.processing.report.funnel import funnel_of, histogram
 from latentsync.processing.report.page import write_report
-from latentsync.processing.stages.table import STAGES, make_rules
+from latentsync.processing.stages.contract import Measure
+from latentsync.processing.stages.order import STAGES
 from latentsync.processing.storage import Folder
 
 
@@ -40,10 +42,10 @@ def test_gathering_rows_may_be_interrupted(tmp_path: Path, monkeypatch: pytest.M
 def real_tables(confidences: list[float]) -> dict[str, pd.DataFrame]:
     """Manifests of the shipped stages: one source, one clip of 5 s for each confidence."""
     source = ManifestRow("s", "a.mp4", "a.mp4", end_sec=5.0 * len(confidences))
-    tables = {info.name: [replace(source, parent="s")] for info in STAGES}
+    tables = {stage.name: [replace(source, parent="s")] for stage in STAGES}
     tables["readable"] = [source]
-    for info in STAGES[3:]:
-        tables[info.name] = []
+    for stage in STAGES[3:]:
+        tables[stage.name] = []
     for number, confidence in enumerate(confidences):
         clip = ManifestRow(
             f"c{number}", f"c{number}", "a.mp4", "s", 5.0 * number, 5.0 * number + 5, scores={"face_px": 300.0}

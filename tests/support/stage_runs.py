@@ -21,7 +21,9 @@ from rich.progress import track
 from latentsync.files import atomic_write
 from latentsync.processing.clip import Clip, Dropped, Kept, Score, StageOutcome, source_clip
 from latentsync.processing.config import StageSettings
-from latentsync.processing.stages import STAGES, STEPS, Step, make_step
+from latentsync.processing.plan import make_step
+from latentsync.processing.stages.contract import Step
+from latentsync.processing.stages.order import STAGES, STEPS
 from tests.support.corpus import STAND_INS
 
 
@@ -38,18 +40,18 @@ class Ending:
 
     @property
     def reason(self) -> str:
-        return self.outcome.reason.value if isinstance(self.outcome, Dropped) else ""
+        return self.outcome.reason if isinstance(self.outcome, Dropped) else ""
 
 
 def process(input_dir: Path, output_dir: Path, settings: StageSettings) -> list[Ending]:
     """All videos of a folder through all stages, which share decodes."""
-    steps = [make_step(names, settings) for names in STEPS]
+    steps = [make_step(stages, settings) for stages in STEPS]
     return [ending for path in files_in(input_dir) for ending in process_one(path, input_dir, output_dir, steps)]
 
 
 def process_one(path: Path, input_dir: Path, output_dir: Path, steps: Sequence[Step]) -> list[Ending]:
     """One video of a folder through all stages."""
-    folders = {info.name: output_dir / info.name if info.writes == "always" else None for info in STAGES}
+    folders = {stage.name: output_dir / stage.name if stage.writes == "always" else None for stage in STAGES}
     return follow(source_clip(path, str(path), path.relative_to(input_dir).as_posix()), steps, folders)
 
 
@@ -62,7 +64,7 @@ def stand_in_steps() -> list[Step]:
     """The steps that the full corpus goes through; a process loads their networks once."""
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-    return [make_step(names, STAND_INS) for names in STEPS]
+    return [make_step(stages, STAND_INS) for stages in STEPS]
 
 
 def follow(clip: Clip, steps: Sequence[Step], folders: dict[str, Path | None]) -> list[Ending]:

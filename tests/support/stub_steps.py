@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from latentsync.processing.clip import Clip, Dropped, Kept, Reason, StageOutcome
+from latentsync.processing.clip import Clip, Dropped, Kept, StageOutcome
 from latentsync.processing.plan import Plan, StepPlan
 from latentsync.processing.stages.contract import Writes
 
@@ -34,14 +34,14 @@ class CutStep:
     def __call__(self, clip: Clip, folders: dict[str, Path | None]) -> list[tuple[str, StageOutcome]]:
         words = clip.path.read_text().split()
         if not words:
-            return [("whole", Dropped(clip, Reason.UNREADABLE, "it holds no word"))]
+            return [("whole", Dropped(clip, "unreadable", "it holds no word"))]
         whole = Clip(**{**clip.__dict__, "end_sec": float(len(words))}).scored(words=len(words))
         outcomes: list[tuple[str, StageOutcome]] = [("whole", Kept(whole))]
         for number, word in enumerate(words):
             time.sleep(self.pause_sec)
             part = whole.cut(number * FRAMES, (number + 1) * FRAMES).scored(letters=len(word))
             if word.startswith("-"):
-                outcomes.append(("words", Dropped(part, Reason.TOO_SHORT, f"{word} begins with a dash")))
+                outcomes.append(("words", Dropped(part, "too_short", f"{word} begins with a dash")))
             else:
                 outcomes.append(("words", Kept(self._written(part, word, folders["words"]))))
         return outcomes
@@ -75,7 +75,7 @@ class WordStep:
         if word == "die":
             os.kill(os.getpid(), signal.SIGKILL)
         if len(word) < self.min_letters:
-            return [(self.name, Dropped(clip, Reason.LOW_QUALITY, f"{len(word)} letters"))]
+            return [(self.name, Dropped(clip, "low_quality", f"{len(word)} letters"))]
         folder = folders[self.name]
         assert folder is not None
         path = folder / clip.file_name

@@ -6,34 +6,25 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.stand_in import stand_in_models
+from latentsync import testing
 from latentsync.face.detection.detector import Face
 from latentsync.inference.models import LipsyncModels
 from latentsync.media.sound.read import write_wav
 from latentsync.media.video.read import read_frames
 from latentsync.media.video.write import VideoFormat, VideoWriter
-from latentsync.weights import DEFAULT_ALIGNMENT, Alignment
+from latentsync.testing import stand_in_models
 
 RESOLUTION, NUM_FRAMES = 32, 4
 SIZE = (96, 128)  # h, w of the scenes
 POINTS = np.array([[56, 36], [76, 36], [66, 48]], dtype=np.float32)
 BOX = (50.0, 30.0, 82.0, 70.0)
-DARK = 40  # the detector sees no face in frames darker than this
 
 
-class StubDetector:
-    """Sees a still face in every frame but the dark ones."""
+class StubDetector(testing.StubDetector):
+    """Finds the scenes' face in every frame but the dark ones."""
 
-    alignment: Alignment = DEFAULT_ALIGNMENT
-
-    def faces(self, frame: np.ndarray) -> list[Face]:
-        return [] if frame[0, 0].max() < DARK else [Face(POINTS, BOX, 1.0)]
-
-    def points(self, frame: np.ndarray) -> Face | None:
-        return next(iter(self.faces(frame)), None)
-
-    def reset(self) -> None:
-        """There is nothing to forget."""
+    def __init__(self) -> None:
+        super().__init__(Face(POINTS, BOX, 1.0))
 
 
 def tiny_models() -> LipsyncModels:

@@ -88,7 +88,7 @@ def make_data(folder: Path, clips: int = 3) -> Path:
     OmegaConf.save(OmegaConf.create(configuration(folder)), path)
     run = load(path, UNetRun)
     found = index_clips(find_clips(run.data.train_data_dir), 1, run.data.cache_dir).clips
-    for feature in (whisper_feature(run.data.cache_dir, run.experts.whisper), cached_latents(run)):
+    for feature in (whisper_feature(run.data.cache_dir, run.frozen_networks.whisper), cached_latents(run)):
         list(feature.fill(found))
     return path
 
@@ -106,11 +106,11 @@ def configuration(folder: Path) -> dict[str, object]:
             "num_frames": NUM_FRAMES,
             "batch_size": 2,
         },
-        "experts": {name: str(folder / file) for name, file in EXPERTS.items()},
+        "frozen_networks": {name: str(folder / file) for name, file in FROZEN_NETWORKS.items()},
         "objective": {"audio_dropout": 0.3},
         "train": {"max_steps": 4, "warmup_steps": 2, "learning_rate": 1e-3, "checkpoint_steps": 1, "log_steps": 1},
     }
 
 
-EXPERTS = {"vae": "vae.safetensors", "whisper": "whisper.pt", "syncnet": "syncnet.safetensors"}
+FROZEN_NETWORKS = {"vae": "vae.safetensors", "whisper": "whisper.pt", "syncnet": "syncnet.safetensors"}
 STAGE2 = ("model.use_motion_module=true", "train.loss_weights.sync=0.05", "trainable_modules=[motion_modules.,attn2.]")

@@ -88,7 +88,7 @@ def test_the_target_is_the_teachers_guided_step_and_the_error_falls(data: Path, 
     assert all(p.grad is None for p in step.target.parameters()) and not step.teacher.net.training
 
 
-def test_a_file_of_changes_is_completed_by_the_file_beside_it(data: Path, tmp_path: Path) -> None:
+def test_a_delta_is_loaded_with_its_base_beside_it(data: Path, tmp_path: Path) -> None:
     whole = tmp_path / "a" / "whole.safetensors"
     save_checkpoint(whole, read_checkpoint(data.parent / "start.pt").tensors, {"kind": "unet", "model": UNET})
     part = tmp_path / "a" / "part.safetensors"
@@ -104,13 +104,13 @@ def test_a_file_of_changes_is_completed_by_the_file_beside_it(data: Path, tmp_pa
     assert read_checkpoint(alone).tensors.keys() == unet.state_dict().keys()  # found where it was
     other = {name: tensor + 1 for name, tensor in read_checkpoint(whole).tensors.items()}
     save_checkpoint(whole, other, {"kind": "unet", "model": UNET})
-    with pytest.raises(CheckpointError, match="another file"):
+    with pytest.raises(CheckpointError, match="a delta to another file"):
         load_unet(part)
     whole.unlink()
-    with pytest.raises(CheckpointError, match=r"rest is in whole\.safetensors"):
+    with pytest.raises(CheckpointError, match=r"differ from whole\.safetensors"):
         load_unet(part)
 
 
-def test_a_student_that_is_not_always_heard_is_refused(data: Path) -> None:
+def test_distillation_refuses_audio_dropout(data: Path) -> None:
     with pytest.raises(ValueError, match="set objective.audio_dropout=0"):
         load(data, UNetRun, distilling(data, "objective.audio_dropout=0.1"))

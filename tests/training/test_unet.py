@@ -90,7 +90,8 @@ def test_the_losses_are_those_of_the_method(data: Path) -> None:
         drawn = step.draw(latents, [item_generator(step.seed, position) for position in (0, 1)])
         noisy = add_noise(latents, drawn.noise, drawn.timesteps, step.schedule)
         mask = step.mask.expand(2, 1, NUM_FRAMES, *step.mask.shape)
-        predicted = step.unet(torch.cat([noisy, mask, masked, reference], 1), drawn.timesteps, batch.audio)
+        shown_audio = step.unet.project_kv(batch.audio)
+        predicted = step.unet(torch.cat([noisy, mask, masked, reference], 1), drawn.timesteps, shown_audio)
         clean = one_step_x0(noisy, predicted, drawn.timesteps, step.schedule)
         shown = decode(step.pixel_losses.vae.net, frames_of(clean)).unflatten(0, (2, NUM_FRAMES)).transpose(1, 2)
         lips = pack_frames(shown, lower_half=True)
@@ -134,13 +135,13 @@ def test_the_demo_objective_keeps_its_numbers() -> None:
 
 
 def test_an_unproven_syncnet_may_not_teach(data: Path) -> None:
-    experts = run_of(data).experts
+    frozen_networks = run_of(data).frozen_networks
     for metadata, words in (({}, "unknown accuracy"), ({"scores": {"accuracy": 0.7}}, "right on 70.0%")):
-        with pytest.raises(ValueError, match=f"{words}.*experts.allow_unproven_sync=true"):
-            check_accuracy(metadata, experts)
-        check_accuracy(metadata, replace(experts, allow_unproven_sync=True))
-        check_accuracy(metadata, replace(experts, sync_accuracy=0.9))
-    check_accuracy({"scores": {"accuracy": 0.86}}, experts)
+        with pytest.raises(ValueError, match=f"{words}.*frozen_networks.allow_unproven_sync=true"):
+            check_accuracy(metadata, frozen_networks)
+        check_accuracy(metadata, replace(frozen_networks, allow_unproven_sync=True))
+        check_accuracy(metadata, replace(frozen_networks, sync_accuracy=0.9))
+    check_accuracy({"scores": {"accuracy": 0.86}}, frozen_networks)
     with pytest.raises(ValueError, match="looks at 4 frames, but data.num_frames is 3"):
         prepare(run_of(data, *STAGE2, "data.num_frames=3", "data.train_output_dir=x"), quiet, Processes(cpu=True))
 
@@ -332,7 +333,8 @@ def test_a_dry_run_shows_sizes_and_writes_no_run(data: Path, tmp_path: Path, cap
 @pytest.mark.parametrize("name", ["stage1", "stage2_512"])
 def test_full_size_configurations_pass_a_dry_run_on_meta(name: str) -> None:
     run = run_of(
-        CONFIGS / f"unet/{name}.yaml", f"experts.syncnet_config={CONFIGS / 'syncnet/syncnet_16_pixel_attn.yaml'}"
+        CONFIGS / f"unet/{name}.yaml",
+        f"frozen_networks.syncnet_config={CONFIGS / 'syncnet/syncnet_16_pixel_attn.yaml'}",
     )
     run.data.batch_size = 1
     text = dry_run_on_meta(run)

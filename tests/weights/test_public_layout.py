@@ -134,7 +134,9 @@ def test_a_unets_file_is_read_as_ours(tmp_path: Path) -> None:
     assert (run.train.max_steps, run.train.checkpoint_steps, run.train.precision) == (77, 123, "fp16")
     assert (run.train.schedule, run.train.warmup_steps, run.train.ema_decay) == ("constant", 4, 0.0)
     assert run.trainable_modules == ["motion_modules.", "attn2."] and run.gradient_checkpointing
-    assert run.objective == {"mixed_noise_alpha": 2.0} and run.experts.syncnet_config == "elsewhere/syncnet.yaml"
+    assert (
+        run.objective == {"mixed_noise_alpha": 2.0} and run.frozen_networks.syncnet_config == "elsewhere/syncnet.yaml"
+    )
     assert run.inference == {"guidance_scale": 2.0, "steps": 25}
     assert run.pixel_losses == ["sync", "lpips", "trepa"]
 
@@ -176,7 +178,7 @@ def test_a_syncnets_file_is_read_as_ours_and_names_the_unets_teacher(tmp_path: P
     content = unet_file()
     content["data"]["syncnet_config_path"] = str(path)
     unet = load(write(tmp_path / "unet.yaml", content), UNetRun)
-    assert (unet.experts.syncnet, unet.experts.syncnet_config) == ("weights/own_syncnet.pt", str(path))
+    assert (unet.frozen_networks.syncnet, unet.frozen_networks.syncnet_config) == ("weights/own_syncnet.pt", str(path))
 
 
 def changed(section: str, name: str, value: Any) -> dict[str, Any]:

@@ -123,6 +123,16 @@ VIEWS = {
 }
 
 
+def make_backend(weights_dir: Path | None, device: str, alignment: Alignment) -> "CascadeDetector":
+    """See `latentsync.face.detection.detector`; there are no weights, and it runs on the CPU."""
+    return CascadeDetector(alignment)
+
+
+def file_problems() -> list[tuple[Path, str]]:
+    """Empty: the cascades ship with OpenCV."""
+    return []
+
+
 class CascadeDetector(TrackingDetector[EyeTrack]):
     """Face detector by Haar cascades and optical flow, without weights; for frontal faces tilted up to 20 degrees.
 

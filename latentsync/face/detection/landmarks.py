@@ -50,6 +50,11 @@ class Landmarks:
     score: float  # mean of the landmarks' own scores, 0..1
 
 
+def make_backend(weights_dir: Path | None, device: str, alignment: Alignment) -> "LandmarkDetector":
+    """See `latentsync.face.detection.detector`."""
+    return LandmarkDetector(weights_dir, device, alignment)
+
+
 class LandmarkDetector(TrackingDetector[Landmarks]):
     """Face detector by landmarks, for any head pose that still shows both brows.
 
@@ -147,8 +152,8 @@ def smoothed(before: FloatArray, now: FloatArray) -> FloatArray:
     return before + share * (now - before)
 
 
-def weight_problems() -> list[tuple[Path, str]]:
-    """The `WEIGHT_FILES` that would be read, each with what is wrong with it: a sentence without its full stop, or nothing."""
+def file_problems() -> list[tuple[Path, str]]:
+    """The `WEIGHT_FILES` that would be read, each with its problem: a sentence without full stop, or an empty string."""
     if find_spec("face_alignment") is None:
         way_out = "install it, or choose the detector cascade, which needs none"
         return [(Path("face_alignment"), f"the package face_alignment >= 1.5 is not installed: {way_out}")]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from latentsync.audio.speech import speech_fault
+from latentsync.audio.speech_activity import speech_problem
 from latentsync.inference.faces.select import parse_face_choice
 from latentsync.inference.jobs.source import Source, open_source
 from latentsync.inference.jobs.timeline import Timeline, make_timeline
@@ -124,10 +124,10 @@ def sound_warnings(sound: ChosenTracks, waveform: np.ndarray) -> Iterator[str]:
             f"The channels of {name} cancel each other (one is inverted): the network gets channel {channel + 1} alone."
             " The sound of the output is not changed."
         )
-    fault = speech_fault(waveform)
-    if fault == "inaudible":
+    problem = speech_problem(waveform)
+    if problem == "inaudible":
         yield f"{name} is silent or too quiet for the network: the mouth will hardly move. Use louder audio or another track."
-    elif fault == "no speech":
+    elif problem == "no speech":
         yield f"{name} has no speech that can be detected, only a steady sound: the lips will hardly move. Is it the right file?"
 
 

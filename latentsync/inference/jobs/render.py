@@ -14,6 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from latentsync.audio.whisper_features import WhisperFeatures
+from latentsync.diffusion.solvers import OnStep
 from latentsync.face.align import rescaled
 from latentsync.inference.faces.plan import NOT_EDITED, FacePlan
 from latentsync.inference.jobs.folder import JobFolder
@@ -23,8 +24,9 @@ from latentsync.inference.jobs.segments import OUTPUT_SEGMENT_SEC, plan_output_s
 from latentsync.inference.jobs.timeline import frames_in_order
 from latentsync.inference.memory import return_freed_memory
 from latentsync.inference.threads import run_ahead, run_behind
+from latentsync.inference.windows.latents import LatentCache
 from latentsync.inference.windows.references import ReferenceLatents, reference_choice
-from latentsync.inference.windows.sampler import LatentCache, OnStep, WindowSampler
+from latentsync.inference.windows.sampler import WindowSampler
 from latentsync.inference.windows.stream import FrameIn, FrameOut, LipsyncStream, Repainted, face_of
 from latentsync.media.pixels.picture import Picture
 from latentsync.media.video.write import VideoWriter

@@ -4,7 +4,7 @@ Legend: b windows (clips), c channels, f frames, h w latent height and width, r 
 s audio tokens, d width of an audio token.
 """
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,10 +17,7 @@ from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from latentsync.diffusion.denoisers import conditioned, guided
-from latentsync.diffusion.noise import init_latents, shared_noise
-from latentsync.diffusion.schedule import NoiseSchedule
-from latentsync.diffusion.solvers import solver_of, timesteps_of
+from latentsync.diffusion.solvers import OnStep
 from latentsync.face.masks import load_mask, mask_ring
 from latentsync.face.pixels import (
     FaceInputs,
@@ -36,55 +33,14 @@ from latentsync.inference.memory import MemoryPlan, is_out_of_memory, memory_pla
 from latentsync.inference.models import LipsyncModels
 from latentsync.inference.settings import InferenceSettings
 from latentsync.inference.timing import Stopwatch
+from latentsync.inference.windows.latents import LatentCache, LatentSampler
 from latentsync.models.attention import AudioKV
 from latentsync.models.unet.network import DeepCache
 from latentsync.models.vae import decode, decode_tiny, encode
-from latentsync.weights import LATENT_CHANNELS, LATENT_STRIDE
-
-# What the auto-encoder said about frames of the source that are shown again: it is not asked twice.
-#
-# A video that is played back and forth, in a loop or held shows the same aligned face at several times. Whatever is computed from
-# that face alone, frame by frame, is the same each time.
-REMEMBERED_BYTES = 1 << 28  # of all results: 5 minutes of 256 px at 25 frames a second, a good minute of 512 px
-
-
-class LatentCache:
-    """Results for single frames, on the CPU, until they take up `limit_bytes`; the first ones stay.
-
-    Those that came first are kept, and not the last ones, because a loop comes back to them first, and playing back and forth
-    meets as many of the ones as of the others.
-    """
-
-    def __init__(self, order: NDArray[np.integer] | Sequence[int] = (), limit_bytes: int = REMEMBERED_BYTES):
-        """`order` names the source frames that are going to be asked for; those that occur once are not kept."""
-        frames, shows = np.unique(np.asarray(order, np.int64), return_counts=True)
-        self.again = set(frames[shows > 1].tolist())
-        self.left = limit_bytes
-        self.results: dict[tuple[Hashable, int], Tensor] = {}
-
-    def __call__(self, kind: Hashable, sources: Sequence[int], compute: Callable[[], Tensor]) -> Tensor:
-        """Results [n, ...] of a kind for the frames `sources`, at most n: computed, or remembered if all of them are known.
-
-        `compute` gives those for all frames of a window, the last of which is repeated where `sources` are fewer.
-        """
-        keys = [(kind, source) for source in sources]
-        if keys and all(key in self.results for key in keys):
-            return torch.stack([self.results[key] for key in keys])
-        computed = compute()
-        for key, result in zip(keys, computed, strict=False):
-            self._keep(key, result)
-        return computed
-
-    def _keep(self, key: tuple[Hashable, int], result: Tensor) -> None:
-        size = result.numel() * result.element_size()
-        if key[1] in self.again and key not in self.results and size <= self.left:
-            self.left -= size
-            self.results[key] = result.to("cpu", copy=True)
-
+from latentsync.weights import LATENT_STRIDE
 
 Faces = NDArray[np.uint8]  # [f, r, r, 3]
 Computed = TypeVar("Computed")
-OnStep = Callable[[int, int], None]  # (done, total) sampling steps
 COLOUR_FRAMES = 4  # from one frame in which the auto-encoder's colour error is measured to the next
 
 
@@ -130,14 +86,9 @@ class WindowSampler:
         self.models, self.settings, self.stopwatch = models, settings, stopwatch
         self.memory = memory or memory_plan("auto", models.device, models.resolution)
         self.dtype = models.dtype
-        self.schedule = NoiseSchedule()
         models.check(settings)
-        self.timesteps = timesteps_of(settings.solver, settings.steps, self.schedule)
-        self.solve = solver_of(settings.solver, settings.seed + 1)  # not the start's own noise
         self.mask = load_mask(models.resolution)
-        side = models.resolution // LATENT_STRIDE
-        shape = (1, LATENT_CHANNELS, models.num_frames, side, side)
-        self.noise = shared_noise(shape, torch.Generator().manual_seed(settings.seed)).to(models.device)
+        self.latents = LatentSampler(settings, models.num_frames, models.resolution, models.device)
 
     def sample(self, windows: Sequence[Window], on_step: OnStep = lambda done, total: None) -> list[NewFaces]:
         """New faces for every window, in any number; what cannot be shown is tried once more in float32."""
@@ -241,24 +192,12 @@ class WindowSampler:
 
     def denoise(self, masked: Tensor, masks: Tensor, audio: Tensor, reference: Tensor, on_step: OnStep) -> Tensor:
         """Clean latents b c f h w."""
-        interval = self.settings.deepcache_interval
-        cache = DeepCache(interval) if interval > 1 else None  # of this call alone
 
-        def unet(sample: Tensor, timestep: int, heard: AudioKV) -> Tensor:
-            return self.models.unet(sample.to(self.dtype), timestep, heard, cache).float()
+        def unet(sample: Tensor, timestep: int, audio: AudioKV, cache: DeepCache | None) -> Tensor:
+            return self.models.unet(sample.to(self.dtype), timestep, audio, cache).float()
 
         mask = rearrange(masks, "f c h w -> 1 c f h w")
-        heard = self.models.unet.project_kv(audio.to(self.dtype))
-        conditional = conditioned(unet, mask, masked, reference)
-        denoise = guided(conditional, heard, self.settings.guidance_scale, self._is_guided)
-        noise = self.noise[:, :, : masked.shape[2]].expand(len(masked), -1, -1, -1, -1)
-        start = reference if self.settings.init == "reference" else None
-        latents = init_latents(noise, self.schedule, self.timesteps[0], start)
-        return self.solve(denoise, latents, self.timesteps, self.schedule, on_step)
-
-    def _is_guided(self, timestep: int) -> bool:
-        start, stop = self.settings.guidance_interval
-        return start <= self.schedule.progress(timestep) <= stop
+        return self.latents(unet, self.models.unet.project_kv(audio.to(self.dtype)), mask, masked, reference, on_step)
 
     def _encode(self, pixels: Tensor) -> Tensor:
         """Pixels [f, 3, r, r] -> latents 1 c f h w, float32: the posterior's mean, which adds no flicker."""

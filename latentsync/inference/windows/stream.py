@@ -17,11 +17,12 @@ import torch
 from torch import Tensor
 
 from latentsync.audio.whisper_features import FeatureTrack
+from latentsync.diffusion.solvers import OnStep
 from latentsync.face.align import FloatArray, FrameArray, crop_size, invert_matrix, sampled_region, warp_face
 from latentsync.face.paste import Patch
 from latentsync.inference.faces.plan import NOT_EDITED
 from latentsync.inference.settings import LastWindow
-from latentsync.inference.windows.sampler import NewFaces, OnStep, Window, WindowSampler
+from latentsync.inference.windows.sampler import NewFaces, Window, WindowSampler
 from latentsync.media.pixels.picture import Picture
 from latentsync.timebase import MODEL_FPS, WHISPER_ROW_HZ
 

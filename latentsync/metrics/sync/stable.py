@@ -12,7 +12,7 @@ from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor
 
-from latentsync.audio.mel import sync_mel, sync_mel_window
+from latentsync.audio.sync_mel import sync_mel, sync_mel_window
 from latentsync.face.pixels import frames_to_pixels, resize_frames
 from latentsync.models.syncnet import StableSyncNet
 from latentsync.timebase import sync_mel_length

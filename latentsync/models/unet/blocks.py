@@ -18,10 +18,10 @@ from latentsync.models.unet.motion import MotionModule, MotionModuleConfig
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What every layer of one forward pass is told."""
+    """Inputs of one forward pass that every layer shares."""
 
     time: Tensor  # b t: time embedding after its activation
-    audio: Tensor | AudioKV | None  # (b f) s d, or made ready
+    audio: AudioKV
     frames: int  # f
 
 

@@ -9,14 +9,13 @@ Legend: b clips, f frames, c channels, h w latent height and width, s audio toke
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import overload
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from latentsync.models.attention import AttentionKV, AudioKV, ClipGroupNorm, TransformerBlock
+from latentsync.models.attention import AudioKV, ClipGroupNorm, TransformerBlock
 from latentsync.models.unet.blocks import Conditioning, DownLevel, Level, LevelPlan, MiddleLevel, ResidualBlock, UpLevel
 from latentsync.models.unet.config import DOWN_ATTENTION, UP_ATTENTION, UNetConfig
 from latentsync.models.unet.motion import FrameTransformerBlock, MotionModuleConfig
@@ -149,20 +148,21 @@ class UNet3DConditionModel(nn.Module):
                 module.gradient_checkpointing = enabled
 
     def project_kv(self, audio: Tensor) -> AudioKV:
-        """Make audio windows b f s d ready for every step of sampling: what depends on the audio alone is computed once."""
-        clips, frames = audio.shape[:2]
-        tokens = self._audio(audio, clips, frames)
+        """Keys and values of audio windows b f s d for every cross-attention; ValueError for windows of another width d."""
+        clips, frames, _, width = audio.shape
+        if self.config.add_audio_layer and width != self.config.cross_attention_dim:
+            raise ValueError(
+                f"The audio is {width} wide, but the U-Net expects {self.config.cross_attention_dim} (cross_attention_dim)."
+            )
+        tokens = rearrange(audio, "b f s d -> (b f) s d")
         blocks = [module for module in self.modules() if isinstance(module, TransformerBlock) and module.has_audio]
-        projected: dict[nn.Module, AttentionKV] = {}
-        if tokens is not None:
-            projected = {block.attn2: block.attn2.project_kv(tokens) for block in blocks}
-        return AudioKV(projected, clips, frames)
+        return AudioKV({block.attn2: block.attn2.project_kv(tokens) for block in blocks}, clips, frames)
 
     def forward(
         self,
         sample: Tensor,
         timesteps: Tensor | int,
-        encoder_hidden_states: Tensor | AudioKV | None,
+        audio: AudioKV,
         cache: DeepCache | None = None,
     ) -> Tensor:
         """Predict the noise of a batch of clips.
@@ -170,8 +170,7 @@ class UNet3DConditionModel(nn.Module):
         Args:
             sample: b c f h w, the packed input channels (see `latentsync.diffusion.denoisers.unet_input`).
             timesteps: diffusion step of each clip (b), or one for all.
-            encoder_hidden_states: audio windows b f s d or (b f) s d, or what `project_kv` made of them; None skips the
-                audio cross-attention, which is not the same as zeros.
+            audio: keys and values of the clips' audio, from `project_kv`.
             cache: deep features of earlier steps of the same sampling call; None runs the whole network.
 
         Returns:
@@ -183,7 +182,7 @@ class UNet3DConditionModel(nn.Module):
         clips, channels, frames = sample.shape[:3]
         if channels != self.config.in_channels:
             raise ValueError(f"The U-Net expects {self.config.in_channels} input channels, but got {channels}.")
-        audio = self._audio(encoder_hidden_states, clips, frames)
+        self._check_audio(audio, clips, frames)
         cond = Conditioning(self._embed_time(timesteps, clips), audio, frames)
         x = rearrange(sample, "b c f h w -> (b f) c h w").contiguous(memory_format=torch.channels_last)
         x = self.conv_in(x)
@@ -212,30 +211,12 @@ class UNet3DConditionModel(nn.Module):
         features = time_features(steps, config.block_out_channels[0], config.flip_sin_to_cos, config.freq_shift)
         return F.silu(self.time_embedding(features.to(weight.dtype))).expand(clips, -1)
 
-    @overload
-    def _audio(self, audio: Tensor | None, clips: int, frames: int) -> Tensor | None: ...
-
-    @overload
-    def _audio(self, audio: Tensor | AudioKV | None, clips: int, frames: int) -> Tensor | AudioKV | None: ...
-
-    def _audio(self, audio: Tensor | AudioKV | None, clips: int, frames: int) -> Tensor | AudioKV | None:
-        if audio is None or not self.config.add_audio_layer:
-            return None
-        if isinstance(audio, AudioKV):
-            if (audio.num_unconditional + audio.clips, audio.frames) != (clips, frames):
-                raise ValueError(
-                    f"The audio was projected for {audio.num_unconditional + audio.clips} clips of {audio.frames} frames,"
-                    f" but there are {clips} of {frames}."
-                )
-            return audio
-        if audio.ndim == 4:
-            audio = rearrange(audio, "b f s d -> (b f) s d")
-        if len(audio) != clips * frames or audio.shape[-1] != self.config.cross_attention_dim:
+    def _check_audio(self, audio: AudioKV, clips: int, frames: int) -> None:
+        if (audio.batch_clips, audio.frames) != (clips, frames):
             raise ValueError(
-                f"The audio has {len(audio)} windows of width {audio.shape[-1]}, but {clips} clips of {frames} frames"
-                f" need {clips * frames} windows of width {self.config.cross_attention_dim} (cross_attention_dim)."
+                f"The audio was projected for {audio.batch_clips} clips of {audio.frames} frames, but there are {clips} of"
+                f" {frames}."
             )
-        return audio
 
 
 def initialise_for_training(unet: UNet3DConditionModel) -> None:

@@ -9,7 +9,8 @@ from pathlib import PurePosixPath
 
 import pandas as pd
 
-DURATION = "duration_sec"
+from latentsync.processing.stages.contract import DURATION
+
 COMPARISONS: Mapping[str, Callable[[pd.Series, float], pd.Series]] = {
     ">=": operator.ge,
     "<=": operator.le,

@@ -43,9 +43,9 @@ def reapply(tables: Mapping[str, pd.DataFrame], before: Mapping[str, Rule], now:
 
 def _judge(row: ManifestRow, before: Rule, now: Rule) -> ManifestRow:
     by_rule = before.decide(row.scores)
-    if row.verdict == "failed" or (row.verdict == "dropped" and (by_rule is None or by_rule.value != row.reason)):
+    if row.verdict == "failed" or (row.verdict == "dropped" and (by_rule is None or by_rule != row.reason)):
         return row
     reason = now.decide(row.scores)
     if reason is None:
         return replace(row, verdict="kept", reason="", detail="")
-    return replace(row, verdict="dropped", reason=reason.value, detail=now.explain(reason, row.scores), file="")
+    return replace(row, verdict="dropped", reason=reason, detail=now.explain(reason, row.scores), file="")

@@ -22,7 +22,7 @@ class ManifestRow:
     start_sec: float = 0.0  # span in the source
     end_sec: float = 0.0
     verdict: Verdict = "kept"
-    reason: str = ""  # a code of `clip.Reason`, or the kind of error of a failure
+    reason: str = ""  # the code of a reason, or the kind of error of a failure
     detail: str = ""  # one sentence for people
     file: str = ""  # where a kept clip lies, relative to the output folder; empty: in the source
     file_start_sec: float = 0.0  # where in that file the clip begins
@@ -57,7 +57,7 @@ def row_of(outcome: StageOutcome, parent: str, file: str) -> ManifestRow:
         start_sec=clip.start_sec,
         end_sec=clip.end_sec,
         verdict="dropped" if dropped else "kept",
-        reason=outcome.reason.value if isinstance(outcome, Dropped) else "",
+        reason=outcome.reason if isinstance(outcome, Dropped) else "",
         detail=outcome.detail if isinstance(outcome, Dropped) else "",
         file="" if dropped else file,
         file_start_sec=0.0 if dropped else clip.path_start_sec,

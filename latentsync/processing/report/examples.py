@@ -19,7 +19,7 @@ _saved: Counter[tuple[str, str, str]] = Counter()  # by output folder, stage and
 
 def save_example(output: Folder, stage: str, outcome: Dropped) -> None:
     """Store the middle frame of a dropped clip, if there are not yet enough like it; what cannot be shown is left out."""
-    reason = outcome.reason.value
+    reason = outcome.reason
     if _saved[output.address, stage, reason] >= EXAMPLES_EACH:
         return
     with contextlib.suppress(Exception):  # a picture is worth no clip

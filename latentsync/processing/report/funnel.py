@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from latentsync.processing.config import StageSettings
-from latentsync.processing.stages.table import make_rules
+from latentsync.processing.stages.contract import DURATION, Measure
 
 BINS = 32
 HOUR_SEC = 3600.0
@@ -35,18 +34,6 @@ class StageCount:
 
 
 @dataclass(frozen=True)
-class Measure:
-    """A score worth looking at, and the bounds that clips are held to."""
-
-    name: str  # of the score, or "duration_sec"
-    stage: str
-    title: str
-    unit: str
-    at_least: float | None = None
-    at_most: float | None = None
-
-
-@dataclass(frozen=True)
 class Histogram:
     """How a score lies, in clips, and how many hours each lower bound would keep of those that were measured."""
 
@@ -66,29 +53,6 @@ class Funnel:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
-
-
-def measures(settings: StageSettings) -> list[Measure]:
-    """What a report shows of the shipped stages, with the thresholds in force."""
-    rules: Mapping[str, Any] = make_rules(settings)
-    sync, face = rules["av_synced"], rules["high_resolution"]
-    return [
-        Measure("sync_confidence", "av_synced", "Sync confidence", "", at_least=sync.min_confidence),
-        Measure(
-            "offset_frames",
-            "av_synced",
-            "Offset of the sound, as found",
-            "frames of 1/25 s",
-            at_least=-sync.max_offset_frames,
-            at_most=sync.max_offset_frames,
-        ),
-        Measure("face_px", "high_resolution", "Face size", "px", at_least=face.min_face_px),
-        Measure(
-            "quality", "high_visual_quality", "Image quality", "", at_least=rules["high_visual_quality"].min_quality
-        ),
-        Measure("duration_sec", "segmented", "Length of segments", "s", at_least=rules["segmented"].min_sec),
-        Measure("loudness_db", "readable", "Loudness of the sources", "dB", at_least=rules["readable"].min_loudness_db),
-    ]
 
 
 def funnel_of(tables: Mapping[str, pd.DataFrame], shown: list[Measure]) -> Funnel:
@@ -150,7 +114,7 @@ def _hours(table: pd.DataFrame) -> pd.Series:
 
 
 def _values(table: pd.DataFrame, name: str) -> pd.Series:
-    if name == "duration_sec":
+    if name == DURATION:
         return table["end_sec"] - table["start_sec"]
     if name not in table:
         return pd.Series([np.nan] * len(table), dtype="float64")

@@ -10,8 +10,9 @@ import pandas as pd
 
 from latentsync.processing.report.charts import funnel_chart, histogram_chart, hours_text, label
 from latentsync.processing.report.examples import EXAMPLES_EACH
-from latentsync.processing.report.funnel import Funnel, Histogram, Measure, Share, StageCount, funnel_of
+from latentsync.processing.report.funnel import Funnel, Histogram, Share, StageCount, funnel_of
 from latentsync.processing.run_folder import EXAMPLES
+from latentsync.processing.stages.contract import Measure
 from latentsync.processing.storage import Folder
 
 # How the report looks, on a light and on a dark page.

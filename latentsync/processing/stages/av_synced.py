@@ -1,61 +1,128 @@
-"""Stage 7: clips whose lips do not fit their sound are dropped; of the others the sound is moved to where it fits."""
+"""Stage 7: clips whose lips do not fit their sound are dropped; in the others the sound is moved to where it fits."""
 
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 import numpy as np
 
+from latentsync.device import pick_device
 from latentsync.files import atomic_write
 from latentsync.media.sound.mono import Samples
 from latentsync.media.sound.read import FULL_SCALE
 from latentsync.media.video.join import join
-from latentsync.metrics.statistics import NO_FACE, UnscorableError
-from latentsync.metrics.sync.judge import SyncJudge, SyncScore, score_pairs
+from latentsync.metrics import statistics
+from latentsync.metrics.statistics import UnscorableError
+from latentsync.metrics.sync.box_detectors import S3FDBoxes
+from latentsync.metrics.sync.judge import ExpertJudge, StableJudge, SyncJudge, SyncScore, score_pairs
 from latentsync.metrics.sync.offset import offset_in_words
+from latentsync.models.s3fd import load_s3fd
+from latentsync.models.syncnet import load_syncnet
+from latentsync.models.syncnet_v2 import load_syncnet_v2
 from latentsync.processing.clip import Clip, Dropped, Kept, Reason, Scores, StageOutcome
-from latentsync.processing.stages.contract import Writes
+from latentsync.processing.stages.contract import (
+    FETCH_TRAINING,
+    NO_FACE,
+    TOO_SHORT,
+    Measure,
+    NetworkSettings,
+    Stage,
+    check_choice,
+)
 from latentsync.processing.stages.span import clip_sound, sound_file
 from latentsync.timebase import samples_of_frames
+from latentsync.weights import DEMO
 
-MAX_LEFT_FRAMES = 1  # of offset that may be measured after the sound was moved
-OTHER_REASONS = {NO_FACE: Reason.NO_FACE}
+MAX_LEFT_FRAMES = 1  # offset that may be measured after the sound was moved
+# Reasons
+LOW_SYNC_CONFIDENCE = "low_sync_confidence"
+LARGE_OFFSET = "large_offset"
+SYNC_NOT_REPAIRED = "sync_not_repaired"  # the offset is still there after the sound was moved
+
+
+# The threshold of each judge. SyncNet v2's is the published one. The demo network's embeddings have length 1, so its
+# confidence lies between 0 and 2 and cannot be compared with the other's; its threshold lies above the confidence that
+# it measures on training clips of 5 s with another clip's sound.
+MIN_CONFIDENCE: Final = {"syncnet_v2": 3.0, "demo": 0.45}
+SYNC_MODELS = tuple(MIN_CONFIDENCE)
+SYNCNET_V2_FILES = ("syncnet_v2.model", "sfd_face.pth")
+DEMO_FILE = DEMO / "syncnet.safetensors"
+
+
+@dataclass
+class SyncSettings(NetworkSettings):
+    """Which network judges sync, and its thresholds."""
+
+    needs_new_run: ClassVar[tuple[str, ...]] = ("sync_model",)
+    sync_model: str = "syncnet_v2"
+    min_sync_confidence: float | None = None  # None: the network's own
+    max_offset_frames: int = 6
+
+    def check(self) -> None:
+        check_choice("sync_model", self.sync_model, SYNC_MODELS)
 
 
 @dataclass(frozen=True)
 class SyncRule:
-    """Sure enough, and not too far off."""
+    """The confidence must be high enough, and the offset small enough."""
 
     min_confidence: float
     max_offset_frames: int = 6
 
     def decide(self, scores: Scores) -> Reason | None:
         if scores.get("sync_confidence", self.min_confidence) < self.min_confidence:
-            return Reason.LOW_SYNC_CONFIDENCE
-        return Reason.LARGE_OFFSET if abs(scores.get("offset_frames", 0)) > self.max_offset_frames else None
+            return LOW_SYNC_CONFIDENCE
+        return LARGE_OFFSET if abs(scores.get("offset_frames", 0)) > self.max_offset_frames else None
 
     def explain(self, reason: Reason, scores: Scores) -> str:
-        if reason is Reason.LOW_SYNC_CONFIDENCE:
-            return f"The confidence is {scores['sync_confidence']:.2f}, {self.min_confidence:g} is needed."
+        if reason is LOW_SYNC_CONFIDENCE:
+            return f"The confidence is {scores['sync_confidence']:.2f}; {self.min_confidence:g} is needed."
         offset = int(scores["offset_frames"])
-        return f"The sound is {offset_in_words(offset)}, {self.max_offset_frames} are allowed."
+        return f"The sound is {offset_in_words(offset)}; {self.max_offset_frames} are allowed."
 
 
-class AvSyncedStage:
+class AvSyncedStage(Stage[SyncSettings]):
     """Measure the offset of the sound and move its samples until it is 0; measure again what was written.
 
     Scores: `sync_confidence` and `sync_distance` at the best offset, on the judge's own scale; `offset_frames` as found
     (above 0: the sound is early) and `offset_left_frames` in the file that was written.
     """
 
-    name: Final = "av_synced"
-    writes: Final[Writes] = "always"
-    needs_gpu: Final = True
+    name = "av_synced"
+    keeps = "sound moved until its offset is 0, and measured again"
+    reasons = (LOW_SYNC_CONFIDENCE, LARGE_OFFSET, SYNC_NOT_REPAIRED, NO_FACE, TOO_SHORT)
+    settings_type = SyncSettings
+    writes = "always"
+    needs_gpu = True
 
-    def __init__(self, judge: SyncJudge, min_confidence: float, max_offset_frames: int = 6) -> None:
-        self.judge = judge
-        self.rule = SyncRule(min_confidence, max_offset_frames)
+    def __init__(self, settings: SyncSettings) -> None:
+        super().__init__(settings)
+        self.judge_of_sync = make_judge(settings)
+
+    @classmethod
+    def make_rule(cls, settings: SyncSettings) -> SyncRule:
+        own = MIN_CONFIDENCE[settings.sync_model]
+        least = own if settings.min_sync_confidence is None else settings.min_sync_confidence
+        return SyncRule(least, settings.max_offset_frames)
+
+    @classmethod
+    def measures(cls, settings: SyncSettings) -> list[Measure]:
+        rule = cls.make_rule(settings)
+        most = rule.max_offset_frames
+        return [
+            Measure("sync_confidence", cls.name, "Sync confidence", "", at_least=rule.min_confidence),
+            Measure("offset_frames", cls.name, "Offset of the sound, as found", "frames of 1/25 s", -most, most),
+        ]
+
+    @classmethod
+    def networks(cls, settings: SyncSettings) -> str:
+        return f"sync {settings.sync_model}"
+
+    @classmethod
+    def check_installed(cls, settings: SyncSettings) -> None:
+        pick_device(settings.device)
+        check_weights(settings)
 
     def __call__(self, clip: Clip, folder: Path | None) -> list[StageOutcome]:
         assert folder is not None, "synchronised clips are written"
@@ -63,23 +130,23 @@ class AvSyncedStage:
         try:
             found = self.measure(clip.path, sound)
         except UnscorableError as error:
-            reason = OTHER_REASONS.get(error.reason, Reason.TOO_SHORT)
+            reason = NO_FACE if error.reason == statistics.NO_FACE else TOO_SHORT
             return [Dropped(clip, reason, str(error).replace(str(clip.path), clip.relative))]
         scored = clip.scored(
             sync_confidence=round(found.confidence, 4),
             sync_distance=round(found.distance, 4),
             offset_frames=found.offset_frames,
         )
-        reason_against = self.rule.decide(scored.scores)
-        if reason_against:
-            return [Dropped(scored, reason_against, self.rule.explain(reason_against, scored.scores))]
+        outcome = self.judge(scored)
+        if isinstance(outcome, Dropped):
+            return [outcome]
         return [self.repaired(scored, sound, found.offset_frames, folder)]
 
     def measure(self, video: Path, sound: Samples) -> SyncScore:
         """Raises UnscorableError if the video is too short or the judge finds no face in it."""
-        pairs = list(self.judge.pairs(video, sound.astype(np.float32) / FULL_SCALE))
+        pairs = list(self.judge_of_sync.pairs(video, sound.astype(np.float32) / FULL_SCALE))
         if not pairs:
-            raise UnscorableError(NO_FACE, f"{video} has no face track that is long and large enough.")
+            raise UnscorableError(statistics.NO_FACE, f"{video} has no face track that is long and large enough.")
         return score_pairs(pairs)
 
     def repaired(self, clip: Clip, sound: Samples, offset_frames: int, folder: Path) -> StageOutcome:
@@ -100,7 +167,7 @@ class AvSyncedStage:
             return Kept(scored)
         path.unlink()
         detail = f"The offset was {offset_frames} frames and is {left} after the sound was moved."
-        return Dropped(scored.moved(clip.path), Reason.SYNC_NOT_REPAIRED, detail)
+        return Dropped(scored.moved(clip.path), SYNC_NOT_REPAIRED, detail)
 
 
 def move_sound(sound: Samples, offset_frames: int) -> Samples:
@@ -109,3 +176,25 @@ def move_sound(sound: Samples, offset_frames: int) -> Samples:
     silence = np.zeros(min(shift, len(sound)), np.int16)
     kept = sound[: len(sound) - len(silence)] if offset_frames > 0 else sound[len(silence) :]
     return np.concatenate([silence, kept] if offset_frames > 0 else [kept, silence])
+
+
+def check_weights(settings: SyncSettings) -> None:
+    """Raises ValueError, naming the files and the way out, if the judge's weights are missing."""
+    folder = settings.weights_folder
+    missing = [name for name in SYNCNET_V2_FILES if not (folder / name).is_file()]
+    if settings.sync_model == "syncnet_v2" and missing:
+        raise ValueError(
+            f"The sync stage needs {' and '.join(missing)} in {folder}: fetch with `{FETCH_TRAINING}`, or choose the "
+            "stand-in for drawn heads with --sync_model demo."
+        )
+
+
+def make_judge(settings: SyncSettings) -> SyncJudge:
+    """The network that the settings name; it expects aligned faces. Raises ValueError if its weights are missing or damaged."""
+    check_weights(settings)
+    device = pick_device(settings.device)
+    if settings.sync_model == "syncnet_v2":
+        syncnet, boxes = (settings.weights_folder / name for name in SYNCNET_V2_FILES)
+        return ExpertJudge(load_syncnet_v2(syncnet).to(device), S3FDBoxes(load_s3fd(boxes).to(device)))
+    net, metadata = load_syncnet(DEMO_FILE)
+    return StableJudge(net.to(device), metadata["resolution"], metadata["num_frames"], None)

@@ -1,52 +1,147 @@
-"""What a stage is, what decides about a clip, and what a step is."""
+"""What a stage is: its settings, its rule, its measures, and the work on one clip. `order.py` lists the stages.
 
+A stage turns one clip into kept clips or a reason. It writes a kept clip into its folder as `clip.file_name`, all or
+nothing. Where files are optional and the folder is None, nothing is written and the clip goes on as a span of the file
+that it is in: the spans are the same, and no picture is encoded before the aligned face is. The input of a stage is only
+read; the same clip gives the same bytes.
+
+A step is what a runner schedules: one stage, or several that share one decode. It returns the outcome at each of its
+stages, so that manifests do not depend on which stages share a decode.
+"""
+
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import ClassVar, Generic, Literal, Protocol, TypeVar
 
 from latentsync.processing.clip import Clip, Dropped, Kept, Reason, Scores, StageOutcome
+from latentsync.weights import CHECKPOINTS
 
 Folders = Mapping[str, Path | None]  # by the stage's name
+StepOutcomes = list[tuple[str, StageOutcome]]  # the stage's name, and what it made of a clip
 Writes = Literal["never", "optional", "always"]
+FETCH_TRAINING = "python -m scripts.download_checkpoints training"
+DURATION = "duration_sec"  # a measure that is no score: the length of the clip
+
+# Reasons that more than one stage gives; every other reason stands in the file of its stage.
+TOO_SHORT = "too_short"
+NO_FACE = "no_face"  # in hardly any frame
+
+
+@dataclass
+class Settings:
+    """Base of a stage's settings. Each field is an entry `stages.FIELD` of the configuration and needs a default."""
+
+    needs_new_run: ClassVar[tuple[str, ...]] = ()  # fields that --reapply cannot change: the videos must be read again
+
+    def check(self) -> None:
+        """Raises ValueError, one sentence with the way out, for values that cannot be."""
+
+
+@dataclass
+class NetworkSettings(Settings):
+    """Base of the settings of stages that run a network."""
+
+    weights_dir: Path | None = None  # None: checkpoints/auxiliary
+    device: str | None = None  # None: the best of the machine
+
+    @property
+    def weights_folder(self) -> Path:
+        return self.weights_dir or CHECKPOINTS / "auxiliary"
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def check_choice(field: str, value: str, choices: Sequence[str]) -> None:
+    """Raises ValueError if a setting is none of its choices."""
+    if value not in choices:
+        raise ValueError(f"{field} is {value!r}: choose one of {', '.join(choices)}.")
 
 
 class Rule(Protocol):
     """The thresholds of one stage: plain numbers, so that they can be applied to a manifest again without networks."""
 
     def decide(self, scores: Scores) -> Reason | None:
-        """Why a clip with these scores is dropped, or None; a pure function. Scores that are absent drop nothing."""
+        """Why a clip with these scores is dropped, or None; a pure function. A missing score drops nothing."""
 
     def explain(self, reason: Reason, scores: Scores) -> str:
         """The reason as a sentence with the measured numbers."""
 
 
-class Stage(Protocol):
-    """One stage; its thresholds are arguments of the constructor."""
+class KeepAll:
+    """The rule of stages that drop nothing by a score."""
 
-    @property
-    def name(self) -> str:
-        """Of the stage and of its folder."""
+    def decide(self, scores: Scores) -> Reason | None:
+        return None
 
-    @property
-    def writes(self) -> Writes:
-        """Whether it writes files: "never" ignores the folder, "optional" may be called with None, "always" not."""
+    def explain(self, reason: Reason, scores: Scores) -> str:
+        raise AssertionError("a stage without a threshold has nothing to explain")
 
-    @property
-    def needs_gpu(self) -> bool:
-        """Whether it runs a network."""
 
-    @property
-    def rule(self) -> Rule: ...
+@dataclass(frozen=True)
+class Measure:
+    """A score that the report shows as a histogram, with the bounds that clips must meet."""
 
+    name: str  # of the score, or DURATION
+    stage: str
+    title: str
+    unit: str
+    at_least: float | None = None
+    at_most: float | None = None
+
+
+class Stage(ABC, Generic[S]):
+    """One stage. A new one defines `name` and `__call__`, and what else differs from the defaults below."""
+
+    name: ClassVar[str]  # of the stage, its folder and its manifest
+    keeps: ClassVar[str] = ""  # what it keeps, for the table in docs/data.md
+    reasons: ClassVar[tuple[Reason, ...]] = ()  # every code that it drops clips for
+    settings_type: ClassVar[type[Settings]] = Settings
+    writes: ClassVar[Writes] = "never"  # "never" ignores the folder, "optional" may get None, "always" gets a folder
+    needs_gpu: ClassVar[bool] = False  # whether it runs a network
+    cuts: ClassVar[bool] = False  # whether it makes several clips of one
+
+    def __init__(self, settings: S) -> None:
+        """Load what the stage needs. Raises ValueError if weights or a library are missing or damaged."""
+        self.settings = settings
+        self.rule = self.make_rule(settings)
+
+    @abstractmethod
     def __call__(self, clip: Clip, folder: Path | None) -> list[StageOutcome]:
-        """Kept clips or reasons, never empty; each with everything measured so far in its scores.
+        """Kept and dropped clips, never empty; each with everything measured so far in its scores.
 
         Raises MediaError or OSError only for what is no fault of the clip, such as a full disk.
         """
 
+    @classmethod
+    def make_rule(cls, settings: S) -> Rule:
+        """The thresholds; needs no weights."""
+        return KeepAll()
+
+    @classmethod
+    def measures(cls, settings: S) -> list[Measure]:
+        """The scores that the report shows."""
+        return []
+
+    @classmethod
+    def networks(cls, settings: S) -> str:
+        """Which network measures, as in "sync demo", for the head of the report; empty if there is none."""
+        return ""
+
+    @classmethod
+    def check_installed(cls, settings: S) -> None:
+        """Raises ValueError, naming the files and the way out, if weights or a library are missing."""
+
+    def judge(self, clip: Clip) -> StageOutcome:
+        """The outcome that the rule gives for a clip's scores."""
+        reason = self.rule.decide(clip.scores)
+        return Kept(clip) if reason is None else Dropped(clip, reason, self.rule.explain(reason, clip.scores))
+
 
 class Step(Protocol):
-    """One or more consecutive stages that run in one go."""
+    """One or more consecutive stages that run together."""
 
     @property
     def name(self) -> str: ...
@@ -57,15 +152,8 @@ class Step(Protocol):
     @property
     def needs_gpu(self) -> bool: ...
 
-    def __call__(self, clip: Clip, folders: Folders) -> list[tuple[str, StageOutcome]]:
-        """(stage name, outcome) of every clip at every stage that it reached, in the order of the stages.
+    def __call__(self, clip: Clip, folders: Folders) -> StepOutcomes:
+        """The outcome of every clip at every stage that it reached, in the order of the stages.
 
         `folders` gives each stage's folder or None. What the last stage keeps goes on to the next step.
         """
-
-
-# The verdict of a stage about a measured clip.
-def judge(clip: Clip, rule: Rule) -> StageOutcome:
-    """What a rule makes of a clip's scores."""
-    reason = rule.decide(clip.scores)
-    return Kept(clip) if reason is None else Dropped(clip, reason, rule.explain(reason, clip.scores))

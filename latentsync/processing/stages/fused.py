@@ -1,18 +1,18 @@
-"""Steps: stages that share one decode, and single stages in the same form."""
+"""Steps: a single stage, and groups of stages that share one decode."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from latentsync.processing.clip import Clip, Kept, StageOutcome
 from latentsync.processing.stages.affine_transformed import AffineTransformedStage, Aligner
-from latentsync.processing.stages.contract import Folders, Stage
-from latentsync.processing.stages.high_resolution import FaceMeter, HighResolutionStage
+from latentsync.processing.stages.contract import Folders, Stage, Step, StepOutcomes
+from latentsync.processing.stages.followed_face import FaceMeter
+from latentsync.processing.stages.high_resolution import HighResolutionStage
 from latentsync.processing.stages.readable import ReadableStage
 from latentsync.processing.stages.resampled import ResampledStage
 from latentsync.processing.stages.segmented import SegmentedStage
 from latentsync.processing.stages.shot import ShotStage
 from latentsync.processing.stages.span import FrameArray
-
-StepOutcomes = list[tuple[str, StageOutcome]]
 
 
 class SingleStep:
@@ -29,23 +29,23 @@ class SingleStep:
 
 
 class SourceStep:
-    """Stages 1 to 4: cuts are looked for while the source is checked, in one decode of small pictures.
+    """Stages 1 to 4: cuts are searched while the source is checked, in one decode of small pictures.
 
-    Where a stage has a folder, its files are written from the file before, as the stages by themselves do.
+    Where a stage has a folder, its files are written from the file of the stage before, as each stage alone writes them.
     """
 
-    name = "readable"
+    name = ReadableStage.name
     needs_gpu = False
 
-    def __init__(
-        self, readable: ReadableStage, resampled: ResampledStage, shot: ShotStage, segmented: SegmentedStage
-    ) -> None:
-        self.readable, self.resampled, self.shot, self.segmented = readable, resampled, shot, segmented
-        self.stages: Sequence[Stage] = (readable, resampled, shot, segmented)
+    def __init__(self, settings: Any) -> None:
+        """`settings` are those of all four stages in one object."""
+        self.readable, self.resampled = ReadableStage(settings), ResampledStage(settings)
+        self.shot, self.segmented = ShotStage(settings), SegmentedStage(settings)
+        self.stages: Sequence[Stage] = (self.readable, self.resampled, self.shot, self.segmented)
 
     def __call__(self, clip: Clip, folders: Folders) -> StepOutcomes:
         finder = self.shot.finder()
-        checked = self.readable.look(clip, finder.add)
+        checked = self.readable.check(clip, finder.add)
         outcomes: StepOutcomes = [(self.readable.name, checked)]
         for source in _kept([checked]):
             cuts = [cut - source.path_frames[0] for cut in finder.finish()]  # in the clip
@@ -70,15 +70,17 @@ class RejectedError(Exception):
 class FaceStep:
     """Stages 5 and 6: faces are aligned while they are measured, in one decode and one detection.
 
-    What is written of a clip that turns out to be dropped is thrown away.
+    If the clip is dropped in the end, what was written of it is removed.
     """
 
-    name = "high_resolution"
+    name = HighResolutionStage.name
     needs_gpu = True
 
-    def __init__(self, measured: HighResolutionStage, aligned: AffineTransformedStage) -> None:
-        self.measured, self.aligned = measured, aligned
-        self.stages: Sequence[Stage] = (measured, aligned)
+    def __init__(self, settings: Any) -> None:
+        """`settings` are those of both stages in one object."""
+        self.measured = HighResolutionStage(settings)
+        self.aligned = AffineTransformedStage(settings, self.measured.detector)
+        self.stages: Sequence[Stage] = (self.measured, self.aligned)
 
     def __call__(self, clip: Clip, folders: Folders) -> StepOutcomes:
         folder = folders[self.aligned.name]
@@ -96,8 +98,8 @@ class FaceStep:
         return [(self.measured.name, Kept(scored)), (self.aligned.name, written)]
 
     def _faces(self, clip: Clip, meter: FaceMeter) -> Iterator[FrameArray]:
-        """Aligned faces up to the first frame without one; then the rest is only measured, and nothing is kept."""
-        aligner = Aligner(self.aligned.resolution)
+        """Aligned faces up to the first frame without one; the frames after it are only measured, and nothing is kept."""
+        aligner = Aligner(self.aligned.settings.resolution)
         for seen in meter.follow(clip, self.measured.detector):
             if seen.face is not None and meter.first_faceless is None:
                 yield aligner.align(seen.frame, seen.face)
@@ -108,3 +110,9 @@ class FaceStep:
 
 def _kept(outcomes: Sequence[StageOutcome]) -> list[Clip]:
     return [outcome.clip for outcome in outcomes if isinstance(outcome, Kept)]
+
+
+FUSED: Mapping[tuple[type[Stage], ...], Callable[[Any], Step]] = {
+    (ReadableStage, ResampledStage, ShotStage, SegmentedStage): SourceStep,
+    (HighResolutionStage, AffineTransformedStage): FaceStep,
+}

@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 import numpy as np
 import torch
@@ -16,17 +16,29 @@ from latentsync.media.video.read import frames_between
 from latentsync.metrics.pictures.sharpness import sharpness
 from latentsync.models.hyper_iqa import load_hyper_iqa, quality_frames, quality_inputs
 from latentsync.processing.clip import Clip, Kept, Reason, Scores, StageOutcome
-from latentsync.processing.stages.contract import Writes, judge
-from latentsync.processing.stages.sync_judges import FETCH_TRAINING
+from latentsync.processing.stages.contract import FETCH_TRAINING, Measure, NetworkSettings, Stage, check_choice
 from latentsync.timebase import MODEL_FPS
-from latentsync.weights import CHECKPOINTS
 
+LOW_QUALITY = "low_quality"
 HYPER_IQA_FILE = "koniq_pretrained.pkl"
-# HyperIQA's is the published threshold; the stand-in's is explained in `metrics.sharpness`.
+QUALITY_METRICS = ("hyper_iqa", "sharpness")
+# The threshold of each metric: HyperIQA's is the published one, the stand-in's is explained in `metrics.pictures.sharpness`.
 MIN_QUALITY: Final = {"hyper_iqa": 40.0, "sharpness": 40.0}
 
 Frames = NDArray[np.uint8]
-QualityMetric = Callable[[Frames], float]  # frames [b, h, w, 3] of one video -> its score
+QualityMetric = Callable[[Frames], float]  # frames [b, h, w, 3], uint8, of one video -> its score
+
+
+@dataclass
+class QualitySettings(NetworkSettings):
+    """Which metric scores the pictures, and the least score."""
+
+    needs_new_run: ClassVar[tuple[str, ...]] = ("quality_metric",)
+    quality_metric: str = "hyper_iqa"
+    min_quality: float | None = None  # None: the metric's own
+
+    def check(self) -> None:
+        check_choice("quality_metric", self.quality_metric, QUALITY_METRICS)
 
 
 @dataclass(frozen=True)
@@ -36,27 +48,49 @@ class QualityRule:
     min_quality: float
 
     def decide(self, scores: Scores) -> Reason | None:
-        return Reason.LOW_QUALITY if scores.get("quality", self.min_quality) < self.min_quality else None
+        return LOW_QUALITY if scores.get("quality", self.min_quality) < self.min_quality else None
 
     def explain(self, reason: Reason, scores: Scores) -> str:
-        return f"The image quality is {scores['quality']:.1f}, {self.min_quality:g} is needed."
+        return f"The image quality is {scores['quality']:.1f}; {self.min_quality:g} is needed."
 
 
-class HighVisualQualityStage:
-    """Score the first, middle and last frame, and pass the file on as it is. Score: `quality`, the mean of the three."""
+class HighVisualQualityStage(Stage[QualitySettings]):
+    """Score the first, middle and last frame and copy the file. Score: `quality`, the mean of the three."""
 
-    name: Final = "high_visual_quality"
-    writes: Final[Writes] = "always"
-    needs_gpu: Final = True
+    name = "high_visual_quality"
+    keeps = "pictures good enough"
+    reasons = (LOW_QUALITY,)
+    settings_type = QualitySettings
+    writes = "always"
+    needs_gpu = True
 
-    def __init__(self, metric: QualityMetric, min_quality: float) -> None:
-        self.metric = metric
-        self.rule = QualityRule(min_quality)
+    def __init__(self, settings: QualitySettings) -> None:
+        super().__init__(settings)
+        self.metric = make_metric(settings)
+
+    @classmethod
+    def make_rule(cls, settings: QualitySettings) -> QualityRule:
+        own = MIN_QUALITY[settings.quality_metric]
+        return QualityRule(own if settings.min_quality is None else settings.min_quality)
+
+    @classmethod
+    def measures(cls, settings: QualitySettings) -> list[Measure]:
+        bound = cls.make_rule(settings).min_quality
+        return [Measure("quality", cls.name, "Image quality", "", at_least=bound)]
+
+    @classmethod
+    def networks(cls, settings: QualitySettings) -> str:
+        return f"quality {settings.quality_metric}"
+
+    @classmethod
+    def check_installed(cls, settings: QualitySettings) -> None:
+        pick_device(settings.device)
+        check_weights(settings)
 
     def __call__(self, clip: Clip, folder: Path | None) -> list[StageOutcome]:
-        assert folder is not None, "the training set is written"
+        assert folder is not None, "the training clips are written"
         scored = clip.scored(quality=round(self.metric(frames_of(clip)), 3))
-        outcome = judge(scored, self.rule)
+        outcome = self.judge(scored)
         if not isinstance(outcome, Kept):
             return [outcome]
         path = folder / clip.file_name
@@ -73,26 +107,25 @@ def frames_of(clip: Clip) -> Frames:
     return np.stack([next(frames_between(clip.path, MODEL_FPS, each, each + 1)).frame for each in wanted])
 
 
-def check_weights(metric: str, weights_dir: Path | None = None) -> None:
-    """Raises ValueError, naming the file and the way out, if a metric's weights are missing."""
-    folder = weights_dir or CHECKPOINTS / "auxiliary"
-    if metric == "hyper_iqa" and not (folder / HYPER_IQA_FILE).is_file():
+def check_weights(settings: QualitySettings) -> None:
+    """Raises ValueError, naming the file and the way out, if the metric's weights are missing."""
+    if settings.quality_metric == "hyper_iqa" and not (settings.weights_folder / HYPER_IQA_FILE).is_file():
         raise ValueError(
-            f"The quality stage needs {HYPER_IQA_FILE} in {folder}: fetch it with `{FETCH_TRAINING}`, or choose the "
-            "stand-in without a network with --quality_metric sharpness."
+            f"The quality stage needs {HYPER_IQA_FILE} in {settings.weights_folder}: fetch it with `{FETCH_TRAINING}`, or "
+            "choose the stand-in without a network with --quality_metric sharpness."
         )
 
 
-def make_metric(name: str, weights_dir: Path | None = None, device: str | None = None) -> QualityMetric:
-    """The metric of a name. Raises ValueError as `check_weights` and if weights are damaged."""
-    check_weights(name, weights_dir)
-    if name == "sharpness":
+def make_metric(settings: QualitySettings) -> QualityMetric:
+    """The metric of the settings. Raises ValueError if its weights are missing or damaged."""
+    check_weights(settings)
+    if settings.quality_metric == "sharpness":
         return lambda frames: float(np.mean([sharpness(frame) for frame in frames]))
-    where = pick_device(device)
-    net = load_hyper_iqa((weights_dir or CHECKPOINTS / "auxiliary") / HYPER_IQA_FILE).to(where)
+    device = pick_device(settings.device)
+    net = load_hyper_iqa(settings.weights_folder / HYPER_IQA_FILE).to(device)
 
     @torch.no_grad()
     def score(frames: Frames) -> float:
-        return float(net(quality_inputs(torch.from_numpy(frames)).to(where)).mean())
+        return float(net(quality_inputs(torch.from_numpy(frames)).to(device)).mean())
 
     return score

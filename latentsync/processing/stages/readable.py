@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 
@@ -16,66 +15,85 @@ from latentsync.media.probe import probe
 from latentsync.media.sound.mono import Samples, mono_pieces
 from latentsync.media.video.strict import SmallPicture, has_streams, small_pictures
 from latentsync.processing.clip import Clip, Dropped, Reason, Scores, StageOutcome
-from latentsync.processing.stages.contract import Writes, judge
+from latentsync.processing.stages.contract import TOO_SHORT, Measure, Settings, Stage
 from latentsync.timebase import MODEL_FPS, SAMPLE_RATE_HZ, frames_in
 
 BLOCK_SAMPLES = SAMPLE_RATE_HZ // 10  # over which loudness is measured
 FULL_SCALE = 32768
 SILENCE_DB = -120.0  # stands for digital silence
-EDGE_SEC = 0.1  # pictures and sound may begin and end so far apart: encoders pad sound
+EDGE_SEC = 0.1  # by which pictures and sound may begin or end apart: encoders pad sound
 SMALL_SIDE_PX = 256  # of the pictures that cuts are looked for in
+
+# Reasons
+UNREADABLE = "unreadable"  # no media file, cut short, or a frame or sample that cannot be decoded
+NO_VIDEO = "no_video"
+NO_AUDIO = "no_audio"
+SILENT = "silent"
 
 OnPicture = Callable[[SmallPicture], None]
 
 
+@dataclass
+class ReadableSettings(Settings):
+    """How loud a file must be."""
+
+    min_loudness_db: float = -60.0  # of the loudest tenth of a second, relative to full scale
+
+
 @dataclass(frozen=True)
 class ReadableRule:
-    """The sound must be louder somewhere."""
+    """The sound must reach a loudness somewhere."""
 
-    min_loudness_db: float = -60.0
+    min_loudness_db: float
 
     def decide(self, scores: Scores) -> Reason | None:
-        return Reason.SILENT if scores.get("loudness_db", 0.0) < self.min_loudness_db else None
+        return SILENT if scores.get("loudness_db", 0.0) < self.min_loudness_db else None
 
     def explain(self, reason: Reason, scores: Scores) -> str:
         return (
-            f"The loudest tenth of a second has {scores['loudness_db']:.0f} dB, {self.min_loudness_db:g} dB are needed."
+            f"The loudest tenth of a second has {scores['loudness_db']:.0f} dB; {self.min_loudness_db:g} dB are needed."
         )
 
 
-class ReadableStage:
+class ReadableStage(Stage[ReadableSettings]):
     """Decode all of a file and measure how long and how loud it is.
 
     Scores: `width_px`, `height_px`, `fps`, `variable_rate` (0 or 1), `audio_rate_hz` of the source; `loudness_db` of the
     loudest tenth of a second, relative to full scale.
     """
 
-    name: Final = "readable"
-    writes: Final[Writes] = "never"
-    needs_gpu: Final = False
+    name = "readable"
+    keeps = "files that decode to the last frame and have sound"
+    reasons = (UNREADABLE, NO_VIDEO, NO_AUDIO, TOO_SHORT, SILENT)
+    settings_type = ReadableSettings
 
-    def __init__(self, min_loudness_db: float = -60.0) -> None:
-        self.rule = ReadableRule(min_loudness_db)
+    @classmethod
+    def make_rule(cls, settings: ReadableSettings) -> ReadableRule:
+        return ReadableRule(settings.min_loudness_db)
+
+    @classmethod
+    def measures(cls, settings: ReadableSettings) -> list[Measure]:
+        return [Measure("loudness_db", cls.name, "Loudness of the sources", "dB", at_least=settings.min_loudness_db)]
 
     def __call__(self, clip: Clip, folder: Path | None = None) -> list[StageOutcome]:
-        return [self.look(clip)]
+        return [self.check(clip)]
 
-    def look(self, clip: Clip, on_picture: OnPicture = lambda picture: None) -> StageOutcome:
+    def check(self, clip: Clip, on_picture: OnPicture = lambda picture: None) -> StageOutcome:
         """The outcome; `on_picture` is called once with every small picture of the 25 Hz clock."""
         try:
             has_pictures, has_sound = has_streams(clip.path)
             if not has_pictures:
-                return Dropped(clip, Reason.NO_VIDEO, "The file has no pictures.")
+                return Dropped(clip, NO_VIDEO, "The file has no pictures.")
             if not has_sound:
-                return Dropped(clip, Reason.NO_AUDIO, "The file has no sound.")
+                return Dropped(clip, NO_AUDIO, "The file has no sound.")
             for picture in small_pictures(clip.path, MODEL_FPS, SMALL_SIDE_PX):
                 on_picture(picture)
             measured = measure(clip)
         except MediaError as error:
-            return Dropped(clip, Reason.UNREADABLE, str(error).replace(str(clip.path), clip.relative))
+            return Dropped(clip, UNREADABLE, str(error).replace(str(clip.path), clip.relative))
         if measured.frame_count < 1:
-            return Dropped(clip, Reason.TOO_SHORT, "Pictures and sound are never there at the same time.")
-        return judge(measured, self.rule)
+            return Dropped(clip, TOO_SHORT, "Pictures and sound do not overlap in time.")
+        return self.judge(measured)
 
 
 def measure(clip: Clip) -> Clip:
@@ -111,7 +129,7 @@ def common_frames(start_sec: float, end_sec: float, sound_sec: float) -> tuple[i
 
 
 class LoudnessMeter:
-    """How long a stream of samples is, and how loud where it is loudest."""
+    """Measures the length of a stream of samples, and its loudness where it is loudest."""
 
     def __init__(self) -> None:
         self.rest = np.zeros(0, np.float64)  # samples that do not yet fill a block
@@ -119,7 +137,7 @@ class LoudnessMeter:
         self.count = 0  # samples
 
     def add(self, piece: Samples) -> None:
-        """Take the next int16 samples."""
+        """Add the next int16 samples."""
         self.count += len(piece)
         samples = np.concatenate([self.rest, piece.astype(np.float64) / FULL_SCALE])
         whole = len(samples) // BLOCK_SAMPLES * BLOCK_SAMPLES

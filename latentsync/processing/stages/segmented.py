@@ -3,12 +3,28 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import ClassVar
 
 from latentsync.processing.clip import Clip, Dropped, Kept, Reason, Scores, StageOutcome
-from latentsync.processing.stages.contract import Writes
+from latentsync.processing.stages.contract import DURATION, TOO_SHORT, Measure, Settings, Stage
 from latentsync.processing.stages.span import write_clip
 from latentsync.timebase import MODEL_FPS
+
+
+@dataclass
+class SegmentedSettings(Settings):
+    """How long a segment is."""
+
+    needs_new_run: ClassVar[tuple[str, ...]] = ("min_segment_sec", "max_segment_sec")
+    min_segment_sec: float = 5.0
+    max_segment_sec: float = 10.0
+
+    def check(self) -> None:
+        if not 0 < self.min_segment_sec <= self.max_segment_sec / 2:
+            raise ValueError(
+                f"min_segment_sec is {self.min_segment_sec:g} and max_segment_sec {self.max_segment_sec:g}: the longest "
+                "segment must last at least twice as long as the shortest, or some scenes cannot be split."
+            )
 
 
 @dataclass(frozen=True)
@@ -18,40 +34,45 @@ class SegmentRule:
     min_sec: float = 5.0
 
     def decide(self, scores: Scores) -> Reason | None:
-        return Reason.TOO_SHORT if scores.get("scene_sec", self.min_sec) < self.min_sec else None
+        return TOO_SHORT if scores.get("scene_sec", self.min_sec) < self.min_sec else None
 
     def explain(self, reason: Reason, scores: Scores) -> str:
-        return f"The scene lasts {scores['scene_sec']:.2f} s, a segment {self.min_sec:g} s at least."
+        return f"The scene lasts {scores['scene_sec']:.2f} s; a segment needs {self.min_sec:g} s."
 
 
-class SegmentedStage:
-    """Split a scene evenly into as few segments as the longest allows. Score: `scene_sec` of the whole scene.
+class SegmentedStage(Stage[SegmentedSettings]):
+    """Split a scene evenly into as few segments as the longest allows. Score: `scene_sec`, the length of the whole scene.
 
     Even parts waste nothing: a scene of 10.5 s gives two of 5.25 s rather than one of 10 s and a rest.
     """
 
-    name: Final = "segmented"
-    writes: Final[Writes] = "optional"
-    needs_gpu: Final = False
+    name = "segmented"
+    keeps = "even parts of 5 to 10 s, cut at the frame"
+    reasons = (TOO_SHORT,)
+    settings_type = SegmentedSettings
+    writes = "optional"
+    cuts = True
 
-    def __init__(self, min_sec: float = 5.0, max_sec: float = 10.0) -> None:
-        """Raises ValueError if `max_sec` is less than twice `min_sec`, so that some scenes could not be split."""
-        if not 0 < min_sec <= max_sec / 2:
-            raise ValueError(f"segments of {min_sec:g} to {max_sec:g} s: the longest must last twice the shortest.")
-        self.rule = SegmentRule(min_sec)
-        self.max_frames = math.floor(max_sec * MODEL_FPS)
+    @classmethod
+    def make_rule(cls, settings: SegmentedSettings) -> SegmentRule:
+        return SegmentRule(settings.min_segment_sec)
+
+    @classmethod
+    def measures(cls, settings: SegmentedSettings) -> list[Measure]:
+        return [Measure(DURATION, cls.name, "Length of segments", "s", at_least=settings.min_segment_sec)]
 
     def __call__(self, clip: Clip, folder: Path | None = None) -> list[StageOutcome]:
         scored = clip.scored(scene_sec=clip.duration_sec)
-        reason = self.rule.decide(scored.scores)
-        if reason:
-            return [Dropped(scored, reason, self.rule.explain(reason, scored.scores))]
-        parts = [scored.cut(a, b) for a, b in split_evenly(clip.frame_count, self.max_frames)]
+        outcome = self.judge(scored)
+        if isinstance(outcome, Dropped):
+            return [outcome]
+        max_frames = math.floor(self.settings.max_segment_sec * MODEL_FPS)
+        parts = [scored.cut(a, b) for a, b in split_evenly(clip.frame_count, max_frames)]
         return [Kept(part if folder is None else write_clip(part, folder)) for part in parts]
 
 
 def split_evenly(frames: int, max_frames: int) -> list[tuple[int, int]]:
-    """Spans (first, last + 1) of as few parts as possible of at most `max_frames`, whose lengths differ by one at most."""
+    """Spans (first, last + 1) of the fewest parts of at most `max_frames` each; their lengths differ by at most one."""
     parts = math.ceil(frames / max_frames)
     borders = [round(frames * part / parts) for part in range(parts + 1)]
     return list(zip(borders, borders[1:], strict=False))

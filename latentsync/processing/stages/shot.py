@@ -1,7 +1,7 @@
 """Stage 3: a clip is cut into its scenes by PySceneDetect's adaptive detector, exactly at the frame of each cut."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import cv2
 import numpy as np
@@ -11,14 +11,13 @@ from scenedetect.detectors import AdaptiveDetector
 
 from latentsync.media.video.strict import SmallPicture, small_pictures
 from latentsync.processing.clip import Clip, Kept, StageOutcome
-from latentsync.processing.stages.contract import Writes
+from latentsync.processing.stages.contract import Settings, Stage
 from latentsync.processing.stages.readable import SMALL_SIDE_PX
-from latentsync.processing.stages.resampled import KeepAll
 from latentsync.processing.stages.span import write_clip
 from latentsync.timebase import MODEL_FPS
 
 WINDOW = 2  # pictures before and after one that its change is compared with
-SAME_LEVELS = 0.5  # mean difference of two pictures up to which the second is the first shown again
+SAME_LEVELS = 0.5  # mean difference of two pictures up to which the second counts as a repetition of the first
 
 
 class CutFinder:
@@ -28,14 +27,14 @@ class CutFinder:
     every movement would look like a cut. The first and last pictures are repeated so that cuts near the ends are found.
     """
 
-    def __init__(self, threshold: float = 2.0, min_change: float = 15.0) -> None:
+    def __init__(self, threshold: float, min_change: float) -> None:
         self.detector = AdaptiveDetector(threshold, min_scene_len=1, window_width=WINDOW, min_content_val=min_change)
         self.ticks: list[int] = []  # of the pictures that the detector was given
         self.before: NDArray[np.uint8] | None = None
         self.cuts: list[int] = []  # ticks
 
     def add(self, picture: SmallPicture) -> None:
-        """Take the next picture."""
+        """Pass the next picture."""
         image = np.asarray(cv2.cvtColor(picture.pixels, cv2.COLOR_RGB2BGR), np.uint8)
         if self.before is None:
             for _ in range(WINDOW):
@@ -58,21 +57,22 @@ class CutFinder:
         self.cuts += [self.ticks[cut.frame_num] for cut in self.detector.process_frame(place, image)]
 
 
-class ShotStage:
-    """Cut a clip into scenes; a video without a cut is one scene. Score: `scenes` in the clip that was cut.
+@dataclass
+class ShotSettings(Settings):
+    """What counts as a cut."""
 
-    `threshold`: how many times its neighbours' change a cut's is. `min_change`: mean change of hue, saturation and value
-    (0 ... 255) that a cut has at least.
-    """
+    scene_threshold: float = 2.0  # how many times the change of its neighbours a cut has
+    min_scene_change: float = 15.0  # mean change of hue, saturation and value (0-255) that a cut has at least
 
-    name: Final = "shot"
-    writes: Final[Writes] = "optional"
-    needs_gpu: Final = False
-    rule = KeepAll()
 
-    def __init__(self, threshold: float = 2.0, min_change: float = 15.0) -> None:
-        self.threshold = threshold
-        self.min_change = min_change
+class ShotStage(Stage[ShotSettings]):
+    """Cut a clip into scenes; a video without a cut is one scene. Score: `scenes` in the clip that was cut."""
+
+    name = "shot"
+    keeps = "a clip for each scene"
+    settings_type = ShotSettings
+    writes = "optional"
+    cuts = True
 
     def __call__(self, clip: Clip, folder: Path | None = None) -> list[StageOutcome]:
         finder = self.finder()
@@ -81,7 +81,7 @@ class ShotStage:
         return self.scenes(clip, finder.finish(), folder)
 
     def finder(self) -> CutFinder:
-        return CutFinder(self.threshold, self.min_change)
+        return CutFinder(self.settings.scene_threshold, self.settings.min_scene_change)
 
     def scenes(self, clip: Clip, cuts: list[int], folder: Path | None) -> list[StageOutcome]:
         """The scenes of a clip whose file has cuts at these ticks."""

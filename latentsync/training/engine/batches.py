@@ -70,7 +70,7 @@ class Batches:
             found = next(self._stream)
         except Exception as error:  # whatever it is, the other processes have to be told
             trouble = f"process {self.processes.rank} cannot read items from {position} on: {error}"
-        self.processes.agree(trouble)
+        self.processes.raise_together(trouble)
         assert found is not None, "what could not be read has ended the training"
         self._next_position += self.batch_size
         batch, positions = found

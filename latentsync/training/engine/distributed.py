@@ -96,13 +96,13 @@ class Processes:
             return ""
         return next(each for each in gather_object([reason]) if each)
 
-    def agree(self, trouble: str) -> None:
+    def raise_together(self, trouble: str) -> None:
         """Raise ValueError in all processes if one has a trouble."""
         reason = self.first_reason(trouble)
         if reason:
             raise ValueError(reason)
 
-    def first_says(self, ask: Callable[[], Any]) -> Any:
+    def broadcast_from_main(self, ask: Callable[[], Any]) -> Any:
         """What the first process answers, in all of them; where its answer is an error, all raise ValueError."""
         answer, trouble = None, ""
         if self.is_main:
@@ -110,7 +110,7 @@ class Processes:
                 answer = ask()
             except (OSError, ValueError) as error:
                 trouble = str(error)
-        self.agree(trouble)
+        self.raise_together(trouble)
         return broadcast_object_list([answer])[0] if self.count > 1 else answer
 
     def from_all(self, value: Any) -> list[Any]:

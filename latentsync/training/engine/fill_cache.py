@@ -21,14 +21,14 @@ def fill_cache(
         ValueError: in all processes, where one cannot write the cache.
     """
     for feature in features:
-        missing = processes.first_says(partial(missing_keys, feature, clips))
+        missing = processes.broadcast_from_main(partial(missing_keys, feature, clips))
         if missing and processes.is_main:
             note(
                 f"{len(missing)} of {len(clips)} clips have no {feature.kind} in {feature.folder}: computed now"
                 " (scripts.precompute does it ahead, on any number of machines)."
             )
         wanted = set(missing[processes.rank :: processes.count])
-        processes.agree(fill(feature, [clip for clip in clips if clip.key in wanted]))
+        processes.raise_together(fill(feature, [clip for clip in clips if clip.key in wanted]))
 
 
 def missing_keys(feature: CachedFeature, clips: Sequence[TrainingClip]) -> list[str]:

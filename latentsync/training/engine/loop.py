@@ -46,7 +46,7 @@ from latentsync.training.engine.checkpoints import CannotSaveError, Checkpoints
 from latentsync.training.engine.distributed import Processes, seed_everything
 from latentsync.training.engine.log import Meter, RunLog
 from latentsync.training.engine.optimizer import Ema, learning_rate_share, make_optimizer
-from latentsync.training.engine.state import Training
+from latentsync.training.engine.state import TrainingState
 
 __all__ = ["Hooks", "Losses", "StopTraining", "Trainer", "batch_generator", "item_generator", "total_loss"]
 
@@ -111,7 +111,7 @@ class Trainer:
         self.ema = Ema(self.objective, config.ema_decay)
         self.batches = Batches(data, batch_size, collate, num_workers, self.processes)
         self.checkpoints = Checkpoints(self.folder / "checkpoints", config.keep_checkpoints)
-        self.state = Training(self.objective, self.optimizer, self.ema, self.scaler)
+        self.state = TrainingState(self.objective, self.optimizer, self.ema, self.scaler)
         self.log = RunLog(self.folder, enabled=self.processes.is_main)
 
     @property
@@ -126,7 +126,7 @@ class Trainer:
     def resume(self) -> int:
         """Take up the newest checkpoint that can be read, if there is one; returns the step. All processes call it."""
         newest: list[dict[str, Any]] = []
-        found = self.processes.first_says(lambda: self._newest(newest))
+        found = self.processes.broadcast_from_main(lambda: self._newest(newest))
         if found is None:
             return self.step
         trouble = ""
@@ -135,7 +135,7 @@ class Trainer:
                 newest.append(self.checkpoints.read(Path(found)))
             except (OSError, ValueError) as error:
                 trouble = f"process {self.processes.rank} cannot read {found}: {error}"
-        self.processes.agree(trouble)
+        self.processes.raise_together(trouble)
         self._note(self.state.restore(newest[0], self.processes))
         return self.step
 
@@ -228,7 +228,7 @@ class Trainer:
             return False
         skipped, position, rollbacks = self.state.skipped_in_a_row, self.state.next_position, self.state.rollbacks
         total_skipped = self.state.skipped
-        has_one = self.processes.first_says(lambda: bool(self.checkpoints.steps()))
+        has_one = self.processes.broadcast_from_main(lambda: bool(self.checkpoints.steps()))
         if not has_one or rollbacks >= self.config.max_rollbacks:
             raise TrainingError(
                 f"{skipped} steps in a row had a gradient that is not finite, after {rollbacks} returns to the last"

@@ -46,7 +46,7 @@ class PeakMemory(TorchDispatchMode):
 
 
 @dataclass(frozen=True)
-class Memory:
+class TrainingMemory:
     """Bytes of a training on one device."""
 
     weights: int
@@ -65,10 +65,10 @@ class Memory:
         return f"about {self.total / GIB:.1f} GiB: {parts}"
 
 
-def training_memory(net: nn.Module, frozen_bytes: int, peak: int, optimizer: str, averages: bool) -> Memory:
+def training_memory(net: nn.Module, frozen_bytes: int, peak: int, optimizer: str, averages: bool) -> TrainingMemory:
     """Memory of training `net` in float32 with autocast, where a step's forward and backward pass need `peak` bytes."""
     trained = sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad)
-    return Memory(
+    return TrainingMemory(
         weights=byte_count(net),
         gradients=FLOAT32 * trained,
         optimizer=OPTIMIZER_BYTES[optimizer] * trained,

@@ -17,7 +17,7 @@ from latentsync.weights import CheckpointError, load_strict
 FORMAT = 1  # of state.pt
 
 
-class Training:
+class TrainingState:
     """The nets, the optimizer, the moving average, the loss scale, and where the training stands."""
 
     def __init__(self, module: nn.Module, optimizer: torch.optim.Optimizer, ema: Ema, scaler: torch.amp.GradScaler):

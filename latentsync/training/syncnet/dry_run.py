@@ -5,7 +5,7 @@ On the device `meta` tensors have shapes alone, so a full-size run is checked on
 
 import torch
 
-from latentsync.audio.mel import NUM_MELS
+from latentsync.audio.sync_mel import NUM_MELS
 from latentsync.config.syncnet_run import SyncNetRun
 from latentsync.data.sync_clips import SyncBatch
 from latentsync.device import DTYPES

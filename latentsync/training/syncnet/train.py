@@ -50,7 +50,9 @@ class SyncNetTraining:
         self.run, self.processes = run, processes or Processes()
         self.say: Say = say if self.processes.is_main else lambda text: None
         self.folder = Path(run.data.train_output_dir)
-        self.processes.first_says(lambda: load_syncnet_data(run, progress) and None)  # the others find the cache filled
+        self.processes.broadcast_from_main(
+            lambda: load_syncnet_data(run, progress) and None
+        )  # the others find the cache filled
         self.data = load_syncnet_data(run)
         self.scores: SyncScores | None = None
         seed_everything(run.train.seed)
@@ -83,7 +85,7 @@ class SyncNetTraining:
         Raises:
             ValueError: the preflight failed, or the training cannot go on.
         """
-        self.processes.first_says(self._write_facts)
+        self.processes.broadcast_from_main(self._write_facts)
         clips = [*self.data.training.clips, *self.data.validation]
         fill_cache(cached_features(self.run, self.processes.device), clips, self.say, self.processes)
         if not self.trainer.checkpoints.steps():
@@ -122,7 +124,7 @@ class SyncNetTraining:
         with self.processes.own_randomness():
             outcome = overfit(self.objective, self.items, self.run.preflight, self.run.train.precision)
         failed = outcome.passed is False
-        self.processes.agree(f"{outcome.sentence()} {HOW_TO_INSIST}" if failed else "")
+        self.processes.raise_together(f"{outcome.sentence()} {HOW_TO_INSIST}" if failed else "")
         self.say(outcome.sentence())
         if self.run.init_from:
             self._score()

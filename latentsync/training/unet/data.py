@@ -58,17 +58,19 @@ def unet_items(run: UNetRun, clips: list[TrainingClip], device: torch.device) ->
 def audio_of(run: UNetRun, device: torch.device) -> ClipFeature:
     """The sound of clips as the U-Net hears it, kept or computed for every item."""
     if run.data.cached_audio:
-        return whisper_feature(run.data.cache_dir, run.experts.whisper, device)
+        return whisper_feature(run.data.cache_dir, run.frozen_networks.whisper, device)
     if run.data.num_workers:
         raise ValueError(
             "data.cached_audio=false runs the speech encoder in the training process: set data.num_workers=0."
         )
-    return LiveFeature(newest_kept(whisper_compute(run.experts.whisper, device)))
+    return LiveFeature(newest_kept(whisper_compute(run.frozen_networks.whisper, device)))
 
 
 def cached_features(run: UNetRun, device: torch.device) -> list[CachedFeature]:
     """What the run's training reads from the cache; what is missing is computed on `device`."""
-    features = [whisper_feature(run.data.cache_dir, run.experts.whisper, device)] if run.data.cached_audio else []
+    features = (
+        [whisper_feature(run.data.cache_dir, run.frozen_networks.whisper, device)] if run.data.cached_audio else []
+    )
     if "sync" in run.pixel_losses:
         features.append(mel_feature(run.data.cache_dir))
     if run.data.cached_latents:
@@ -85,4 +87,4 @@ def newest_kept(compute: Compute) -> Compute:
 def cached_latents(run: UNetRun, device: torch.device | None = None) -> CachedFeature:
     """The auto-encoder's latents of clips at the run's resolution, under the network's mask; computed on `device`."""
     mask = load_mask(run.data.resolution)
-    return latents_feature(run.data.cache_dir, run.experts.vae, mask, run.data.latents_precision, device)
+    return latents_feature(run.data.cache_dir, run.frozen_networks.vae, mask, run.data.latents_precision, device)

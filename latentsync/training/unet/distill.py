@@ -8,6 +8,7 @@ Legend: b clips, c channels, f frames, h w latent height and width.
 """
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +17,10 @@ from torch import Tensor
 
 from latentsync.data.unet_clips import ClipBatch
 from latentsync.device import full_precision
-from latentsync.diffusion.denoisers import unet_input
-from latentsync.diffusion.noise import add_noise, mixed_noise, one_step_x0
-from latentsync.diffusion.solvers import consistency
+from latentsync.diffusion.denoisers import conditioned, guided
+from latentsync.diffusion.noise import add_noise, mixed_noise
+from latentsync.diffusion.solvers import consistency, ddim_step
+from latentsync.models.attention import AudioKV
 from latentsync.models.unet.network import UNet3DConditionModel
 from latentsync.training.engine.frozen import Frozen
 from latentsync.training.engine.loop import Losses, item_generator
@@ -55,13 +57,13 @@ class DistillStep(UNetStep):
             self._follow()
         generators = [item_generator(self.seed, position) for position in positions.tolist()]
         batch = batch if batch.latents is not None else self._encoded(batch, generators)
-        latents, audio = batch.latents, batch.audio
+        latents = batch.latents
         assert latents is not None
         drawn = self.draw(latents, generators)
         noisy = add_noise(latents, drawn.noise, drawn.timesteps, self.schedule)
         with torch.no_grad():
             target = self._target(noisy, drawn.timesteps, batch)
-        predicted = self.unet(self._shown(noisy, batch), drawn.timesteps, audio).float()
+        predicted = self._denoiser(self.unet, batch)(noisy, drawn.timesteps)
         with full_precision(latents.device):
             clean = consistency(noisy, predicted, drawn.timesteps, self.schedule)
             losses = {"consistency": self.distance(clean, target)}
@@ -91,30 +93,31 @@ class DistillStep(UNetStep):
         return (((error**2 + HUBER_WIDTH**2).sqrt() - HUBER_WIDTH) * cells).mean()
 
     def _target(self, noisy: Tensor, timesteps: Tensor, batch: ClipBatch) -> Tensor:
-        """Where the slow student jumps to from the teacher's next point."""
+        """Clean latents that the averaged student predicts from the teacher's next point."""
         earlier = (timesteps - self.plan.skip).clamp(min=0)
         noise = self._taught(noisy, timesteps, batch)
         with full_precision(noisy.device):
-            clean = one_step_x0(noisy, noise, timesteps, self.schedule)
-            nearer = add_noise(clean, noise, earlier, self.schedule)
-        predicted = self.target(self._shown(nearer, batch), earlier, batch.audio).float()
+            nearer = ddim_step(noisy, noise, timesteps, earlier, self.schedule)
+        predicted = self._denoiser(self.target, batch)(nearer, earlier)
         with full_precision(noisy.device):
             return consistency(nearer, predicted, earlier, self.schedule)
 
     def _taught(self, noisy: Tensor, timesteps: Tensor, batch: ClipBatch) -> Tensor:
         """The teacher's prediction with guidance, float32."""
-        teacher, scale, audio = self.teacher.net, self.plan.guidance_scale, batch.audio
-        assert audio is not None, "batches bring audio"
-        if scale <= 1:
-            return teacher(self._shown(noisy, batch), timesteps, audio).float()
-        both = self._shown(torch.cat([noisy, noisy]), batch)
-        heard = torch.cat([torch.zeros_like(audio), audio])
-        without, with_audio = teacher(both, timesteps.repeat(2), heard).float().chunk(2)
-        return without + scale * (with_audio - without)
+        return self._denoiser(self.teacher.net, batch, self.plan.guidance_scale)(noisy, timesteps)
 
-    def _shown(self, noisy: Tensor, batch: ClipBatch) -> Tensor:
-        assert batch.masked_latents is not None and batch.reference_latents is not None
-        return unet_input(noisy, self.mask[None, None, None], batch.masked_latents, batch.reference_latents)
+    def _denoiser(
+        self, unet: UNet3DConditionModel, batch: ClipBatch, guidance_scale: float = 1.0
+    ) -> Callable[[Tensor, Tensor], Tensor]:
+        """(noisy latents b c f h w, timesteps b) -> predicted noise, float32, with the batch's conditioning and audio."""
+        masked, reference, audio = batch.masked_latents, batch.reference_latents, batch.audio
+        assert masked is not None and reference is not None and audio is not None
+
+        def predict(sample: Tensor, timesteps: Tensor, audio: AudioKV) -> Tensor:
+            return unet(sample, timesteps, audio).float()
+
+        denoise = conditioned(predict, self.mask[None, None, None], masked, reference)
+        return guided(denoise, unet.project_kv(audio), guidance_scale)
 
     @torch.no_grad()
     def _follow(self) -> None:

@@ -10,7 +10,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from latentsync.audio.mel import NUM_MELS
+from latentsync.audio.sync_mel import NUM_MELS
 from latentsync.audio.windows import CONTEXT
 from latentsync.config import UNetRun, load
 from latentsync.config.syncnet_run import SyncNetRun
@@ -30,7 +30,7 @@ from latentsync.training.engine.loop import Losses, total_loss
 from latentsync.training.engine.memory import FLOAT32, PeakMemory, byte_count, training_memory
 from latentsync.training.unet.distill import DistillStep
 from latentsync.training.unet.frozen_networks import check_syncnet, view_of, view_settings
-from latentsync.training.unet.pixel_losses import PixelLosses, SyncExpert
+from latentsync.training.unet.pixel_losses import FrozenSyncNet, PixelLosses
 from latentsync.training.unet.step import UNetObjective, UNetStep, choose_trainable
 from latentsync.training.unet.train import Note, distillation, prepare
 from latentsync.weights import LATENT_CHANNELS, LATENT_STRIDE
@@ -104,11 +104,11 @@ def meta_vae() -> AutoencoderKL:
 
 
 def meta_pixel_losses(run: UNetRun) -> PixelLosses | None:
-    """The losses on pixels with the shapes of the public networks; the SyncNet's is that of `experts.syncnet_config`."""
+    """The losses on pixels with the shapes of the public networks; the SyncNet's is that of `frozen_networks.syncnet_config`."""
     wanted = run.pixel_losses
     if not wanted:
         return None
-    sync = meta_sync_expert(run) if "sync" in wanted else None
+    sync = meta_frozen_syncnet(run) if "sync" in wanted else None
     lpips = Frozen(PerceptualLoss(empty_lpips())) if "lpips" in wanted else None
     trepa = Frozen(empty_videomae()) if "trepa" in wanted else None
     if trepa is not None:
@@ -116,18 +116,20 @@ def meta_pixel_losses(run: UNetRun) -> PixelLosses | None:
     return PixelLosses(Frozen(meta_vae()), sync, lpips, trepa, recompute=run.gradient_checkpointing)
 
 
-def meta_sync_expert(run: UNetRun) -> SyncExpert:
-    """The SyncNet of `experts.syncnet_config`, checked against the run's clips."""
-    path = run.experts.syncnet_config
+def meta_frozen_syncnet(run: UNetRun) -> FrozenSyncNet:
+    """The SyncNet of `frozen_networks.syncnet_config`, checked against the run's clips."""
+    path = run.frozen_networks.syncnet_config
     if not path:
-        raise ValueError("The loss sync on the device meta needs experts.syncnet_config: a file of configs/syncnet.")
+        raise ValueError(
+            "The loss sync on the device meta needs frozen_networks.syncnet_config: a file of configs/syncnet."
+        )
     settings = load(path, SyncNetRun)
     config = SyncNetConfig.from_dict(settings.model)
     view = view_of(config, run, view_settings(settings))
     check_syncnet(config, view, run, path)
     with torch.device(META):
         net = StableSyncNet(config)
-    return SyncExpert(Frozen(net), view.resolution, view.latent_space, view.lower_half)
+    return FrozenSyncNet(Frozen(net), view.resolution, view.latent_space, view.lower_half)
 
 
 def meta_batch(run: UNetRun) -> ClipBatch:

@@ -10,8 +10,8 @@ import torch
 from diffusers import AutoencoderKL
 from torch import nn
 
-from latentsync.audio.mel import NUM_MELS
-from latentsync.config import ExpertsConfig, UNetRun, load
+from latentsync.audio.sync_mel import NUM_MELS
+from latentsync.config import FrozenNetworksConfig, UNetRun, load
 from latentsync.config.syncnet_run import SyncNetRun
 from latentsync.device import DTYPES
 from latentsync.losses.perceptual import load_perceptual_loss
@@ -20,13 +20,13 @@ from latentsync.models.vae import load_vae
 from latentsync.models.videomae import load_videomae
 from latentsync.timebase import sync_mel_length
 from latentsync.training.engine.frozen import Frozen
-from latentsync.training.unet.pixel_losses import PixelLosses, SyncExpert
+from latentsync.training.unet.pixel_losses import FrozenSyncNet, PixelLosses
 from latentsync.weights import LATENT_CHANNELS, LATENT_STRIDE, CheckpointError, load_public_vae, release_of
 
 log = logging.getLogger(__name__)
 
 
-def expert_dtype(precision: str, device: torch.device) -> torch.dtype:
+def frozen_dtype(precision: str, device: torch.device) -> torch.dtype:
     """Number format of the frozen networks: the step's on accelerators, float32 on a CPU."""
     return torch.float32 if device.type == "cpu" else DTYPES[precision]
 
@@ -38,7 +38,7 @@ def load_vae_at(path: Path | str) -> AutoencoderKL:
 
 def load_frozen_vae(run: UNetRun, device: torch.device) -> Frozen[AutoencoderKL]:
     """The auto-encoder, frozen, on the device."""
-    return Frozen(placed(load_vae_at(run.experts.vae), device, expert_dtype(run.train.precision, device)))
+    return Frozen(placed(load_vae_at(run.frozen_networks.vae), device, frozen_dtype(run.train.precision, device)))
 
 
 def load_pixel_losses(run: UNetRun, device: torch.device) -> PixelLosses | None:
@@ -48,26 +48,26 @@ def load_pixel_losses(run: UNetRun, device: torch.device) -> PixelLosses | None:
         CheckpointError: a network's file is missing, damaged or of another kind.
         ValueError: the SyncNet does not fit the clips, or is not known to be good enough to teach.
     """
-    wanted, dtype = run.pixel_losses, expert_dtype(run.train.precision, device)
+    wanted, dtype = run.pixel_losses, frozen_dtype(run.train.precision, device)
     if not wanted:
         return None
-    sync = load_sync_expert(run, device, dtype) if "sync" in wanted else None
+    sync = load_frozen_syncnet(run, device, dtype) if "sync" in wanted else None
     decodes = sync is None or not sync.sees_latents or len(wanted) > 1
-    lpips = Frozen(load_perceptual_loss(run.experts.vgg).to(device)) if "lpips" in wanted else None
-    trepa = Frozen(load_videomae(run.experts.videomae).to(device, dtype)) if "trepa" in wanted else None
+    lpips = Frozen(load_perceptual_loss(run.frozen_networks.vgg).to(device)) if "lpips" in wanted else None
+    trepa = Frozen(load_videomae(run.frozen_networks.videomae).to(device, dtype)) if "trepa" in wanted else None
     if trepa is not None and run.gradient_checkpointing:
         trepa.net.enable_gradient_checkpointing()
     vae = load_frozen_vae(run, device) if decodes else None
     return PixelLosses(vae, sync, lpips, trepa, recompute=run.gradient_checkpointing)
 
 
-def load_sync_expert(run: UNetRun, device: torch.device, dtype: torch.dtype) -> SyncExpert:
+def load_frozen_syncnet(run: UNetRun, device: torch.device, dtype: torch.dtype) -> FrozenSyncNet:
     """The SyncNet behind its gate."""
-    expert, metadata = read_sync_expert(run)
-    check_accuracy(metadata, run.experts)
+    syncnet, metadata = read_frozen_syncnet(run)
+    check_accuracy(metadata, run.frozen_networks)
     warn_of_alignment(metadata, run)
-    placed(expert.net.net, device, dtype)
-    return expert
+    placed(syncnet.net.net, device, dtype)
+    return syncnet
 
 
 @dataclass(frozen=True)
@@ -85,18 +85,20 @@ class SyncView:
         return side // 2 if self.lower_half else side, side
 
 
-def read_sync_expert(run: UNetRun) -> tuple[SyncExpert, dict[str, Any]]:
+def read_frozen_syncnet(run: UNetRun) -> tuple[FrozenSyncNet, dict[str, Any]]:
     """The SyncNet on the CPU, if it fits the run's clips, and its file's metadata."""
-    experts = run.experts
-    settings = load(experts.syncnet_config, SyncNetRun) if experts.syncnet_config else None
+    files = run.frozen_networks
+    settings = load(files.syncnet_config, SyncNetRun) if files.syncnet_config else None
     try:
-        net, metadata = load_syncnet(experts.syncnet, SyncNetConfig.from_dict(settings.model) if settings else None)
+        net, metadata = load_syncnet(files.syncnet, SyncNetConfig.from_dict(settings.model) if settings else None)
     except CheckpointError as error:
-        hint = "" if settings else " Set experts.syncnet_config to its configuration if the file is a public one."
+        hint = (
+            "" if settings else " Set frozen_networks.syncnet_config to its configuration if the file is a public one."
+        )
         raise CheckpointError(f"{error}{hint}") from error
     view = view_of(net.config, run, {**(view_settings(settings) if settings else {}), **metadata})
-    check_syncnet(net.config, view, run, experts.syncnet)
-    return SyncExpert(Frozen(net), view.resolution, view.latent_space, view.lower_half), metadata
+    check_syncnet(net.config, view, run, files.syncnet)
+    return FrozenSyncNet(Frozen(net), view.resolution, view.latent_space, view.lower_half), metadata
 
 
 def view_settings(settings: SyncNetRun) -> dict[str, Any]:
@@ -122,26 +124,27 @@ def check_syncnet(config: SyncNetConfig, view: SyncView, run: UNetRun, origin: P
     check_geometry(config, view.image_size(run.data.resolution), (NUM_MELS, sync_mel_length(view.num_frames)))
 
 
-def check_accuracy(metadata: Mapping[str, Any], experts: ExpertsConfig) -> None:
+def check_accuracy(metadata: Mapping[str, Any], settings: FrozenNetworksConfig) -> None:
     """The gate: an unproven SyncNet gives small losses to everything, and one that is bad on this data distorts faces.
 
     Raises:
         ValueError: its accuracy on validation pairs is unknown or below `min_sync_accuracy`, and nobody insists.
     """
-    accuracy = experts.sync_accuracy or metadata.get("scores", {}).get("accuracy") or 0.0
-    if experts.allow_unproven_sync or accuracy >= experts.min_sync_accuracy:
+    accuracy = settings.sync_accuracy or metadata.get("scores", {}).get("accuracy") or 0.0
+    if settings.allow_unproven_sync or accuracy >= settings.min_sync_accuracy:
         return
     found = f"right on {accuracy:.1%} of validation pairs" if accuracy else "of unknown accuracy"
     raise ValueError(
-        f"{experts.syncnet} is {found}, but the loss sync asks for at least {experts.min_sync_accuracy:.0%}"
-        " (experts.min_sync_accuracy). Measure it on your clips and write the result into experts.sync_accuracy, train it"
-        " further, set train.loss_weights.sync=0, or insist with experts.allow_unproven_sync=true."
+        f"{settings.syncnet} is {found}, but the loss sync asks for at least {settings.min_sync_accuracy:.0%}"
+        " (frozen_networks.min_sync_accuracy). Measure it on your clips and write the result into"
+        " frozen_networks.sync_accuracy, train it further, set train.loss_weights.sync=0, or insist with"
+        " frozen_networks.allow_unproven_sync=true."
     )
 
 
 def warn_of_alignment(metadata: Mapping[str, Any], run: UNetRun) -> None:
     """A SyncNet that learnt from faces aligned by other points judges worse, which its accuracy on the run's clips tells."""
-    path, given = run.experts.syncnet, run.data.aligned_by
+    path, given = run.frozen_networks.syncnet, run.data.aligned_by
     released = release_of(path)
     known = metadata.get("alignment") or (released.alignment if released else given)
     if known != given:

@@ -26,7 +26,7 @@ FRAMES_AT_ONCE = 4  # decoded and compared together where activations are comput
 
 
 @dataclass(frozen=True)
-class SyncExpert:
+class FrozenSyncNet:
     """A SyncNet and what it looks at: faces at `resolution` px or their latents, the lower half of them or all."""
 
     net: Frozen[StableSyncNet]
@@ -70,7 +70,7 @@ class PixelLosses:
     """
 
     vae: Frozen[AutoencoderKL] | None = None
-    sync: SyncExpert | None = None
+    sync: FrozenSyncNet | None = None
     lpips: Frozen[PerceptualLoss] | None = None
     trepa: Frozen[VideoMAE] | None = None
     recompute: bool = False

@@ -82,7 +82,8 @@ class UNetStep(nn.Module):
         drawn = self.draw(latents, generators)
         noisy = add_noise(latents, drawn.noise, drawn.timesteps, self.schedule)
         sample = unet_input(noisy, self.mask[None, None, None], masked, reference)
-        predicted = self.unet(sample, drawn.timesteps, audio * drawn.heard[:, None, None, None])
+        shown_audio = self.unet.project_kv(audio * drawn.heard[:, None, None, None])
+        predicted = self.unet(sample, drawn.timesteps, shown_audio)
         losses = {"recon": self.error(predicted, drawn.noise, drawn.timesteps)}
         if self.pixel_losses is not None:
             with full_precision(latents.device):

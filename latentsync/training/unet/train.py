@@ -1,4 +1,4 @@
-"""A U-Net's training put together from its configuration: network, data, frozen experts, validation, what is stored."""
+"""A U-Net's training put together from its configuration: network, data, frozen networks, validation, what is stored."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -30,7 +30,7 @@ from latentsync.training.engine.frozen import Frozen
 from latentsync.training.engine.loop import Hooks, Report, Trainer
 from latentsync.training.unet.data import cached_features, unet_index, unet_items
 from latentsync.training.unet.distill import Distillation, DistillStep
-from latentsync.training.unet.frozen_networks import load_frozen_vae, load_pixel_losses, read_sync_expert
+from latentsync.training.unet.frozen_networks import load_frozen_vae, load_pixel_losses, read_frozen_syncnet
 from latentsync.training.unet.step import UNetObjective, UNetStep, choose_trainable
 from latentsync.training.unet.validate import Judges, Sampling, UNetValidation, validation_clips
 from latentsync.weights import delta_of, describe, load_partly, read_checkpoint, save_checkpoint
@@ -197,7 +197,7 @@ def prepare(run: UNetRun, note: Note, processes: Processes | None = None) -> UNe
     """
     processes = processes or Processes()
     note = note if processes.is_main else lambda text: None
-    index = processes.first_says(lambda: unet_index(run))
+    index = processes.broadcast_from_main(lambda: unet_index(run))
     note(f"{len(index.clips)} clips, {index.hours:.2f} h; {len(index.rejected)} left out")
     for clip in index.rejected:
         note(f"left out {clip.path}: {clip.reason}")
@@ -244,7 +244,7 @@ def make_validation(run: UNetRun, step: UNetStep, processes: Processes) -> UNetV
         )
     found = find_clips(data.val_data_dir, data.val_fileslist)
     index = index_clips(found, min_frames(data.num_frames), data.cache_dir)
-    encoder = load_audio_encoder(run.experts.whisper).to(device)
+    encoder = load_audio_encoder(run.frozen_networks.whisper).to(device)
     memory = FrameMemory(data.resolution, limit_bytes=0)
     clips = validation_clips(index.clips[: run.validation.clips], memory, encoder, data.num_frames)
     losses = step.pixel_losses
@@ -267,11 +267,11 @@ def load_judges(run: UNetRun, step: UNetStep, device: torch.device) -> Judges:
     """The networks that judge: the losses' own, else those whose files are there."""
     losses = step.pixel_losses
     sync, lpips = (losses.sync, losses.lpips) if losses else (None, None)
-    if sync is None and Path(run.experts.syncnet).is_file():
-        sync, _ = read_sync_expert(run)
+    if sync is None and Path(run.frozen_networks.syncnet).is_file():
+        sync, _ = read_frozen_syncnet(run)
         sync.net.net.to(device)
-    if lpips is None and Path(run.experts.vgg).is_file():
-        lpips = Frozen(load_perceptual_loss(run.experts.vgg).to(device))
+    if lpips is None and Path(run.frozen_networks.vgg).is_file():
+        lpips = Frozen(load_perceptual_loss(run.frozen_networks.vgg).to(device))
     return Judges(sync, lpips)
 
 

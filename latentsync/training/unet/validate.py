@@ -14,33 +14,33 @@ Legend: f frames, r face resolution in px, s audio tokens, d width of an audio t
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor
 
-from latentsync.audio.mel import sync_mel, sync_mel_window
+from latentsync.audio.sync_mel import sync_mel, sync_mel_window
 from latentsync.audio.whisper_features import AudioEncoder, WhisperFeatures
 from latentsync.audio.windows import training_windows
 from latentsync.data.clips import TrainingClip
 from latentsync.data.frames import FrameMemory
-from latentsync.diffusion.denoisers import conditioned, guided
-from latentsync.diffusion.noise import shared_noise
-from latentsync.diffusion.schedule import NoiseSchedule
-from latentsync.diffusion.solvers import solver_of, timesteps_of
 from latentsync.face.masks import latent_mask, load_mask
 from latentsync.face.pixels import frames_to_pixels, keep_surroundings, pixels_to_frames
-from latentsync.inference.settings import InferenceSettings
+from latentsync.inference.settings import DEFAULT_SEED, InferenceSettings
+from latentsync.inference.windows.latents import LatentSampler
 from latentsync.losses.perceptual import PerceptualLoss
 from latentsync.media.video.write import VideoFormat, VideoWriter
+from latentsync.models.attention import AudioKV
+from latentsync.models.unet.network import DeepCache, UNet3DConditionModel
 from latentsync.models.vae import decode, encode
 from latentsync.timebase import MODEL_FPS
 from latentsync.training.engine.frozen import Frozen
-from latentsync.training.unet.pixel_losses import FRAMES_AT_ONCE, SyncExpert
+from latentsync.training.unet.pixel_losses import FRAMES_AT_ONCE, FrozenSyncNet
 
 PEAK = 2.0  # pixels lie in [-1, 1]
 
@@ -83,7 +83,7 @@ def validation_clips(
 class Judges:
     """The networks that judge; a measure whose network is missing is left out."""
 
-    sync: SyncExpert | None = None
+    sync: FrozenSyncNet | None = None
     lpips: Frozen[PerceptualLoss] | None = None
 
 
@@ -91,33 +91,38 @@ class Judges:
 class Sampling:
     """How the network in training is sampled: as the finished one will be, from one frame of noise of its own seed."""
 
-    unet: nn.Module
+    unet: UNet3DConditionModel
     vae: Frozen[AutoencoderKL]
     resolution: int
     num_frames: int
     device: torch.device
     precision: torch.dtype  # of the U-Net, by autocast
     settings: InferenceSettings = field(default_factory=InferenceSettings)  # solver, steps and guidance count
-    seed: int = 1247
+    seed: int = DEFAULT_SEED
+
+    @cached_property
+    def latents(self) -> LatentSampler:
+        settings = replace(self.settings, seed=self.seed)
+        return LatentSampler(settings, self.num_frames, self.resolution, self.device)
 
     def __call__(self, clip: ValidationClip) -> tuple[Tensor, Tensor]:
         """Sampled faces [f, 3, r, r] in [-1, 1], float32 on the CPU: with the clip's sound, and with silence."""
-        mask, schedule = load_mask(self.resolution).to(self.device), NoiseSchedule()
+        mask = load_mask(self.resolution).to(self.device)
         truth = frames_to_pixels(clip.faces).to(self.device)
         masked, reference = self._encode(truth * mask), self._encode(frames_to_pixels(clip.reference).to(self.device))
-        both = torch.stack([clip.audio, clip.silence]).to(self.device)
-        given = (latent_mask(mask)[None, None, None], *(each.repeat(2, 1, 1, 1, 1) for each in (masked, reference)))
-        chosen = self.settings
-        denoise = guided(conditioned(self._predict, *given), both, chosen.guidance_scale)
-        noise = shared_noise(tuple(masked.shape), torch.Generator().manual_seed(self.seed)).to(self.device)
-        timesteps = timesteps_of(chosen.solver, chosen.steps, schedule)
-        latents = solver_of(chosen.solver, self.seed + 1)(denoise, noise.repeat(2, 1, 1, 1, 1), timesteps, schedule)
+        masked, reference = (each.repeat(2, 1, 1, 1, 1) for each in (masked, reference))
+        with self._autocast():
+            audio = self.unet.project_kv(torch.stack([clip.audio, clip.silence]).to(self.device))
+        latents = self.latents(self._predict, audio, latent_mask(mask)[None, None, None], masked, reference)
         spoken, silent = (keep_surroundings(self._decode(each), truth, mask).cpu() for each in latents)
         return spoken, silent
 
-    def _predict(self, sample: Tensor, timestep: int, audio: Tensor | None) -> Tensor:
-        with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
-            return self.unet(sample, timestep, audio).float()
+    def _predict(self, sample: Tensor, timestep: int, audio: AudioKV, cache: DeepCache | None) -> Tensor:
+        with self._autocast():
+            return self.unet(sample, timestep, audio, cache).float()
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)
 
     def _encode(self, pixels: Tensor) -> Tensor:
         vae = self.vae.net

@@ -1,0 +1,180 @@
+"""Stand-ins for tests, benchmarks and commands: small random networks, a stub face detector, drawn clips, and their lip scores.
+
+A whole job runs on them in seconds, without weights. Drawn clips know the true opening of the lips, so a result can be scored.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from whisper.model import AudioEncoder
+
+from latentsync.avatar.clip import HELD_OUT_FIRST_SEED, make_clip, read_openings
+from latentsync.face.align import FloatArray, FrameArray, Smoother, align_matrix, warp_face
+from latentsync.face.detection.detector import Face, make_detector
+from latentsync.inference.models import LipsyncModels
+from latentsync.inference.pipeline import LipsyncPipeline
+from latentsync.inference.settings import InferenceSettings
+from latentsync.media.sound.read import write_wav
+from latentsync.media.video.read import read_frames
+from latentsync.media.video.write import VideoFormat, VideoWriter
+from latentsync.metrics.lips.aperture import correlation, lip_apertures
+from latentsync.models.unet.config import UNetConfig
+from latentsync.models.unet.network import UNet3DConditionModel
+from latentsync.models.vae import build_vae
+from latentsync.timebase import MODEL_FPS, SAMPLE_RATE_HZ
+from latentsync.weights import DEFAULT_ALIGNMENT, Alignment
+
+ROOT = Path(__file__).resolve().parent.parent
+DEMO_VIDEO, DEMO_AUDIO = ROOT / "assets/demo_video.mp4", ROOT / "assets/demo_audio.wav"
+AUDIO_FROM = 7  # a drawn person speaks the sentence of the clip this many places further on
+
+RESOLUTION, NUM_FRAMES, WIDTH = 64, 16, 16
+FULL_HD = (1920, 1080)  # w, h
+DARK = 40  # the stub detector finds no face in frames whose first pixel is darker than this
+VAE = {"block_out_channels": [8, 8, 8, 8], "layers_per_block": 1, "norm_num_groups": 2}
+UNET = UNetConfig(
+    block_out_channels=[8],
+    down_block_types=["CrossAttnDownBlock3D"],
+    up_block_types=["CrossAttnUpBlock3D"],
+    layers_per_block=1,
+    norm_num_groups=2,
+    attention_head_dim=2,
+    cross_attention_dim=WIDTH,
+    use_motion_module=False,
+)
+
+
+def stand_in_models(resolution: int = RESOLUTION, num_frames: int = NUM_FRAMES) -> LipsyncModels:
+    """The real architectures with a few thousand random weights each, on the CPU in float32."""
+    torch.manual_seed(0)
+    unet = UNet3DConditionModel(UNET)
+    for parameter in unet.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    vae, encoder = build_vae(VAE), AudioEncoder(80, 50, WIDTH, 2, 1)
+    for network in (unet, vae, encoder):
+        network.eval().requires_grad_(False)
+    return LipsyncModels(unet, vae, encoder, resolution, num_frames, torch.device("cpu"), torch.float32)
+
+
+class StubDetector:
+    """Finds `face`, or one in the middle of the frame and a quarter of its height wide, in every frame that is not dark."""
+
+    alignment: Alignment = DEFAULT_ALIGNMENT
+
+    def __init__(self, face: Face | None = None):
+        self.face = face
+
+    def faces(self, frame: FrameArray) -> list[Face]:
+        if frame[0, 0].max() < DARK:
+            return []
+        return [self.face or middle_face(frame)]
+
+    def points(self, frame: FrameArray) -> Face | None:
+        return next(iter(self.faces(frame)), None)
+
+    def reset(self) -> None:
+        """The stub keeps no state."""
+
+
+def middle_face(frame: FrameArray) -> Face:
+    """A face in the middle of a frame, a quarter of its height wide."""
+    h, w = frame.shape[:2]
+    x, y, side = w / 2, h / 2, h / 4
+    points = np.array([[-0.3, -0.2], [0.3, -0.2], [0.0, 0.2]], np.float32) * side + np.array([x, y], np.float32)
+    return Face(points.astype(np.float32), (x - side / 2, y - side / 2, x + side / 2, y + side / 2), 1.0)
+
+
+def drawn_frames(width: int, height: int, count: int) -> Iterator[FrameArray]:
+    """`count` frames, uint8 [h, w, 3]: a bright spot that moves over a smooth grey, which an encoder compresses well."""
+    still = np.repeat(np.linspace(60, 180, width, dtype=np.float32)[None, :, None], height, axis=0).repeat(3, axis=2)
+    for index in range(count):
+        frame = still.astype(np.uint8)
+        place = int(width * (0.2 + 0.6 * (index % 100) / 100)), height // 4
+        yield np.asarray(cv2.circle(frame, place, height // 20, (240, 220, 180), cv2.FILLED))
+
+
+def moving_head(count: int) -> Iterator[FrameArray]:
+    """`count` frames of 1080p: the demo's talking head, as high as the frame, moves from side to side before a blurred room."""
+    w, h = FULL_HD
+    frames = [shown.frame for shown in read_frames(DEMO_VIDEO)]
+    frames += frames[-2:0:-1]
+    room = cv2.GaussianBlur(cv2.resize(frames[0], FULL_HD), (0, 0), 40)
+    for index in range(count):
+        picture = room.copy()
+        head = cv2.resize(frames[index % len(frames)], (h, h), interpolation=cv2.INTER_CUBIC)
+        left = round((w - h) / 2 * (1 + 0.5 * np.sin(index / 20)))
+        picture[:, left : left + h] = head
+        yield np.asarray(picture, np.uint8)
+
+
+def write_pair(folder: Path, seconds: float, width: int, height: int) -> tuple[Path, Path]:
+    """Write a drawn video at 25 fps and a tone of the same length; returns both paths."""
+    video, audio = folder / "v.mp4", folder / "a.wav"
+    with VideoWriter(video, VideoFormat.constant(width, height, MODEL_FPS, crf=25)) as writer:
+        for frame in drawn_frames(width, height, round(seconds * MODEL_FPS)):
+            writer.write(frame)
+    times = np.arange(round(seconds * SAMPLE_RATE_HZ), dtype=np.float32) / SAMPLE_RATE_HZ
+    write_wav(audio, (0.3 * np.sin(2 * np.pi * 180 * times)).astype(np.float32))
+    return video, audio
+
+
+def held_out_clips(count: int, folder: Path) -> list[Path]:
+    """Videos of `count` drawn people whom training never sees, each with its truth beside it; clips that exist are kept."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return [make_clip(seed, folder) for seed in range(HELD_OUT_FIRST_SEED, HELD_OUT_FIRST_SEED + count)]
+
+
+@dataclass(frozen=True)
+class LipScore:
+    """Correlations of lip openings for one video that was given another clip's audio."""
+
+    video: str
+    audio: str
+    new: float  # output against the truth of the new audio
+    old: float  # output against the truth of the video's own audio
+    copied: float  # input against the truth of the new audio
+    read: float  # input against its own truth: how well openings can be read from this face at all
+
+
+def score_lips(
+    pipeline: LipsyncPipeline, settings: InferenceSettings, video: Path, audio: Path, folder: Path
+) -> LipScore:
+    """Lip-sync a drawn `video` to the audio of another drawn clip, and compare the lips with both truths."""
+    output = folder / f"{video.stem}_{audio.stem}.mp4"
+    report = pipeline(video, audio, output, settings)
+    resolution = pipeline.models.resolution
+    matrices = face_matrices(video, resolution)
+    shown = [frame.source for frame in report.per_frame]
+    lips_in = lip_apertures(faces_at(video, matrices, resolution))
+    lips_out = lip_apertures(faces_at(output, [matrices[i] for i in shown], resolution))
+    old, new = read_openings(video), read_openings(audio)
+    count = min(len(lips_out), len(new))
+    shown = shown[:count]
+    return LipScore(
+        video.stem,
+        audio.stem,
+        new=correlation(lips_out[:count], new[:count]),
+        old=correlation(lips_out[:count], old[shown]),
+        copied=correlation(lips_in[shown], new[:count]),
+        read=correlation(lips_in, old),
+    )
+
+
+def face_matrices(video: Path, resolution: int) -> list[FloatArray]:
+    """The alignment matrix of every frame. A result is read at the places of its source, so that a bad mouth hides no face."""
+    detector, smoother, matrices = make_detector(), Smoother(), []
+    for shown in read_frames(video):
+        found = detector.points(shown.frame)
+        assert found is not None, "the drawn clips show a face throughout"
+        matrices.append(align_matrix(found.points, resolution, smoother))
+    return matrices
+
+
+def faces_at(output: Path, matrices: Sequence[FloatArray], resolution: int) -> np.ndarray:
+    """Aligned faces, uint8 [t, r, r, 3], of a video whose frames have these alignment matrices."""
+    pairs = zip(read_frames(output), matrices, strict=True)
+    return np.stack([warp_face(shown.frame, matrix, resolution) for shown, matrix in pairs])

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from benchmarks.table import median_ms, report
 from latentsync.face.align import FILL, FloatArray, FrameArray, crop_size, warp_face
 from latentsync.face.masks import load_mask
-from latentsync.face.paste import paste_face, paste_face_into
+from latentsync.face.paste import Patch
 from latentsync.face.pixels import frames_to_pixels, keep_surroundings
 from scripts.command import run_command
 
@@ -82,6 +82,13 @@ def plain_paste(frame: FrameArray, face: torch.Tensor, matrix: FloatArray) -> Fr
     return blended.permute(1, 2, 0).to(torch.uint8).contiguous().numpy()
 
 
+def paste(frame: FrameArray, face: torch.Tensor, matrix: FloatArray, original: torch.Tensor | None = None) -> None:
+    """Paste a face [3, r, r] into the frame in place, as jobs do."""
+    patch = Patch.of((frame.shape[0], frame.shape[1]), face, matrix, original)
+    assert patch is not None, "the face lies in the frame"
+    patch.blend_into(frame)
+
+
 def draw_frame(size: tuple[int, int]) -> FrameArray:
     """A frame of waves and grain, w x h `size`."""
     y, x = np.mgrid[0 : size[1], 0 : size[0]].astype(np.float32)
@@ -114,7 +121,8 @@ def measure(name: str, share: float, resolution: int, repeats: int) -> dict[str,
     aligned = warp_face(frame, matrix, resolution)
     face = -frames_to_pixels(aligned)
     check_equal(f"the aligned faces at {name}", aligned, plain_align(frame, matrix, resolution))
-    ours, plain = paste_face(frame, face, matrix), plain_paste(frame, face, matrix)
+    ours, plain = frame.copy(), plain_paste(frame, face, matrix)
+    paste(ours, face, matrix)
     check_equal(f"the pasted frames at {name}", ours, plain, (plain != frame).any(axis=-1))
     original = frames_to_pixels(aligned)
     repainted = keep_surroundings(face, original, load_mask(resolution))
@@ -122,9 +130,9 @@ def measure(name: str, share: float, resolution: int, repeats: int) -> dict[str,
     ways = {
         "align": lambda: warp_face(frame, matrix, resolution),
         "plain align": lambda: plain_align(frame, matrix, resolution),
-        "paste": lambda: paste_face_into(work, face, matrix),
+        "paste": lambda: paste(work, face, matrix),
         "plain paste": lambda: plain_paste(frame, face, matrix),
-        "paste in a job": lambda: paste_face_into(work, repainted, matrix, original=original),
+        "paste in a job": lambda: paste(work, repainted, matrix, original),
     }
     row: dict[str, Any] = {"frame": name, "face": f"{share:.0%} of height"}
     taken = median_ms(ways, repeats)

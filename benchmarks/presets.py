@@ -26,7 +26,7 @@ from einops import rearrange
 from torch import Tensor
 
 from benchmarks.table import report
-from latentsync.audio.mel import sync_mel, sync_mel_window
+from latentsync.audio.sync_mel import sync_mel, sync_mel_window
 from latentsync.audio.whisper_features import WhisperFeatures
 from latentsync.audio.windows import training_windows
 from latentsync.avatar.clip import read_openings

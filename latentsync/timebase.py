@@ -1,7 +1,7 @@
 """Every rate of the project and every conversion between them.
 
-Video runs on the model's 25 Hz clock, audio at 16 kHz. Whisper sees 100 mel frames a second and returns 50 feature rows;
-the SyncNet's mel spectrogram has 80 frames a second (hop 200 at 16 kHz).
+Video runs on the model's 25 Hz clock, audio at 16 kHz. Whisper's spectrogram has 100 frames a second and its encoder
+returns 50 feature rows a second; the SyncNet's mel spectrogram has 80 frames a second (hop 200 at 16 kHz).
 """
 
 from fractions import Fraction
@@ -18,12 +18,12 @@ SYNC_MEL_HZ = SAMPLE_RATE_HZ // SYNC_MEL_HOP  # 80 mel frames a second
 
 
 def frames_in(duration_sec: float | Fraction, fps: float | Fraction = MODEL_FPS) -> int:
-    """Number of video frames that `duration_sec` holds at `fps`, to the nearest frame (half up), never negative."""
+    """Number of video frames in `duration_sec` at `fps`, rounded to the nearest frame (half up), never negative."""
     return max(0, int(Fraction(duration_sec) * Fraction(fps) + Fraction(1, 2)))
 
 
 def samples_of_frames(frames: int, sample_rate_hz: int = SAMPLE_RATE_HZ, fps: float | Fraction = MODEL_FPS) -> int:
-    """Number of audio samples that last as long as `frames` video frames, to the nearest sample."""
+    """Number of audio samples in the duration of `frames` video frames, rounded to the nearest sample."""
     return int(Fraction(frames) * sample_rate_hz / Fraction(fps) + Fraction(1, 2))
 
 
@@ -38,5 +38,5 @@ def sync_mel_start(frame: int, fps: float = MODEL_FPS) -> int:
 
 
 def sync_mel_length(frames: int, fps: int = MODEL_FPS) -> int:
-    """Number of SyncNet mel frames that belong to a window of `frames` video frames: 52 for 16, 80 for 25 at 25 fps."""
+    """Number of SyncNet mel frames in a window of `frames` video frames, rounded up: 52 for 16, 80 for 25 at 25 fps."""
     return -(-frames * SYNC_MEL_HZ // fps)

@@ -10,12 +10,11 @@ from pathlib import Path
 from rich.console import Console
 
 from latentsync.config import load
+from latentsync.face.detection.detector import BACKENDS
 from latentsync.processing.config import ProcessingConfig
 from latentsync.processing.pipeline import process, rejudge
-from latentsync.processing.report.charts import hours_text, label
-from latentsync.processing.report.funnel import Funnel
+from latentsync.processing.report.funnel import Funnel, hours_text, label
 from latentsync.processing.stages.av_synced import SYNC_MODELS
-from latentsync.processing.stages.followed_face import DETECTORS
 from latentsync.processing.stages.high_visual_quality import QUALITY_METRICS
 from scripts.command import run_command
 from scripts.processing_progress import ProgressDisplay
@@ -44,7 +43,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--keep_stages", action="store_true", help="keep the files of every stage, not only the last one's")
     add("--reapply", metavar="MANIFESTS", help="apply the thresholds to a run's manifests, into --output_dir")
     add("--resolution", type=int, help="px of the aligned faces (default: 256)")
-    add("--detector", choices=DETECTORS, help="default: face_alignment")
+    add("--detector", choices=BACKENDS, help="default: face_alignment")
     add("--sync_model", choices=SYNC_MODELS, help="demo: the small network that ships with the project")
     add("--quality_metric", choices=QUALITY_METRICS, help="sharpness: needs no weights")
     add("--sync_conf_threshold", type=float, help="least sync confidence (default: the network's own, 3)")

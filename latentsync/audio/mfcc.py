@@ -1,4 +1,4 @@
-"""Cepstral coefficients as the sync expert (SyncNet v2) hears them: 13 numbers, 100 times a second."""
+"""Mel cepstral coefficients (MFCC), the audio input of the sync expert (SyncNet v2): 13 coefficients at 100 Hz."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ from scipy.fft import dct
 
 from latentsync.timebase import SAMPLE_RATE_HZ
 
-FRAMES_PER_BLOCK = 4096  # bounds the memory of the spectra whatever the length of the audio
-INT16_SCALE = 32768.0  # samples in [-1, 1] times this have the scale that the expert was trained with
-SMALLEST = float(np.finfo(np.float64).eps)  # stands for an energy of zero, whose logarithm does not exist
+FRAMES_PER_BLOCK = 4096  # computed at once, so that memory does not grow with the length of the audio
+INT16_SCALE = 32768.0  # scale of the samples in the training of the expert: [-1, 1] times this
+SMALLEST = float(np.finfo(np.float64).eps)  # replaces an energy of zero before the logarithm
 
 
 @dataclass(frozen=True)
 class MfccConfig:
-    """The front end's settings; windows and hops in samples. The defaults are those of the public sync expert."""
+    """Parameters of the MFCC; windows and hops in samples. The defaults are those of the public sync expert."""
 
     sample_rate_hz: int = SAMPLE_RATE_HZ
     window: int = 400
@@ -39,7 +39,7 @@ def mfcc(samples: NDArray[np.generic], config: MfccConfig = EXPERT) -> NDArray[n
     """Mel cepstral coefficients (Davis & Mermelstein 1980), the first replaced by the logarithm of the frame's energy.
 
     Args:
-        samples: [n] mono samples at `config.sample_rate_hz` on the scale of 16-bit integers, not [-1, 1]; n > 0.
+        samples: [n] mono samples at `config.sample_rate_hz` scaled to 16-bit integers, not [-1, 1]; n > 0.
 
     Returns:
         [1 + ceil((n - window) / hop), num_cepstra] float64; row i starts at sample i * hop, the last is zero padded.
@@ -48,7 +48,7 @@ def mfcc(samples: NDArray[np.generic], config: MfccConfig = EXPERT) -> NDArray[n
         ValueError: the samples are empty or not one-dimensional.
     """
     rows = []
-    for filtered, energy in _filter_energies(samples, config):
+    for filtered, energy in filter_energies(samples, config):
         cepstra = dct(np.log(_not_zero(filtered)), type=2, norm="ortho", axis=1)[:, : config.num_cepstra]
         cepstra *= _lifter(config)
         cepstra[:, 0] = np.log(_not_zero(energy))
@@ -58,18 +58,11 @@ def mfcc(samples: NDArray[np.generic], config: MfccConfig = EXPERT) -> NDArray[n
 
 def filter_energies(
     samples: NDArray[np.generic], config: MfccConfig = EXPERT
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Energies before the logarithm: of every mel filter [frames, num_filters], and of the whole frame [frames].
+) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Yield, in blocks of frames, the energy of every mel filter [frames, num_filters] and of the whole frame [frames].
 
     `samples` and errors as in `mfcc`.
     """
-    blocks = list(_filter_energies(samples, config))
-    return np.concatenate([filtered for filtered, _ in blocks]), np.concatenate([energy for _, energy in blocks])
-
-
-def _filter_energies(
-    samples: NDArray[np.generic], config: MfccConfig
-) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
     if samples.ndim != 1 or len(samples) == 0:
         raise ValueError(f"mfcc needs mono samples of shape [n], n > 0; got {list(samples.shape)}")
     filters = mel_triangles(config).T
@@ -81,7 +74,7 @@ def _filter_energies(
 
 
 def _frames(samples: NDArray[np.float64], config: MfccConfig) -> NDArray[np.float64]:
-    """Overlapping windows [frames, window] of the pre-emphasised samples, with enough zeros behind for the last one."""
+    """Overlapping windows [frames, window] of the pre-emphasised samples; the last window is zero padded."""
     count = 1 + max(0, -(-(len(samples) - config.window) // config.hop))
     padded = np.zeros((count - 1) * config.hop + config.window)
     padded[: len(samples)] = samples
@@ -91,7 +84,7 @@ def _frames(samples: NDArray[np.float64], config: MfccConfig) -> NDArray[np.floa
 
 @lru_cache(maxsize=8)
 def mel_triangles(config: MfccConfig) -> NDArray[np.float64]:
-    """Triangular filters [num_filters, n_fft // 2 + 1] of height 1, equally spaced in HTK mels, with corners on bins."""
+    """Triangular filters [num_filters, n_fft // 2 + 1] of height 1, equally spaced in HTK mels, corners rounded to FFT bins."""
     low, high = (2595.0 * np.log10(1.0 + hz / 700.0) for hz in (config.low_hz, config.high_hz))
     corners_hz = 700.0 * (10.0 ** (np.linspace(low, high, config.num_filters + 2) / 2595.0) - 1.0)
     corners = np.floor((config.n_fft + 1) * corners_hz / config.sample_rate_hz)
@@ -103,7 +96,7 @@ def mel_triangles(config: MfccConfig) -> NDArray[np.float64]:
 
 
 def _lifter(config: MfccConfig) -> NDArray[np.float64]:
-    """Gain of each coefficient, which brings the higher ones to about the size of the lower ones."""
+    """Gain of each coefficient (liftering), which scales up the higher coefficients."""
     return 1.0 + config.lifter / 2 * np.sin(np.pi * np.arange(config.num_cepstra) / config.lifter)
 
 

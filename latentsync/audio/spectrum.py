@@ -1,4 +1,4 @@
-"""What both mel spectrograms of the project share: windowed spectra in bounded memory and Slaney mel filters."""
+"""Short-time spectra in bounded memory and Slaney mel filters, shared by both mel spectrograms."""
 
 from collections.abc import Iterator
 from functools import lru_cache
@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-FRAMES_PER_BLOCK = 4096  # bounds the memory of the spectra whatever the length of the audio
+FRAMES_PER_BLOCK = 4096  # computed at once, so that memory does not grow with the length of the audio
 
 SLANEY_LINEAR_HZ = 200.0 / 3.0  # width of a mel below 1 kHz
 SLANEY_BREAK_HZ = 1000.0
 SLANEY_BREAK_MEL = SLANEY_BREAK_HZ / SLANEY_LINEAR_HZ
-SLANEY_LOG_STEP = np.log(6.4) / 27.0  # logarithm of the ratio of two frequencies one mel apart above 1 kHz
+SLANEY_LOG_STEP = np.log(6.4) / 27.0  # log of the frequency ratio of one mel above 1 kHz
 
 
 def hz_to_mel(hz: float) -> float:
@@ -41,9 +41,9 @@ def mel_filters(num_mels: int, n_fft: int, sample_rate_hz: int, fmin_hz: float, 
 
 
 def spectra(padded: Tensor, n_fft: int, hop: int) -> Iterator[Tensor]:
-    """Yield complex spectra [frames, n_fft // 2 + 1] of Hann-windowed frames of `padded` [n], block after block.
+    """Yield complex spectra [frames, n_fft // 2 + 1] of Hann-windowed frames of `padded` [n], in blocks of frames.
 
-    Frame i covers samples i * hop ... i * hop + n_fft - 1; the window is periodic. The precision is that of `padded`.
+    Frame i covers samples i * hop ... i * hop + n_fft - 1; the window is periodic. The dtype follows that of `padded`.
     """
     window = torch.hann_window(n_fft, dtype=padded.dtype, device=padded.device)
     for block in padded.unfold(0, n_fft, hop).split(FRAMES_PER_BLOCK):

@@ -1,4 +1,4 @@
-"""Hidden states of a Whisper encoder as audio features, 50 rows a second, for audio of any length.
+"""Hidden states of a Whisper encoder as audio features at 50 rows a second, for audio of any length.
 
 b segments, t mel frames, s feature rows, d hidden states per row (layers + 1), w width of a hidden state.
 """
@@ -12,19 +12,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from latentsync.audio.log_mel import whisper_log_mel
+from latentsync.audio.whisper_mel import whisper_log_mel
 from latentsync.audio.windows import CONTEXT, window_rows
 from latentsync.timebase import MODEL_FPS
 
 Segments = Literal["overlap", "reference"]
 
-# In "overlap" mode two neighbours share 3/15 of a segment: 1/15 is trimmed from either, the middle 1/15 is a
-# cross-fade. For the public encoders (30 s) that is 2 s of context on both sides of every row used and a fade of 2 s.
+# In "overlap" mode neighbouring segments overlap by 3/15 of their length: 1/15 is trimmed from each, and the middle 1/15 is a
+# cross-fade. For the public encoders (30 s) that gives at least 2 s of context on both sides of a row and a fade of 2 s.
 OVERLAP_PART = 15
 
 
 class AudioEncoder(Protocol):
-    """The parts of `whisper.model.AudioEncoder` that are run here."""
+    """The attributes of `whisper.model.AudioEncoder` that are used here."""
 
     conv1: nn.Conv1d
     conv2: nn.Conv1d
@@ -33,14 +33,14 @@ class AudioEncoder(Protocol):
 
 
 def encode_log_mel(encoder: AudioEncoder, mel: Tensor) -> Tensor:
-    """Hidden states of a batch of segments; gradients flow to the encoder unless they are switched off outside.
+    """Hidden states of a batch of segments; gradients reach the encoder unless the caller disables them.
 
     Args:
-        encoder: `whisper.model.AudioEncoder` on the device and in the precision of `mel`.
+        encoder: `whisper.model.AudioEncoder` on the device and with the dtype of `mel`.
         mel: [b, mels, t] log-mel segments, t <= 2 * n_ctx; shorter ones are padded with zeros (in the log-mel domain).
 
     Returns:
-        [b, t // 2, d, w]: the sum of convolutions and positions, then the output of every block; no final norm.
+        [b, t // 2, d, w]: the output of the convolutions plus positional embedding, then of every block; no final norm.
 
     Raises:
         ValueError: a segment is longer than the encoder's context.
@@ -62,11 +62,11 @@ def encode_log_mel(encoder: AudioEncoder, mel: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class SegmentPlan:
-    """Which rows every segment contributes: segment k sees rows k * hop ... k * hop + length - 1."""
+    """Which rows come from which segment: the encoder's input for segment k is rows k * hop ... k * hop + length - 1."""
 
     length: int
-    margin: int  # rows trimmed on either side of a border
-    fade: int  # rows in which one segment hands over to the next
+    margin: int  # rows trimmed on each side of a border
+    fade: int  # rows in which two neighbouring segments are cross-faded
 
     @property
     def hop(self) -> int:
@@ -76,16 +76,16 @@ class SegmentPlan:
         return 1 + max(0, -(-(num_rows - self.length) // self.hop))
 
     def handover(self, segment: int) -> int:
-        """First row in which `segment` is heard at all."""
+        """First row with a weight above 0 for `segment`."""
         return segment * self.hop + self.margin if segment else 0
 
     def span(self, segment: int, num_rows: int) -> tuple[int, int]:
-        """Rows [first, stop) in which `segment` has a share."""
+        """Rows [first, stop) with a weight above 0 for `segment`."""
         last = segment == self.count(num_rows) - 1
         return self.handover(segment), num_rows if last else self.handover(segment + 1) + self.fade
 
     def share(self, segment: int, rows: Tensor, num_rows: int) -> Tensor:
-        """Weight of `segment` in `rows` of its span, in [0, 1]; the weights of all segments add up to 1."""
+        """Weight in [0, 1] of `segment` in `rows` of its span; the weights of all segments add up to 1."""
         weight = torch.ones(len(rows))
         if segment > 0 and self.fade:
             weight = ((rows - self.handover(segment) + 0.5) / self.fade).clamp(0.0, 1.0)
@@ -95,7 +95,7 @@ class SegmentPlan:
 
 
 def segment_plan(n_ctx: int, segments: Segments) -> SegmentPlan:
-    """Plan for an encoder of `n_ctx` rows: neighbours that overlap, or the reference's blocks that only touch.
+    """Plan for an encoder of `n_ctx` rows: overlapping segments, or consecutive blocks ("reference").
 
     Raises:
         ValueError: the mode is unknown.
@@ -108,7 +108,7 @@ def segment_plan(n_ctx: int, segments: Segments) -> SegmentPlan:
 
 
 class FeatureTrack:
-    """Feature rows of one audio track, computed when asked for; memory does not grow with the rows already read."""
+    """Feature rows of one audio track, computed on demand; memory does not grow with the rows already read."""
 
     def __init__(self, encoder: AudioEncoder, log_mel: Tensor, plan: SegmentPlan, batch_size: int) -> None:
         self.encoder = encoder
@@ -134,7 +134,7 @@ class FeatureTrack:
         return out
 
     def windows(self, frames: Sequence[int], fps: float = MODEL_FPS, context: tuple[int, int] = CONTEXT) -> Tensor:
-        """The same as `audio_windows` of all rows, [f, rows * d, w], reading only the rows it needs."""
+        """`audio_windows` of this track, [f, rows * d, w]; computes only the rows that are needed."""
         rows = window_rows(frames, self.num_rows, fps, context)
         first = int(rows.min())
         features = self.rows(first, int(rows.max()) + 1)
@@ -159,23 +159,23 @@ class FeatureTrack:
         width = 2 * self.plan.length
         starts = [2 * self.plan.hop * segment for segment in batch]
         cuts = [self.log_mel[:, start : start + width] for start in starts]
-        # Only the last segment of the track is shorter; zeros in the log-mel domain fill it
+        # only the last segment is shorter; it is padded with zeros in the log-mel domain
         mel = torch.stack([F.pad(cut, (0, width - cut.shape[1])) for cut in cuts])
         return encode_log_mel(self.encoder, mel.to(weight))
 
 
 class WhisperFeatures:
-    """Turns waveforms into rows of hidden states of a Whisper encoder.
+    """Computes the hidden states of a Whisper encoder for waveforms.
 
-    The segment length is the encoder's own context (`n_ctx` rows: 1500, 30 s, for the public ones). Audio that fits in
-    one segment gives the same rows in both modes. Longer audio: "overlap" (default) lets neighbouring segments share a
-    fifth of their length, trims `n_ctx // 15` rows (2 s) on either side of every border and cross-fades the
-    `n_ctx // 15` between them, so that no border is heard; "reference" cuts blocks that only touch, as the first public
+    Audio is split into segments of the encoder's context (`n_ctx` rows: 1500, 30 s, for the public encoders). Audio of one
+    segment gives the same rows in both modes. For longer audio, "overlap" (default) overlaps neighbouring segments by a fifth
+    of their length, trims `n_ctx // 15` rows (2 s) on each side of every border and cross-fades the `n_ctx // 15` rows
+    between, so that features are continuous; "reference" uses consecutive blocks without overlap, as the first public
     implementation does.
     """
 
     def __init__(self, encoder: AudioEncoder, segments: Segments = "overlap", batch_size: int = 4) -> None:
-        """`encoder` is an `AudioEncoder` in evaluation mode on its device; `batch_size` segments run at once.
+        """`encoder` is an `AudioEncoder` in evaluation mode on its device; `batch_size` segments are encoded at once.
 
         Raises:
             ValueError: the mode is unknown or the batch size is not positive.
@@ -187,7 +187,7 @@ class WhisperFeatures:
         self.plan = segment_plan(len(encoder.positional_embedding), segments)
 
     def track(self, waveform: Tensor | np.ndarray) -> FeatureTrack:
-        """Rows of `waveform` [n] (16 kHz, [-1, 1]) on demand: bounded memory for audio of any length.
+        """Feature rows of `waveform` [n] (16 kHz, [-1, 1]), computed on demand in bounded memory.
 
         Raises:
             ValueError: the waveform is not mono or shorter than 20 ms.

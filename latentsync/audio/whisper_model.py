@@ -1,4 +1,4 @@
-"""The speech encoder from an official-style Whisper checkpoint: `{"dims": ..., "model_state_dict": ...}`."""
+"""Loads the audio encoder of a Whisper checkpoint in the official format: `{"dims": ..., "model_state_dict": ...}`."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +12,7 @@ DIMENSIONS = ("n_mels", "n_audio_ctx", "n_audio_state", "n_audio_head", "n_audio
 
 
 def load_audio_encoder(path: Path | str) -> AudioEncoder:
-    """Build and load the audio encoder alone, in evaluation mode and without gradients; the text decoder is left out.
+    """The audio encoder of a checkpoint, without the text decoder, in evaluation mode and without gradients.
 
     Raises:
         CheckpointError: the file is missing, damaged or not a Whisper checkpoint.
@@ -28,12 +28,12 @@ def load_audio_encoder(path: Path | str) -> AudioEncoder:
 
 
 def encoder_width(path: Path | str) -> int:
-    """Numbers of one of the encoder's states, without reading its weights; CheckpointError as `load_audio_encoder`."""
+    """Width of the encoder's hidden states, without reading its weights; CheckpointError as in `load_audio_encoder`."""
     return _dimensions(read_header(path).metadata, path)["n_audio_state"]
 
 
 def _dimensions(stored: Mapping[str, Any], path: Path | str) -> dict[str, int]:
-    """Arguments of the encoder, in order."""
+    """The encoder's constructor arguments, in order."""
     dims = stored.get("dims")
     if not isinstance(dims, Mapping) or not set(DIMENSIONS) <= dims.keys():
         raise CheckpointError(f"{path} is not a Whisper checkpoint: it lacks 'dims'.")

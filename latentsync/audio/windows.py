@@ -4,29 +4,23 @@ s feature rows (50 a second), d hidden states per row, w width of a hidden state
 """
 
 from collections.abc import Sequence
-from fractions import Fraction
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
-from latentsync.timebase import MODEL_FPS, SAMPLE_RATE_HZ, frames_in, whisper_centre_row
+from latentsync.timebase import MODEL_FPS, whisper_centre_row
 
 CONTEXT = (2, 2)  # video frames of audio before and after a frame, as the checkpoints were trained
-
-
-def frames_of_audio(num_samples: int, fps: float | Fraction = MODEL_FPS) -> int:
-    """Number of video frames that `num_samples` of 16 kHz audio last, to the nearest frame."""
-    return frames_in(Fraction(num_samples, SAMPLE_RATE_HZ), fps)
 
 
 def window_rows(
     frames: Sequence[int], num_rows: int, fps: float = MODEL_FPS, context: tuple[int, int] = CONTEXT
 ) -> Tensor:
-    """Feature rows heard around each frame: indices [f, 2 * (left + right + 1)] clamped to [0, num_rows - 1].
+    """Indices of the feature rows around each frame: [f, 2 * (left + right + 1)], clamped to [0, num_rows - 1].
 
-    With `context` (2, 2) a frame hears rows centre - 4 ... centre + 5, which is not symmetric; the first or the last
-    row is repeated where the window reaches over an end.
+    With `context` (2, 2) the window of a frame is rows centre - 4 ... centre + 5, which is not symmetric; the first or the
+    last row is repeated where a window extends beyond the audio.
     """
     left, right = context
     centres = torch.tensor([whisper_centre_row(frame, fps) for frame in frames], dtype=torch.long)
@@ -37,19 +31,19 @@ def window_rows(
 def audio_windows(
     features: Tensor, frames: Sequence[int], fps: float = MODEL_FPS, context: tuple[int, int] = CONTEXT
 ) -> Tensor:
-    """Audio around each frame, as the U-Net's cross-attention reads it.
+    """Audio features around each frame, the input of the U-Net's cross-attention.
 
     Args:
-        features: [s, d, w] rows at 50 Hz from time 0, at least one.
-        frames: indices of video frames at `fps` (a range or a list); any index is defined, ends are clamped.
-        fps: frames a second of the video.
+        features: [s, d, w] feature rows at 50 Hz from time 0, at least one.
+        frames: indices of video frames at `fps`; indices beyond the ends of the audio are allowed (rows are clamped).
+        fps: frame rate of the video.
         context: frames of audio before and after.
 
     Returns:
-        [f, rows * d, w], rows = 2 * (left + right + 1) = 10 by default; all hidden states of a row stand together.
+        [f, rows * d, w], rows = 2 * (left + right + 1) = 10 by default; the hidden states of a row are adjacent.
 
     Raises:
-        ValueError: there is no feature row.
+        ValueError: `features` has no row.
     """
     if len(features) == 0:
         raise ValueError("audio windows need at least one feature row; the audio is shorter than 20 ms")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from latentsync.audio.mel import NUM_MELS
+from latentsync.audio.sync_mel import NUM_MELS
 from latentsync.config import checks
 from latentsync.config.common import TrainConfig
 from latentsync.config.public_layout import SYNCNET_LAYOUT, PublicLayout

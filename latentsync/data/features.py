@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from latentsync.audio.mel import sync_mel
+from latentsync.audio.sync_mel import sync_mel
 from latentsync.audio.whisper_features import WhisperFeatures
 from latentsync.audio.whisper_model import load_audio_encoder
 from latentsync.data.clips import TrainingClip

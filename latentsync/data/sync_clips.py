@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from latentsync.audio.mel import sync_mel, sync_mel_window
+from latentsync.audio.sync_mel import sync_mel, sync_mel_window
 from latentsync.data.clips import TrainingClip
 from latentsync.data.draws import Draw, readable_item
 from latentsync.data.features import ClipFeature

@@ -1,8 +1,8 @@
-"""The fixed mask of the network: 1 where the face is kept, 0 where it is generated.
+"""The fixed mouth mask of the network: 1 where the face is kept, 0 where it is generated.
 
-The shape is a U at 256 x 256: the lower face to the chin and two side bars beside the nose. The public checkpoints
-were trained with exactly this region, so it ships as the exact rows. The mask channel of the network has the same
-polarity.
+The generated region is a U at 256 x 256: the lower face down to the chin and two side bars beside the nose. The public
+checkpoints were trained with exactly this region, so its rows are stored here. The mask channel of the network has the
+same polarity.
 """
 
 from functools import lru_cache
@@ -42,7 +42,7 @@ GENERATED_ROWS: tuple[tuple[int, ...], ...] = (
 
 
 def mask_image() -> NDArray[np.uint8]:
-    """The mask as drawn, uint8 256 x 256: 255 = keep, 0 = generate."""
+    """The mask of the public checkpoints, uint8 256 x 256: 255 = keep, 0 = generate."""
     image = np.full((MASK_SIZE, MASK_SIZE), 255, dtype=np.uint8)
     for first, last, *columns in GENERATED_ROWS:
         for start, end in zip(columns[::2], columns[1::2], strict=True):
@@ -54,19 +54,19 @@ def read_mask_image(path: Path | str) -> NDArray[np.uint8]:
     """A mask (uint8 h w, the red channel) from an image file: 255 = keep, 0 = generate. ValueError if unreadable."""
     image = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if image is None:
-        raise ValueError(f"{path} is no readable image, so it cannot be the mask: give a PNG or leave the mask out.")
+        raise ValueError(f"{path} is not a readable image, so it cannot be the mask: pass a PNG, or no mask.")
     return np.ascontiguousarray(image[..., 2])
 
 
 def resize_mask(image: NDArray[np.uint8], resolution: int) -> NDArray[np.uint8]:
-    """A mask image at `resolution` squared, by 8x8 Lanczos on uint8, which leaves grey edges; untouched if it fits."""
+    """A mask image resized to `resolution` squared by 8x8 Lanczos on uint8 (edges become grey); unchanged at that size."""
     if image.shape == (resolution, resolution):
         return image
     return cv2.resize(image, (resolution, resolution), interpolation=cv2.INTER_LANCZOS4).astype(np.uint8, copy=False)
 
 
 def load_mask(resolution: int, path: Path | str | None = None) -> torch.Tensor:
-    """Mask [r, r], float32 in [0, 1] (1 = keep), at r = `resolution`: the network's own, or that of the image `path`.
+    """Mask [r, r], float32 in [0, 1] (1 = keep), at r = `resolution`: that of the public checkpoints, or of an image file.
 
     Raises ValueError if `resolution` is not a positive multiple of 8 or the file cannot be read.
     """
@@ -78,17 +78,17 @@ def load_mask(resolution: int, path: Path | str | None = None) -> torch.Tensor:
 
 @lru_cache(maxsize=8)
 def shipped_mask(resolution: int) -> NDArray[np.uint8]:
-    """`mask_image` at `resolution`, computed once; not to be written to."""
+    """`mask_image` at `resolution`, cached; do not modify it."""
     return resize_mask(mask_image(), resolution)
 
 
 def latent_mask(mask: torch.Tensor) -> torch.Tensor:
-    """Mask [..., h, w] at the latents' size [..., h/8, w/8]: nearest neighbour, the upper left pixel of each cell."""
+    """Mask [..., h, w] at the size of the latents [..., h/8, w/8]: nearest neighbour, the top left pixel of each cell."""
     return mask[..., ::LATENT_STRIDE, ::LATENT_STRIDE]
 
 
 def mask_ring(mask: torch.Tensor) -> torch.Tensor:
-    """The kept pixels beside the generated ones: 1 in a ring of 1/32 of the side around them, 0 elsewhere; [h, w] as `mask`."""
+    """Ring of kept pixels around the generated region of `mask` [h, w]: 1 in the ring, 1/32 of the side wide, 0 elsewhere."""
     reach = max(1, mask.shape[-1] // RING_DIVISOR)
     grown = F.max_pool2d((1 - mask)[None, None], 2 * reach + 1, stride=1, padding=reach)[0, 0]
     return (grown > 0).to(mask) * (mask == 1)

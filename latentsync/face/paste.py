@@ -1,7 +1,7 @@
-"""Pasting an aligned face back into its frame, with an edge feathered by the size of the face.
+"""Pasting an aligned face back into its frame, with an edge that is feathered in proportion to the size of the face.
 
-Everything is computed in the box around the face alone: the frame outside of it is not touched. The middle of the face,
-where the face hides the frame fully, needs no weights; only the feathered border is blended.
+Only the pixels in the bounding box of the face are computed. In the middle of the face the blend weight is 1, so no weights are
+computed there; only the feathered border is blended.
 
 Legend: c colours, h w pixels of a frame, of a part of it or of the 3:4 crop, r side of the square face.
 """
@@ -25,31 +25,19 @@ from latentsync.face.align import (
     invert_matrix,
     sampling_grid,
     transform_points,
-    warp_levels,
 )
-from latentsync.face.feather import (
-    Placement,
-    Weights,
-    coverage,
-    edge_width,
-    feather,
-    intersection,
-    pasted_region,
-    region_around,
-)
-from latentsync.face.pixels import changed_weight, match_ring
+from latentsync.face.feather import Placement, Weights, intersection, region_around
+from latentsync.face.pixels import changed_weight
 from latentsync.face.resize import resize_bicubic
 
-__all__ = ["coverage", "edge_width", "feather", "paste_face", "paste_face_into", "pasted_region", "unwarp"]
-
-STRIP_PIXELS = 1 << 16  # pixels worked on at a time: what is between the steps stays in the processor's cache
-FILL_LEVEL = (FILL + 1) * 255 / 2  # grey level of what lies outside the crop, before it is clamped
+STRIP_PIXELS = 1 << 16  # pixels processed at a time, so that intermediate results stay in the CPU's cache
+FILL_LEVEL = (FILL + 1) * 255 / 2  # grey level of the pixels outside the crop, before clamping
 
 Face = torch.Tensor | NDArray[np.float32]
 
 
 def strips(part: Region) -> Iterator[tuple[Region, slice]]:
-    """A part cut into strips of rows of about `STRIP_PIXELS`; and the rows of each, counted within the part."""
+    """Split a region into strips of rows of about `STRIP_PIXELS` each; yields the strip and its rows relative to the region."""
     rows, columns = part
     step = max(1, STRIP_PIXELS // (columns.stop - columns.start))
     for start in range(rows.start, rows.stop, step):
@@ -58,7 +46,7 @@ def strips(part: Region) -> Iterator[tuple[Region, slice]]:
 
 
 def unwarp(planes: torch.Tensor, matrix: FloatArray, region: Region) -> torch.Tensor:
-    """Planes [c, h, w] of a crop as seen in `region` [c, h, w]: bilinear, 0 outside the crop."""
+    """Warp the planes [c, h, w] of a crop back to `region` of the frame: bilinear, [c, h, w] of the region, 0 outside the crop."""
     rows, columns = region
     size = (columns.stop - columns.start, rows.stop - rows.start)
     grid = sampling_grid(matrix, (columns.start, rows.start), size, (0, 0), (planes.shape[-1], planes.shape[-2]))
@@ -66,10 +54,10 @@ def unwarp(planes: torch.Tensor, matrix: FloatArray, region: Region) -> torch.Te
 
 
 def blend_part(pixels: FrameArray, planes: torch.Tensor, weights: Weights | None, opacity: float) -> None:
-    """Blend warped `planes` into a part of the frame, `pixels` uint8 h w 3, in place; truncated to levels.
+    """Blend warped `planes` into `pixels` (uint8 h w 3, a part of the frame) in place; the result is truncated to uint8.
 
-    `planes` [3 or 4, h, w] are the levels and, where there is a fourth, the weight of what differs. Without `weights`
-    the crop covers the part wholly.
+    `planes` [3 or 4, h, w]: colours in [0, 255] and optionally the weight of the pixels that differ from the original. `weights`
+    None means a weight of 1 everywhere.
     """
     levels, differs = planes[:3], planes[3:]
     weight = torch.tensor(opacity)
@@ -88,12 +76,12 @@ def blend_part(pixels: FrameArray, planes: torch.Tensor, weights: Weights | None
 
 
 def as_planes(face: Face) -> torch.Tensor:
-    """A face [3, r, r] in float32 on the CPU, whatever it was."""
+    """A face [3, r, r] of any float type, NumPy or PyTorch, as a float32 tensor on the CPU."""
     return torch.as_tensor(face).detach().to(device="cpu", dtype=torch.float32)
 
 
 def changed_region(weight: torch.Tensor, placement: Placement, frame_hw: tuple[int, int]) -> Region | None:
-    """The part of the placement's region in which `weight` [1, r, r] of the square face is not 0; None if it is none."""
+    """The part of the placement's region where `weight` [1, r, r] of the square face is above 0; None if there is none."""
     y, x = (torch.nonzero(weight[0].amax(dim=axis)).flatten() for axis in (1, 0))
     if not len(x):
         return None
@@ -105,55 +93,54 @@ def changed_region(weight: torch.Tensor, placement: Placement, frame_hw: tuple[i
     return found and intersection(found, placement.region)
 
 
-def ring_weight(frame_hw: tuple[int, int], placement: Placement) -> torch.Tensor:
-    """Weight h w of the crop's pixels: 1 in the border that the feather takes up, 0 inside and outside the frame."""
-    w, h = placement.size
-    inset = 2 * edge_width(w * h)
-    whole = (slice(0, h), slice(0, w))
-    ring = coverage(invert_matrix(placement.matrix), frame_hw[::-1], whole)
-    ring[inset:-inset, inset:-inset] = 0
-    return torch.from_numpy(ring)
-
-
 def check_frame(frame: FrameArray, opacity: float) -> None:
-    """Raise ValueError, with a sentence, for what nothing can be pasted into."""
+    """Raise ValueError unless `frame` is uint8 [h, w, 3] and `opacity` is in [0, 1]."""
     if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
-        raise ValueError(f"the frame is {describe(frame)}, not uint8 [h, w, 3]: give a colour frame as it was read.")
+        raise ValueError(
+            f"the frame is {type_and_shape(frame)}, not uint8 [h, w, 3]: pass a colour frame as it was read."
+        )
     if not 0 <= opacity <= 1:
         raise ValueError(f"opacity is {opacity}, not between 0 and 1.")
 
 
 def check_face(face: Face, matrix: FloatArray) -> None:
-    """Raise ValueError, with a sentence, for what cannot be pasted."""
+    """Raise ValueError unless `face` is a float [3, r, r] and `matrix` an invertible [2, 3]."""
     if face.ndim != 3 or face.shape[0] != 3 or face.shape[1] != face.shape[2]:
-        raise ValueError(f"the face has shape {list(face.shape)}, not [3, r, r]: give one square face, colours first.")
+        raise ValueError(f"the face has shape {list(face.shape)}, not [3, r, r]: pass one square face, colours first.")
     if not torch.as_tensor(face).is_floating_point():
         raise ValueError(f"the face is {face.dtype}, not float in [-1, 1]: convert it with frames_to_pixels.")
     linear = np.asarray(matrix, dtype=np.float64)
     if linear.shape != (2, 3) or not np.isfinite(linear).all() or abs(np.linalg.det(linear[:, :2])) < 1e-12:
-        raise ValueError("the matrix is no invertible, finite [2, 3]: give one that align_matrix returned.")
+        raise ValueError("the matrix is not an invertible, finite [2, 3]: pass one that align_matrix returned.")
 
 
-def describe(value: object) -> str:
+def type_and_shape(value: object) -> str:
+    """Type of a value, and of an array its element type and shape."""
     return f"{value.dtype} {list(value.shape)}" if isinstance(value, np.ndarray) else type(value).__name__
 
 
 @dataclass(frozen=True)
 class Patch:
-    """An aligned square face on its way into a frame: what of the frame it can change, and how."""
+    """An aligned square face to be blended into a frame, with its position and the region that it changes."""
 
     region: Region  # rows and columns of the frame outside of which nothing changes
     placement: Placement
-    square: torch.Tensor  # [3 or 4, r, r], the fourth plane is the weight of what differs from the original
+    square: torch.Tensor  # [3 or 4, r, r]; the fourth plane is the weight of the pixels that differ from the original
 
     @classmethod
     @torch.no_grad()
     def of(
         cls, frame_hw: tuple[int, int], face: Face, matrix: FloatArray, original: Face | None = None
     ) -> "Patch | None":
-        """The patch that `face` is for a frame of h x w; None if it lies outside or equals `original`.
+        """The patch of a face for a frame of h x w; None if it lies outside the frame or equals `original`.
 
-        The arguments are those of `paste_face`; ValueError as there.
+        Args:
+            face: [3, r, r], float in [-1, 1].
+            matrix: [2, 3] as from `align_matrix` at resolution r.
+            original: [3, r, r], the aligned face that `face` was generated from. Where the two agree, the frame keeps its
+                own pixels, which are sharper than a face that was warped there and back.
+
+        Raises ValueError for arguments of another shape or type.
         """
         check_face(face, matrix)
         if original is not None and original.shape != face.shape:
@@ -169,64 +156,17 @@ class Patch:
         return region and cls(region, placement, torch.cat([square, differs]))
 
     @torch.no_grad()
-    def blend_into(self, frame: FrameArray, opacity: float = 1.0, ring: bool = False) -> None:
-        """Paste into `frame` (uint8 h w 3) itself; without `ring` only `region` is read."""
+    def blend_into(self, frame: FrameArray, opacity: float = 1.0) -> None:
+        """Blend into `frame` (uint8 h w 3) in place, truncated to uint8; only `region` is read and written.
+
+        `opacity` in [0, 1] scales the blend weight. Raises ValueError for another frame or opacity.
+        """
         check_frame(frame, opacity)
         placement = self.placement
         crop = resize_bicubic(self.square, placement.size)
         crop[:3].add_(1).mul_(255 / 2)
-        if ring:
-            seen = warp_levels(frame, placement.matrix, placement.size)
-            crop[:3] = match_ring(crop[:3], seen, ring_weight((frame.shape[0], frame.shape[1]), placement))
         for part, solid in placement.parts(self.region):
             weights = None if solid else placement.weights(part)
             for strip, rows in strips(part):
                 own = None if weights is None else (weights[0][rows], weights[1][rows], weights[2][rows])
                 blend_part(frame[strip], unwarp(crop, placement.matrix, strip), own, opacity)
-
-
-def paste_face_into(
-    frame: FrameArray,
-    face: Face,
-    matrix: FloatArray,
-    opacity: float = 1.0,
-    ring: bool = False,
-    original: Face | None = None,
-) -> Region | None:
-    """Paste the aligned square `face` into `frame` (uint8 h w 3) itself; returns the rows and columns it may change.
-
-    The arguments are those of `paste_face`. None is returned, and nothing is changed, if the face lies outside the
-    frame, has opacity 0, or equals `original`.
-    """
-    check_frame(frame, opacity)
-    patch = Patch.of((frame.shape[0], frame.shape[1]), face, matrix, original)
-    if patch is None or opacity == 0:
-        return None
-    patch.blend_into(frame, opacity, ring)
-    return patch.region
-
-
-def paste_face(
-    frame: FrameArray,
-    face: Face,
-    matrix: FloatArray,
-    opacity: float = 1.0,
-    ring: bool = False,
-    original: Face | None = None,
-) -> FrameArray:
-    """A copy of `frame` (uint8 h w 3) with the aligned square `face` pasted in, truncated to uint8.
-
-    Args:
-        face: [3, r, r], float in [-1, 1].
-        matrix: [2, 3] as from `align_matrix` at resolution r.
-        opacity: in [0, 1], fades the face in and out.
-        ring: match the face's colours to the frame's, measured in a ring: the border that the feather takes up. For
-            faces that were repainted as a whole.
-        original: [3, r, r], the aligned face that `face` was made from: where the two agree the frame's own pixels
-            stay as they are, sharper than a face that was warped there and back.
-
-    The result equals the frame bit by bit outside the face. Raises ValueError for arguments of another shape or range.
-    """
-    result = frame.copy() if isinstance(frame, np.ndarray) else frame  # anything else is refused with a sentence
-    paste_face_into(result, face, matrix, opacity, ring, original)
-    return result

@@ -1,5 +1,6 @@
-"""The audio room: spectrograms, Whisper features of any length, windows around frames."""
+"""Audio: spectrograms, Whisper features of audio of any length, windows around frames."""
 
+from fractions import Fraction
 from importlib.resources import files
 from itertools import combinations
 
@@ -9,12 +10,12 @@ import torch
 from whisper.model import AudioEncoder
 
 from latentsync.audio import spectrum
-from latentsync.audio.log_mel import whisper_log_mel
-from latentsync.audio.mel import sync_mel, sync_mel_window
 from latentsync.audio.spectrum import mel_filters
+from latentsync.audio.sync_mel import sync_mel, sync_mel_window
 from latentsync.audio.whisper_features import WhisperFeatures, encode_log_mel
-from latentsync.audio.windows import audio_windows, frames_of_audio, window_rows
-from latentsync.timebase import SAMPLE_RATE_HZ, SYNC_MEL_HOP, sync_mel_length
+from latentsync.audio.whisper_mel import whisper_log_mel
+from latentsync.audio.windows import audio_windows, window_rows
+from latentsync.timebase import SAMPLE_RATE_HZ, SYNC_MEL_HOP, frames_in, sync_mel_length
 from tests.golden.harness import fill_by_rule
 
 N_CTX = 60  # rows: 1.2 s a segment
@@ -54,7 +55,7 @@ def test_spectrograms_do_not_change_where_memory_blocks_meet(function, monkeypat
     torch.testing.assert_close(function(wave), whole)
 
 
-def test_mel_windows_cover_their_frames_and_end_with_the_audio():
+def test_mel_windows_have_the_length_of_their_frames_until_the_audio_ends():
     mel = sync_mel(noise(2.0))
     assert sync_mel_window(mel, 5, 16).shape == (80, sync_mel_length(16))
     assert sync_mel_window(mel, 45, 16).shape[1] < sync_mel_length(16)
@@ -76,7 +77,7 @@ def test_empty_or_stereo_audio_is_refused(function, wave):
         function(wave)
 
 
-def test_hidden_states_end_where_the_encoder_ends(encoder):
+def test_the_last_hidden_state_gives_the_output_of_the_encoder(encoder):
     mel = torch.randn(3, 80, 2 * N_CTX)
     states = encode_log_mel(encoder, mel)
     assert states.shape == (3, N_CTX, LAYERS + 1, WIDTH)
@@ -99,7 +100,7 @@ def test_audio_of_one_segment_is_the_same_in_both_modes(encoder):
 
 
 @pytest.mark.parametrize("num_rows", [1, N_CTX - 1, N_CTX, N_CTX + 1, 100, 108, 109, 200, 333])
-def test_every_row_is_defined_once(encoder, num_rows):
+def test_segment_weights_add_up_to_one_in_every_row(encoder, num_rows):
     plan = WhisperFeatures(encoder).plan
     total = torch.zeros(num_rows)
     for segment in range(plan.count(num_rows)):
@@ -109,13 +110,13 @@ def test_every_row_is_defined_once(encoder, num_rows):
     torch.testing.assert_close(total, torch.ones(num_rows))
 
 
-def test_segment_borders_are_not_heard():
+def test_features_are_continuous_at_segment_borders():
     torch.manual_seed(0)
     encoder = AudioEncoder(80, 300, WIDTH, 2, LAYERS).eval()
     silence = np.zeros(15 * SAMPLE_RATE_HZ, np.float32)
 
     def steps(segments) -> torch.Tensor:
-        """How far every hidden state moves from row to row, away from the ends of the audio."""
+        """Change of every hidden state from row to row, away from the ends of the audio."""
         features = WhisperFeatures(encoder, segments=segments).features(silence)[3:-3]
         return features.diff(dim=0).norm(dim=2)
 
@@ -125,14 +126,14 @@ def test_segment_borders_are_not_heard():
 
 
 def chirp(seconds: float) -> np.ndarray:
-    """A voiced-like tone that glides and swells, with a little noise."""
+    """A tone with changing pitch and amplitude, with a little noise."""
     t = np.arange(int(seconds * SAMPLE_RATE_HZ)) / SAMPLE_RATE_HZ
     tone = np.sin(2 * np.pi * (110 * t + 20 * np.sin(2 * np.pi * 0.7 * t))) * (0.6 + 0.4 * np.sin(2 * np.pi * 2.1 * t))
     return (0.4 * tone + 0.05 * np.random.default_rng(1).standard_normal(len(t))).astype(np.float32)
 
 
 def test_features_of_95_seconds_are_those_of_shifted_crops():
-    """A crop's own start changes its rows (positions are absolute); the whole track differs from crops no more than that."""
+    """Rows depend on where a crop starts (positions are absolute); the whole track differs no more from crops than crops do."""
     encoder = AudioEncoder(80, 1500, 32, 2, 2).eval()
     fill_by_rule(encoder, 1)
     features, wave = WhisperFeatures(encoder).features, chirp(95)
@@ -148,7 +149,7 @@ def test_features_of_95_seconds_are_those_of_shifted_crops():
         assert steps[second * 50 - 2 : second * 50 + 2].max() < steps.quantile(0.99)
 
 
-def test_features_do_not_depend_on_the_batch_size_or_on_how_they_are_read(encoder):
+def test_features_do_not_depend_on_the_batch_size_or_the_rows_read_at_once(encoder):
     wave = noise(5.1)
     want = WhisperFeatures(encoder, batch_size=1).features(wave)
     torch.testing.assert_close(WhisperFeatures(encoder, batch_size=16).features(wave), want, atol=1e-5, rtol=0)
@@ -160,9 +161,9 @@ def test_features_do_not_depend_on_the_batch_size_or_on_how_they_are_read(encode
     torch.testing.assert_close(track.windows(frames), audio_windows(want, frames), atol=1e-5, rtol=0)
 
 
-def test_interior_features_of_long_audio_do_not_know_how_long_it_is(encoder):
+def test_interior_features_do_not_depend_on_the_length_of_the_audio(encoder):
     wave = noise(5.0)
-    wave[8000] = 1.0  # one loudest instant: the floor of the spectrogram follows it
+    wave[8000] = 1.0  # fixes the maximum, to which the spectrogram is clamped
     features = WhisperFeatures(encoder)
     short, long = features.features(wave[: 3 * SAMPLE_RATE_HZ]), features.features(wave)
     assert (short[:100] - long[:100]).abs().max() < 1e-4
@@ -177,7 +178,7 @@ def test_unknown_segment_mode_is_refused(encoder):
     ("samples", "fps", "frames"), [(16_000, 25, 25), (53_920, 25, 84), (16_000, 30, 30), (100, 25, 0)]
 )
 def test_number_of_frames_is_the_length_of_the_audio(samples, fps, frames):
-    assert frames_of_audio(samples, fps) == frames
+    assert frames_in(Fraction(samples, SAMPLE_RATE_HZ), fps) == frames
 
 
 def test_windows_are_defined_for_every_frame():

@@ -1,4 +1,4 @@
-"""What is speech and what certainly is not: voices of any loudness, in noise and with pauses, against tones, hum and noise."""
+"""Speech activity: voices of any loudness, in noise and with pauses, against tones, hum and steady noise."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.signal import butter, sosfilt
 
-from latentsync.audio.speech import FRAMES_PER_SEC, loudest_db, speech_fault, speech_frames
+from latentsync.audio.speech_activity import FRAMES_PER_SEC, loudest_db, speech_frames, speech_problem
 from latentsync.media.sound.read import read_audio
 from latentsync.timebase import SAMPLE_RATE_HZ
 
@@ -67,7 +67,7 @@ CHANGES = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_voice_is_speech(change: str) -> None:
     voice = read_audio(ROOT / "assets/demo_audio.wav").astype(np.float64)
-    assert speech_fault(in_16_bits(CHANGES[change](voice))) is None
+    assert speech_problem(in_16_bits(CHANGES[change](voice))) is None
 
 
 def test_sentences_of_many_voices_are_speech() -> None:
@@ -79,8 +79,8 @@ def test_sentences_of_many_voices_are_speech() -> None:
         rng = np.random.default_rng(seed)
         voice = np.asarray(speak(random_sentence(rng, held_out=False), random_voice(rng)).waveform, np.float64)
         for change in ("as it is", "-45 dB", "-45 dB at its peak", "in a room", "with pauses"):
-            assert speech_fault(in_16_bits(CHANGES[change](voice))) is None, (seed, change)
-        assert speech_fault(in_16_bits(at_level(voice, -70))) == "inaudible", seed
+            assert speech_problem(in_16_bits(CHANGES[change](voice))) is None, (seed, change)
+        assert speech_problem(in_16_bits(at_level(voice, -70))) == "inaudible", seed
 
 
 def harmonics(hz: float, times: np.ndarray) -> np.ndarray:
@@ -106,21 +106,21 @@ STEADY = {
 @pytest.mark.parametrize("kind", STEADY)
 def test_steady_sound_is_no_speech(kind: str, seconds: int) -> None:
     waveform = in_16_bits(STEADY[kind](np.arange(seconds * SAMPLE_RATE_HZ) / SAMPLE_RATE_HZ))
-    assert speech_fault(waveform) == "no speech"
+    assert speech_problem(waveform) == "no speech"
     assert not speech_frames(waveform).any()
     silence = np.zeros(2 * SAMPLE_RATE_HZ, np.float32)
     if seconds > 1:
-        assert speech_fault(np.concatenate([silence, waveform, silence])) == "no speech"
+        assert speech_problem(np.concatenate([silence, waveform, silence])) == "no speech"
 
 
 @pytest.mark.parametrize("level", [-200, -90, -70])
-def test_what_is_next_to_silent_is_inaudible(level: float) -> None:
+def test_almost_silent_audio_is_inaudible(level: float) -> None:
     voice = read_audio(ROOT / "assets/demo_audio.wav")
-    assert speech_fault(in_16_bits(at_level(voice, level))) == "inaudible"
+    assert speech_problem(in_16_bits(at_level(voice, level))) == "inaudible"
 
 
-def test_speech_ends_where_its_pauses_begin() -> None:
-    """Two seconds of a voice between three of silence."""
+def test_pauses_are_not_speech() -> None:
+    """Two seconds of a voice between three seconds of silence on either side."""
     voice = read_audio(ROOT / "assets/demo_audio.wav")[: 2 * SAMPLE_RATE_HZ]
     speech = speech_frames(np.concatenate([PAUSE, voice, PAUSE]))
     assert len(speech) == 8 * FRAMES_PER_SEC + 1
@@ -129,8 +129,8 @@ def test_speech_ends_where_its_pauses_begin() -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 100, 15_999])
-def test_of_a_moment_nothing_is_said_but_whether_it_is_heard(count: int) -> None:
-    assert speech_fault(np.zeros(count, np.float32)) == "inaudible"
+def test_less_than_a_second_is_checked_for_loudness_only(count: int) -> None:
+    assert speech_problem(np.zeros(count, np.float32)) == "inaudible"
     tone = 0.3 * np.sin(np.arange(count) * 0.2)
-    assert speech_fault(tone) == ("inaudible" if count < 2 else None)
+    assert speech_problem(tone) == ("inaudible" if count < 2 else None)
     assert loudest_db(np.full(1600, 0.1)) == pytest.approx(-20)

@@ -1,4 +1,4 @@
-"""Face room: alignment, warp, masks, pasting back, detection."""
+"""Faces: alignment, warp, masks, conversions, detection."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from latentsync.face import align, masks, paste, pixels
-from latentsync.face.detection.detector import make_detector
+from latentsync.face import align, masks, pixels
+from latentsync.face.detection.detector import BACKENDS, detector_problems, make_detector
 from latentsync.face.detection.landmarks import points_from_landmarks
+from latentsync.processing.config import StageSettings
 from latentsync.weights import ALIGNMENTS
+from scripts.inference_arguments import parse
 
 SAMPLES = Path(__file__).resolve().parents[3] / "shared" / "samples"
 POINTS = np.array([[210.0, 130.0], [270.0, 134.0], [238.0, 182.0]], dtype=np.float32)
@@ -30,7 +32,7 @@ def distance(matrix: np.ndarray, points: np.ndarray, resolution: int) -> float:
 
 
 @pytest.mark.parametrize("count", [1, 2, 4, 5, 6, 16])
-def test_what_is_measured_on_some_frames_runs_straight_in_between(count: int) -> None:
+def test_values_between_measured_frames_are_interpolated_linearly(count: int) -> None:
     values = torch.arange(count)[:, None] * torch.tensor([2.0, -1.0]) + 3
     measured = pixels.every_nth(count, 4)
     assert measured[-1] == count - 1 and (measured.diff() <= 4).all()
@@ -48,7 +50,7 @@ def test_alignment_follows_a_moved_scaled_turned_face(resolution: int) -> None:
     assert distance(align.align_matrix(POINTS, resolution), POINTS, resolution) < (0.15 * resolution) ** 2
 
 
-def test_a_reset_smoother_forgets_the_stream_before() -> None:
+def test_a_reset_smoother_forgets_the_previous_stream() -> None:
     smoother = align.Smoother()
     fresh = align.align_matrix(POINTS, 256, smoother)
     align.align_matrix(POINTS * [1.0, 1.4], 256, smoother)
@@ -63,7 +65,7 @@ def test_points_that_span_no_face_are_refused(points: np.ndarray) -> None:
         align.align_matrix(points, 256)
 
 
-def test_warp_reads_the_face_alone_and_fills_outside_with_grey(frame: np.ndarray) -> None:
+def test_warp_reads_only_the_face_and_fills_outside_with_grey(frame: np.ndarray) -> None:
     matrix = align.align_matrix(POINTS, 128)
     face = align.warp_face(frame, matrix, 128)
     assert face.shape == (128, 128, 3)
@@ -73,35 +75,6 @@ def test_warp_reads_the_face_alone_and_fills_outside_with_grey(frame: np.ndarray
     assert np.array_equal(align.warp_face(elsewhere, matrix, 128), face)
     outside = align.warp_face(frame, align.align_matrix(POINTS + 2000, 128), 128)
     assert (outside == align.FILL).all()
-
-
-@pytest.mark.parametrize("resolution", [128, 256])
-@pytest.mark.parametrize("shift", [(0, 0), (-200, -120), (215, 200)], ids=["inside", "upper left", "lower right"])
-def test_pasting_the_unchanged_face_changes_little_and_nothing_outside(
-    frame: np.ndarray, resolution: int, shift: tuple[int, int]
-) -> None:
-    matrix = align.align_matrix(POINTS + shift, resolution)
-    face = pixels.frames_to_pixels(align.warp_face(frame, matrix, resolution))
-    before = frame.copy()
-    result = paste.paste_face(frame, face, matrix)
-    region = paste.pasted_region(matrix, align.crop_size(resolution), (360, 480))
-    assert region is not None
-    assert np.array_equal(frame, before)
-    change = np.abs(result.astype(int) - frame)
-    assert change[6:-6, 6:-6].max() <= 4  # the grey outside the frame bleeds into faces that leave it
-    outside = np.ones((360, 480), dtype=bool)
-    outside[region] = False
-    assert np.array_equal(result[outside], frame[outside])
-
-
-def test_pasting_fades_with_opacity_and_ignores_faces_outside_the_frame(frame: np.ndarray) -> None:
-    matrix = align.align_matrix(POINTS, 128)
-    black = -torch.ones(3, 128, 128)
-    x, y = POINTS.mean(axis=0).astype(int)
-    levels = [int(paste.paste_face(frame, black, matrix, opacity)[y, x, 0]) for opacity in (0.0, 0.5, 1.0)]
-    assert levels[0] == frame[y, x, 0] and levels[2] == 0
-    assert abs(levels[1] - levels[0] / 2) <= 1
-    assert np.array_equal(paste.paste_face(frame, black, align.align_matrix(POINTS + 5000, 128)), frame)
 
 
 def test_mask_hides_the_mouth_and_keeps_eyes_and_border() -> None:
@@ -118,8 +91,8 @@ def test_mask_hides_the_mouth_and_keeps_eyes_and_border() -> None:
 def test_masks_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="multiple of 8"):
         masks.load_mask(100)
-    (tmp_path / "mask.png").write_bytes(b"no picture")
-    with pytest.raises(ValueError, match="mask.png is no readable image"):
+    (tmp_path / "mask.png").write_bytes(b"not an image")
+    with pytest.raises(ValueError, match="mask.png is not a readable image"):
         masks.load_mask(256, tmp_path / "mask.png")
 
 
@@ -135,7 +108,7 @@ def test_pixels_and_frames_are_inverse_and_masking_greys_the_generated_part() ->
     assert pixels.prepare_faces(frames, masks.load_mask(32)).latent_masks.shape == (2, 1, 4, 4)
 
 
-def test_detectors_find_no_face_where_there_is_none_and_name_what_is_missing(tmp_path: Path) -> None:
+def test_detectors_find_no_face_in_empty_frames_and_name_missing_files(tmp_path: Path) -> None:
     detector = make_detector("cascade")
     ramp = np.tile(np.linspace(0, 255, 320, dtype=np.uint8)[None, :, None], (240, 1, 3))
     assert detector.points(ramp) is None
@@ -144,6 +117,48 @@ def test_detectors_find_no_face_where_there_is_none_and_name_what_is_missing(tmp
         make_detector("face_alignment", tmp_path)
     with pytest.raises(ValueError, match="unknown"):
         make_detector("magic")
+
+
+TOY_BACKEND = """
+import numpy as np
+from latentsync.face.detection.detector import Face
+from latentsync.face.detection.tracking import TrackingDetector
+
+
+def make_backend(weights_dir, device, alignment):
+    return BrightSpot(alignment)
+
+
+def file_problems():
+    return []
+
+
+class BrightSpot(TrackingDetector):
+    def search(self, frame, effort, known):
+        return [np.argwhere(frame[..., 0] > 200).mean(axis=0)] if not known else []
+
+    def follow(self, frame, states):
+        return self.search(frame, None, []) * len(states)
+
+    def face(self, state):
+        y, x = state
+        points = np.array([[x - 5, y], [x + 5, y], [x, y + 8]], np.float32)
+        return Face(points, (x - 5, y, x + 5, y + 8), 1.0)
+"""
+
+
+def test_a_detector_backend_is_one_file_and_one_line_of_the_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bright_spot.py").write_text(TOY_BACKEND)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(BACKENDS, "bright_spot", "bright_spot")
+    frame = np.zeros((60, 80, 3), np.uint8)
+    frame[30, 40] = 255
+    assert detector_problems("bright_spot") == []
+    assert make_detector("bright_spot").faces(frame)[0].box == (35, 30, 45, 38)
+    assert parse(["--detector", "bright_spot"], None).detector == "bright_spot"
+    StageSettings(detector="bright_spot").check()
 
 
 def test_landmarks_give_brow_and_nose_centres() -> None:

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from whisper.model import AudioEncoder
 
-from latentsync.audio.log_mel import whisper_log_mel
-from latentsync.audio.mel import FMAX_HZ, FMIN_HZ, N_FFT, NUM_MELS, sync_mel, sync_mel_window
 from latentsync.audio.spectrum import mel_filters
+from latentsync.audio.sync_mel import FMAX_HZ, FMIN_HZ, N_FFT, NUM_MELS, sync_mel, sync_mel_window
 from latentsync.audio.whisper_features import WhisperFeatures, encode_log_mel
+from latentsync.audio.whisper_mel import whisper_log_mel
 from latentsync.audio.windows import audio_windows, training_windows, window_rows
 from latentsync.timebase import SAMPLE_RATE_HZ, sync_mel_length, whisper_centre_row
 from tests.golden.harness import Check, GoldenCase, compare, compare_table, fill_by_rule, golden

@@ -10,7 +10,7 @@ import torch
 from einops import rearrange
 from torch.nn import functional as F
 
-from latentsync.face import align, masks, paste, pixels
+from latentsync.face import align, feather, masks, paste, pixels
 from latentsync.models import vae
 from tests.golden.harness import Check, GoldenCase, compare, golden
 
@@ -44,15 +44,19 @@ def paste_in_full(frame: np.ndarray, face: np.ndarray, matrix: np.ndarray, steps
     """Paste `face` (uint8 square, negated) and note the blend weights in the size of the frame in `steps`."""
     inverted = -pixels.frames_to_pixels(face)
     height, width = frame.shape[:2]
-    region = paste.pasted_region(matrix, align.crop_size(face.shape[0]), (height, width))
+    region = feather.pasted_region(matrix, align.crop_size(face.shape[0]), (height, width))
     assert region is not None
     size = align.crop_size(face.shape[0])
     crop = F.interpolate(inverted[None], size=size[::-1], mode="bicubic", align_corners=False, antialias=True)[0]
     for name in ("eroded", "soft"):
         steps[name] = np.zeros((height, width), dtype=np.float32)
-    steps["eroded"][region], steps["soft"][region] = paste.feather(paste.coverage(matrix, size, region))
+    steps["eroded"][region], steps["soft"][region] = feather.feather(feather.coverage(matrix, size, region))
     steps["crop"] = crop.numpy()
-    return paste.paste_face(frame, inverted, matrix)
+    patch = paste.Patch.of((height, width), inverted, matrix)
+    assert patch is not None
+    result = frame.copy()
+    patch.blend_into(result)
+    return result
 
 
 def matrices(points: np.ndarray, resolution: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -103,11 +107,11 @@ def restored(case: GoldenCase, frame: np.ndarray, matrix: np.ndarray, resolution
     outside = np.ones(frame.shape[:2], dtype=bool)
     outside[y0:y1, x0:x1] = False
     yield compare(f"outside {resolution}", output[outside], frame[outside], 0)
-    yield Check(f"feather {resolution}", abs(paste.edge_width(steps["eroded"].sum()) - facts["w_edge"]), 0)
+    yield Check(f"feather {resolution}", abs(feather.edge_width(steps["eroded"].sum()) - facts["w_edge"]), 0)
     middle_row, middle_column = (y0 + y1) // 2, (x0 + x1) // 2
     crop_rows = [0, 1, 100, 279]
     got = {
-        "warped": align.warp_crop(frame, matrix, resolution),
+        "warped": align.colour_frame(align.warp_levels(frame, matrix, align.crop_size(resolution))),
         "face": face,
         "soft_mask_row": steps["soft"][middle_row, x0:x1],
         "soft_mask_col": steps["soft"][y0:y1, middle_column],

@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 import torch
 
-from latentsync.audio.mel import FMAX_HZ, FMIN_HZ, N_FFT, NUM_MELS, sync_mel, sync_mel_window
 from latentsync.audio.spectrum import mel_filters
+from latentsync.audio.sync_mel import FMAX_HZ, FMIN_HZ, N_FFT, NUM_MELS, sync_mel, sync_mel_window
 from latentsync.diffusion.denoisers import conditioned, guided
 from latentsync.diffusion.noise import add_noise, init_latents, mix_noise, one_step_x0
 from latentsync.diffusion.schedule import NoiseSchedule

@@ -259,6 +259,7 @@ def test_files_of_ours_give_no_line(name: str, schema: type, caplog: pytest.LogC
     assert not caplog.messages
 
 
+@pytest.mark.slow
 def test_the_commands_say_the_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     unet, syncnet = write(tmp_path / "unet.yaml", first_release_file()), write(tmp_path / "s.yaml", syncnet_file())
     off = ["train.loss_weights.sync=0", "train.loss_weights.lpips=0", "train.loss_weights.trepa=0"]

@@ -1,8 +1,16 @@
-"""Face detection: from a frame to the points that alignment needs, behind one interface with several backends."""
+"""Face detection: one interface, `FaceDetector`, with several backends.
 
+A backend is one file of this folder and one line of `BACKENDS`. The file defines `make_backend(weights_dir, device, alignment)`,
+which returns a `FaceDetector` (most easily a subclass of `latentsync.face.detection.tracking.TrackingDetector`) or raises
+ValueError where its weights are missing, and `file_problems()`, see `detector_problems`. Command line choices and checks follow
+from the list.
+"""
+
+import importlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Protocol
 
 import numpy as np
@@ -10,7 +18,10 @@ from numpy.typing import NDArray
 
 from latentsync.weights.table import DEFAULT_ALIGNMENT, Alignment
 
-BACKENDS = ("cascade", "face_alignment")
+BACKENDS = {  # name -> module, which is imported when it is used
+    "cascade": "latentsync.face.detection.cascade",  # OpenCV's cascades and optical flow: no weights, CPU
+    "face_alignment": "latentsync.face.detection.landmarks",  # S3FD and 68 landmarks, with weights
+}
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1
 
 
@@ -18,13 +29,13 @@ Box = tuple[float, float, float, float]  # x0, y0, x1, y1
 class Face:
     """One face of one frame, in frame pixels (pixel centres, sub-pixel); left and right are those of the image."""
 
-    points: NDArray[np.float32]  # [3, 2]: centres of the left brow, the right brow and the nose (see `FaceDetector`)
+    points: NDArray[np.float32]  # [3, 2] centres of the left brow, the right brow and the nose (see `FaceDetector`)
     box: Box  # of the face from brows to chin
-    score: float  # 0..1: how sure the backend is that a face is there
-    track: int = 0  # the same number in consecutive frames as long as the face is followed
-    yaw_deg: float = 0.0  # turn to the image's right; 0 where the backend does not know it
-    opening: float = math.nan  # height of the open mouth over the distance of the eyes; NaN where it is not known
-    landmarks: NDArray[np.float32] | None = None  # [68, 2] in Multi-PIE order where the backend finds them
+    score: float  # 0..1: confidence of the backend
+    track: int = 0  # number of the track; constant as long as the face is followed
+    yaw_deg: float = 0.0  # turn to the image's right; 0 where the backend does not measure it
+    opening: float = math.nan  # mouth opening over eye distance; NaN where unknown
+    landmarks: NDArray[np.float32] | None = None  # [68, 2] in Multi-PIE order, of backends that detect them
 
     @property
     def face_px(self) -> float:
@@ -32,39 +43,32 @@ class Face:
         return self.box[2] - self.box[0]
 
 
-AlignmentPoints = Face
-
-
 class FaceDetector(Protocol):
-    """Finds the faces of one stream of consecutive frames; keeps its tracking state until `reset`.
+    """Detects and tracks faces in one stream of consecutive frames; the tracking state is kept until `reset`.
 
-    What the third of the three points is, its `alignment` says: the mean of landmarks 27 to 35 (`whole_nose`), or of those
-    at the tip and the wings (`nose_tip`).
+    `alignment` defines the third alignment point: the mean of landmarks 27 to 35 (`whole_nose`), or of the landmarks at the
+    tip and the wings of the nose (`nose_tip`).
     """
 
     alignment: Alignment
 
     def faces(self, frame: NDArray[np.uint8]) -> list[Face]:
-        """All faces of the next frame (uint8 h w 3, RGB), each with the number of its track; empty without one."""
+        """All faces of the next frame (uint8 h w 3, RGB) with their track numbers; empty if there is none."""
 
     def points(self, frame: NDArray[np.uint8]) -> Face | None:
-        """The same, but of one person alone: the face followed so far, or else the largest; None without one."""
+        """One face of the next frame: the face followed so far, or else the largest; None if there is none."""
 
     def reset(self) -> None:
-        """Forget the stream: call it before the first frame of another one, and at a cut. Tracks count from 0 again."""
+        """Reset the tracking state, before the first frame of another stream and at cuts. Track numbers start from 0 again."""
 
 
 def detector_problems(name: str) -> list[tuple[Path, str]]:
-    """The files that a detector needs, each with what is wrong with it (a sentence without its full stop, or nothing).
+    """The files that a detector needs, each with its problem: a sentence without full stop, or an empty string.
 
     Raises ValueError for an unknown name.
     """
-    _check_name(name)
-    if name == "cascade":
-        return []
-    from latentsync.face.detection.landmarks import weight_problems
-
-    return weight_problems()
+    problems: list[tuple[Path, str]] = _backend(name).file_problems()
+    return problems
 
 
 def make_detector(
@@ -73,21 +77,16 @@ def make_detector(
     device: str = "cpu",
     alignment: Alignment = DEFAULT_ALIGNMENT,
 ) -> FaceDetector:
-    """A detector by its name: `cascade` (no weights, CPU) or `face_alignment` (68 landmarks, weights in `weights_dir`).
+    """A detector by its name in `BACKENDS`, on `device`, with the weights of `weights_dir` (default: the backend's folder).
 
-    Its points are those of `alignment`, which a model says of itself (`LipsyncModels.alignment`). Raises ValueError for
-    another name or when a backend's library or weights are missing.
+    `alignment` must be that of the models (`LipsyncModels.alignment`). Raises ValueError for an unknown name, and where the
+    backend's library or weights are missing.
     """
-    _check_name(name)
-    if name == "cascade":
-        from latentsync.face.detection.cascade import CascadeDetector
-
-        return CascadeDetector(alignment)
-    from latentsync.face.detection.landmarks import LandmarkDetector
-
-    return LandmarkDetector(weights_dir, device, alignment)
+    detector: FaceDetector = _backend(name).make_backend(weights_dir, device, alignment)
+    return detector
 
 
-def _check_name(name: str) -> None:
+def _backend(name: str) -> ModuleType:
     if name not in BACKENDS:
         raise ValueError(f"face detector {name!r} is unknown: choose one of {', '.join(BACKENDS)}.")
+    return importlib.import_module(BACKENDS[name])

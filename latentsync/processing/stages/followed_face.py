@@ -14,7 +14,7 @@ import numpy as np
 
 from latentsync.device import pick_device
 from latentsync.face.appearance import appearance_descriptor, similarities, thumbnail
-from latentsync.face.detection.detector import Face, FaceDetector, make_detector
+from latentsync.face.detection.detector import BACKENDS, Face, FaceDetector, make_detector
 from latentsync.face.detection.landmarks import WEIGHT_FILES, find_weights
 from latentsync.face.detection.tracking import FAMILIAR, STRANGER
 from latentsync.processing.clip import Clip
@@ -24,7 +24,6 @@ from latentsync.timebase import MODEL_FPS
 from latentsync.weights import Alignment
 from latentsync.weights.table import ALIGNMENTS, DEFAULT_ALIGNMENT
 
-DETECTORS = ("face_alignment", "cascade")
 WARM_UP = 8  # detections in the first frame before it counts: detectors settle on a face while they follow it
 LOOK_AHEAD = 25  # frames that are searched for a face that the detector does not find in the first
 BACK_STEP = 4  # frames between two that lead from there back to the first; so many fewer are held
@@ -41,7 +40,7 @@ class FaceSettings(NetworkSettings):
     alignment: str = DEFAULT_ALIGNMENT  # nose_tip, or whole_nose for models of release 1.0
 
     def check(self) -> None:
-        check_choice("detector", self.detector, DETECTORS)
+        check_choice("detector", self.detector, tuple(BACKENDS))
         check_choice("alignment", self.alignment, ALIGNMENTS)
 
 

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 from whisper.model import AudioEncoder
 
-from latentsync.audio.log_mel import whisper_log_mel
 from latentsync.audio.whisper_features import encode_log_mel
+from latentsync.audio.whisper_mel import whisper_log_mel
 from latentsync.audio.windows import window_rows
 from latentsync.avatar.mouth import TARGETS, mouth_track, targets_of
 from latentsync.avatar.sentences import random_sentence

@@ -5,7 +5,7 @@ On the meta device tensors have shapes only, so a full-size run is checked on an
 
 import torch
 
-from latentsync.audio.mel import NUM_MELS
+from latentsync.audio.sync_mel import NUM_MELS
 from latentsync.config.syncnet_run import SyncNetRun
 from latentsync.data.sync_clips import SyncBatch
 from latentsync.models.syncnet import StableSyncNet, check_geometry, format_sizes

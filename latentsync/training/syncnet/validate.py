@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from latentsync.audio.mel import sync_mel
+from latentsync.audio.sync_mel import sync_mel
 from latentsync.data.settings import MIN_SHIFT
 from latentsync.data.sync_clips import SyncClip
 from latentsync.metrics.sync.accuracy import ClipEmbeddings, accuracy, best_threshold, pair_similarities

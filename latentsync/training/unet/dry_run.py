@@ -10,7 +10,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from latentsync.audio.mel import NUM_MELS
+from latentsync.audio.sync_mel import NUM_MELS
 from latentsync.audio.windows import CONTEXT
 from latentsync.config import UNetRun, load
 from latentsync.config.syncnet_run import SyncNetRun

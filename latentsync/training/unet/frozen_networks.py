@@ -10,7 +10,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import nn
 
-from latentsync.audio.mel import NUM_MELS
+from latentsync.audio.sync_mel import NUM_MELS
 from latentsync.config import FrozenNetworksConfig, UNetRun, load
 from latentsync.config.syncnet_run import SyncNetRun
 from latentsync.device import DTYPES

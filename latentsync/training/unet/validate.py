@@ -24,7 +24,7 @@ from diffusers import AutoencoderKL
 from einops import rearrange
 from torch import Tensor
 
-from latentsync.audio.mel import sync_mel, sync_mel_window
+from latentsync.audio.sync_mel import sync_mel, sync_mel_window
 from latentsync.audio.whisper_features import AudioEncoder, WhisperFeatures
 from latentsync.audio.windows import training_windows
 from latentsync.data.clips import TrainingClip

@@ -1,4 +1,4 @@
-"""Log-mel spectrogram that the Whisper encoder expects: 100 frames a second, floor 8 decades below the loudest bin."""
+"""Log-mel spectrogram, the input of the Whisper encoder: 100 frames a second, clamped to 8 decades below its maximum."""
 
 import numpy as np
 import torch
@@ -14,14 +14,14 @@ MIN_SAMPLES = 2 * WHISPER_HOP  # one feature row
 
 
 def whisper_log_mel(waveform: Tensor | np.ndarray, num_mels: int = 80) -> Tensor:
-    """Log-mel spectrogram of a whole file (Radford et al. 2022, section 2.2; no silence is appended).
+    """Log-mel spectrogram of a whole file (Radford et al. 2022, section 2.2), without the zero padding at the end.
 
     Args:
         waveform: [n] samples in [-1, 1] at 16 kHz, at least 320 (20 ms, one feature row).
         num_mels: 80 for all public encoders but large-v3 (128).
 
     Returns:
-        [num_mels, n // 160] float32 on the waveform's device. The floor follows the loudest bin of the whole file.
+        [num_mels, n // 160] float32 on the waveform's device. Values are clamped relative to the maximum of the whole file.
 
     Raises:
         ValueError: the waveform is not one-dimensional or shorter than 20 ms.

@@ -1,8 +1,8 @@
-"""Whether a sound is loud enough to be heard, and where it moves as speech does.
+"""Speech activity detection: whether audio is audible, and where its level changes as that of speech does.
 
-Speech is known by its syllables: the level rises and falls by many decibels several times a second, in several bands of the
-spectrum at once. Tones, hum and steady noise do not. Music and other lively sounds often do, so that what is found only *may* be
-speech, while a sound in which nothing is found has none.
+Speech is detected by its syllables: the level rises and falls by many decibels several times a second, in several frequency
+bands at once. Tones, hum and steady noise do not. Music and other varying sounds often do, so a detection means only that
+there *may* be speech, while audio without a detection contains none.
 
 Tensor legend: n frames of 10 ms, b bands.
 """
@@ -18,29 +18,29 @@ from latentsync.timebase import SAMPLE_RATE_HZ
 
 FRAMES_PER_SEC = 100
 HOP = SAMPLE_RATE_HZ // FRAMES_PER_SEC  # samples of a frame
-WINDOW = 512  # samples that a frame's level is measured over
+WINDOW = 512  # samples in which the level of a frame is measured
 BAND_EDGES_HZ = (150, 500, 1000, 2000, 4000, 7000)
-CHUNK = 6000  # frames that are measured at once
-SMOOTH = 5  # frames that levels are averaged over, fewer than a syllable has
-FLOOR_DB = -90.0  # about the rounding to 16 bits
+CHUNK = 6000  # frames computed at once
+SMOOTH = 5  # frames in the moving average of the levels, shorter than a syllable
+FLOOR_DB = -90.0  # about the quantisation noise of 16 bits
 
-INAUDIBLE_DB = -60.0  # of the loudest tenth of a second
-PAUSE_DB = 45.0  # below the loudest frame; what is quieter is a pause
-SYLLABLE_DB = 6.0  # above the quietest moments before and after it
-AROUND = 101  # frames in which these moments lie, the syllable in the middle
-TOGETHER = 6  # frames between a syllable's peaks in different bands, at most
-BANDS = 2  # in which a syllable is found, at least
-NEIGHBOURS = 120  # frames between syllables that belong together, at most
-LONE_FRAMES = 12  # that a syllable without neighbours lasts at least; a click is shorter
-EDGE = 20  # frames that speech begins before its first peak and ends after its last one
+INAUDIBLE_DB = -60.0  # audio whose loudest tenth of a second is below this is inaudible
+PAUSE_DB = 45.0  # frames quieter than the loudest one by more than this are pauses
+SYLLABLE_DB = 6.0  # prominence of a syllable above the minima before and after it
+AROUND = 101  # length in frames of the window, centred on the syllable, that contains these minima
+TOGETHER = 6  # largest distance in frames between the peaks of one syllable in different bands
+BANDS = 2  # least number of bands in which a syllable has a peak
+NEIGHBOURS = 120  # largest distance in frames between two syllables of one utterance
+LONE_FRAMES = 12  # least length of an isolated syllable in frames; clicks are shorter
+EDGE = 20  # frames of speech before the first peak and after the last one
 
-Fault = Literal["inaudible", "no speech"]
+SpeechProblem = Literal["inaudible", "no speech"]
 
 
-def speech_fault(waveform: NDArray[np.floating]) -> Fault | None:
-    """Why lips cannot follow a sound, float [samples] at 16 kHz in [-1, 1]; None where they can, or where there is doubt.
+def speech_problem(waveform: NDArray[np.floating]) -> SpeechProblem | None:
+    """Why lips cannot be synchronised to audio, float [samples] at 16 kHz in [-1, 1]; None where they can, or in doubt.
 
-    "inaudible": its loudest tenth of a second is below `INAUDIBLE_DB`; "no speech": a second or more without any syllables.
+    "inaudible": the loudest tenth of a second is below `INAUDIBLE_DB`; "no speech": a second or more without syllables.
     """
     if loudest_db(waveform) < INAUDIBLE_DB:
         return "inaudible"
@@ -48,9 +48,9 @@ def speech_fault(waveform: NDArray[np.floating]) -> Fault | None:
 
 
 def speech_frames(waveform: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """Where a sound, float [samples] at 16 kHz, moves as speech does: bool [n], false in pauses longer than about a second.
+    """Frames of audio, float [samples] at 16 kHz, that may be speech: bool [n], false in pauses longer than about a second.
 
-    A syllable is measured by the quiet around it, so that steady noise beside a voice matters little.
+    Syllables are detected relative to the minima around them, so that steady background noise has little influence.
     """
     levels = band_levels_db(waveform)
     syllables = syllables_of(levels, 1)
@@ -64,7 +64,7 @@ def speech_frames(waveform: NDArray[np.floating]) -> NDArray[np.bool_]:
 
 
 def syllables_of(levels_db: NDArray[np.floating], min_frames: int) -> NDArray[np.int64]:
-    """The frames about which levels [n, b] rise and fall together in several bands, for so many frames at least."""
+    """Frames at which the levels [n, b] of several bands have a common peak of at least `min_frames` width: int [k]."""
     lowest = max(FLOOR_DB + SYLLABLE_DB, levels_db.max(initial=FLOOR_DB) - PAUSE_DB)
     votes = np.zeros(len(levels_db), np.int64)
     for band in levels_db.T:
@@ -78,7 +78,7 @@ def syllables_of(levels_db: NDArray[np.floating], min_frames: int) -> NDArray[np
 
 
 def band_levels_db(waveform: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Smoothed level of each frame in each band, float32 [n, b], dB of full scale, `FLOOR_DB` at least."""
+    """Smoothed level of each frame in each band, float32 [n, b], in dBFS, at least `FLOOR_DB`."""
     padded = np.pad(np.asarray(waveform, np.float32), WINDOW // 2)
     windows = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[::HOP]
     shape = np.hanning(WINDOW).astype(np.float32)
@@ -92,7 +92,7 @@ def band_levels_db(waveform: NDArray[np.floating]) -> NDArray[np.float32]:
 
 
 def loudest_db(waveform: NDArray[np.floating]) -> float:
-    """Level of the loudest tenth of a second, dB of full scale; minus infinity for digital silence."""
+    """Level of the loudest tenth of a second in dBFS; minus infinity for digital silence."""
     block = SAMPLE_RATE_HZ // 10
     square = np.square(np.asarray(waveform, np.float64))
     blocks = np.add.reduceat(square, range(0, len(square), block)) / block if len(square) else np.zeros(1)

@@ -17,7 +17,7 @@ MAX_VALUE = 4.0
 
 
 def sync_mel(waveform: Tensor | np.ndarray) -> Tensor:
-    """Mel spectrogram as the SyncNet hears it (the recipe of Tacotron and Wav2Lip).
+    """Mel spectrogram, the audio input of the SyncNet (parameters of Tacotron and Wav2Lip).
 
     Args:
         waveform: [n] samples in [-1, 1] at 16 kHz, at least one.
@@ -28,7 +28,7 @@ def sync_mel(waveform: Tensor | np.ndarray) -> Tensor:
     Raises:
         ValueError: the waveform is empty or not one-dimensional.
     """
-    # float64 as the checkpoints were trained: quiet bands are differences of large numbers
+    # float64, as in the training of the checkpoints: in quiet bands rounding errors of float32 would be visible
     samples = torch.as_tensor(waveform).to(device="cpu", dtype=torch.float64)
     if samples.ndim != 1 or len(samples) == 0:
         raise ValueError(f"sync_mel needs mono samples of shape [n], n > 0; got {list(samples.shape)}")
@@ -50,15 +50,15 @@ def normalise(magnitude: Tensor) -> Tensor:
 
 
 def sync_mel_window(mel: Tensor, start_frame: int, num_frames: int) -> Tensor:
-    """Columns of `mel` [..., 80, columns] that belong to `num_frames` video frames at 25 fps from `start_frame`.
+    """The window of `mel` [..., 80, columns] for `num_frames` video frames at 25 fps from `start_frame`.
 
     Returns a view [..., 80, t], t = `timebase.sync_mel_length(num_frames)` (52 for 16 frames); shorter where the audio
-    ends before the window does, so a caller that needs a whole window compares its length.
+    ends before the window, so a caller that needs a whole window must check the length.
 
     Raises:
         ValueError: `start_frame` is negative.
     """
     if start_frame < 0:
-        raise ValueError(f"a mel window cannot start at frame {start_frame}; the first frame is 0")
+        raise ValueError(f"the mel window starts at frame {start_frame}, but the first frame is 0")
     start = sync_mel_start(start_frame)
     return mel[..., start : start + sync_mel_length(num_frames)]

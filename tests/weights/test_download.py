@@ -15,8 +15,8 @@ import torch
 
 from latentsync.models.unet.checkpoint import load_unet
 from latentsync.weights import CheckpointError, PublicFile, UnreachableError, hub
-from latentsync.weights.hub import fetch, look
-from latentsync.weights.sources import release_of, sources
+from latentsync.weights.hub import fetch, file_state
+from latentsync.weights.sources import release_of, stored_sources
 from latentsync.weights.table import FETCH, files_of
 from scripts import download_checkpoints
 from tests.weights.test_weights import tensors_of
@@ -149,7 +149,7 @@ def test_a_cut_download_goes_on(served: Hub, content: bytes, tmp_path: Path) -> 
     assert (tmp_path / UNET.path).read_bytes() == content
     assert served.received == ["", f"bytes={CUT_BYTES}-"]
     assert told[-1] == (len(content), len(content))
-    assert look(UNET, tmp_path).state == "there" and not list(tmp_path.glob("*.partial"))
+    assert file_state(UNET, tmp_path).state == "there" and not list(tmp_path.glob("*.partial"))
 
 
 def test_a_lost_download_goes_on_in_the_next_run(
@@ -161,7 +161,7 @@ def test_a_lost_download_goes_on_in_the_next_run(
         context.setattr(hub, "STALLS", -1)
         with pytest.raises(UnreachableError, match="lost after 0.0 MB .*kept"):
             fetch(UNET, tmp_path)
-    assert look(UNET, tmp_path).state == "missing"
+    assert file_state(UNET, tmp_path).state == "missing"
     fetch(UNET, tmp_path)
     assert (tmp_path / UNET.path).read_bytes() == content
     assert served.received == ["", f"bytes={CUT_BYTES}-"]
@@ -182,7 +182,7 @@ def test_a_server_without_ranges_and_a_file_that_changed(served: Hub, content: b
 def test_what_is_not_the_published_file_never_appears(served: Hub, content: bytes, tmp_path: Path) -> None:
     served.holds(UNET, content)
     served.lies = True
-    with pytest.raises(CheckpointError, match="is not what was published .its hash is not"):
+    with pytest.raises(CheckpointError, match="is not the published file .its hash is not"):
         fetch(UNET, tmp_path)
     served.lies = False
     served.holds(DETECTOR, content)  # the hub is consistent, but it is not the file that the table knows
@@ -212,7 +212,7 @@ def test_small_files_are_verified_by_the_hash_of_git(tmp_path: Path) -> None:
 
 
 def test_refusals_are_told_apart(served: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(CheckpointError, match="holds no latentsync_unet.pt"):
+    with pytest.raises(CheckpointError, match="has no latentsync_unet.pt"):
         fetch(UNET, tmp_path)
     served.is_gated = True
     with pytest.raises(CheckpointError, match="accept its terms.*HF_TOKEN"):
@@ -231,11 +231,11 @@ def test_a_fetched_unet_knows_its_resolution(served: Hub, tmp_path: Path) -> Non
     assert (facts["resolution"], facts["release"], facts["num_frames"]) == (512, "1.6", 16)
     with pytest.raises(CheckpointError, match="resolution 512, not 256"):
         load_unet(tmp_path / UNET.path, expected={"resolution": 256})
-    assert look(UNET_15, tmp_path).state == "other release"
+    assert file_state(UNET_15, tmp_path).state == "other release"
     fetch(UNET_15, tmp_path)
     assert load_unet(tmp_path / UNET.path)[1]["resolution"] == 256
     torch.save(tensors_of(), tmp_path / UNET.path)  # another file put in its place
-    assert release_of(tmp_path / UNET.path) is None and look(UNET, tmp_path).state == "there"
+    assert release_of(tmp_path / UNET.path) is None and file_state(UNET, tmp_path).state == "there"
 
 
 def test_a_mirror_folder_needs_no_network(content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,12 +246,14 @@ def test_a_mirror_folder_needs_no_network(content: bytes, tmp_path: Path, monkey
         (mirror / place).write_bytes(content)
     for file in (UNET, UNET_15):
         fetch(file, folder, mirror)
-        assert (folder / file.path).read_bytes() == content and sources(folder)[file.path].release == file.release
+        assert (folder / file.path).read_bytes() == content and stored_sources(folder)[
+            file.path
+        ].release == file.release
     (mirror / DETECTOR.path).parent.mkdir()
     (mirror / DETECTOR.path).write_bytes(content)
     with pytest.raises(CheckpointError, match="hash"):
         fetch(DETECTOR, folder, mirror)
-    with pytest.raises(CheckpointError, match="is no folder"):
+    with pytest.raises(CheckpointError, match="is not a folder"):
         fetch(UNET, folder, tmp_path / "nowhere")
 
 
@@ -279,7 +281,7 @@ def test_the_command(
     assert "Git LFS pointer" in capsys.readouterr().out
     del served.files[f"{UNET.repo}/{UNET.name}"]
     assert run([], tmp_path) == 1
-    assert "holds no latentsync_unet.pt" in capsys.readouterr().out
+    assert "has no latentsync_unet.pt" in capsys.readouterr().out
 
 
 def test_without_a_network_it_says_what_to_do(
@@ -305,4 +307,4 @@ def test_setup_and_messages_name_the_real_command() -> None:
 def test_sources_survive_damage(tmp_path: Path) -> None:
     for text in ("{", "[]", json.dumps({"a": {"b": 1}})):
         (tmp_path / "sources.json").write_text(text)
-        assert sources(tmp_path) == {}
+        assert stored_sources(tmp_path) == {}

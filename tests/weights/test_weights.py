@@ -111,7 +111,7 @@ BAD_FILES: dict[str, tuple[Callable[[Path, Tensors], object], str]] = {
     "web page": (lambda path, w: path.write_bytes(b"\xef\xbb\xbf\n<!DOCTYPE html><html>"), "is a web page"),
     "server's answer": (lambda path, w: path.write_text('{"error": "Invalid token"}'), "is text .*Invalid token"),
     "archive": (write_gzip, "gzip archive"),
-    "noise": (lambda path, w: path.write_bytes(bytes(range(200, 256)) * 50), "no file of weights"),
+    "noise": (lambda path, w: path.write_bytes(bytes(range(200, 256)) * 50), "is not a checkpoint"),
     "truncated .pt": (write_cut_pt, "is truncated"),
     "truncated old .pt": (write_cut_legacy, "damaged or truncated"),
     "truncated safetensors": (write_cut_safetensors, r"is truncated \(\d+ of \d+ bytes\)"),
@@ -139,7 +139,7 @@ BAD_FILES: dict[str, tuple[Callable[[Path, Tensors], object], str]] = {
     ),
     "other names": (
         lambda path, w: torch.save({key.replace(".norm1.", ".normal."): value for key, value in w.items()}, path),
-        "named its parts differently",
+        "parts have other names",
     ),
     "other shape": (
         lambda path, w: torch.save(changed(w, "time_embedding.linear_2.bias", torch.ones(3)), path),
@@ -151,7 +151,7 @@ BAD_FILES: dict[str, tuple[Callable[[Path, Tensors], object], str]] = {
     ),
     "not finite": (
         lambda path, w: torch.save(changed(w, "conv_out.bias", torch.full((4,), math.nan)), path),
-        "conv_out.bias holds numbers that are not finite",
+        "conv_out.bias holds values that are not finite",
     ),
 }
 

@@ -81,6 +81,7 @@ def expected_order(durations: Sequence[Fraction], sound: Fraction, length: str, 
     return order
 
 
+@pytest.mark.slow
 @settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(
     count=st.integers(1, 200),

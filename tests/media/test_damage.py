@@ -192,6 +192,7 @@ else:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("action", ["write", "join"])
 def test_a_full_disk_costs_only_the_file_in_work(tmp_path: Path, action: str) -> None:
     parts = [write(tmp_path / f"part{k}.mp4", moving(20, 96, 96)) for k in range(2)]

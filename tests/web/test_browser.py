@@ -29,7 +29,10 @@ from web.settings import EXAMPLES, PRESETS, AppSettings, Limits
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
-pytestmark = pytest.mark.skipif(BROWSER is None, reason=f"none of {', '.join(BROWSERS)} is installed")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(BROWSER is None, reason=f"none of {', '.join(BROWSERS)} is installed"),
+]
 
 FRAMES = 32  # two windows
 PICTURES = os.environ.get("LATENTSYNC_SCREENSHOTS", "")

@@ -190,7 +190,7 @@ def test_the_command_fetches_single_files(tmp_path: Path, capsys: pytest.Capture
     shown = capsys.readouterr().out
     assert "whisper/small.pt" in shown and "latentsync_unet.pt" not in shown
     assert download_checkpoints.main([*args, "whisper/smal.pt"]) == 2
-    assert "no whisper/smal.pt" in capsys.readouterr().err
+    assert "no public checkpoint whisper/smal.pt" in capsys.readouterr().err
 
 
 # --- what belongs to a release

@@ -14,7 +14,7 @@ from latentsync.config import UNetRun, load
 from latentsync.face.detection.detector import detector_problems
 from latentsync.models.unet.checkpoint import read_unet_facts
 from latentsync.models.unet.config import UNetConfig
-from latentsync.weights import CHECKPOINTS, DEMO, CheckpointError, public_vae_problem, read_header, without_way_out
+from latentsync.weights import CHECKPOINTS, DEMO, CheckpointError, public_vae_problem, read_header, without_remedy
 from latentsync.weights.table import FETCH_INFERENCE, PUBLIC_FILES, PUBLIC_UNET
 
 WHISPER_OF_WIDTH = {384: "tiny", 768: "small"}  # width of the audio cross-attention -> public speech encoder
@@ -141,7 +141,7 @@ def _look_at_unet(
     try:
         _, facts = read_unet_facts(path, config, expected)
     except CheckpointError as error:
-        return ModelFile(role, path, without_way_out(error, path), _public(path)), _width_alone(path)
+        return ModelFile(role, path, without_remedy(error, path), _public(path)), _width_alone(path)
     return ModelFile(role, path), {**expected, **facts}
 
 
@@ -161,7 +161,7 @@ def _look_at_vae(path: Path) -> ModelFile:
     try:
         read_header(path).require_kind("vae")
     except CheckpointError as error:
-        return ModelFile(role, path, without_way_out(error, path))
+        return ModelFile(role, path, without_remedy(error, path))
     return ModelFile(role, path)
 
 
@@ -175,7 +175,7 @@ def _look_at_encoder(path: Path, width: int) -> ModelFile:
     try:
         given = encoder_width(path)
     except CheckpointError as error:
-        return ModelFile(role, path, without_way_out(error, path), _public(path))
+        return ModelFile(role, path, without_remedy(error, path), _public(path))
     return ModelFile(role, path, width_problem(given, width))
 
 

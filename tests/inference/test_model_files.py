@@ -107,7 +107,7 @@ def test_all_damaged_parts_are_told_in_one_message(unet: Path, kind: str) -> Non
 
 def test_a_damaged_table_of_the_auto_encoder(unet: Path) -> None:
     (unet.parent / "vae/config.json").write_text("{")
-    assert "config.json is no JSON" in told(unet)
+    assert "config.json is not JSON" in told(unet)
 
 
 def test_ones_own_unet_needs_the_same_companions(unet: Path, tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ def test_the_command_fetches_single_files(tmp_path: Path, capsys: pytest.Capture
     shown = capsys.readouterr().out
     assert "whisper/small.pt" in shown and "latentsync_unet.pt" not in shown
     assert download_checkpoints.main([*args, "whisper/smal.pt"]) == 2
-    assert "no whisper/smal.pt" in capsys.readouterr().err
+    assert "no public checkpoint whisper/smal.pt" in capsys.readouterr().err
 
 
 # --- what belongs to a release

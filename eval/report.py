@@ -1,7 +1,7 @@
 """Report of systems on clips, as HTML and JSON: eval/report.sh --set FOLDER --out FOLDER [--ours demo] [--help].
 
 A set comes from `python -m eval.bench_clips`. The true videos and a copy of the input are always compared too. Results are
-kept under --work, so a report that was stopped goes on where it was.
+kept under --work, so that an interrupted report continues.
 """
 
 import argparse
@@ -52,7 +52,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def systems_of(args: argparse.Namespace) -> list[System]:
-    """The true videos first, copies last, and what the user names between them; ValueError for equal names."""
+    """The true videos first, copies last, and the user's systems between them; ValueError for equal names."""
     chosen: list[System] = [ours(text, args.device) for text in args.ours]
     chosen += [named(text, Command) for text in args.command]
     chosen += [named(text, lambda name, folder: Results(name, Path(folder))) for text in args.results]
@@ -64,14 +64,16 @@ def systems_of(args: argparse.Namespace) -> list[System]:
 
 
 def check_folder(out: Path) -> None:
-    """ValueError if the folder holds a file of the report's names that no report wrote."""
+    """Raises ValueError if the folder holds a report.html or report.json that no report wrote."""
     path = out / "report.json"
     if not path.exists() and not (out / "report.html").exists():
         return
     try:
         assert json.loads(path.read_text(encoding="utf-8"))["made_by"] == MADE_BY
     except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
-        raise ValueError(f"{out} holds a report.html or report.json of something else: give another folder.") from error
+        raise ValueError(
+            f"{out} holds a report.html or report.json that this command did not write: give another folder."
+        ) from error
 
 
 def make_report(args: argparse.Namespace) -> int:

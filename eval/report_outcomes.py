@@ -1,4 +1,4 @@
-"""The work of a report: every system makes every clip, then everything is scored and some of it shown."""
+"""The work of a report: every system processes every clip, the results are scored, and some become pictures."""
 
 import sys
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from latentsync.timebase import MODEL_FPS
 
 @dataclass
 class SystemOutcome:
-    """What became of one clip in one system's hands."""
+    """The result of one system for one clip."""
 
     system: str
     clip: EvalClip
@@ -37,12 +37,12 @@ class SystemOutcome:
         row = self.row.to_dict()
         row.pop("video")
         row.pop("detail", None)  # names folders of the machine
-        told = {"seconds": self.made.seconds, "frames": self.clip.frame_count}
-        return {"clip": self.clip.name, "task": self.clip.task, "system": self.system, **told, **_rounded(row)}
+        work = {"seconds": self.made.seconds, "frames": self.clip.frame_count}
+        return {"clip": self.clip.name, "task": self.clip.task, "system": self.system, **work, **_rounded(row)}
 
 
 def run_all(systems: Sequence[System], clips: Sequence[EvalClip], work: Path) -> list[SystemOutcome]:
-    """Let every system make every clip; a failure is an outcome, and the others go on."""
+    """Run every system on every clip; a failure is an outcome, and the others continue."""
     outcomes = []
     for index, system in enumerate(systems):
         for clip in clips:

@@ -17,7 +17,7 @@ TASK_TITLES = {
     "reconstruction": ("Reconstruction", "Each video with its own sound: the result should equal the input."),
     "cross": (
         "Another sound",
-        "Each video with somebody else's sound: the lips must follow it and forget the old ones.",
+        "Each video with the sound of another video: the lips must follow it, not their old sound.",
     ),
     "silent": ("Silence", "Each video under silence: the mouth should close and keep still."),
 }

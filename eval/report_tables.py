@@ -1,4 +1,4 @@
-"""What a report says beside its scores: success, speed, memory, and whether the order of systems makes sense."""
+"""The numbers of a report besides its scores: success, speed, memory, and checks of the order of systems."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -50,7 +50,7 @@ def checks(cross: Mapping[str, Any], systems: Sequence[str]) -> list[dict[str, A
 
 
 def warnings(results: Mapping[str, Mapping[str, Any]], systems: Sequence[str]) -> list[str]:
-    """Scores that are too good to be true: above those of real videos."""
+    """Warnings about scores that are better than those of real videos."""
     found = []
     for task, rows in results.items():
         for name in [each for each in systems if each not in (TRUTH, COPY)]:

@@ -1,4 +1,4 @@
-"""Charts of a report as SVG that follows the page's colours."""
+"""Charts of a report as SVG in the colours of the page."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -14,7 +14,7 @@ CURVE_MARGIN = (34, 10, 8, 22)  # left, right, top, bottom
 
 
 def interval_chart(rows: Sequence[tuple[str, Interval, int]], digits: int) -> str:
-    """A dot with its interval for every row (label, interval, colour number)."""
+    """Chart of a dot and its interval for each row (label, interval, colour number)."""
     values = [row[1][key] for row in rows for key in ("low", "high")]
     low, high = min(values), max(values)
     margin = 0.08 * (high - low) or 0.5 * abs(high) or 1.0
@@ -41,7 +41,7 @@ def interval_chart(rows: Sequence[tuple[str, Interval, int]], digits: int) -> st
 
 
 def curve_chart(curves: Sequence[tuple[str, NDArray[np.floating], int]], fps: float) -> str:
-    """Lip openings over time: one line a curve (label, [t] from 0 to 1, colour number), NaN left out."""
+    """Chart of lip openings over time: one line per curve (label, [t] from 0 to 1, colour number); NaN is skipped."""
     width, height = CURVE
     left, right, top, bottom = CURVE_MARGIN
     longest = max(len(values) for _, values, _ in curves)
@@ -63,6 +63,6 @@ def curve_chart(curves: Sequence[tuple[str, NDArray[np.floating], int]], fps: fl
 
 
 def legend(names: Sequence[tuple[str, int]]) -> str:
-    """Which colour stands for whom."""
+    """Names of the systems beside their colours."""
     keys = [f'<span class="key"><i class="s{colour}"></i>{escape(name)}</span>' for name, colour in names]
     return f'<p class="legend">{"".join(keys)}</p>'

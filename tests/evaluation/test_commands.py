@@ -245,6 +245,7 @@ def test_leakage_of_a_copy_is_one_and_of_a_closed_mouth_zero(
         assert rows[0]["old_lips_correlation"] == pytest.approx(1, abs=0.01)
 
 
+@pytest.mark.slow
 def test_five_known_degradations_are_ranked_correctly(clips: list[AvatarClip]):
     judge = networks.stable_judge(networks.DEMO_SYNCNET, torch.device("cpu"), None)
     found: dict[str, list[dict[str, float]]] = {kind: [] for kind in eval_degradations.KINDS}

@@ -113,7 +113,7 @@ def test_wrong_arguments_are_refused_with_one_sentence(clip_set: Path, tmp_path:
 def test_programs_are_run_without_a_shell_and_measured():
     awkward = "a b; $HOME 'c'"
     done = run_program([sys.executable, "-c", "import sys; print(sys.argv[1])", awkward])
-    assert done.status == 0 and done.said == awkward and done.seconds > 0
+    assert done.status == 0 and done.output == awkward and done.seconds > 0
     assert done.peak_mb is None or done.peak_mb > 1
     assert run_program([sys.executable, "-c", "raise SystemExit(3)"]).status == 3
     with pytest.raises(ValueError, match="cannot run"):

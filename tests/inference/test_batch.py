@@ -49,6 +49,7 @@ def pipeline() -> LipsyncPipeline:
     return load(CPU)
 
 
+@pytest.mark.slow
 def test_two_processes_write_one_video_with_the_bytes_of_one(
     tmp_path: Path, pair: tuple[Path, Path], pipeline: LipsyncPipeline
 ) -> None:
@@ -63,6 +64,7 @@ def test_two_processes_write_one_video_with_the_bytes_of_one(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.wav", "one.mp4", "two.mp4", "v.mp4"]
 
 
+@pytest.mark.slow
 def test_a_helper_alone_finishes_what_is_missing(
     tmp_path: Path, pair: tuple[Path, Path], pipeline: LipsyncPipeline
 ) -> None:
@@ -86,6 +88,7 @@ def test_a_helper_alone_finishes_what_is_missing(
     assert (tmp_path / "o.mp4").read_bytes() == (tmp_path / "one.mp4").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("loader", "words"), [(load_and_end, "ended with code 3"), (load_nothing, "no memory left")], ids=["ends", "fails"]
 )
@@ -101,14 +104,14 @@ def test_a_helper_that_fails_costs_nothing_but_its_help(
 def test_a_part_is_claimed_once_and_free_again_if_it_is_not_written(tmp_path: Path) -> None:
     with JobFolder(tmp_path / "j", {}, 1) as folder:
         with SegmentLocks(folder, 3) as first, SegmentLocks(folder, 3) as second:
-            ours = first.free()
+            ours = first.acquire_missing()
             assert next(ours) == 0
-            assert next(second.free()) == 1
+            assert next(second.acquire_missing()) == 1
             folder.segment_path(0).touch()
             assert list(ours) == [2]
-            assert list(second.free()) == []
+            assert list(second.acquire_missing()) == []
         with SegmentLocks(folder, 3) as third:
-            assert list(third.free()) == [1, 2]
+            assert list(third.acquire_missing()) == [1, 2]
 
 
 def run_entry(pipeline: LipsyncPipeline, entry: JobEntry) -> str:
@@ -121,6 +124,7 @@ def entries_of(folder: Path, pair: tuple[Path, Path]) -> list[JobEntry]:
     return [entries[0], replace(entries[1], video=folder / "none.mp4"), entries[2]]
 
 
+@pytest.mark.slow
 def test_a_list_of_jobs_is_shared_and_goes_on_after_one_that_fails(tmp_path: Path, pair: tuple[Path, Path]) -> None:
     outcomes = list(run_all_spread(entries_of(tmp_path, pair), run_entry, WorkerPool(load, [CPU, CPU], 1)))
     assert [outcome.entry.number for outcome in outcomes] == [1, 2, 3]
@@ -140,6 +144,7 @@ def test_a_device_for_every_process() -> None:
         spread_devices(0)
 
 
+@pytest.mark.slow
 def test_a_list_of_jobs_on_a_cluster(tmp_path: Path, pair: tuple[Path, Path]) -> None:
     with ray_session(cores=2, gpus=0):
         outcomes = list(run_all_on_cluster(entries_of(tmp_path, pair), run_entry, load, gpus=0, workers=2))

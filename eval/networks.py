@@ -119,7 +119,7 @@ def judge_facts(args: argparse.Namespace, judge: SyncJudge) -> dict[str, Any]:
 
 
 def lpips_map(device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
-    """LPIPS (VGG-16) as a map [1, 1, h, w] of two pictures [1, 3, h, w]; CheckpointError if the weights are missing."""
+    """LPIPS (VGG-16) as a map [1, 1, h, w] of two images [1, 3, h, w]; CheckpointError if the weights are missing."""
     network = load_perceptual_loss().network.to(device)
     network.spatial = True
 

@@ -116,7 +116,7 @@ def speak(text: str, voice: Voice) -> Speech:
     marks: list[tuple[int, str]] = []
 
     @_Callback
-    def receive(samples, count, events):
+    def receive(samples: Any, count: int, events: Any) -> int:
         if samples and count > 0:
             pieces.append(np.ctypeslib.as_array(samples, (count,)).copy())
         index = 0

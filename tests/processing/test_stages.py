@@ -12,7 +12,8 @@ pytest.importorskip("espeakng_loader", reason="avatars need the optional espeak-
 from latentsync.face.detection.detector import Face, make_detector
 from latentsync.media.container import MediaError
 from latentsync.media.probe import probe
-from latentsync.media.sound.mono import mono_pieces, mono_span, write_flac
+from latentsync.media.sound.read import mono_pieces, mono_span
+from latentsync.media.sound.write import write_flac
 from latentsync.metrics.pictures.sharpness import blur_px, noise_levels
 from latentsync.processing.clip import Clip, Kept, source_clip
 from latentsync.processing.config import StageSettings
@@ -267,7 +268,7 @@ def test_a_stretch_of_sound_equals_the_whole(tmp_path: Path, rate_hz: int, monke
     path = tmp_path / "sound.flac"
     write_flac(path, [noise], rate_hz)
     whole = np.concatenate(list(mono_pieces(path)))
-    monkeypatch.setattr("latentsync.media.sound.mono.SEEK_FROM_SEC", 1.0)
+    monkeypatch.setattr("latentsync.media.sound.read.SEEK_FROM_SEC", 1.0)
     for start in (0.0, 0.52, 4.0, 5.8):
         found = mono_span(path, start, 8000)
         wanted = np.pad(whole, (0, 8000))[int(start * 16_000) :][:8000]

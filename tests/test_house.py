@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.structure import arrows, circles, folder_circles, folder_sizes
+
 ROOT = Path(__file__).resolve().parent.parent
+MAX_ENTRIES = 14  # of a folder of the library
 VERBS = ("scripts/", "eval/", "benchmarks/", "web/", "gradio_app.py")  # they parse, print and start things
 
 # word, or beginning of a dotted word -> the places where it may stand
@@ -102,6 +105,73 @@ def test_every_word_stands_in_its_room() -> None:
             rooms += [room for method, room in ROOM_OF_METHOD.items() if word.endswith(f".{method}") and others]
             wrong += [f"{name}:{line}: {word}" for room in rooms if not name.startswith(room)]
     assert not sorted(set(wrong))
+
+
+# Names that were replaced by the field's terms; nothing in the library is called so again.
+OLD_NAMES = set(
+    [
+        "Heard",
+        "Listening",
+        "with_silence",
+        "Remembered",
+        "takes_of",
+        "looks",
+        "likeness",
+        "Observations",
+        "Sighting",
+        "Claims",
+        "Team",
+        "helped",
+        "Work",
+        "lane",
+        "pace",
+        "fault",
+        "sanity",
+        "see",
+        "Look",
+        "Told",
+        "ownership",
+        "Superseded",
+        "news",
+        "experts",
+        "first_says",
+        "agree",
+        "rest_of",
+    ]
+)
+
+
+def defined_names(tree: ast.Module) -> Iterator[tuple[str, int]]:
+    """Every class, function, argument and assigned name of a file, and its line."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node.name, node.lineno
+        elif isinstance(node, ast.arg):
+            yield node.arg, node.lineno
+        elif isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield node.id if isinstance(node, ast.Name) else node.attr, node.lineno
+
+
+def test_names_are_those_of_the_field() -> None:
+    wrong = [
+        f"{name}:{line}: {word}"
+        for name, tree in product_trees()
+        if name.startswith("latentsync/")
+        for word, line in defined_names(tree)
+        if word.lstrip("_") in OLD_NAMES or word.startswith("HASTY")
+    ]
+    assert not wrong
+
+
+def test_imports_make_no_circle() -> None:
+    assert circles(arrows()) == []
+    assert folder_circles() == {}
+
+
+def test_folders_are_small() -> None:
+    """The rooms themselves are as many as the README's tree shows."""
+    sizes = folder_sizes()
+    assert {folder: size for folder, size in sizes.items() if size > MAX_ENTRIES and folder != "latentsync"} == {}
 
 
 def test_no_shell_and_no_device_by_name() -> None:

@@ -108,37 +108,11 @@ def test_every_word_stands_in_its_room() -> None:
 
 
 # Names that were replaced by the field's terms; nothing in the library is called so again.
-OLD_NAMES = set(
-    [
-        "Heard",
-        "Listening",
-        "with_silence",
-        "Remembered",
-        "takes_of",
-        "looks",
-        "likeness",
-        "Observations",
-        "Sighting",
-        "Claims",
-        "Team",
-        "helped",
-        "Work",
-        "lane",
-        "pace",
-        "fault",
-        "sanity",
-        "see",
-        "Look",
-        "Told",
-        "ownership",
-        "Superseded",
-        "news",
-        "experts",
-        "first_says",
-        "agree",
-        "rest_of",
-    ]
-)
+OLD_NAMES = {
+    *("Heard", "Listening", "with_silence", "Remembered", "takes_of", "looks", "likeness", "Observations", "Sighting"),
+    *("Claims", "Team", "helped", "Work", "lane", "pace", "fault", "sanity", "see", "Look", "Told", "ownership"),
+    *("Superseded", "news", "experts", "first_says", "agree", "rest_of"),
+}
 
 
 def defined_names(tree: ast.Module) -> Iterator[tuple[str, int]]:
@@ -260,13 +234,17 @@ def test_launchers_hand_their_arguments_to_one_command(name: str) -> None:
 
 @pytest.mark.skipif(not (ROOT / "README.md").exists(), reason="there is no README yet")
 def test_the_readme_tree_is_the_real_tree() -> None:
-    """The README's block that has a line `latentsync/` names, one a line, every top-level entry and every room."""
+    """The README's block that has a line `latentsync/` names, one a line, every top-level entry and every folder of the library."""
     names = [name for name in kept_files() if not name.startswith(".")]
     shown = tree_entries((ROOT / "README.md").read_text(encoding="utf-8"))
     tops = {top_entry(name) for name in names}
     rooms = {top_entry(name.removeprefix("latentsync/")) for name in names if name.startswith("latentsync/")}
     assert {entry for parent, entry in shown if parent == ""} == tops
     assert {entry for parent, entry in shown if parent == "latentsync/"} == rooms - {"__init__.py"}
+    folders = {
+        f"{Path(name).parent.as_posix()}/" for name in names if name.startswith("latentsync/") and name.endswith(".py")
+    }
+    assert folders <= {parent + entry for parent, entry in shown}
     assert not [parent + entry for parent, entry in shown if not (ROOT / parent / entry).exists()]
 
 
@@ -276,14 +254,14 @@ def top_entry(name: str) -> str:
 
 
 def tree_entries(text: str) -> set[tuple[str, str]]:
-    """(top-level folder or "", entry) of each line of the tree: an indented name lies in the last folder above it."""
+    """(folder or "", entry) of each line of the tree: two more spaces of indent lead into the folder above."""
     blocks = re.findall(r"^```[a-z]*\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
     trees = [block for block in blocks if re.search(r"^latentsync/(\s|$)", block, flags=re.MULTILINE)]
     assert len(trees) == 1, "the README has one block that shows the tree"
-    entries, parent = set(), ""
+    entries, folders = set(), [""]
     for line in trees[0].splitlines():
-        indent, entry = re.match(r"([\s│├└─]*)(\S*)", line).groups()  # type: ignore[union-attr]
-        if entry:
-            entries.add((parent if indent else "", entry))
-            parent = parent if indent else entry
+        indent, entry = re.match(r"( *)(\S+)", line).groups()  # type: ignore[union-attr]
+        depth = len(indent) // 2
+        entries.add((folders[depth], entry))
+        folders[depth + 1 :] = [folders[depth] + entry]
     return entries

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import gcd
+from typing import Any
 
 import numpy as np
 from scipy.signal import resample_poly
@@ -116,7 +117,7 @@ def speak(text: str, voice: Voice) -> Speech:
     marks: list[tuple[int, str]] = []
 
     @_Callback
-    def receive(samples, count, events):
+    def receive(samples: Any, count: int, events: Any) -> int:
         if samples and count > 0:
             pieces.append(np.ctypeslib.as_array(samples, (count,)).copy())
         index = 0

@@ -14,14 +14,14 @@ from latentsync.inference.jobs import render
 from latentsync.inference.jobs.job import check_job
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.inference.settings import JobOptions
+from latentsync.media.index.frame_index import frame_index
+from latentsync.media.index.hdr import HdrMetadata
 from latentsync.media.pixels.colour import ColourTags, rows_of, upright_rgb
 from latentsync.media.pixels.geometry import Orientation
 from latentsync.media.pixels.picture import Part, StoredForm, StoredPicture, picture_of, samples_of
 from latentsync.media.pixels.pixel_format import pixel_format, turned_format
 from latentsync.media.probe import probe
 from latentsync.media.video.encode import choose_encoder, is_installed, usual_scheduling
-from latentsync.media.video.hdr import HdrMetadata
-from latentsync.media.video.index import frame_index
 from latentsync.media.video.read import read_frames, stored_pictures
 from scripts import inference
 from tests.media.test_media import turn_track

@@ -12,10 +12,10 @@ from latentsync.inference.jobs import render
 from latentsync.inference.jobs.job import check_job
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.inference.settings import JobOptions
+from latentsync.media.index.frame_index import frame_index
 from latentsync.media.pixels.filters import fields_flagged
 from latentsync.media.pixels.interlace import field_order
 from latentsync.media.probe import probe
-from latentsync.media.video.index import frame_index
 from latentsync.media.video.read import frames_between, read_frames, read_pictures, stored_pictures
 from latentsync.media.video.strict_read import small_pictures
 from latentsync.media.video.write import VideoFormat

@@ -9,11 +9,11 @@ from av.video.frame import VideoFrame
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from latentsync.media.index.frame_index import frame_index
 from latentsync.media.pixels.colour import ColourTags, rows_of, stored_frame, upright_rgb
 from latentsync.media.pixels.geometry import Orientation
 from latentsync.media.pixels.picture import Part, Picture, RgbPicture, StoredForm, StoredPicture, picture_of
 from latentsync.media.probe import probe
-from latentsync.media.video.index import frame_index
 from latentsync.media.video.read import read_frames, read_pictures, stored_pictures
 from latentsync.media.video.write import VideoFormat, VideoWriter
 

@@ -251,7 +251,7 @@ def test_a_contradicting_configuration_is_refused(weights: Tensors, tmp_path: Pa
     ):
         with pytest.raises(CheckpointError, match=message):
             load_unet(own, expected=expected)
-    with pytest.raises(CheckpointError, match="does not say at which resolution"):
+    with pytest.raises(CheckpointError, match="stores no resolution"):
         load_unet(public)
     odd = replace(CONFIG, block_out_channels=[8, 16], norm_num_groups=4)
     save_official(public, tensors_of(odd))

@@ -128,7 +128,10 @@ BAD_FILES: dict[str, tuple[Callable[[Path, Tensors], object], str]] = {
         lambda path, w: save_checkpoint(path, w, describe("vae", {}, 1)),
         "an image auto-encoder, not of a U-Net",
     ),
-    "wrapped": (lambda path, w: torch.save({f"module.{key}": value for key, value in w.items()}, path), "as they are"),
+    "wrapped": (
+        lambda path, w: torch.save({f"module.{key}": value for key, value in w.items()}, path),
+        "not the weights of a U-Net",
+    ),
     "missing key": (
         lambda path, w: torch.save({key: value for key, value in w.items() if key != "conv_norm_out.bias"}, path),
         "incomplete.*1 keys missing: conv_norm_out.bias",

@@ -128,7 +128,10 @@ BAD_FILES: dict[str, tuple[Callable[[Path, Tensors], object], str]] = {
         lambda path, w: save_checkpoint(path, w, describe("vae", {}, 1)),
         "an image auto-encoder, not of a U-Net",
     ),
-    "wrapped": (lambda path, w: torch.save({f"module.{key}": value for key, value in w.items()}, path), "as they are"),
+    "wrapped": (
+        lambda path, w: torch.save({f"module.{key}": value for key, value in w.items()}, path),
+        "not the weights of a U-Net",
+    ),
     "missing key": (
         lambda path, w: torch.save({key: value for key, value in w.items() if key != "conv_norm_out.bias"}, path),
         "incomplete.*1 keys missing: conv_norm_out.bias",
@@ -251,7 +254,7 @@ def test_a_contradicting_configuration_is_refused(weights: Tensors, tmp_path: Pa
     ):
         with pytest.raises(CheckpointError, match=message):
             load_unet(own, expected=expected)
-    with pytest.raises(CheckpointError, match="does not say at which resolution"):
+    with pytest.raises(CheckpointError, match="stores no resolution"):
         load_unet(public)
     odd = replace(CONFIG, block_out_channels=[8, 16], norm_num_groups=4)
     save_official(public, tensors_of(odd))

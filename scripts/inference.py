@@ -1,7 +1,7 @@
 """Lip-sync a video to another audio track; without arguments, the shipped demo: ./inference.sh [--help].
 
-The output lasts as long as the sound and has the video's own frames and times. A run that was stopped goes on when the same
-command is given again.
+The output lasts as long as the audio and keeps the video's own frames and timestamps. If a run is stopped, the same command
+resumes it.
 """
 
 import argparse
@@ -30,34 +30,34 @@ from latentsync.processing.run.ray_session import ray_session
 from latentsync.weights import FETCH_INFERENCE, PUBLIC_UNET, CheckpointError
 from scripts.command import run_command
 from scripts.inference_arguments import given, parse
-from scripts.inference_screen import as_note, progress_bars, show_outcomes, told
+from scripts.inference_screen import as_note, progress_bars, show_outcomes, summary_lines
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO_VIDEO, DEMO_AUDIO = ROOT / "assets/demo_video.mp4", ROOT / "assets/demo_audio.wav"
 SOME_FAILED = 1  # exit status
 
 NOTES = {
-    "pair": f"No video given: taking the shipped demo, {DEMO_VIDEO.name} with {DEMO_AUDIO.name}.",
+    "pair": f"No video given: using the shipped demo, {DEMO_VIDEO.name} with {DEMO_AUDIO.name}.",
     "demo": f"The demo models are small and know drawn heads only. Weights for real people: `{FETCH_INFERENCE}`.",
-    "temp_dir": "--temp_dir: nothing is put there; finished parts wait in --job_dir.",
+    "temp_dir": "--temp_dir is not used; finished segments are kept in --job_dir.",
 }
 
 
 def choose(args: argparse.Namespace) -> list[str]:
-    """Fill in the files that are not named and check them; returns the names of the notes for the user."""
+    """Fill in defaults of `args` and check them; returns keys of `NOTES` to print."""
     pair = args.video_path, args.audio_path
     if args.jobs and any((*pair, args.report, args.job_dir)):
         raise ValueError("--jobs names its own files: leave out --video_path, --audio_path, --report and --job_dir.")
     if not args.jobs and (pair[0] is None) != (pair[1] is None):
-        raise ValueError("--video_path and --audio_path belong together: give both, or none for the demo.")
+        raise ValueError("--video_path and --audio_path belong together: give both, or neither for the demo.")
     if args.ray_address and not args.jobs:
-        raise ValueError("--ray_address spreads many jobs over a cluster: give their list with --jobs.")
+        raise ValueError("--ray_address runs a list of jobs on a cluster: give the list with --jobs.")
     notes = [] if any(pair) or args.jobs else ["pair"]
     if args.demo and args.inference_ckpt_path:
         raise ValueError("--demo brings its own models: leave out --demo or --inference_ckpt_path.")
     args.demo = args.demo or not (any(pair) or args.jobs or args.inference_ckpt_path)
     if args.report and args.report.suffix != ".json":
-        raise ValueError(f"cannot write the report {args.report}: give it a name that ends in .json.")
+        raise ValueError(f"cannot write the report {args.report}: its name must end in .json.")
     check_models(args)
     args.video_path, args.audio_path = args.video_path or DEMO_VIDEO, args.audio_path or DEMO_AUDIO
     given = {"demo": args.demo, "temp_dir": args.temp_dir}
@@ -65,19 +65,19 @@ def choose(args: argparse.Namespace) -> list[str]:
 
 
 def unet_path(args: argparse.Namespace) -> Path:
-    """The demo's or the official U-Net, or a user's own; its distilled form where the settings need one that is there."""
+    """The demo's, the official, or the given U-Net; its distilled form if the settings need one and it exists."""
     path = DEMO_UNET if args.demo else args.inference_ckpt_path or PUBLIC_UNET
     needs_distilled = InferenceSettings().changed(given(args, InferenceSettings)).needs_distilled_weights
     return distilled_companion(path) if needs_distilled else path
 
 
 def detector_name(args: argparse.Namespace) -> str:
-    """The face detector that suits the models."""
+    """The chosen face detector, or the default for the models."""
     return args.detector or ("cascade" if args.demo else "face_alignment")
 
 
 def check_models(args: argparse.Namespace) -> None:
-    """ValueError with everything that is missing of the models, before any of them is read."""
+    """Raise ValueError listing all missing model files, and settings that do not fit the models, before any is read."""
     path = unet_path(args)
     files = find_model_files(path, args.unet_config_path, detector_name(args))
     try:
@@ -89,7 +89,7 @@ def check_models(args: argparse.Namespace) -> None:
 
 
 def load_pipeline(args: argparse.Namespace, device: torch.device | None = None) -> LipsyncPipeline:
-    """The models with the face detector that suits them."""
+    """Load the models and the face detector."""
     return LipsyncPipeline.from_pretrained(
         unet_path(args),
         args.unet_config_path,
@@ -101,7 +101,7 @@ def load_pipeline(args: argparse.Namespace, device: torch.device | None = None) 
 
 
 def make_pool(args: argparse.Namespace) -> WorkerPool:
-    """The processes that `--workers` asks for: one for each GPU, or so many, which share the processor's cores."""
+    """The worker processes for `--workers`: by default one for each GPU; on a CPU they share its cores."""
     devices = spread_devices(args.workers)
     shares = len(devices) if devices[0].type == "cpu" else 1
     threads = max(1, torch.get_num_threads() // shares)
@@ -109,7 +109,7 @@ def make_pool(args: argparse.Namespace) -> WorkerPool:
 
 
 def run_quietly(args: argparse.Namespace, pipeline: LipsyncPipeline, entry: JobEntry) -> str:
-    """One job of many, in a process of its own."""
+    """Run one job of many in a worker process."""
     return run_one(pipeline, entry, args, Console(quiet=True))
 
 
@@ -120,8 +120,7 @@ def run_one(
     console: Console,
     pool: WorkerPool | None = None,
 ) -> str:
-    """One job with its progress on the screen and its report beside the output; returns a line about it, and the warnings
-    that came up in the work."""
+    """Run one job, show its progress, and write its report; returns its summary and the warnings that were not shown yet."""
     settings = pipeline.models.defaults.changed(given(args, InferenceSettings)).changed(entry.settings)
     options = JobOptions().changed(given(args, JobOptions)).changed(entry.options)
     job = check_job(entry.video, entry.audio, entry.output, options, args.force)
@@ -133,37 +132,38 @@ def run_one(
             stage: bars.add_task(stage, start=False, total=None) for stage in STAGES[: 1 if args.preflight else None]
         }
 
-        def show(stage: str, done: int, total: int) -> None:
+        def on_progress(stage: str, done: int, total: int) -> None:
             bars.start_task(tasks[stage])
             bars.update(tasks[stage], completed=done, total=total)
 
         if args.preflight:
-            report = preflight(pipeline, job, settings, sheet_path(entry.output), show, args.force)
+            report = preflight(pipeline, job, settings, sheet_path(entry.output), on_progress, args.force)
         else:
-            report = pipeline.run(job, settings, show, args.job_dir, args.force, pool)
+            report = pipeline.run(job, settings, on_progress, args.job_dir, args.force, pool)
     save_report(report, report_path)
-    return told(report, args.preflight, () if console.quiet else job.warnings)
+    return summary_lines(report, args.preflight, () if console.quiet else job.warnings)
 
 
 def show_warnings(job: LipsyncJob, console: Console) -> None:
-    """What is known before the work."""
+    """Print the warnings that are known before the job runs."""
     for warning in job.warnings:
         console.print(as_note(warning), soft_wrap=True)
 
 
 def outcome_code(outcomes: Iterable[JobOutcome], console: Console) -> int:
-    """Run many jobs, show what became of each; returns the exit code."""
+    """Run many jobs and print their outcomes; returns the exit code."""
     all_outcomes = list(outcomes)
     show_outcomes(all_outcomes, console)
     return SOME_FAILED if any(outcome.error for outcome in all_outcomes) else 0
 
 
 def lipsync(args: argparse.Namespace, console: Console) -> int:
+    """Run the job or the list of jobs; returns the exit code."""
     for note in choose(args):
         console.print(NOTES[note], soft_wrap=True)
     if args.unet_config_path:
         load(args.unet_config_path, UNetRun, note=lambda line: console.print(line, soft_wrap=True))
-    InferenceSettings().changed(given(args, InferenceSettings))  # a wrong value is told before anything is loaded
+    InferenceSettings().changed(given(args, InferenceSettings))  # raises for a wrong value before anything is loaded
     JobOptions().changed(given(args, JobOptions))
     one = JobEntry(1, args.video_path, args.audio_path, args.video_out_path, {}, {})
     entries = read_jobs(args.jobs) if args.jobs else [one]
@@ -183,8 +183,8 @@ def lipsync(args: argparse.Namespace, console: Console) -> int:
     if args.jobs:
         return outcome_code(run_all(entries, lambda entry: run_one(pipeline, entry, args, console)), console)
     torch.set_num_threads(pool.threads)
-    helpers = replace(pool, devices=pool.devices[1:])  # this process is one of the workers
-    console.print(run_one(pipeline, one, args, console, helpers), soft_wrap=True)
+    others = replace(pool, devices=pool.devices[1:])  # this process is one of the workers
+    console.print(run_one(pipeline, one, args, console, others), soft_wrap=True)
     return 0
 
 
@@ -192,7 +192,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(argv, __doc__)
     share_one_heap()  # before the first thread
     console = Console(highlight=False, markup=False)
-    return run_command("inference", lambda: lipsync(args, console), if_stopped="the same command goes on where it was")
+    return run_command("inference", lambda: lipsync(args, console), if_stopped="the same command resumes it")
 
 
 if __name__ == "__main__":

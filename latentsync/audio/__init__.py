@@ -1,1 +1,1 @@
-"""Waveform to features: the SyncNet mel spectrogram, Whisper hidden states and the windows around a frame."""
+"""Audio features: SyncNet mel spectrogram, MFCC, Whisper hidden states and their windows around video frames, speech activity."""

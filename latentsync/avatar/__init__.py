@@ -1,1 +1,1 @@
-"""Drawn talking heads whose lips are known: endless clips with exact truth, for training the demo models and for tests."""
+"""Avatars: drawn talking heads with exactly known lips, for training the demo models and for tests."""

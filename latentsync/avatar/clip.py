@@ -17,7 +17,7 @@ from latentsync.avatar.mouth import MouthTrack, mouth_track
 from latentsync.avatar.sentences import random_sentence
 from latentsync.avatar.speech import Speech, Voice, random_voice, speak
 from latentsync.media.sound.copy import AudioSource
-from latentsync.media.sound.read import write_wav
+from latentsync.media.sound.write import write_wav
 from latentsync.media.video.write import VideoFormat, VideoWriter
 from latentsync.timebase import MODEL_FPS, SAMPLE_RATE_HZ, frames_in, samples_of_frames
 

@@ -1,1 +1,1 @@
-"""Faces: points, alignment to the network's square, masks, and pasting a face back into its frame."""
+"""Faces: alignment to the square of the network, masks, pasting a face back into its frame, appearance descriptors, detection."""

@@ -1,9 +1,9 @@
-"""Face alignment: three points -> 2x3 matrix from the frame to the upright crop, and the warp along it.
+"""Face alignment: a 2x3 matrix from three points of the frame to the upright crop, and the warp with it.
 
-Coordinates are pixel centres, x then y: the centre of the top left pixel is (0, 0). Faces are found and aligned in frames of
-square pixels; for a picture that is stored with others the matrix is rescaled, see `rescaled`. The crop has aspect 3:4 and is
-stretched to a square of `resolution` afterwards, because the public checkpoints were trained on such faces. The fit is
-a similarity after Schönemann (1966): rotation by SVD, scale from the standard deviations, all in float32.
+Coordinates are x, y of pixel centres: the centre of the top left pixel is (0, 0). Faces are detected and aligned in frames with
+square pixels; for frames stored with other pixel shapes the matrix is rescaled, see `rescaled`. The crop has aspect 3:4 and is
+then stretched to a square of `resolution`, because the public checkpoints were trained on such faces. The fit is a similarity
+after Schönemann (1966): rotation by SVD, scale from the standard deviations, all in float32.
 """
 
 from dataclasses import dataclass
@@ -21,15 +21,15 @@ FrameArray = NDArray[np.uint8]
 Region = tuple[slice, slice]  # rows, columns of a frame
 
 TEMPLATE = np.array([[17.0, 20.0], [58.0, 20.0], [37.5, 40.0]], dtype=np.float32)  # left brow, right brow, nose
-TEMPLATE_SIZE = (75, 100)  # w, h of the crop in the template's unit
+TEMPLATE_SIZE = (75, 100)  # w, h of the crop in template units
 UNITS_AT_256 = 2.8  # crop pixels per template unit at resolution 256
-BIAS_MEMORY = 0.2  # share of the previous bias that stays
-FILL = 127  # grey outside the frame
+BIAS_MEMORY = 0.2  # weight of the previous bias in the moving average
+FILL = 127  # grey level outside the frame
 
 
 @dataclass
 class Smoother:
-    """Smoothing state of one stream of consecutive frames: make a new one, or `reset`, wherever the stream breaks."""
+    """Smoothing state of one stream of consecutive frames; create a new one, or call `reset`, where the stream is interrupted."""
 
     bias: FloatArray | None = None  # [2], in standard deviations of the points; None before the first frame
 
@@ -37,7 +37,7 @@ class Smoother:
         self.bias = None
 
     def update(self, current: FloatArray) -> FloatArray:
-        """Blend `current` [2] into the state and return the new bias [2]."""
+        """Update the moving average with `current` [2] and return the new bias [2]."""
         if self.bias is None:
             self.bias = current
         else:
@@ -53,13 +53,13 @@ def template_ratio(resolution: int) -> float:
 
 
 def crop_size(resolution: int) -> tuple[int, int]:
-    """Width and height in pixels of the 3:4 crop that belongs to a square face of `resolution`: (210, 280) at 256."""
+    """Width and height in pixels of the 3:4 crop for a square face of `resolution`: (210, 280) at 256."""
     ratio = template_ratio(resolution)
     return round(TEMPLATE_SIZE[0] * ratio), round(TEMPLATE_SIZE[1] * ratio)
 
 
 def normalise_points(points: FloatArray) -> tuple[FloatArray, FloatArray, np.float32]:
-    """Points [n, 2] minus their centre, over their sample deviation; and that centre [2] and deviation."""
+    """Points [n, 2] minus their mean, divided by their sample standard deviation; also the mean [2] and the deviation."""
     centre = points.mean(axis=0)
     centred = points - centre
     deviation = centred.std(ddof=1)
@@ -67,7 +67,7 @@ def normalise_points(points: FloatArray) -> tuple[FloatArray, FloatArray, np.flo
 
 
 def rotation_between(source: FloatArray, target: FloatArray) -> FloatArray:
-    """Proper rotation [2, 2] that best turns the centred points `source` [n, 2] onto `target` [n, 2]."""
+    """Rotation [2, 2] (no reflection) that best aligns the centred points `source` [n, 2] with `target` [n, 2]."""
     u, _, vt = np.linalg.svd(source.T @ target)
     v = vt.T.copy()
     if np.linalg.det(v @ u.T) < 0:
@@ -79,17 +79,17 @@ def align_matrix(points: NDArray[np.floating], resolution: int, smoother: Smooth
     """Similarity [2, 3], float32, that maps frame coordinates to crop coordinates of size `crop_size(resolution)`.
 
     `points` [3, 2]: centres of the left brow, the right brow and the nose in frame pixels (left and right as seen in
-    the image). With a `smoother` the nose's deviation from the template, averaged over time, is added to the
-    translation in pixels, as the public checkpoints expect; without one the plain fit is returned. Raises ValueError
-    for points that span no face.
+    the image). With a `smoother`, the deviation of the nose from the template, averaged over time, is added to the
+    translation in pixels, as in the training of the public checkpoints; without one the plain fit is returned. Raises
+    ValueError for points that coincide or are not finite.
     """
     source = np.asarray(points, dtype=np.float32)
     if source.shape != TEMPLATE.shape:
         raise ValueError(
-            f"alignment points have shape {source.shape}, not [3, 2]: give left brow, right brow and nose."
+            f"alignment points have shape {source.shape}, not [3, 2]: pass left brow, right brow and nose."
         )
     if not np.isfinite(source).all() or np.ptp(source, axis=0).max() < 1e-3:
-        raise ValueError("alignment points coincide or are not finite and span no face: give three distinct points.")
+        raise ValueError("alignment points coincide or are not finite: pass three distinct points.")
     target = TEMPLATE * np.float32(template_ratio(resolution))
     source_unit, source_centre, source_deviation = normalise_points(source)
     target_unit, target_centre, target_deviation = normalise_points(target)
@@ -106,15 +106,15 @@ def invert_matrix(matrix: FloatArray) -> FloatArray:
 
 
 def transform_points(matrix: FloatArray, points: NDArray[np.floating]) -> FloatArray:
-    """Points [n, 2] through the affine matrix [2, 3]."""
+    """Points [n, 2] transformed by an affine matrix [2, 3]."""
     return (np.asarray(points) @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32)
 
 
 def rescaled(
     matrix: NDArray[np.floating], scale: tuple[float, float], origin: tuple[float, float] = (0.0, 0.0)
 ) -> NDArray[np.float64]:
-    """Matrices [..., 2, 3] from a frame, float64, as matrices from another picture of it, each pixel of which is `scale` (x, y)
-    pixels of the frame wide and high; its top left pixel begins where pixel `origin` (x, y) of the frame does.
+    """Matrices [..., 2, 3] for a resized part of the frame: one pixel of it is `scale` (x, y) pixels of the frame wide and high,
+    and its top left corner is that of pixel `origin` (x, y) of the frame. Float64.
     """
     linear, ratio = matrix[..., :2].astype(np.float64), np.array(scale)
     offset = linear @ (np.array(origin) + (ratio - 1) / 2) + matrix[..., 2]
@@ -128,7 +128,7 @@ def crop_corners(size: tuple[int, int]) -> FloatArray:
 
 
 def sampled_region(matrix_inverse: FloatArray, size: tuple[int, int], frame_hw: tuple[int, int]) -> Region:
-    """Rows and columns of the frame that a bilinear warp of a crop of w x h `size` can read (at least 2 x 2)."""
+    """Rows and columns of the frame that a bilinear warp to a crop of w x h `size` can read (at least 2 x 2)."""
     corners = transform_points(matrix_inverse, crop_corners(size))
     low = np.floor(corners.min(axis=0)).astype(int) - 1
     high = np.ceil(corners.max(axis=0)).astype(int) + 2
@@ -145,10 +145,10 @@ def sampling_grid(
     source_start: tuple[int, int],
     source: tuple[int, int],
 ) -> torch.Tensor:
-    """Where a bilinear warp reads: normalised, corner-aligned coordinates [1, h, w, 2] for `grid_sample`, float32.
+    """Sampling positions of a bilinear warp: normalised, corner-aligned coordinates [1, h, w, 2] for `grid_sample`, float32.
 
-    `matrix` [2, 3] maps target to source coordinates. The target is the w x h `size` from `start` (x, y) on, the source
-    the w x h `source` from `source_start` on.
+    `matrix` [2, 3] maps target to source coordinates. The target has w x h `size` and starts at `start` (x, y); the source
+    has w x h `source` and starts at `source_start`.
     """
     grid = torch.empty(1, size[1], size[0], 2)
     column = torch.arange(size[0], dtype=torch.float32)
@@ -161,20 +161,20 @@ def sampling_grid(
 
 
 def colour_planes(frame: FrameArray) -> torch.Tensor:
-    """The colours of a frame uint8 h w 3, or of a part of it, as float32 planes [3, h, w]."""
+    """A frame uint8 h w 3, or a part of it, as float32 planes [3, h, w] in [0, 255]."""
     planes = np.empty((3, *frame.shape[:2]), dtype=np.uint8)
     cv2.split(frame, list(planes))
     return torch.from_numpy(planes).float()
 
 
 def colour_frame(levels: torch.Tensor) -> FrameArray:
-    """The frame uint8 h w 3 of planes [3, h, w] in [0, 255], truncated."""
+    """Planes [3, h, w] in [0, 255] as a frame uint8 h w 3, truncated."""
     planes = levels.numpy().astype(np.uint8)  # a quarter of the time of torch's cast
     return np.asarray(cv2.merge(list(planes)), dtype=np.uint8)
 
 
 def warp_levels(frame: FrameArray, matrix: FloatArray, size: tuple[int, int]) -> torch.Tensor:
-    """The w x h crop of a frame uint8 h w 3 as levels [3, h, w]: bilinear, grey 127 outside."""
+    """The w x h crop of a frame uint8 h w 3 as planes [3, h, w] in [0, 255]: bilinear, grey 127 outside the frame."""
     inverse = invert_matrix(matrix)
     rows, columns = sampled_region(inverse, size, (frame.shape[0], frame.shape[1]))
     patch = colour_planes(frame[rows, columns]).sub_(FILL)
@@ -185,18 +185,18 @@ def warp_levels(frame: FrameArray, matrix: FloatArray, size: tuple[int, int]) ->
 
 
 def warp_face(frame: FrameArray, matrix: FloatArray, resolution: int) -> FrameArray:
-    """The aligned face, uint8 `resolution` x `resolution` x 3, of a frame uint8 h w 3 along `align_matrix`'s result."""
+    """The aligned face, uint8 `resolution` x `resolution` x 3, of a frame uint8 h w 3; `matrix` as from `align_matrix`."""
     levels = warp_levels(frame, matrix, crop_size(resolution)).floor_()
     return colour_frame(resize_lanczos(levels, (resolution, resolution)))
 
 
-# Small upright patches of a frame, averaged down where the face is large; only the region that is shown is read.
+# Small upright patches of a frame; large faces are first reduced by area averaging.
 def shrunk_region(
     frame: FrameArray, matrix: FloatArray, size: tuple[int, int]
 ) -> tuple[FrameArray, NDArray[np.float64]]:
-    """The region of a frame (uint8 h w 3) that a w x h patch shows, about at the patch's scale; and its own matrix.
+    """The region of a frame (uint8 h w 3) under a w x h patch, reduced to about the scale of the patch, and its matrix.
 
-    `matrix` [2, 3] maps the frame to the patch; the returned one, float64 [2, 3], maps the shrunk region to the patch.
+    `matrix` [2, 3] maps the frame to the patch; the returned one, float64 [2, 3], maps the reduced region to the patch.
     """
     w, h = size
     corners = transform_points(invert_matrix(matrix), np.array([[0, 0], [w, 0], [0, h], [w, h]]))
@@ -204,7 +204,7 @@ def shrunk_region(
     low = np.clip(np.floor(corners.min(0)).astype(int) - 1, 0, limit - 1)
     high = np.clip(np.ceil(corners.max(0)).astype(int) + 2, low + 1, limit)
     step = max(1, int(1 / np.hypot(*matrix[0, :2])))
-    cells = np.maximum(1, np.minimum(-(-(high - low) // step), (limit - low) // step))  # whole ones: twice as fast
+    cells = np.maximum(1, np.minimum(-(-(high - low) // step), (limit - low) // step))  # whole cells: twice as fast
     high = np.minimum(low + cells * step, limit)
     region = frame[low[1] : high[1], low[0] : high[0]]
     small = cv2.resize(region, (int(cells[0]), int(cells[1])), interpolation=cv2.INTER_AREA)
@@ -213,13 +213,13 @@ def shrunk_region(
 
 
 def warp_region(frame: FrameArray, matrix: FloatArray, size: tuple[int, int]) -> FrameArray:
-    """The patch, uint8 [h, w, 3], of a frame; the frame's border is repeated outside of it."""
+    """The w x h patch of a frame, uint8 [h, w, 3]; pixels outside the frame repeat its border."""
     small, inner = shrunk_region(frame, matrix, size)
     return np.asarray(cv2.warpAffine(small, inner, size, borderMode=cv2.BORDER_REPLICATE), dtype=np.uint8)
 
 
 def warp_grey(frame: FrameArray, matrix: FloatArray, size: tuple[int, int]) -> FrameArray:
-    """The same in grey, uint8 [h, w]."""
+    """As `warp_region`, in grey: uint8 [h, w]."""
     small, inner = shrunk_region(frame, matrix, size)
     grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
     return np.asarray(cv2.warpAffine(grey, inner, size, borderMode=cv2.BORDER_REPLICATE), dtype=np.uint8)

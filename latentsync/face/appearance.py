@@ -1,9 +1,9 @@
-"""What a face looks like, as a short vector: to tell people of one video apart without a network's weights.
+"""Appearance descriptors: short vectors that distinguish the people of one video without a network's weights.
 
-The vector is made from an upright thumbnail: colours of hair, skin and chin (means in CIELAB, lightness against the
-skin's) and oriented gradients (Dalal and Triggs, 2005) of brows, eyes, nose and hairline. The mouth is left out, because
-it speaks. It tells apart people who differ in hair, skin, glasses or beard under similar light. It is no face
-recognition: relatives with the same hair look alike to it, and strong coloured light makes one person two.
+A descriptor is computed from an upright thumbnail: colours of hair, skin and chin (means in CIELAB, lightness relative to the
+skin) and histograms of oriented gradients (Dalal and Triggs, 2005) of brows, eyes, nose and hairline. The mouth is left out,
+because it moves in speech. Descriptors distinguish people who differ in hair, skin, glasses or beard under similar light. They
+are no face recognition: relatives with the same hair are similar, and strong coloured light changes the descriptor.
 """
 
 import cv2
@@ -12,7 +12,9 @@ import numpy as np
 from latentsync.face.align import TEMPLATE, FloatArray, FrameArray, normalise_points, rotation_between, warp_region
 
 THUMBNAIL = 96  # side in pixels
-THUMBNAIL_POINTS = ((TEMPLATE - TEMPLATE[2]) * 0.67 + np.array([47.5, 46.5])).astype(np.float32)  # brows and nose there
+THUMBNAIL_POINTS = ((TEMPLATE - TEMPLATE[2]) * 0.67 + np.array([47.5, 46.5])).astype(
+    np.float32
+)  # brows and nose in the thumbnail
 REGIONS = (  # x0, y0, x1, y1 in the thumbnail
     (38, 12, 58, 18),  # hair above the forehead, or a bald head
     (24, 24, 29, 40),  # temple, left
@@ -23,16 +25,16 @@ REGIONS = (  # x0, y0, x1, y1 in the thumbnail
     (58, 48, 70, 62),
     (36, 82, 60, 92),  # chin
 )
-SKIN = (3, 5, 6)  # regions whose lightness the others are measured against
-COLOUR_UNIT = 12.0  # CIELAB units that count as one
+SKIN = (3, 5, 6)  # regions whose mean lightness is subtracted from all
+COLOUR_UNIT = 12.0  # CIELAB units per unit of the descriptor
 GRADIENT_PART = (20, 8, 76, 64)  # hairline to nose
 CELL, ORIENTATIONS = 8, 8
-MOST_APART = 3.0  # squared units that one colour counts at most: the background may show beside a narrow head
-COLOUR_SHARE = 0.35  # of the colours in the similarity; the rest is the gradients'
+MOST_APART = 3.0  # largest squared difference of one colour: beside a narrow head the background may be visible
+COLOUR_SHARE = 0.35  # weight of the colours in the similarity; the rest is that of the gradients
 
 
 def thumbnail(frame: FrameArray, points: FloatArray) -> FrameArray:
-    """The upright face with its hair, uint8 [96, 96, 3], of a frame uint8 h w 3 by its alignment points [3, 2]."""
+    """The upright face with hair, uint8 [96, 96, 3], of a frame uint8 h w 3; `points` [3, 2] are its alignment points."""
     return warp_region(frame, thumbnail_matrix(points), (THUMBNAIL, THUMBNAIL))
 
 
@@ -45,23 +47,23 @@ def thumbnail_matrix(points: FloatArray) -> FloatArray:
 
 
 def appearance_descriptor(face: FrameArray) -> FloatArray:
-    """The appearance [d], float32, of a thumbnail: colours first, then gradients of unit length."""
+    """The appearance descriptor [d], float32, of a thumbnail: colours, then gradients of unit norm."""
     return np.concatenate([region_colours(face), gradients(face)]).astype(np.float32)
 
 
 def region_colours(face: FrameArray) -> FloatArray:
-    """Mean CIELAB colour of every region, lightness against the skin's, in units of `COLOUR_UNIT`; [3 r]."""
+    """Mean CIELAB colour of each of r regions, lightness relative to the skin, in units of `COLOUR_UNIT`; [3 r]."""
     lab = cv2.cvtColor(face.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
     means = np.stack([lab[y0:y1, x0:x1].mean(axis=(0, 1)) for x0, y0, x1, y1 in REGIONS])
     skin = means[list(SKIN), 0].mean()
     means[:, 0] -= skin
-    absolute = 0.5 * (skin - 60)  # the skin's own lightness, which light changes too, counts half
+    absolute = 0.5 * (skin - 60)  # the lightness of the skin depends on the light too, so it counts half
     means[list(SKIN[:1]), 0] += absolute
     return (means / COLOUR_UNIT).ravel().astype(np.float32)
 
 
 def gradients(face: FrameArray) -> FloatArray:
-    """Histograms of oriented gradients over cells, each cell of limited strength, all together of unit length."""
+    """Histograms of oriented gradients over cells, [cells * ORIENTATIONS]: square root, zero mean, unit norm."""
     x0, y0, x1, y1 = GRADIENT_PART
     grey = cv2.GaussianBlur(cv2.cvtColor(face, cv2.COLOR_RGB2GRAY), (0, 0), 1.2).astype(np.float32)[y0:y1, x0:x1]
     dx, dy = cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1)
@@ -85,14 +87,14 @@ COLOURS = 3 * len(REGIONS)
 
 
 def similarities(first: FloatArray, second: FloatArray) -> FloatArray:
-    """How alike appearances [n, d] and [m, d] are: [n, m], 1 for equal ones, about 0 for strangers."""
+    """Pairwise similarity of descriptors [n, d] and [m, d]: [n, m], 1 for equal ones, about 0 for different people."""
     apart = np.minimum(np.square(first[:, None, :COLOURS] - second[None, :, :COLOURS]), MOST_APART).mean(axis=2)
     alike = first[:, COLOURS:] @ second[:, COLOURS:].T
     return (COLOUR_SHARE * np.exp(-apart) + (1 - COLOUR_SHARE) * alike).astype(np.float32)
 
 
 def similarity(first: FloatArray, second: FloatArray) -> float:
-    """Similarity of two sets of appearances [n, d] and [m, d]: the mean of the better half of all pairs' best matches."""
+    """Similarity of two sets of descriptors [n, d] and [m, d]: mean of the higher half of each descriptor's best match."""
     pairs = similarities(first, second)
     best = sorted([*pairs.max(axis=1), *pairs.max(axis=0)], reverse=True)
     return float(np.mean(best[: max(1, len(best) // 2)]))

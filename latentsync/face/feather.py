@@ -1,7 +1,7 @@
-"""Where an aligned face lies in a frame, and how it blends with it: region, coverage, feather.
+"""Position and blend weights of an aligned face in a frame: region, coverage, feathered edge.
 
-Coordinates are pixel centres, x then y. A frame's pixels need not be square: then the matrix to the crop is no similarity, and
-the feather is equally wide on the face, not in pixels. Legend: h w pixels of a frame or of a part of it.
+Coordinates are x, y of pixel centres. Pixels of a frame need not be square: then the matrix to the crop is not a similarity, and
+the feather has the same width on the face, not in pixels. Legend: h w pixels of a frame or of a part of it.
 """
 
 import math
@@ -13,12 +13,12 @@ import numpy as np
 
 from latentsync.face.align import FloatArray, Region, invert_matrix, transform_points
 
-EDGE_DIVISOR = 20  # the feather is 1/20 of the face's size (the root of its area) wide
-SMALL_REGION = 1 << 17  # pixels: up to here one step for the whole region is faster than five for its parts
+EDGE_DIVISOR = 20  # width of the feather: 1/20 of the square root of the face's area
+SMALL_REGION = 1 << 17  # pixels; smaller regions are faster to blend at once than in five parts
 Weights = tuple[FloatArray, FloatArray, FloatArray]  # inner mask, blend weight, share outside the crop: each h w
 Widths = tuple[int, int]  # of the feather along x and y, pixels of the frame
-SQUARE_TOLERANCE = 1e-3  # of a pixel's aspect; less is the rounding of matrices
-MARGIN = 3  # pixels around the warped crop: what lies further away has weight 0 before and after the feather
+SQUARE_TOLERANCE = 1e-3  # deviation of the pixel aspect from 1 that is due to the rounding of matrices
+MARGIN = 3  # pixels around the warped crop; farther away the weight is 0 with and without feather
 
 
 def edge_width(mask_area: float) -> int:
@@ -27,7 +27,7 @@ def edge_width(mask_area: float) -> int:
 
 
 def pixel_shape(matrix: FloatArray) -> tuple[float, float]:
-    """Width and height of a frame's pixel on the crop, over the shorter of the two: (1, 1) for square pixels."""
+    """Width and height of a pixel of the frame on the crop, divided by the smaller: (1, 1) for square pixels."""
     width, height = np.linalg.norm(matrix[:, :2].astype(np.float64), axis=0).tolist()
     if abs(width / height - 1) < SQUARE_TOLERANCE:
         return 1.0, 1.0
@@ -35,15 +35,15 @@ def pixel_shape(matrix: FloatArray) -> tuple[float, float]:
 
 
 def edge_widths(mask_area: float, shape: tuple[float, float] = (1.0, 1.0)) -> Widths:
-    """`edge_width` along x and y for pixels of the given shape (see `pixel_shape`), as wide on the face as for square ones."""
+    """`edge_width` along x and y for pixels of `shape` (see `pixel_shape`); the width on the face is that for square pixels."""
     width = edge_width(mask_area * shape[0] * shape[1])
     return max(1, round(width / shape[0])), max(1, round(width / shape[1]))
 
 
 def pasted_region(matrix: FloatArray, size: tuple[int, int], frame_hw: tuple[int, int]) -> Region | None:
-    """Rows and columns of the frame that a w x h crop aligned by `matrix` can change; None if it lies outside."""
+    """Rows and columns of the frame that pasting a w x h crop aligned by `matrix` can change; None outside the frame."""
     w, h = size
-    reached = np.array([[-1, -1], [w, -1], [-1, h], [w, h]])  # bilinear sampling ends a pixel of the crop further out
+    reached = np.array([[-1, -1], [w, -1], [-1, h], [w, h]])  # bilinear sampling extends one pixel beyond the crop
     return region_around(transform_points(invert_matrix(matrix), reached), frame_hw)
 
 
@@ -58,7 +58,7 @@ def region_around(corners: FloatArray, frame_hw: tuple[int, int]) -> Region | No
 
 
 def coverage(matrix: FloatArray, size: tuple[int, int], region: Region) -> FloatArray:
-    """Share h w, in [0, 1], of the w x h crop in each pixel of `region`: a bilinear warp of ones, in closed form."""
+    """Coverage h w in [0, 1] of each pixel of `region` by the w x h crop: a bilinear warp of ones, in closed form."""
     rows, columns = region
     x, y = np.arange(columns.start, columns.stop), np.arange(rows.start, rows.stop)[:, None]
     exact = matrix.astype(np.float64)
@@ -66,16 +66,16 @@ def coverage(matrix: FloatArray, size: tuple[int, int], region: Region) -> Float
     for (along_x, along_y, offset), length in zip(exact, size, strict=True):
         middle = (length - 1) / 2
         row, column = (along_y * y + (offset - middle)).astype(np.float32), (along_x * x).astype(np.float32)
-        share = row + column  # distance from the middle of the crop, then how far inside the edge
+        share = row + column  # distance from the middle of the crop, then distance from its edge
         np.subtract(np.float32(middle + 1), np.abs(share, out=share), out=share)
         inside.append(np.clip(share, 0, 1, out=share))
     return np.multiply(inside[0], inside[1], out=inside[0])
 
 
 def feather(mask: FloatArray, widths: Widths | None = None) -> tuple[FloatArray, FloatArray]:
-    """From the coverage h w of the face: the inner mask, eroded by a pixel, and the soft blend weight.
+    """The inner mask (the coverage h w eroded by a pixel) and the soft blend weight of a face.
 
-    `widths` of the feather are measured on the mask, for square pixels, where they are not given.
+    `widths` of the feather: by default from the area of the mask, for square pixels.
     """
     inner = cv2.erode(mask, np.ones((2, 2), np.uint8))
     widths = edge_widths(float(inner.sum(dtype=np.float64))) if widths is None else widths
@@ -86,9 +86,10 @@ def feather(mask: FloatArray, widths: Widths | None = None) -> tuple[FloatArray,
 
 
 def eroded(mask: FloatArray, widths: Widths) -> FloatArray:
-    """The least of the coverage h w from a pixel more than `widths` up and left to one less down and right, in the frame.
+    """Erosion of the coverage h w by a box that extends `widths` + 1 pixels up and left and `widths` - 1 down and right.
 
-    The coverage is a product of two trapezia and so logarithmically concave: over a box it is least at a corner.
+    The coverage is a product of two trapezoid functions and therefore logarithmically concave: its minimum over a box is at a
+    corner.
     """
     across, down = widths
     padded = cv2.copyMakeBorder(mask, down + 1, down - 1, across + 1, across - 1, cv2.BORDER_REPLICATE)
@@ -99,13 +100,13 @@ def eroded(mask: FloatArray, widths: Widths) -> FloatArray:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a w x h crop lies in a frame, and how it blends with it."""
+    """Position of a w x h crop in a frame, with the widths of its feather."""
 
     matrix: FloatArray  # frame -> crop
     size: tuple[int, int]  # w, h of the crop
-    region: Region  # all that the crop can change
+    region: Region  # all pixels that the crop can change
     widths: Widths  # of the feather
-    solid: Region | None  # part of the region where the crop has weight 1; None if it is not worth a step of its own
+    solid: Region | None  # part of the region with weight 1; None if too small to be blended separately
 
     @classmethod
     def of(cls, matrix: FloatArray, size: tuple[int, int], frame_hw: tuple[int, int]) -> "Placement | None":
@@ -117,7 +118,7 @@ class Placement:
         return cls(matrix, size, region, widths, solid_part(matrix, size, region, widths))
 
     def weights(self, part: Region) -> Weights:
-        """Inner mask, blend weight and share outside the crop of a part's pixels, as `feather` has them for the whole."""
+        """Inner mask, blend weight and 1 - coverage of the pixels of a part; equal to those of `feather` for the whole region."""
         rows, columns = (
             slice(max(own.start - reach, whole.start), min(own.stop + reach, whole.stop))
             for own, whole, reach in zip(part, self.region, self.reaches, strict=True)
@@ -132,12 +133,12 @@ class Placement:
 
     @property
     def reaches(self) -> tuple[int, int]:
-        """Rows and columns around a pixel on which its weight depends: those of two erosions and the blur."""
+        """Rows and columns around a pixel on which its weight depends, by two erosions and the blur."""
         across, down = self.widths
         return 2 * down + 1, 2 * across + 1
 
     def parts(self, within: Region) -> Iterator[tuple[Region, bool]]:
-        """`within` cut into disjoint parts, and whether the crop has weight 1 all over each."""
+        """Split `within` into disjoint parts; yields each with whether its weight is 1 everywhere."""
         solid = self.solid and intersection(self.solid, within)
         if solid is None:
             yield within, False
@@ -154,20 +155,20 @@ class Placement:
 
 
 def pixel_count(region: Region) -> int:
+    """Number of pixels of a region."""
     return (region[0].stop - region[0].start) * (region[1].stop - region[1].start)
 
 
 def intersection(first: Region, second: Region) -> Region | None:
-    """What two regions share; None if that is nothing."""
+    """Intersection of two regions; None if it is empty."""
     rows, columns = (slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(first, second, strict=True))
     return None if rows.start >= rows.stop or columns.start >= columns.stop else (rows, columns)
 
 
 def feather_widths(matrix: FloatArray, size: tuple[int, int], region: Region) -> Widths:
-    """Widths of the feather that the eroded mask's area gives.
+    """Widths of the feather from the area of the eroded mask.
 
-    The area is read off the outline, without a mask; where that is too close to a step of the width to be sure, the
-    mask is summed.
+    The area is computed from the outline, without a mask; only where the width could round either way, the mask is summed.
     """
     w, h = size
     outline = np.array([[-0.5, -0.5], [w - 0.5, -0.5], [w - 0.5, h - 0.5], [-0.5, h - 0.5]], dtype=np.float32)
@@ -179,21 +180,23 @@ def feather_widths(matrix: FloatArray, size: tuple[int, int], region: Region) ->
     around = cv2.arcLength(shape, True) if shape is not None else 0.0
     pixel = pixel_shape(matrix)
     least, most = (edge_widths(each, pixel) for each in (max(area - around - 4, 0), area + 4))
-    if least == most:  # the erosion takes up to its outline
+    if least == most:  # the erosion removes at most the outline
         return least
     inner = cv2.erode(coverage(matrix, size, region), np.ones((2, 2), np.uint8))
     return edge_widths(float(inner.sum(dtype=np.float64)), pixel)
 
 
 def solid_part(matrix: FloatArray, size: tuple[int, int], region: Region, widths: Widths) -> Region | None:
-    """An upright rectangle of `region` in which the blend weight is 1; None if it is not worth a step of its own."""
+    """An upright rectangle of `region` with blend weight 1; None if it is too small to be blended separately."""
     if pixel_count(region) < SMALL_REGION:
         return None
     linear = np.abs(matrix[:, :2].astype(np.float64))
     half = (np.array(size) - 1) / 2
-    if np.linalg.det(linear) < 1e-3 * linear[:, 0].max() * linear[:, 1].max():  # near 45 degrees no rectangle fits well
+    if (
+        np.linalg.det(linear) < 1e-3 * linear[:, 0].max() * linear[:, 1].max()
+    ):  # near 45 degrees only small rectangles fit
         return None
-    # its corners grown by all filters touch the crop's edges
+    # corners of the rectangle, plus the reach of all filters, touch the edges of the crop
     reach = np.linalg.solve(linear, half) - (2 * np.array(widths) + 3)
     centre = transform_points(invert_matrix(matrix), half[None])[0]
     low, high = np.ceil(centre - reach), np.floor(centre + reach) + 1

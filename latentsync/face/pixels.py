@@ -1,4 +1,4 @@
-"""Aligned faces as the network sees them: frames (uint8) <-> pixels (float in [-1, 1]), resize, masking, merging.
+"""Conversions of aligned faces for the network: frames (uint8) <-> pixels (float in [-1, 1]), resize, masking, colours.
 
 Tensor legend: f frames (any leading batch), c colours, h w height and width.
 """
@@ -15,12 +15,12 @@ from torch.nn import functional as F
 from latentsync.face.masks import latent_mask
 
 RING_CELLS = 12  # cells along each side of a face over which a colour difference is averaged
-RING_REACH = 2.0  # cells: deviation of the Gaussian that spreads it
+RING_REACH = 2.0  # cells: standard deviation of the Gaussian that extrapolates it
 
 
 @dataclass(frozen=True)
 class FaceInputs:
-    """A stretch of aligned faces, ready for the auto-encoder and the network."""
+    """Consecutive aligned faces, as inputs of the auto-encoder and the network."""
 
     pixels: torch.Tensor  # [f, c, h, w] in [-1, 1]
     masked_pixels: torch.Tensor  # [f, c, h, w], 0 (mid grey) where the face is generated
@@ -28,7 +28,7 @@ class FaceInputs:
 
     @property
     def latent_masks(self) -> torch.Tensor:
-        """Masks at the latents' size [f, 1, h/8, w/8]."""
+        """Masks at the size of the latents [f, 1, h/8, w/8]."""
         return latent_mask(self.masks)
 
 
@@ -45,7 +45,7 @@ def pixels_to_frames(pixels: torch.Tensor) -> torch.Tensor:
 
 
 def resize_frames(frames: torch.Tensor | NDArray[np.uint8], resolution: int) -> torch.Tensor:
-    """Frames uint8 [f, h, w, c] -> uint8 [f, r, r, c]: antialiased bicubic (a = -0.5), rounded; as it is if it fits."""
+    """Frames uint8 [f, h, w, c] -> uint8 [f, r, r, c]: antialiased bicubic (a = -0.5), rounded; unchanged at that size."""
     frames = torch.as_tensor(frames)
     if tuple(frames.shape[1:3]) == (resolution, resolution):
         return frames
@@ -62,8 +62,8 @@ def prepare_faces(frames: torch.Tensor | NDArray[np.uint8], mask: torch.Tensor) 
 
 
 def colour_error(reconstructed: torch.Tensor, pixels: torch.Tensor, cell: int) -> torch.Tensor:
-    """The auto-encoder's own colour error [f, c, h / cell, w / cell]: averaged over cells of `cell` pixels, so that the shapes of
-    the old mouth stay out.
+    """Colour error of the auto-encoder [f, c, h / cell, w / cell], averaged over cells of `cell` pixels, so that it does not
+    contain the shape of the old mouth.
 
     Both are [f, c, h, w] in [-1, 1]; `reconstructed` is `pixels` encoded and decoded.
     """
@@ -71,12 +71,12 @@ def colour_error(reconstructed: torch.Tensor, pixels: torch.Tensor, cell: int) -
 
 
 def every_nth(count: int, step: int) -> torch.Tensor:
-    """Every `step`-th of `count` frames from 0 on, and the last one."""
+    """Indices of every `step`-th of `count` frames, starting with 0, and of the last one."""
     return torch.tensor([*range(0, count - 1, step), count - 1])
 
 
 def between(values: torch.Tensor, frames: torch.Tensor, count: int) -> torch.Tensor:
-    """Values [n, ...] of n rising `frames`, from 0 to count - 1, for all `count` frames [count, ...]: linear in between."""
+    """Linear interpolation of values [n, ...] at n rising `frames`, from 0 to count - 1, to all frames: [count, ...]."""
     wanted = torch.arange(count)
     later = torch.searchsorted(frames, wanted)
     earlier = (later - 1).clamp(min=0)
@@ -85,16 +85,16 @@ def between(values: torch.Tensor, frames: torch.Tensor, count: int) -> torch.Ten
 
 
 def without_error(decoded: torch.Tensor, error: torch.Tensor) -> torch.Tensor:
-    """`decoded` [f, c, h, w] with its colours mended by the error that `colour_error` read off the original face."""
+    """`decoded` [f, c, h, w] plus the colour error of the original face, see `colour_error`."""
     scale = decoded.shape[-1] // error.shape[-1]
     return decoded + F.interpolate(error, scale_factor=scale, mode="bilinear", align_corners=False)
 
 
 def match_ring(pasted: torch.Tensor, original: torch.Tensor, ring: torch.Tensor) -> torch.Tensor:
-    """`pasted` with the colours that `original` has on a ring around it, which are spread smoothly over the inside.
+    """`pasted` with its colours matched to `original` on a ring; the correction is extrapolated smoothly to the inside.
 
-    Both are [c, h, w]; `ring` [h, w], at least 0, is the weight of each pixel in the measurement. The difference is
-    averaged over cells, and each cell takes the mean of the measured ones under a Gaussian of its distance to them.
+    Both are [c, h, w]; `ring` [h, w] >= 0 is the weight of each pixel. The difference is averaged over cells, and the correction
+    of a cell is the mean of the measured cells, weighted by a Gaussian of the distance.
     """
     pooled = F.adaptive_avg_pool2d(torch.cat([(original - pasted) * ring, ring[None]]), RING_CELLS).flatten(1)
     place = torch.arange(RING_CELLS, device=pasted.device)
@@ -106,10 +106,10 @@ def match_ring(pasted: torch.Tensor, original: torch.Tensor, ring: torch.Tensor)
 
 
 def changed_weight(face: torch.Tensor, original: torch.Tensor) -> torch.Tensor:
-    """How much of `face` is not `original`, as a blend weight [1, h, w] in [0, 1]; both [c, h, w] in [-1, 1], on the CPU.
+    """Blend weight [1, h, w] in [0, 1] of pixels in which `face` differs from `original`; both [c, h, w] in [-1, 1], on the CPU.
 
-    It is 1 where a colour differs by 4 levels or more and 0 away from every difference of over one level. Its edge,
-    1/64 of the face wide, lies outside of what differs.
+    It is 1 where a colour differs by 4 levels of 255 or more, and 0 away from all differences of more than one level. Its soft
+    edge, 1/64 of the face wide, lies outside the pixels that differ.
     """
     level = 2 / 255
     differs = ((face - original).abs_().amax(dim=0).div_(level).sub_(1).div_(3)).clamp_(0, 1).numpy()
@@ -123,11 +123,11 @@ def changed_weight(face: torch.Tensor, original: torch.Tensor) -> torch.Tensor:
 
 
 def pixels_in_reach(length: int, reach: int) -> NDArray[np.float32]:
-    """How many of `length` pixels in a row lie within `reach` of each of them."""
+    """For each of `length` pixels in a row, the number of pixels within `reach`: [length]."""
     place = np.arange(length)
     return (np.minimum(place, reach) + np.minimum(place[::-1], reach) + 1).astype(np.float32)
 
 
 def keep_surroundings(decoded: torch.Tensor, pixels: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Generated face where `mask` is 0, original where it is 1; decoded and pixels [..., c, h, w], mask [..., h, w]."""
+    """The generated face where `mask` is 0, the original where it is 1; decoded and pixels [..., c, h, w], mask [..., h, w]."""
     return decoded * (1 - mask) + pixels * mask

@@ -1,7 +1,7 @@
-"""Resizing of a face to and from its 3:4 crop: separable filters as banded matrices, made once per size.
+"""Resizing of a face to and from its 3:4 crop with separable filters as banded matrices, cached per size.
 
-A filter of a few taps between two fixed sizes is a matrix with a narrow band. Multiplying blocks of it takes a third of
-the time of the general routines, whose weights it takes over: results agree with theirs up to the order of the sums.
+A filter of a few taps between two fixed sizes is a matrix with a narrow band. Multiplying it in blocks needs a third of the
+time of OpenCV's and PyTorch's routines. Its weights are taken from them, so results differ only by the order of summation.
 
 Legend: c planes, h w pixels, n samples along one axis.
 """
@@ -14,16 +14,16 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-BLOCK = 32  # rows of the matrix multiplied at a time
+BLOCK = 32  # rows of the matrix per multiplication
 FIXED_POINT = 2048  # OpenCV rounds the weights of 8-bit resizing to this fraction
 
 
 @dataclass(frozen=True)
 class Bands:
-    """A matrix [n_out, n_in], cut into blocks of rows without the zeros left and right of their band."""
+    """A banded matrix [n_out, n_in], split into blocks of rows without the zeros left and right of the band."""
 
     length: int  # n_out
-    blocks: tuple[tuple[slice, slice, torch.Tensor], ...]  # rows, columns of the matrix, and what stands there
+    blocks: tuple[tuple[slice, slice, torch.Tensor], ...]  # rows, columns and values of each block
 
     @classmethod
     def of(cls, matrix: torch.Tensor) -> "Bands":
@@ -57,18 +57,18 @@ def lanczos_bands(n_in: int, n_out: int) -> Bands:
 
 @cache
 def bicubic_bands(n_in: int, n_out: int) -> Bands:
-    """Bicubic filter (a = -0.5), widened where it makes smaller."""
+    """Antialiased bicubic filter (a = -0.5)."""
     eye = torch.eye(n_in)[None, None]
     return Bands.of(F.interpolate(eye, size=(n_out, n_in), mode="bicubic", align_corners=False, antialias=True)[0, 0])
 
 
 def resize_lanczos(levels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Whole levels [c, h, w] in [0, 255] at w x h `size`, rounded: what OpenCV makes of the 8-bit image."""
+    """Integer levels [c, h, w] in [0, 255] resized to w x h `size`, rounded; equals OpenCV's Lanczos of the 8-bit image."""
     narrow = lanczos_bands(levels.shape[-1], size[0]).along_width(levels)
     return lanczos_bands(levels.shape[-2], size[1]).along_height(narrow).add_(0.5).floor_().clamp_(0, 255)
 
 
 def resize_bicubic(planes: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Planes [c, h, w] at w x h `size`: antialiased bicubic."""
+    """Planes [c, h, w] resized to w x h `size`: antialiased bicubic."""
     narrow = bicubic_bands(planes.shape[-1], size[0]).along_width(planes)
     return bicubic_bands(planes.shape[-2], size[1]).along_height(narrow)

@@ -67,6 +67,7 @@ def test_openings_read_from_pixels_agree_with_the_truth() -> None:
     assert np.mean(scores) >= 0.95 and min(scores) >= 0.88
 
 
+@pytest.mark.slow
 def test_face_and_both_eyes_are_found_by_cascades_for_people() -> None:
     face = cv2.CascadeClassifier(cv2.data.haarcascades + "haarcascade_frontalface_default.xml")
     eye = cv2.CascadeClassifier(cv2.data.haarcascades + "haarcascade_eye.xml")

@@ -1,1 +1,1 @@
-"""From a frame to the points of its faces: detectors, and following faces from frame to frame."""
+"""Face detectors and face tracking from frame to frame, scene cuts, head pose and mouth opening."""

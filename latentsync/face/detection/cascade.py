@@ -1,9 +1,9 @@
-"""Face detector without weights of its own: OpenCV's Haar cascades (Viola and Jones, 2001) and optical flow.
+"""Face detector without weights: OpenCV's Haar cascades (Viola and Jones, 2001) and optical flow.
 
-Faces are searched in the whole frame now and then; from then on each frame is looked at through a small upright patch of fixed
-scale around a face's last eyes. Optical flow (Lucas and Kanade, 1981) of the rigid upper face says how the head moved since
-the last frame, which does not lag; the eyes found by the cascade correct it by a share, which takes out their jitter.
-The alignment points follow from the eyes by the proportions of an average face.
+The whole frame is searched at intervals. In between, a face is tracked in a small upright patch of fixed scale around its last
+eye positions. Optical flow (Lucas and Kanade, 1981) of the rigid upper face gives the head movement since the last frame
+without lag; the eyes detected by the cascade correct the flow with a small weight, which suppresses their jitter. The alignment
+points follow from the eyes by the proportions of an average face.
 """
 
 import math
@@ -20,48 +20,48 @@ from latentsync.face.detection.tracking import Effort, TrackingDetector, is_know
 from latentsync.weights.table import DEFAULT_ALIGNMENT, Alignment
 
 SEARCH_MIN_FACE = (24, 24)  # smallest face in the grey copy of the frame
-FACE_NEIGHBOURS, SURE_NEIGHBOURS = 3, 8  # overlapping cascade hits that make a face, and one beyond doubt
-PATCH = 192  # side of the upright patch
+FACE_NEIGHBOURS, SURE_NEIGHBOURS = 3, 8  # overlapping cascade hits of a face, and of a certain face
+PATCH = 192  # side of the upright patch in pixels
 EYE_DISTANCE = 56.0  # between the eyes in the patch
-PATCH_MIN_FACE = (96, 96)  # smallest face in the patch; the usual one is 130
+PATCH_MIN_FACE = (96, 96)  # smallest face in the patch; typical is 130
 PATCH_EYES = np.array([[68.0, 72.0], [124.0, 72.0]], dtype=np.float32)
 BOX_EYES = np.array([[0.295, 0.40], [0.705, 0.40]], dtype=np.float32)  # eyes in the face cascade's box
-CORRECTION = 0.1  # share of the measured eyes in the tracked ones, once the track has settled
-OFF_TRACK = 6.0  # patch pixels between measured and tracked eyes from which the measured ones are taken as they are
-MAX_DOUBTFUL = 5  # frames in which one eye alone, or none, is believed
-MAX_MISSED = 12  # frames (half a second) that are bridged by the flow alone
-WIDE_REACH = (28, 24)  # half width and height of the patch's window in which an eye is searched first
-NEAR_REACH = (22, 20)  # the same around an eye that is being followed
+CORRECTION = 0.1  # weight of the measured eyes in a track that has settled
+OFF_TRACK = 6.0  # patch pixels between measured and tracked eyes from which the measured ones replace the tracked
+MAX_DOUBTFUL = 5  # frames that a track continues without both eyes before the face is searched in the patch
+MAX_MISSED = 12  # frames (half a second) that are tracked with the flow alone
+WIDE_REACH = (28, 24)  # half width and height of the window of the patch in which an eye is first searched
+NEAR_REACH = (22, 20)  # the same for an eye that is tracked
 MIN_EYE, MAX_EYE = (22, 22), (44, 44)  # sizes of an eye in the patch
-MIN_EYE_HITS = 3  # overlapping cascade hits that make an eye
-RIGID_PART = (48, 30, 144, 112)  # x0, y0, x1, y1 in the patch: forehead to nose, which speech does not move
-FLOW_SLACK = 2.5  # patch pixels between a feature and the common motion: heads also turn out of the plane
-MIN_FLOW_SHARE = 0.4  # of the features that must agree on one motion
+MIN_EYE_HITS = 3  # overlapping cascade hits of an eye
+RIGID_PART = (48, 30, 144, 112)  # x0, y0, x1, y1 in the patch: forehead to nose, which do not move in speech
+FLOW_SLACK = 2.5  # tolerance of the common motion in patch pixels: heads also turn out of the plane
+MIN_FLOW_SHARE = 0.4  # least share of the features that agree with the common motion
 
-# Alignment points in the eyes' own axes: origin midway, unit = eye distance, x along the eyes, y down the face.
+# Alignment points in the coordinates of the eyes: origin midway, unit = eye distance, x along the eyes, y down the face.
 BROWS_FROM_EYES = np.array([[-0.53, -0.33], [0.53, -0.33]], dtype=np.float32)
-# The nose's tip as measured with this detector's eyes. In the mean shape of annotated faces the landmarks 27 to 35 lie
-# -0.02, 0.17, 0.37, 0.57, 0.70, 0.74, 0.78, 0.74 and 0.70 eye distances below the eyes: all of them 0.528 in the mean, those
-# of the tip (29, 30, 31, 35) 0.584. The whole nose's centre is put in the same ratio to the measured tip, 0.90.
+# The nose tip was measured relative to the eyes of this detector. In the mean shape of annotated faces the landmarks 27 to 35 lie
+# -0.02, 0.17, 0.37, 0.57, 0.70, 0.74, 0.78, 0.74 and 0.70 eye distances below the eyes: their mean is 0.528, that of the tip
+# (29, 30, 31, 35) 0.584. The centre of the whole nose is placed in the same ratio to the measured tip, 0.90.
 NOSE_FROM_EYES: dict[Alignment, float] = {"nose_tip": 0.50, "whole_nose": 0.50 * 0.90}
 FACE_BOX_FROM_EYES = np.array([[-1.1, -0.6], [1.1, 1.9]], dtype=np.float32)
 
 
 @dataclass
 class EyeTrack:
-    """One face as of the last frame."""
+    """Eyes and patch of one face in the last frame."""
 
     eyes: FloatArray  # [2, 2] in frame pixels: left, right in the image
     matrix: FloatArray  # [2, 3] frame -> patch of the last frame
     patch: FrameArray  # h w, grey
-    frames: int = 1  # seen so far
-    missed: int = 0  # frames since the cascades last saw the face
-    doubtful: int = 0  # frames since both eyes were last seen
-    opening: float = math.nan  # of the mouth, see `opening_of_patch`
+    frames: int = 1  # tracked so far
+    missed: int = 0  # frames since the cascades last detected the face
+    doubtful: int = 0  # frames since both eyes were last detected
+    opening: float = math.nan  # mouth opening, see `opening_of_patch`
 
 
 def upright_matrix(eyes: FloatArray) -> FloatArray:
-    """Similarity [2, 3] from the frame to the patch that puts `eyes` [2, 2] on `PATCH_EYES`."""
+    """Similarity [2, 3] from the frame to the patch that maps `eyes` [2, 2] to `PATCH_EYES`."""
     across = eyes[1] - eyes[0]
     a, b = EYE_DISTANCE * across / float(across @ across)
     linear = np.array([[a, b], [-b, a]])
@@ -69,7 +69,7 @@ def upright_matrix(eyes: FloatArray) -> FloatArray:
 
 
 def flow_between(before: FrameArray, after: FrameArray) -> FloatArray | None:
-    """Similarity [2, 3] of the rigid upper face from one patch to the next; None where it is lost (a cut)."""
+    """Motion of the rigid upper face from one patch to the next, a similarity [2, 3]; None if too few features agree (a cut)."""
     x0, y0, x1, y1 = RIGID_PART
     mask = np.zeros_like(before)
     mask[y0:y1, x0:x1] = 255
@@ -89,14 +89,14 @@ def flow_between(before: FrameArray, after: FrameArray) -> FloatArray | None:
 
 
 def corrected(predicted: FloatArray, measured: FloatArray, frames: int) -> FloatArray:
-    """Eyes [2, 2] between flow and cascade: an average at first, then mostly the flow, the cascade where they part."""
-    parted = float(np.abs(measured - predicted).max()) / OFF_TRACK
-    share = min(1.0, max(CORRECTION, 1 / (frames + 1), parted**2))
+    """Eyes [2, 2] from flow and cascade: first their average, later mostly the flow, and the cascade where the two disagree."""
+    disagreement = float(np.abs(measured - predicted).max()) / OFF_TRACK
+    share = min(1.0, max(CORRECTION, 1 / (frames + 1), disagreement**2))
     return predicted + np.float32(share) * (measured - predicted)
 
 
 def face_from_eyes(eyes: FloatArray, alignment: Alignment = DEFAULT_ALIGNMENT) -> Face:
-    """Alignment points and the face's box from the eyes [2, 2], by the proportions of an average frontal face."""
+    """Alignment points and box of a face from its eyes [2, 2], by the proportions of an average frontal face."""
     across = eyes[1] - eyes[0]
     basis = np.stack([across, np.array([-across[1], across[0]])])  # x along the eyes, y down the face
     centre = eyes.mean(axis=0)
@@ -108,12 +108,12 @@ def face_from_eyes(eyes: FloatArray, alignment: Alignment = DEFAULT_ALIGNMENT) -
 
 @dataclass(frozen=True)
 class View:
-    """A small grey copy of the frame in which faces are searched."""
+    """Scale, rotation and contrast of a grey copy of the frame in which faces are searched."""
 
-    side: int  # its longer side in pixels, at most
-    step: float  # from one size of face to the next
+    side: int  # largest length of its longer side in pixels
+    step: float  # scale factor between two face sizes
     turn_deg: float = 0.0  # for heads that are tilted
-    is_equalised: bool = False  # for what is dark
+    is_equalised: bool = False  # histogram equalised, for dark frames
 
 
 VIEWS = {
@@ -134,9 +134,9 @@ def file_problems() -> list[tuple[Path, str]]:
 
 
 class CascadeDetector(TrackingDetector[EyeTrack]):
-    """Face detector by Haar cascades and optical flow, without weights; for frontal faces tilted up to 20 degrees.
+    """Face detector with Haar cascades and optical flow, for frontal faces tilted up to 20 degrees.
 
-    Faces tilted up to 50 degrees are found too, but only while no other face is in the picture.
+    Faces tilted up to 50 degrees are detected too, but only while there is no other face in the frame.
     """
 
     def __init__(self, alignment: Alignment = DEFAULT_ALIGNMENT) -> None:
@@ -145,18 +145,18 @@ class CascadeDetector(TrackingDetector[EyeTrack]):
         self.eye_cascade = load_cascade("haarcascade_eye_tree_eyeglasses.xml")
 
     def face(self, state: EyeTrack) -> Face:
-        """The face as it is reported."""
+        """The `Face` of a state."""
         score = 1 - state.missed / (MAX_MISSED + 1)
         return replace(face_from_eyes(state.eyes, self.alignment), score=score, opening=state.opening)
 
     def follow(self, frame: FrameArray, states: list[EyeTrack]) -> list[EyeTrack | None]:
-        """Every face one frame on; None for a lost one."""
+        """The same faces in the next frame; None for a lost face."""
         return [self.follow_one(frame, state) for state in states]
 
     def search(self, frame: FrameArray, effort: Effort, known: list[Box]) -> list[EyeTrack]:
-        """All faces with an eye to be seen, the largest first, or else the largest that the cascade is sure of.
+        """All faces with at least one detected eye, the largest first; if there is none, the largest certain face.
 
-        Where a face is known or found already, others must show both eyes.
+        Where a face is known or was detected before, further faces need both eyes.
         """
         found: list[EyeTrack] = []
         for view in VIEWS[effort]:
@@ -177,7 +177,7 @@ class CascadeDetector(TrackingDetector[EyeTrack]):
         return found
 
     def candidates(self, frame: FrameArray, view: View, neighbours: int) -> list[FloatArray]:
-        """Rough eyes [2, 2] of every face that the cascade finds in a view of the frame, the largest face first."""
+        """Estimated eyes [2, 2] of every face that the cascade detects in a view of the frame, the largest face first."""
         scale = min(1.0, view.side / max(frame.shape[:2]))
         small = cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
         grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
@@ -192,35 +192,35 @@ class CascadeDetector(TrackingDetector[EyeTrack]):
         return [(transform_points(back, pair) if view.turn_deg else pair) / scale for pair in eyes]
 
     def settle(self, frame: FrameArray, eyes: FloatArray, eyes_needed: int) -> EyeTrack | None:
-        """A new track from the roughly known `eyes`; None if fewer eyes are seen there than needed."""
+        """A new track from estimated `eyes` [2, 2]; None if fewer than `eyes_needed` eyes are detected there."""
         for _ in range(2):
             matrix = upright_matrix(eyes)
             patch = warp_grey(frame, matrix, (PATCH, PATCH))
-            measured, eyes_seen = self.measure(patch, PATCH_EYES, WIDE_REACH)
-            if eyes_seen < eyes_needed:
+            measured, eyes_found = self.measure(patch, PATCH_EYES, WIDE_REACH)
+            if eyes_found < eyes_needed:
                 return None
             if measured is None:
                 return EyeTrack(eyes, matrix, patch, doubtful=MAX_DOUBTFUL)
             eyes = transform_points(invert_matrix(matrix), measured)
-        if eyes_needed > 1 and not self.sees_face(patch):
+        if eyes_needed > 1 and not self.has_face(patch):
             return None
-        doubtful = 0 if eyes_seen == 2 else MAX_DOUBTFUL
+        doubtful = 0 if eyes_found == 2 else MAX_DOUBTFUL
         return EyeTrack(eyes, matrix, patch, 1, 0, doubtful, opening_of_patch(patch, transform_points(matrix, eyes)))
 
     def follow_one(self, frame: FrameArray, track: EyeTrack) -> EyeTrack | None:
-        """The track one frame on; None once the face is lost."""
+        """The track in the next frame; None if the face is lost."""
         matrix = upright_matrix(track.eyes)
         patch = warp_grey(frame, matrix, (PATCH, PATCH))
         motion = flow_between(track.patch, patch)
         if motion is None:
             return None
         predicted = transform_points(motion, transform_points(track.matrix, track.eyes))
-        measured, eyes_seen = self.measure(patch, predicted, NEAR_REACH)
-        doubtful = 0 if eyes_seen == 2 else track.doubtful + 1
+        measured, eyes_found = self.measure(patch, predicted, NEAR_REACH)
+        doubtful = 0 if eyes_found == 2 else track.doubtful + 1
         if doubtful > MAX_DOUBTFUL:
-            anew = self.measure_anew(patch)
-            measured = measured if anew is None else anew
-        missed = track.missed + 1 if measured is None and not self.sees_face(patch) else 0
+            redetected = self.redetect_eyes(patch)
+            measured = measured if redetected is None else redetected
+        missed = track.missed + 1 if measured is None and not self.has_face(patch) else 0
         if missed > MAX_MISSED:
             return None
         if measured is not None:
@@ -229,24 +229,24 @@ class CascadeDetector(TrackingDetector[EyeTrack]):
         opening = opening_of_patch(patch, predicted)
         return EyeTrack(eyes, matrix, patch, track.frames + 1, missed, doubtful, opening)
 
-    def measure_anew(self, patch: FrameArray) -> FloatArray | None:
-        """Both eyes [2, 2] of the largest face in the patch, wherever they are: a track may have begun beside them."""
+    def redetect_eyes(self, patch: FrameArray) -> FloatArray | None:
+        """Both eyes [2, 2] of the largest face in the patch, independent of the track, which may have begun beside them."""
         boxes = self.faces_in(patch)
         if not len(boxes):
             return None
-        eyes, eyes_seen = self.measure(patch, boxes[0][:2] + BOX_EYES * boxes[0][2:], WIDE_REACH)
-        return eyes if eyes_seen == 2 else None
+        eyes, eyes_found = self.measure(patch, boxes[0][:2] + BOX_EYES * boxes[0][2:], WIDE_REACH)
+        return eyes if eyes_found == 2 else None
 
     def faces_in(self, patch: FrameArray) -> FloatArray:
         """Boxes x, y, w, h [n, 4] of faces of about the patch's scale, the largest first."""
         return largest_first(self.face_cascade.detectMultiScale(patch, 1.1, FACE_NEIGHBOURS, minSize=PATCH_MIN_FACE))
 
-    def sees_face(self, patch: FrameArray) -> bool:
-        """Whether a face of about the patch's scale is in it: closed eyes and dark glasses must not end a track."""
+    def has_face(self, patch: FrameArray) -> bool:
+        """Whether the patch contains a face of about its scale, also with closed eyes or dark glasses."""
         return len(self.faces_in(patch)) > 0
 
     def measure(self, patch: FrameArray, near: FloatArray, reach: tuple[int, int]) -> tuple[FloatArray | None, int]:
-        """Eyes [2, 2] in the patch close to `near`, and how many are seen; an unseen one moves with the other."""
+        """Eyes [2, 2] in the patch close to `near`, and the number detected; an undetected eye moves with the other."""
         found = [self.find_eye(patch, eye, reach) for eye in near]
         shifts = [eye - guess for eye, guess in zip(found, near, strict=True) if eye is not None]
         if not shifts:
@@ -256,7 +256,7 @@ class CascadeDetector(TrackingDetector[EyeTrack]):
         return np.stack(eyes), len(shifts)
 
     def find_eye(self, patch: FrameArray, near: FloatArray, reach: tuple[int, int]) -> FloatArray | None:
-        """Centre [2] of the cascade's hits around `near` in the patch: their median, which is finer than one hit."""
+        """Median [2] of the centres of the cascade's hits around `near` in the patch; None for fewer than `MIN_EYE_HITS`."""
         low = np.clip(np.round(near).astype(int) - reach, 0, PATCH - 1)
         high = np.clip(np.round(near).astype(int) + reach, 1, PATCH)
         window = np.ascontiguousarray(patch[low[1] : high[1], low[0] : high[0]])
@@ -269,13 +269,13 @@ class CascadeDetector(TrackingDetector[EyeTrack]):
 
 
 def largest_first(boxes: object) -> FloatArray:
-    """The cascade's boxes x, y, w, h as an array [n, 4], the widest first."""
+    """Boxes x, y, w, h of a cascade as an array [n, 4], the widest first."""
     found = np.asarray(boxes, dtype=np.float32).reshape(-1, 4)
     return found[np.argsort(-found[:, 2], kind="stable")]
 
 
 def load_cascade(name: str) -> cv2.CascadeClassifier:
-    """A cascade that ships with OpenCV's wheel; ValueError if this OpenCV has none."""
+    """A cascade that ships with OpenCV; ValueError if this build lacks it."""
     folder = getattr(getattr(cv2, "data", None), "haarcascades", None)
     cascade = cv2.CascadeClassifier(str(Path(folder) / name)) if folder else None
     if cascade is None or cascade.empty():

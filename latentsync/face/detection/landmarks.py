@@ -1,8 +1,7 @@
-"""Face detector by 68 landmarks: S3FD and 2DFAN (Bulat and Tzimiropoulos, 2017) of the `face_alignment` library.
+"""Face detector with 68 landmarks: S3FD and 2DFAN (Bulat and Tzimiropoulos, 2017) of the `face_alignment` library.
 
-The library fetches its weights by itself when they are absent; here they must lie on the disk beforehand, so that a run
-never waits for a network. While a face is followed, its box comes from the last landmarks; S3FD looks for further faces
-now and then.
+The library downloads missing weights by itself; here they must exist on disk beforehand, so that a run never accesses the
+network. A tracked face takes its box from its last landmarks; S3FD searches the frame for further faces at intervals.
 """
 
 import shutil
@@ -29,25 +28,25 @@ from latentsync.weights.table import DEFAULT_ALIGNMENT, Alignment
 
 WEIGHT_FILES = ("s3fd-619a316812.pth", "2DFAN4-11f355bf06.pth.tar")
 LEFT_BROW, RIGHT_BROW = slice(17, 22), slice(22, 27)
-NOSE: dict[Alignment, tuple[int, ...]] = {  # the landmarks whose mean is the nose
-    "nose_tip": (29, 30, 31, 35),  # lower bridge, tip and both wings: the same four spots as in the 106-point scheme
+NOSE: dict[Alignment, tuple[int, ...]] = {  # landmarks whose mean is the nose point
+    "nose_tip": (29, 30, 31, 35),  # lower bridge, tip and both wings: the same four points as in the 106-point scheme
     "whole_nose": tuple(range(27, 36)),
 }
-MIN_SCORE = 0.35  # mean landmark score below which a followed face is searched anew
-HARD_THRESHOLD = 0.2  # of S3FD where nothing is found with its own
+MIN_SCORE = 0.35  # mean landmark score below which a tracked face is lost
+HARD_THRESHOLD = 0.2  # of S3FD in a hard search
 SEARCH_SIDES = {Effort.QUICK: 640, Effort.FULL: 1280}  # longer side in pixels, at most
-SMALL_FRAME = 1000  # longer side in pixels up to which a frame is doubled in a hard search
-FOREHEAD = 0.25  # height of S3FD's box above the brows, over the landmarks' height
-JITTER_SHARE = 0.02  # of the face's width: points that move less are smoothed, the more the less they move
-MIN_UPDATE = 0.3  # share of the new points in the smoothed ones when they do not move
+SMALL_FRAME = 1000  # longer side in pixels up to which a frame is upscaled by 2 in a hard search
+FOREHEAD = 0.25  # height of S3FD's box above the brows, over the height of the landmarks
+JITTER_SHARE = 0.02  # of the face width: smaller movements are smoothed, the smaller the more
+MIN_UPDATE = 0.3  # weight of the new points when they hardly move
 
 
 @dataclass(frozen=True)
 class Landmarks:
-    """One face as of the last frame."""
+    """Landmarks of one face in the last frame."""
 
     points: FloatArray  # [68, 2], smoothed
-    score: float  # mean of the landmarks' own scores, 0..1
+    score: float  # mean of the landmark scores, 0..1
 
 
 def make_backend(weights_dir: Path | None, device: str, alignment: Alignment) -> "LandmarkDetector":
@@ -56,10 +55,10 @@ def make_backend(weights_dir: Path | None, device: str, alignment: Alignment) ->
 
 
 class LandmarkDetector(TrackingDetector[Landmarks]):
-    """Face detector by landmarks, for any head pose that still shows both brows.
+    """Face detector with 68 landmarks, for head poses in which both brows are visible.
 
     `weights_dir` holds `WEIGHT_FILES`; by default `checkpoints/auxiliary`, else PyTorch's hub cache. Raises ValueError
-    where the library or a file is missing.
+    if the library or a file is missing.
     """
 
     def __init__(
@@ -69,13 +68,13 @@ class LandmarkDetector(TrackingDetector[Landmarks]):
         self.network = load_library(find_weights(weights_dir), device)
 
     def face(self, state: Landmarks) -> Face:
-        """The face as it is reported."""
+        """The `Face` of a state."""
         found = points_from_landmarks(state.points, state.score, self.alignment)
         yaw, opening = yaw_of_landmarks(state.points), opening_of_landmarks(state.points)
         return replace(found, landmarks=state.points, yaw_deg=yaw, opening=opening)
 
     def follow(self, frame: FrameArray, states: list[Landmarks]) -> list[Landmarks | None]:
-        """Every face one frame on, by the landmarks in a box around its last ones; None for a lost one."""
+        """The same faces in the next frame: landmarks in a box around the last ones; None for a lost face."""
         found = self.predict(frame, [np.array([*search_box(state.points), 1.0]) for state in states])
         return [
             Landmarks(smoothed(before.points, now.points), now.score) if now.score >= MIN_SCORE else None
@@ -83,14 +82,14 @@ class LandmarkDetector(TrackingDetector[Landmarks]):
         ]
 
     def search(self, frame: FrameArray, effort: Effort, known: list[Box]) -> list[Landmarks]:
-        """Faces that S3FD finds anywhere in the frame, the largest first, but for those at `known` boxes."""
+        """Faces that S3FD detects in the whole frame, the largest first, without those at `known` boxes."""
         boxes = self.boxes(frame, effort)
         found = self.predict(frame, [box for box in boxes if not is_known(landmark_box(box), known)])
         sure = [face for face in found if face.score >= MIN_SCORE]
         return sorted(sure, key=lambda face: -float(np.ptp(face.points, axis=0).prod()))
 
     def boxes(self, frame: FrameArray, effort: Effort) -> list[NDArray[np.floating]]:
-        """S3FD's boxes [5]: x0, y0, x1, y1, score; a hard search doubles small frames and asks for less certainty."""
+        """S3FD's boxes [5]: x0, y0, x1, y1, score; a hard search upscales small frames and lowers the threshold."""
         detector, scale = self.network.face_detector, search_scale(frame, effort)
         method = cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA
         searched = cv2.resize(frame, None, fx=scale, fy=scale, interpolation=method) if scale != 1 else frame
@@ -107,7 +106,7 @@ class LandmarkDetector(TrackingDetector[Landmarks]):
         if not boxes:
             return []
         with warnings.catch_warnings(), torch.inference_mode():
-            warnings.simplefilter("ignore")  # the library warns where no face is found
+            warnings.simplefilter("ignore")  # the library warns where there is no face
             found, scores, _ = self.network.get_landmarks_from_image(
                 frame, detected_faces=boxes, return_bboxes=True, return_landmark_score=True
             )
@@ -118,7 +117,7 @@ class LandmarkDetector(TrackingDetector[Landmarks]):
 
 
 def search_scale(frame: FrameArray, effort: Effort) -> float:
-    """Scale of the copy of a frame in which faces are searched: S3FD's time grows with its pixels."""
+    """Scale of the copy of a frame that S3FD searches, which bounds its time."""
     side = max(frame.shape[:2])
     if effort is Effort.HARD:
         return 2.0 if side <= SMALL_FRAME else 1.0
@@ -126,7 +125,7 @@ def search_scale(frame: FrameArray, effort: Effort) -> float:
 
 
 def points_from_landmarks(landmarks: FloatArray, score: float, alignment: Alignment = DEFAULT_ALIGNMENT) -> Face:
-    """Alignment points of 68 landmarks [68, 2] (Multi-PIE order): centres of the brows and of the nose or its tip."""
+    """The `Face` of 68 landmarks [68, 2] (Multi-PIE order): centres of the brows, and of the nose or its tip."""
     parts = (landmarks[LEFT_BROW], landmarks[RIGHT_BROW], landmarks[list(NOSE[alignment])])
     points = np.stack([part.mean(axis=0) for part in parts]).astype(np.float32)
     (left, top), (right, bottom) = landmarks.min(axis=0), landmarks.max(axis=0)
@@ -134,19 +133,19 @@ def points_from_landmarks(landmarks: FloatArray, score: float, alignment: Alignm
 
 
 def landmark_box(box: NDArray[np.floating]) -> Box:
-    """The box of the landmarks, from the brows down, that belongs to one of S3FD's: the inverse of `search_box`."""
+    """The box of the landmarks, from brows to chin, for a box of S3FD: the inverse of `search_box`."""
     x0, y0, x1, y1 = (float(side) for side in box[:4])
     return x0, y1 - (y1 - y0) / (1 + FOREHEAD), x1, y1
 
 
 def search_box(landmarks: FloatArray) -> NDArray[np.floating]:
-    """The box x0, y0, x1, y1 as S3FD would draw it around landmarks: from the middle of the forehead to the chin."""
+    """The box x0, y0, x1, y1 of S3FD for landmarks [68, 2]: from the middle of the forehead to the chin."""
     low, high = landmarks.min(axis=0), landmarks.max(axis=0)
     return np.array([low[0], low[1] - FOREHEAD * (high[1] - low[1]), high[0], high[1]])
 
 
 def smoothed(before: FloatArray, now: FloatArray) -> FloatArray:
-    """Landmarks with small jitters taken out; a head that moves is followed at once."""
+    """Landmarks [68, 2] without jitter: small movements are smoothed, large ones are not delayed."""
     moved = float(np.abs(now - before).mean()) / max(JITTER_SHARE * float(np.ptp(now[:, 0])), 1e-3)
     share = np.float32(min(1.0, max(MIN_UPDATE, moved**2)))
     return before + share * (now - before)
@@ -164,12 +163,12 @@ def file_problems() -> list[tuple[Path, str]]:
 
 
 def weight_folders(weights_dir: Path | None) -> list[Path]:
-    """Where the weights are looked for."""
+    """Folders that are searched for the weights, in order."""
     return [weights_dir] if weights_dir else [CHECKPOINTS / "auxiliary", Path(torch.hub.get_dir()) / "checkpoints"]
 
 
 def find_weights(weights_dir: Path | None) -> Path:
-    """The folder that holds all `WEIGHT_FILES`; ValueError naming what is missing and where it was looked for."""
+    """The folder with all `WEIGHT_FILES`; ValueError with the missing files and the searched folders."""
     folders = weight_folders(weights_dir)
     for folder in folders:
         if all((folder / name).is_file() for name in WEIGHT_FILES):
@@ -182,7 +181,7 @@ def find_weights(weights_dir: Path | None) -> Path:
 
 @contextmanager
 def hub_with(folder: Path) -> Iterator[None]:
-    """Let PyTorch's hub find the weights of `folder` while the library is built."""
+    """Point PyTorch's hub cache to the weights of `folder` while the library is loaded."""
     before = torch.hub.get_dir()
     with tempfile.TemporaryDirectory() as hub:
         cache = Path(hub) / "checkpoints"
@@ -190,7 +189,7 @@ def hub_with(folder: Path) -> Iterator[None]:
         for name in WEIGHT_FILES:
             try:
                 (cache / name).symlink_to((folder / name).resolve())
-            except OSError:  # no right to make links, as on Windows
+            except OSError:  # symbolic links are not permitted, as on Windows
                 shutil.copyfile(folder / name, cache / name)
         torch.hub.set_dir(hub)
         try:
@@ -200,7 +199,7 @@ def hub_with(folder: Path) -> Iterator[None]:
 
 
 def load_library(folder: Path, device: str) -> Any:
-    """The library's 2D landmark predictor on `device`, with the weights of `folder`; ValueError if not installed."""
+    """The library's 2D landmark predictor on `device` with the weights of `folder`; ValueError if it is not installed."""
     try:
         import face_alignment
     except ImportError as error:

@@ -1,8 +1,8 @@
-"""Scene cuts of a stream of frames, from small copies: found at once, flashes taken back a few frames later.
+"""Online detection of scene cuts from small copies of the frames; cuts at flashes are removed a few frames later.
 
-A frame begins a new shot where both the colours and the layout of the picture change suddenly. Fades change the light
-but not the layout; pans and fast motion change the layout over many frames; a flash is over soon and the picture before
-it comes back. Slow dissolves are not found.
+A frame begins a new shot where both the colours and the layout of the picture change suddenly. Fades change the brightness
+but not the layout; pans and fast motion change the layout over many frames; after a flash the previous picture returns. Slow
+dissolves are not detected.
 """
 
 from dataclasses import dataclass
@@ -14,24 +14,24 @@ from latentsync.face.align import FloatArray, FrameArray
 
 COPY = (32, 18)  # w, h of the small copy
 LEVELS = 4  # of each colour in the histogram
-FLAT = 3.0  # deviation in grey levels below which a picture has no layout
-SUDDEN = 0.35  # change from which a cut is possible
-AGAINST_RECENT = 2.5  # times the recent changes
-RECENT = 0.5  # share of the last frame's change that counts on in the next
-FLASH_FRAMES = 5  # after which a picture that comes back is no flash any more
-BACK_AGAIN = 0.15  # change below which two pictures show one scene
+FLAT = 3.0  # standard deviation in grey levels below which a picture has no layout
+SUDDEN = 0.35  # least change of a cut
+AGAINST_RECENT = 2.5  # least ratio of the change of a cut to the recent changes
+RECENT = 0.5  # decay of the recent change from frame to frame
+FLASH_FRAMES = 5  # longest flash
+BACK_AGAIN = 0.15  # change below which two pictures show the same scene
 
 
 @dataclass(frozen=True)
-class Glance:
-    """One frame as the cuts see it."""
+class FrameSummary:
+    """Colours and layout of one frame."""
 
     colours: FloatArray  # [LEVELS ** 3], shares
     layout: FloatArray  # [h * w] brightness, mean 0, length 1; all 0 for a flat picture
 
 
-def glance(frame: FrameArray) -> Glance:
-    """A frame uint8 h w 3 as the cuts see it."""
+def summarise(frame: FrameArray) -> FrameSummary:
+    """Colours and layout of a frame uint8 h w 3, from a small copy."""
     step = max(1, min(frame.shape[0] // (4 * COPY[1]), frame.shape[1] // (4 * COPY[0])))
     small = cv2.resize(frame[::step, ::step], COPY, interpolation=cv2.INTER_AREA)
     bins = (small.astype(int) * LEVELS // 256) @ [LEVELS * LEVELS, LEVELS, 1]
@@ -39,11 +39,11 @@ def glance(frame: FrameArray) -> Glance:
     grey = small.astype(np.float32).mean(axis=2).ravel()
     grey -= grey.mean()
     layout = grey / np.linalg.norm(grey) if grey.std() >= FLAT else np.zeros_like(grey)
-    return Glance(colours.astype(np.float32), layout.astype(np.float32))
+    return FrameSummary(colours.astype(np.float32), layout.astype(np.float32))
 
 
-def change(before: Glance, after: Glance) -> float:
-    """How much two pictures differ in colours and layout together, 0 ... 1."""
+def change(before: FrameSummary, after: FrameSummary) -> float:
+    """Change between two frames in [0, 1]: geometric mean of the changes of colours and layout."""
     colours = float(np.abs(before.colours - after.colours).sum()) / 2
     both_flat = not before.layout.any() and not after.layout.any()
     layout = float(np.clip(1 - before.layout @ after.layout, 0, 1))
@@ -51,19 +51,19 @@ def change(before: Glance, after: Glance) -> float:
 
 
 class SceneCuts:
-    """The cuts of one stream: call `update` with every frame, read `cuts` at the end."""
+    """The cuts of one stream: call `update` with every frame, then read `cuts`."""
 
     def __init__(self) -> None:
-        self.cuts: list[int] = []  # indices of the frames that begin a shot, but for the first
+        self.cuts: list[int] = []  # indices of the frames that begin a shot, without frame 0
         self.count = 0
         self.recent = 0.0
-        self.last: Glance | None = None
-        self.before_cut: Glance | None = None  # the picture before the first of the last sudden changes
+        self.last: FrameSummary | None = None
+        self.before_cut: FrameSummary | None = None  # the frame before the first of the recent sudden changes
         self.flash_start = -FLASH_FRAMES - 1
 
     def update(self, frame: FrameArray) -> bool:
-        """Whether the picture has changed suddenly, so that faces are to be found anew: at a cut or a flash's edge."""
-        now, index = glance(frame), self.count
+        """Whether the picture changed suddenly, at a cut or at the start or end of a flash, so that face tracks must end."""
+        now, index = summarise(frame), self.count
         self.count += 1
         self.last, before = now, self.last
         if before is None:
@@ -81,6 +81,6 @@ class SceneCuts:
         self.cuts.append(index)
         return True
 
-    def _came_back(self, now: Glance, index: int) -> bool:
+    def _came_back(self, now: FrameSummary, index: int) -> bool:
         recent = index - self.flash_start <= FLASH_FRAMES
         return recent and self.before_cut is not None and change(self.before_cut, now) < BACK_AGAIN

@@ -1,7 +1,7 @@
-"""Following several faces through a stream of frames: what every backend of the detector has in common.
+"""Tracking of several faces in a stream of frames: base class of the detector backends.
 
-A backend finds faces in a whole frame and follows a known one to the next frame; here it is decided when the whole frame is
-searched, which tracks end, and that a track never slides from one person onto another who passes in front.
+A backend detects faces in a whole frame and follows a known face from one frame to the next. This class decides when the whole
+frame is searched and which tracks end, and prevents a track from switching to another person who passes in front.
 """
 
 from abc import ABC, abstractmethod
@@ -17,26 +17,26 @@ from latentsync.face.detection.detector import Box, Face
 from latentsync.weights.table import DEFAULT_ALIGNMENT, Alignment
 
 SEARCH_EVERY = 10  # frames between two quick searches while faces are followed
-ALERT = 50  # frames after a loss in which the frame is searched more often
-ALERT_EVERY = 3
-FULL_EVERY, HARD_EVERY = 3, 12  # frames between two full and two hard searches while nothing is found
-SAME_PLACE = 0.35  # intersection over union from which two boxes are one face
-CHECK_EVERY = 2  # frames between two looks at who is followed
-STRANGER = 0.5  # similarity to the person followed so far below which somebody else is there
-FAMILIAR = 0.75  # similarity from which the look at the person is brought up to date
-ADAPTION = 0.05  # share of the new look
-MAX_STRANGE = 12  # frames in a row that a track may show a stranger before it ends
+ALERT = 50  # frames after a lost track in which the frame is searched more often
+ALERT_EVERY = 3  # frames between two searches then
+FULL_EVERY, HARD_EVERY = 3, 12  # frames between two full and two hard searches while there is no face
+SAME_PLACE = 0.35  # intersection over union from which two boxes are the same face
+CHECK_EVERY = 2  # frames between two checks of the identity of a track
+STRANGER = 0.5  # similarity to the descriptor of the track below which it shows another person
+FAMILIAR = 0.75  # similarity from which the descriptor of the track is updated
+ADAPTION = 0.05  # weight of the new descriptor in the update
+MAX_STRANGE = 12  # consecutive frames with another person after which a track ends
 MAX_FACES = 12  # tracks at a time
 
 State = TypeVar("State")
 
 
 class Effort(IntEnum):
-    """How thorough a search of the whole frame is."""
+    """How thoroughly the whole frame is searched."""
 
-    QUICK = 0  # for further faces while others are followed
+    QUICK = 0  # for further faces while others are tracked
     FULL = 1
-    HARD = 2  # what is dark, small or tilted
+    HARD = 2  # also dark, small or tilted faces
 
 
 @dataclass
@@ -45,41 +45,42 @@ class Track(Generic[State]):
 
     number: int
     state: State
-    descriptor: FloatArray  # [1, d]: the person's appearance so far
-    age: int = 0  # frames since the beginning
-    strange: int = 0  # frames in a row that show somebody else
+    descriptor: FloatArray  # [1, d], see `latentsync.face.appearance`; updated slowly
+    age: int = 0  # frames since the start of the track
+    strange: int = 0  # consecutive frames that show another person
     similarity: float = 1.0  # at the last check
 
 
 class TrackingDetector(ABC, Generic[State]):
-    """A `FaceDetector` that follows faces; a backend gives the three abstract methods."""
+    """A `FaceDetector` with tracking; a backend implements `search`, `follow` and `face` for its own `State` of a face."""
 
     def __init__(self, alignment: Alignment = DEFAULT_ALIGNMENT) -> None:
         self.alignment: Alignment = alignment
         self.reset()
 
     def reset(self) -> None:
+        """See `FaceDetector.reset`."""
         self.tracks: list[Track[State]] = []
         self.next_number = 0
-        self.followed: int | None = None  # the track that `points` gives
+        self.followed: int | None = None  # the track that `points` returns
         self.since_search = self.since_face = 0  # frames
-        self.alert = 0  # frames for which a lost face is still looked for
+        self.alert = 0  # frames in which the frame is still searched more often
         self.is_first = True
 
     @abstractmethod
     def search(self, frame: FrameArray, effort: Effort, known: list[Box]) -> list[State]:
-        """Faces anywhere in the frame, the largest first, but for those at `known` boxes."""
+        """States of the faces in the whole frame, the largest first, without those at `known` boxes."""
 
     @abstractmethod
     def follow(self, frame: FrameArray, states: list[State]) -> list[State | None]:
-        """Every face one frame on; None for a lost one."""
+        """States of the same faces in the next frame; None for a lost face."""
 
     @abstractmethod
     def face(self, state: State) -> Face:
-        """The face as it is reported."""
+        """The `Face` of a state."""
 
     def faces(self, frame: FrameArray) -> list[Face]:
-        """All faces of the next frame (uint8 h w 3, RGB), each with the number of its track; empty without one."""
+        """All faces of the next frame (uint8 h w 3, RGB) with their track numbers; empty if there is none."""
         self._follow_tracks(frame)
         for effort in self._efforts():
             self._search_frame(frame, effort)
@@ -90,7 +91,7 @@ class TrackingDetector(ABC, Generic[State]):
         return [replace(self.face(t.state), track=t.number) for t in self.tracks if not t.strange]
 
     def points(self, frame: FrameArray) -> Face | None:
-        """The face followed so far, or else the largest, of the next frame (uint8 h w 3, RGB); None without one."""
+        """The face followed so far, or else the largest, in the next frame (uint8 h w 3, RGB); None if there is none."""
         found = {face.track: face for face in self.faces(frame)}
         if self.followed not in found:
             self.followed = max(found.values(), key=lambda face: face.face_px).track if found else None
@@ -112,18 +113,18 @@ class TrackingDetector(ABC, Generic[State]):
         self.alert = ALERT if len(self.tracks) < len(before) else max(0, self.alert - 1)
 
     def _check(self, frame: FrameArray, track: Track[State]) -> None:
-        """See whether it is still the same person, and learn how they look now."""
-        seen = self._descriptor(frame, track.state)
-        track.similarity = float(similarities(seen, track.descriptor)[0, 0])
+        """Compare the face with the descriptor of its track, and update that if it is the same person."""
+        current = self._descriptor(frame, track.state)
+        track.similarity = float(similarities(current, track.descriptor)[0, 0])
         track.strange = track.strange + 1 if track.similarity < STRANGER else 0
         if track.similarity >= FAMILIAR:
-            track.descriptor = track.descriptor + np.float32(ADAPTION) * (seen - track.descriptor)
+            track.descriptor = track.descriptor + np.float32(ADAPTION) * (current - track.descriptor)
 
     def _descriptor(self, frame: FrameArray, state: State) -> FloatArray:
         return appearance_descriptor(thumbnail(frame, self.face(state).points))[None]
 
     def _without_doubles(self, tracks: list[Track[State]]) -> list[Track[State]]:
-        """Of several tracks at one place the one whose person is really there."""
+        """Of several tracks at the same place, keep the one with the most similar descriptor."""
         kept: list[Track[State]] = []
         for track in sorted(tracks, key=lambda t: (-round(t.similarity, 1), t.number)):
             if not is_known(self.face(track.state).box, [self.face(t.state).box for t in kept]):
@@ -131,7 +132,7 @@ class TrackingDetector(ABC, Generic[State]):
         return sorted(kept, key=lambda t: t.number)
 
     def _efforts(self) -> list[Effort]:
-        """The searches of this frame, one after the other until a face is known."""
+        """Searches that are due in this frame, in order; those after a success are skipped."""
         self.since_search += 1
         if not self.tracks:
             full = self.is_first or self.since_face % FULL_EVERY == 0
@@ -160,11 +161,14 @@ def overlap(a: Box, b: Box) -> float:
 
 
 def is_known(box: Box, boxes: list[Box]) -> bool:
-    """Whether a face's box is at the place of one of `boxes`: they overlap, or one holds the other's middle."""
-    return any(overlap(box, other) > SAME_PLACE or _holds(box, other) or _holds(other, box) for other in boxes)
+    """Whether a box is at the place of one of `boxes`: they overlap, or the middle of one lies well inside the other."""
+    return any(
+        overlap(box, other) > SAME_PLACE or _contains_middle(box, other) or _contains_middle(other, box)
+        for other in boxes
+    )
 
 
-def _holds(outer: Box, inner: Box) -> bool:
+def _contains_middle(outer: Box, inner: Box) -> bool:
     """Whether the middle of `inner` lies in the inner half of `outer`."""
     x, y = (inner[0] + inner[2]) / 2, (inner[1] + inner[3]) / 2
     w, h = outer[2] - outer[0], outer[3] - outer[1]

@@ -20,7 +20,7 @@ from latentsync.inference.models import LipsyncModels
 from latentsync.inference.settings import InferenceSettings, JobOptions
 from latentsync.inference.timing import StageTimer, Stopwatch
 from latentsync.media.container import MediaError
-from latentsync.media.video.output import written_whole
+from latentsync.media.video.mux import atomic_output
 
 # Actions of edited frames; every other action is the reason why a frame was passed through.
 SYNCED, TO_EDIT, BRIDGED = "synced", "would be edited", "bridged"  # TO_EDIT: in a preflight
@@ -274,7 +274,7 @@ def check_report(path: Path, job: LipsyncJob, force: bool = False) -> Path:
 
 def save_report(report: JobReport, path: Path) -> None:
     """Write the report as JSON, atomically."""
-    with written_whole(path) as partial:
+    with atomic_output(path) as partial:
         partial.write_text(json.dumps(report.to_dict(), ensure_ascii=False) + "\n", encoding="utf-8")
 
 

@@ -6,19 +6,21 @@ resumes it.
 
 import argparse
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
 
 from latentsync.config import UNetRun, load
 from latentsync.device import spread_devices
 from latentsync.inference.batch import JobEntry, JobOutcome, read_jobs, run_all, run_all_on_cluster, run_all_spread
 from latentsync.inference.jobs.job import LipsyncJob, check_job
-from latentsync.inference.jobs.report import check_report, save_report
+from latentsync.inference.jobs.report import JobReport, check_report, save_report
 from latentsync.inference.jobs.workers import WorkerPool
 from latentsync.inference.memory import share_one_heap
 from latentsync.inference.model_files import TINY_VAE, find_model_files
@@ -28,9 +30,8 @@ from latentsync.inference.preflight import preflight, sheet_path
 from latentsync.inference.settings import InferenceSettings, JobOptions, precision_of
 from latentsync.processing.run.ray_session import ray_session
 from latentsync.weights import FETCH_INFERENCE, PUBLIC_UNET, CheckpointError
-from scripts.command import run_command
+from scripts.command import OK, run_command
 from scripts.inference_arguments import given, parse
-from scripts.inference_screen import as_note, progress_bars, show_outcomes, summary_lines
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO_VIDEO, DEMO_AUDIO = ROOT / "assets/demo_video.mp4", ROOT / "assets/demo_audio.wav"
@@ -150,11 +151,40 @@ def show_warnings(job: LipsyncJob, console: Console) -> None:
         console.print(as_note(warning), soft_wrap=True)
 
 
+def as_note(warning: str) -> str:
+    """A warning as it is printed."""
+    return f"Note: {warning}"
+
+
+def summary_lines(report: JobReport, is_preflight: bool, shown: Sequence[str] = ()) -> str:
+    """The summary of a job, after its warnings; warnings that were `shown` before are not repeated."""
+    lines = [as_note(warning) for warning in report.warnings if warning not in shown]
+    if is_preflight:
+        return "\n".join(
+            [*lines, f"Would write {report.output}: {report.summary()} Sheet: {sheet_path(report.output)}"]
+        )
+    return "\n".join([*lines, f"{report.output}: {report.summary()}"])
+
+
+def progress_bars(console: Console) -> Progress:
+    """A bar for each pass, with frames done and time left."""
+    columns = (TextColumn("{task.description:13}"), BarColumn(), MofNCompleteColumn(), TextColumn("frames"))
+    return Progress(*columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=console)
+
+
+def show_outcomes(outcomes: Sequence[JobOutcome], console: Console) -> None:
+    """Print the outcomes of many jobs as a table."""
+    table = Table("job", "output", "result")
+    for outcome in outcomes:
+        table.add_row(str(outcome.entry.number), str(outcome.entry.output), outcome.error or outcome.summary)
+    console.print(table)
+
+
 def outcome_code(outcomes: Iterable[JobOutcome], console: Console) -> int:
     """Run many jobs and print their outcomes; returns the exit code."""
     all_outcomes = list(outcomes)
     show_outcomes(all_outcomes, console)
-    return SOME_FAILED if any(outcome.error for outcome in all_outcomes) else 0
+    return SOME_FAILED if any(outcome.error for outcome in all_outcomes) else OK
 
 
 def lipsync(args: argparse.Namespace, console: Console) -> int:
@@ -165,27 +195,32 @@ def lipsync(args: argparse.Namespace, console: Console) -> int:
         load(args.unet_config_path, UNetRun, note=lambda line: console.print(line, soft_wrap=True))
     InferenceSettings().changed(given(args, InferenceSettings))  # raises for a wrong value before anything is loaded
     JobOptions().changed(given(args, JobOptions))
-    one = JobEntry(1, args.video_path, args.audio_path, args.video_out_path, {}, {})
-    entries = read_jobs(args.jobs) if args.jobs else [one]
-    if not args.jobs:
-        options = JobOptions().changed(given(args, JobOptions))
-        show_warnings(check_job(one.video, one.audio, one.output, options, args.force), console)
+    if args.jobs:
+        return run_list(read_jobs(args.jobs), args, console)
+    entry = JobEntry(1, args.video_path, args.audio_path, args.video_out_path, {}, {})
+    options = JobOptions().changed(given(args, JobOptions))
+    show_warnings(check_job(entry.video, entry.audio, entry.output, options, args.force), console)
     pool = make_pool(args)
-    if args.jobs and args.ray_address:
-        with ray_session(args.ray_address) as cluster:
-            count = args.workers or int(cluster.gpus) or cluster.nodes
-            run = partial(run_quietly, args)
-            return outcome_code(run_all_on_cluster(entries, run, pool.load, cluster.gpus, count), console)
-    if args.jobs and len(pool.devices) > 1:
-        return outcome_code(run_all_spread(entries, partial(run_quietly, args), pool), console)
     with console.status("Load the models"):
         pipeline = load_pipeline(args)
-    if args.jobs:
-        return outcome_code(run_all(entries, lambda entry: run_one(pipeline, entry, args, console)), console)
     torch.set_num_threads(pool.threads)
     others = replace(pool, devices=pool.devices[1:])  # this process is one of the workers
-    console.print(run_one(pipeline, one, args, console, others), soft_wrap=True)
-    return 0
+    console.print(run_one(pipeline, entry, args, console, others), soft_wrap=True)
+    return OK
+
+
+def run_list(entries: Sequence[JobEntry], args: argparse.Namespace, console: Console) -> int:
+    """Run many jobs on a Ray cluster, on worker processes, or in turn; returns the exit code."""
+    pool, run = make_pool(args), partial(run_quietly, args)
+    if args.ray_address:
+        with ray_session(args.ray_address) as cluster:
+            count = args.workers or int(cluster.gpus) or cluster.nodes
+            return outcome_code(run_all_on_cluster(entries, run, pool.load, cluster.gpus, count), console)
+    if len(pool.devices) > 1:
+        return outcome_code(run_all_spread(entries, run, pool), console)
+    with console.status("Load the models"):
+        pipeline = load_pipeline(args)
+    return outcome_code(run_all(entries, lambda entry: run_one(pipeline, entry, args, console)), console)
 
 
 def main(argv: list[str] | None = None) -> int:

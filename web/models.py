@@ -10,7 +10,7 @@ from latentsync.inference.models import DEMO_UNET, distilled_companion
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.inference.settings import needs_distilled, precision_of
 from latentsync.weights import PUBLIC_UNET, files_of
-from latentsync.weights.hub import FileState
+from latentsync.weights.hub import FileState, file_state
 from web import texts
 from web.errors import WebError
 
@@ -101,4 +101,4 @@ class Models:
 
 def official_files() -> list[FileState]:
     """States of the official weight files on disk."""
-    return [look(file) for file in files_of("inference")]
+    return [file_state(file) for file in files_of("inference")]

@@ -1,7 +1,13 @@
 #!/usr/bin/env bash
-# Every check of the project, in order; stops at the first that fails. Arguments go to pytest: ./run_tests.sh -k media
+# The checks of the project, in order; stops at the first that fails. Fast tests alone, or with --all every test.
+# Other arguments go to pytest: ./run_tests.sh -k media
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
+selection=(-m "not slow")
+if [[ "${1:-}" == --all ]]; then
+    selection=()
+    shift
+fi
 ./setup_env.sh --dev --checkpoints none
 export PATH="$PWD/.venv/bin:$PATH" OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
 
@@ -17,4 +23,4 @@ step ruff format --check .
 step mypy latentsync scripts eval web benchmarks gradio_app.py
 step lint-imports
 printf '\n== pytest\n'
-exec python -m pytest -n 2 "$@"
+exec python -m pytest -n 2 ${selection[@]+"${selection[@]}"} "$@"

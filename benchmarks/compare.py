@@ -61,7 +61,7 @@ def row(name: str, command: Sequence[str], args: argparse.Namespace, folder: Pat
     out = folder / f"{name}.mp4"
     done = run_program(filled_in(command, video=args.video, audio=args.audio, out=out))
     if done.status or not out.is_file():
-        raise ValueError(f"{name} ended with status {done.status} and wrote no {out.name}: {done.said}")
+        raise ValueError(f"{name} ended with status {done.status} and wrote no {out.name}: {done.output}")
     truth = args.audio.with_suffix(".json")
     known = np.array(json.loads(truth.read_text())["aperture_px"]) if truth.is_file() else None
     return {"system": name, "s": round(done.seconds, 1), "peak MB": done.peak_mb, **measured(out, known)}

@@ -7,12 +7,12 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
 from torch import nn
 
-from benchmarks.stand_in import UNET
-from benchmarks.stand_in import VAE as TINY_SHAPE
 from latentsync.config import UNetRun, load
 from latentsync.models.unet.config import UNetConfig
 from latentsync.models.unet.network import UNet3DConditionModel
 from latentsync.models.vae import build_tiny_vae, build_vae
+from latentsync.testing import UNET
+from latentsync.testing import VAE as TINY_SHAPE
 
 Net = TypeVar("Net", bound=nn.Module)
 CONFIG = Path(__file__).resolve().parent.parent / "configs/unet/stage2.yaml"

@@ -26,7 +26,8 @@ from latentsync.inference.jobs.report import save_report
 from latentsync.inference.models import DEMO_UNET
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.inference.settings import InferenceSettings
-from latentsync.media.sound.read import read_audio, write_wav
+from latentsync.media.sound.read import read_audio
+from latentsync.media.sound.write import write_wav
 from latentsync.testing import StubDetector, stand_in_models, write_pair
 from latentsync.timebase import SAMPLE_RATE_HZ
 from scripts.command import run_command

@@ -28,7 +28,8 @@ from latentsync.inference.jobs.job import check_job
 from latentsync.inference.models import DEMO_UNET, LipsyncModels, distilled_companion
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.inference.settings import JobOptions
-from latentsync.media.transcode import transcode
+from latentsync.media.video.index import frame_index
+from latentsync.media.video.read import stored_pictures
 from latentsync.media.video.write import VideoFormat, VideoWriter
 from latentsync.testing import DEMO_AUDIO, FULL_HD, moving_head
 from latentsync.timebase import MODEL_FPS
@@ -45,6 +46,21 @@ def drawn_pair(folder: Path, seconds: float) -> tuple[Path, Path]:
         for frame in moving_head(round(seconds * MODEL_FPS)):
             writer.write(frame)
     return video, DEMO_AUDIO
+
+
+def transcode(path: Path, output: Path, format: VideoFormat) -> int:
+    """Decode a video and encode it with the codec and quality of `format`; returns the number of frames.
+
+    This is the least that any program that edits a video has to do. The video must be stored upright, in the pixel format and
+    size of the encoder (`yuv420p` for all but ffv1).
+
+    Raises MediaError as `read_frames` and `VideoWriter` do.
+    """
+    index = frame_index(path)
+    with VideoWriter(output, format) as writer:
+        for _, picture in stored_pictures(path, index, 0, index.frame_count, "keep"):
+            writer.write_stored(picture)
+    return index.frame_count
 
 
 @contextmanager

@@ -31,7 +31,7 @@ from latentsync.avatar.sentences import random_sentence
 from latentsync.config import load
 from latentsync.media.probe import probe
 from latentsync.media.sound.copy import AudioSource
-from latentsync.media.sound.read import write_wav
+from latentsync.media.sound.write import write_wav
 from latentsync.media.video.write import VideoFormat, VideoWriter
 from latentsync.processing.clip import Kept, source_clip
 from latentsync.processing.config import ProcessingConfig, RunSettings

@@ -24,7 +24,7 @@ from latentsync.data.clips import find_clips, index_clips
 from latentsync.data.features import whisper_feature
 from latentsync.device import DTYPES
 from latentsync.media.sound.copy import AudioSource
-from latentsync.media.sound.read import write_wav
+from latentsync.media.sound.write import write_wav
 from latentsync.media.video.write import VideoFormat, VideoWriter
 from latentsync.models.vae import build_vae
 from latentsync.training.engine.distributed import Processes

@@ -21,7 +21,8 @@ from gradio_client import Client, handle_file
 
 from benchmarks.table import report
 from latentsync.media.probe import probe
-from latentsync.media.sound.read import read_audio, write_wav
+from latentsync.media.sound.read import read_audio
+from latentsync.media.sound.write import write_wav
 from latentsync.media.video.read import read_frames
 from latentsync.media.video.write import VideoFormat, VideoWriter
 from latentsync.timebase import samples_of_frames

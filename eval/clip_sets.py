@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from latentsync.files import atomic_write, file_hash
 from latentsync.media.sound.copy import AudioSource
-from latentsync.media.sound.read import read_audio, write_wav
+from latentsync.media.sound.read import read_audio
+from latentsync.media.sound.write import write_wav
 from latentsync.media.video.read import frames_at
 from latentsync.media.video.write import VideoFormat, VideoWriter
 from latentsync.metrics.lips.scores import bounced

@@ -121,9 +121,9 @@ class Command:
         files = dict(zip(FIELDS, map(str, (clip.video, clip.audio, out)), strict=True))
         done = run_program([_filled(argument, files) for argument in self.arguments])
         if done.status != 0:
-            raise UnscorableError("program failed", f"{self.name} ended with status {done.status}: {done.said}")
+            raise UnscorableError("program failed", f"{self.name} ended with status {done.status}: {done.output}")
         if not out.is_file():
-            raise UnscorableError(NO_OUTPUT, f"{self.name} wrote nothing to {out.name}: {done.said}")
+            raise UnscorableError(NO_OUTPUT, f"{self.name} wrote nothing to {out.name}: {done.output}")
         return out, Made(done.seconds, done.peak_mb)
 
 

@@ -13,8 +13,7 @@ from latentsync.config import load
 from latentsync.face.detection.detector import BACKENDS
 from latentsync.processing.config import ProcessingConfig
 from latentsync.processing.pipeline import process, rejudge
-from latentsync.processing.report.charts import hours_text, label
-from latentsync.processing.report.funnel import Funnel
+from latentsync.processing.report.funnel import Funnel, hours_text, label
 from latentsync.processing.stages.av_synced import SYNC_MODELS
 from latentsync.processing.stages.high_visual_quality import QUALITY_METRICS
 from scripts.command import run_command

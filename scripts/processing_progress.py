@@ -9,7 +9,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from latentsync.processing.report.charts import label
+from latentsync.processing.report.funnel import label
 from latentsync.processing.run.progress import StageProgress
 
 LOG_EVERY_SEC = 60.0

@@ -12,7 +12,7 @@ import pandas as pd
 from latentsync.processing.manifests.fileslist import IDENTITY_RULES, kept_clips, split, with_identity
 from latentsync.processing.manifests.manifest import Manifests
 from latentsync.processing.manifests.settings_record import clips_folder
-from latentsync.processing.report.charts import hours_text
+from latentsync.processing.report.funnel import hours_text
 from latentsync.processing.stages.order import STAGE_NAMES
 from latentsync.processing.storage import Folder
 from scripts.command import run_command

@@ -44,7 +44,7 @@ def known_names(name: str, given: Iterable[str], known: Iterable[str]) -> None:
 
 def unet_section(section: Mapping[str, Any], num_frames: int, resolution: int) -> UNetConfig:
     """The U-Net that a `model` section describes, if it can be built and takes clips of this length and size."""
-    known_names("model", section, [field.name for field in fields(UNetConfig)])
+    known_names("model", section, UNetConfig.known_keys())
     motion = section.get("motion_module_kwargs") or {}
     known_names("model.motion_module_kwargs", motion, [field.name for field in fields(MotionModuleConfig)])
     try:

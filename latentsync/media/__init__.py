@@ -1,1 +1,1 @@
-"""Video and audio in and out, streaming: probe, frames with their times, sound, one encode."""
+"""Reading and writing video, still images and audio as streams: probing, frames with their times, audio, encoding."""

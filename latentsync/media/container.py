@@ -1,4 +1,4 @@
-"""Opening media files: the one place that turns a path into a demuxer, with a sentence for every way it can fail."""
+"""Opening media files and selecting their tracks, with a clear error for each way this can fail."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -15,14 +15,14 @@ from av.video.stream import VideoStream
 
 from latentsync.files import PathLike
 
-# How many cores decoding and converting pictures take: all, or as many as a process was told that shares its machine.
-_ALL = 0  # libav's word for them
-CONVERTER_THREADS = 4  # at most: each conversion that stays prepared keeps them
+# How many threads decode and convert pictures: one for each core, or the number set by `limit_threads`.
+_ALL = 0  # libav's value for one thread for each core
+CONVERTER_THREADS = 4  # at most: each cached converter keeps its threads
 _limit = _ALL
 
 
 def limit_threads(count: int) -> None:
-    """Let all reading of this process take `count` cores from now on; the pictures are the same."""
+    """Limit the decoding and conversion threads of this process to `count`; the pictures do not change."""
     global _limit
     _limit = count
 
@@ -42,29 +42,32 @@ Track = TypeVar("Track", VideoStream, AudioStream)
 
 HEAD_BYTES = 512
 GIT_LFS_HEAD = b"version https://git-lfs"
-# Demuxers that read one file and nothing else. Playlists (HLS, DASH, concat, SDP, image sequences) would open whatever
-# other files and addresses they name, so they are not among them.
+# Demuxers that read one file and nothing else. Playlists (HLS, DASH, concat, SDP, image sequences) are excluded because
+# they open other files and addresses.
 FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,mxf,flv,asf,ogg,nut,gif,ivf,obu,dv,rm,wtv,"
     "h264,hevc,m4v,mjpeg,yuv4mpegpipe,wav,w64,mp3,aac,ac3,eac3,dts,truehd,flac,aiff,caf,au,amr,ape,tta,wv"
 )
 STILL_FORMATS = "png_pipe,jpeg_pipe,webp_pipe"
-MAX_PIXELS = 1 << 27  # of a picture: 134 megapixels; a damaged header that claims more asks for gigabytes
-MIN_RATE_HZ, MAX_RATE_HZ = 4_000, 768_000  # of sound; 1 Hz in a damaged header would become 16,000 samples for each one
+MAX_PIXELS = 1 << 27  # of a picture: 134 megapixels; a damaged header that states more would need gigabytes
+MIN_RATE_HZ, MAX_RATE_HZ = (
+    4_000,
+    768_000,
+)  # of audio; at 1 Hz, from a damaged header, each sample would be resampled to 16,000
 NO_TRACK = Disposition.attached_pic | Disposition.timed_thumbnails  # cover pictures and previews
-USUAL_LAYOUTS = {1: "mono", 2: "stereo"}  # of files that do not name one
+USUAL_LAYOUTS = {1: "mono", 2: "stereo"}  # of files that do not state one
 STILL_CODECS = {"mjpeg", "png", "bmp", "webp", "tiff"}
 
 
 class MediaError(ValueError):
-    """A media file that cannot be read or written; the message names the file, the reason and the way out."""
+    """A media file that cannot be read or written; the message names the file, the reason and a remedy."""
 
 
 @dataclass(frozen=True)
 class ChosenTracks:
-    """A media file and which of its tracks are meant; it may stand wherever a path may.
+    """A media file and the tracks selected in it; accepted wherever a path is.
 
-    Tracks of a kind are counted from 1 on, as players do; None is the default one.
+    Tracks of a kind are numbered from 1, as in players; None is the default track.
     """
 
     path: PathLike
@@ -79,15 +82,15 @@ class ChosenTracks:
 
 
 def file_url(path: PathLike) -> str:
-    """The name libav opens: with its protocol, so that colons and leading dashes in a file name mean nothing."""
+    """The `file:` URL that libav opens, so that colons and leading dashes in a file name have no meaning."""
     return "file:" + os.fspath(path)
 
 
 @contextmanager
 def open_input(path: PathLike) -> Iterator[InputContainer]:
-    """Open a media file for reading, for a `with` block, which may be left at any time and in any way.
+    """Open a media file for reading in a `with` block.
 
-    Nothing but this one file is opened, whatever it says: no playlist, no other file, no network.
+    Nothing but this one file is opened, whatever its content: no playlist, no other file, no network.
 
     Raises MediaError if the file is missing, a folder, empty, a Git LFS pointer, a text file or of no readable format.
     """
@@ -95,16 +98,16 @@ def open_input(path: PathLike) -> Iterator[InputContainer]:
     try:
         yield container
     finally:
-        rest_decoders(container)
+        wait_for_decoders(container)
         container.close()
 
 
-def rest_decoders(container: InputContainer) -> None:
-    """Wait until no decoder thread works any more.
+def wait_for_decoders(container: InputContainer) -> None:
+    """Wait until all decoder threads are idle, to avoid a deadlock when the container is closed.
 
-    PyAV frees a decoder, which joins its threads, while it holds Python's global lock. A thread that is still decoding
-    (the next frames of a reader that was left early) and reports something to Python's logging, which other libraries may
-    have turned on with `av.logging.set_level`, waits for that lock: neither would ever go on. Flushing waits without it.
+    PyAV frees a decoder, which joins its threads, while it holds the GIL. A thread that is still decoding (because the reader
+    was closed early) and logs a message through Python's logging, which other libraries may have enabled with
+    `av.logging.set_level`, waits for the GIL: a deadlock. Flushing waits for the threads without holding it.
     """
     for stream in container.streams.video:
         if stream.codec_context is not None:
@@ -112,7 +115,7 @@ def rest_decoders(container: InputContainer) -> None:
 
 
 def opened(path: PathLike) -> InputContainer:
-    """A demuxer that the caller closes; MediaError as `open_input`."""
+    """An open demuxer, which the caller must close; raises MediaError as `open_input` does."""
     still = still_format(check_readable(path))
     options = {"format_whitelist": still or FORMATS, "protocol_whitelist": "file"}
     try:
@@ -122,7 +125,7 @@ def opened(path: PathLike) -> InputContainer:
 
 
 def check_readable(path: PathLike) -> bytes:
-    """The first bytes of a file; MediaError for what is certainly no media file, before a demuxer guesses at it."""
+    """The first bytes of a file; MediaError if it is certainly not a media file, which a demuxer might only guess."""
     file = Path(path)
     try:
         if not file.exists():
@@ -130,7 +133,7 @@ def check_readable(path: PathLike) -> bytes:
         if file.is_dir():
             raise MediaError(f"cannot read {path}: it is a folder. Give the path of one file in it.")
         if not file.is_file():
-            raise MediaError(f"cannot read {path}: it is no regular file. Give the path of a file.")
+            raise MediaError(f"cannot read {path}: it is not a regular file. Give the path of a file.")
         with file.open("rb") as stream:
             head = stream.read(HEAD_BYTES)
     except OSError as error:
@@ -145,14 +148,14 @@ def check_readable(path: PathLike) -> bytes:
 
 
 def is_text(head: bytes) -> bool:
-    """Whether the first bytes of a file are printable ASCII only."""
+    """Whether the first bytes of a file are all printable ASCII."""
     return all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in head)
 
 
 def still_format(head: bytes) -> str | None:
     """The demuxer of a still image with these first bytes, or None.
 
-    Named rather than guessed: for image names libav would read `%03d` as the number of an image in a sequence.
+    Chosen here because libav's own choice reads `%03d` in a file name as the number of an image in a sequence.
     """
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         return "png_pipe"
@@ -164,16 +167,16 @@ def still_format(head: bytes) -> str | None:
 
 
 def is_still(container: InputContainer) -> bool:
-    """Whether an opened file is one still image."""
+    """Whether an open file is a still image."""
     return container.format.name in STILL_FORMATS.split(",")
 
 
 def video_stream(container: InputContainer, path: PathLike) -> VideoStream:
-    """The video track that is meant (see `meant_track`), ready to be decoded.
+    """The selected video track (see `selected_track`), with its decoder threads set.
 
-    Raises MediaError if there is no such track, its codec is unknown, or its pictures are absurdly large.
+    Raises MediaError if there is no such track, its codec is unknown, or its pictures exceed `MAX_PIXELS`.
     """
-    stream = meant_track(video_tracks(container), "video", path)
+    stream = selected_track(video_tracks(container), "video", path)
     if stream.codec_context is None:
         raise MediaError(f"cannot decode the video of {path}: its codec is unknown. Re-encode it as H.264.")
     if stream.codec_context.width * stream.codec_context.height > MAX_PIXELS:
@@ -183,11 +186,11 @@ def video_stream(container: InputContainer, path: PathLike) -> VideoStream:
 
 
 def audio_stream(container: InputContainer, path: PathLike) -> AudioStream:
-    """The audio track that is meant (see `meant_track`).
+    """The selected audio track (see `selected_track`).
 
-    Raises MediaError if there is no such track, or its codec is unknown, or its rate or channels are none.
+    Raises MediaError if there is no such track, or its codec, rate or channels are unknown, or its rate is out of range.
     """
-    stream = meant_track(audio_tracks(container), "audio", path)
+    stream = selected_track(audio_tracks(container), "audio", path)
     if stream.codec_context is None:
         raise MediaError(f"cannot decode the sound of {path}: its codec is unknown. Convert it to WAV.")
     if not stream.rate or not stream.channels:
@@ -195,45 +198,45 @@ def audio_stream(container: InputContainer, path: PathLike) -> AudioStream:
     if not MIN_RATE_HZ <= stream.rate <= MAX_RATE_HZ:
         limits = f"{MIN_RATE_HZ // 1000} to {MAX_RATE_HZ // 1000} kHz"
         raise MediaError(
-            f"cannot decode the sound of {path}: it says that it has {stream.rate} samples a second, which no sound has"
-            f" ({limits} are read). Repair or convert the file."
+            f"cannot decode the sound of {path}: its sample rate of {stream.rate} Hz is out of range"
+            f" ({limits}). Repair or convert the file."
         )
     return stream
 
 
 def video_tracks(container: InputContainer) -> list[VideoStream]:
-    """The video tracks as they are counted: without cover pictures, previews, and single pictures beside a film."""
+    """The video tracks that are numbered: without cover pictures, previews, and still images beside a video."""
     tracks = [stream for stream in container.streams.video if not stream.disposition & NO_TRACK]
     return [stream for stream in tracks if not is_one_picture(stream)] or tracks
 
 
 def is_one_picture(stream: VideoStream) -> bool:
-    """Whether a video stream holds one still image, as the thumbnails that cameras and editors add."""
+    """Whether a video stream holds a single still image, such as the thumbnails that cameras and editors add."""
     if stream.disposition & Disposition.still_image:
         return True
     known = stream.codec_context is not None and stream.codec_context.codec.canonical_name in STILL_CODECS
-    return known and stream.frames < 2  # 0: the container does not tell
+    return known and stream.frames < 2  # 0: the container does not state it
 
 
 def audio_tracks(container: InputContainer) -> list[AudioStream]:
-    """The audio tracks as they are counted: all of them."""
+    """The audio tracks, all of which are numbered."""
     return list(container.streams.audio)
 
 
-def meant_track(tracks: Sequence[Track], kind: TrackKind, path: PathLike) -> Track:
-    """The track that a path chooses (`ChosenTracks`); else, of those that can be decoded, the default one or the first.
+def selected_track(tracks: Sequence[Track], kind: TrackKind, path: PathLike) -> Track:
+    """The track that a path selects (`ChosenTracks`); else, of those that can be decoded, the default one or the first.
 
-    Raises MediaError if there is none, or none of that number: the sentence lists those that there are.
+    Raises MediaError if there is none, or none of that number; the message lists the tracks of the file.
     """
     if not tracks:
         content = "a video" if kind == "video" else "sound"
         raise MediaError(f"{path} has no {kind} stream. Give a file that contains {content}.")
     number = getattr(path, kind) if isinstance(path, ChosenTracks) else None
     if number is None:
-        able = [track for track in tracks if is_decodable(track)] or tracks
-        return next((track for track in able if track.disposition & Disposition.default), able[0])
+        decodable = [track for track in tracks if is_decodable(track)] or tracks
+        return next((track for track in decodable if track.disposition & Disposition.default), decodable[0])
     if not 1 <= number <= len(tracks):
-        listed = ", ".join(f"{place} ({facts_of(track)})" for place, track in enumerate(tracks, 1))
+        listed = ", ".join(f"{place} ({describe_track(track)})" for place, track in enumerate(tracks, 1))
         raise MediaError(f"{path} has no {kind} track {number}. It has {listed}: choose one of these.")
     return tracks[number - 1]
 
@@ -244,8 +247,8 @@ def is_decodable(track: VideoStream | AudioStream) -> bool:
     return isinstance(track, VideoStream) or bool(track.channels and MIN_RATE_HZ <= track.rate <= MAX_RATE_HZ)
 
 
-def facts_of(track: VideoStream | AudioStream) -> str:
-    """What tells a track from its neighbours: codec, size or channels, language, and whether it is the default one."""
+def describe_track(track: VideoStream | AudioStream) -> str:
+    """A track's codec, size or channels, language, and whether it is the default one, as text."""
     if track.codec_context is None:
         facts = ["unknown codec"]
     elif isinstance(track, VideoStream):
@@ -257,31 +260,31 @@ def facts_of(track: VideoStream | AudioStream) -> str:
 
 
 def default_track(path: PathLike, kind: TrackKind) -> str | None:
-    """The track that is taken where a file has several and none is chosen: its number and what it is; else None.
+    """A description of the track that is used if a file has several and none was chosen; else None.
 
-    Raises MediaError as `open_input`.
+    Raises MediaError as `open_input` does.
     """
     if isinstance(path, ChosenTracks) and getattr(path, kind) is not None:
         return None
     with open_input(path) as container:
         if kind == "video":
-            return place_of(video_tracks(container), kind, path)
-        return place_of(audio_tracks(container), kind, path)
+            return describe_selection(video_tracks(container), kind, path)
+        return describe_selection(audio_tracks(container), kind, path)
 
 
-def place_of(tracks: Sequence[Track], kind: TrackKind, path: PathLike) -> str | None:
-    """Which of several tracks is meant, as "2 of 3 (aac, stereo, eng, default)"; None where there are not several."""
+def describe_selection(tracks: Sequence[Track], kind: TrackKind, path: PathLike) -> str | None:
+    """The selected one of several tracks, as "2 of 3 (aac, stereo, eng, default)"; None if there are not several."""
     if len(tracks) < 2:
         return None
-    meant = meant_track(tracks, kind, path)
-    return f"{tracks.index(meant) + 1} of {len(tracks)} ({facts_of(meant)})"
+    selected = selected_track(tracks, kind, path)
+    return f"{tracks.index(selected) + 1} of {len(tracks)} ({describe_track(selected)})"
 
 
 def start_sec(container: InputContainer) -> float:
-    """Where the file's clock starts, in seconds: the earliest time stamp of its streams, shown by players as 0:00."""
+    """The earliest time stamp of the file's streams in seconds, which players show as 0:00."""
     return (container.start_time or 0) / av.time_base
 
 
 def reason(error: Exception) -> str:
-    """The operating system's or libav's own words for an error, without its class and number."""
+    """The operating system's or libav's message of an error, without its class and number."""
     return str(getattr(error, "strerror", None) or error)

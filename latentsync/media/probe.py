@@ -1,13 +1,13 @@
-"""What a video file or still image contains, without decoding more than its first picture where packets tell."""
+"""The properties of a video file or still image, read mostly from its packets."""
 
 from dataclasses import dataclass
 from fractions import Fraction
 
 import av
 
-from latentsync.media.container import MediaError, PathLike, audio_tracks, meant_track, open_input
-from latentsync.media.pixels.aspect import Size, square_size
+from latentsync.media.container import MediaError, PathLike, audio_tracks, open_input, selected_track
 from latentsync.media.pixels.colour import ColourTags
+from latentsync.media.pixels.geometry import Size, square_size
 from latentsync.media.pixels.interlace import FieldOrder, Fields
 from latentsync.media.pixels.pixel_format import pixel_format, turned_format
 from latentsync.media.video.hdr import HdrMetadata
@@ -18,33 +18,33 @@ MADE_HERE = "Made with LatentSync"  # the comment that every written file carrie
 
 @dataclass(frozen=True)
 class MediaInfo:
-    """A video file or still image: upright, with the pixels as they are stored (`square_size` is how a player shows it)."""
+    """A video file or still image. Its size is upright but in stored pixels; `square_size` is the size that a player shows."""
 
     width: int  # px, after rotation
     height: int  # px, after rotation
     fps: Fraction  # the average where the rate varies; 25 for a still image
     frame_count: int  # exact
-    duration_sec: float  # of the pictures, from the first frame to the end of the last; 0 for a still image
+    duration_sec: float  # of the video track, from the first frame to the end of the last; 0 for a still image
     has_audio: bool
     audio_rate_hz: int  # 0 without audio
     channels: int  # 0 without audio
     rotation: int  # degrees counter-clockwise (0, 90, 180, 270) by which the stored frames are turned
-    codec: str  # of the pictures
+    codec: str  # of the video track
     variable_rate: bool
-    time_base: Fraction  # seconds of one tick of the clock in which all times are whole numbers
-    start_sec: float  # when the first frame is shown, from the start of the file; above 0 if its sound starts earlier
+    time_base: Fraction  # seconds of one tick; all times are whole numbers of ticks
+    start_sec: float  # when the first frame is shown, from the start of the file; above 0 if its audio starts earlier
     sample_aspect: Fraction  # width of a pixel over its height, after rotation; 1 when unknown
     colour: ColourTags
-    pixel_format: str  # libav's name of what keeps its upright pictures
+    pixel_format: str  # libav's name of the format that holds its upright pictures without loss
     has_alpha: bool
     hdr: HdrMetadata
-    fields: Fields  # whether pictures are interlaced, and who says so
-    field_order: FieldOrder  # of those that are
+    fields: Fields  # whether pictures are interlaced, and by which source
+    field_order: FieldOrder  # of interlaced pictures
     is_still: bool
 
     @property
     def square_size(self) -> Size:
-        """Width and height in square pixels: as a player shows the picture, and as `read_frames` gives it."""
+        """Width and height in square pixels: the size that a player shows and that `read_frames` returns."""
         return square_size((self.width, self.height), self.sample_aspect)
 
     @property
@@ -55,15 +55,15 @@ class MediaInfo:
 
     @property
     def bits(self) -> int:
-        """Of one component; the networks see 8."""
+        """Of one component; the networks get 8."""
         return pixel_format(self.pixel_format).bits
 
 
 def probe(path: PathLike) -> MediaInfo:
     """Describe a video file or still image (PNG, JPEG, WebP).
 
-    The file's packets are read once, not decoded, except for the codecs whose packets are not frames. What is found
-    is remembered, so that reading frames afterwards costs no second look.
+    The file's packets are read once, not decoded, except for codecs whose packets are not frames. The result is cached, so
+    that reading frames afterwards does not read them again.
 
     Raises MediaError if the file is missing, unreadable, cut short, a Git LFS pointer or text, or has no video stream
     that can be decoded.
@@ -98,17 +98,17 @@ def probe(path: PathLike) -> MediaInfo:
 
 
 def sound_format(path: PathLike) -> tuple[int, int]:
-    """Sample rate in Hz and number of channels of the audio track that is meant; zeros without one."""
+    """Sample rate in Hz and number of channels of the selected audio track; zeros without one."""
     with open_input(path) as container:
         tracks = audio_tracks(container)
-        sound = meant_track(tracks, "audio", path) if tracks else None
+        sound = selected_track(tracks, "audio", path) if tracks else None
         if sound is None or sound.codec_context is None:
             return 0, 0
         return sound.rate, sound.channels
 
 
 def made_here(path: PathLike) -> bool:
-    """Whether a file was written by this project: its comment says so. False for whatever cannot be read."""
+    """Whether a file was written by this project, by its comment; False if it cannot be read."""
     try:
         with open_input(path) as container:
             comments = [text for key, text in container.metadata.items() if key.lower() == "comment"]

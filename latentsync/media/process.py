@@ -1,4 +1,4 @@
-"""Another program, run to its end: what it took and what it said."""
+"""Run another program and measure its time and memory."""
 
 import os
 import subprocess
@@ -9,22 +9,22 @@ from dataclasses import dataclass
 
 from latentsync.media.container import MediaError
 
-SAID_LINES = 3  # of a program's output that are kept
-KILOBYTES_PER_UNIT = 1 / 1024 if sys.platform == "darwin" else 1.0  # of the operating system's largest resident size
+OUTPUT_LINES = 3  # of a program's output that are kept
+KILOBYTES_PER_UNIT = 1 / 1024 if sys.platform == "darwin" else 1.0  # of the maximum resident set size
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A program that has ended."""
+    """The result of a program that has ended."""
 
     status: int  # 0 = success
     seconds: float  # of wall time
-    peak_mb: float | None  # largest resident memory of it and its children; None where the system does not tell
-    said: str  # the last lines of its output
+    peak_mb: float | None  # maximum resident memory of it and its children; None where the system does not report it
+    output: str  # its last lines
 
 
 def run_program(arguments: Sequence[str]) -> Finished:
-    """Run a program without a shell, its name first, and wait for it; its output is not shown.
+    """Run a program without a shell, its name first, and wait for it; its output is captured.
 
     Raises:
         MediaError: there is no such program.
@@ -44,12 +44,12 @@ def run_program(arguments: Sequence[str]) -> Finished:
         process.kill()
         process.wait()
         raise
-    said = " / ".join(line.strip() for line in output.strip().splitlines()[-SAID_LINES:])
-    return Finished(process.returncode, time.perf_counter() - start, peak_mb, said)
+    last_lines = " / ".join(line.strip() for line in output.strip().splitlines()[-OUTPUT_LINES:])
+    return Finished(process.returncode, time.perf_counter() - start, peak_mb, last_lines)
 
 
 def wait_and_measure(process: subprocess.Popen[bytes]) -> float | None:
-    """Wait for a process; its largest resident memory in MB, where the system tells."""
+    """Wait for a process; returns its maximum resident memory in MB, or None where the system does not report it."""
     if not hasattr(os, "wait4"):
         process.wait()
         return None

@@ -1,1 +1,1 @@
-"""Reported numbers: features of what is scored, and a pure formula."""
+"""Reported numbers: features of a video, and a formula without parameters."""

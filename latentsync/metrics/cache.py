@@ -1,7 +1,7 @@
-"""Features that are kept between runs: by what the file contains and by which network looked at it.
+"""Cache of features on disk, keyed by the hashes of the file and of the network.
 
-A file that moves or is renamed keeps its features; one whose content changes, or another network, gets new ones. Entries
-appear complete by rename, so that several runs can share a folder; a damaged entry is made anew.
+A renamed file keeps its features; a changed file or network gets new ones. Entries are written atomically, so several runs
+can share a folder; a damaged entry is computed again.
 """
 
 import hashlib
@@ -18,13 +18,13 @@ Features = dict[str, NDArray[np.generic]]
 
 
 class FeatureCache:
-    """A folder of features; without a folder nothing is kept."""
+    """A folder of features; without a folder nothing is cached."""
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
 
     def get(self, key: tuple[str, ...], make: Callable[[], Mapping[str, NDArray[np.generic]]]) -> Features:
-        """The arrays stored under `key` (content, network, settings), made and stored where they are missing.
+        """The arrays stored under `key` (content, network, settings); if missing, computed by `make` and stored.
 
         Raises:
             OSError: the folder cannot be written to.

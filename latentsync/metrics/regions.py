@@ -1,4 +1,4 @@
-"""The parts of a frame that are compared apart: inside the network's mask, outside of it, and a ring at its border."""
+"""Regions of a frame that are compared separately: inside the network's mask, outside it, and a ring at its border."""
 
 import cv2
 import numpy as np
@@ -7,13 +7,13 @@ from numpy.typing import NDArray
 from latentsync.face.align import FloatArray, crop_size, invert_matrix
 from latentsync.face.masks import mask_image
 
-RESOLUTION = 256  # px of the aligned face that the matrices of the evaluation lead to
+RESOLUTION = 256  # px; side of the aligned face of all matrices in the evaluation
 RING_PX = 8  # width of the ring: half of it lies inside the mask, half outside
 REGIONS = ("full", "inside", "outside", "ring")
 
 
 def frame_regions(matrix: FloatArray, frame_hw: tuple[int, int]) -> dict[str, NDArray[np.float32]]:
-    """Weights [h, w], 0 or 1, of each of `REGIONS` in a frame whose face `matrix` [2, 3] aligns at `RESOLUTION`."""
+    """Weights [h, w], 0 or 1, of each of `REGIONS`; `matrix` [2, 3] maps the frame to the aligned face at `RESOLUTION`."""
     inside = generated_region(matrix, frame_hw)
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (RING_PX + 1, RING_PX + 1))
     ring = cv2.dilate(inside, kernel) - cv2.erode(inside, kernel, borderType=cv2.BORDER_CONSTANT, borderValue=1)
@@ -22,13 +22,13 @@ def frame_regions(matrix: FloatArray, frame_hw: tuple[int, int]) -> dict[str, ND
 
 
 def generated_region(matrix: FloatArray, frame_hw: tuple[int, int]) -> NDArray[np.uint8]:
-    """Where the network repaints a frame, uint8 [h, w], 1 = repainted; `matrix` as in `frame_regions`."""
+    """The region of a frame that the network generates, uint8 [h, w], 1 = generated; `matrix` as in `frame_regions`."""
     crop = cv2.resize(255 - mask_image(), crop_size(RESOLUTION), interpolation=cv2.INTER_LINEAR)
     warped = cv2.warpAffine(crop, invert_matrix(matrix), frame_hw[::-1], flags=cv2.INTER_LINEAR)
     return np.asarray(warped >= 128, np.uint8)
 
 
 def face_region(side: int) -> NDArray[np.float32]:
-    """The repainted part of an aligned face of `side` squared, float32 [side, side], 1 = repainted."""
+    """The generated region of an aligned face, float32 [side, side], 1 = generated."""
     image = cv2.resize(255 - mask_image(), (side, side), interpolation=cv2.INTER_AREA)
     return np.asarray(image >= 128, np.float32)

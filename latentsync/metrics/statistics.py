@@ -1,4 +1,4 @@
-"""A set of scores in four numbers: mean, spread, and an interval for the mean."""
+"""Summary of a set of scores (mean, spread, interval of the mean), and reasons why a video has no score."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -11,7 +11,7 @@ from latentsync.media.container import MediaError
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
-CELLS = 2_000_000  # drawn numbers held at a time
+CELLS = 2_000_000  # random numbers in memory at a time
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def summarise(scores: Iterable[float], seed: int = 0) -> Summary:
     """
     values = np.sort(np.asarray(list(scores), dtype=np.float64))
     if len(values) == 0:
-        raise ValueError("There is no score to summarise: no video could be scored.")
+        raise ValueError("No video could be scored, so there is nothing to summarise.")
     if not np.isfinite(values).all():
         raise ValueError("A score is not finite (NaN or infinite): the video or the network is broken.")
     low, high = bootstrap_interval(values, seed=seed)
@@ -50,7 +50,7 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Percentile bootstrap interval (Efron 1979) of the mean of `values` [n]; the same seed gives the same interval.
 
-    With few videos it is too narrow: below about ten it says little.
+    With fewer than about ten videos the interval is too narrow.
     """
     ordered, rng = np.sort(np.asarray(values, dtype=np.float64)), np.random.default_rng(seed)
     step = max(1, CELLS // len(ordered))
@@ -60,14 +60,14 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-# Why a video has no score: counted beside the scores, never left out.
+# Reasons why a video has no score. Videos are counted by them; none is left out.
 NO_FACE, NO_AUDIO, TOO_SHORT = "no face", "no audio", "too short"
 DIFFERENT_LENGTHS, DIFFERENT_SIZES = "different lengths", "different sizes"
 NO_TRUTH, UNREADABLE, NO_OUTPUT, OTHER = "no truth", "unreadable", "no output", "other"
 
 
 class UnscorableError(ValueError):
-    """A video cannot be scored: `reason` is a few words that are counted, the message says more about this video."""
+    """A video cannot be scored. Videos are counted by `reason`; the message has the details."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
@@ -75,7 +75,7 @@ class UnscorableError(ValueError):
 
 
 def reason_of(error: ValueError | OSError) -> str:
-    """The words under which an error is counted."""
+    """The reason under which an error is counted."""
     if isinstance(error, UnscorableError):
         return error.reason
     if isinstance(error, MediaError):

@@ -1,4 +1,4 @@
-"""The evaluation's commands as a user calls them: scores, counted failures, sentences and exit statuses."""
+"""The evaluation commands as a user calls them: scores, counted failures, messages and exit statuses."""
 
 import json
 import shutil
@@ -31,7 +31,7 @@ from latentsync.weights import read_checkpoint
 
 pytest.importorskip("espeakng_loader", reason="avatars speak with espeak-ng")
 ROOT = Path(__file__).resolve().parents[2]
-FRAMES = 36  # the least that a Frechet distance looks at
+FRAMES = 36  # the fewest that a Frechet video distance takes
 
 
 def write_clip(clip: AvatarClip, video: Path, frames: int = FRAMES) -> Path:
@@ -55,7 +55,7 @@ def clips() -> list[AvatarClip]:
 
 @pytest.fixture(scope="module")
 def folder(clips: list[AvatarClip], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two avatars, and everything that cannot be scored."""
+    """Two avatars, and one file for each reason why a video cannot be scored."""
     path = tmp_path_factory.mktemp("evaluation")
     for name, clip in zip("ab", clips, strict=True):
         write_clip(clip, path / "good" / f"{name}.mp4")
@@ -76,14 +76,14 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 def run(main: Any, capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, list[dict[str, Any]], str]:
-    """(exit status, rows, what was said) of a command; the last row is the summary."""
+    """(exit status, rows, stderr) of a command; the last row is the summary."""
     capsys.readouterr()
     status = main([str(argument) for argument in arguments])
     out, err = capsys.readouterr()
     return status, [json.loads(line) for line in out.splitlines() if line.startswith("{")], err
 
 
-def test_sync_confidence_prefers_the_own_sound_and_counts_failures(
+def test_sync_confidence_of_a_talking_clip_and_counted_failures(
     folder: Path, cache: list[str], capsys: pytest.CaptureFixture[str]
 ):
     videos = [folder / "good" / "a.mp4", folder / "bad"]
@@ -112,10 +112,10 @@ def test_order_of_the_videos_changes_no_score(folder: Path, cache: list[str], ca
     assert uncached[1] == found[0][1]
 
 
-def test_a_public_syncnet_is_judged_by_its_training_configuration(
+def test_a_public_syncnet_is_loaded_with_its_training_configuration(
     folder: Path, cache: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ):
-    public = tmp_path / "public.pt"  # tensors alone, without a word about themselves
+    public = tmp_path / "public.pt"  # tensors without metadata
     torch.save({"state_dict": dict(read_checkpoint(networks.DEMO_SYNCNET).tensors)}, public)
     arguments = ["--videos", folder / "good", *cache, "--threshold", 0.75, "--sync_model"]
     status, _, said = run(eval_syncnet_acc.main, capsys, *arguments, public)
@@ -128,7 +128,9 @@ def test_a_public_syncnet_is_judged_by_its_training_configuration(
     assert configured[1][-1]["summary"]["accuracy_of_all_pairs"] == own[1][-1]["summary"]["accuracy_of_all_pairs"]
 
 
-def test_missing_weights_are_told_at_once(folder: Path, cache: list[str], capsys, monkeypatch, tmp_path: Path):
+def test_missing_weights_are_reported_before_any_work(
+    folder: Path, cache: list[str], capsys, monkeypatch, tmp_path: Path
+):
     for name in ("EXPERT", "S3FD_FILE"):
         monkeypatch.setattr(networks, name, tmp_path / "absent.pth")
     good = ["--videos", folder / "good", *cache]
@@ -145,7 +147,9 @@ def test_missing_weights_are_told_at_once(folder: Path, cache: list[str], capsys
         assert "absent" in said or "does not exist" in said or "needs" in said
 
 
-def test_what_a_user_may_mistype(folder: Path, tmp_path: Path, cache: list[str], capsys: pytest.CaptureFixture[str]):
+def test_wrong_arguments_are_refused_with_one_sentence(
+    folder: Path, tmp_path: Path, cache: list[str], capsys: pytest.CaptureFixture[str]
+):
     empty = tmp_path / "empty"
     empty.mkdir()
     for given, sentence in ((empty, "holds no video"), (tmp_path / "nowhere", "does not exist")):
@@ -177,7 +181,9 @@ def test_lips_equal_their_truth_and_lengths_must_agree(folder: Path, cache: list
     assert status == 0 and rows[-1]["summary"]["failures"] == {"no truth": 1}
 
 
-def test_quality_of_a_copy_of_a_damage_and_of_a_cut(folder: Path, cache: list[str], capsys, clips, tmp_path: Path):
+def test_quality_of_a_copy_of_a_changed_and_of_a_shorter_video(
+    folder: Path, cache: list[str], capsys, clips, tmp_path: Path
+):
     results = tmp_path / "results"
     results.mkdir()
     shutil.copy(folder / "good" / "a.mp4", results)
@@ -195,7 +201,7 @@ def test_quality_of_a_copy_of_a_damage_and_of_a_cut(folder: Path, cache: list[st
 
 
 class Features(torch.nn.Module):
-    """Stands in for I3D: what it returns is known."""
+    """Stand-in for I3D with known features."""
 
     def forward(
         self, x: torch.Tensor, rescale: bool = True, resize: bool = True, return_features: bool = False
@@ -223,7 +229,7 @@ def test_fvd_of_equal_and_different_sets(folder: Path, cache: list[str], capsys,
     assert first["fvd"] == second["fvd"] > 0 and (first["low"], first["high"]) == (second["low"], second["high"])
 
 
-def test_leakage_of_a_copy_is_whole_and_of_a_closed_mouth_none(
+def test_leakage_of_a_copy_is_one_and_of_a_closed_mouth_zero(
     folder: Path, cache: list[str], capsys, clips, tmp_path: Path
 ):
     copies, closed = tmp_path / "copies", tmp_path / "closed"
@@ -239,7 +245,8 @@ def test_leakage_of_a_copy_is_whole_and_of_a_closed_mouth_none(
         assert rows[0]["old_lips_correlation"] == pytest.approx(1, abs=0.01)
 
 
-def test_five_known_degradations_are_ranked_rightly(clips: list[AvatarClip]):
+@pytest.mark.slow
+def test_five_known_degradations_are_ranked_correctly(clips: list[AvatarClip]):
     judge = networks.stable_judge(networks.DEMO_SYNCNET, torch.device("cpu"), None)
     found: dict[str, list[dict[str, float]]] = {kind: [] for kind in eval_degradations.KINDS}
     clips = [cut(clip) for clip in clips]
@@ -265,7 +272,7 @@ def test_lists_and_names_pair_videos(folder: Path, tmp_path: Path):
         pair_up(videos, [good, folder / "bad", write_clip(random_clip(5), tmp_path / "a.mp4", 2)])
 
 
-def test_avatars_are_those_of_the_list(clips: list[AvatarClip]):
+def test_avatars_equal_the_pinned_list(clips: list[AvatarClip]):
     found = hashes(clips[0])
     check_pinned([found])
     assert len(json.loads(PINNED.read_text())["clips"]) == 24
@@ -274,7 +281,7 @@ def test_avatars_are_those_of_the_list(clips: list[AvatarClip]):
         check_pinned([found | {"truth": "0"}])
 
 
-def test_real_folders_give_the_same_list_whatever_else_lies_there(folder: Path, tmp_path: Path, capsys, monkeypatch):
+def test_the_list_of_a_real_folder_ignores_other_files(folder: Path, tmp_path: Path, capsys, monkeypatch):
     monkeypatch.setattr(bench_clips, "MIN_SEC", 1.0)
     root = tmp_path / "voxceleb2"
     for index, name in enumerate(("id00001/x/00001.mp4", "id00001/x/00002.mp4", "id00002/y/00001.mp4")):
@@ -302,7 +309,7 @@ def test_real_folders_give_the_same_list_whatever_else_lies_there(folder: Path, 
 
 
 @pytest.mark.parametrize("script", sorted((ROOT / "eval").glob("*.sh")), ids=lambda path: path.name)
-def test_shell_commands_are_thin(script: Path):
+def test_shell_commands_only_start_their_module(script: Path):
     text = script.read_text()
     assert text.rstrip().endswith('"$@"') and text.count('"$@"') == 1 and script.stat().st_mode & 0o111
     assert subprocess.run(["bash", "-n", str(script)]).returncode == 0

@@ -1,4 +1,4 @@
-"""The evaluation's networks and formulas: what a user would notice if it broke."""
+"""Networks and formulas of the evaluation."""
 
 from pathlib import Path
 
@@ -52,7 +52,7 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def test_cepstra_do_not_depend_on_blocks_and_bear_silence(monkeypatch: pytest.MonkeyPatch):
+def test_cepstra_do_not_depend_on_blocks_and_are_finite_in_silence(monkeypatch: pytest.MonkeyPatch):
     samples = (1000 * noise(8123)).numpy()
     whole = mfcc(samples)
     monkeypatch.setattr(front_end, "FRAMES_PER_BLOCK", 7)
@@ -85,7 +85,7 @@ def test_clip_shorter_than_the_shifts_and_mismatching_embeddings():
         shift_distances(lips, lips[:3])
 
 
-def test_windows_are_all_that_both_streams_fill():
+def test_number_of_windows_that_video_and_audio_fill():
     for num_samples in range(0, 12_000, 77):
         rows = len(mfcc(np.zeros(num_samples))) if num_samples else 0
         count = count_windows(1000, num_samples)
@@ -136,7 +136,7 @@ def test_frechet_distance_of_known_normals_also_with_few_samples():
     assert frechet_distance(few, few) == pytest.approx(0, abs=1e-9)
 
 
-def test_frechet_refuses_what_has_no_distance():
+def test_frechet_refuses_unsuitable_features_and_boxes():
     with pytest.raises(ValueError, match="two clips"):
         feature_statistics(np.zeros((1, 4)))
     with pytest.raises(ValueError, match="not finite"):
@@ -152,7 +152,7 @@ def test_frechet_refuses_what_has_no_distance():
         scored_face(frame, (1.1, 0.0, 0.2, 0.2))
 
 
-def test_quality_looks_at_the_middle_of_three_frames():
+def test_quality_uses_the_centre_of_three_frames():
     assert quality_frames(1) == [0, 0, 0] and quality_frames(10) == [0, 5, 9]
     frames = torch.zeros(1, 256, 300, 3, dtype=torch.uint8)
     frames[:, 16:240, 38:262] = 255
@@ -162,7 +162,7 @@ def test_quality_looks_at_the_middle_of_three_frames():
     assert small.shape == (1, 3, 224, 224) and small[0, :, 0].max() < -1 and small[0, :, 112].min() > 2
 
 
-def test_perceptual_loss_sees_the_lower_half_only(vgg: dict[str, torch.Tensor]):
+def test_perceptual_loss_uses_the_lower_half_only(vgg: dict[str, torch.Tensor]):
     loss = PerceptualLoss(build_lpips(vgg, linear(), "test")).train()
     target = noise(2, 3, 64, 64).tanh()
     upper, lower = target.clone(), target.clone()

@@ -1,4 +1,4 @@
-"""The report as its user meets it: rows for truth and copy, failures counted by reason, resumed work, a page that stands alone."""
+"""The report: rows for truth and copy, failures counted by reason, resumed work, a page that needs no other files."""
 
 import json
 import re
@@ -31,7 +31,7 @@ def clip_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def command(name: str, program: str) -> str:
-    """A system that ends up with the true video, or fails."""
+    """A system that runs a program."""
     return f"{name}={sys.executable} -c '{program}' {{video}} {{out}} {{audio}}"
 
 
@@ -42,7 +42,7 @@ def make(clip_set: Path, out: Path, *arguments: object) -> int:
 
 @pytest.fixture(scope="module")
 def made(clip_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Truth, a folder of results with one missing and one cut short, a program that fails, and the copy."""
+    """A report with truth, a folder of results (one missing, one without a face), a program that fails, and the copy."""
     finished = tmp_path_factory.mktemp("finished")
     clip = next(c for c in load_set(clip_set)[1] if c.task == "silent")
     write_video(finished / f"{clip.name}_silent.mp4", (np.full((96, 96, 3), 90, np.uint8) for _ in range(FRAMES)))
@@ -70,7 +70,7 @@ def test_every_system_has_a_row_and_every_failure_a_reason(made: Path):
     assert stored["judge"]["fingerprint"] and "drawn heads" in stored["judge"]["stand_ins"][0]
 
 
-def test_the_page_stands_alone_and_names_nothing_of_the_machine(made: Path):
+def test_the_page_needs_no_other_files_and_contains_no_path_of_the_machine(made: Path):
     text = (made / "report.html").read_text()
     assert "A &lt;test&gt; &amp; more" in text and "<test>" not in text
     assert "program failed" in text and "no output" in text
@@ -82,7 +82,7 @@ def test_the_page_stands_alone_and_names_nothing_of_the_machine(made: Path):
     assert not [row for row in rows if "detail" in row]
 
 
-def test_finished_work_is_kept_and_a_foreign_folder_is_left_alone(clip_set: Path, tmp_path: Path, capsys):
+def test_finished_results_are_reused_and_a_foreign_folder_is_refused(clip_set: Path, tmp_path: Path, capsys):
     count = tmp_path / "count"
     counting = f'import shutil, sys; shutil.copy(sys.argv[1], sys.argv[2]); open("{count}", "a").write("x")'
     arguments = ["--tasks", "silent", "--command", command("counting", counting)]
@@ -95,7 +95,7 @@ def test_finished_work_is_kept_and_a_foreign_folder_is_left_alone(clip_set: Path
     assert "something else" in capsys.readouterr().err and (tmp_path / "mine" / "report.html").read_text() == "mine"
 
 
-def test_what_a_user_may_mistype(clip_set: Path, tmp_path: Path, capsys):
+def test_wrong_arguments_are_refused_with_one_sentence(clip_set: Path, tmp_path: Path, capsys):
     for arguments, sentence in (
         (["--tasks", "singing"], "is no task"),
         (["--command", "tool=program {video} {audio}"], "lacks {out}"),
@@ -113,7 +113,7 @@ def test_what_a_user_may_mistype(clip_set: Path, tmp_path: Path, capsys):
 def test_programs_are_run_without_a_shell_and_measured():
     awkward = "a b; $HOME 'c'"
     done = run_program([sys.executable, "-c", "import sys; print(sys.argv[1])", awkward])
-    assert done.status == 0 and done.said == awkward and done.seconds > 0
+    assert done.status == 0 and done.output == awkward and done.seconds > 0
     assert done.peak_mb is None or done.peak_mb > 1
     assert run_program([sys.executable, "-c", "raise SystemExit(3)"]).status == 3
     with pytest.raises(ValueError, match="cannot run"):
@@ -126,7 +126,7 @@ def interval(mean: float) -> dict[str, float]:
     return {"mean": mean, "low": mean, "high": mean}
 
 
-def test_checks_fail_where_the_order_is_wrong_and_too_good_is_a_warning():
+def test_a_wrong_order_fails_a_check_and_a_score_above_truth_is_a_warning():
     distances = {"ground truth": 0.4, "ours": 0.6, "copy of input": 1.1}
     rows = {
         name: {"scores": {"sync_distance_as_heard": interval(d), "sync_distance": interval(d)}}
@@ -139,7 +139,7 @@ def test_checks_fail_where_the_order_is_wrong_and_too_good_is_a_warning():
     assert len(warnings({"cross": rows}, list(rows))) == 1
 
 
-def test_sets_are_found_again_and_tasks_parsed(clip_set: Path, tmp_path: Path):
+def test_sets_survive_saving_and_tasks_are_parsed(clip_set: Path, tmp_path: Path):
     facts, clips = load_set(clip_set)
     assert facts["set"] == "avatars" and {clip.task for clip in clips} == {"cross", "silent"}
     assert all(clip.frame_count == FRAMES == len(clip.openings) for clip in clips)

@@ -1,4 +1,4 @@
-"""Face tracks, crops and sync scores: geometry that is known, PySceneDetect's cuts, and embeddings made by hand."""
+"""Face tracks, crops and sync scores on known geometry, cuts as in PySceneDetect, and hand-made embeddings."""
 
 from types import SimpleNamespace
 
@@ -28,7 +28,7 @@ FRAME = np.zeros((120, 160, 3), np.uint8)
 
 
 class Scripted:
-    """Gives the boxes of a list, frame after frame."""
+    """Returns the boxes of a list, frame by frame."""
 
     def __init__(self, boxes: list[list[tuple[float, ...]]]) -> None:
         self.boxes, self.at, self.resets = boxes, -1, 0
@@ -113,7 +113,7 @@ def test_smoothing_takes_out_a_single_wrong_box():
 
 
 class OneFace(torch.nn.Module):
-    """Stands in for S3FD: one face twice, and one too faint."""
+    """Stand-in for S3FD: one face detected twice, and one with a low score."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -131,7 +131,7 @@ def test_boxes_of_s3fd_are_scaled_to_the_frame():
     np.testing.assert_allclose(found, [[40, 30, 120, 90]])
 
 
-def test_stand_in_gives_all_faces_of_the_detector():
+def test_detector_boxes_returns_all_faces():
     faces = [SimpleNamespace(box=(1.0, 2.0, 3.0, 4.0)), SimpleNamespace(box=(5.0, 6.0, 7.0, 8.0))]
     detector = SimpleNamespace(faces=lambda frame: faces, reset=lambda: None)
     assert DetectorBoxes(detector)(FRAME).tolist() == [[1, 2, 3, 4], [5, 6, 7, 8]]  # type: ignore[arg-type]
@@ -145,7 +145,7 @@ def syncnet() -> tuple[torch.nn.Module, int, int]:
     return net, metadata["resolution"], metadata["num_frames"]
 
 
-def test_embeddings_do_not_depend_on_the_batch_and_miss_windows_without_a_face(syncnet):
+def test_embeddings_do_not_depend_on_the_batch_and_are_nan_without_a_face(syncnet):
     net, resolution, num_frames = syncnet
     faces: list[np.ndarray | None] = list(np.random.default_rng(0).integers(0, 256, (26, 64, 64, 3), np.uint8))
     whole, parts = (embed_lips(net, faces, resolution, num_frames, batch_size=size) for size in (16, 3))
@@ -168,7 +168,7 @@ def hand_made(shift: int, count: int = 40) -> tuple[torch.Tensor, torch.Tensor]:
     return basis[20 : 20 + count], basis[20 + shift : 20 + shift + count]
 
 
-def test_sync_score_as_heard_and_at_its_best():
+def test_sync_score_at_offset_zero_and_at_the_best_offset():
     heard = score_pairs([hand_made(0)])
     assert heard.offset_frames == 0 and heard.distance == pytest.approx(0, abs=1e-3)
     assert heard.distance_as_heard == heard.distance and heard.confidence_as_heard == heard.confidence
@@ -187,7 +187,7 @@ def test_one_wrong_track_of_three_does_not_move_the_score():
     assert score_pairs(tracks[::-1]) == score_pairs(tracks)
 
 
-def test_missing_windows_take_no_part():
+def test_windows_without_a_face_are_ignored():
     lips, sound = hand_made(2)
     lips = lips.clone()
     lips[10:20] = torch.nan

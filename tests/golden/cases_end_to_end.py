@@ -32,7 +32,8 @@ from latentsync.inference.timing import Stopwatch
 from latentsync.inference.windows.sampler import WindowSampler
 from latentsync.inference.windows.stream import FrameIn, LipsyncStream
 from latentsync.media.pixels.picture import RgbPicture
-from latentsync.media.sound.read import read_audio, write_wav
+from latentsync.media.sound.read import read_audio
+from latentsync.media.sound.write import write_wav
 from latentsync.media.video.read import read_frames
 from latentsync.media.video.write import VideoFormat, VideoWriter
 from latentsync.models.unet.network import UNet3DConditionModel, UNetConfig

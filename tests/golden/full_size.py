@@ -96,11 +96,11 @@ def checks(golden: Path, folder: Path) -> Iterator[tuple[str, bool]]:
         )
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("golden", type=Path, help="folder with unet_full_tables.json and its neighbours")
     parser.add_argument("--folder", type=Path, help="where the files lie for a moment (default: the system's)")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     failed = 0
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         for name, ok in checks(args.golden, Path(folder)):

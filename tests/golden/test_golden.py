@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 OWN = ROOT / "tests/golden/own"
 SHARED = ROOT.parent / "shared/golden"
 FULL_SIZE = ("unet_full", "videomaev2_full")
+SLOW = {"denoise", "stable_syncnet", "end_to_end", "unet_small"}
 MAX_OWN_BYTES = 1_000_000
 
 load_runners()
@@ -29,7 +30,12 @@ def chosen_cases() -> list[GoldenCase]:
     return [case for case in cases if case.name not in FULL_SIZE or os.environ.get("LATENTSYNC_FULL_GOLDEN") == "1"]
 
 
-@pytest.mark.parametrize("case", chosen_cases(), ids=lambda case: f"{case.path.parent.name}-{case.name}")
+def marked_cases() -> list:
+    """The chosen cases, those that take long marked `slow`."""
+    return [pytest.param(case, marks=[pytest.mark.slow] if case.name in SLOW else []) for case in chosen_cases()]
+
+
+@pytest.mark.parametrize("case", marked_cases(), ids=lambda case: f"{case.path.parent.name}-{case.name}")
 def test_recorded_answers_are_met(case):
     if case.is_fact:
         return
@@ -74,6 +80,7 @@ def test_wrong_and_broken_cases_fail_and_do_not_hide_others(tmp_path, capsys, mo
     assert main([str(tmp_path), "--only", "denoise"]) == 1
 
 
+@pytest.mark.slow
 def test_the_shipped_set_is_small_and_can_be_made_again(tmp_path):
     assert sum(path.stat().st_size for path in OWN.rglob("*") if path.is_file()) < MAX_OWN_BYTES
     make(tmp_path)

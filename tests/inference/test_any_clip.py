@@ -18,7 +18,8 @@ from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.inference.settings import JobOptions
 from latentsync.media.pixels.colour import ColourTags
 from latentsync.media.probe import probe
-from latentsync.media.sound.read import read_audio, write_wav
+from latentsync.media.sound.read import read_audio
+from latentsync.media.sound.write import write_wav
 from latentsync.media.video.read import frame_times, read_frames
 from latentsync.media.video.write import VideoFormat
 from tests.media.test_media import turn_track
@@ -80,6 +81,7 @@ def expected_order(durations: Sequence[Fraction], sound: Fraction, length: str, 
     return order
 
 
+@pytest.mark.slow
 @settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(
     count=st.integers(1, 200),

@@ -49,6 +49,7 @@ def pipeline() -> LipsyncPipeline:
     return load(CPU)
 
 
+@pytest.mark.slow
 def test_two_processes_write_one_video_with_the_bytes_of_one(
     tmp_path: Path, pair: tuple[Path, Path], pipeline: LipsyncPipeline
 ) -> None:
@@ -63,6 +64,7 @@ def test_two_processes_write_one_video_with_the_bytes_of_one(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.wav", "one.mp4", "two.mp4", "v.mp4"]
 
 
+@pytest.mark.slow
 def test_a_helper_alone_finishes_what_is_missing(
     tmp_path: Path, pair: tuple[Path, Path], pipeline: LipsyncPipeline
 ) -> None:
@@ -86,6 +88,7 @@ def test_a_helper_alone_finishes_what_is_missing(
     assert (tmp_path / "o.mp4").read_bytes() == (tmp_path / "one.mp4").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("loader", "words"), [(load_and_end, "ended with code 3"), (load_nothing, "no memory left")], ids=["ends", "fails"]
 )
@@ -121,6 +124,7 @@ def entries_of(folder: Path, pair: tuple[Path, Path]) -> list[JobEntry]:
     return [entries[0], replace(entries[1], video=folder / "none.mp4"), entries[2]]
 
 
+@pytest.mark.slow
 def test_a_list_of_jobs_is_shared_and_goes_on_after_one_that_fails(tmp_path: Path, pair: tuple[Path, Path]) -> None:
     outcomes = list(run_all_spread(entries_of(tmp_path, pair), run_entry, WorkerPool(load, [CPU, CPU], 1)))
     assert [outcome.entry.number for outcome in outcomes] == [1, 2, 3]
@@ -140,6 +144,7 @@ def test_a_device_for_every_process() -> None:
         spread_devices(0)
 
 
+@pytest.mark.slow
 def test_a_list_of_jobs_on_a_cluster(tmp_path: Path, pair: tuple[Path, Path]) -> None:
     with ray_session(cores=2, gpus=0):
         outcomes = list(run_all_on_cluster(entries_of(tmp_path, pair), run_entry, load, gpus=0, workers=2))

@@ -36,6 +36,7 @@ def test_openai_whisper_loads_the_speech_encoder() -> None:
     assert model.encoder(mel).shape == (1, model.dims.n_audio_ctx, 96)
 
 
+@pytest.mark.slow
 def test_the_demo_pair_speaks_the_new_sound(tmp_path: Path) -> None:
     pytest.importorskip("espeakng_loader", reason="the truth of the demo's sound needs espeak-ng")
     from latentsync.avatar.clip import random_clip

@@ -27,12 +27,13 @@ from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.inference.settings import JobOptions
 from latentsync.inference.windows.stream import face_of, with_face
 from latentsync.media.container import MediaError
-from latentsync.media.pixels.colour import Orientation, rows_of
+from latentsync.media.pixels.colour import rows_of
+from latentsync.media.pixels.geometry import Orientation
 from latentsync.media.pixels.picture import Picture, StoredPicture
 from latentsync.media.probe import MediaInfo, probe
 from latentsync.media.video import packets
 from latentsync.media.video.read import read_frames, read_pictures
-from latentsync.media.video.strict import small_pictures
+from latentsync.media.video.strict_read import small_pictures
 from latentsync.media.video.write import VideoFormat, VideoWriter
 from latentsync.weights import DEFAULT_ALIGNMENT, Alignment
 from tests.media.test_media import turn_track

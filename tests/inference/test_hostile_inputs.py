@@ -158,6 +158,7 @@ def check_resumable(folder: Path) -> None:
 PIPELINE = tiny_pipeline()
 
 
+@pytest.mark.slow
 def test_odd_names_alone_are_no_obstacle(
     tmp_path: Path,
     sane: tuple[list[Path], list[Path]],

@@ -66,6 +66,7 @@ def per_frame(report: Path) -> object:
     return json.loads(report.read_text(encoding="utf-8"))["per_frame"]
 
 
+@pytest.mark.slow
 @needs_fork
 def test_a_job_killed_at_any_change_of_its_files_goes_on_to_the_same_bytes(tmp_path: Path, job: list[str]) -> None:
     """Kills right before a file is begun, renamed or removed: also while a finished job clears its folder away."""
@@ -85,6 +86,7 @@ def test_a_job_killed_at_any_change_of_its_files_goes_on_to_the_same_bytes(tmp_p
         assert per_frame(folder / "o.report.json") == per_frame(tmp_path / "calm" / "o.report.json")
 
 
+@pytest.mark.slow
 @needs_fork
 def test_a_job_killed_again_and_again_goes_on_to_the_same_bytes(tmp_path: Path, job: list[str]) -> None:
     """Kills at random moments of the processor's time, by the system, without a last word; windows overlap."""

@@ -232,6 +232,7 @@ def test_the_closed_reference_is_the_most_closed_window() -> None:
 LEFT_OF_THE_HAND = 6.0  # grey levels in the mouth's region, mean of a frame; with the hand as reference 20 and more
 
 
+@pytest.mark.slow
 def test_a_hand_at_the_start_leaves_no_trace_in_free_frames(tmp_path: Path) -> None:
     """The demo video, whole and with a hand in front of the mouth for 0.8 s: from then on both have the same result."""
     distilled = distilled_companion(DEMO_UNET)

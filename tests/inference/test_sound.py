@@ -12,7 +12,8 @@ from latentsync.inference.jobs.job import LipsyncJob, check_job
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.inference.preflight import preflight
 from latentsync.inference.settings import JobOptions
-from latentsync.media.sound.read import read_audio, write_wav
+from latentsync.media.sound.read import read_audio
+from latentsync.media.sound.write import write_wav
 from scripts import inference
 from scripts.inference import main
 from tests.media.test_downmix import store_channels

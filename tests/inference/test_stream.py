@@ -52,6 +52,7 @@ def same(first: list[FrameOut], second: list[FrameOut], atol: float = 0) -> bool
     return all(np.abs(a.frame.astype(int) - b.frame.astype(int)).max() <= atol for a, b in pairs)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(-1, 2), st.integers(1, 9)), min_size=1, max_size=5),

@@ -46,6 +46,7 @@ def run(
     return pipeline(video, audio, folder / "o.mkv", settings, options)
 
 
+@pytest.mark.slow
 def test_only_the_chosen_speaker_differs_from_the_source(
     tmp_path: Path, pipeline: LipsyncPipeline, clip: list[TortureFrame], video: Path
 ) -> None:

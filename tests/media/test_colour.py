@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from av.video.frame import VideoFrame
 
-from latentsync.media.pixels.colour import MATRICES, Orientation, rgb_picture, upright_rgb
-from latentsync.media.pixels.convert import SWSCALE_FLAGS
+from latentsync.media.pixels.colour import MATRICES, SWSCALE_FLAGS, rgb_picture, upright_rgb
+from latentsync.media.pixels.geometry import Orientation
 
 UPRIGHT = Orientation()
 

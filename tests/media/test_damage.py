@@ -13,7 +13,8 @@ import pytest
 from latentsync.media.container import MediaError
 from latentsync.media.probe import made_here, probe
 from latentsync.media.sound.copy import AudioSource
-from latentsync.media.sound.read import read_audio, write_wav
+from latentsync.media.sound.read import read_audio
+from latentsync.media.sound.write import write_wav
 from latentsync.media.video.join import join
 from latentsync.media.video.read import frame_times, frames_at, read_frames
 from latentsync.media.video.write import VideoFormat, VideoWriter
@@ -191,6 +192,7 @@ else:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("action", ["write", "join"])
 def test_a_full_disk_costs_only_the_file_in_work(tmp_path: Path, action: str) -> None:
     parts = [write(tmp_path / f"part{k}.mp4", moving(20, 96, 96)) for k in range(2)]

@@ -14,7 +14,8 @@ from latentsync.inference.jobs import render
 from latentsync.inference.jobs.job import check_job
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.inference.settings import JobOptions
-from latentsync.media.pixels.colour import ColourTags, Orientation, rows_of, upright_rgb
+from latentsync.media.pixels.colour import ColourTags, rows_of, upright_rgb
+from latentsync.media.pixels.geometry import Orientation
 from latentsync.media.pixels.picture import Part, StoredForm, StoredPicture, picture_of, samples_of
 from latentsync.media.pixels.pixel_format import pixel_format, turned_format
 from latentsync.media.probe import probe

@@ -8,9 +8,8 @@ import pytest
 
 from latentsync.media.container import open_input
 from latentsync.media.sound import downmix
-from latentsync.media.sound.downmix import lone_channel
-from latentsync.media.sound.mono import mono_pieces, mono_span
-from latentsync.media.sound.read import read_audio
+from latentsync.media.sound.downmix import single_channel
+from latentsync.media.sound.read import mono_pieces, mono_span, read_audio
 
 ROOT = Path(__file__).resolve().parents[2]
 RATE_HZ = 48_000
@@ -116,7 +115,7 @@ def test_fronts_of_any_layout_that_cancel_each_other_are_heard(tmp_path: Path, v
 @pytest.mark.parametrize("kind", MIXED)
 def test_any_other_stereo_is_mixed_bit_for_bit_as_ever(tmp_path: Path, voice: np.ndarray, kind: str) -> None:
     path = store_channels(tmp_path / "a.wav", MIXED[kind](voice))
-    assert lone_channel(path) is None
+    assert single_channel(path) is None
     np.testing.assert_array_equal(np.concatenate(list(mono_pieces(path))), plain_mix(path))
 
 
@@ -128,7 +127,7 @@ def test_a_voice_in_the_centre_of_5_1_is_mixed_as_ever(tmp_path: Path, voice: np
 
 def test_silence_is_mixed(tmp_path: Path) -> None:
     path = store_channels(tmp_path / "a.wav", [np.zeros(RATE_HZ)] * 2)
-    assert lone_channel(path) is None and not read_audio(path).any()
+    assert single_channel(path) is None and not read_audio(path).any()
 
 
 def test_a_file_is_measured_once_and_anew_when_it_changes(
@@ -140,4 +139,4 @@ def test_a_file_is_measured_once_and_anew_when_it_changes(
     path = store_channels(tmp_path / "a.wav", [voice, -voice])
     assert [mono_span(path, start, 100).any() for start in (0.5, 1.0, 1.5)] and len(calls) == 1
     store_channels(path, [voice, voice[::-1]])
-    assert lone_channel(path) is None and len(calls) == 2
+    assert single_channel(path) is None and len(calls) == 2

@@ -17,7 +17,7 @@ from latentsync.media.pixels.interlace import field_order
 from latentsync.media.probe import probe
 from latentsync.media.video.index import frame_index
 from latentsync.media.video.read import frames_between, read_frames, read_pictures, stored_pictures
-from latentsync.media.video.strict import small_pictures
+from latentsync.media.video.strict_read import small_pictures
 from latentsync.media.video.write import VideoFormat
 from tests.media.test_media import turn_track
 from tests.support.tiny import StubDetector, make_audio, scene, tiny_models

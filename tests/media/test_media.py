@@ -10,7 +10,8 @@ import pytest
 from latentsync.media.container import MediaError
 from latentsync.media.probe import probe
 from latentsync.media.sound.copy import AudioSource
-from latentsync.media.sound.read import read_audio, write_wav
+from latentsync.media.sound.read import read_audio
+from latentsync.media.sound.write import write_wav
 from latentsync.media.video.read import frames_at, read_frames
 from latentsync.media.video.write import VideoFormat, VideoWriter
 from tests.support.media_clips import MILLISECONDS, grey, numbered, patches, store, tone, write

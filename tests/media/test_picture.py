@@ -9,7 +9,8 @@ from av.video.frame import VideoFrame
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latentsync.media.pixels.colour import ColourTags, Orientation, rows_of, stored_frame, upright_rgb
+from latentsync.media.pixels.colour import ColourTags, rows_of, stored_frame, upright_rgb
+from latentsync.media.pixels.geometry import Orientation
 from latentsync.media.pixels.picture import Part, Picture, RgbPicture, StoredForm, StoredPicture, picture_of
 from latentsync.media.probe import probe
 from latentsync.media.video.index import frame_index

@@ -9,7 +9,8 @@ import pytest
 
 from latentsync.media.probe import probe
 from latentsync.media.sound.copy import AudioSource
-from latentsync.media.sound.read import read_audio, write_wav
+from latentsync.media.sound.read import read_audio
+from latentsync.media.sound.write import write_wav
 from latentsync.media.video.join import join
 from latentsync.media.video.read import frame_times, read_frames
 from tests.support.media_clips import NATIVE_RATES, click, numbered, store_sound, tone, write

@@ -1,12 +1,11 @@
 """Still images as videos of one frame, the right way up."""
 
-import struct
 from fractions import Fraction
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
+from PIL import ExifTags, Image
 
 from latentsync.media.container import MediaError
 from latentsync.media.probe import probe
@@ -27,15 +26,12 @@ UPRIGHT = {
 }
 
 
-def store_still(path: Path, image: np.ndarray, orientation: int | None = None) -> Path:
-    """An image in the format of the name's ending; JPEG with an EXIF orientation if one is given."""
-    quality = [cv2.IMWRITE_JPEG_QUALITY, 98] if path.suffix == ".jpg" else [cv2.IMWRITE_WEBP_QUALITY, 101]
-    content = cv2.imencode(path.suffix, image[..., ::-1], quality if path.suffix != ".png" else [])[1].tobytes()
-    if orientation is not None:
-        entry = struct.pack(">HHIHH", 0x0112, 3, 1, orientation, 0)
-        block = b"Exif\0\0MM\0*" + struct.pack(">IH", 8, 1) + entry + bytes(4)
-        content = content[:2] + b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block + content[2:]
-    path.write_bytes(content)
+def store_still(path: Path, image: np.ndarray, orientation: int = 1) -> Path:
+    """An image in the format of the name's ending, with an EXIF orientation."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    quality = {"quality": 98, "subsampling": 0} if path.suffix == ".jpg" else {"lossless": True}
+    Image.fromarray(image).save(path, exif=exif if orientation != 1 else b"", **quality)
     return path
 
 
@@ -53,14 +49,26 @@ def test_a_still_image_is_one_frame(tmp_path: Path, ending: str) -> None:
     assert VideoFormat.like(info).time_base == Fraction(1, 25)
 
 
+@pytest.mark.parametrize("ending", ["png", "jpg", "webp"])
 @pytest.mark.parametrize("orientation", UPRIGHT)
-def test_exif_orientation_is_respected(tmp_path: Path, orientation: int) -> None:
+def test_exif_orientation_is_respected(tmp_path: Path, orientation: int, ending: str) -> None:
     image = patches(64, 96)
-    path = store_still(tmp_path / "i.jpg", image, orientation)
+    path = store_still(tmp_path / f"i.{ending}", image, orientation)
     upright = UPRIGHT[orientation](image)
     info, shown = probe(path), next(read_frames(path)).frame
     assert (info.height, info.width) == shown.shape[:2] == upright.shape[:2]
     assert np.abs(shown.astype(int) - upright)[8::16, 8::16].max() <= 6
+
+
+@pytest.mark.parametrize(
+    "block", [b"", b"II*\0", b"MM\0*\0\0\0\x08\xff\xff", b"nonsense"], ids=["empty", "cut", "long", "none"]
+)
+def test_damaged_exif_data_is_ignored(tmp_path: Path, block: bytes) -> None:
+    for ending in ("jpg", "webp"):  # libav refuses such a PNG file
+        path = tmp_path / f"i.{ending}"
+        Image.fromarray(patches(64, 96)).save(path, exif=b"Exif\0\0" + block)
+        info = probe(path)
+        assert (info.width, info.height, info.rotation) == (96, 64, 0)
 
 
 def test_a_damaged_image_is_refused(tmp_path: Path) -> None:

@@ -216,9 +216,9 @@ def test_a_missing_encoder_is_replaced_or_named(tmp_path: Path, monkeypatch: pyt
         ("v.mov", {"codec": "av1"}, r"\.mov file cannot hold av1"),
         ("v.mp4", {"codec": "av1", "width": 47}, "odd size"),
         ("v.mp4", {"codec": "vp9"}, "no codec 'vp9'"),
-        ("v.mp4", {"codec": "hevc", "height": 48}, "64 px a side"),
+        ("v.mp4", {"codec": "hevc", "height": 48}, "at least 64 px"),
         ("v.mp4", {"crf": 52}, "from 0 to 51"),
-        ("v.mkv", {"codec": "ffv1", "sample_aspect": Fraction(4, 3)}, "shape 4/3"),
+        ("v.mkv", {"codec": "ffv1", "sample_aspect": Fraction(4, 3)}, "ratio 4/3"),
         ("v.webm", {}, "ending"),
     ],
 )

@@ -160,8 +160,9 @@ def test_configuration_survives_json_and_names_what_is_wrong() -> None:
         UNetConfig.from_dict({"unet_use_magic": True})
     with pytest.raises(ValueError, match="num_heads"):
         UNetConfig.from_dict({"motion_module_kwargs": {"num_heads": 8}})
+    with pytest.raises(ValueError, match="act_fn is 'relu', but only 'silu'"):
+        UNetConfig.from_dict({"act_fn": "relu"})
     for wrong in (
-        {"act_fn": "relu"},
         {"norm_num_groups": 5},
         {"attention_head_dim": 3},
         {"up_block_types": ["UpBlock3D"]},

@@ -40,6 +40,7 @@ from tests.support.stub_steps import stub_plan
 pytest.importorskip("ray", reason="the runner needs ray[data]")
 moto_server = pytest.importorskip("moto.server", reason="the object store of the test is moto's")
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = "hello you -bad no some world"  # of each source: one dropped at once, one too short at the end
 

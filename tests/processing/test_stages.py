@@ -12,7 +12,8 @@ pytest.importorskip("espeakng_loader", reason="avatars need the optional espeak-
 from latentsync.face.detection.detector import Face, make_detector
 from latentsync.media.container import MediaError
 from latentsync.media.probe import probe
-from latentsync.media.sound.mono import mono_pieces, mono_span, write_flac
+from latentsync.media.sound.read import mono_pieces, mono_span
+from latentsync.media.sound.write import write_flac
 from latentsync.metrics.pictures.sharpness import blur_px, noise_levels
 from latentsync.processing.clip import Clip, Kept, source_clip
 from latentsync.processing.config import StageSettings
@@ -56,6 +57,7 @@ def run(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, l
     return output, process(videos, output, SMALL_SETTINGS), before
 
 
+@pytest.mark.slow
 def test_every_defect_goes_for_its_reason_and_every_good_clip_stays(corpus: Corpus, run) -> None:
     _, endings, _ = run
     found = {file.relative: [span_of(e) for e in endings if e.clip.relative == file.relative] for file in corpus.files}
@@ -66,6 +68,7 @@ def test_every_defect_goes_for_its_reason_and_every_good_clip_stays(corpus: Corp
     assert found == wanted
 
 
+@pytest.mark.slow
 def test_offsets_are_found_and_taken_out(corpus: Corpus, run) -> None:
     _, endings, _ = run
     checked = 0
@@ -79,6 +82,7 @@ def test_offsets_are_found_and_taken_out(corpus: Corpus, run) -> None:
     assert checked >= 7
 
 
+@pytest.mark.slow
 def test_the_input_is_only_read_and_outputs_are_whole(videos: Path, run) -> None:
     output, endings, before = run
     assert tree_hash(videos) == before
@@ -92,6 +96,7 @@ def test_the_input_is_only_read_and_outputs_are_whole(videos: Path, run) -> None
         assert sum(map(len, mono_pieces(ending.clip.path))) == 640 * info.frame_count
 
 
+@pytest.mark.slow
 def test_reasons_follow_from_the_scores_alone(run) -> None:
     rules = make_rules(SMALL_SETTINGS)
     for ending in run[1]:
@@ -102,6 +107,7 @@ def test_reasons_follow_from_the_scores_alone(run) -> None:
             assert verdicts[ending.stage] == ending.outcome.reason
 
 
+@pytest.mark.slow
 def test_stages_by_themselves_give_the_bytes_of_fused_ones(videos: Path, run, tmp_path: Path) -> None:
     """And a second run gives the bytes of the first."""
     output, endings, _ = run
@@ -128,6 +134,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fps", "cuts"), [(25, [1, 41, 81, 96]), (50, [1, 41, 81, 96]), (15, [25, 50])])
 def test_cuts_are_exact_to_the_frame(scenes: Path, fps: int, cuts: list[int]) -> None:
     """Also in the first and last frames, and where a slower video repeats its frames."""
@@ -135,6 +142,7 @@ def test_cuts_are_exact_to_the_frame(scenes: Path, fps: int, cuts: list[int]) ->
     assert [outcome.clip.start_frame for _, outcome in told] == [0, *cuts]
 
 
+@pytest.mark.slow
 def test_files_at_every_stage_have_the_spans_of_no_files(scenes: Path, tmp_path: Path) -> None:
     settings = replace(SMALL_SETTINGS, min_segment_sec=0.5, max_segment_sec=1.0)
     folders = {stage.name: tmp_path / stage.name for stage in STAGES}
@@ -163,6 +171,7 @@ def readable(path: Path) -> Clip:
     return outcome.clip
 
 
+@pytest.mark.slow
 def test_a_span_shows_and_sounds_as_its_part_of_the_file(videos: Path) -> None:
     whole = readable(videos / "clean.mp4")
     part = whole.cut(20, 45).cut(5, 15)
@@ -186,6 +195,7 @@ def without(seen: list[SeenFrame], frames: set[int], shade: float = 1.0) -> list
     return [SeenFrame(dark[n], None) if n in frames else each for n, each in enumerate(seen)]
 
 
+@pytest.mark.slow
 def test_a_face_that_is_missed_for_moments_is_bridged(seen: list[SeenFrame]) -> None:
     missed = {0, 1, *range(20, 25), 49}
     found = list(bridged(without(seen, missed)))
@@ -196,6 +206,7 @@ def test_a_face_that_is_missed_for_moments_is_bridged(seen: list[SeenFrame]) -> 
         assert np.array_equal(now.frame, truth.frame)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("missed", "shade"), [({20}, 0.1), (set(range(20, 26)), 1.0), (set(range(50)), 1.0)])
 def test_what_is_not_sure_to_be_the_face_is_not_bridged(seen: list[SeenFrame], missed: set[int], shade: float) -> None:
     """A picture that is dark for a moment, and a face that is missed for longer."""
@@ -223,6 +234,7 @@ class Dreamer:
         return next(iter(self.faces(frame)), None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("wakes_at", "faceless"), [(0, 0), (20, 0), (40, 40)])
 def test_a_face_that_is_found_late_is_followed_back_to_the_first_frame(
     videos: Path, seen: list[SeenFrame], wakes_at: int, faceless: int
@@ -256,7 +268,7 @@ def test_a_stretch_of_sound_equals_the_whole(tmp_path: Path, rate_hz: int, monke
     path = tmp_path / "sound.flac"
     write_flac(path, [noise], rate_hz)
     whole = np.concatenate(list(mono_pieces(path)))
-    monkeypatch.setattr("latentsync.media.sound.mono.SEEK_FROM_SEC", 1.0)
+    monkeypatch.setattr("latentsync.media.sound.read.SEEK_FROM_SEC", 1.0)
     for start in (0.0, 0.52, 4.0, 5.8):
         found = mono_span(path, start, 8000)
         wanted = np.pad(whole, (0, 8000))[int(start * 16_000) :][:8000]
@@ -299,6 +311,7 @@ def test_what_is_missing_is_said_before_anything_is_done(
     assert all(word in str(caught.value) for word in words)
 
 
+@pytest.mark.slow
 def test_sharpness_tells_blur_and_noise_apart(videos: Path) -> None:
     import cv2
 
@@ -318,6 +331,7 @@ def test_equal_names_and_long_names_get_files_of_their_own(tmp_path: Path) -> No
     assert len(Path(long.file_name).name.encode()) < 255
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_no_fault_of_the_clip(videos: Path, tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("in the way")

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from latentsync.media.sound.copy import AudioSource
-from latentsync.media.sound.read import write_wav
+from latentsync.media.sound.write import write_wav
 from latentsync.media.video.write import VideoFormat, VideoWriter
 
 SIDE, FRAMES = 64, 40

@@ -14,7 +14,7 @@ from scipy.signal import resample_poly
 from latentsync.avatar.clip import AvatarClip, spoken_clip
 from latentsync.avatar.sentences import random_sentence
 from latentsync.media.sound.copy import AudioSource
-from latentsync.media.sound.read import write_wav
+from latentsync.media.sound.write import write_wav
 from latentsync.media.video.write import VideoFormat, VideoWriter
 from latentsync.timebase import MODEL_FPS, SAMPLE_RATE_HZ, samples_of_frames
 

@@ -9,7 +9,7 @@ import numpy as np
 from latentsync import testing
 from latentsync.face.detection.detector import Face
 from latentsync.inference.models import LipsyncModels
-from latentsync.media.sound.read import write_wav
+from latentsync.media.sound.write import write_wav
 from latentsync.media.video.read import read_frames
 from latentsync.media.video.write import VideoFormat, VideoWriter
 from latentsync.testing import stand_in_models

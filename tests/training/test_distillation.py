@@ -44,6 +44,7 @@ def quiet(text: object) -> None:
     """Nobody reads along."""
 
 
+@pytest.mark.slow
 def test_a_killed_distillation_goes_on_bit_by_bit_and_its_file_sets_the_preset(data: Path, tmp_path: Path) -> None:
     runs = {name: distilling(data, f"data.train_output_dir={tmp_path / name}") for name in ("whole", "killed")}
     assert run_together(train, 1, data, runs["whole"]) == [0]

@@ -123,6 +123,7 @@ def train_alone(run: SyncNetRun, kill_at: int | None) -> None:
     SyncNetTraining(run, lambda text: None, Processes(cpu=True)).train(report)
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_does_and_go_on_after_a_kill(clips: Path, tmp_path: Path) -> None:
     plain = ["model.audio_encoder.dropout=0", "model.visual_encoder.dropout=0", "validation.clips=2"]
 

@@ -180,6 +180,7 @@ def test_what_is_not_cached_is_computed_before_the_first_step(data: Path, tmp_pa
     assert len(filled) == 2 and "no whisper" in filled[0] and "no latents" in filled[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("stage", [(), STAGE2], ids=["stage1", "stage2"])
 def test_four_steps_equal_a_kill_and_the_rest_bit_by_bit(

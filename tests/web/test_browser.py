@@ -17,7 +17,8 @@ import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
 from latentsync.media.probe import probe
-from latentsync.media.sound.read import read_audio, write_wav
+from latentsync.media.sound.read import read_audio
+from latentsync.media.sound.write import write_wav
 from latentsync.media.video.read import read_frames
 from latentsync.media.video.write import VideoFormat, VideoWriter
 from tests.support.tiny import make_audio, make_video
@@ -28,7 +29,10 @@ from web.settings import EXAMPLES, PRESETS, AppSettings, Limits
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
-pytestmark = pytest.mark.skipif(BROWSER is None, reason=f"none of {', '.join(BROWSERS)} is installed")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(BROWSER is None, reason=f"none of {', '.join(BROWSERS)} is installed"),
+]
 
 FRAMES = 32  # two windows
 PICTURES = os.environ.get("LATENTSYNC_SCREENSHOTS", "")

@@ -99,6 +99,7 @@ def test_the_documented_client_gets_its_video(server: Server, pair: tuple[Path, 
     assert program.main([*files[:1], str(ROOT / "README.md"), str(output), "--url", server.url]) == 2
 
 
+@pytest.mark.slow
 def test_preflight_and_preview(server: Server, pair: tuple[Path, Path], tmp_path: Path) -> None:
     client = client_of(server, tmp_path)
     long = make_video(tmp_path / "long.mp4", 120), make_audio(tmp_path / "long.wav", 4.5)
@@ -219,6 +220,7 @@ def test_files_of_the_machine_are_out_of_reach(server: Server, pair: tuple[Path,
     assert "event: error" in answer
 
 
+@pytest.mark.slow
 def test_five_at_once_get_their_own(server: Server, tmp_path: Path) -> None:
     def user(number: int) -> tuple[int, str]:
         client, folder = client_of(server, tmp_path / str(number)), tmp_path

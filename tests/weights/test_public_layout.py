@@ -250,6 +250,7 @@ def test_files_of_ours_give_no_line(name: str, schema: type) -> None:
         assert "model.audio_encoder is missing" in str(error)  # a base alone is no run
 
 
+@pytest.mark.slow
 def test_the_commands_say_the_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     unet, syncnet = write(tmp_path / "unet.yaml", first_release_file()), write(tmp_path / "s.yaml", syncnet_file())
     off = ["train.loss_weights.sync=0", "train.loss_weights.lpips=0", "train.loss_weights.trepa=0"]

@@ -51,9 +51,7 @@ class FacePolicy:
 class FacePlan:
     """What is done with every source frame; arrays [n, ...]."""
 
-    matrices: (
-        FloatArray  # [n, 2, 3] from the frame (square pixels) to the crop, see `align_matrix`; NaN where passed through
-    )
+    matrices: FloatArray  # [n, 2, 3] as of `align_matrix`, from frames of square pixels; NaN where passed through
     weight: FloatArray  # [n] opacity of the edit: below 1 in fades, 0 where passed through
     segment: IntArray  # [n] segment number; -1 where passed through
     action: NDArray[np.str_]  # [n] of `ACTIONS`

@@ -18,7 +18,7 @@ from latentsync.face.detection.detector import Face, FaceDetector
 from latentsync.face.detection.scenes import SceneCuts
 from latentsync.face.lower_face import LENGTH, LowerFaces, lower_face_descriptor
 from latentsync.inference.timing import Stopwatch
-from latentsync.media.video.output import written_whole
+from latentsync.media.video.mux import atomic_output
 
 IntArray = NDArray[np.int32]
 MAX_FACES = 16  # largest faces kept per frame
@@ -83,7 +83,7 @@ class FaceTracks:
     def save(self, path: Path) -> None:
         """Write to `path` (NPZ without pickled objects), atomically."""
         arrays = {STORED_NAMES.get(f.name, f.name): np.asarray(getattr(self, f.name)) for f in fields(self)}
-        with written_whole(path) as partial, partial.open("wb") as file:
+        with atomic_output(path) as partial, partial.open("wb") as file:
             np.savez_compressed(file, allow_pickle=False, **arrays)
 
     @classmethod

@@ -16,7 +16,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from latentsync.media.container import MediaError
-from latentsync.media.video.output import written_whole
+from latentsync.media.video.mux import atomic_output
 
 JOB, FACES, LOCK = "job.json", "faces.npz", "job.lock"
 OWN_FILES = (
@@ -143,7 +143,7 @@ class JobFolder:
                 path.unlink()
 
     def _write(self, name: str, value: Any) -> None:
-        with written_whole(self.folder / name) as partial:
+        with atomic_output(self.folder / name) as partial:
             partial.write_text(json.dumps(value), encoding="utf-8")
 
 

@@ -21,10 +21,10 @@ from latentsync.media.container import ChosenTracks, MediaError, PathLike, defau
 from latentsync.media.pixels.pixel_format import pixel_format
 from latentsync.media.probe import MediaInfo, made_here, probe
 from latentsync.media.sound.copy import AudioSource
-from latentsync.media.sound.downmix import lone_channel
+from latentsync.media.sound.downmix import single_channel
 from latentsync.media.sound.read import read_audio
-from latentsync.media.video.losses import can_keep_fields, fields_warning, loss_warning
-from latentsync.media.video.output import CONTAINERS
+from latentsync.media.video.codec_warnings import can_keep_fields, fields_warning, loss_warning
+from latentsync.media.video.mux import CONTAINERS
 from latentsync.media.video.write import VideoFormat
 from latentsync.timebase import SAMPLE_RATE_HZ, samples_of_frames
 
@@ -119,7 +119,7 @@ def track_warnings(pictures: ChosenTracks, sound: ChosenTracks) -> Iterator[str]
 def sound_warnings(sound: ChosenTracks, waveform: np.ndarray) -> Iterator[str]:
     """What the network may not make lips of: channels that cancel each other, and sound (16 kHz) without audible speech."""
     name = Path(sound).name
-    if (channel := lone_channel(sound)) is not None:
+    if (channel := single_channel(sound)) is not None:
         yield (
             f"The channels of {name} cancel each other (one is inverted): the network is given channel {channel + 1} alone."
             " The sound of the result stays as it is."

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from latentsync.inference.settings import InferenceSettings, JobOptions
-from latentsync.media.video.output import written_whole
+from latentsync.media.video.mux import atomic_output
 
 # Actions that edit a frame, or would (of a preflight); every other one says why the frame was passed through.
 SYNCED, TO_EDIT, BRIDGED = "synced", "would be edited", "bridged"
@@ -142,7 +142,7 @@ REPORT_KEYS = {"summary", "output", "per_frame", "settings"}
 
 def save_report(report: JobReport, path: Path) -> None:
     """Write the report as JSON: beside its name first, then renamed."""
-    with written_whole(path) as partial:
+    with atomic_output(path) as partial:
         partial.write_text(json.dumps(report.to_dict(), ensure_ascii=False) + "\n", encoding="utf-8")
 
 

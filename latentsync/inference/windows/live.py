@@ -1,11 +1,11 @@
-"""Frames pushed one by one, frames with new lips received: a video whose frames are not in a file.
+"""Live streams: frames are pushed one by one, and frames with new lips come back.
 
-The same windows are sampled as for a file. What a file's first pass decides for the whole video is decided here some time after a
-frame was pushed, from the frames around it (see `latentsync.inference.faces.plan`, whose decisions are local): `DELAY_SEC` and
-the rest of a group of windows later the frame comes out. Followed is whoever has the largest face at first; somebody else
-only after that person was not seen for as long as no gap is bridged.
+The same windows are sampled as for a file. A file's first pass plans the whole video; here each frame is planned from the frames
+around it (the decisions of `latentsync.inference.faces.plan` are local), so that it comes out `DELAY_SEC` and up to a group of
+windows after it was pushed. The person with the largest face at the start is followed; another one only after that person was
+out of sight for longer than `FacePolicy.max_gap_sec`.
 
-The sound is given beforehand, because Whisper's features take their loudest moment as their measure.
+The whole audio is needed beforehand, because Whisper normalises its features by the loudest moment.
 """
 
 from collections import deque
@@ -26,15 +26,15 @@ from latentsync.inference.windows.sampler import WindowSampler
 from latentsync.inference.windows.stream import FrameIn, FrameOut, LipsyncStream, stride_of
 from latentsync.media.pixels.picture import RgbPicture
 
-DELAY_SEC = 1.2  # of a decision: longer than everything that it depends on
+DELAY_SEC = 1.2  # delay of a decision: longer than any stretch of frames that it depends on
 
 
 class LiveStream:
     """Push frames (uint8 h w 3, RGB, square pixels) of one size at `fps`; `flush` at the end. Both return finished frames.
 
-    With a `reference` other than `current` in the settings, `reference_frames` must show the same person: at least a frame,
-    at best a window of them at about 25 a second. Raises ValueError without them, or where they show no face, and for a
-    detector whose points are not those that the models' faces were aligned by.
+    If the setting `reference` is not `current`, `reference_frames` must show the same person: at least one frame, at best a
+    window of them at about 25 a second. Raises ValueError if they are missing or show no face, and for a detector whose points
+    are not those that the models' faces were aligned by.
     """
 
     def __init__(
@@ -54,15 +54,15 @@ class LiveStream:
         self.delay = int(np.ceil(DELAY_SEC * fps))  # frames
         detector.reset()
         self.cuts, self.smoother = SceneCuts(), Smoother()
-        self.detections: deque[Detection] = deque()  # of the frames that decisions may still depend on
-        self.held: deque[FrameArray] = deque()  # frames that are not decided on
+        self.detections: deque[Detection] = deque()  # of the frames that later decisions may depend on
+        self.held: deque[FrameArray] = deque()  # frames without a decision
         self.pushed = self.decided = self.first_number = self.next_number = self.segment = 0
-        self.chosen: set[int] = set()  # tracks of the person who is followed
+        self.chosen: set[int] = set()  # tracks of the person being followed
         self.last_seen = 0  # frame
         self.last_segment = NOT_EDITED  # of the plan, for the last frame decided on
 
     def push(self, frame: FrameArray) -> list[FrameOut]:
-        """Take the next frame; it must not be written to any more."""
+        """Push the next frame; its array must not be modified afterwards."""
         if self.cuts.update(frame):
             self.detector.reset()
             self.first_number = self.next_number
@@ -78,7 +78,7 @@ class LiveStream:
         return [*self._decide(len(self.held)), *self.stream.flush()]
 
     def _follow(self, seen: list[Detection]) -> None:
-        """Note the faces of a frame, and who is followed."""
+        """Record the faces of a frame and choose the person to follow."""
         self.detections.extend(seen)
         self.next_number = max([self.next_number, *(detection.track + 1 for detection in seen)])
         if any(detection.track in self.chosen for detection in seen):
@@ -88,7 +88,7 @@ class LiveStream:
             self.last_seen = self.pushed
 
     def _decide(self, count: int) -> Iterator[FrameOut]:
-        """Push the next `count` frames on, as the plan of the frames around them says."""
+        """Push the next `count` frames into the stream, with a plan of the frames around them."""
         if not count:
             return
         first = max(0, self.decided - self.delay)
@@ -120,7 +120,7 @@ class LiveStream:
         return FrameIn(picture, time_sec, index, self.segment, matrix, float(plan.weight[place]))
 
     def _reference(self, settings: InferenceSettings, frames: Sequence[FrameArray]) -> Tensor | None:
-        """Latents of the reference; None where frames are their own."""
+        """Latents of the reference; None where the frames are their own reference."""
         if settings.reference == "current":
             return None
         smoother, faces = Smoother(), []

@@ -1,4 +1,4 @@
-"""Which other moment of a face the network is shown beside the frames that it repaints."""
+"""Reference frames: which other moment of the face the network gets beside the frames that it repaints."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,34 +11,33 @@ from latentsync.face.lower_face import redness_of_lips
 from latentsync.inference.faces.plan import ACTIONS, EDIT, BoolArray, FacePlan, runs
 from latentsync.inference.settings import Reference
 
-# In which frames the lower face looks as it mostly does: free, seen itself, and turned as usual.
+# Usual frames: those in which the lower face has its most frequent appearance (visible, not covered, usual head turn).
 #
-# A face that speaks moves all the time, but only in some ways: how the numbers of `latentsync.face.lower_face` change within a few
-# frames tells which ways, and how far. Distances from the person's usual look are measured in these movements (Mahalanobis, 1936),
-# so an open mouth is near, and what speech does not do is far. The usual look is the middle of the closest half of the frames
-# (Rousseeuw, 1985), which frames that look otherwise do not move. Where these are the majority, because something is in front of
-# the mouth most of the time, the lips tell: the look that shows them is the usual one. Who is covered throughout looks the same
-# throughout.
+# Speech moves a face all the time, but only in some directions of the descriptors of `latentsync.face.lower_face`. The covariance
+# of their changes within a few frames gives a Mahalanobis distance (1936) in which an open mouth is near the usual appearance and
+# a covered one is far. The usual appearance is the mean of the closest half of the frames (Rousseeuw, 1985), a robust estimate.
+# If the mouth is covered in most frames, the cluster with the redder lips is chosen instead. If it is covered in all of them,
+# all frames count as usual.
 Values = NDArray[np.float32]
 
-LAG = 3  # frames between which movement is measured
-CALM = 0.5  # share of the movements that count: a cut or a hand that comes makes the largest ones
-NOISE = 1.0  # CIELAB units of movement that everything may have
+LAG = 3  # frames; movement is the change over this time
+CALM = 0.5  # share of the smallest movements that count: cuts and hands cause the largest ones
+NOISE = 1.0  # CIELAB units, added to the deviation of every movement
 YAW_UNIT = 2.0  # degrees that count as one CIELAB unit
-MIN_FRAMES = 24  # seen frames from which on anything can be said
-MIN_OTHERS, MIN_SHARE = 12, 0.2  # frames of another look, and their share, from which on it can be the usual one
-NEAR = 0.25  # share of the frames that are near for sure
-LIMIT = 2.5  # times the distance of these: the farthest usual frame
-LEAST_LIMIT = 10.0  # below this distance nothing is unusual
-MORE_LIPS, SURE_LIPS = 2.0, 0.8  # how many times redder, and how much, lips must be to outvote the majority
-SLACK = 3  # frames beside unusual ones that are unusual too: something comes or goes
-ROUNDS = 8  # until the closest half stays the same
+MIN_FRAMES = 24  # with fewer known frames all of them are usual
+MIN_OTHERS, MIN_SHARE = 12, 0.2  # frames, and share, of another appearance to be considered as the usual one
+NEAR = 0.25  # share of the frames whose distance sets the scale
+LIMIT = 2.5  # times that distance: the farthest usual frame
+LEAST_LIMIT = 10.0  # frames closer than this are always usual
+MORE_LIPS, SURE_LIPS = 2.0, 0.8  # factor and margin by which lips must be redder to override the majority
+SLACK = 3  # frames next to unusual ones are unusual too
+ROUNDS = 8  # iterations; the closest half has converged by then
 
 
 def usual_frames(lower_face: NDArray[np.int8], yaw_deg: NDArray[np.floating], seen: BoolArray) -> BoolArray:
-    """bool [n]: the frames of one person that are usual; `seen` [n] are those whose `lower_face` [n, d] and `yaw_deg` are known.
+    """bool [n]: the usual frames of one person; `seen` [n] are those whose `lower_face` [n, d] and `yaw_deg` [n] are known.
 
-    Frames that are not seen are not usual, and where too few are seen to tell, all of these are.
+    Other frames are not usual. With fewer than `MIN_FRAMES` known frames all of them are.
     """
     usual = seen.copy()
     if seen.sum() < MIN_FRAMES:
@@ -50,7 +49,7 @@ def usual_frames(lower_face: NDArray[np.int8], yaw_deg: NDArray[np.floating], se
 
 
 def _alike(faces: NDArray[np.int8], values: Values) -> BoolArray:
-    """bool [n]: which of the frames with these values [n, d] have the usual look."""
+    """bool [n]: which of the frames with these values [n, d] have the usual appearance."""
     everyone = np.ones(len(values), bool)
     alike = _near_middle(_in_units_of_movement(values, everyone), everyone)
     others = ~alike
@@ -62,7 +61,7 @@ def _alike(faces: NDArray[np.int8], values: Values) -> BoolArray:
 
 
 def _in_units_of_movement(values: Values, among: BoolArray) -> Values:
-    """`values` [n, d] turned and scaled so that the usual movement within `LAG` frames is one in every direction."""
+    """`values` [n, d], whitened: the usual movement within `LAG` frames has deviation 1 in every direction."""
     moved = (values[LAG:] - values[:-LAG])[among[LAG:] & among[:-LAG]]
     far = np.square(moved).sum(axis=1)
     calm = moved[far <= np.quantile(far, CALM)] if len(moved) else moved
@@ -72,7 +71,7 @@ def _in_units_of_movement(values: Values, among: BoolArray) -> Values:
 
 
 def _near_middle(values: Values, among: BoolArray) -> BoolArray:
-    """bool [n]: which values [n, d] lie near the middle of the closest half of those `among` them."""
+    """bool [n]: which values [n, d] are near the mean of the closest half of those in `among` [n]."""
     middle = np.median(values[among], axis=0)
     for _ in range(ROUNDS):
         distance = np.sqrt(np.square(values - middle).sum(axis=1))
@@ -82,12 +81,12 @@ def _near_middle(values: Values, among: BoolArray) -> BoolArray:
 
 
 NEAREST = 3  # windows at the start of a segment that are a reference: what is repainted overlaps two of them at most
-KEPT = NEAREST  # windows whose latents are remembered
-Choice = Callable[[Sequence[int]], range]  # source frames that are repainted -> those that are shown beside them
+KEPT = NEAREST  # windows whose latents are kept
+Choice = Callable[[Sequence[int]], range]  # source frames to repaint -> their reference frames
 
 
 def reference_choice(policy: Reference, plan: FacePlan, num_frames: int, stride: int) -> Choice | None:
-    """How `policy` chooses by the plan of all frames; None where frames are their own reference or none is edited."""
+    """The choice of references by `policy` for a plan; None where frames are their own reference or none is edited."""
     segments = plan.segments
     if policy == "current" or not segments:
         return None
@@ -114,10 +113,10 @@ def usual_runs(segments: Sequence[range], usual: BoolArray) -> list[range]:
 class ElsewhereReference:
     """Another moment of the same face that does not overlap what is repainted, as in training.
 
-    Chosen so that the lower face is free, that it seldom changes and is soon read: the first window of usual frames of
+    The lower face should be visible, and the choice seldom change and be near the start: the first window of usual frames of
     the segment around the frames, for frames that overlap it the next one that they do not.
-    Where that segment has no whole window left, half of one does, then a window of another segment, then the longest rest. Where
-    all usual frames are repainted together, the farthest are shown.
+    If that segment has no whole window left, half of one will do, then a window of another segment, then the longest rest. If
+    all usual frames are repainted together, the farthest window is chosen.
     """
 
     segments: Sequence[range]
@@ -161,12 +160,12 @@ class ElsewhereReference:
 
 
 def _gap(window: range, low: int, high: int) -> int:
-    """Frames from `low` ... `high` to a window; 1 or more: they do not overlap."""
+    """Frames between `low` ... `high` and a window; 1 or more if they do not overlap."""
     return max(window[0] - high, low - window[-1])
 
 
 def _outside(run: range, low: int, high: int) -> list[range]:
-    """What is left of a run before `low` and after `high`."""
+    """The parts of a run before `low` and after `high`."""
     parts = range(run.start, min(run.stop, low)), range(max(run.start, high + 1), run.stop)
     return [part for part in parts if part]
 
@@ -184,7 +183,7 @@ class ClosedReference:
 def closed_reference(
     runs: Sequence[range], opening: NDArray[np.floating], num_frames: int, stride: int
 ) -> ClosedReference:
-    """Find the window of `runs` by `opening` [n], how far the mouth is open in each source frame (NaN where unknown)."""
+    """The window of `runs` with the smallest mean `opening` [n] of the mouth (NaN where unknown)."""
     length = 1 + (num_frames - 1) * stride
     known = np.nan_to_num(opening, nan=float(np.nanmax(opening)) if np.isfinite(opening).any() else 0.0)
     windows = [run[start : start + length : stride] for run in runs for start in range(max(1, len(run) - length + 1))]
@@ -193,7 +192,7 @@ def closed_reference(
 
 @dataclass
 class ReferenceLatents:
-    """Latents of chosen windows, read and encoded when first asked for; None where frames are their own reference."""
+    """Reference latents, read and encoded at the first use; None where frames are their own reference."""
 
     choose: Choice | None
     encode: Callable[[range], Tensor]  # source frames -> latents 1 c f h w

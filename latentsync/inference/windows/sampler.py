@@ -41,15 +41,15 @@ from latentsync.weights import LATENT_STRIDE
 
 Faces = NDArray[np.uint8]  # [f, r, r, 3]
 Computed = TypeVar("Computed")
-COLOUR_FRAMES = 4  # from one frame in which the auto-encoder's colour error is measured to the next
+COLOUR_FRAMES = 4  # the auto-encoder's colour error is measured in every n-th frame
 
 
 @dataclass(frozen=True)
 class Window:
-    """At most a window of consecutive frames: aligned `faces`, what is heard at them, latents of a reference.
+    """At most `num_frames` consecutive frames: aligned `faces`, their audio, latents of a reference.
 
-    `audio` f s d; `reference` 1 c f h w as of `encode_window`, None for the faces themselves; `sources` are the frames' numbers in
-    the source, by which what is computed from the faces alone is remembered.
+    `audio` f s d; `reference` 1 c f h w as of `encode_window`, None for the faces themselves; `sources` are the frame numbers in
+    the source video, the keys of the latent cache.
     """
 
     faces: Faces
@@ -62,8 +62,8 @@ class Window:
 class NewFaces:
     """`faces` and the `originals` that they were made from, [f, 3, r, r] float32 on the CPU, equal outside of the mask.
 
-    Originals lie in [-1, 1]; faces about there, since they are clamped when they are pasted. `rejection` says why they must not be
-    shown, `retried` whether they took a second try in float32.
+    Originals are in [-1, 1]; faces may exceed that and are clamped when pasted. `rejection` is the reason why the output check
+    failed, None if it passed; `retried`: they were sampled a second time, in float32.
     """
 
     faces: Tensor
@@ -73,7 +73,7 @@ class NewFaces:
 
 
 class WindowSampler:
-    """Repaints windows of one job: all of them start from the same frame of noise, drawn from the settings' seed."""
+    """Encodes, samples and decodes the windows of one job."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class WindowSampler:
         self.latents = LatentSampler(settings, models.num_frames, models.resolution, models.device)
 
     def sample(self, windows: Sequence[Window], on_step: OnStep = lambda done, total: None) -> list[NewFaces]:
-        """New faces for every window, in any number; what cannot be shown is tried once more in float32."""
+        """New faces for any number of windows; what the output check rejects is sampled once more in float32."""
         results = self._sample_all(windows, on_step)
         broken = [index for index, result in enumerate(results) if result.rejection]
         if broken and self.dtype != torch.float32:
@@ -109,7 +109,7 @@ class WindowSampler:
         return torch.cat([latents, latents[:, :, -1:].expand(-1, -1, missing, -1, -1)], dim=2)
 
     def _sample_all(self, windows: Sequence[Window], on_step: OnStep) -> list[NewFaces]:
-        """Pieces of as many windows as the memory plan allows; the plan shrinks where memory runs out."""
+        """Sample batches of as many windows as the memory plan allows; the plan shrinks when memory runs out."""
         results: list[NewFaces] = []
         while len(results) < len(windows):
             results += self._within_memory(partial(self._sample_some, windows[len(results) :], on_step))
@@ -132,7 +132,7 @@ class WindowSampler:
             self.memory = smaller
 
     def _sample_some(self, windows: Sequence[Window], on_step: OnStep, plan: MemoryPlan) -> list[NewFaces]:
-        """As many of the windows, from the first on, as the plan allows and as are of equal length."""
+        """Sample the first windows: those of equal length, as many as the plan allows."""
         length = len(windows[0].faces)
         alike = takewhile(lambda window: len(window.faces) == length, windows[: plan.windows])
         return self._sample(list(alike), on_step)
@@ -154,7 +154,7 @@ class WindowSampler:
         return [self._finish(part, clip[None]) for part, clip in zip(inputs, latents, strict=True)]
 
     def _latents(self, kind: Literal["masked", "whole"], window: Window, inputs: FaceInputs) -> Tensor:
-        """Latents 1 c f h w of a window's masked or whole faces, from memory where its frames were shown before."""
+        """Latents 1 c f h w of a window's masked or whole faces, from the cache if it has them."""
 
         def compute() -> Tensor:
             pixels = inputs.masked_pixels if kind == "masked" else inputs.pixels
@@ -164,7 +164,7 @@ class WindowSampler:
         return rearrange(latents, "f c h w -> 1 c f h w")
 
     def _finish(self, inputs: FaceInputs, latents: Tensor) -> NewFaces:
-        """From the sampled latents 1 c f h w of one window to faces that can be pasted."""
+        """Decode one window's latents 1 c f h w, check the faces and match their colours."""
         pixels = inputs.pixels
         originals = pixels.cpu()
         with self.stopwatch("decode"):
@@ -176,7 +176,7 @@ class WindowSampler:
         return NewFaces(keep_surroundings(decoded, originals, self.mask), originals, rejection)
 
     def _coloured(self, decoded: Tensor, pixels: Tensor, originals: Tensor) -> Tensor:
-        """`decoded` [f, 3, r, r] with its colours as the settings ask; `originals` are `pixels` on the CPU."""
+        """Correct the colours of `decoded` [f, 3, r, r] by the setting `colour`; `originals` are `pixels` on the CPU."""
         if self.settings.colour == "matched":
             seen = every_nth(len(pixels), COLOUR_FRAMES)
             reconstructed = self._decode(self._encode(pixels[seen]))
@@ -211,13 +211,13 @@ class WindowSampler:
         return torch.cat([self._decode_frames(part).float().cpu() for part in parts])
 
     def _decode_frames(self, latents: Tensor) -> Tensor:
-        """Latents [f, 4, h, w] -> pixels [f, 3, r, r] by the auto-encoder, or by the network that imitates it."""
+        """Latents [f, 4, h, w] -> pixels [f, 3, r, r], by the full or the small decoder."""
         small = None if self.settings.vae == "full" else self.models.tiny_vae
         return decode(self.models.vae, latents) if small is None else decode_tiny(small, latents)
 
     @contextmanager
     def _without_vae(self) -> Iterator[None]:
-        """Where the plan says so, the auto-encoder makes room for the U-Net."""
+        """Move the auto-encoder to the CPU meanwhile, if the memory plan has `offload`."""
         if not self.memory.offload:
             yield
             return
@@ -248,16 +248,16 @@ class WindowSampler:
             module.empty_cache()
 
 
-# Whether generated faces can be shown: numbers that broke, and pictures that are no face.
+# The output check of generated faces: values that are not finite, and pictures that show no face.
 FLAT_DEVIATION = 0.01  # of pixels in [-1, 1]: a face with a hundredth is one colour
 MASK_LEVEL, MASK_DEVIATION = 0.03, 0.06  # mid grey, the colour under the mask, and how even it must be
 
 
 def rejection_reason(faces: Tensor, mask: Tensor) -> str | None:
-    """What is wrong with decoded faces [f, 3, h, w], or None; `mask` [h, w] is 0 where they were generated.
+    """Why decoded faces [f, 3, h, w] are rejected, or None; `mask` [h, w] is 0 where they were generated.
 
-    "not a number" for values that are not finite, "one colour" where the generated part of a frame has none but one, and
-    "mask" where it is the grey that the network is shown there.
+    "not a number" for values that are not finite, "one colour" where the generated part of a frame is uniform, and "mask" where
+    it is the grey of the masked input.
     """
     if not torch.isfinite(faces).all():
         return "not a number"

@@ -1,8 +1,8 @@
-"""Frames in, frames with new lips out: what files, streams and previews are all made of.
+"""Frames in, frames with new lips out: the one path of files, live streams and previews.
 
 Consecutive frames of a segment are gathered into groups. A group is sampled as `stride` windows, each of which sees the mouth at
 about the model's 25 frames a second: at 50 a second every other frame belongs to the first window, the others to the second.
-Frames that are not edited are passed on untouched and never share a window with others. With an overlap, the last frames of a
+Frames that are not edited are passed through untouched and never share a window with others. With an overlap, the last frames of a
 group are sampled once more with the next one and cross-faded.
 
 Legend: f frames, r face resolution in pixels.
@@ -28,9 +28,9 @@ from latentsync.media.pixels.picture import Picture
 from latentsync.timebase import MODEL_FPS, WHISPER_ROW_HZ
 
 
-# The aligned face of a picture, and a picture with a new face: no more of it becomes RGB than that takes.
+# Only the part of a picture around the face is converted to RGB.
 def face_of(picture: Picture, matrix: FloatArray, resolution: int) -> FrameArray:
-    """The aligned face, uint8 r r 3, along a matrix [2, 3] of `align_matrix`, rescaled to the picture's pixels."""
+    """The aligned face of a picture, uint8 r r 3; `matrix` [2, 3] as of `align_matrix`, from the picture's own pixels."""
     part = sampled_region(invert_matrix(matrix), crop_size(resolution), picture.height_width)
     return warp_face(picture.rgb_part(part), matrix, resolution)
 
@@ -38,27 +38,27 @@ def face_of(picture: Picture, matrix: FloatArray, resolution: int) -> FrameArray
 def with_face(
     picture: Picture, face: torch.Tensor, original: torch.Tensor, matrix: FloatArray, opacity: float
 ) -> Picture:
-    """The picture with `face` [3, r, r] pasted where `original` was, see `paste_face`; all other pixels stay as they are stored."""
+    """The picture with `face` [3, r, r] blended over `original`; pixels outside the face keep their stored values."""
     patch = Patch.of(picture.height_width, face, matrix, original)
     if patch is None or opacity == 0:
         return picture
     return picture.edited(patch.region, lambda frame: patch.blend_into(frame, opacity))
 
 
-TIME_SLACK_SEC = 1e-6  # so that a time that was rounded down belongs to its own row
+TIME_SLACK_SEC = 1e-6  # keeps a time that was rounded down in its own feature row
 
 
 @dataclass(frozen=True)
 class FrameIn:
-    """A frame on its way in: what is heard with it, and where its face is."""
+    """An input frame, its time in the audio, and where its face is."""
 
     picture: Picture
-    time_sec: float  # in the sound
-    source: int  # its number in the source
+    time_sec: float  # in the audio
+    source: int  # frame number in the source video
     segment: int = NOT_EDITED  # frames of one segment are edited together
     matrix: FloatArray | None = None  # [2, 3] from the picture's own pixels to the crop; needed in a segment
-    weight: float = 1.0  # of the new lips, 0 ... 1
-    face: FrameArray | None = None  # the aligned face, uint8 r r 3, where it is warped already
+    weight: float = 1.0  # opacity of the new lips, 0 ... 1
+    face: FrameArray | None = None  # the aligned face, uint8 r r 3, if it was warped before
 
     def warped(self, resolution: int) -> FrameArray:
         """The aligned face."""
@@ -67,7 +67,7 @@ class FrameIn:
 
 @dataclass(frozen=True)
 class AlignedFace:
-    """What a window takes of a frame: the aligned `face`, uint8 r r 3, when it is shown in the sound, its number in the source."""
+    """A frame of a window: the aligned `face`, uint8 r r 3, its time in the audio, its number in the source video."""
 
     face: FrameArray
     time_sec: float
@@ -76,7 +76,7 @@ class AlignedFace:
 
 @dataclass(frozen=True)
 class FrameOut:
-    """A frame on its way out; `passed` says why it was passed through although it was to be edited."""
+    """An output frame; `passed` is the reason why a frame that should have been edited was not."""
 
     picture: Picture
     edited: bool  # whether the picture was changed
@@ -85,38 +85,39 @@ class FrameOut:
 
     @property
     def frame(self) -> FrameArray:
-        """In RGB, uint8 h w 3."""
+        """The picture in RGB, uint8 h w 3."""
         return self.picture.rgb()
 
 
 @dataclass(frozen=True)
 class Repainted:
-    """A frame with its new face, not pasted yet; without one it is passed on as it is."""
+    """A frame with its new face, not pasted yet; without a new face the frame stays as it is."""
 
     item: FrameIn
     new: NewFaces | None = None  # one face
 
 
 def stride_of(fps: float) -> int:
-    """Frames from one frame of a window to the next, so that a window sees about 25 of them a second."""
+    """Distance between the frames of a window, in frames of a video of `fps`: about 25 frames of a window are one second."""
     return max(1, round(fps / MODEL_FPS))
 
 
 @dataclass
 class LipsyncStream:
-    """Push frames in order, receive them in order, some pushes later; `flush` gives the rest.
+    """Push frames in order and receive them in order, with some delay; `flush` returns the rest.
 
-    At most `group_frames` frames are held. `references` gives reference latents for source frames, None for themselves.
+    At most `group_frames` frames are held. `references` returns the reference latents for source frames, or None where the frames
+    are their own reference.
     """
 
     sampler: WindowSampler
     features: FeatureTrack
     references: Callable[[Sequence[int]], Tensor | None]
     stride: int = 1
-    overlap: int = 0  # frames of a window that the next one samples again
+    overlap: int = 0  # frames that two consecutive windows share
     on_step: OnStep = lambda done, total: None
     _held: list[FrameIn] = field(default_factory=list)
-    _tail: list[NewFaces] = field(default_factory=list)  # of the first held frames, one a frame
+    _tail: list[NewFaces] = field(default_factory=list)  # new faces of the first held frames, one a frame
     _before: deque[AlignedFace] = field(default_factory=deque)  # frames of this segment that came before the held ones
 
     def __post_init__(self) -> None:
@@ -125,21 +126,21 @@ class LipsyncStream:
 
     @property
     def group_frames(self) -> int:
-        """Frames that are sampled together: a window for each of `stride`, as often as memory allows."""
+        """Frames that are sampled together: `stride` interleaved windows, as many times as memory allows."""
         rounds = max(1, self.sampler.memory.windows // self.stride)
         fresh = self.sampler.models.num_frames - self.overlap
         return self.stride * (rounds * fresh + self.overlap)
 
     def push(self, item: FrameIn) -> list[FrameOut]:
-        """Take the next frame; returns the frames that are finished, oldest first."""
+        """Push the next frame; returns the finished frames, oldest first."""
         return [self.paste(done) for done in self.repaint(item)]
 
     def flush(self) -> list[FrameOut]:
-        """Finish what is held: at the end."""
+        """Finish all held frames, at the end of the stream."""
         return [self.paste(done) for done in self.rest()]
 
     def repaint(self, item: FrameIn) -> list[Repainted]:
-        """The first half of `push`: the frames whose faces are finished. The other half is `paste`, in any thread."""
+        """The first half of `push`: frames whose new faces are finished. The second half, `paste`, may run in any thread."""
         done = self.rest() if self._held and self._held[-1].segment != item.segment else []
         if item.segment == NOT_EDITED:
             return [*done, Repainted(item)]
@@ -148,7 +149,7 @@ class LipsyncStream:
         return done + self._advance() if len(self._held) == self.group_frames else done
 
     def rest(self) -> list[Repainted]:
-        """The faces of what is held: at the end, and before frames that do not belong to the ones before them."""
+        """New faces of all held frames: at the end, and before a frame of another segment."""
         faces = self._tail if len(self._held) == len(self._tail) else self._new_faces(self._held)
         done = list(map(Repainted, self._held, faces))
         self._held, self._tail = [], []
@@ -156,7 +157,7 @@ class LipsyncStream:
         return done
 
     def paste(self, done: Repainted) -> FrameOut:
-        """A frame with its new face in it."""
+        """Paste the new face into its frame."""
         item, new = done.item, done.new
         if new is None:
             return FrameOut(item.picture, edited=False)
@@ -168,7 +169,7 @@ class LipsyncStream:
         return FrameOut(picture, edited, None if edited else UNCHANGED, new.retried)
 
     def _advance(self) -> list[Repainted]:
-        """Repaint a full group; its last frames stay for the next one where windows overlap."""
+        """Sample a full group; with an overlap its last frames are kept for the next group."""
         faces = self._new_faces(self._held)
         finished = len(self._held) - self.overlap * self.stride
         done = list(map(Repainted, self._held[:finished], faces[:finished]))
@@ -177,7 +178,7 @@ class LipsyncStream:
         return done
 
     def _new_faces(self, items: list[FrameIn]) -> list[NewFaces]:
-        """New faces, one entry (of one frame) for every item."""
+        """New faces, one for each item."""
         aligned = [*self._before, *map(self._aligned, items)]
         before, last_window = len(self._before), self.sampler.settings.last_window
         plans = windows_of(len(items), self.sampler.models.num_frames, self.stride, self.overlap, before, last_window)
@@ -197,7 +198,7 @@ class LipsyncStream:
             return AlignedFace(item.warped(self.sampler.models.resolution), item.time_sec, item.source)
 
     def _faded(self, old: NewFaces | None, new: NewFaces, place: int) -> NewFaces:
-        """The face of a frame that was sampled before, on its way from the old window's to the new one's."""
+        """Cross-fade a frame that two windows share; `place` is its index in the new window's kept frames."""
         if old is None or old.rejection:
             return new
         if new.rejection:
@@ -213,15 +214,15 @@ class LipsyncStream:
 
 
 def check_overlap(overlap: int, num_frames: int) -> None:
-    """Raise ValueError unless windows of `num_frames` frames get on while they share `overlap` of them."""
+    """Raise ValueError unless 0 <= `overlap` < `num_frames`."""
     if not 0 <= overlap < num_frames:
         raise ValueError(f"overlap is {overlap}: choose 0 to {num_frames - 1} frames.")
 
 
 @dataclass(frozen=True)
 class WindowPlan:
-    """The `frames` that are sampled together, by their index in the group (below 0: before it), and which of them are `kept`,
-    by their place in the window."""
+    """One window: the `frames` sampled together, by index in the group (below 0: before it), and the places in the window of
+    those that are `kept`."""
 
     frames: list[int]
     kept: range
@@ -237,8 +238,7 @@ def windows_of(
 ) -> list[WindowPlan]:
     """The windows of `count` consecutive frames of a segment, `stride` apart, after `before` frames of the same segment.
 
-    Windows of the same phase share `overlap` frames; the frames that are kept cover everything. `last_window` says how the one
-    is filled that has fewer than `num_frames` frames, see `InferenceSettings`.
+    Windows of the same phase share `overlap` frames; the kept frames cover all. For `last_window` see `InferenceSettings`.
     """
     plans = []
     for phase in range(min(stride, count)):
@@ -251,7 +251,7 @@ def windows_of(
 
 
 def filled(window: list[int], earlier: list[int], num_frames: int, last_window: LastWindow) -> WindowPlan:
-    """A window of at most `num_frames` frames after `earlier` ones, filled as `last_window` says."""
+    """A window of at most `num_frames` frames after `earlier` ones, filled by the policy `last_window`."""
     if last_window == "shorten":
         return WindowPlan(window, range(len(window)))
     context = earlier[max(0, len(earlier) + len(window) - num_frames) :]

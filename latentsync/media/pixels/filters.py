@@ -1,4 +1,4 @@
-"""Single pictures through single filters of libavfilter: what `reformat` cannot do, and keeps everything else of a picture."""
+"""Single filters of libavfilter applied to single pictures, whose other properties and tags are kept."""
 
 from fractions import Fraction
 
@@ -6,25 +6,25 @@ import av
 from av.filter import Graph
 from av.video.frame import VideoFrame
 
-ANY_CLOCK = Fraction(1, 25)  # a filter wants a time, of which nothing depends here
+ANY_CLOCK = Fraction(1, 25)  # filters need a time base, but it has no effect here
 
 
 def cropped(picture: VideoFrame, rows: slice, columns: slice) -> VideoFrame:
-    """A part of a picture, with all its tags, without a copy; the part must begin at a chroma sample."""
+    """A part of a picture with all its tags, sharing its memory; the part must begin at a chroma sample."""
     size = f"{columns.stop - columns.start}:{rows.stop - rows.start}"
     return _filtered(picture, "crop", f"{size}:{columns.start}:{rows.start}:exact=1")
 
 
 def chroma_at_left(picture: VideoFrame) -> VideoFrame:
-    """A picture with the tag that the chroma samples made of it lie at the left of their pixels, as in MPEG; no copy.
+    """The picture tagged so that its chroma, when it is subsampled, is placed at the left as in MPEG; shares its memory.
 
-    Without it libswscale puts them in the middle, where no player of H.264 takes them to be: colours would move by half a pixel.
+    Without the tag libswscale centres the chroma, but players of H.264 assume the left: colours would shift by half a pixel.
     """
     return _filtered(picture, "setparams", "chroma_location=left")
 
 
 def transposed(picture: VideoFrame, is_first_row_last: bool = False, is_first_column_last: bool = False) -> VideoFrame:
-    """A picture with rows and columns in each other's place, then mirrored from top to bottom or from left to right."""
+    """A picture with rows and columns swapped, then mirrored vertically or horizontally."""
     names = {(False, False): "cclock_flip", (False, True): "clock", (True, False): "cclock", (True, True): "clock_flip"}
     return _filtered(picture, "transpose", f"dir={names[is_first_row_last, is_first_column_last]}")
 
@@ -35,7 +35,7 @@ def fields_flagged(picture: VideoFrame, order: str) -> VideoFrame:
 
 
 def is_top_field_first(picture: VideoFrame) -> bool:
-    """Whether an interlaced picture is flagged so; PyAV has no attribute for it, but a filter can select by it."""
+    """Whether an interlaced picture is flagged top field first; PyAV has no attribute for it, but a filter can select it."""
     try:
         _filtered(picture, "select", r"eq(interlace_type\,TOPFIRST)")
     except av.error.BlockingIOError:
@@ -46,14 +46,14 @@ def is_top_field_first(picture: VideoFrame) -> bool:
 def _filtered(picture: VideoFrame, name: str, arguments: str) -> VideoFrame:
     graph = Graph()
     graph.threads = 1  # it would start as many as there are cores
-    given = graph.add_buffer(
+    source = graph.add_buffer(
         width=picture.width, height=picture.height, format=picture.format, time_base=picture.time_base or ANY_CLOCK
     )
-    applied, taken = graph.add(name, arguments), graph.add("buffersink")
-    given.link_to(applied)
-    applied.link_to(taken)
+    applied, sink = graph.add(name, arguments), graph.add("buffersink")
+    source.link_to(applied)
+    applied.link_to(sink)
     graph.configure()
     graph.push(picture)
     result = graph.pull()
-    assert isinstance(result, VideoFrame), "a filter of pictures gives a picture"
+    assert isinstance(result, VideoFrame), "a video filter returns a picture"
     return result

@@ -1,7 +1,7 @@
-"""Interlaced pictures: two moments in the even and odd lines of one picture, made into one picture each, or kept as they are.
+"""Detection and deinterlacing of interlaced pictures (two fields in the even and odd lines), one picture out for each.
 
-Decoded pictures are flagged as interlaced one by one, and only those that are flagged are changed. Where no picture is flagged
-although the file as a whole states an order of its fields, the pictures themselves decide whether that is true.
+Decoders flag single pictures as interlaced, and only flagged ones are deinterlaced. If none is flagged but the file states a
+field order, the pictures are deinterlaced if some of them show combing.
 """
 
 from collections import deque
@@ -16,23 +16,25 @@ from av.video.frame import VideoFrame
 
 from latentsync.media.pixels.filters import ANY_CLOCK, fields_flagged, is_top_field_first
 
-Interlaced = Literal["deinterlace", "keep"]  # what becomes of interlaced pictures
+Interlaced = Literal["deinterlace", "keep"]  # how interlaced pictures are handled
 FieldOrder = Literal["", "tff", "bff"]  # top or bottom field first
-Fields = Literal["", "flagged", "tff", "bff"]  # progressive; pictures say it; the file alone says it
+Fields = Literal[
+    "", "flagged", "tff", "bff"
+]  # progressive; by flags of the pictures; by the field order that the file states
 Numbered = Iterator[tuple[int, VideoFrame]]
 
 FLAGGED: Fields = "flagged"
-# libav's numbers (AVFieldOrder); the field that is shown first counts, not the one that is stored first
+# by libav's values (AVFieldOrder); the field that is displayed first counts, not the one that is coded first
 STATED_ORDERS: dict[int, FieldOrder] = {2: "tff", 3: "bff", 4: "bff", 5: "tff"}
-MIN_SIDE_PX = 8  # smaller pictures are left alone by the filter too
+MIN_SIDE_PX = 8  # smaller pictures cannot be filtered
 BLOCK_PX = 16
-COMB_LEVELS = 4.0  # by which lines differ from both neighbours, on the average of a block
-COMB_RATIO = 1.5  # how much more than from the next lines of their own field
+COMB_LEVELS = 4.0  # mean difference in a block of lines from both neighbours
+COMB_RATIO = 1.5  # over the difference from the next lines of the same field
 COMB_SHARE = 0.005  # of all blocks
 
 
 def fields_of(samples: Sequence[VideoFrame], stated_order: int) -> tuple[Fields, FieldOrder]:
-    """Whether a video is interlaced, and how, by some of its pictures and the order that its file states (AVFieldOrder)."""
+    """Whether and how a video is interlaced, from some of its pictures and the order that its file states (AVFieldOrder)."""
     for picture in samples:
         if picture.interlaced_frame:
             return FLAGGED, field_order(picture)
@@ -41,7 +43,7 @@ def fields_of(samples: Sequence[VideoFrame], stated_order: int) -> tuple[Fields,
 
 
 def has_combs(picture: VideoFrame) -> bool:
-    """Whether lines stand out from both their neighbours, but not from the next lines of their field, in some places."""
+    """Whether a picture shows combing: blocks whose lines differ from both neighbours, but not from their field's next lines."""
     luma = picture.to_ndarray(format="gray").astype(np.int16)
     rows, columns = ((side - 4) // BLOCK_PX * BLOCK_PX for side in luma.shape)
     if rows <= 0 or columns <= 0:
@@ -58,21 +60,21 @@ def has_combs(picture: VideoFrame) -> bool:
 
 
 def field_order(picture: VideoFrame) -> FieldOrder:
-    """The order of the fields of an interlaced picture."""
+    """The field order of an interlaced picture; "" for a progressive one."""
     if not picture.interlaced_frame:
         return ""
     return "tff" if is_top_field_first(picture) else "bff"
 
 
 def with_fields(picture: VideoFrame, order: FieldOrder) -> VideoFrame:
-    """The picture flagged as interlaced in that order; without an order the picture itself."""
+    """The picture flagged as interlaced in that order; unchanged without an order."""
     return fields_flagged(picture, order) if order else picture
 
 
 def deinterlaced(pictures: Numbered, fields: Fields) -> Numbered:
-    """Consecutive numbered pictures, of which those that are interlaced become progressive; as many as there are.
+    """Deinterlace those of consecutive numbered pictures that are interlaced; as many pictures as before.
 
-    A picture depends on itself and on its two neighbours alone. Nothing is read ahead before the first interlaced picture.
+    A result depends on its picture and both neighbours only. Nothing is read ahead before the first interlaced picture.
     """
     is_stated = fields not in ("", FLAGGED)
     before: list[tuple[int, VideoFrame]] = []
@@ -86,7 +88,7 @@ def deinterlaced(pictures: Numbered, fields: Fields) -> Numbered:
 
 
 def _filtered_runs(pictures: Iterable[tuple[int, VideoFrame]], fields: Fields) -> Numbered:
-    """All pictures through the filter; where their size or format changes, it begins anew."""
+    """Filter all pictures; the filter is reset when their size or format changes."""
     for (width, height, _), run in groupby(pictures, key=_kind):
         steps = _filtered if min(width, height) >= MIN_SIDE_PX else _unfiltered
         yield from steps(run, fields)
@@ -102,7 +104,7 @@ def _unfiltered(run: Iterator[tuple[int, VideoFrame]], fields: Fields) -> Number
 
 
 def _filtered(run: Iterator[tuple[int, VideoFrame]], fields: Fields) -> Numbered:
-    """Pictures of one kind through the filter, which gives each after the next one has come."""
+    """Filter pictures of one size and format; the filter returns each after it has received the next one."""
     graph, numbers = None, deque[int]()
     for number, picture in run:
         graph = graph or _graph(picture, fields)
@@ -116,18 +118,18 @@ def _filtered(run: Iterator[tuple[int, VideoFrame]], fields: Fields) -> Numbered
 
 
 def _ready(graph: Graph) -> Iterator[VideoFrame]:
-    """The pictures that the filter has finished."""
+    """The pictures that the filter can return now."""
     while True:
         try:
             picture = graph.pull()
         except (av.error.BlockingIOError, av.error.EOFError):
             return
-        assert isinstance(picture, VideoFrame), "a filter of pictures gives pictures"
+        assert isinstance(picture, VideoFrame), "a video filter returns pictures"
         yield picture
 
 
 def _graph(picture: VideoFrame, fields: Fields) -> Graph:
-    """bwdif for pictures like this one; one picture out for each that goes in."""
+    """A bwdif filter graph for pictures of this size and format; one picture out for each in."""
     graph = Graph()
     graph.threads = 1
     which = "interlaced" if fields in ("", FLAGGED) else "all"

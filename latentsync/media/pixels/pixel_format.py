@@ -1,17 +1,17 @@
-"""What libav's names of pixel formats mean, and how much of one format another one keeps."""
+"""The properties of libav's pixel formats, and what is lost from one format to another."""
 
 from dataclasses import dataclass
 from functools import cache
 
 import av
 
-USUAL = "yuv420p"  # 8 bits, chroma at half the width and height, which every player shows
+USUAL = "yuv420p"  # 8 bits, 4:2:0, which every player supports
 MAX_SAMPLE_BITS = 16
 
 
 @dataclass(frozen=True)
 class PixelFormat:
-    """A pixel format's facts. A cell is the block of pixels that share one chroma sample."""
+    """Properties of a pixel format. A cell is the block of pixels that share one chroma sample."""
 
     name: str
     bits: int  # of one component
@@ -20,20 +20,20 @@ class PixelFormat:
     is_rgb: bool
     has_colour: bool
     has_alpha: bool
-    has_planes: bool  # whether every component is a plane of whole numbers of 8 or 16 bits, little-endian
+    has_planes: bool  # whether every component is a plane of 8- or little-endian 16-bit samples
 
     @property
     def chroma_detail(self) -> tuple[int, int]:
-        """Chroma samples along 4 pixels of a row and of a column; none of a grey picture."""
+        """Chroma samples for 4 pixels of a row and of a column; 0 for grey formats."""
         return (4 // self.cell_width, 4 // self.cell_height) if self.has_colour else (0, 0)
 
     @property
     def is_deep(self) -> bool:
-        """Whether it has more than RGB of 8 bits holds: more bits, or alpha."""
+        """Whether it holds more than 8-bit RGB: more bits, or alpha."""
         return self.bits > 8 or self.has_alpha
 
     def fits(self, width: int, height: int) -> bool:
-        """Whether a picture of that size is made of whole cells."""
+        """Whether the size is a multiple of the cell."""
         return width % self.cell_width == 0 and height % self.cell_height == 0
 
     def lost_in(self, other: "PixelFormat") -> tuple[bool, int, int, bool]:
@@ -49,7 +49,7 @@ class PixelFormat:
 
 @cache
 def pixel_format(name: str) -> PixelFormat:
-    """The facts of a format of libav; ValueError for an unknown name."""
+    """The properties of a format by libav's name; ValueError for an unknown name."""
     form = av.VideoFormat(name, 64, 64)
     colours = [component for component in form.components if not component.is_alpha]
     bits = max(component.bits for component in colours)
@@ -67,13 +67,13 @@ def pixel_format(name: str) -> PixelFormat:
 
 
 def full_chroma(name: str) -> str:
-    """The planar YUV format with chroma in every pixel and, of the format `name`, the bits and whether there is alpha."""
+    """The planar 4:4:4 YUV format with the bits and alpha of the format `name`."""
     facts = pixel_format(name)
     depth = "" if facts.bits == 8 else f"{facts.bits}le"
     return f"yuv{'a' if facts.has_alpha else ''}444p{depth}"
 
 
 def turned_format(name: str) -> str:
-    """The format that keeps pictures of the format `name` after a turn by 90 degrees."""
+    """The format that holds pictures of the format `name` without loss after a turn by 90 degrees."""
     facts = pixel_format(name)
     return name if facts.cell_width == facts.cell_height else full_chroma(name)

@@ -1,4 +1,4 @@
-"""Stored pictures turned upright and converted to another form without becoming 8-bit RGB on the way."""
+"""Turning stored pictures upright and converting their form without a conversion to 8-bit RGB."""
 
 from typing import Any
 
@@ -10,12 +10,12 @@ from latentsync.media.pixels.colour import (
     LIMITED_RANGE,
     MATRICES,
     ColourTags,
-    Orientation,
     assumed_matrix,
     colour_tags,
+    converted,
 )
-from latentsync.media.pixels.convert import converted
 from latentsync.media.pixels.filters import chroma_at_left, transposed
+from latentsync.media.pixels.geometry import Orientation
 from latentsync.media.pixels.interlace import field_order, with_fields
 from latentsync.media.pixels.pixel_format import full_chroma
 
@@ -25,8 +25,8 @@ def upright_stored(
 ) -> VideoFrame:
     """A decoded picture in `pixel_format` with the matrix and range of `colour`, scaled to w x h of `size`, then turned.
 
-    Luma that is neither scaled nor converted keeps its values. Chroma that is shared by pixels moves when it is turned: it
-    gets a value for every pixel on the way, so that it lies in its place again.
+    Luma that is neither scaled nor converted keeps its values. Subsampled chroma would be shifted by a turn, so it is turned
+    as 4:4:4 and subsampled again.
     """
     if orientation == Orientation():
         upright = _converted(stored, size, pixel_format, colour)
@@ -38,14 +38,14 @@ def upright_stored(
 
 
 def turned(picture: VideoFrame, orientation: Orientation) -> VideoFrame:
-    """A picture of a planar format with chroma in every pixel, turned and mirrored."""
+    """Turn and mirror a picture of a planar 4:4:4 format."""
     across, down = (orientation.c, orientation.b) if orientation.turned else (orientation.a, orientation.d)
     lines = picture if orientation.turned else transposed(picture)
     return transposed(lines, down < 0, across < 0)
 
 
 def _converted(stored: VideoFrame, size: tuple[int, int], pixel_format: str, colour: ColourTags) -> VideoFrame:
-    """The picture in another form, which carries the tags of `colour`."""
+    """The picture in another pixel format and size, tagged with `colour`."""
     own = colour_tags(stored)
     same_colours = (own.matrix, own.full_range) == (colour.matrix, colour.full_range)
     if stored.format.name == pixel_format and (stored.width, stored.height) == size and same_colours:

@@ -1,6 +1,6 @@
-"""The sound of an output file, fed in step with its pictures: copied where the container can hold the codec, else one AAC encode.
+"""The audio track of an output file, written in step with its video: copied where the container can hold the codec, else AAC.
 
-Tensor legend: c channels, n samples; sound is float32 [-1, 1] `c n`.
+Tensor legend: c channels, n samples; audio is float32 [-1, 1] `c n`.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from latentsync.media.sound.matroska import CODEC_IDS, delayed_track
 from latentsync.media.sound.packets import sound_packets
 from latentsync.media.sound.read import decoded_sound, late_sec
 
-# What is copied into each container: codecs that its players know and that keep their timing there.
+# Codecs that are copied into each container: its players support them, and they keep their timing there.
 _EVERYWHERE = {"aac", "mp3", "ac3", "eac3", "alac"}
 _PCM = {f"pcm_{kind}" for kind in ("u8", "s16le", "s16be", "s24le", "s24be", "s32le", "s32be", "f32le", "f32be")}
 COPIED_CODECS = {
@@ -30,7 +30,7 @@ COPIED_CODECS = {
     "matroska": _EVERYWHERE | _PCM - {"pcm_s24be", "pcm_s32be", "pcm_f32be"} | {"flac", "opus", "vorbis", "mp2", "dts"},
 }
 
-# What the AAC encoder accepts; other rates and layouts become the fallback.
+# Accepted by the AAC encoder; other rates are resampled to the fallback, other layouts mixed to stereo or mono.
 AAC_RATES_HZ = {96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350}
 AAC_FALLBACK_RATE_HZ = 48_000
 AAC_LAYOUTS = {"mono", "stereo", "3.0", "4.0", "5.0", "5.1", "7.1"}
@@ -39,33 +39,33 @@ AAC_BITS_PER_CHANNEL = 128_000
 
 @dataclass(frozen=True)
 class AudioSource:
-    """The sound of an output: the default audio track of a media file, or the one of a `ChosenTracks`.
+    """The audio of an output: the default audio track of a media file, or the one selected by a `ChosenTracks`.
 
-    A start of 0 lets the stream be copied; any other start costs an encode and is exact to the sample.
+    With a start of 0 the stream may be copied; any other start needs an encode and is exact to the sample.
     """
 
     path: PathLike
-    start_sec: float = 0.0  # the second of the file that is heard with the first frame; below 0: silence first
+    start_sec: float = 0.0  # position in the file that plays with the first frame; below 0: silence first
 
 
 class SoundTrack(Protocol):
-    """Sound on its way into an output file."""
+    """An audio track that is being written."""
 
     def mux_until(self, time_sec: Fraction) -> None:
-        """Write what is heard before `time_sec` and no more."""
+        """Write the audio before `time_sec` and no more."""
 
     def finish(self, duration_sec: Fraction) -> None:
-        """Write the rest up to `duration_sec`, where the sound is cut."""
+        """Write the rest up to `duration_sec`, where the audio is cut."""
 
 
 def check_sound(source: AudioSource) -> None:
-    """Raise MediaError if a source cannot be read or has no sound."""
+    """Raise MediaError if a source cannot be read or has no audio."""
     with open_input(source.path) as container:
         audio_stream(container, source.path)
 
 
 def sound_track(source: AudioSource, container: InputContainer, output: OutputContainer) -> SoundTrack:
-    """Add an audio stream to `output` that carries the sound of `container`; MediaError if that has none."""
+    """Add an audio stream to `output` with the audio of `container`; MediaError if that has none."""
     stream = audio_stream(container, source.path)
     codec = stream.codec_context.codec.canonical_name
     copied = codec in COPIED_CODECS[output.format.name] and source.start_sec == 0
@@ -73,7 +73,7 @@ def sound_track(source: AudioSource, container: InputContainer, output: OutputCo
 
 
 class CopiedSound:
-    """Sound moved packet by packet; its last packet is said to end where the pictures do."""
+    """Audio copied packet by packet; the duration of the last packet is set so that it ends with the video."""
 
     def __init__(self, source: AudioSource, container: InputContainer, stream: AudioStream, output: OutputContainer):
         self.output = output
@@ -95,18 +95,18 @@ class CopiedSound:
             self._mux(self._cut(self.next, left))
 
     def _cut(self, packet: Packet, samples: int) -> Packet:
-        """A packet that ends after some samples: PCM is shortened, any other codec's packet is said to end there."""
+        """A packet that ends after some samples: PCM is shortened, for other codecs only the stated duration is."""
         cut = Packet(bytes(packet)[: samples * self.sample_bytes]) if self.sample_bytes else packet
         cut.pts, cut.dts, cut.time_base, cut.duration = packet.pts, packet.dts, packet.time_base, samples
         return cut
 
     def _template(self, stream: AudioStream) -> AudioStream:
-        """The stream, or for Matroska one like it that states how much is decoded before the start."""
+        """The stream, or for Matroska one like it that states the codec delay."""
         early = 0 if self.next is None else -sample(self.next)
         delayed = early > 0 and self.output.format.name == "matroska"
         if not delayed or stream.codec_context.codec.canonical_name not in CODEC_IDS:
             return stream
-        self.header = delayed_track(stream, early)  # open as long as its stream is used
+        self.header = delayed_track(stream, early)  # kept open as long as its stream is used
         return self.header.streams.audio[0]
 
     def _mux(self, packet: Packet) -> None:
@@ -121,13 +121,13 @@ def sample(packet: Packet) -> int:
 
 
 def pcm_bytes(stream: AudioStream) -> int:
-    """Bytes of one sample of all channels of uncompressed sound; 0 for any other."""
+    """Bytes of one sample of all channels for PCM; 0 for other codecs."""
     name = stream.codec_context.name
     return int("".join(filter(str.isdigit, name))) // 8 * stream.channels if name in _PCM else 0
 
 
 class EncodedSound:
-    """Sound decoded and encoded once as AAC at the source's rate and channels; exact to the sample."""
+    """Audio decoded and encoded once as AAC at the source's rate and channels; exact to the sample."""
 
     def __init__(self, source: AudioSource, container: InputContainer, stream: AudioStream, output: OutputContainer):
         self.output = output
@@ -165,7 +165,7 @@ class EncodedSound:
         self.output.mux(self.stream.encode(frame))
 
     def _chunks(self, source: AudioSource, container: InputContainer, stream: AudioStream) -> Iterator[np.ndarray]:
-        """The sound from `source.start_sec` on, in pieces `c n`; silence first where nothing is heard yet."""
+        """The audio from `source.start_sec` on, in pieces `c n`; preceded by silence where it starts later."""
         skip = None  # samples
         try:
             for frame in decoded_sound(container, stream, AudioResampler("fltp", self.layout, self.rate_hz)):
@@ -180,7 +180,7 @@ class EncodedSound:
 
 
 def aac_layout(stream: AudioStream) -> str:
-    """The stream's channel layout, or the nearest that AAC has."""
+    """The stream's channel layout, or mono or stereo if the AAC encoder lacks it."""
     if stream.layout.name in AAC_LAYOUTS:
         return stream.layout.name
     return "mono" if stream.channels == 1 else "stereo"

@@ -1,8 +1,8 @@
-"""From a file's channels to the one that networks and measurements get.
+"""Mixing a file's channels to mono for networks and measurements.
 
-Usually libswresample mixes them, as in the training of the Whisper encoder. Where channels cancel each other (one cable is
-wired the wrong way round, a balanced signal was recorded as stereo) that mix is next to silence, and the loudest channel is
-taken instead. A file is measured as a whole before it is decoded, so that every reader of it, wherever it begins, does the same.
+Usually libswresample mixes them, as in the training of the Whisper encoder. Where channels cancel each other (a cable with
+swapped polarity, a balanced signal recorded as stereo) that mix is nearly silent, and the loudest channel is used instead.
+The whole file is measured before it is decoded, so that all readers, wherever they begin, use the same mix.
 
 Tensor legend: c channels, n samples, f frequencies of one block.
 """
@@ -20,28 +20,28 @@ from numpy.typing import NDArray
 from latentsync.media.container import ChosenTracks, PathLike, audio_stream, open_input
 
 MEASURED_HZ = 8_000
-BLOCK = MEASURED_HZ // 2  # samples that are measured at once
-VOICE_HZ = (100, 3600)  # what is measured: a voice, without hum and rumble
-CANCELLED = 0.25  # of the power that channels would have together if they were unrelated: 6 dB less
-INVERTED = 0.7  # correlation of a channel with the negative of another one
-CLEARLY = 1.2  # how much stronger than with the other one itself
+BLOCK = MEASURED_HZ // 2  # samples measured together
+VOICE_HZ = (100, 3600)  # the measured band: a voice, without hum and rumble
+CANCELLED = 0.25  # of the power of uncorrelated channels: 6 dB less
+INVERTED = 0.7  # normalised correlation of a channel with another one's negative
+CLEARLY = 1.2  # times the correlation with the other channel itself
 DELAY_SEC = 0.003  # between a channel and its inverted copy, at most
-MATTERS = 0.05  # of the louder channel's power: a quieter inverted copy takes little away
-ONE_PAIR = 0.8  # of the power, above which two of several channels stand for the whole
+MATTERS = 0.05  # of the louder channel's power: a quieter inverted copy cancels little
+ONE_PAIR = 0.8  # of the power: only two channels that hold more of it are compared
 NEAR_DB = 30.0  # below the loudest block; quieter ones are pauses
-CANCELLED_SHARE = 0.2  # of the blocks that are no pauses, above which a file's mix is not used
+CANCELLED_SHARE = 0.2  # of the blocks that are not pauses, above which a file is not mixed
 MEASURES_KEPT = 64
 
 
 class MonoResampler:
-    """Frames of any rate and layout to 16-bit mono frames; `resample(None)` gives the rest.
+    """Converts frames of any rate and layout to 16-bit mono frames; `resample(None)` flushes it.
 
-    Used as `AudioResampler`, which it is unless the file's channels cancel each other.
+    It has the interface of `AudioResampler` and the same result unless the file's channels cancel each other.
     """
 
     def __init__(self, path: PathLike, sample_rate_hz: int):
-        """Raises MediaError as `audio_stream`."""
-        self.channel = lone_channel(path)
+        """Raises MediaError as `audio_stream` does."""
+        self.channel = single_channel(path)
         self.mono = AudioResampler(format="s16", layout="mono", rate=sample_rate_hz)
         self.float = AudioResampler(format="flt")
 
@@ -54,7 +54,7 @@ class MonoResampler:
 
 
 def one_channel(frame: AudioFrame, channel: int) -> AudioFrame:
-    """A channel of an interleaved float frame."""
+    """A mono frame of one channel of an interleaved float frame."""
     samples = np.ascontiguousarray(channels_of(frame)[channel : channel + 1])
     alone = AudioFrame.from_ndarray(samples, format="flt", layout="mono")
     alone.sample_rate = frame.sample_rate
@@ -62,22 +62,23 @@ def one_channel(frame: AudioFrame, channel: int) -> AudioFrame:
 
 
 def channels_of(frame: AudioFrame) -> NDArray[np.float32]:
-    """The samples c n of an interleaved float frame; of planar ones PyAV gives no more than eight channels right."""
+    """The samples c n of an interleaved float frame (PyAV reads planar frames correctly only up to eight channels)."""
     return np.asarray(frame.to_ndarray(), np.float32).reshape(-1, len(frame.layout.channels)).T
 
 
-def lone_channel(path: PathLike) -> int | None:
-    """The channel (from 0 on) that is taken alone because a file's channels cancel each other; None: they are mixed.
+def single_channel(path: PathLike) -> int | None:
+    """The channel (from 0 on) that is used alone because a file's channels cancel each other; None: they are mixed.
 
-    Remembered as long as the file does not change. Raises MediaError as `audio_stream`; damage is left to who decodes the file.
+    Cached as long as the file does not change. Raises MediaError as `audio_stream` does; damage is ignored, as decoding reports
+    it later.
     """
     key = path if isinstance(path, ChosenTracks) else os.fspath(path)
     status = os.stat(path) if os.path.exists(path) else None
-    return _lone_channel(key, os.path.abspath(path), *((status.st_size, status.st_mtime_ns) if status else (0, 0)))
+    return _single_channel(key, os.path.abspath(path), *((status.st_size, status.st_mtime_ns) if status else (0, 0)))
 
 
 @lru_cache(maxsize=MEASURES_KEPT)
-def _lone_channel(path: PathLike, _location: str, _size: int, _modified: int) -> int | None:
+def _single_channel(path: PathLike, _location: str, _size: int, _modified: int) -> int | None:
     with open_input(path) as container:
         stream = audio_stream(container, path)
         if stream.channels == 1:
@@ -91,7 +92,7 @@ def _lone_channel(path: PathLike, _location: str, _size: int, _modified: int) ->
 
 
 def decoded_blocks(frames: Iterator[AudioFrame]) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    """Blocks c n of all channels at `MEASURED_HZ`, each with the weights c of the mix; those before the first damage."""
+    """Blocks c n of all channels at `MEASURED_HZ`, each with the weights c of the mix; up to the first damaged packet."""
     resampler = AudioResampler(format="flt", rate=MEASURED_HZ)
     weights, rest = np.zeros(0, np.float32), np.zeros((0, 0), np.float32)
     try:
@@ -112,7 +113,7 @@ def decoded_blocks(frames: Iterator[AudioFrame]) -> Iterator[tuple[NDArray[np.fl
 
 
 def mix_weights(frame: AudioFrame) -> NDArray[np.float32]:
-    """With what weights libswresample mixes the channels of a frame to mono, up to a common factor."""
+    """The weights by which libswresample mixes the channels of a frame to mono, up to a common factor."""
     channels = len(frame.layout.channels)
     one_by_one = np.eye(channels, dtype=np.float32).reshape(1, -1)
     probe = AudioFrame.from_ndarray(one_by_one, format="flt", layout=frame.layout.name)
@@ -125,7 +126,7 @@ def mix_weights(frame: AudioFrame) -> NDArray[np.float32]:
 def measured(
     blocks: Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]],
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """For each block the power of every channel that is part of the mix, [blocks, c], and whether they cancel each other."""
+    """For each block the power of every channel of the mix, [blocks, c], and whether the channels cancel each other."""
     powers, cancels = [], []
     for samples, weights in blocks:
         spectra = np.fft.rfft(samples)
@@ -137,7 +138,7 @@ def measured(
 
 
 def is_cancelled(parts: NDArray[np.complexfloating]) -> bool:
-    """Whether the spectra c f that make up a mix cancel each other: exactly or partly, also where one is late."""
+    """Whether the spectra c f of a mix's channels cancel each other, fully or partly, also with a delay between them."""
     power = (np.abs(parts) ** 2).sum(axis=1)
     if not power.any():
         return False

@@ -1,8 +1,8 @@
-"""The header of a Matroska file with one audio track: the only way to tell libav's muxer of a codec's delay.
+"""The header of a Matroska file with one audio track, by which libav's muxer gets a codec delay.
 
-Sound that is copied out of an MP4 or MP3 file begins with samples that are decoded but not heard. Matroska states their
-duration in the element CodecDelay (RFC 9559, 5.1.4.1.25), which libav's muxer writes for a stream that has such a delay
-and which only a Matroska file gives to a stream.
+Audio that is copied from an MP4 or MP3 file begins with samples that are decoded but not played. Matroska states their
+duration in the element CodecDelay (RFC 9559, 5.1.4.1.25). libav's muxer writes it for a stream with a delay, and PyAV offers
+no way to set that delay but to read it from a Matroska file.
 """
 
 import io
@@ -31,7 +31,7 @@ KIND_AUDIO = 2
 
 
 def delayed_track(stream: AudioStream, delay_samples: int) -> InputContainer:
-    """A Matroska file in memory whose one stream is encoded like `stream`, an AAC or MP3 one, and states a delay."""
+    """An in-memory Matroska file whose only stream has the encoding of `stream` (AAC or MP3) and a codec delay."""
     context = stream.codec_context
     track = [
         element(NUMBER, b"\x01"),

@@ -1,4 +1,4 @@
-"""The packets of a sound with exact times: counted in samples, also where a container rounds them."""
+"""The packets of an audio stream with times in exact samples, also where a container rounds them."""
 
 from collections.abc import Iterator
 from fractions import Fraction
@@ -10,17 +10,17 @@ from av.packet import Packet
 
 from latentsync.media.container import MediaError, PathLike, reason
 
-PREROLL_SEC = 0.25  # packets this long before the start are kept: a decoder needs some to get going
+PREROLL_SEC = 0.25  # packets this long before the start are kept: decoders need some to start
 OPUS_STEP_HZ = 400  # the shortest Opus frame is 2.5 ms, all others are multiples of it (RFC 6716, 2.1.4)
 
 
 def sound_packets(container: InputContainer, stream: AudioStream, path: PathLike) -> Iterator[Packet]:
-    """The packets of a stream; `pts` and `duration` are samples, 0 is the start of the file as a player counts it.
+    """The packets of a stream; `pts` and `duration` are in samples, and 0 is the start of the file as players count it.
 
-    What is decoded but not heard (a codec's delay) has times before 0. Times that the container rounds to milliseconds
-    are made exact again: a packet begins where the one before it ends, unless there is a gap.
+    Samples that are decoded but not played (the codec delay) have times before 0. Times that the container rounds to
+    milliseconds become exact: a packet begins where the one before it ends, unless there is a gap.
 
-    Raises MediaError if the file cannot be read through.
+    Raises MediaError if the file cannot be read to its end.
     """
     assert stream.time_base is not None, "an opened stream has a time base"
     tick = Fraction(stream.time_base) * stream.rate  # samples
@@ -36,7 +36,7 @@ def sound_packets(container: InputContainer, stream: AudioStream, path: PathLike
             samples = packet_samples(packet, stream, tick)
             expected = start + samples
             packet.time_base = Fraction(1, stream.rate)
-            packet.pts = packet.dts = start  # the order of decoding is that of hearing
+            packet.pts = packet.dts = start  # audio is decoded in the order of playing
             packet.duration = samples
             if start >= -PREROLL_SEC * stream.rate:
                 yield packet
@@ -45,7 +45,7 @@ def sound_packets(container: InputContainer, stream: AudioStream, path: PathLike
 
 
 def packet_samples(packet: Packet, stream: AudioStream, tick: Fraction) -> int:
-    """How many samples a packet decodes to; by the codec where the container's clock is coarser than a sample."""
+    """The number of samples in a packet; from the codec where the container's time base is coarser than a sample."""
     stated = (packet.duration or 0) * tick
     if tick <= 1:
         return round(stated)

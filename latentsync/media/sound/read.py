@@ -1,11 +1,12 @@
-"""Sound in and out: any file's audio track as a mono waveform, and a waveform as a WAV file.
+"""A file's audio track as mono samples: the whole, piece by piece, or one exact span of it.
 
-Tensor legend: n samples; a waveform is float32 [-1, 1) `n`.
+Tensor legend: n samples, float32 [-1, 1) or int16 `n`. Sample 0 is the start of the file as players count it.
 """
 
 import math
-import wave
 from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any
 
 import av
 import numpy as np
@@ -13,25 +14,30 @@ from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.container import InputContainer
+from numpy.typing import NDArray
 
-from latentsync.files import atomic_write
 from latentsync.media.container import MediaError, PathLike, audio_stream, open_input, reason, start_sec
 from latentsync.media.sound.downmix import MonoResampler
 from latentsync.timebase import SAMPLE_RATE_HZ
 
+Samples = NDArray[np.int16]
+
 FULL_SCALE = 32768  # of a 16-bit sample
 LONGEST_PACKET_SEC = 0.25
-LATE_START_SEC = 1e-3  # less is the rounding of time stamps
+LATE_START_SEC = 1e-3  # a smaller delay is the rounding of time stamps
+SEEK_FROM_SEC = 20.0  # a span that begins earlier is decoded from the start
+EARLY_SEC = 1.0  # decoding begins this long before a span: codecs and the resampling filter need it
+STRICT = {"err_detect": "explode"}  # the decoder raises an error for damage instead of concealing it
 
 
 def read_audio(path: PathLike, sample_rate_hz: int = SAMPLE_RATE_HZ) -> np.ndarray:
-    """Decode a file's default audio track, or the one of a `ChosenTracks`, to a mono waveform, float32 `n` in [-1, 1).
+    """Decode a file's default audio track, or the one selected by a `ChosenTracks`, to a mono waveform, float32 `n` in [-1, 1).
 
     Mixed to mono (unless its channels cancel each other, see `latentsync.media.sound.downmix`) and resampled to 16-bit samples,
-    then divided by 32768: the decoding that the Whisper encoder was trained with. Sample 0 is the start of the file: sound
+    then divided by 32768: the decoding that the Whisper encoder was trained with. Sample 0 is the start of the file: audio
     that starts later than its video is preceded by silence.
 
-    Raises MediaError if the file is missing, unreadable, has no audio stream, or its sound cannot be decoded.
+    Raises MediaError if the file is missing, unreadable, has no audio stream, or its audio cannot be decoded.
     """
     resampler = MonoResampler(path, sample_rate_hz)
     with open_input(path) as container:
@@ -50,7 +56,7 @@ def read_audio(path: PathLike, sample_rate_hz: int = SAMPLE_RATE_HZ) -> np.ndarr
 
 
 def stated_end_sec(container: InputContainer, stream: AudioStream) -> float:
-    """When the sound ends by an MP4 file's index, which may be inside its last packet; infinite for other files."""
+    """The end of the audio by an MP4 file's index, which may be inside its last packet; infinite for other files."""
     if not stream.duration or stream.time_base is None or "mp4" not in container.format.name.split(","):
         return math.inf
     return float(((stream.start_time or 0) + stream.duration) * stream.time_base) - start_sec(container)
@@ -59,7 +65,7 @@ def stated_end_sec(container: InputContainer, stream: AudioStream) -> float:
 def decoded_sound(
     container: InputContainer, stream: AudioStream, resampler: AudioResampler | MonoResampler
 ) -> Iterator[AudioFrame]:
-    """Decode a stream through a resampler, its tail included; frames follow each other whatever their time stamps."""
+    """Decode a stream and resample it, with the resampler's tail; time stamps are ignored, frames are contiguous."""
     empty = True
     for frame in container.decode(stream):
         empty = False
@@ -70,18 +76,110 @@ def decoded_sound(
 
 
 def late_sec(container: InputContainer, stream: AudioStream) -> float:
-    """How much later than the file the stream starts, in seconds; 0 for less than a millisecond."""
+    """The start of the stream relative to the start of the file, in seconds; 0 for less than a millisecond."""
     begin_sec = float((stream.start_time or 0) * (stream.time_base or 0))
     late = begin_sec - start_sec(container)
     return late if late > LATE_START_SEC else 0.0
 
 
-def write_wav(path: PathLike, waveform: np.ndarray, sample_rate_hz: int = SAMPLE_RATE_HZ) -> None:
-    """Write a mono waveform (float `n`, clipped to [-1, 1)) as a 16-bit WAV file, which appears when it is complete."""
-    assert waveform.ndim == 1, f"a mono waveform has one axis, got shape {waveform.shape}"
-    samples = np.clip(np.rint(np.asarray(waveform, np.float64) * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1).astype("<i2")
-    with atomic_write(path) as partial, partial.open("wb") as stream, wave.open(stream, "wb") as writer:
-        writer.setnchannels(1)
-        writer.setsampwidth(2)
-        writer.setframerate(sample_rate_hz)
-        writer.writeframes(samples.tobytes())
+def mono_pieces(path: PathLike, sample_rate_hz: int = SAMPLE_RATE_HZ, strict: bool = False) -> Iterator[Samples]:
+    """Yield a file's audio track piece by piece, mixed to mono and resampled as by `read_audio`.
+
+    Audio that starts later than its file is preceded by silence. With `strict`, damaged packets raise an error too.
+
+    Raises MediaError if the file is missing, unreadable, has no audio stream, or its audio cannot be decoded.
+    """
+    with open_input(path) as container:
+        stream = audio_stream(container, path)
+        if strict:
+            stream.codec_context.options = STRICT
+        silence = np.zeros(round(late_sec(container, stream) * sample_rate_hz), np.int16)
+        if len(silence):
+            yield silence
+        yield from _resampled(container, stream, path, 0, sample_rate_hz)
+
+
+def mono_span(path: PathLike, start_sec: float, count: int, sample_rate_hz: int = SAMPLE_RATE_HZ) -> Samples:
+    """The `count` samples from `start_sec` on, as `span_pieces` yields them."""
+    return np.concatenate([*span_pieces(path, start_sec, count, sample_rate_hz), np.zeros(0, np.int16)])
+
+
+def span_pieces(
+    path: PathLike, start_sec: float, count: int, sample_rate_hz: int = SAMPLE_RATE_HZ
+) -> Iterator[Samples]:
+    """Yield `count` samples from `start_sec` on, piece by piece, mono and resampled; silence where the file has no audio.
+
+    Decoding starts shortly before a span that lies far into the file.
+
+    Raises MediaError as `mono_pieces` does.
+    """
+    done = 0
+    with open_input(path) as container:
+        stream = audio_stream(container, path)
+        begin_sec = start_sec - late_sec(container, stream)  # in the stream
+        first_source = _seek(container, stream, begin_sec)
+        place = round((Fraction(first_source, stream.rate) - Fraction(begin_sec)) * sample_rate_hz)  # in the result
+        for piece in _resampled(container, stream, path, first_source, sample_rate_hz):
+            wanted = piece[max(0, done - place) : max(0, count - place)]
+            if len(wanted):
+                if place > done:  # the audio begins within the span
+                    yield np.zeros(place - done, np.int16)
+                yield wanted
+                done = min(place + len(piece), count)
+            place += len(piece)
+            if done == count:
+                return
+    yield np.zeros(count - done, np.int16)
+
+
+def _seek(container: InputContainer, stream: AudioStream, begin_sec: float) -> int:
+    """Seek to shortly before `begin_sec` of the stream; returns the sample of the stream at which to begin."""
+    if begin_sec < SEEK_FROM_SEC or stream.time_base is None:
+        return 0
+    target_sec = begin_sec - 2 * EARLY_SEC
+    try:
+        container.seek(int((stream.start_time or 0) + target_sec / stream.time_base), stream=stream)
+    except av.error.FFmpegError:
+        return 0
+    return int((begin_sec - EARLY_SEC) * stream.rate)
+
+
+def _resampled(
+    container: InputContainer, stream: AudioStream, path: PathLike, first_source: int, sample_rate_hz: int
+) -> Iterator[Samples]:
+    """Decode from the container's current position, drop samples before `first_source` of the stream, and resample."""
+    resampler = MonoResampler(path, sample_rate_hz)
+    place: int | None = None if first_source else 0  # in samples of the stream
+    empty = True
+    try:
+        for frame in container.decode(stream):
+            place = _sample_of(frame, stream) if place is None else place
+            skip, place = max(0, first_source - place), place + frame.samples
+            if skip >= frame.samples:
+                continue
+            kept = frame if skip == 0 else _tail(frame, skip)
+            kept.pts = None
+            empty = False
+            yield from (out.to_ndarray()[0] for out in resampler.resample(kept))
+        if not empty:
+            yield from (out.to_ndarray()[0] for out in resampler.resample(None))
+    except av.error.FFmpegError as error:
+        raise MediaError(f"cannot decode the sound of {path}: {reason(error)}. Repair the file.") from error
+
+
+def _sample_of(frame: AudioFrame, stream: AudioStream) -> int:
+    """The sample of the stream at which a frame begins, by its time stamp."""
+    assert frame.time_base is not None and stream.time_base is not None, "decoded frames have a time base"
+    begin_sec = float((frame.pts or 0) * frame.time_base - (stream.start_time or 0) * stream.time_base)
+    return round(begin_sec * stream.rate)
+
+
+def _tail(frame: AudioFrame, skip: int) -> AudioFrame:
+    """A frame without its first samples."""
+    samples: Any = frame.to_ndarray()
+    step = 1 if frame.format.is_planar else len(frame.layout.channels)
+    rest = AudioFrame.from_ndarray(
+        np.ascontiguousarray(samples[:, skip * step :]), format=frame.format.name, layout=frame.layout.name
+    )
+    rest.sample_rate = frame.sample_rate
+    return rest

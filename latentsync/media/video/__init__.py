@@ -1,1 +1,1 @@
-"""Video tracks: which frames there are, reading, encoding, and joining finished parts without a second encode."""
+"""Video tracks: the index of frames, reading, encoding, and joining finished parts without a second encode."""

@@ -1,7 +1,7 @@
-"""Random access to the frames of a clip on the 25 Hz clock: PyAV, or decord where it is installed and right.
+"""Random access to the frames of a clip on the 25 Hz clock, by PyAV, or by decord where it returns the same frames.
 
-decord decodes a stretch of a clip faster, but converts colours by a coarser path: about one level brighter, and blocky where
-colours meet. So it is compared with PyAV on a clip's own frames before it is trusted with the clip.
+decord decodes a span of a clip faster, but its colour conversion is coarser: about one level brighter, and blocky at edges of
+colour. So its frames are compared with PyAV's before it is used for a clip.
 
 Tensor legend: n frames, h height, w width; frames are uint8 [0, 255] `n h w 3`, RGB.
 """
@@ -23,20 +23,20 @@ Reader = Literal["av", "decord"]
 ReaderChoice = Literal["auto", "av", "decord"]
 READER_CHOICES: tuple[ReaderChoice, ...] = get_args(ReaderChoice)
 
-EQUAL_LEVELS = 1.0  # mean difference, in levels of 255, up to which two readers' frames are the same
-CLOCK_TOLERANCE_SEC = 2e-3  # rounding of time stamps
-SMOOTHING_PX = 8  # differences are averaged over squares of this size: chroma is stored at half the resolution
+EQUAL_LEVELS = 1.0  # mean difference, in levels of 255, up to which two readers' frames count as equal
+CLOCK_TOLERANCE_SEC = 2e-3  # for the rounding of time stamps
+SMOOTHING_PX = 8  # differences are averaged over squares of this side, because chroma has half the resolution
 
 
 class DecordError(MediaError):
-    """decord cannot read a clip that PyAV perhaps can."""
+    """decord cannot read a clip, though PyAV may."""
 
 
 def read_clip(path: PathLike, start_frame: int, stop_frame: int, reader: Reader = "av") -> NDArray[np.uint8]:
     """Frames start_frame ... stop_frame - 1 of a clip on the 25 Hz clock, uint8 `n h w 3`.
 
-    `reader` is what `choose_reader` returned for this clip; "decord" counts stored frames, which is the same for clips
-    that it accepts.
+    `reader` is the result of `choose_reader` for this clip. "decord" counts stored frames, which equal those of the 25 Hz
+    clock for the clips that `choose_reader` accepts.
 
     Raises:
         MediaError: the file cannot be read, or ends before `stop_frame`.
@@ -49,10 +49,10 @@ def read_clip(path: PathLike, start_frame: int, stop_frame: int, reader: Reader 
 
 
 def choose_reader(path: PathLike, frame_count: int, choice: ReaderChoice = "auto") -> Reader:
-    """The reader for a clip of `frame_count` frames: "decord" if it is wanted and right, else "av".
+    """The reader for a clip of `frame_count` frames: "decord" if it is chosen and suitable, else "av".
 
-    "auto" takes decord where its frames equal PyAV's within `EQUAL_LEVELS`; "decord" also where the colours differ, but not
-    the moments shown. decord is never right for a file that it cannot read or that is not 25 frames a second from 0 on.
+    "auto" uses decord where its frames equal PyAV's within `EQUAL_LEVELS`; "decord" also where only the colours differ.
+    decord is never used for a file that it cannot read or that does not have 25 frames a second from time 0 on.
 
     Raises:
         ValueError: the choice is unknown.
@@ -65,17 +65,17 @@ def choose_reader(path: PathLike, frame_count: int, choice: ReaderChoice = "auto
     ):  # decord leaves interlaced frames as they are
         return "av"
     try:
-        is_right = _runs_on_clock(path, frame_count) and all(
+        is_suitable = _runs_on_clock(path, frame_count) and all(
             _agrees(path, frame, frame_count, EQUAL_LEVELS if choice == "auto" else np.inf)
             for frame in sorted({0, frame_count // 2, frame_count - 1})
         )
     except DecordError:
         return "av"
-    return "decord" if is_right else "av"
+    return "decord" if is_suitable else "av"
 
 
 def _runs_on_clock(path: PathLike, frame_count: int) -> bool:
-    """Whether decord counts the frames of a clip as the 25 Hz clock does."""
+    """Whether decord's frames are those of the 25 Hz clock."""
     clip = decord_clip(path)
     if len(clip) != frame_count:
         return False
@@ -84,18 +84,18 @@ def _runs_on_clock(path: PathLike, frame_count: int) -> bool:
 
 
 def _agrees(path: PathLike, frame: int, frame_count: int, limit_levels: float) -> bool:
-    """Whether decord's picture is that of PyAV within a limit, and none of its neighbours'."""
+    """Whether decord's frame is within a limit of PyAV's and closer to it than to its neighbours."""
     first, last = max(0, frame - 1), min(frame_count - 1, frame + 1)
-    truths = read_clip(path, first, last + 1, "av")
+    expected = read_clip(path, first, last + 1, "av")
     found = read_clip(path, frame, frame + 1, "decord")[0]
-    if found.shape != truths.shape[1:]:
+    if found.shape != expected.shape[1:]:
         return False
-    levels = [difference_levels(found, truth) for truth in truths]
+    levels = [difference_levels(found, other) for other in expected]
     return levels[frame - first] <= min(limit_levels, *levels)
 
 
 def difference_levels(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
-    """Mean absolute difference of two frames `h w 3`, in levels, after averaging over squares."""
+    """Mean absolute difference of two frames `h w 3`, in levels, of their averages over squares."""
     difference = first.astype(np.float32) - second
     return float(np.abs(cv2.blur(difference, (SMOOTHING_PX, SMOOTHING_PX))).mean())
 
@@ -117,7 +117,7 @@ def decord_clip(path: PathLike) -> Any:
         raise DecordError(f"cannot read {path} with decord: it is not installed. Choose the reader av.")
     try:
         return library.VideoReader(str(path), num_threads=1)
-    except Exception as error:  # decord's own errors are of many classes
+    except Exception as error:  # decord raises many classes
         raise DecordError(f"decord cannot read {path}: {str(error).splitlines()[0]}.") from error
 
 

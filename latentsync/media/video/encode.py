@@ -1,4 +1,4 @@
-"""Which encoder writes the pictures: by codec, with what this installation has, and with which settings."""
+"""The choice of a video encoder by codec, among those installed, and its settings."""
 
 import os
 from collections.abc import Iterator
@@ -17,63 +17,63 @@ from latentsync.media.video.hdr import HdrMetadata
 
 Codec = Literal["auto", "h264", "hevc", "av1", "ffv1", "prores"]
 CODECS: Final = get_args(Codec)
-# With its AVX-512 code libx264 encodes the same pictures differently from run to run at some widths (seen at 64, 96 and
-# 154 px, not at 128 and 640); without it never. All AVX-512 processors have the instructions that are named here.
+# With its AVX-512 code libx264 is not deterministic at some widths (seen at 64, 96 and 154 px, not at 128 and 640);
+# without it, it is. All AVX-512 processors have the instructions listed here.
 X264_REPEATABLE: Final = "asm=MMX2,SSE2,SSE3,SSSE3,SSE4,SSE4.2,LZCNT,AVX,FMA3,BMI1,BMI2,AVX2"
-SQUARE: Final = Fraction(1)  # pixels as wide as high
+SQUARE: Final = Fraction(1)  # sample aspect ratio of square pixels
 NO_HDR: Final = HdrMetadata()
-FIELD_ROWS: Final = 4  # interlaced pictures are coded in blocks of two rows of chroma
+FIELD_ROWS: Final = 4  # the height of interlaced pictures must be a multiple of it: two rows of chroma
 INTERLACED: Final = {"flags": "+ildct+ilme"}
 HdrParams = Literal["x265-params", "svtav1-params"]
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """One of libav's encoders, and how it is asked for constant quality."""
+    """One of libav's encoders and its options for constant quality."""
 
     name: str
     codec: Codec | Literal["mpeg4"]
     pixel_format: str  # for an even width and height
-    odd_pixel_format: str | None  # for any other size, kept exactly; None: cannot
+    odd_pixel_format: str | None  # for an odd width or height; None: not supported
     crf_max: int
     options: tuple[tuple[str, str], ...] = ()
     quality_options: tuple[str, ...] = ("crf",)
     suffixes: tuple[str, ...] = (".mp4", ".mov", ".mkv")
     min_side: int = 1  # px
-    keeps_aspect: bool = True  # whether its stream tells the shape of a pixel, which .mkv files leave to it
-    more_formats: tuple[str, ...] = ()  # for sources that lose more in the usual one
-    hdr_params: HdrParams | None = None  # the option that takes HDR metadata
-    deep_finer: int = 0  # by so much crf is lower for pictures of more than 8 bits, so that their levels survive
-    deep_options: tuple[tuple[str, str], ...] = ()  # for these, in place of `options`
-    keeps_fields: bool = False  # whether its pictures can be flagged interlaced
+    keeps_aspect: bool = True  # whether its bitstream states the sample aspect ratio, which .mkv files rely on
+    more_formats: tuple[str, ...] = ()  # for sources that lose more in `pixel_format`
+    hdr_params: HdrParams | None = None  # the option for HDR metadata
+    deep_finer: int = 0  # subtracted from crf for pictures of more than 8 bits, so that their levels survive
+    deep_options: tuple[tuple[str, str], ...] = ()  # for these, instead of `options`
+    keeps_fields: bool = False  # whether its pictures can be flagged as interlaced
 
     def format_for(self, width: int, height: int, source: str = USUAL) -> str:
-        """The pixel format that keeps a size exactly, and of pictures of the format `source` the most."""
+        """The pixel format that supports a size and loses least of pictures of the format `source`."""
         odd = width % 2 or height % 2
-        assert self.odd_pixel_format is not None or not odd, "an encoder is chosen by the size"
+        assert self.odd_pixel_format is not None or not odd, "the encoder was chosen for this size"
         usual = self.odd_pixel_format if odd and self.odd_pixel_format else self.pixel_format
         more = (name for name in self.more_formats if pixel_format(name).fits(width, height))
         return min([usual, *more], key=lambda name: pixel_format(source).lost_in(pixel_format(name)))
 
     def suits(self, width: int, height: int, suffix: str, sample_aspect: Fraction) -> bool:
-        """Whether it is installed and writes such pictures to a file of that ending."""
+        """Whether it is installed and can write such pictures to a file with that suffix."""
         is_kept = self.keeps_aspect or sample_aspect == 1 or suffix != ".mkv"
         has_size = self.odd_pixel_format is not None or not (width % 2 or height % 2)
         is_large = min(width, height) >= self.min_side
         return suffix in self.suffixes and is_kept and is_large and has_size and is_installed(self.name)
 
     def can_flag_fields(self, height: int) -> bool:
-        """Whether interlaced pictures of that height stay flagged so."""
+        """Whether interlaced pictures of that height can be flagged as interlaced."""
         return self.keeps_fields and height % FIELD_ROWS == 0
 
     def settings(self, crf: int, hdr: HdrMetadata = NO_HDR, is_deep: bool = False) -> dict[str, str]:
-        """The options that ask for a quality, of pictures of more than 8 bits if `is_deep`, and state HDR metadata.
+        """The encoder's options for a quality, with `is_deep` for more than 8 bits, and for HDR metadata.
 
-        Raises MediaError outside the encoder's scale.
+        Raises MediaError if `crf` is outside the encoder's scale.
         """
         if not 0 <= crf <= self.crf_max:
             raise MediaError(
-                f"a quality (crf) of {crf} is not one of {self.name}'s. Choose one from 0 to {self.crf_max}."
+                f"a quality (crf) of {crf} is out of range for {self.name}. Choose one from 0 to {self.crf_max}."
             )
         own = {"x264-params": X264_REPEATABLE} if self.name == "libx264" and has_avx512() else {}
         quantiser = self.quantiser(max(0, crf - self.deep_finer) if is_deep else crf)
@@ -85,20 +85,20 @@ class Encoder:
         return chosen
 
     def quantiser(self, crf: int) -> int:
-        """The number that stands for `crf`: itself, or MPEG-4's quantiser, which doubles where H.264's grows by 6."""
+        """The encoder's value for `crf`: the same, or MPEG-4's quantiser, which doubles for each 6 of H.264's."""
         return crf if self.name != "mpeg4" else min(31, max(2, round(2 ** ((crf - 12) / 6))))
 
     def colour(self, wanted: ColourTags, stored: str) -> ColourTags:
-        """The tags of pictures of the format `stored`: those wanted, but RGB values are stored as they are."""
+        """The tags of pictures stored in the format `stored`: those wanted, except that RGB formats need RGB tags."""
         return replace(wanted, matrix=RGB, full_range=True) if pixel_format(stored).is_rgb else wanted
 
 
-# half of the usual lookahead: a hundred megabytes less at 1080p
+# half of the default lookahead: 100 MB less at 1080p
 X264_OPTIONS: Final = (("preset", "medium"), ("rc-lookahead", "20"))
 X264 = Encoder("libx264", "h264", USUAL, "yuv444p", 51, X264_OPTIONS, keeps_fields=True)
 OPENH264 = Encoder("libopenh264", "h264", USUAL, None, 51, (("rc_mode", "quality"),), ("qmin", "qmax"))
 MPEG4 = Encoder("mpeg4", "mpeg4", USUAL, USUAL, 51, (("bf", "0"),), ("qmin", "qmax"), keeps_fields=True)
-# libx265 writes over its own memory, and may end the process, where a side is shorter than one of its blocks of 64 px
+# libx265 corrupts memory, and may crash the process, if a side is shorter than its block of 64 px
 X265 = Encoder(
     "libx265",
     "hevc",
@@ -109,7 +109,7 @@ X265 = Encoder(
     min_side=64,
     more_formats=("yuv422p", "yuv444p", "yuv420p10le", "yuv422p10le", "yuv444p10le"),
     hdr_params="x265-params",
-    # smooth parts, where each step of 10 bits is seen, are coded more finely than others
+    # smooth areas, where steps of 10 bits are visible, get more bits than others
     deep_finer=6,
     deep_options=(("preset", "medium"), ("x265-params", "log-level=error:aq-mode=3:aq-strength=1.5")),
 )
@@ -153,7 +153,7 @@ FFV1 = Encoder(
     ),
     keeps_fields=True,
 )
-# its profiles have fixed rates: HQ for 4:2:2, 4444 for the others
+# its profiles have fixed bit rates: HQ for 4:2:2, 4444 for the others
 PRORES = Encoder(
     "prores_ks",
     "prores",
@@ -179,11 +179,11 @@ ENCODERS: Final[dict[str, tuple[Encoder, ...]]] = {
 
 @contextmanager
 def usual_scheduling() -> Iterator[None]:
-    """Undo what SVT-AV1 does to the scheduling of threads where the user is root, as in many containers.
+    """Restore the scheduling policy of all threads, which SVT-AV1 changes when it is opened by root, as in many containers.
 
-    It gives its own threads and the one that opens it Linux' real-time policy, which all later threads and processes
-    inherit: each of them then keeps a core from the rest of the machine for as long as it likes, and two that wait for
-    a third one stop it for good. Afterwards all threads have the policy that this one had before.
+    It sets Linux' real-time policy for its own threads and the one that opens it, and all later threads and processes inherit
+    it: each can then occupy a core without limit, and threads that wait for another one can block it for ever. On exit all
+    threads get the policy that this thread had on entry.
     """
     if not hasattr(os, "sched_getscheduler"):  # not Linux
         yield
@@ -201,10 +201,10 @@ def usual_scheduling() -> Iterator[None]:
 def choose_encoder(
     codec: str, width: int, height: int, suffix: str, sample_aspect: Fraction = SQUARE, source: str = USUAL
 ) -> Encoder:
-    """The first encoder of a codec that is installed, keeps the size exactly and fits the container.
+    """The first installed encoder of a codec that supports the size and the container.
 
-    `auto` is H.264, or MPEG-4 part 2 where no H.264 encoder is installed; for pictures of a format `source` of more than
-    8 bits it is HEVC, for such with alpha ProRes in .mov files. Raises MediaError if there is none.
+    `auto` is H.264, or MPEG-4 part 2 where no H.264 encoder is installed; if the pixel format `source` has more than 8 bits
+    it is HEVC, and if it has alpha too, ProRes for .mov files. Raises MediaError if there is none.
     """
     if codec == "auto":
         for encoder in deep_encoders(pixel_format(source), suffix):
@@ -221,12 +221,12 @@ def choose_encoder(
         raise MediaError(f"a {suffix} file cannot hold {codec}. Name the output {' or '.join(installed[0].suffixes)}.")
     if sample_aspect != 1 and suffix == ".mkv" and not fitting[0].keeps_aspect:
         raise MediaError(
-            f"a .mkv file of {codec} cannot keep pixels of the shape {sample_aspect}. Name the output .mp4, or choose the"
+            f"a .mkv file of {codec} cannot store the sample aspect ratio {sample_aspect}. Name the output .mp4, or choose the"
             " codec h264 or hevc."
         )
     if min(width, height) < fitting[0].min_side:
         raise MediaError(
-            f"{fitting[0].name} cannot write {width}x{height}: it needs {fitting[0].min_side} px a side. Choose h264."
+            f"{fitting[0].name} cannot write {width}x{height}: each side must be at least {fitting[0].min_side} px. Choose h264."
         )
     odd = width % 2 or height % 2
     for encoder in fitting:
@@ -236,7 +236,7 @@ def choose_encoder(
 
 
 def deep_encoders(source: PixelFormat, suffix: str) -> tuple[Encoder, ...]:
-    """Those that keep more than 8 bits of pictures and are played by most players, the best first; none for 8 bits."""
+    """Widely supported encoders for more than 8 bits, the best first; none for a source of 8 bits."""
     if source.bits <= 8:
         return ()
     return (PRORES, X265, SVT_AV1) if source.has_alpha and suffix in PRORES.suffixes else (X265, SVT_AV1)
@@ -248,7 +248,7 @@ def has_avx512() -> bool:
 
 
 def is_installed(name: str) -> bool:
-    """Whether this PyAV has an encoder."""
+    """Whether the installed PyAV has an encoder."""
     try:
         av.codec.Codec(name, "w")
     except av.codec.codec.UnknownCodecError:

@@ -1,7 +1,7 @@
-"""What a video states about the screen it was graded on, and how encoders are given it.
+"""Static HDR metadata of a video and its form in encoder options.
 
-Mastering display: SMPTE ST 2086; content light levels: CTA-861.3. Other metadata of this kind changes from picture to picture
-and is not kept.
+Mastering display: SMPTE ST 2086; content light levels: CTA-861.3. Dynamic metadata, which changes from picture to picture, is
+not kept.
 """
 
 import struct
@@ -12,8 +12,8 @@ from typing import Any, cast
 from av.sidedata.sidedata import Type
 from av.video.frame import VideoFrame
 
-CHROMATICITY_STEPS = 50_000  # in which x265 counts chromaticities from 0 to 1
-LUMINANCE_STEPS = 10_000  # in which it counts a candela per square metre
+CHROMATICITY_STEPS = 50_000  # of x265 for chromaticities from 0 to 1
+LUMINANCE_STEPS = 10_000  # of x265 for one cd/m2
 # names in `Type`, of which older versions of PyAV lack some
 NOT_KEPT = {
     "DOVI_METADATA": "Dolby Vision metadata",
@@ -28,7 +28,7 @@ NOT_KEPT = {
 class HdrMetadata:
     """`mastering`: x and y of red, green, blue and white (0 ... 1), then the lowest and highest luminance in cd/m2.
 
-    `light`: the brightest pixel and the brightest frame average in cd/m2. `others`: what there is besides, in words.
+    `light`: the brightest pixel and the brightest frame average in cd/m2. `others`: names of other metadata, for messages.
     """
 
     mastering: tuple[float, ...] | None = None
@@ -37,11 +37,11 @@ class HdrMetadata:
 
     @property
     def is_static(self) -> bool:
-        """Whether there is something that an encoder can be given."""
+        """Whether there is metadata that an encoder can write."""
         return self.mastering is not None or self.light is not None
 
     def x265_params(self) -> str:
-        """For libx265's `x265-params`."""
+        """In the format of libx265's `x265-params`."""
         parts = []
         if self.mastering is not None:
             red, green, blue, white, (low, high) = self._pairs(CHROMATICITY_STEPS)
@@ -56,7 +56,7 @@ class HdrMetadata:
         return ":".join(parts)
 
     def svt_params(self) -> str:
-        """For libsvtav1's `svtav1-params`."""
+        """In the format of libsvtav1's `svtav1-params`."""
         parts = []
         if self.mastering is not None:
             red, green, blue, white, (low, high) = self._pairs(1)
@@ -69,7 +69,7 @@ class HdrMetadata:
         return ":".join(parts)
 
     def _pairs(self, steps: int) -> list[tuple[float, float]]:
-        """Red, green, blue and white in `steps`, then the luminances."""
+        """Red, green, blue and white in `steps`, then the two luminances."""
         assert self.mastering is not None
         points, luminances = self.mastering[:8], self.mastering[8:]
         scaled = [*(value * steps for value in points), *luminances]
@@ -77,7 +77,7 @@ class HdrMetadata:
 
 
 def side_data(frame: VideoFrame) -> dict[Type, bytes]:
-    """What a decoded picture carries beside its samples; nothing where some of it is of a kind that PyAV does not know."""
+    """The side data of a decoded picture by type; empty if any is of a type that PyAV does not support."""
     try:
         return {data.type: bytes(data) for data in cast(Iterable[Any], frame.side_data)}
     except ValueError:
@@ -85,7 +85,7 @@ def side_data(frame: VideoFrame) -> dict[Type, bytes]:
 
 
 def hdr_metadata(frame: VideoFrame) -> HdrMetadata:
-    """What a decoded picture carries."""
+    """The HDR metadata of a decoded picture."""
     found = side_data(frame)
     others = dict.fromkeys(words for name, words in NOT_KEPT.items() if getattr(Type, name, None) in found)
     display, light = found.get(Type.MASTERING_DISPLAY_METADATA), found.get(Type.CONTENT_LIGHT_LEVEL)
@@ -97,7 +97,7 @@ def hdr_metadata(frame: VideoFrame) -> HdrMetadata:
 
 
 def _mastering(data: bytes) -> tuple[float, ...] | None:
-    """libav's `AVMasteringDisplayMetadata`: ten fractions and two flags; what is not flagged is 0, which means unknown."""
+    """libav's `AVMasteringDisplayMetadata`: ten fractions and two flags; values that are not flagged become 0 (unknown)."""
     *numbers, has_points, has_luminance = struct.unpack_from("=22i", data)
     if not has_points and not has_luminance:
         return None

@@ -1,4 +1,4 @@
-"""Which frames a video has and when each is shown.
+"""The index of a video: its frames, the time of each, and the keyframes.
 
 Tensor legend: n frames in the order of display, k keyframes in the order of decoding.
 """
@@ -12,34 +12,35 @@ import av
 import numpy as np
 
 from latentsync.media.container import ChosenTracks, MediaError, PathLike, check_readable, reason
-from latentsync.media.pixels.colour import ColourTags, Orientation
+from latentsync.media.pixels.colour import ColourTags
+from latentsync.media.pixels.geometry import Orientation
 from latentsync.media.video.packets import FirstPicture, PacketTimes, first_picture, packet_times
 
 NTSC = Fraction(1000, 1001)
 HALF = Fraction(1, 2)
 FEW_FRAMES = 3
 MAX_FPS_DENOMINATOR = 100_000
-EXACT_TICKS = 1e-6  # less is the rounding of the calculation
-MAX_HOLD_SEC = 3600  # a frame shown longer than this is a damaged time stamp
+EXACT_TICKS = 1e-6  # smaller differences are rounding errors
+MAX_HOLD_SEC = 3600  # a frame shown for longer means a damaged time stamp
 INDEXES_KEPT = 64
 
 
 @dataclass(frozen=True)
 class FrameIndex:
-    """The frames of a video, their times, and where decoding can begin.
+    """The frames of a video, their times, and the keyframes.
 
-    Times in a container's coarse clock (Matroska's milliseconds, 90 kHz) are rounded; where all of them are within one
-    tick of a constant rate, that rate is the clock and the times are exact.
+    Containers with a coarse time base (Matroska's milliseconds, 90 kHz) round times. Where all times are within one tick of a
+    constant rate, exact times follow from that rate.
     """
 
     first: FirstPicture
-    ticks: np.ndarray  # int64 n + 1: when each frame is shown, and when the last one ends
+    ticks: np.ndarray  # int64 n + 1: time of each frame, and the end of the last one
     time_base: Fraction  # seconds of one tick
-    stamped: bool  # whether decoded pictures carry these ticks; else they are counted
-    rate: Fraction | None  # frames per second where constant
+    stamped: bool  # whether decoded pictures have these time stamps; else they are counted
+    rate: Fraction | None  # frames per second; None: variable
     fps: Fraction  # the same, or the average of a variable rate
-    decode_order: np.ndarray  # int64 n: frames by their index in the order of their packets
-    key_ticks: np.ndarray  # int64 k: when the keyframes are shown; empty: decoding begins at the first frame only
+    decode_order: np.ndarray  # int64 n: index of the frame of each packet
+    key_ticks: np.ndarray  # int64 k: times of the keyframes; empty: decoding can begin at the first frame only
     key_stamps: np.ndarray  # int64 k: the time stamps to seek to
 
     @property
@@ -55,7 +56,7 @@ class FrameIndex:
         return self.first.orientation
 
     def time(self, frame: int) -> Fraction:
-        """When a frame is shown, in seconds from the first; for frame n the end of the last."""
+        """Time of a frame in seconds from the first one; for frame n the end of the last."""
         if self.rate is not None:
             return frame / self.rate
         return (int(self.ticks[frame]) - int(self.ticks[0])) * self.time_base
@@ -64,15 +65,15 @@ class FrameIndex:
         """`time` of all frames and of the end: n + 1 entries."""
         return [self.time(frame) for frame in range(self.frame_count + 1)]
 
-    def entry(self, frame: int) -> int | None:
-        """The time stamp of the last keyframe from which a frame is decoded exactly; None: the start of the file."""
-        # Pictures after a keyframe in the file but shown before it may lack those they refer to.
+    def seek_stamp(self, frame: int) -> int | None:
+        """The time stamp to seek to so that a frame is decoded exactly; None: decode from the start of the file."""
+        # Pictures that follow a keyframe in the file but are shown before it may refer to earlier ones.
         keys = np.flatnonzero(self.key_ticks <= self.ticks[frame])
         return int(self.key_stamps[keys[-1]]) if len(keys) and keys[-1] > 0 else None
 
 
 def frame_index(path: PathLike) -> FrameIndex:
-    """The frames of a video or still image; remembered as long as the file does not change.
+    """The index of a video or still image; cached as long as the file does not change.
 
     Raises MediaError if the file cannot be read, is cut short, has no video or its first frame cannot be decoded.
     """
@@ -123,18 +124,18 @@ def index_of(packets: PacketTimes, first: FirstPicture, path: PathLike) -> Frame
 
 
 def end_ticks(last: int, duration: int, packets: PacketTimes) -> int:
-    """When the last frame, shown at `last`, ends: as the stream states, as its packet does, or after the usual time."""
+    """End of the last frame, shown at `last`: by the stream, by its packet's duration, or after one frame duration."""
     if packets.end is not None and packets.end > last:
         return packets.end
     return last + max(1, duration or round(1 / (packets.usual_rate * packets.time_base)))
 
 
 def constant_rate(shown: np.ndarray, end: int, packets: PacketTimes) -> Fraction | None:
-    """The rate, frames per second, on whose clock all frames are shown to within one tick; None: a variable rate.
+    """The constant rate in frames per second that fits all times within one tick; None: a variable rate.
 
-    The end may be up to half a frame beside it: a clip that was cut ends inside a frame.
+    The end may differ by up to half a frame, because a clip that was cut can end within a frame.
     """
-    # two frames or one fit any rate; how long the last is shown tells then
+    # one or two frames fit any rate; then the end of the last one decides
     starts = np.append(shown, end) if len(shown) <= FEW_FRAMES else shown
     estimate = (len(starts) - 1) / ((int(starts[-1]) - int(starts[0])) * packets.time_base)
     standards = [standard_rate(rate) for rate in (*packets.stated_rates, estimate)]
@@ -157,7 +158,7 @@ def standard_rate(rate: Fraction) -> Fraction:
 
 
 def misfit(shown: np.ndarray, step: Fraction) -> float:
-    """By how many ticks frames are at most beside a clock of `step` ticks; infinite where ticks are too coarse."""
+    """Largest difference in ticks of frames from a clock of `step` ticks; infinite if ticks are too coarse to tell."""
     if step < 4:
         return 0.0 if len(set(np.diff(shown).tolist())) == 1 and step == shown[1] - shown[0] else np.inf
     return float(np.abs(shown - shown[0] - np.arange(len(shown)) * float(step)).max())

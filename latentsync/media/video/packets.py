@@ -1,4 +1,4 @@
-"""The time stamps of a video's pictures, read from its packets; decoded only where packets do not tell."""
+"""Time stamps of a video's pictures from its packets, or by decoding where packets do not state them; and its first picture."""
 
 import os
 import struct
@@ -26,27 +26,33 @@ from latentsync.media.container import (
     start_sec,
     video_stream,
 )
-from latentsync.media.pixels.aspect import Size, plausible_aspect, square_size
-from latentsync.media.pixels.colour import ColourTags, Orientation, colour_tags
+from latentsync.media.pixels.colour import ColourTags, colour_tags
+from latentsync.media.pixels.geometry import (
+    Orientation,
+    Size,
+    exif_orientation,
+    matrix_orientation,
+    plausible_aspect,
+    square_size,
+)
 from latentsync.media.pixels.interlace import FLAGGED, FieldOrder, Fields, fields_of
 from latentsync.media.pixels.pixel_format import pixel_format
-from latentsync.media.pixels.still import still_orientation
 from latentsync.media.video.hdr import HdrMetadata, hdr_metadata, side_data
 
 # A packet of these may hold several pictures, or one that is never shown.
-TOLD_BY_DECODING = {"vp8", "mpeg4", "msmpeg4v3", "gif"}
-UNTIMED = {"avi"}  # containers that count packets, so that reordered pictures have wrong times, and start at 0
+DECODED_FOR_TIMES = {"vp8", "mpeg4", "msmpeg4v3", "gif"}
+UNTIMED = {"avi"}  # containers that number packets from 0, so that reordered pictures have wrong times
 USUAL_FPS = Fraction(25)
 PLAUSIBLE_FPS = (Fraction(1, 100), Fraction(1000))
 SIMPLE_DENOMINATOR = 1001
-WHOLE_PICTURES = {"hevc", "av1", "vp8", "vp9", "gif"}  # codecs whose pictures are never interlaced, or hardly ever
-LOOKED_AT = (Fraction(1, 4), Fraction(1, 2), Fraction(3, 4))  # shares of a video at which it may be interlaced
-OPAQUE_MAYBE = {"gif", "png", "webp", "mjpeg"}  # codecs whose pictures have alpha by habit, mostly without using it
+WHOLE_PICTURES = {"hevc", "av1", "vp8", "vp9", "gif"}  # codecs whose pictures are never or hardly ever interlaced
+SAMPLED_AT = (Fraction(1, 4), Fraction(1, 2), Fraction(3, 4))  # positions in a video that are checked for combing
+OPAQUE_MAYBE = {"gif", "png", "webp", "mjpeg"}  # codecs whose pictures often have an alpha channel that is fully opaque
 
 
 @dataclass(frozen=True)
 class FirstPicture:
-    """What the first decoded picture of a file tells about all of them."""
+    """Properties of a video that are known from its first decoded picture."""
 
     ticks: int | None  # its time stamp
     size: Size  # stored width, height
@@ -58,28 +64,28 @@ class FirstPicture:
     is_still: bool
     fields: Fields
     field_order: FieldOrder
-    start_sec: float  # when it is shown, from the start of the file as a player counts it
+    start_sec: float  # its time from the start of the file as players count it
     codec: str
     sample_aspect: Fraction  # width of a stored pixel over its height
 
     @property
     def square_size(self) -> Size:
-        """Width and height, before the turn, with square pixels: see `latentsync.media.pixels.aspect`."""
+        """Width and height, before the turn, with square pixels: see `latentsync.media.pixels.geometry`."""
         return square_size(self.size, self.sample_aspect)
 
 
 @dataclass(frozen=True)
 class PacketTimes:
-    """The shown pictures of a file in the order of their packets."""
+    """Times of the displayed pictures of a file in the order of their packets."""
 
     ticks: np.ndarray  # int64 n
     durations: np.ndarray  # int64 n; 0 unknown
     key_ticks: np.ndarray  # int64 k
-    key_stamps: np.ndarray  # int64 k: decoding time stamps, by which a file is entered midway
+    key_stamps: np.ndarray  # int64 k: decoding time stamps of the keyframes, to seek to
     time_base: Fraction
     stamped: bool  # whether decoded pictures carry these ticks; else they are counted
-    end: int | None  # ticks, as the container states it
-    stated_rates: tuple[Fraction, ...]  # frames per second, the likeliest first; not always true
+    end: int | None  # in ticks, as stated by the container
+    stated_rates: tuple[Fraction, ...]  # frames per second, the most plausible first; may be wrong
 
     @property
     def usual_rate(self) -> Fraction:
@@ -116,7 +122,7 @@ def first_picture(path: PathLike) -> FirstPicture:
             pixel_format=frame.format.name,
             has_alpha=has_alpha(frame, stream),
             hdr=hdr_metadata(frame),
-            orientation=still_orientation(path) if still else orientation(frame),
+            orientation=exif_orientation(path) if still else orientation(frame),
             is_still=still,
             fields=fields,
             field_order=order,
@@ -127,17 +133,17 @@ def first_picture(path: PathLike) -> FirstPicture:
 
 
 def check_square_size(stored: Size, aspect: Fraction, path: PathLike) -> None:
-    """Raise MediaError if pictures become absurdly large when their pixels are made square."""
+    """Raise MediaError if pictures exceed `MAX_PIXELS` in square pixels."""
     width, height = square_size(stored, aspect)
     if width * height > MAX_PIXELS:
         raise MediaError(f"{path} has pictures of over {MAX_PIXELS >> 20} megapixels as shown. Scale or repair it.")
 
 
 def check_complete(stream: VideoStream, path: PathLike) -> None:
-    """Raise MediaError if the index names frames that lie behind the end of the file; decoders would drop them."""
+    """Raise MediaError if the index lists frames beyond the end of the file, which decoders would drop."""
     end_bytes = max((entry.pos + entry.size for entry in stream.index_entries), default=0)
     if end_bytes > os.path.getsize(path):
-        raise MediaError(f"{path} is cut short: its index names frames behind its end. Copy or download it again.")
+        raise MediaError(f"{path} is cut short: its index lists frames beyond its end. Copy or download it again.")
 
 
 def first_frame(container: InputContainer, stream: VideoStream, path: PathLike) -> VideoFrame:
@@ -150,50 +156,45 @@ def first_frame(container: InputContainer, stream: VideoStream, path: PathLike) 
 
 
 def spread_pictures(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
-    """A few pictures from all over a video, as far as they can be found and decoded."""
+    """Pictures from `SAMPLED_AT`, as far as they can be decoded."""
     lasts_sec = Fraction(container.duration or 0, av.time_base)
     start = int((container.start_time or 0) / av.time_base / time_base_of(stream))
     with suppress(av.error.FFmpegError, OSError, StopIteration):
-        for share in LOOKED_AT if lasts_sec else ():
+        for share in SAMPLED_AT if lasts_sec else ():
             container.seek(start + int(share * lasts_sec / time_base_of(stream)), stream=stream)
             packet = next(packet for packet in container.demux(stream) if packet.size)
             yield from [*packet.decode(), *stream.codec_context.decode(None)][:1]
 
 
 def stated_field_order(stream: VideoStream) -> int:
-    """The order of fields that a file states for all its pictures, as libav's number; 0 unknown, also to PyAV 17."""
+    """The field order that a file states, as libav's value; 0: unknown (always with PyAV 17)."""
     return int(getattr(stream.codec_context, "field_order", 0))
 
 
 def has_alpha(frame: VideoFrame, stream: VideoStream) -> bool:
-    """Whether pictures are transparent somewhere; also where libav decodes the colours alone, as of VP8 and VP9."""
+    """Whether pictures have transparency; also for VP8 and VP9, whose alpha libav does not decode."""
     if stream.metadata.get("alpha_mode") == "1":
         return True
     if not pixel_format(frame.format.name).has_alpha:
         return False
-    in_use = stream.codec_context.codec.canonical_name not in OPAQUE_MAYBE
-    return in_use or bool(frame.to_ndarray(format="rgba")[..., 3].min() < 255)
+    is_used = stream.codec_context.codec.canonical_name not in OPAQUE_MAYBE
+    return is_used or bool(frame.to_ndarray(format="rgba")[..., 3].min() < 255)
 
 
 def orientation(frame: VideoFrame) -> Orientation:
-    """How a video's pictures are turned and mirrored, from the display matrix of the first."""
+    """The orientation of a video, from the display matrix of its first picture."""
     matrix = side_data(frame).get(SideData.DISPLAYMATRIX)
     if matrix is None:
         return Orientation.of_degrees(frame.rotation)
-    a, b, _, c, d, *_ = struct.unpack("=9i", matrix)
-    return Orientation(sign(a), 0, 0, sign(d)) if abs(a) >= abs(b) else Orientation(0, sign(b), sign(c), 0)
-
-
-def sign(value: int) -> int:
-    return -1 if value < 0 else 1
+    return matrix_orientation(struct.unpack("=9i", matrix))
 
 
 def packet_times(path: PathLike, first: FirstPicture) -> PacketTimes:
-    """The times of all shown pictures. Raises FFmpegError if the file cannot be read through."""
+    """The times of all displayed pictures. Raises FFmpegError if the file cannot be read to its end."""
     with open_input(path) as container:
         stream = video_stream(container, path)
-        if not told_by_decoding(container, stream, first):
-            stamps = listed(container.demux(stream), first.ticks)
+        if not needs_decoding(container, stream, first):
+            stamps = shown_stamps(container.demux(stream), first.ticks)
             if stamps is not None:
                 return _times(stamps, stamps, stream)
     with open_input(path) as container:
@@ -201,21 +202,21 @@ def packet_times(path: PathLike, first: FirstPicture) -> PacketTimes:
         return decoded_times(container, stream)
 
 
-def told_by_decoding(container: InputContainer, stream: VideoStream, first: FirstPicture) -> bool:
-    """Whether the packets do not tell when which picture is shown."""
+def needs_decoding(container: InputContainer, stream: VideoStream, first: FirstPicture) -> bool:
+    """Whether times of pictures cannot be read from packets."""
     reordered = container.format.name in UNTIMED and stream.codec_context.has_b_frames
     fields = first.fields == FLAGGED  # a packet may be half a picture
-    return bool(first.ticks is None or fields or reordered or stream.codec_context.name in TOLD_BY_DECODING)
+    return bool(first.ticks is None or fields or reordered or stream.codec_context.name in DECODED_FOR_TIMES)
 
 
-def listed(packets: Iterable[Packet], first_ticks: int | None) -> list[_Stamp] | None:
-    """The stamps of the shown packets; None if they do not tell when every picture is shown."""
+def shown_stamps(packets: Iterable[Packet], first_ticks: int | None) -> list[_Stamp] | None:
+    """The stamps of the displayed packets; None if they lack the time of a picture."""
     stamps, whole = [], 0
     for packet in packets:
         if packet.size and not packet.is_discard:
             stamps.append(_stamp(packet))
             whole = whole if packet.is_corrupt else len(stamps)
-    # a recording that was cut off ends in half a packet; pictures before the first decodable one are never shown
+    # an interrupted recording ends in half a packet; pictures before the first decodable one are never displayed
     kept = [stamp for stamp in stamps[:whole] if stamp.ticks is None or stamp.ticks >= (first_ticks or 0)]
     ticks = [stamp.ticks for stamp in kept]
     return kept if None not in ticks and len(set(ticks)) == len(ticks) else None
@@ -227,7 +228,7 @@ def _stamp(packet: Packet) -> _Stamp:
 
 
 def decoded_times(container: InputContainer, stream: VideoStream) -> PacketTimes:
-    """The times of all pictures, by decoding them; those without time stamps follow each other at the usual rate."""
+    """The times of all pictures, by decoding them; without time stamps they are counted at the stated rate."""
     keys, shown = [], []
     for packet in container.demux(stream):
         if packet.size and packet.is_keyframe and packet.pts is not None:
@@ -257,7 +258,7 @@ def _times(shown: list[_Stamp], keys: list[_Stamp], stream: VideoStream, stamped
 
 
 def stated_end(stream: VideoStream) -> int | None:
-    """When the last picture ends, in ticks, by the container; the end of a whole file counts if nothing else is in it."""
+    """End of the last picture in ticks as stated by the container: of the stream, or of a file with one stream."""
     if stream.duration:
         return stream.duration + (stream.start_time or 0)
     container = cast(InputContainer, stream.container)
@@ -272,7 +273,7 @@ def time_base_of(stream: VideoStream) -> Fraction:
 
 
 def stated_rates(stream: VideoStream) -> tuple[Fraction, ...]:
-    """The plausible rates that a container states, simple ratios first."""
+    """The plausible frame rates that a container states, simple ratios first."""
     rates = [Fraction(rate) for rate in (stream.average_rate, stream.guessed_rate) if rate]
     plausible = [rate for rate in rates if PLAUSIBLE_FPS[0] <= rate <= PLAUSIBLE_FPS[1]]
     return tuple(sorted(plausible, key=lambda rate: rate.denominator > SIMPLE_DENOMINATOR))

@@ -1,6 +1,6 @@
-"""Frames of a video, streaming: one decoded frame alive at a time, turned upright, in RGB, with its time.
+"""Reading a video as a stream, one frame at a time: upright, in RGB, with its time.
 
-Frames have square pixels, as a player shows them; pictures (`read_pictures`) have those that are stored.
+Frames have square pixels, as in a player; pictures (`read_pictures`) have the stored pixels.
 Tensor legend: h height, w width; a frame is uint8 [0, 255] `h w 3`.
 """
 
@@ -24,22 +24,22 @@ from latentsync.media.pixels.picture import Picture, StoredForm, picture_of
 from latentsync.media.video.index import FrameIndex, frame_index
 from latentsync.timebase import frames_in
 
-TIE_SEC = 1e-6  # time stamps closer than this are the same time
+TIE_SEC = 1e-6  # time stamps closer than this are equal
 
 
 @dataclass(frozen=True)
 class VideoFrame:
-    """One upright frame, with square pixels, and when it is shown."""
+    """One upright frame with square pixels, and its time."""
 
     time_sec: float
     frame: np.ndarray  # uint8 h w 3, RGB
 
 
 def frame_times(path: PathLike) -> list[Fraction]:
-    """When each frame is shown, in seconds from the first (which is at 0), and as one more entry the last one's end.
+    """Time of each frame in seconds from the first, followed by the end of the last one.
 
-    For a still image both are 0. The times are those of the file where its rate varies; at a constant rate they are
-    exact multiples of it, also where the container rounds them.
+    For a still image both are 0. With a variable rate these are the times of the file; with a constant rate they are exact
+    multiples of the frame duration, also where the container rounds them.
 
     Raises MediaError as `probe` does.
     """
@@ -54,15 +54,13 @@ def read_frames(
     exact: bool = True,
     interlaced: Interlaced = "deinterlace",
 ) -> Iterator[VideoFrame]:
-    """Yield frames start_frame ... stop_frame - 1 (or to the end) of a video, in the order of display, no frame twice.
+    """Yield frames start_frame ... stop_frame - 1 (or to the end) of a video, in the order of display, each once.
 
-    Frame k is shown at `frame_times(path)[k]` and is the same picture wherever reading begins: decoding is entered at
-    the last keyframe before it, or at the first frame of a file that cannot be entered midway. Colours that need not be
-    `exact`, for looking only, take a third of the time and are a level or two too bright. `interlaced` frames are
-    deinterlaced or kept.
+    Frame k is shown at `frame_times(path)[k]` and does not depend on where reading begins: decoding starts at the last
+    keyframe before it, or at the first frame if the file cannot be seeked. Without `exact`, colour conversion takes a third of
+    the time, and colours are one or two levels too bright. `interlaced` frames are deinterlaced or kept.
 
-    Raises MediaError as `probe` does, and when a frame cannot be decoded: a video damaged in its middle is refused by
-    whoever reads it first, not repaired by guessing.
+    Raises MediaError as `probe` does, and when a frame cannot be decoded: damaged frames are never concealed.
     """
     index = frame_index(path)
     stop = index.frame_count if stop_frame is None else min(stop_frame, index.frame_count)
@@ -72,9 +70,9 @@ def read_frames(
 
 
 def frames_at(path: PathLike, fps: float | Fraction) -> Iterator[VideoFrame]:
-    """Yield a video on a constant clock of `fps` frames a second: at each tick the frame whose time is nearest.
+    """Yield a video at a constant rate of `fps` frames a second: at each tick the frame whose time is nearest.
 
-    The clock starts with the file as a player counts it, so that it is also the clock of the file's sound. Gives
+    Tick 0 is the start of the file as players count it, so that the file's audio has the same clock. Yields
     `frames_in(end of the last frame, fps)` frames, at least one, the k-th with `time_sec` k / fps. A frame that is
     shown at several ticks is the same array each time: do not write into it.
 
@@ -91,7 +89,7 @@ def frames_between(
     exact: bool = True,
     interlaced: Interlaced = "deinterlace",
 ) -> Iterator[VideoFrame]:
-    """Yield frames start_frame ... stop_frame - 1 of `frames_at(path, fps)`, or fewer where the video ends before.
+    """Yield frames start_frame ... stop_frame - 1 of `frames_at(path, fps)`, or fewer if the video ends before.
 
     `exact` and `interlaced` as for `read_frames`.
 
@@ -115,13 +113,13 @@ def read_pictures(
     stop_frame: int | None = None,
     interlaced: Interlaced = "deinterlace",
 ) -> Iterator[Picture]:
-    """Frames start_frame ... stop_frame - 1 (or to the end) as pictures that can be seen and changed in parts.
+    """Frames start_frame ... stop_frame - 1 (or to the end) as pictures, of which parts can be read and edited.
 
-    They are those of `read_frames`, or, on a clock of `fps`, those of `frames_between`, but with the pixels that are stored
-    (see `MediaInfo.square_scale`). Those that are stored in `form`, in which they will be written, stay so; where that form
-    has more than 8 bits or alpha, all are converted to it.
+    They are the frames of `read_frames`, or with `fps` those of `frames_between`, but in stored pixels (see
+    `MediaInfo.square_scale`). `form` is the form in which they will be written: pictures that have it are not converted, and if
+    it has more than 8 bits or alpha, all are converted to it.
 
-    Raises MediaError as these do.
+    Raises MediaError as these functions do.
     """
     index = frame_index(path)
     if fps is not None:
@@ -140,7 +138,7 @@ def stored_on_clock(
     stop_frame: int | None,
     interlaced: Interlaced = "deinterlace",
 ) -> Iterator[StoredFrame]:
-    """What is shown at ticks start_frame ... stop_frame - 1 of a clock, as it is stored; for several ticks the same object."""
+    """Stored frames at ticks start_frame ... stop_frame - 1 of a clock; the same object where one is shown at several ticks."""
     sources = frames_on_clock(index, fps)[max(0, start_frame) : stop_frame]
     if not len(sources):
         return
@@ -153,7 +151,7 @@ def stored_on_clock(
 
 
 def frames_on_clock(index: FrameIndex, fps: float | Fraction) -> np.ndarray:
-    """The number of the frame shown at each tick of a clock that starts with the file."""
+    """The index of the frame shown at each tick of a clock that starts with the file."""
     if index.first.is_still:
         return np.zeros(1, dtype=np.int64)
     times_sec = np.array(index.times(), dtype=np.float64) + index.first.start_sec
@@ -166,7 +164,7 @@ def frames_on_clock(index: FrameIndex, fps: float | Fraction) -> np.ndarray:
 def stored_pictures(
     path: PathLike, index: FrameIndex, start: int, stop: int, interlaced: Interlaced = "deinterlace"
 ) -> Generator[tuple[int, StoredFrame], None, None]:
-    """Frames start ... stop - 1 with their numbers, neither upright nor in RGB: as they are stored, or deinterlaced."""
+    """Frames start ... stop - 1 with their indices, as stored (neither upright nor in RGB), or deinterlaced."""
     if start >= stop:
         return
     fields = index.first.fields
@@ -185,7 +183,7 @@ def stored_pictures(
 
 @contextmanager
 def _decoded_around(path: PathLike, index: FrameIndex, start: int, stop: int) -> Iterator[Numbered]:
-    """Frames start ... stop - 1, and the one before them where the filter looks at it: frames that are interlaced need it."""
+    """Frames start ... stop - 1, preceded by one more if they are interlaced, as the deinterlacer needs it."""
     with closing(_decoded(path, index, start, stop)) as decoded:
         first = next(decoded) if start > 0 and not index.first.fields else None
         if start == 0 or (first is not None and not first[1].interlaced_frame):
@@ -198,29 +196,29 @@ def _decoded_around(path: PathLike, index: FrameIndex, start: int, stop: int) ->
 def _decoded(
     path: PathLike, index: FrameIndex, start: int, stop: int
 ) -> Generator[tuple[int, StoredFrame], None, None]:
-    """Frames start ... stop - 1 with their numbers, as they are stored."""
+    """Frames start ... stop - 1 with their indices, as stored."""
     number = start
-    entry = index.entry(start) if start < stop else None
+    seek_stamp = index.seek_stamp(start) if start < stop else None
     try:
         while number < stop:
-            # closed here: Python drops a Ctrl-C that comes while it clears away a generator by itself
-            with closing(_pictures(path, entry)) as pictures:
+            # closed explicitly: Python ignores a Ctrl-C that arrives while a generator is garbage-collected
+            with closing(_pictures(path, seek_stamp)) as pictures:
                 for stored in _matching(pictures, index, number):
                     yield number, stored
                     number += 1
                     if number == stop:
                         return
-            if entry is None:
+            if seek_stamp is None:
                 raise MediaError(
                     f"cannot decode {path} {_place(index, number)}: a frame is missing. Re-encode the file."
                 )
-            entry = None  # some streams (intra refresh) give no picture right after the place where they are entered
+            seek_stamp = None  # some streams (intra refresh) have no complete picture right after a keyframe
     except (av.error.FFmpegError, OSError) as error:
         raise MediaError(f"cannot decode {path} {_place(index, number)}: {reason(error)}. Repair the file.") from error
 
 
 def _matching(pictures: Iterator[StoredFrame], index: FrameIndex, number: int) -> Iterator[StoredFrame]:
-    """From frame `number` on those pictures that follow each other as the index says."""
+    """The pictures from frame `number` on, as long as their time stamps are those of the index."""
     for place, stored in enumerate(pictures):
         found, wanted = (stored.pts, index.ticks[number]) if index.stamped else (place, number)
         if found == wanted:
@@ -234,12 +232,12 @@ def _place(index: FrameIndex, frame: int) -> str:
     return f"at {float(index.time(frame)):.2f} s"
 
 
-def _pictures(path: PathLike, entry: int | None) -> Generator[StoredFrame, None, None]:
-    """Decoded pictures from the packet with the time stamp `entry` on, or from the first."""
-    if entry is not None:
+def _pictures(path: PathLike, seek_stamp: int | None) -> Generator[StoredFrame, None, None]:
+    """Decoded pictures from the packet with the time stamp `seek_stamp` on, or from the first."""
+    if seek_stamp is not None:
         with open_input(path) as container:
             stream = video_stream(container, path)
-            packets = _entered(container, stream, entry)
+            packets = _packets_from(container, stream, seek_stamp)
             if packets is not None:
                 for packet in packets:
                     yield from packet.decode()
@@ -248,13 +246,13 @@ def _pictures(path: PathLike, entry: int | None) -> Generator[StoredFrame, None,
         yield from container.decode(video_stream(container, path))
 
 
-def _entered(container: InputContainer, stream: VideoStream, entry: int) -> Iterator[Packet] | None:
-    """The packets from one at or before `entry` on; None if the file cannot be entered there."""
+def _packets_from(container: InputContainer, stream: VideoStream, seek_stamp: int) -> Iterator[Packet] | None:
+    """The packets from one at or before `seek_stamp` on; None if the file cannot be seeked there."""
     try:
-        container.seek(entry, stream=stream)
+        container.seek(seek_stamp, stream=stream)
         packets = container.demux(stream)
         first = next(packet for packet in packets if packet.size)
     except (av.error.FFmpegError, StopIteration):
         return None
     stamp = first.pts if first.dts is None else first.dts
-    return chain([first], packets) if stamp is not None and stamp <= entry else None
+    return chain([first], packets) if stamp is not None and stamp <= seek_stamp else None

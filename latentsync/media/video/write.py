@@ -1,4 +1,4 @@
-"""Frames to a video file, streaming, with one encode, their own times and the user's own sound.
+"""Writing frames to a video file as a stream, with their times and an audio track, encoded once.
 
 Tensor legend: h height, w width; a frame is uint8 [0, 255] `h w 3`, RGB.
 """
@@ -28,7 +28,7 @@ from latentsync.media.sound.copy import AudioSource, check_sound
 from latentsync.media.video.encode import INTERLACED, Codec, Encoder, choose_encoder, usual_scheduling
 from latentsync.media.video.hdr import HdrMetadata
 from latentsync.media.video.join import Pictures, write_file
-from latentsync.media.video.output import CONTAINERS, check_output, writing
+from latentsync.media.video.mux import CONTAINERS, check_output, writing
 
 FPS_MAX_DENOMINATOR = 100_000  # of a rate given as a float
 DEFAULT_CRF = 15
@@ -39,17 +39,17 @@ MOV_ONLY = {"prores": ".mov"}  # codecs that PART_SUFFIX does not hold
 
 @dataclass(frozen=True)
 class VideoFormat:
-    """What the pictures of an output are like."""
+    """The format of an output's video."""
 
     width: int  # px
     height: int  # px
     fps: Fraction  # the average where the rate varies
-    time_base: Fraction  # seconds of one tick of `VideoWriter.write`'s time stamps
+    time_base: Fraction  # seconds of one tick of the time stamps given to `VideoWriter.write`
     sample_aspect: Fraction = Fraction(1)  # width of a pixel over its height
     colour: ColourTags = field(default_factory=ColourTags)
     codec: Codec = "auto"
     crf: int = DEFAULT_CRF  # quality in the encoder's own scale: 0 best, 51 (AV1: 63) worst; ffv1 and prores have none
-    pixel_format: str = USUAL  # of what is written: its bits, chroma and alpha are kept where the codec can
+    pixel_format: str = USUAL  # of the frames given: its bits, chroma and alpha are kept if the codec can
     hdr: HdrMetadata = field(default_factory=HdrMetadata)
     fields: FieldOrder = ""  # pictures are flagged as interlaced in this order
 
@@ -61,9 +61,9 @@ class VideoFormat:
 
     @classmethod
     def like(cls, info: MediaInfo, **others: object) -> "VideoFormat":
-        """What a file's pictures are like: size, rate or clock, pixel aspect, colour, bits, HDR. `others` override.
+        """The format of an existing file: size, rate or time base, pixel aspect, colour, bits, HDR. `others` override.
 
-        For what `read_pictures` gives; frames of `read_frames` are of `MediaInfo.square_size`, with square pixels.
+        For pictures of `read_pictures`; frames of `read_frames` have square pixels and the size `MediaInfo.square_size`.
         """
         colour = yuv_colour(info.colour, pixel_format(info.pixel_format)) if not info.is_still else ColourTags()
         same = cls(info.width, info.height, info.fps, info.time_base, info.sample_aspect, colour)
@@ -73,11 +73,11 @@ class VideoFormat:
 
     @property
     def usual_ticks(self) -> int:
-        """For how long a frame is usually shown, in ticks."""
+        """The average duration of a frame in ticks."""
         return max(1, round(1 / (self.fps * self.time_base)))
 
     def encoding(self, suffix: str) -> tuple[Encoder, StoredForm]:
-        """Who writes such pictures to a file of that ending, and how they are stored. Raises MediaError if nobody does."""
+        """The encoder for a file with that suffix, and the form in which it stores pictures. Raises MediaError if there is none."""
         encoder = choose_encoder(self.codec, self.width, self.height, suffix, self.sample_aspect, self.pixel_format)
         stored = encoder.format_for(self.width, self.height, self.pixel_format)
         return encoder, StoredForm(stored, encoder.colour(self.colour, stored))
@@ -89,7 +89,7 @@ class VideoFormat:
 
 
 def yuv_colour(colour: ColourTags, source: PixelFormat) -> ColourTags:
-    """The tags of pictures of such colours that are stored as YUV, by a matrix that is known."""
+    """The tags of pictures with these colours when they are stored as YUV, with a supported matrix."""
     if colour.matrix in MATRICES:
         return colour
     if not (source.is_rgb and source.is_deep):
@@ -102,25 +102,25 @@ class VideoWriter:
     """Encode frames, one at a time, to an .mp4, .mov or .mkv file: a context manager.
 
     One encode at constant quality, with the colour tags of the format, by the codec's first installed encoder
-    (`encoder` tells which). Even sizes are stored as yuv420p, which every player shows; an odd width or height as
-    yuv444p, the only form of H.264 that keeps such a size exactly. ffv1 stores the RGB values themselves. Where the
-    format asks for more bits, chroma or alpha, codecs that can keep them do (`form` tells how pictures are stored).
+    (attribute `encoder`). Even sizes are stored as yuv420p, which every player supports; an odd width or height as
+    yuv444p, the only pixel format of H.264 that supports it. ffv1 stores RGB values without loss. More bits, chroma or alpha
+    are kept by codecs that support them (attribute `form`).
 
-    The sound of `audio` is copied packet by packet where the container can hold its codec, otherwise encoded once as
-    AAC at its own rate and channels, and ends with the pictures or before. The file exists under `path` only after a
-    successful end of the `with` block; until then pictures lie in `NAME.pictures.partial` beside it. Matroska's clock
-    has milliseconds only; MP4 and QuickTime times are exact.
+    The track of `audio` is copied packet by packet if the container can hold its codec, otherwise encoded once as AAC at its
+    own rate and channels; it ends with the video or before. The file exists under `path` only after a successful end of the
+    `with` block; until then the video is in `NAME.pictures.partial` beside it. Matroska rounds times to milliseconds; MP4 and
+    QuickTime times are exact.
 
-    Raises MediaError if the ending is none of those, the folder cannot be written, there is no encoder, the audio file
-    cannot be read or has no sound, a frame has another size or does not come after the one before, the disk is full,
-    or no frame was written.
+    Raises MediaError if the suffix is not supported, the folder cannot be written, there is no encoder, the audio file cannot
+    be read or has no audio, a frame has another size or is not later than the one before, the disk is full, or no frame was
+    written.
     """
 
     def __init__(self, path: PathLike, format: VideoFormat, audio: AudioSource | None = None):
         self.path = Path(path)
         self.format = format
         self.audio = audio
-        self.ticks: list[int] = []  # when each frame written so far is shown
+        self.ticks: list[int] = []  # time of each frame written so far
         self.end = 0  # ticks, of the last one
         self.decode_order: list[int] = []
 
@@ -170,15 +170,15 @@ class VideoWriter:
     def write(self, frame: np.ndarray, pts: int | None = None, duration: int | None = None) -> None:
         """Append one frame: uint8 `h w 3` RGB of the format's size; it may be overwritten afterwards.
 
-        `pts` is when it is shown and `duration` for how long, in ticks of the format's clock. Without `pts` it follows
-        the frame before it; without `duration` it is shown for the usual time (the next frame's `pts` ends it anyway).
+        `pts` is its time and `duration` how long it is shown, in ticks of the format's time base. Without `pts` it follows the
+        frame before it; without `duration` it has the average one (the next frame's `pts` ends it anyway).
         """
         self._check_shape(frame)
         stored = stored_frame(frame, self.form.pixel_format, self.form.colour)
         self.write_stored(with_fields(stored, self.format.fields), pts, duration)
 
     def write_picture(self, picture: Picture, pts: int | None = None, duration: int | None = None) -> None:
-        """The same for a picture, which is not converted where it is stored as this file's are."""
+        """Append a picture, which is not converted if it is stored in the form of this file."""
         stored = picture.stored_as(self.form)
         if stored is None or (stored.height, stored.width) != (self.format.height, self.format.width):
             self.write(picture.rgb(), pts, duration)
@@ -186,12 +186,12 @@ class VideoWriter:
             self.write_stored(stored, pts, duration)
 
     def write_stored(self, picture: StoredFrame, pts: int | None = None, duration: int | None = None) -> None:
-        """The same for a picture in the encoder's own form and colours, of the format's size; its time is overwritten."""
+        """Append a picture in the encoder's form and of the format's size; its time stamp is overwritten."""
         start = self._start(pts)
         self.ticks.append(start)
         self.end = start + (self.format.usual_ticks if duration is None else duration)
         picture.pts, picture.time_base = self.frame_count - 1, 1 / self.format.fps
-        picture.pict_type = PictureType.NONE  # that of a decoded picture would bind the encoder
+        picture.pict_type = PictureType.NONE  # the type of a decoded picture would force the encoder's choice
         with writing(self.path), usual_scheduling():  # the first picture opens the encoder
             self._mux(self.stream.encode(picture))
 
@@ -212,19 +212,21 @@ class VideoWriter:
             )
 
     def _start(self, pts: int | None) -> int:
-        """When a frame is shown, in ticks from the first; MediaError if it does not fit."""
+        """Time of a frame in ticks from the first; MediaError if it is not later than the one before."""
         if not self.ticks:
             self.first_pts = pts or 0
         start = self.end if pts is None else pts - self.first_pts
         if self.ticks and start <= self.ticks[-1]:
-            raise MediaError(f"cannot write frame {self.frame_count} to {self.path}: it is not after the one before.")
+            raise MediaError(
+                f"cannot write frame {self.frame_count} to {self.path}: it is not later than the one before."
+            )
         return start
 
     def _mux(self, packets: Sequence[Packet]) -> None:
         for packet in packets:
-            assert packet.pts is not None and packet.time_base is not None, "an encoder tells the times"
+            assert packet.pts is not None and packet.time_base is not None, "encoded packets have time stamps"
             self.decode_order.append(round(packet.pts * packet.time_base * self.format.fps))
-            packet.pts = packet.dts = len(self.decode_order)  # their order is all that is read again
+            packet.pts = packet.dts = len(self.decode_order)  # only their order is used later
             packet.duration = 1
             self.container.mux(packet)
 
@@ -239,6 +241,6 @@ class VideoWriter:
         write_file([pictures], self.path, self.format.time_base, self.audio)
 
     def _discard(self) -> None:
-        with suppress(av.error.FFmpegError, OSError):  # an unfinished file need not close well
+        with suppress(av.error.FFmpegError, OSError):  # closing an unfinished file may fail
             self.container.close()
         self.spool.unlink(missing_ok=True)

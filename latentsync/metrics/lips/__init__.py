@@ -1,1 +1,1 @@
-"""What the lips of a result do: opening, landmarks, leakage of the old lips, steadiness."""
+"""Lips of a result: opening, landmarks, leakage of the old lips, jitter and seams."""

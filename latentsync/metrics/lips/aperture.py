@@ -1,24 +1,30 @@
-"""How far the lips are open, read from the pixels of an aligned face: the height of the opening at the mouth's middle.
+"""Lip opening from the pixels of an aligned face: the height of the opening in the middle of the mouth.
 
-The opening is what is dark against the same face's own skin, so the measure holds for every skin tone and light, and the
-upper teeth, which are pale against that skin, where they stand right above the dark.
+Dark pixels around the mouth count as opening, and so do the upper teeth: pale pixels right above the dark ones. Both are
+relative to the skin of the same face, which makes the measure independent of skin tone and light.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
-MOUTH_ROWS, MOUTH_COLUMNS = (0.54, 0.92), (0.30, 0.70)  # where the lips lie in an aligned face, as shares of its side
-SKIN_ROWS, SKIN_COLUMNS = (0.40, 0.54), (0.28, 0.72)  # cheeks and nose, which speech does not cover
-OPENING, LIPS = 0.36, 0.58  # brightness against the skin: an opening is at most the first, lips are at least the second
-PALE, COLOURED = 0.40, 0.75  # saturation against the skin: teeth are at most the first, lips at least the second
-TEETH_REACH = 0.055  # of the side: how far above the dark teeth are looked for
-MIDDLE_HALF_WIDTH = 0.04  # of the side: columns around the opening's middle that are averaged
+MOUTH_ROWS, MOUTH_COLUMNS = (
+    (0.54, 0.92),
+    (0.30, 0.70),
+)  # position of the lips in an aligned face, as fractions of its side
+SKIN_ROWS, SKIN_COLUMNS = (0.40, 0.54), (0.28, 0.72)  # cheeks and nose, which do not move in speech
+OPENING, LIPS = (
+    0.36,
+    0.58,
+)  # brightness relative to the skin: an opening has at most the first, lips at least the second
+PALE, COLOURED = 0.40, 0.75  # saturation relative to the skin: teeth have at most the first, lips at least the second
+TEETH_REACH = 0.055  # fraction of the side: how far above the dark pixels teeth are searched
+MIDDLE_HALF_WIDTH = 0.04  # fraction of the side: columns around the middle of the opening that are averaged
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def lip_aperture(face: NDArray[np.uint8]) -> float:
-    """Height of the mouth's dark opening as a share of the face's height, 0 for closed lips.
+    """Height of the mouth opening as a fraction of the face height, 0 for closed lips.
 
     `face` is an aligned face, uint8 [r, r, 3] RGB (see `latentsync.face.align`).
     """
@@ -36,12 +42,12 @@ def lip_aperture(face: NDArray[np.uint8]) -> float:
 
 
 def lip_apertures(faces: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """`lip_aperture` of every face of a clip: uint8 [t, r, r, 3] -> [t]."""
+    """`lip_aperture` of each face of a clip: uint8 [t, r, r, 3] -> [t]."""
     return np.array([lip_aperture(face) for face in faces], np.float32)
 
 
 def correlation(first: NDArray[np.floating], second: NDArray[np.floating]) -> float:
-    """Pearson correlation of two equally long series; 0 where one of them does not vary."""
+    """Pearson correlation of two series of equal length; 0 if one of them is constant."""
     a, b = first - first.mean(), second - second.mean()
     scale = float(np.sqrt((a * a).sum() * (b * b).sum()))
     return float((a * b).sum()) / scale if scale > 1e-12 else 0.0
@@ -52,7 +58,7 @@ def _saturation(colours: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _against_skin(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Values around the mouth, divided by the skin's median."""
+    """Values around the mouth, divided by the median of the skin."""
     skin = float(np.median(_part(values, SKIN_ROWS, SKIN_COLUMNS)))
     return _part(values, MOUTH_ROWS, MOUTH_COLUMNS) / max(skin, 1e-2)
 

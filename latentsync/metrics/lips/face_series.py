@@ -1,4 +1,4 @@
-"""The face of a video in numbers a frame: where it is, how far its lips are open, how much its lower half changes.
+"""Per-frame measurements of the face in a video: position, lip opening, change of the mouth region.
 
 t frames at 25 fps; NaN where no face is found.
 """
@@ -20,30 +20,30 @@ from latentsync.metrics.regions import RESOLUTION, face_region
 from latentsync.metrics.statistics import NO_FACE, UnscorableError
 from latentsync.timebase import MODEL_FPS
 
-VERSION = "1"  # of what is measured: stored series of another version are made anew
-MIN_FACE_SHARE = 0.5  # of the frames, below which a video does not count as one of a face
+VERSION = "1"  # of the measurements: cached series of another version are computed again
+MIN_FACE_SHARE = 0.5  # of the frames; with fewer a video is not scored
 
 
 @dataclass(frozen=True)
 class FaceSeries:
-    """The face of every frame of one video."""
+    """Measurements of the face in each frame of one video."""
 
     matrices: NDArray[np.float32]  # [t, 2, 3], frame -> crop at `regions.RESOLUTION`
-    apertures: NDArray[np.float32]  # [t], opening of the lips as a share of the face's height
-    changes: NDArray[np.float32]  # [t - 1], mean change of the mouth's region from frame to frame, in levels of 255
-    landmarks: NDArray[np.float32] | None = None  # [t, 68, 2] where a landmark detector looked
+    apertures: NDArray[np.float32]  # [t], lip opening as a fraction of the face height
+    changes: NDArray[np.float32]  # [t - 1], mean absolute change of the mouth region between frames, 0 ... 255
+    landmarks: NDArray[np.float32] | None = None  # [t, 68, 2]; None from a detector without landmarks
 
     def __len__(self) -> int:
         return len(self.apertures)
 
     @property
     def face_share(self) -> float:
-        """Share of the frames that show a face."""
+        """Fraction of the frames that show a face."""
         return float(np.isfinite(self.apertures).mean())
 
 
 def follow_face(frames: Iterable[FrameArray], detector: FaceDetector) -> FaceSeries:
-    """Measure the face of consecutive frames, uint8 [h, w, 3] at 25 fps, one alive at a time."""
+    """Measure the face in consecutive frames, uint8 [h, w, 3] at 25 fps; one frame is in memory at a time."""
     smoother, weight = Smoother(), face_region(RESOLUTION)
     matrices, apertures, changes, landmarks = [], [], [], []
     before: NDArray[np.float32] | None = None
@@ -73,7 +73,7 @@ def follow_face(frames: Iterable[FrameArray], detector: FaceDetector) -> FaceSer
 
 
 def face_series(video: Path, detector: FaceDetector, cache: FeatureCache) -> FaceSeries:
-    """The face of a video file, from the cache where it was measured before.
+    """Measurements of the face in a video file, from the cache if they are there.
 
     Raises:
         UnscorableError: fewer than half of the frames show a face.
@@ -83,7 +83,7 @@ def face_series(video: Path, detector: FaceDetector, cache: FeatureCache) -> Fac
     stored = cache.get(key, lambda: _arrays(follow_face((s.frame for s in frames_at(video, MODEL_FPS)), detector)))
     series = FaceSeries(**stored)  # type: ignore[arg-type]
     if series.face_share < MIN_FACE_SHARE:
-        detail = f"{video}: a face is found in {series.face_share:.0%} of the frames only."
+        detail = f"{video}: only {series.face_share:.0%} of the frames show a face."
         raise UnscorableError(NO_FACE, detail)
     return series
 

@@ -1,4 +1,4 @@
-"""What of the old lips shows in a result: movement in silence, and likeness to the source under another sound."""
+"""Leakage of the old lips into a result: movement under silence, and correlation with the source under other audio."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -8,28 +8,26 @@ from numpy.typing import NDArray
 
 from latentsync.metrics.lips.aperture import correlation
 
-STILL = 1e-4  # deviation of the opening, in shares of the face, below which a mouth does not move
+STILL = 1e-4  # standard deviation of the opening, in fractions of the face height, below which a mouth is still
 
 
 @dataclass(frozen=True)
 class SilentMouth:
-    """A mouth under silence. Openings are shares of the face's height."""
+    """Lip opening under silence, in fractions of the face height."""
 
     opening: float  # mean; 0 = closed
     movement: float  # standard deviation over time; 0 = still
-    movement_kept: (
-        float | None
-    )  # as a share of the source's movement: 0 = all gone, 1 = all kept; None for a still source
+    movement_kept: float | None  # divided by the movement of the source, 1 = all kept; None for a still source
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, those that are None left out."""
+        """Plain values for JSON, without those that are None."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 def silent_mouth(result: NDArray[np.floating], source: NDArray[np.floating]) -> SilentMouth:
-    """How open the mouth stays and how much it moves in `result`, lip openings [t] under silent sound.
+    """Mean opening and movement of `result`, lip openings [t] under silence.
 
-    `source` holds the openings of the same moments of the input. NaN entries do not take part.
+    `source` has the openings of the input at the same frames. NaN entries are ignored.
 
     Raises:
         ValueError: no frame shows a face in both.
@@ -40,7 +38,7 @@ def silent_mouth(result: NDArray[np.floating], source: NDArray[np.floating]) -> 
 
 
 def paired_correlation(first: NDArray[np.floating], second: NDArray[np.floating]) -> float:
-    """Pearson correlation over the frames in which both openings are known.
+    """Pearson correlation over the frames in which neither opening is NaN.
 
     Raises:
         ValueError: there is no such frame.
@@ -51,7 +49,7 @@ def paired_correlation(first: NDArray[np.floating], second: NDArray[np.floating]
 def paired(
     first: NDArray[np.floating], second: NDArray[np.floating]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The common beginning of two series, without the moments at which one is NaN.
+    """Two series cut to the shorter length, without the entries at which one is NaN.
 
     Raises:
         ValueError: nothing is left.

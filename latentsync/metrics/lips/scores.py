@@ -1,4 +1,4 @@
-"""The lips of a result against the true ones and against the source's: likeness, steadiness, seams."""
+"""Scores of the lips of a result: similarity to the true lips and to those of the source, jitter, seams."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -24,15 +24,15 @@ def lip_scores(
     """Scores of the lips of one result.
 
     Args:
-        result: its face.
-        truth: of the video that shows the true lips, where there is one.
-        source: of the input, at the moments that the result shows.
-        true_apertures: [t], openings that are known otherwise, such as an avatar's; any unit.
-        window: frames that were made together, for the seams.
+        result: the measured face of the result.
+        truth: that of a video with the true lips, if there is one.
+        source: that of the input, at the frames that the result shows.
+        true_apertures: [t], the true openings in any unit, if they are known exactly, as for an avatar.
+        window: frames that were generated at once, for the seams.
 
     Returns:
-        `jitter` (opening, shares of the face's height a frame squared), `seam_jump`, `face_share`, and as far as known
-        `aperture_correlation` (with the truth), `source_correlation`, `landmark_distance`, `jitter_truth`.
+        `jitter` (of the opening, in fractions of the face height per frame squared), `face_share`, and where they can be
+        computed `seam_jump`, `aperture_correlation` (with the truth), `source_correlation`, `landmark_distance`, `jitter_truth`.
 
     Raises:
         UnscorableError: result and truth differ in length.
@@ -57,12 +57,12 @@ def lip_scores(
 
 
 def openings(series: FaceSeries) -> NDArray[np.floating]:
-    """Lip openings [t]: between landmarks where they are known, else read from the pixels."""
+    """Lip openings [t], from landmarks if there are any, else from the pixels."""
     return series.apertures if series.landmarks is None else landmark_aperture(series.landmarks)
 
 
 def at_frames(series: FaceSeries, frames: Sequence[int] | NDArray[np.int64]) -> FaceSeries:
-    """The series as a result shows it: entry i is of frame `frames[i]`; changes between frames are not kept."""
+    """The series reordered: entry i is that of frame `frames[i]`; the changes between frames become NaN."""
     picked = np.asarray(frames, int)
     landmarks = None if series.landmarks is None else series.landmarks[picked]
     unknown = np.full(max(0, len(picked) - 1), np.nan, np.float32)
@@ -70,13 +70,13 @@ def at_frames(series: FaceSeries, frames: Sequence[int] | NDArray[np.int64]) -> 
 
 
 def bounced(source_count: int, count: int) -> NDArray[np.int64]:
-    """Source frame shown at each of `count` output frames, where a short source is played back and forth."""
+    """Source frame index at each of `count` output frames if a short source is played back and forth."""
     cycle = np.concatenate([np.arange(source_count), np.arange(source_count - 2, 0, -1)])
     return np.resize(cycle, count)
 
 
 def check_lengths(result: int, truth: int) -> None:
-    """UnscorableError if frames of a result and of its truth differ by more than players and encoders round."""
+    """UnscorableError if result and truth differ by more than `LENGTH_SLACK` frames."""
     if abs(result - truth) > LENGTH_SLACK:
-        detail = f"The result has {result} frames at 25 fps, its truth {truth}: give the whole result."
+        detail = f"The result has {result} frames at 25 fps, its truth {truth}: give the complete result."
         raise UnscorableError(DIFFERENT_LENGTHS, detail)

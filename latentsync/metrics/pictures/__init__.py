@@ -1,1 +1,1 @@
-"""How good pictures are: against the true ones, as sets, and by themselves."""
+"""Image quality: compared with the true frames, compared as sets, and without a reference."""

@@ -1,4 +1,4 @@
-"""A result compared with the true video picture by picture: PSNR, SSIM and LPIPS in four parts of the frame."""
+"""Frame-by-frame comparison of a result with the true video: PSNR, SSIM and LPIPS in four regions of the frame."""
 
 from collections.abc import Callable, Iterator
 from itertools import zip_longest
@@ -17,10 +17,10 @@ from latentsync.metrics.regions import REGIONS, frame_regions
 from latentsync.metrics.statistics import DIFFERENT_LENGTHS, DIFFERENT_SIZES, NO_FACE, UnscorableError
 from latentsync.timebase import MODEL_FPS
 
-LENGTH_SLACK = 2  # frames by which two videos that belong together may differ: players and encoders round
+LENGTH_SLACK = 2  # frames by which a result and its truth may differ, because encoders round durations
 
 FrameArray = NDArray[np.uint8]
-PerceptualMap = Callable[[Tensor, Tensor], Tensor]  # pixels [1, 3, h, w] in [-1, 1], twice -> distances [1, 1, h, w]
+PerceptualMap = Callable[[Tensor, Tensor], Tensor]  # two images [1, 3, h, w] in [-1, 1] -> distances [1, 1, h, w]
 
 
 def compare_pictures(
@@ -31,12 +31,12 @@ def compare_pictures(
     Args:
         video: the result.
         truth: what it should look like.
-        matrices: [t, 2, 3], where the face is in the true video (see `face_series`); they place the regions.
+        matrices: [t, 2, 3], alignment of the face in the true video (see `face_series`), which places the regions.
         perceptual: LPIPS as a map.
 
     Raises:
         UnscorableError: the videos differ in size or length, or no frame shows a face.
-        MediaError: one cannot be read.
+        MediaError: a file cannot be read.
     """
     rows = [
         frame_scores(first, second, matrix, perceptual)
@@ -44,14 +44,14 @@ def compare_pictures(
         if np.isfinite(matrix).all()
     ]
     if not rows:
-        raise UnscorableError(NO_FACE, f"{truth} shows no face, so the part that is repainted is not known.")
+        raise UnscorableError(NO_FACE, f"{truth} shows no face, so the generated region is unknown.")
     return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
 
 
 def frame_scores(
     frame: FrameArray, truth: FrameArray, matrix: NDArray[np.float32], perceptual: PerceptualMap | None = None
 ) -> dict[str, float]:
-    """The same of one frame, uint8 [h, w, 3]; parts of the frame that are empty are left out."""
+    """The scores of one frame, uint8 [h, w, 3]; empty regions are left out."""
     regions = frame_regions(matrix, (frame.shape[0], frame.shape[1]))
     regions = {name: regions[name] for name in REGIONS if regions[name].any()}
     similarity = ssim_map(frame, truth)
@@ -68,11 +68,11 @@ def frame_scores(
 
 
 def paired_frames(video: Path, truth: Path) -> Iterator[tuple[FrameArray, FrameArray]]:
-    """Frames of both at 25 fps side by side, as long as the shorter one.
+    """Pairs of frames at 25 fps, as many as the shorter video has.
 
     Raises:
         UnscorableError: they differ in size, or by more than `LENGTH_SLACK` frames.
-        MediaError: one cannot be read.
+        MediaError: a file cannot be read.
     """
     sizes = [probe(path).square_size for path in (video, truth)]
     if sizes[0] != sizes[1]:
@@ -85,9 +85,7 @@ def paired_frames(video: Path, truth: Path) -> Iterator[tuple[FrameArray, FrameA
             continue
         missing += 1
         if missing > LENGTH_SLACK:
-            detail = (
-                f"{video} is {'longer' if second is None else 'shorter'} than its truth {truth}: give the whole result."
-            )
+            detail = f"{video} is {'longer' if second is None else 'shorter'} than its truth {truth}: give the complete result."
             raise UnscorableError(DIFFERENT_LENGTHS, detail)
 
 

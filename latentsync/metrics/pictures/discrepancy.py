@@ -1,4 +1,4 @@
-"""Maximum mean discrepancy between two sets of features, which needs no normal distribution and few pictures.
+"""Maximum mean discrepancy between two sets of features; it assumes no normal distribution and needs few images.
 
 CMMD is this distance between CLIP embeddings (Jayasumana et al. 2024, Rethinking FID).
 """
@@ -13,7 +13,7 @@ CMMD_SCALE = 1000.0  # published values are in thousandths
 def kernel_discrepancy(first: ArrayLike, second: ArrayLike, sigma: float = CMMD_SIGMA) -> float:
     """Squared maximum mean discrepancy of features [n, d] and [m, d] with a Gaussian kernel; 0 = equal sets.
 
-    The biased estimate of Gretton et al. (2012), in float64: never negative but for rounding, symmetric.
+    The biased estimate of Gretton et al. (2012) in float64: symmetric, and not negative except by rounding.
 
     Raises:
         ValueError: a set is empty, or the features differ in size.
@@ -28,7 +28,7 @@ def cmmd(first: ArrayLike, second: ArrayLike) -> float:
     """CMMD of unit-length CLIP embeddings [n, d] and [m, d], on the published scale.
 
     Raises:
-        ValueError: as `kernel_discrepancy`.
+        ValueError: see `kernel_discrepancy`.
     """
     return CMMD_SCALE * kernel_discrepancy(first, second)
 

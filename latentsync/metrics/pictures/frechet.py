@@ -1,4 +1,4 @@
-"""Frechet distance between two sets of features, and which frames of a video the Frechet video distance (FVD) looks at.
+"""Frechet distance between two sets of features, and the frames of a video that the Frechet video distance (FVD) uses.
 
 FVD is the distance between I3D features of generated and real clips (Unterthiner et al. 2018, Towards Accurate Generative
 Models of Video); the formula is Dowson & Landau's (1982) for two normal distributions.
@@ -31,14 +31,14 @@ def feature_statistics(features: ArrayLike) -> FeatureStatistics:
     """Statistics of features [n, d], in float64.
 
     Raises:
-        ValueError: fewer than two samples, another number of dimensions than two, or a value that is not finite.
+        ValueError: fewer than two samples, not two-dimensional, or a value that is not finite.
     """
     values = np.asarray(features, dtype=np.float64)
     if values.ndim != 2 or len(values) < 2:
         raise ValueError(f"A Frechet distance needs features [n, d] of at least two clips; got {list(values.shape)}.")
     if not np.isfinite(values).all():
         raise ValueError(
-            "The features hold values that are not finite (NaN or infinite): a clip or the network is broken."
+            "The features have values that are not finite (NaN or infinite): a clip or the network is broken."
         )
     mean = values.mean(axis=0)
     root = (values - mean) / np.sqrt(len(values) - 1)
@@ -48,16 +48,16 @@ def feature_statistics(features: ArrayLike) -> FeatureStatistics:
 
 
 def frechet_distance(first: FeatureStatistics, second: FeatureStatistics) -> float:
-    """|m1 - m2|^2 + trace(S1 + S2 - 2 (S1 S2)^(1/2)), not negative up to rounding; symmetric.
+    """|m1 - m2|^2 + trace(S1 + S2 - 2 (S1 S2)^(1/2)); symmetric, and not negative except by rounding.
 
     With roots S1 = A^T A and S2 = B^T B the trace of (S1 S2)^(1/2) is the sum of the singular values of A B^T, which is
-    stable also where there are fewer samples than features and no square root of the product is.
+    also stable for fewer samples than features, unlike a square root of the product.
 
     Raises:
         ValueError: the two sets have features of different sizes.
     """
     if first.mean.shape != second.mean.shape:
-        raise ValueError(f"Features of {len(first.mean)} and of {len(second.mean)} numbers cannot be compared.")
+        raise ValueError(f"Features of {len(first.mean)} and {len(second.mean)} dimensions cannot be compared.")
     difference = first.mean - second.mean
     spread = (first.root**2).sum() + (second.root**2).sum()
     shared = np.linalg.svd(first.root @ second.root.T, compute_uv=False).sum()
@@ -72,16 +72,16 @@ def scored_frames(num_frames: int) -> range:
     """
     stop = FIRST_FRAME + NUM_FRAMES
     if num_frames < stop:
-        raise ValueError(f"A video needs {stop} frames at least for its Frechet distance; this one has {num_frames}.")
+        raise ValueError(f"A Frechet video distance needs at least {stop} frames; this video has {num_frames}.")
     return range(FIRST_FRAME, stop)
 
 
 def scored_face(frame: NDArray[np.uint8], box: tuple[float, float, float, float]) -> NDArray[np.float32]:
-    """The face that is scored: cut out without margin and resized by area, [224, 224, 3] in [0, 1].
+    """The face that is scored: cropped without margin and resized by area, [224, 224, 3] in [0, 1].
 
     Args:
         frame: uint8 [h, w, 3].
-        box: left, top, width and height relative to the frame, as the detector gives them.
+        box: left, top, width and height relative to the frame, as the detector returns them.
 
     Raises:
         ValueError: the box does not overlap the frame.
@@ -91,6 +91,6 @@ def scored_face(frame: NDArray[np.uint8], box: tuple[float, float, float, float]
     right, bottom = left + int(box[2] * width), top + int(box[3] * height)
     face = frame[max(0, top) : max(0, bottom), max(0, left) : max(0, right)]
     if face.size == 0:
-        raise ValueError(f"The face box {box} lies outside of the frame of {width} x {height} pixels.")
+        raise ValueError(f"The face box {box} lies outside the frame of {width} x {height} pixels.")
     resized = cv2.resize(face, (FACE_PX, FACE_PX), interpolation=cv2.INTER_AREA)
     return np.asarray(resized, np.float32) / np.float32(255)

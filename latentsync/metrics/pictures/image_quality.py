@@ -1,6 +1,6 @@
-"""How near a picture is to the true one: PSNR and SSIM, over the whole frame or a part of it.
+"""PSNR and SSIM between two images, over the whole frame or a region.
 
-Frames are uint8 [h, w, 3] RGB; a weight [h, w] in [0, 1] says which pixels count.
+Frames are uint8 [h, w, 3] RGB; a weight [h, w] in [0, 1] selects the region.
 """
 
 import cv2
@@ -11,28 +11,28 @@ FrameArray = NDArray[np.uint8]
 Weight = NDArray[np.float32]
 
 PEAK = 255.0
-BEST_PSNR = 100.0  # stands for equal pictures, whose PSNR is infinite
+BEST_PSNR = 100.0  # returned for equal images, whose PSNR is infinite
 SSIM_WINDOW, SSIM_SIGMA = 11, 1.5
 SSIM_CONSTANTS = ((0.01 * PEAK) ** 2, (0.03 * PEAK) ** 2)
 
 
 def weighted_mean(values: NDArray[np.floating], weight: Weight | None) -> float:
-    """Mean of a map [h, w], weighted.
+    """Weighted mean of a map [h, w].
 
     Raises:
-        ValueError: the part that counts is empty.
+        ValueError: the region is empty.
     """
     if weight is None:
         return float(values.mean(dtype=np.float64))
     total = float(weight.sum(dtype=np.float64))
     if total <= 0:
-        raise ValueError("The part of the frame that is compared is empty: the face lies outside of the picture.")
+        raise ValueError("The region to compare is empty: the face lies outside the frame.")
     return float((values * weight).sum(dtype=np.float64)) / total
 
 
 def psnr(first: FrameArray, second: FrameArray, weight: Weight | None = None) -> float:
-    """Peak signal-to-noise ratio in dB over all colours, at most `BEST_PSNR`; about 30 and more looks alike."""
-    check_alike(first, second)
+    """Peak signal-to-noise ratio in dB over all channels, at most `BEST_PSNR`."""
+    check_same_size(first, second)
     difference = first.astype(np.float32) - second.astype(np.float32)
     mean_square = weighted_mean((difference * difference).mean(axis=-1), weight)
     if mean_square <= 0:
@@ -41,11 +41,11 @@ def psnr(first: FrameArray, second: FrameArray, weight: Weight | None = None) ->
 
 
 def ssim_map(first: FrameArray, second: FrameArray) -> NDArray[np.float64]:
-    """Structural similarity (Wang et al. 2004) around every pixel, the mean of the three colours, [h, w] in [-1, 1].
+    """Structural similarity (Wang et al. 2004) at each pixel, the mean of the three channels, [h, w] in [-1, 1].
 
-    Gaussian window of 11 pixels and deviation 1.5, K1 = 0.01, K2 = 0.03, population moments.
+    Gaussian window of 11 pixels, standard deviation 1.5, K1 = 0.01, K2 = 0.03, population moments.
     """
-    check_alike(first, second)
+    check_same_size(first, second)
     a, b = first.astype(np.float64), second.astype(np.float64)
     mean_a, mean_b = _blur(a), _blur(b)
     variance_a, variance_b = _blur(a * a) - mean_a**2, _blur(b * b) - mean_b**2
@@ -57,23 +57,23 @@ def ssim_map(first: FrameArray, second: FrameArray) -> NDArray[np.float64]:
 
 
 def ssim(first: FrameArray, second: FrameArray, weight: Weight | None = None) -> float:
-    """Mean of `ssim_map` over the pixels that count, those nearer than 5 px to the frame's edge left out; 1 = equal.
+    """Mean of `ssim_map` over the region, without the pixels within 5 px of the frame's edge; 1 = equal.
 
     Raises:
-        ValueError: the pictures differ in size, are smaller than the window, or nothing counts.
+        ValueError: the images differ in size or are smaller than the window, or the region is empty.
     """
     if min(first.shape[:2]) < SSIM_WINDOW:
-        raise ValueError(f"SSIM needs pictures of {SSIM_WINDOW} x {SSIM_WINDOW} pixels at least.")
+        raise ValueError(f"SSIM needs images of at least {SSIM_WINDOW} x {SSIM_WINDOW} pixels.")
     edge = SSIM_WINDOW // 2
     inner = (slice(edge, -edge), slice(edge, -edge))
     return weighted_mean(ssim_map(first, second)[inner], None if weight is None else weight[inner])
 
 
-def check_alike(first: FrameArray, second: FrameArray) -> None:
-    """ValueError unless both are pictures of one size."""
+def check_same_size(first: FrameArray, second: FrameArray) -> None:
+    """ValueError if the images differ in size."""
     if first.shape != second.shape:
         sizes = [f"{frame.shape[1]} x {frame.shape[0]}" for frame in (first, second)]
-        raise ValueError(f"Pictures of {sizes[0]} and of {sizes[1]} pixels cannot be compared.")
+        raise ValueError(f"Images of {sizes[0]} and {sizes[1]} pixels cannot be compared.")
 
 
 def _blur(image: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,6 +1,6 @@
-"""Features of videos that are compared as sets: I3D for FVD, Inception for FID, CLIP for CMMD.
+"""Features for the comparison of sets of videos: I3D for FVD, Inception for FID, CLIP for CMMD.
 
-The networks are TorchScript programs. b videos or pictures, c f h w, d features.
+The networks are TorchScript programs. b images, c f h w, d features.
 """
 
 from itertools import islice
@@ -21,15 +21,15 @@ from latentsync.metrics.pictures.frechet import FIRST_FRAME, NUM_FRAMES, scored_
 from latentsync.metrics.statistics import NO_FACE, TOO_SHORT, UnscorableError
 from latentsync.timebase import MODEL_FPS, frames_in
 
-PICTURES_PER_VIDEO = 8  # spread evenly, for FID and CMMD
+PICTURES_PER_VIDEO = 8  # at equal distances, for FID and CMMD
 CLIP_PX = 336
 CLIP_MEAN, CLIP_STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
 
 
 def scored_clip(video: Path, detector: FaceDetector) -> NDArray[np.float32]:
-    """The faces that FVD looks at, [16, 224, 224, 3] in [0, 1]: frames 20 to 35, cut out without margin.
+    """The faces that FVD uses, [16, 224, 224, 3] in [0, 1]: frames 20 to 35, cropped without margin.
 
-    The detector follows the face from the first frame on.
+    The face is tracked from the first frame.
 
     Raises:
         UnscorableError: the video is shorter than 36 frames, or one of them shows no face.
@@ -57,13 +57,13 @@ def scored_clip(video: Path, detector: FaceDetector) -> NDArray[np.float32]:
 
 @torch.no_grad()
 def i3d_features(network: torch.jit.ScriptModule, clip: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Features [d] of one clip [16, 224, 224, 3] in [0, 1] by the public I3D program; one at a time, so no batch matters."""
+    """Features [d] of one clip [16, 224, 224, 3] in [0, 1] by the public I3D program, as a batch of one."""
     video = rearrange(torch.from_numpy(clip), "f h w c -> 1 c f h w")
     return network(video, rescale=False, resize=False, return_features=True)[0].double().numpy()
 
 
 def spread_frames(video: Path, count: int = PICTURES_PER_VIDEO) -> NDArray[np.uint8]:
-    """`count` frames of a video at equal distances, uint8 [count, h, w, 3]; fewer where it has fewer."""
+    """`count` frames of a video at equal distances, uint8 [count, h, w, 3]; fewer if the video has fewer."""
     total = max(1, frames_in(probe(video).duration_sec))
     chosen = {round(at) for at in np.linspace(0, total - 1, count)}
     return np.stack([s.frame for index, s in enumerate(frames_at(video, MODEL_FPS)) if index in chosen])

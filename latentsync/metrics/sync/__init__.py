@@ -1,1 +1,1 @@
-"""Whether lips fit the audio: SyncNet scores, offsets and accuracy."""
+"""Audio-visual sync: SyncNet scores, offsets and accuracy."""

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-THRESHOLD = 0.5  # a pair counts as right above this similarity, unless a network brings its own threshold
+THRESHOLD = 0.5  # a pair counts as right above this similarity, if the network has no threshold of its own
 
 
 @dataclass(frozen=True)
 class ClipEmbeddings:
-    """Embeddings of every window of a clip, [windows, D] each; row i starts at frame i."""
+    """Embeddings of each window of a clip, [windows, D] each; row i starts at frame i."""
 
     lips: Tensor
     sound: Tensor
@@ -25,9 +25,9 @@ def similarity(lips: Tensor, sound: Tensor) -> Tensor:
 
 
 def pair_similarities(clips: list[ClipEmbeddings], min_shift: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Similarities [n] of right pairs and [n] of wrong ones: every window with its own sound, and with a wrong one.
+    """Similarities [n] of right pairs and [n] of wrong pairs: each window with its own audio, and with a wrong one.
 
-    Wrong sounds alternate between another moment of the same clip, at least `min_shift` frames away, and another clip.
+    The wrong audio comes alternately from another window of the same clip, at least `min_shift` frames away, and another clip.
     """
     right, wrong = [], []
     for index, clip in enumerate(clips):
@@ -43,12 +43,12 @@ def pair_similarities(clips: list[ClipEmbeddings], min_shift: int, generator: to
 
 
 def accuracy(right: Tensor, wrong: Tensor, threshold: float = THRESHOLD) -> float:
-    """Share of pairs judged rightly if a pair counts as right above the threshold."""
+    """Fraction of pairs classified correctly if a pair counts as right above the threshold."""
     return float((right > threshold).sum() + (wrong <= threshold).sum()) / (len(right) + len(wrong))
 
 
 def best_threshold(right: Tensor, wrong: Tensor) -> float:
-    """The threshold, in steps of 0.01, that judges most of these pairs rightly; take them from training clips."""
+    """The threshold, in steps of 0.01, with the best accuracy on these pairs, which should come from training clips."""
     candidates = [step / 100 for step in range(30, 96)]
     return max(candidates, key=lambda threshold: accuracy(right, wrong, threshold))
 
@@ -56,8 +56,8 @@ def best_threshold(right: Tensor, wrong: Tensor) -> float:
 def judge_clip(clip: ClipEmbeddings, other: ClipEmbeddings, min_shift: int, threshold: float) -> dict[str, float]:
     """Scores of one clip: `accuracy` over its `pairs`, half of them wrong, and the mean similarity of `right` and `wrong`.
 
-    The wrong sound of window i is by turns that of a window half the clip further on (where it is at least `min_shift`
-    away) and window i of the `other` clip, both counted around its end.
+    The wrong audio of window i is alternately that of the window half a clip later (if it is at least `min_shift` frames
+    away) and window i of the `other` clip; indices wrap around at the end.
     """
     count = len(clip.lips)
     steps = torch.arange(count)

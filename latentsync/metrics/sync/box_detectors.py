@@ -1,4 +1,4 @@
-"""Which faces a frame shows, for the sync expert: S3FD as published, or OpenCV's cascade, which needs no weights."""
+"""Face boxes for SyncNet v2: S3FD as published, or OpenCV's cascade, which needs no weights."""
 
 import cv2
 import numpy as np
@@ -10,23 +10,23 @@ from torchvision.ops import nms
 from latentsync.face.detection.detector import FaceDetector
 from latentsync.models.s3fd import MEAN_RGB, S3FD, detections
 
-SCALE = 0.25  # of the frame in which S3FD looks for faces
+SCALE = 0.25  # of the frame before detection
 MIN_SCORE = 0.9
-MAX_OVERLAP = 0.1  # of the faces of one frame
+MAX_OVERLAP = 0.1  # intersection over union of two faces of a frame
 
 
 class S3FDBoxes:
-    """All faces that S3FD is sure of, in a frame made four times smaller."""
+    """All faces that S3FD finds with a score above `MIN_SCORE` in the frame at a quarter of its size."""
 
     def __init__(self, network: S3FD) -> None:
         self.network = network
 
     def reset(self) -> None:
-        """Frames are looked at one by one, so there is nothing to forget."""
+        """Nothing to do: each frame is processed alone."""
 
     @torch.no_grad()
     def __call__(self, frame: NDArray[np.uint8]) -> NDArray[np.floating]:
-        """Boxes [k, 4] of uint8 [h, w, 3] RGB, the surest first."""
+        """Boxes [k, 4] of uint8 [h, w, 3] RGB, by falling score."""
         height, width = frame.shape[:2]
         small = cv2.resize(frame, None, fx=SCALE, fy=SCALE, interpolation=cv2.INTER_LINEAR).astype(np.float32)
         parameter = next(self.network.parameters())
@@ -39,7 +39,7 @@ class S3FDBoxes:
 
 
 class DetectorBoxes:
-    """The faces that the project's own detector follows: a stand-in for S3FD."""
+    """The faces of the project's own detector: a stand-in for S3FD."""
 
     def __init__(self, detector: FaceDetector) -> None:
         self.detector = detector

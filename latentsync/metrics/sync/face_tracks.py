@@ -1,4 +1,4 @@
-"""Face tracks of a video as the sync expert looks at them: boxes joined over time, and square crops along a track.
+"""Face tracks for SyncNet v2: boxes joined over time, and square crops along a track.
 
 A box is x0, y0, x1, y1 in frame pixels; t frames, k faces of a frame.
 """
@@ -16,29 +16,29 @@ FrameArray = NDArray[np.uint8]
 Boxes = NDArray[np.floating]
 
 CROP_PX = 224
-CROP_SHARE = 0.4  # of the face's half size added around it
-CROP_FILL = 110  # grey beyond the frame
+CROP_SHARE = 0.4  # margin around the face, in half sizes of its box
+CROP_FILL = 110  # grey level outside the frame
 SMOOTHING = 13  # frames of the median filter along a track
-CUT_CHANGE = 27.0  # mean change of hue, saturation and value that makes a cut
-CUT_SIDE = 256  # px of the small frame in which cuts are looked for
+CUT_CHANGE = 27.0  # mean absolute change of hue, saturation and value from which two frames are a cut
+CUT_SIDE = 256  # px; longer side of the reduced frame in which cuts are detected
 
 
 class FaceBoxes(Protocol):
     """Finds the faces of a frame."""
 
     def __call__(self, frame: FrameArray) -> Boxes:
-        """Boxes [k, 4] of uint8 [h, w, 3] RGB, k may be 0."""
+        """Boxes [k, 4] of the faces in a frame, uint8 [h, w, 3] RGB; k may be 0."""
 
     def reset(self) -> None:
-        """Forget the stream, before the first frame of another one."""
+        """Clear the tracking state, before the first frame of another stream."""
 
 
 @dataclass(frozen=True)
 class TrackRules:
-    """What counts as a face track; `PUBLISHED_RULES` are those of the published evaluation."""
+    """Conditions for a face track; `PUBLISHED_RULES` are those of the published evaluation."""
 
-    min_overlap: float = 0.5  # of boxes that follow each other, intersection over union
-    max_missed: int = 25  # frames that are bridged
+    min_overlap: float = 0.5  # intersection over union of consecutive boxes
+    max_missed: int = 25  # consecutive frames without the face
     min_detections: int = 25
     min_side_px: float = 60.0  # mean side of the boxes
 
@@ -48,7 +48,7 @@ PUBLISHED_RULES = TrackRules(min_detections=51, min_side_px=100.0)
 
 @dataclass(frozen=True)
 class FaceBoxTrack:
-    """One face from `start_frame` on: a box for every frame, [t, 4], interpolated where it was not found."""
+    """One face from `start_frame` on: a box per frame, [t, 4], interpolated where it was not detected."""
 
     start_frame: int
     boxes: NDArray[np.float64]
@@ -66,7 +66,7 @@ class _OpenTrack:
 def find_tracks(
     frames: Iterable[FrameArray], find_boxes: FaceBoxes, rules: TrackRules | None = None
 ) -> list[FaceBoxTrack]:
-    """The face tracks of consecutive frames at 25 fps, one frame alive at a time; a cut in the video ends all of them."""
+    """The face tracks of consecutive frames at 25 fps; a cut ends all of them. One frame is in memory at a time."""
     rules = rules or TrackRules()
     found: list[FaceBoxTrack] = []
     open_tracks: list[_OpenTrack] = []
@@ -94,7 +94,7 @@ def overlap(box: Boxes, boxes: Boxes) -> NDArray[np.float64]:
 
 
 def is_cut(before: NDArray[np.float32], after: NDArray[np.float32]) -> bool:
-    """Whether two consecutive small frames (hue, saturation, value of 8 bits) belong to different shots."""
+    """Whether two consecutive reduced frames (hue, saturation, value; 8 bits) belong to different shots."""
     return before.shape != after.shape or float(np.abs(after - before).mean()) >= CUT_CHANGE
 
 
@@ -107,9 +107,9 @@ def smooth_track(boxes: Boxes) -> tuple[NDArray[np.float64], NDArray[np.float64]
 
 
 def crop_track(frames: Iterable[FrameArray], track: FaceBoxTrack) -> Iterator[FrameArray]:
-    """The face of each of a track's frames, uint8 [224, 224, 3]: from a half size above its middle to 1.8 below it.
+    """The face of each of a track's frames, uint8 [224, 224, 3]: from 1 half size above its centre to 1.8 below.
 
-    `frames` begin at the track's first frame.
+    `frames` start at the first frame of the track.
     """
     centres, halves = smooth_track(track.boxes)
     for frame, centre, half in zip(frames, centres, halves, strict=False):
@@ -136,7 +136,7 @@ def _small_hsv(frame: FrameArray) -> NDArray[np.float32]:
 
 
 def _extend(tracks: list[_OpenTrack], boxes: Boxes, index: int, rules: TrackRules) -> list[_OpenTrack]:
-    """Give every open track the box that overlaps its last one most; the boxes left over start the returned tracks."""
+    """Extend each open track by the box that overlaps its last one most; the other boxes start the returned tracks."""
     left = list(range(len(boxes)))
     for track in tracks:
         overlaps = overlap(track.boxes[-1], boxes[left]) if left else np.zeros(0)
@@ -147,7 +147,7 @@ def _extend(tracks: list[_OpenTrack], boxes: Boxes, index: int, rules: TrackRule
 
 
 def _finished(tracks: list[_OpenTrack], rules: TrackRules) -> list[FaceBoxTrack]:
-    """The tracks that are long and large enough, with boxes for every frame."""
+    """The tracks that are long and large enough, with a box per frame."""
     return [
         _filled(track)
         for track in tracks

@@ -1,6 +1,6 @@
-"""Sync scores of a video file: by the expert SyncNet v2 (the published LSE-C and LSE-D), or by a StableSyncNet.
+"""Sync scores of a video file by SyncNet v2 (the published LSE-C and LSE-D) or by a StableSyncNet.
 
-Both networks put lips and sound into one space and are read by the same formulas; their numbers have different scales.
+Both networks embed lips and audio in one space, and the same formulas apply. Their scores have different scales.
 """
 
 from collections.abc import Iterator, Sequence
@@ -44,18 +44,18 @@ from latentsync.models.syncnet_v2 import SyncNetV2
 from latentsync.timebase import MODEL_FPS, samples_of_frames
 from latentsync.weights import DEFAULT_ALIGNMENT
 
-VERSION = "1"  # of how embeddings are made
+VERSION = "1"  # of the embeddings: cached ones of another version are computed again
 Pair = tuple[torch.Tensor, torch.Tensor]  # lips and sound, [n, d] each
 
 
 @dataclass(frozen=True)
 class SyncScore:
-    """How well the lips of a video fit its sound."""
+    """How well the lips of a video fit its audio."""
 
-    offset_frames: int  # at which they fit best; > 0: the sound is early
-    confidence: float  # LSE-C: how much better they fit there than at a middling offset
-    distance: float  # LSE-D: distance at that offset
-    confidence_as_heard: float  # the same two at offset 0, which is what a viewer gets
+    offset_frames: int  # the best offset; > 0: the audio is early (see `offset.py`)
+    confidence: float  # LSE-C: median distance over all offsets minus that at the best offset
+    distance: float  # LSE-D: distance at the best offset
+    confidence_as_heard: float  # the same two at offset 0: what a viewer gets
     distance_as_heard: float
     tracks: int
 
@@ -65,34 +65,34 @@ class SyncScore:
 
 
 class SyncJudge(Protocol):
-    """A network with its front end."""
+    """A sync network with its preprocessing."""
 
     name: str
     fingerprint: str
 
     def pairs(self, video: Path, waveform: NDArray[np.floating]) -> Iterator[Pair]:
-        """Embeddings of every face track of a video and of its sound, float [samples] at 16 kHz."""
+        """Embeddings of each face track of a video and of the audio `waveform`, float [samples] at 16 kHz."""
 
 
 def sync_score(judge: SyncJudge, video: Path, cache: FeatureCache, published: bool = False) -> SyncScore:
-    """Score a video with its own sound.
+    """Score a video with its own audio.
 
     Raises:
-        UnscorableError: it has no sound, no face track, or is too short.
+        UnscorableError: it has no audio or no face track, or is too short.
         MediaError: it cannot be read.
     """
     return score_pairs(embeddings(judge, video, own_sound(video), cache), published)
 
 
 def own_sound(video: Path) -> NDArray[np.floating]:
-    """A video's sound, float32 [n] at 16 kHz; UnscorableError without any."""
+    """The audio of a video, float32 [n] at 16 kHz; UnscorableError if it has none."""
     if not probe(video).has_audio:
-        raise UnscorableError(NO_AUDIO, f"{video} has no sound, so there is nothing that lips could fit.")
+        raise UnscorableError(NO_AUDIO, f"{video} has no audio to compare the lips with.")
     return read_audio(video)
 
 
 def embeddings(judge: SyncJudge, video: Path, waveform: NDArray[np.floating], cache: FeatureCache) -> list[Pair]:
-    """The pairs of a judge, from the cache where they were made before; errors as `sync_score`."""
+    """The embeddings by `judge`, from the cache if they are there; raises as `sync_score`."""
     key = ("sync", VERSION, file_hash(video), array_hash(waveform), judge.name, judge.fingerprint)
 
     def make() -> Features:
@@ -108,31 +108,31 @@ def embeddings(judge: SyncJudge, video: Path, waveform: NDArray[np.floating], ca
 
 
 def score_pairs(pairs: Sequence[Pair], published: bool = False) -> SyncScore:
-    """Score of a video from its tracks' embeddings: medians over tracks, as published their means."""
+    """Score of a video from the embeddings of its tracks: the median over tracks, or if `published` the mean."""
     distances = [shift_distances(lips, sound, MAX_SHIFT, published) for lips, sound in pairs]
     tracks = [find_sync_offset(each) for each in distances]
-    heard = [as_heard(each) for each in tracks]
+    at_zero = [at_offset_zero(each) for each in tracks]
     offset, confidence = combine_tracks(tracks, published)
     middle = np.mean if published else median
     return SyncScore(
         offset_frames=offset,
         confidence=confidence,
         distance=float(middle([t.min_distance for t in tracks])),
-        confidence_as_heard=float(middle([t.confidence for t in heard])),
-        distance_as_heard=float(middle([t.min_distance for t in heard])),
+        confidence_as_heard=float(middle([t.confidence for t in at_zero])),
+        distance_as_heard=float(middle([t.min_distance for t in at_zero])),
         tracks=len(tracks),
     )
 
 
-def as_heard(track: SyncOffset) -> SyncOffset:
-    """The same distances judged at offset 0 instead of the best one."""
-    at_zero = float(track.mean_distances[len(track.mean_distances) // 2])
-    confidence = track.confidence + track.min_distance - at_zero
-    return replace(track, offset_frames=0, confidence=confidence, min_distance=at_zero)
+def at_offset_zero(track: SyncOffset) -> SyncOffset:
+    """The score from the same distances at offset 0 instead of the best offset."""
+    distance = float(track.mean_distances[len(track.mean_distances) // 2])
+    confidence = track.confidence + track.min_distance - distance
+    return replace(track, offset_frames=0, confidence=confidence, min_distance=distance)
 
 
 class ExpertJudge:
-    """SyncNet v2 on the face tracks that `find_boxes` gives."""
+    """SyncNet v2 on the face tracks from the boxes of `find_boxes`."""
 
     def __init__(self, net: SyncNetV2, find_boxes: FaceBoxes, published: bool = False) -> None:
         self.net, self.find_boxes, self.published = net, find_boxes, published
@@ -141,14 +141,14 @@ class ExpertJudge:
         self.fingerprint = network_hash(net)
 
     def pairs(self, video: Path, waveform: NDArray[np.floating]) -> Iterator[Pair]:
-        """See `SyncJudge`; tracks that are shorter than a window are left out."""
+        """See `SyncJudge`; tracks shorter than a window are left out."""
         frames = (shown.frame for shown in frames_at(video, MODEL_FPS))
         for track in find_tracks(frames, self.find_boxes, self.rules):
             first, last = (samples_of_frames(f) for f in (track.start_frame, track.start_frame + len(track)))
             sound = waveform[first:last] * INT16_SCALE
-            lips, heard = embed_track(self.net, self._crops(video, track), len(track), sound, self.published)
+            lips, audio = embed_track(self.net, self._crops(video, track), len(track), sound, self.published)
             if len(lips):
-                yield lips.cpu(), heard.cpu()
+                yield lips.cpu(), audio.cpu()
 
     def _crops(self, video: Path, track: FaceBoxTrack) -> Iterator[NDArray[np.uint8]]:
         stop = track.start_frame + len(track)
@@ -157,10 +157,10 @@ class ExpertJudge:
 
 
 class StableJudge:
-    """A StableSyncNet on the aligned face that `detector` follows: one track a video."""
+    """A StableSyncNet on the aligned face that `detector` finds: one track per video."""
 
     def __init__(self, net: StableSyncNet, resolution: int, num_frames: int, detector: FaceDetector | None) -> None:
-        """Without a detector the video's frames are taken as aligned faces already."""
+        """Without a detector the frames of a video must be aligned faces."""
         self.net, self.detector = net, detector
         self.resolution, self.num_frames = resolution, num_frames
         self.name = f"StableSyncNet, {type(detector).__name__ if detector else 'aligned'}"
@@ -172,22 +172,20 @@ class StableJudge:
         """See `SyncJudge`.
 
         Raises:
-            UnscorableError: pictures or sound are shorter than a window, or no window shows a face throughout.
+            UnscorableError: video or audio is shorter than a window, or no window shows a face in all its frames.
         """
         lips = embed_lips(self.net, self.faces(video), self.resolution, self.num_frames)
         sound = embed_sound(self.net, waveform, self.num_frames)
         count = min(len(lips), len(sound))
         if count == 0:
-            detail = (
-                f"{video} is shorter than a window of the sync network, {self.num_frames} frames of pictures and sound."
-            )
+            detail = f"{video} is shorter than a window of the sync network: {self.num_frames} frames with their audio."
             raise UnscorableError(TOO_SHORT, detail)
         if bool(lips[:count].isnan().all()):
-            raise UnscorableError(NO_FACE, f"{video} shows no face for {self.num_frames} frames in a row.")
+            raise UnscorableError(NO_FACE, f"{video} does not show a face in {self.num_frames} consecutive frames.")
         yield lips[:count], sound[:count]
 
     def faces(self, video: Path) -> Iterator[NDArray[np.uint8] | None]:
-        """Aligned faces, uint8 [r, r, 3], of every frame; None where there is none."""
+        """The aligned face of each frame, uint8 [r, r, 3]; None without a face."""
         frames = (shown.frame for shown in frames_at(video, MODEL_FPS))
         if self.detector is None:
             yield from frames

@@ -1,4 +1,4 @@
-"""Embeddings of a whole video by a StableSyncNet, streaming.
+"""Embeddings of a whole video by a StableSyncNet, computed as a stream.
 
 n windows (window i starts at video frame i), D features, f frames of a window, c h w.
 """
@@ -24,9 +24,10 @@ FaceOrNone = NDArray[np.uint8] | None
 def embed_lips(
     net: StableSyncNet, faces: Iterable[FaceOrNone], resolution: int, num_frames: int, batch_size: int = 16
 ) -> Tensor:
-    """Embeddings [t - f + 1, D] of all windows of t aligned faces, uint8 [r, r, 3] of any size, one window alive at a time.
+    """Embeddings [t - f + 1, D] of all windows of t aligned faces, uint8 [r, r, 3] of any size.
 
-    A window that lacks a face (None) gives NaN. The batch size does not change the values beyond rounding.
+    A window with a missing face (None) gives NaN. One batch of windows is in memory at a time; its size changes the values by
+    rounding alone.
     """
     window: deque[Tensor | None] = deque(maxlen=num_frames)
     batch: list[Tensor] = []
@@ -53,7 +54,7 @@ def embed_lips(
 
 @torch.no_grad()
 def embed_sound(net: StableSyncNet, waveform: NDArray[np.floating], num_frames: int, batch_size: int = 64) -> Tensor:
-    """Embeddings [n, D] of all whole windows of sound, float [samples] at 16 kHz; [0, 1] for less than a window."""
+    """Embeddings [n, D] of all complete windows of audio, float [samples] at 16 kHz; [0, 1] for less than a window."""
     mel, parameter = sync_mel(waveform), next(net.parameters())
     windows: list[Tensor] = []
     while (part := sync_mel_window(mel, len(windows), num_frames)).shape[-1] == sync_mel_length(num_frames):
@@ -64,7 +65,7 @@ def embed_sound(net: StableSyncNet, waveform: NDArray[np.floating], num_frames: 
 
 
 def _lower_half(face: NDArray[np.uint8], resolution: int) -> Tensor:
-    """Channels [c, r / 2, r] in [-1, 1] of one aligned face."""
+    """The lower half [c, r / 2, r] in [-1, 1] of one aligned face."""
     half = resize_frames(face[None], resolution)[:, resolution // 2 :]
     return rearrange(frames_to_pixels(half), "1 c h w -> c h w")
 

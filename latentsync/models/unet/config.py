@@ -8,7 +8,8 @@ from latentsync.models.unet.motion import MotionModuleConfig
 
 DOWN_ATTENTION, DOWN_PLAIN = "CrossAttnDownBlock3D", "DownBlock3D"
 UP_ATTENTION, UP_PLAIN = "CrossAttnUpBlock3D", "UpBlock3D"
-ONLY_VALUES: dict[str, Any] = {
+# keys of the public configuration files that say nothing here: they are accepted with their only value, and dropped
+FIXED_KEYS: dict[str, Any] = {
     "act_fn": "silu",
     "center_input_sample": False,
     "mid_block_type": "UNetMidBlock3DCrossAttn",
@@ -17,6 +18,7 @@ ONLY_VALUES: dict[str, Any] = {
     "resnet_time_scale_shift": "default",
     "motion_module_type": "Vanilla",
 }
+UNUSED_KEYS = ("sample_size",)  # dropped, whatever its value
 
 
 @dataclass
@@ -28,37 +30,26 @@ class UNetConfig:
     (1, 2, 4, ...) of levels with motion modules. `add_audio_layer` false leaves out the audio cross-attention.
     """
 
-    act_fn: str = "silu"
     add_audio_layer: bool = True
     attention_head_dim: int = 8
     block_out_channels: list[int] = field(default_factory=lambda: [320, 640, 1280, 1280])
-    center_input_sample: bool = False
     cross_attention_dim: int = 384
     down_block_types: list[str] = field(default_factory=lambda: [DOWN_ATTENTION] * 3 + [DOWN_PLAIN])
-    mid_block_type: str = "UNetMidBlock3DCrossAttn"
     up_block_types: list[str] = field(default_factory=lambda: [UP_PLAIN] + [UP_ATTENTION] * 3)
-    downsample_padding: int = 1
     flip_sin_to_cos: bool = True
     freq_shift: int = 0
     in_channels: int = 13
     layers_per_block: int = 2
-    mid_block_scale_factor: int = 1
     norm_eps: float = 1e-5
     norm_num_groups: int = 32
     out_channels: int = 4
-    sample_size: int = 64
-    resnet_time_scale_shift: str = "default"
     use_motion_module: bool = True
     motion_module_resolutions: list[int] = field(default_factory=lambda: [1, 2, 4, 8])
     motion_module_mid_block: bool = False
     motion_module_decoder_only: bool = False
-    motion_module_type: str = "Vanilla"
     motion_module_kwargs: MotionModuleConfig = field(default_factory=MotionModuleConfig)
 
     def __post_init__(self) -> None:
-        for name, only in ONLY_VALUES.items():
-            if getattr(self, name) != only:
-                raise ValueError(f"{name} is {getattr(self, name)!r}, but only {only!r} is supported.")
         self._check_levels()
         self._check_widths()
 
@@ -92,14 +83,26 @@ class UNetConfig:
 
     @classmethod
     def from_dict(cls, section: Mapping[str, Any]) -> "UNetConfig":
-        """Build from a plain or OmegaConf mapping; missing keys take defaults, ValueError names an unknown key."""
-        values = known_fields(cls, section, "U-Net configuration")
+        """Build from a plain or OmegaConf mapping; missing keys take defaults, ValueError names an unknown key.
+
+        The keys of `FIXED_KEYS` and `UNUSED_KEYS` are dropped; ValueError for another value than the fixed one.
+        """
+        for name, only in FIXED_KEYS.items():
+            if section.get(name, only) != only:
+                raise ValueError(f"{name} is {section[name]!r}, but only {only!r} is supported.")
+        own = {name: value for name, value in section.items() if name not in (*FIXED_KEYS, *UNUSED_KEYS)}
+        values = known_fields(cls, own, "U-Net configuration")
         motion = values.get("motion_module_kwargs")
         if isinstance(motion, Mapping):
             values["motion_module_kwargs"] = MotionModuleConfig(
                 **known_fields(MotionModuleConfig, motion, "motion_module_kwargs")
             )
         return cls(**values)
+
+    @classmethod
+    def known_keys(cls) -> list[str]:
+        """The keys that `from_dict` accepts."""
+        return [*(field.name for field in fields(cls)), *FIXED_KEYS, *UNUSED_KEYS]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts, lists, strings and numbers: safe for JSON and OmegaConf; `from_dict` reverses it."""

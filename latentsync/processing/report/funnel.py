@@ -130,3 +130,17 @@ def _edges(values: np.ndarray, measure: Measure) -> np.ndarray:
     if high - low < 1e-9:
         low, high = low - 0.5, high + 0.5
     return np.linspace(low, high + (high - low) * 1e-6, BINS + 1)
+
+
+def hours_text(hours: float) -> str:
+    """A duration in the unit that suits it, as in "1.5 h" or "20 s"."""
+    if hours >= 100:
+        return f"{hours:,.0f} h"
+    if hours >= 1:
+        return f"{hours:.1f} h"
+    return f"{hours * 60:.1f} min" if hours * 60 >= 1 else f"{hours * 3600:.0f} s"
+
+
+def label(name: str) -> str:
+    """The code of a stage or reason as words."""
+    return name.replace("_", " ")

@@ -9,8 +9,7 @@ import numpy as np
 
 from latentsync.device import pick_device
 from latentsync.files import atomic_write
-from latentsync.media.sound.mono import Samples
-from latentsync.media.sound.read import FULL_SCALE
+from latentsync.media.sound.read import FULL_SCALE, Samples
 from latentsync.media.video.join import join
 from latentsync.metrics import statistics
 from latentsync.metrics.statistics import UnscorableError

@@ -12,8 +12,8 @@ import numpy as np
 
 from latentsync.media.container import MediaError
 from latentsync.media.probe import probe
-from latentsync.media.sound.mono import Samples, mono_pieces
-from latentsync.media.video.strict import SmallPicture, has_streams, small_pictures
+from latentsync.media.sound.read import Samples, mono_pieces
+from latentsync.media.video.strict_read import SmallPicture, has_streams, small_pictures
 from latentsync.processing.clip import Clip, Dropped, Reason, Scores, StageOutcome
 from latentsync.processing.stages.contract import TOO_SHORT, Measure, Settings, Stage
 from latentsync.timebase import MODEL_FPS, SAMPLE_RATE_HZ, frames_in

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scenedetect import FrameTimecode
 from scenedetect.detectors import AdaptiveDetector
 
-from latentsync.media.video.strict import SmallPicture, small_pictures
+from latentsync.media.video.strict_read import SmallPicture, small_pictures
 from latentsync.processing.clip import Clip, Kept, StageOutcome
 from latentsync.processing.stages.contract import Settings, Stage
 from latentsync.processing.stages.readable import SMALL_SIDE_PX

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from latentsync.media.container import MediaError
 from latentsync.media.sound.copy import AudioSource
-from latentsync.media.sound.mono import Samples, mono_span, span_pieces, write_flac
+from latentsync.media.sound.read import Samples, mono_span, span_pieces
+from latentsync.media.sound.write import write_flac
 from latentsync.media.video.read import frames_between
 from latentsync.media.video.write import VideoFormat, VideoWriter
 from latentsync.processing.clip import Clip

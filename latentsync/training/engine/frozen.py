@@ -23,10 +23,6 @@ class Frozen(Generic[Net]):
         object.__setattr__(net, "requires_grad_", _refuse_gradients(net))
         self.net = net
 
-    def parameter_count(self) -> int:
-        """Numbers in its parameters."""
-        return sum(parameter.numel() for parameter in self.net.parameters())
-
 
 def _refuse_training(module: nn.Module) -> Callable[[bool], nn.Module]:
     def train(mode: bool = True) -> nn.Module:

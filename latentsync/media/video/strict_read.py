@@ -1,4 +1,4 @@
-"""Every picture of a video decoded, damage refused, and seen small: one cheap pass that proves a file whole.
+"""Strict decoding of a whole video, which refuses damage and yields small pictures: a cheap check of a file.
 
 Tensor legend: h height, w width; a picture is uint8 [0, 255] `h w 3`, RGB, upright, with square pixels.
 """
@@ -23,32 +23,31 @@ from latentsync.media.container import (
 )
 from latentsync.media.pixels.colour import upright_rgb
 from latentsync.media.pixels.interlace import deinterlaced
-from latentsync.media.sound.mono import STRICT
+from latentsync.media.sound.read import STRICT
 from latentsync.media.video.index import FrameIndex, frame_index
 from latentsync.media.video.read import frames_on_clock
 
 
 @dataclass(frozen=True)
 class SmallPicture:
-    """One picture of a constant clock, made small."""
+    """One picture of a video at a constant rate, scaled down."""
 
-    tick: int  # the first of the clock that shows it; it is shown until the next picture's
+    tick: int  # the first at which it is shown; it is shown until the next picture's
     pixels: NDArray[np.uint8]
 
 
 def has_streams(path: PathLike) -> tuple[bool, bool]:
-    """Whether a file has pictures (a cover does not count) and whether it has sound; MediaError if it cannot be read."""
+    """Whether a file has video (a cover does not count) and whether it has audio; MediaError if it cannot be read."""
     with open_input(path) as container:
         return bool(video_tracks(container)), bool(audio_tracks(container))
 
 
 def small_pictures(path: PathLike, fps: float | Fraction, side_px: int) -> Iterator[SmallPicture]:
-    """Decode all of a video and yield the pictures that `frames_at(path, fps)` shows, each once, at most `side_px` wide and high.
+    """Decode a whole video and yield the pictures of `frames_at(path, fps)`, each once, at most `side_px` wide and high.
 
-    Unlike `read_frames`, which takes what a decoder makes of a slightly damaged picture, it refuses any damage that the
-    decoder notices.
+    Unlike `read_frames`, which accepts slightly damaged pictures, it raises an error for any damage that the decoder detects.
 
-    Raises MediaError as `read_frames` does, naming the second of the damage.
+    Raises MediaError as `read_frames` does, with the time of the damage.
     """
     index = frame_index(path)
     shown, ticks = np.unique(frames_on_clock(index, fps), return_index=True)
@@ -63,7 +62,7 @@ def small_pictures(path: PathLike, fps: float | Fraction, side_px: int) -> Itera
 
 
 def _strictly_decoded(path: PathLike, index: FrameIndex) -> Iterator[tuple[int, StoredFrame]]:
-    """All frames with their numbers, none missing."""
+    """All frames with their indices; MediaError if one is missing."""
     number = 0
     try:
         with open_input(path) as container:

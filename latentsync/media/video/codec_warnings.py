@@ -1,4 +1,4 @@
-"""What of a video its copy does not keep: bits, chroma, transparency, HDR metadata, the flags of its fields."""
+"""Warnings about what an output codec does not keep of a video: bits, chroma, alpha, HDR metadata, interlacing."""
 
 from latentsync.media.pixels.interlace import Interlaced
 from latentsync.media.pixels.pixel_format import PixelFormat, pixel_format
@@ -7,18 +7,18 @@ from latentsync.media.video.encode import FFV1, PRORES, X265, Encoder
 from latentsync.media.video.write import VideoFormat
 
 SUBSAMPLINGS = {(1, 1): "4:4:4", (2, 1): "4:2:2", (2, 2): "4:2:0", (4, 1): "4:1:1", (1, 2): "4:4:0", (4, 4): "4:1:0"}
-KEEPERS = (X265, PRORES, FFV1)  # what keeps more than others, the most widely played first
+RICHER_ENCODERS = (X265, PRORES, FFV1)  # those that keep more than others, the most widely supported first
 
 
 def loss_warning(info: MediaInfo, format: VideoFormat, encoder: Encoder, suffix: str) -> str | None:
-    """A sentence on what `encoder` cannot keep of a video in a file of that ending, and which codec keeps more."""
+    """A warning about what `encoder` does not keep of a video, and which codec keeps more; None if nothing is lost."""
     losses = lost(info, encoder)
     if not losses:
         return None
     shape = format.width, format.height
     others = [
         (other, end)
-        for other in KEEPERS
+        for other in RICHER_ENCODERS
         for end in sorted(other.suffixes, key=lambda end: end != suffix)[:1]
         if other.suits(*shape, end, format.sample_aspect) and len(lost(info, other)) < len(losses)
     ]
@@ -31,7 +31,7 @@ def loss_warning(info: MediaInfo, format: VideoFormat, encoder: Encoder, suffix:
 
 
 def lost(info: MediaInfo, encoder: Encoder) -> list[str]:
-    """What an encoder cannot keep of a video, in words."""
+    """Descriptions of what an encoder does not keep of a video."""
     source = pixel_format(info.pixel_format)
     kept = pixel_format(encoder.format_for(info.width, info.height, info.pixel_format))
     alpha, bits, chroma, _ = source.lost_in(kept)
@@ -46,27 +46,27 @@ def lost(info: MediaInfo, encoder: Encoder) -> list[str]:
 
 
 def subsampling(form: PixelFormat) -> str:
-    """The usual name of how pixels share chroma."""
+    """The usual name of a chroma subsampling."""
     return SUBSAMPLINGS.get((form.cell_width, form.cell_height), "finer")
 
 
 def can_keep_fields(info: MediaInfo) -> bool:
-    """Whether an interlaced video's lines are fields still when it is upright."""
+    """Whether an interlaced video's fields are still lines when it is upright."""
     return info.rotation == 0
 
 
-def fields_warning(info: MediaInfo, encoder: Encoder, asked: Interlaced) -> str | None:
-    """A sentence on what becomes of an interlaced video."""
+def fields_warning(info: MediaInfo, encoder: Encoder, interlaced: Interlaced) -> str | None:
+    """A warning about how an interlaced video is handled; None if nothing is lost."""
     if not info.fields:
         return None
-    if asked == "keep" and not can_keep_fields(info):
-        return "The video is interlaced and turned: it is deinterlaced, for turned lines are no fields."
-    if asked == "deinterlace":
-        way_out = " --interlaced keep leaves it as it is." if can_keep_fields(info) else ""
-        return f"The video is interlaced: it is deinterlaced, one picture for each.{way_out}"
+    if interlaced == "keep" and not can_keep_fields(info):
+        return "The video is interlaced and rotated: it is deinterlaced, because fields cannot be rotated."
+    if interlaced == "deinterlace":
+        way_out = " --interlaced keep keeps it interlaced." if can_keep_fields(info) else ""
+        return f"The video is interlaced: it is deinterlaced, one picture out for each in.{way_out}"
     if not encoder.can_flag_fields(info.height):
         return (
-            f"The interlaced pictures are kept, but {encoder.name} cannot flag them, as h264, prores and ffv1 do: players show"
-            " combs."
+            f"The interlaced pictures are kept, but {encoder.name} cannot flag them, as h264, prores and ffv1 do: players will"
+            " show combing."
         )
     return None

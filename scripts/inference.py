@@ -17,8 +17,8 @@ from rich.console import Console
 from latentsync.config import UNetRun, load
 from latentsync.device import spread_devices
 from latentsync.inference.batch import JobEntry, JobOutcome, read_jobs, run_all, run_all_on_cluster, run_all_spread
-from latentsync.inference.jobs.job import LipsyncJob, check_job, check_report
-from latentsync.inference.jobs.report import save_report
+from latentsync.inference.jobs.job import LipsyncJob, check_job
+from latentsync.inference.jobs.report import check_report, save_report
 from latentsync.inference.jobs.workers import WorkerPool
 from latentsync.inference.memory import share_one_heap
 from latentsync.inference.model_files import TINY_VAE, find_model_files

@@ -1,4 +1,4 @@
-"""A look before the work: what would be edited, and a sheet of pictures with the faces that were found."""
+"""Preflight: what a job would edit, and a contact sheet of the faces that were found. Nothing is sampled."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,16 +13,15 @@ from latentsync.inference.faces.people import find_people
 from latentsync.inference.faces.plan import FacePlan
 from latentsync.inference.faces.tracks import FaceTracks
 from latentsync.inference.jobs.job import LipsyncJob
-from latentsync.inference.jobs.report import JobReport, clock
-from latentsync.inference.jobs.reporting import make_report
-from latentsync.inference.pipeline import LipsyncPipeline, Progress, ignore, plan_of
+from latentsync.inference.jobs.report import JobReport, clock, make_report
+from latentsync.inference.pipeline import LipsyncPipeline, Progress, ignore
 from latentsync.inference.settings import InferenceSettings
 from latentsync.inference.timing import Stopwatch
 from latentsync.media.container import MediaError
 from latentsync.media.probe import MADE_HERE
 
-MARK, MARK_END = MADE_HERE.encode(), 200  # what tells sheets from other pictures, and the byte before which it stands
-SHOWN = 20  # pictures of the sheet
+MARK, MARK_END = MADE_HERE.encode(), 200  # marks our sheets, within so many bytes
+SHOWN = 20  # pictures on the sheet
 COLUMNS = 4
 WIDTH = 400  # px of one picture
 CAPTION = 24  # px below it
@@ -37,18 +36,18 @@ def preflight(
     progress: Progress = ignore,
     force: bool = False,
 ) -> JobReport:
-    """Find the faces of a job and plan it, without sampling anything; writes the picture `sheet` if it has a name.
+    """Find the faces of a job and plan it, without sampling; writes the contact sheet to `sheet` if given.
 
-    Raises MediaError where a file cannot be read, the sheet cannot be written, or its name is that of another picture
-    (unless `force`d).
+    Raises MediaError if a file cannot be read, the sheet cannot be written, or `sheet` is a file of another program (unless
+    `force`).
     """
     if sheet is not None and sheet.exists() and not force and MARK not in sheet.read_bytes()[:MARK_END]:
         raise MediaError(
-            f"{sheet} exists and is no sheet of this program: give another output, or --force to replace it."
+            f"{sheet} exists and was not written by this program: give another output, or --force to replace it."
         )
     stopwatch = Stopwatch()
     face_tracks = pipeline.track_faces(job, progress, stopwatch)
-    plan = plan_of(replace(job, options=replace(job.options, on_missing_face="passthrough")), face_tracks, pipeline)
+    plan = pipeline.plan(replace(job, options=replace(job.options, on_missing_face="passthrough")), face_tracks)
     report = make_report(job, plan, pipeline.models, settings or pipeline.models.defaults, stopwatch, planned=True)
     if sheet is not None:
         save_picture(contact_sheet(job, plan, face_tracks), sheet)
@@ -56,12 +55,12 @@ def preflight(
 
 
 def sheet_path(output: Path | str) -> Path:
-    """Where the sheet of an output goes."""
+    """The path of an output's contact sheet."""
     return Path(output).with_suffix(".preflight.jpg")
 
 
 def contact_sheet(job: LipsyncJob, plan: FacePlan, face_tracks: FaceTracks) -> FrameArray:
-    """Pictures of the video, uint8 h w 3, with every face framed: green where it will be edited, with its person's number."""
+    """Pictures of the video, uint8 h w 3, with every face framed (green if it will be edited) and its person's number."""
     numbers = {track: person.number for person in find_people(face_tracks) for track in person.tracks}
     tiles = []
     for frame in shown_frames(plan):
@@ -74,7 +73,7 @@ def contact_sheet(job: LipsyncJob, plan: FacePlan, face_tracks: FaceTracks) -> F
 
 
 def shown_frames(plan: FacePlan) -> list[int]:
-    """At most `SHOWN` frames: the middle of every stretch that is passed through, the longest first, and others between."""
+    """At most `SHOWN` frames: the middles of the longest stretches that are passed through, and others evenly spaced."""
     passed = sorted(plan.passed, key=lambda stretch: stretch[0] - stretch[1])[: SHOWN // 2]
     middles = {(start + stop) // 2 for start, stop, _ in passed}
     even = np.linspace(0, len(plan) - 1, min(SHOWN - len(middles), len(plan))).round().astype(int)
@@ -108,7 +107,7 @@ def write(picture: FrameArray, text: str, place: tuple[int, int], colour: tuple[
 
 
 def on_sheet(tiles: Sequence[FrameArray]) -> FrameArray:
-    """Tiles of equal size in rows."""
+    """Tiles of equal size, arranged in rows."""
     blank = np.full_like(tiles[0], DARK)
     padded = [*tiles, *(blank for _ in range(-len(tiles) % min(COLUMNS, len(tiles))))]
     columns = min(COLUMNS, len(tiles))
@@ -117,15 +116,15 @@ def on_sheet(tiles: Sequence[FrameArray]) -> FrameArray:
 
 
 def marked(jpeg: bytes) -> bytes:
-    """A JPEG file with a comment about its origin after its first segment (ITU-T T.81, B.2.4.5)."""
+    """A JPEG file with the comment `MARK` after its first segment (ITU-T T.81, B.2.4.5)."""
     first = 4 + int.from_bytes(jpeg[4:6], "big")
     return jpeg[:first] + b"\xff\xfe" + (len(MARK) + 2).to_bytes(2, "big") + MARK + jpeg[first:]
 
 
 def save_picture(picture: FrameArray, path: Path) -> None:
-    """Write RGB uint8 h w 3 as JPEG; ValueError if it cannot be written."""
+    """Write RGB uint8 h w 3 as JPEG. Raises ValueError if the file cannot be written."""
     done, coded = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-    assert done, "JPEG is always there"
+    assert done, "OpenCV always has a JPEG encoder"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(marked(coded.tobytes()))

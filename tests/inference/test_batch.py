@@ -104,14 +104,14 @@ def test_a_helper_that_fails_costs_nothing_but_its_help(
 def test_a_part_is_claimed_once_and_free_again_if_it_is_not_written(tmp_path: Path) -> None:
     with JobFolder(tmp_path / "j", {}, 1) as folder:
         with SegmentLocks(folder, 3) as first, SegmentLocks(folder, 3) as second:
-            ours = first.free()
+            ours = first.acquire_missing()
             assert next(ours) == 0
-            assert next(second.free()) == 1
+            assert next(second.acquire_missing()) == 1
             folder.segment_path(0).touch()
             assert list(ours) == [2]
-            assert list(second.free()) == []
+            assert list(second.acquire_missing()) == []
         with SegmentLocks(folder, 3) as third:
-            assert list(third.free()) == [1, 2]
+            assert list(third.acquire_missing()) == [1, 2]
 
 
 def run_entry(pipeline: LipsyncPipeline, entry: JobEntry) -> str:

@@ -172,7 +172,7 @@ def test_the_same_output_twice_at_once(
 
     report = pipeline(video, audio, output, FAST, progress=meanwhile)
     assert codes == [2, 2, 0]
-    assert capsys.readouterr().err.count("another run works in") == 2
+    assert capsys.readouterr().err.count("another run uses") == 2
     assert probe(output).frame_count == report.frames == 40
     names = ["a.wav", "o.mp4", "o.report.json", "v.mp4"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from latentsync.inference.faces.plan import NOT_EDITED
 from latentsync.inference.jobs.folder import JobFolder
-from latentsync.inference.jobs.segments import plan_output_segments, segment_of_output_frames
+from latentsync.inference.jobs.segments import plan_output_segments, segment_of_frames
+from latentsync.inference.jobs.timeline import Timeline
 from latentsync.inference.memory import MemoryPlan, memory_plan
 from latentsync.inference.settings import InferenceSettings, JobOptions, LastWindow
 from latentsync.inference.windows.sampler import rejection_reason
@@ -66,10 +67,14 @@ segment_numbers = st.lists(st.tuples(st.integers(-1, 3), st.integers(1, 60)), mi
 )
 
 
+def timeline_of(order: np.ndarray) -> Timeline:
+    """At 25 frames per second, with audio throughout."""
+    return Timeline(order, np.arange(len(order) + 1), Fraction(1, 25), len(order))
+
+
 @given(segment_numbers, st.integers(1, 50), st.integers(1, 20))
-def test_parts_begin_where_windows_begin(segment_of_frame: np.ndarray, frames: int, fresh: int) -> None:
-    order = np.arange(len(segment_of_frame))
-    shown = segment_of_output_frames(segment_of_frame, order, np.zeros(len(segment_of_frame), bool))
+def test_output_segments_begin_where_windows_begin(segment_of_frame: np.ndarray, frames: int, fresh: int) -> None:
+    shown = segment_of_frames(segment_of_frame, timeline_of(np.arange(len(segment_of_frame))))
     segments = plan_output_segments(shown, frames, fresh, overlap=0)
     assert [segment.start for segment in segments] == [0, *(segment.stop for segment in segments[:-1])]
     assert segments[-1].stop == len(segment_of_frame)
@@ -85,7 +90,7 @@ def test_parts_begin_where_windows_begin(segment_of_frame: np.ndarray, frames: i
         assert segment.stop - segment.start >= frames or segment is segments[-1]
 
 
-def test_with_an_overlap_a_part_warms_up_with_the_window_before_it() -> None:
+def test_with_an_overlap_a_segment_warms_up_with_the_window_before_it() -> None:
     segments = plan_output_segments(np.ones(100, np.int64), 30, fresh=12, overlap=4)
     assert [(segment.start, segment.warm_start) for segment in segments] == [(0, 0), (36, 24), (72, 60)]
 
@@ -93,8 +98,7 @@ def test_with_an_overlap_a_part_warms_up_with_the_window_before_it() -> None:
 def test_a_jump_of_the_source_begins_a_new_segment() -> None:
     segment_of_frame = np.array([5, 5, 5, -1])
     order = np.array([0, 1, 2, 0, 1, 2, 3, 3])
-    jumps = np.array([True, False, False, True, False, False, False, False])
-    assert segment_of_output_frames(segment_of_frame, order, jumps).tolist() == [1, 1, 1, 2, 2, 2, -1, -1]
+    assert segment_of_frames(segment_of_frame, timeline_of(order)).tolist() == [1, 1, 1, 2, 2, 2, -1, -1]
 
 
 def test_faces_that_cannot_be_shown_are_told() -> None:

@@ -1,7 +1,14 @@
-"""The folder of a job: finished parts of the output, what pass 1 found, and which job it is; the same job goes on in it.
+"""The folder of an unfinished job: its key, the faces found in pass 1, and finished segments. The same command resumes from it.
 
-Everything in it is written beside its name and renamed, so what has its name is complete. It holds nothing of the user's, and
-after success it is emptied of this job's own files and removed.
+Files are written atomically, so a file that has its name is complete. The folder must not hold other files. After success the
+job's own files are deleted, and the folder too.
+
+    job.json            key and seed of the job
+    job.lock            held by the process that runs the job
+    faces.npz           faces found in pass 1
+    part_00000.mp4      output segment 0 (or .mov), playable
+    part_00000.json     frames of segment 0 whose result differs from the plan
+    part_00000.lock     held by the process that writes segment 0
 """
 
 import hashlib
@@ -19,28 +26,21 @@ from latentsync.media.container import MediaError
 from latentsync.media.video.mux import atomic_output
 
 JOB, FACES, LOCK = "job.json", "faces.npz", "job.lock"
-OWN_FILES = (
-    "part_*.mp4",
-    "part_*.mov",
-    "part_*.json",
-    "part_*.lock",
-    FACES,
-    "*.partial",
-    JOB,
-)  # the last tells whose the others are
-BEGUN = {LOCK, f"{JOB}.partial"}  # all that a job can have before it has a JOB
-END_BYTES = 1 << 20
+# The job's own files. JOB is deleted last: while it is there, the others are known to be this program's.
+OWN_FILES = ("part_*.mp4", "part_*.mov", "part_*.json", "part_*.lock", FACES, "*.partial", JOB)
+FILES_BEFORE_JOB = {LOCK, f"{JOB}.partial"}  # all that a job can have before JOB is written
+END_BYTES = 1 << 20  # at both ends of a file
 
 
 class JobFolder:
-    """A job's folder, held by one process at a time: a context manager that keeps its files unless `remove` is called.
+    """A job's folder, locked by one process at a time; a context manager that keeps the files unless `remove` is called.
 
-    Raises MediaError if another process works in it, it belongs to another job, it holds other files, or it cannot be
-    written to; with `force` what another job left is dropped.
+    Entering raises MediaError if another process uses the folder, it belongs to another job, it holds other files, or it cannot
+    be written to. With `force` the files of another job are deleted.
     """
 
     def __init__(self, folder: Path, key: Mapping[str, Any], seed: int, force: bool = False, suffix: str = ".mp4"):
-        """`key` tells this job from others; `seed` is kept for the job if it has none yet; `suffix` is that of parts."""
+        """`key` identifies the job. `seed` is stored with a new job; a resumed job keeps its own. `suffix` is of segment files."""
         self.folder, self.key, self.seed, self.force, self.suffix = folder, dict(key), seed, force, suffix
         self.lock = FileLock(folder / LOCK, timeout=0)
 
@@ -50,11 +50,11 @@ class JobFolder:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.lock.acquire()
         except Timeout:
-            raise MediaError(f"another run works in {self.folder}: wait for it, or give another --job_dir.") from None
+            raise MediaError(f"another run uses {self.folder}: wait for it, or give another --job_dir.") from None
         except OSError as error:
             raise MediaError(f"cannot use the job folder {self.folder}: {error.strerror}. Choose another.") from error
         try:
-            self._claim()
+            self._resume_or_start()
         except BaseException:
             self.lock.release()
             raise
@@ -73,26 +73,26 @@ class JobFolder:
         return self.folder / f"part_{index:05d}{self.suffix}"
 
     def missing_segments(self, count: int) -> list[int]:
-        """Those of `count` parts that are not complete."""
+        """Indices below `count` of segments that are not complete."""
         return [index for index in range(count) if not self.segment_path(index).is_file()]
 
     def segment_lock(self, index: int) -> Path:
-        """The lock of who writes a part."""
+        """The lock file of the process that writes a segment."""
         return self.folder / f"part_{index:05d}.lock"
 
     def save_facts(self, index: int, facts: Any) -> None:
-        """Store what is known of a part; do so before the part itself appears."""
+        """Store facts about a segment; must be called before the segment's own file appears."""
         self._write(f"part_{index:05d}.json", facts)
 
     def facts(self, index: int) -> Any:
         return json.loads((self.folder / f"part_{index:05d}.json").read_text(encoding="utf-8"))
 
     def remove(self) -> None:
-        """Delete this job's own files, and the folder if nothing else is in it."""
+        """Delete this job's own files, and the folder if it is empty then."""
         self._clear()
         lock = self.folder / LOCK
-        with suppress(PermissionError):  # Windows removes nothing that is open
-            lock.unlink(missing_ok=True)  # while it is held: afterwards it may be another run's
+        with suppress(PermissionError):  # Windows does not delete open files
+            lock.unlink(missing_ok=True)  # while the lock is held: after that the file may be another run's
         self.lock.release()
         with suppress(OSError):
             if sys.platform == "win32":
@@ -105,13 +105,13 @@ class JobFolder:
         patterns = OWN_FILES if self._stored() is not None else ()
         found = set(self.folder.iterdir()) if self.folder.exists() else set()
         own = {path for pattern in patterns for path in self.folder.glob(pattern)}
-        others = {path for path in found - own if path.name not in BEGUN}
+        others = {path for path in found - own if path.name not in FILES_BEFORE_JOB}
         if others:
             raise MediaError(
                 f"the job folder {self.folder} holds other files ({min(others).name}): choose an empty one."
             )
 
-    def _claim(self) -> None:
+    def _resume_or_start(self) -> None:
         stored = self._stored()
         if stored is not None and stored["key"] == self.key and not self.force:
             self.seed = stored["seed"]
@@ -119,13 +119,13 @@ class JobFolder:
         if stored is not None and not self.force and self._has_results():
             raise MediaError(
                 f"{self.folder} holds an unfinished job with {_difference(stored['key'], self.key)}: repeat that"
-                " command to go on, or give --force to start anew."
+                " command to resume it, or give --force to start over."
             )
         self._clear()
         self._write(JOB, {"key": self.key, "seed": self.seed})
 
     def _stored(self) -> dict[str, Any] | None:
-        """What this class wrote; None without such a file."""
+        """The content of JOB; None if it is missing or was not written by this class."""
         try:
             stored = json.loads((self.folder / JOB).read_text(encoding="utf-8"))
         except (ValueError, OSError):
@@ -134,7 +134,7 @@ class JobFolder:
         return stored if ours else None
 
     def _has_results(self) -> bool:
-        """Whether there is anything to go on with."""
+        """Whether there is anything to resume from."""
         return self.faces.is_file() or any(path.suffix != ".lock" for path in self.folder.glob("part_*"))
 
     def _clear(self) -> None:
@@ -148,13 +148,13 @@ class JobFolder:
 
 
 def _difference(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    """The first entry in which two jobs differ, in words."""
+    """The first entry in which two jobs' keys differ, in words."""
     names = [name for name in wanted if stored.get(name) != wanted[name]]
     return f"another {names[0].replace('_', ' ')}" if names else "other settings"
 
 
 def identity(path: Path) -> list[int | str]:
-    """What tells a file from another one without reading it whole: its size, time of change, and both ends."""
+    """Identifies a file without reading all of it: size, modification time (ns), and SHA-256 of its first and last MiB."""
     stat = path.stat()
     with path.open("rb") as file:
         digest = hashlib.sha256(file.read(END_BYTES))
@@ -163,11 +163,10 @@ def identity(path: Path) -> list[int | str]:
     return [stat.st_size, stat.st_mtime_ns, digest.hexdigest()]
 
 
-# Which parts of a job a process writes, where several share the work: a lock for each part, gone with its process.
 class SegmentLocks:
-    """SegmentLocks the parts of a job that are missing and that no other process has claimed; a context manager.
+    """Locks on segments, by which several processes share a job: each writes missing segments that no other has locked.
 
-    A part that its process did not finish, for whatever reason, is free again once that process has ended.
+    A context manager. The lock of a segment that its process did not finish is released when that process ends.
     """
 
     def __init__(self, folder: JobFolder, count: int):
@@ -181,14 +180,14 @@ class SegmentLocks:
         for index in list(self.held):
             self.held.pop(index).release()
 
-    def free(self) -> Iterator[int]:
-        """Parts to write, each claimed when it is asked for."""
+    def acquire_missing(self) -> Iterator[int]:
+        """Indices of segments to write, each locked when the iterator reaches it."""
         for index in range(self.count):
             self._release_written()
-            if self._claim(index):
+            if self._acquire(index):
                 yield index
 
-    def _claim(self, index: int) -> bool:
+    def _acquire(self, index: int) -> bool:
         if index in self.held or self.folder.segment_path(index).is_file():
             return False
         lock = FileLock(self.folder.segment_lock(index), timeout=0, thread_local=False)
@@ -196,7 +195,7 @@ class SegmentLocks:
             lock.acquire()
         except Timeout:
             return False
-        if self.folder.segment_path(index).is_file():  # written while the lock was waited for
+        if self.folder.segment_path(index).is_file():  # another process has written it in the meantime
             lock.release()
             return False
         self.held[index] = lock

@@ -1,4 +1,4 @@
-"""One piece of work, checked before anything long begins."""
+"""A lip-sync job: two inputs, an output and options, checked before any model runs."""
 
 import errno
 import shutil
@@ -13,7 +13,6 @@ import numpy as np
 
 from latentsync.audio.speech_activity import speech_problem
 from latentsync.inference.faces.select import parse_face_choice
-from latentsync.inference.jobs.report import is_report
 from latentsync.inference.jobs.source import Source, open_source
 from latentsync.inference.jobs.timeline import Timeline, make_timeline
 from latentsync.inference.settings import JobOptions
@@ -28,34 +27,34 @@ from latentsync.media.video.mux import CONTAINERS
 from latentsync.media.video.write import VideoFormat
 from latentsync.timebase import SAMPLE_RATE_HZ, samples_of_frames
 
-BYTES_A_PIXEL = 0.04  # of a frame of the result, twice: its part and the whole file; crf 15 takes about half of it
+BYTES_PER_PIXEL = 0.04  # of the output, stored twice (segments and the joined file); crf 15 needs about half of it
 
 
 @dataclass(frozen=True)
 class LipsyncJob:
-    """A readable video or picture, readable sound and a place to write to."""
+    """A video or picture and an audio file that can be read, and an output that can be written."""
 
     video: Path
     audio: Path
     output: Path
     info: MediaInfo  # of the video
     source: Source
-    waveform: np.ndarray  # float32 [n] at 16 kHz, at least one frame of 25 a second long
-    sound_sec: Fraction  # of the audio as it is
-    format: VideoFormat  # of the result
-    encoder: str  # that writes it
+    waveform: np.ndarray  # float32 [n] at 16 kHz, at least one frame at 25 fps long
+    sound_sec: Fraction  # of the audio, before padding
+    format: VideoFormat  # of the output
+    encoder: str  # name of the encoder
     options: JobOptions
-    warnings: tuple[str, ...] = ()  # what a user should know before the work, a sentence each
+    warnings: tuple[str, ...] = ()  # for the user, before the job runs; a sentence each
 
     @property
     def sound(self) -> AudioSource:
-        """The sound of the result: that of a video itself begins with its first picture, as the result does."""
+        """The audio track of the output. If it is the video's own, it starts at the time of the first frame."""
         tracks = ChosenTracks(self.audio, audio=self.options.audio_track)
         return AudioSource(tracks, sound_start_sec(self.video, self.audio, self.info, self.options))
 
     @cached_property
     def timeline(self) -> Timeline:
-        """Which source frame is shown when."""
+        """Which source frame is shown when in the output."""
         options, wanted = self.options, self.sound_sec
         if options.limit_sec is not None and options.limit_sec < wanted:
             wanted = Fraction(options.limit_sec)
@@ -70,12 +69,13 @@ def check_job(
     options: JobOptions | None = None,
     force: bool = False,
 ) -> LipsyncJob:
-    """Open both inputs and try the output's folder (which is made if need be).
+    """Open both inputs, and test that the output can be written; its folder is created if necessary.
 
-    Raises ValueError if the options choose a face that cannot be meant, and MediaError if the video or the audio is
-    missing, unreadable or lacks its stream or the chosen track, no encoder is there for the codec, or the output is one of
-    the inputs, of an unknown kind, somebody else's file (unless `force`d), a folder, or in a folder that is full or cannot
-    be written to.
+    Raises:
+        ValueError: `options.face` cannot be parsed.
+        MediaError: the video or the audio is missing, cannot be read, or has no such track; no encoder is installed for the
+            codec; or the output is one of the inputs, has an unknown extension, is a file not written by this program (unless
+            `force`), is a folder, or its disk is full or read-only.
     """
     options = options or JobOptions()
     parse_face_choice(options.face)
@@ -98,7 +98,7 @@ def check_job(
     suffix = paths[2].suffix.lower()
     encoder, _ = format.encoding(suffix)
     if pixel_format(format.pixel_format).bits > 8 and encoder.codec != "mpeg4":
-        format = replace(format, codec=encoder.codec)  # so that parts, which may have another ending, are alike
+        format = replace(format, codec=encoder.codec)  # segments may have another extension than the output
     encoder.settings(format.crf)
     check_space(paths[2], info.width * info.height, float(max(sound_sec, Fraction(1)) * source.rate))
     missing = samples_of_frames(1) - len(waveform)
@@ -109,35 +109,35 @@ def check_job(
 
 
 def track_warnings(pictures: ChosenTracks, sound: ChosenTracks) -> Iterator[str]:
-    """Which tracks are taken where there are several and none was chosen."""
-    if taken := default_track(pictures, "video"):
-        yield f"{Path(pictures).name} has several video tracks: {taken} is taken. Another one: --video_track."
-    if taken := default_track(sound, "audio"):
-        yield f"{Path(sound).name} has several audio tracks: {taken} is taken. Another one: --audio_track."
+    """Which tracks are used where there are several and none was chosen."""
+    if track := default_track(pictures, "video"):
+        yield f"{Path(pictures).name} has several video tracks: {track} is used. Choose another with --video_track."
+    if track := default_track(sound, "audio"):
+        yield f"{Path(sound).name} has several audio tracks: {track} is used. Choose another with --audio_track."
 
 
 def sound_warnings(sound: ChosenTracks, waveform: np.ndarray) -> Iterator[str]:
-    """What the network may not make lips of: channels that cancel each other, and sound (16 kHz) without audible speech."""
+    """Audio that is unlikely to move the lips: channels that cancel each other, silence, no speech. `waveform` at 16 kHz."""
     name = Path(sound).name
     if (channel := single_channel(sound)) is not None:
         yield (
-            f"The channels of {name} cancel each other (one is inverted): the network is given channel {channel + 1} alone."
-            " The sound of the result stays as it is."
+            f"The channels of {name} cancel each other (one is inverted): the network gets channel {channel + 1} alone."
+            " The sound of the output is not changed."
         )
     problem = speech_problem(waveform)
     if problem == "inaudible":
-        yield f"{name} is silent or too quiet for the network: the mouth will hardly move. Give louder sound or another track."
+        yield f"{name} is silent or too quiet for the network: the mouth will hardly move. Use louder audio or another track."
     elif problem == "no speech":
-        yield f"{name} has no speech that could be found, only a steady sound: the lips will say nothing. Is it the right file?"
+        yield f"{name} has no speech that can be detected, only a steady sound: the lips will hardly move. Is it the right file?"
 
 
 def sound_start_sec(video: Path, audio: Path, info: MediaInfo, options: JobOptions) -> float:
-    """Where the sound begins: a video's own one with its first picture, unless a clock from the file's start is asked for."""
+    """Where the audio starts, in seconds: at the first frame if it is the video's own and the video keeps its own times."""
     return info.start_sec if options.fps is None and video.resolve() == audio.resolve() else 0.0
 
 
 def check_output(output: Path, inputs: tuple[Path, ...], force: bool = False) -> None:
-    """Raise MediaError unless `output` can become a video file without touching the inputs or other people's files."""
+    """Raise MediaError unless `output` can be written without replacing an input or a file of another program."""
     if output.suffix.lower() not in CONTAINERS:
         raise MediaError(f"cannot write {output}: give it a name that ends in {', '.join(CONTAINERS)}.")
     check_name(output)
@@ -148,7 +148,7 @@ def check_output(output: Path, inputs: tuple[Path, ...], force: bool = False) ->
         raise MediaError(f"cannot write {output}: it is a folder. Give the name of a file.")
     if output.exists() and not force and not made_here(output):
         raise MediaError(
-            f"{output} exists and is no result of this program: give another name, or --force to replace it."
+            f"{output} exists and was not written by this program: give another name, or --force to replace it."
         )
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -159,7 +159,7 @@ def check_output(output: Path, inputs: tuple[Path, ...], force: bool = False) ->
 
 
 def check_name(output: Path) -> None:
-    """Raise MediaError where the file system takes no names as long as those of the files that go with `output`."""
+    """Raise MediaError if the names of the files that accompany `output` are too long for the file system."""
     try:
         output.with_suffix(".report.json.partial").lstat()
     except OSError as error:
@@ -167,26 +167,11 @@ def check_name(output: Path) -> None:
             raise MediaError(f"cannot write {output}: its name is too long. Choose a shorter one.") from error
 
 
-def check_report(path: Path, job: LipsyncJob, force: bool = False) -> Path:
-    """The report's own path; MediaError if it is a file of the job, or no report about this output (unless `force`d)."""
-    if path.resolve() in {job.video.resolve(), job.audio.resolve(), job.output.resolve()}:
-        raise MediaError(f"cannot write the report {path}: it is a file of the same run. Give another name.")
-    if path.exists() and not force and not is_report(path, job.output):
-        raise MediaError(
-            f"{path} exists and is no report about {job.output.name}: give another --report, or --force to replace it."
-        )
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise MediaError(f"cannot write the report {path}: {error.strerror}. Choose another folder.") from error
-    return path
-
-
 def check_space(output: Path, pixels: int, frames: float) -> None:
-    """Raise MediaError where the disk has certainly too little room for a result of so many frames."""
-    needed, free = BYTES_A_PIXEL * pixels * frames, shutil.disk_usage(output.parent).free
+    """Raise MediaError if the disk certainly has too little room for `frames` frames of `pixels` pixels."""
+    needed, free = BYTES_PER_PIXEL * pixels * frames, shutil.disk_usage(output.parent).free
     if free < needed:
         raise MediaError(
-            f"cannot write {output}: about {needed / 1e9:.2f} GB are needed, {free / 1e9:.2f} GB are free. Make room or"
+            f"cannot write {output}: about {needed / 1e9:.2f} GB are needed, {free / 1e9:.2f} GB are free. Free some space or"
             " choose another disk."
         )

@@ -1,8 +1,8 @@
 """Pass 2 of a job: the output segment by segment, each read, sampled, pasted and written on its own.
 
-Reading, repainting, pasting and writing overlap, also across the borders of parts: while the networks work on one group of
-windows, the next one is read and the last one pasted and written. Frames live for about three groups, whatever the length:
-one read ahead, one in work, one on its way out; and where the video is played backwards, the piece that is being read.
+Reading, repainting, pasting and writing overlap, also across segment borders: while the networks work on one group of windows,
+the next group is read and the last one is pasted and written. About three groups of frames are in memory, whatever the length of
+the video (one read ahead, one in the networks, one being written), plus the piece being read where the video plays backwards.
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -19,8 +19,8 @@ from latentsync.face.align import rescaled
 from latentsync.inference.faces.plan import NOT_EDITED, FacePlan
 from latentsync.inference.jobs.folder import JobFolder
 from latentsync.inference.jobs.job import LipsyncJob
-from latentsync.inference.jobs.reporting import Fact, segment_of_frames
-from latentsync.inference.jobs.segments import OUTPUT_SEGMENT_SEC, plan_output_segments
+from latentsync.inference.jobs.report import Fact
+from latentsync.inference.jobs.segments import OUTPUT_SEGMENT_SEC, plan_output_segments, segment_of_frames
 from latentsync.inference.jobs.timeline import frames_in_order
 from latentsync.inference.memory import return_freed_memory
 from latentsync.inference.threads import run_ahead, run_behind
@@ -31,26 +31,28 @@ from latentsync.inference.windows.stream import FrameIn, FrameOut, LipsyncStream
 from latentsync.media.pixels.picture import Picture
 from latentsync.media.video.write import VideoWriter
 
-OnFrame = Callable[[int], None]  # told how many frames of the output are done
-READ, REPAINT, PASTE, WRITE = "read", "repaint", "paste", "write"  # the lanes
-AHEAD_BYTES = 1 << 30  # of frames that wait on either side of the networks, at most
-FREE_EVERY = 16  # frames after which freed memory goes back: some hundred megabytes of decoders, frames and encoders
-WRITE_BEHIND = 4  # finished frames that wait for the encoder, which has a queue of its own
+OnFrame = Callable[[int], None]  # called with the number of finished frames of the output
+READ, REPAINT, PASTE, WRITE = "read", "repaint", "paste", "write"  # the pipeline stages
+AHEAD_BYTES = 1 << 30  # at most, of frames waiting before the networks; the same after them
+FREE_EVERY = (
+    16  # frames between two returns of freed memory to the system: a few hundred MB of decoders, frames and encoders
+)
+WRITE_BEHIND = 4  # finished frames waiting for the encoder, which has its own queue
 
 
 class Renderer:
-    """Pass 2 of one job: the output's parts, each sampled and written on its own."""
+    """Pass 2 of one job: samples and writes the output, one segment at a time."""
 
-    def __init__(self, job: LipsyncJob, plan: FacePlan, sampler: WindowSampler, listener: WhisperFeatures):
+    def __init__(self, job: LipsyncJob, plan: FacePlan, sampler: WindowSampler, whisper: WhisperFeatures):
         self.job, self.plan, self.sampler = job, plan, sampler
         self.num_frames, self.stride = sampler.models.num_frames, job.source.stride
         self.timeline = job.timeline
-        # the plan's are from frames of square pixels, which pictures need not have
+        # the plan's matrices are for square pixels; stored pictures may have others
         self.matrices = rescaled(plan.matrices, job.info.square_scale).astype(np.float32)
         _, form = job.format.encoding(job.format.segment_suffix)
         self.read_pictures = partial(job.source.pictures, form)
-        self.features = listener.track(job.waveform)
-        self.segment_of_frame = segment_of_frames(job, plan)
+        self.features = whisper.track(job.waveform)
+        self.segment_of_frame = segment_of_frames(plan.segment, job.timeline)
         overlap = sampler.settings.overlap
         fresh = (self.num_frames - overlap) * self.stride
         self.output_segments = plan_output_segments(
@@ -64,10 +66,10 @@ class Renderer:
     def write_segments(
         self, indices: Iterable[int], folder: JobFolder, on_frame: OnFrame, overlapped: bool = True
     ) -> None:
-        """Sample and write parts of the output into the job's folder; `indices` are asked for one by one.
+        """Sample output segments and write them into the job's folder; `indices` is iterated lazily.
 
-        `on_frame` is called in this thread, and may raise to stop everything. Without `overlapped` one frame after the
-        other goes the whole way, in this thread alone: the bytes are the same.
+        `on_frame` is called in this thread, and may raise to stop everything. Without `overlapped` everything runs in this
+        thread, one frame after the other, with the same bytes.
         """
         self.written = self._finished(folder)
         stream = self._stream(lambda done, total: on_frame(self.written))
@@ -76,7 +78,7 @@ class Renderer:
             self._write(self._pasted(stream, self._repainted(stream, frames)), folder, on_frame)
             return
         read, repaint, paste, write = map(self.sampler.stopwatch.stage_timer, (READ, REPAINT, PASTE, WRITE))
-        room = self._room(stream.group_frames)
+        capacity = self._capacity(stream.group_frames)
 
         def write_all(pasted: Iterator[tuple[int, FrameOut]]) -> None:
             self._write(pasted, folder)
@@ -86,9 +88,9 @@ class Renderer:
                 put_pasted(done)
 
         with (
-            run_ahead(frames, room, read, repaint) as ready,
+            run_ahead(frames, capacity, read, repaint) as ready,
             run_behind(write_all, WRITE_BEHIND, paste, write) as put_pasted,
-            run_behind(paste_all, room, repaint, paste) as put_repainted,
+            run_behind(paste_all, capacity, repaint, paste) as put_repainted,
             repaint.running(),
         ):
             for done in self._repainted(stream, ready):
@@ -100,14 +102,14 @@ class Renderer:
         overlap = self.sampler.settings.overlap
         return LipsyncStream(self.sampler, self.features, self.references, self.stride, overlap, on_step)
 
-    def _room(self, group_frames: int) -> int:
-        """Frames that may wait before the networks, and after them; fewer where a video is played backwards, in read pieces."""
+    def _capacity(self, group_frames: int) -> int:
+        """Capacity of the queues before and after the networks, in frames; half where the video plays backwards in pieces."""
         frame_bytes = 3 * self.job.info.width * self.job.info.height
         wanted = group_frames // 2 if (np.diff(self.timeline.order) < 0).any() else group_frames
         return max(1, min(wanted, AHEAD_BYTES // frame_bytes))
 
     def _read(self, indices: Iterable[int], held: int) -> Generator[tuple[int, FrameIn], None, None]:
-        """What is pushed for each segment, its face warped already, with the segment's index."""
+        """Input frames of each segment, faces already warped, each with the segment's index."""
         for index in indices:
             segment = self.output_segments[index]
             shown = frames_in_order(self._piece, self.timeline.order[segment.warm_start : segment.stop], held)
@@ -115,14 +117,14 @@ class Renderer:
                 yield index, self._frame_in(place, picture)
 
     def _piece(self, start: int, stop: int) -> Iterator[Picture]:
-        """Source frames start ... stop - 1; what the decoder of the piece before has left goes back first."""
+        """Source frames start ... stop - 1. Memory freed by the decoder of the previous piece is returned first."""
         return_freed_memory()
         return self.read_pictures(start, stop)
 
     def _repainted(
         self, stream: LipsyncStream, frames: Iterator[tuple[int, FrameIn]]
     ) -> Iterator[tuple[int, Repainted]]:
-        """The frames of each segment with their new faces; those that only warm the stream up are left out."""
+        """The frames of each segment with their new faces; warm-up frames are left out."""
 
         def finished(items: Iterator[tuple[int, FrameIn]]) -> Iterator[Repainted]:
             for _, item in items:
@@ -146,7 +148,7 @@ class Renderer:
             self._write_segment(index, (frame for _, frame in frames), folder, on_frame)
 
     def _write_segment(self, index: int, frames: Iterator[FrameOut], folder: JobFolder, on_frame: OnFrame) -> None:
-        """Write one segment of the output, and what is to be told of it, into the job's folder."""
+        """Write one output segment and its facts into the job's folder."""
         segment, ticks = self.output_segments[index], self.timeline.ticks
         facts: list[Fact] = []
         with self.sampler.stopwatch.ending("write", VideoWriter(folder.segment_path(index), self.job.format)) as writer:
@@ -162,7 +164,7 @@ class Renderer:
                     return_freed_memory()
             folder.save_facts(index, facts)
         return_freed_memory()
-        self.written = self._finished(folder)  # others may have written parts too
+        self.written = self._finished(folder)  # other processes may have written segments too
 
     def _finished(self, folder: JobFolder) -> int:
         """Frames of the output segments that are complete."""
@@ -180,7 +182,7 @@ class Renderer:
         return FrameIn(picture, time_sec, source, segment, matrix, float(self.plan.weight[source]), face)
 
     def _encode_reference(self, window: range) -> Tensor:
-        """Latents of source frames."""
+        """Latents of the faces in the source frames `window`."""
         with self.sampler.stopwatch("read"):
             pictures = list(islice(self.read_pictures(window[0], window[-1] + 1), 0, None, window.step))
         with self.sampler.stopwatch("align"):

@@ -1,20 +1,36 @@
-"""What a run did: every frame of the output, totals, settings, versions, times."""
+"""The report of a job: every frame of the output, totals, settings, versions, times. Written as JSON beside the output."""
 
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+import latentsync
+from latentsync.inference.faces.plan import ACTIONS, EDIT, NOT_EDITED, FacePlan
+from latentsync.inference.jobs.job import LipsyncJob
+from latentsync.inference.jobs.segments import segment_of_frames
+from latentsync.inference.models import LipsyncModels
 from latentsync.inference.settings import InferenceSettings, JobOptions
+from latentsync.inference.timing import StageTimer, Stopwatch
+from latentsync.media.container import MediaError
 from latentsync.media.video.mux import atomic_output
 
-# Actions that edit a frame, or would (of a preflight); every other one says why the frame was passed through.
-SYNCED, TO_EDIT, BRIDGED = "synced", "would be edited", "bridged"
-UNCHANGED = "unchanged"  # the new face equals the old one, or lies outside of the picture
+# Actions of edited frames; every other action is the reason why a frame was passed through.
+SYNCED, TO_EDIT, BRIDGED = "synced", "would be edited", "bridged"  # TO_EDIT: in a preflight
 REST = "after the sound"
+MAX_LISTED = 6  # stretches listed in the summary
+REPORT_KEYS = {"summary", "output", "per_frame", "settings"}  # by which a report is recognised
+SOFT_ABOVE, SMALL_BELOW = 1.5, 0.25  # face width / model resolution beyond which there is a warning
+LIBRARIES = ("torch", "diffusers", "av", "opencv-python", "numpy")
+
+Fact = tuple[int, str | None, bool]  # output frame, reason why it was not changed after all, whether it was retried
 
 
 @dataclass(frozen=True)
@@ -22,11 +38,11 @@ class FrameReport:
     """One frame of the output."""
 
     time_sec: float
-    source: int  # its number in the source
-    action: str  # SYNCED, TO_EDIT, BRIDGED, or why the frame was passed through
+    source: int  # frame number in the source
+    action: str  # SYNCED, TO_EDIT, BRIDGED, or the reason why the frame was passed through
     take: int  # number of the edited segment, whose frames were edited together; -1 without
     box: tuple[float, float, float, float] | None  # x0, y0, x1, y1 of the face, px of the picture as shown
-    yaw_deg: float | None  # 0 = frontal
+    yaw_deg: float | None  # 0 is frontal
     weight: float  # of the new lips, 0 ... 1
 
     @property
@@ -36,7 +52,7 @@ class FrameReport:
 
 @dataclass(frozen=True)
 class PassedThrough:
-    """A stretch of the output that was shown as it was."""
+    """A stretch of the output that was passed through unedited, for one reason."""
 
     start_sec: float
     stop_sec: float
@@ -49,46 +65,46 @@ class PassedThrough:
 
 @dataclass(frozen=True)
 class StageTimes:
-    """What one of the stages that overlap did with its time; the busiest one is the bottleneck."""
+    """Seconds of one pipeline stage; the busiest stage is the bottleneck."""
 
-    name: str  # in JSON `lane`
+    name: str  # `lane` in the JSON
     busy_sec: float
-    input_wait_sec: float  # for something to do
-    output_wait_sec: float  # for room for what was done
+    input_wait_sec: float  # for input
+    output_wait_sec: float  # for room in the next stage's queue
 
 
 @dataclass(frozen=True)
 class JobReport:
-    """What a run did, or would do (`planned`); `to_dict` gives what the JSON beside the output holds."""
+    """The result of a job, or what it would be (`planned`); `to_dict` is the JSON beside the output."""
 
     output: str
     video: str
     audio: str
     width: int  # px
     height: int  # px
-    fps: float  # of the output, on the average
+    fps: float  # of the output, on average
     duration_sec: float
-    sound_sec: float  # of the given audio
+    sound_sec: float  # of the audio file
     source_frames: int
-    length: str  # how video and sound were brought to one length, a sentence
+    length: str  # one sentence: how video and audio were made equally long
     per_frame: tuple[FrameReport, ...]
-    settings: InferenceSettings  # with the seed that was used
+    settings: InferenceSettings  # with the actual seed
     options: JobOptions
-    resolution: int  # px, of the face
+    resolution: int  # px, of the aligned face
     num_frames: int  # of a window
-    retried_frames: int  # that took a second try in float32
+    retried_frames: int  # sampled again in float32
     device: str
     dtype: str
     encoder: str
     versions: dict[str, str]
-    timings_sec: dict[str, float]  # by stage; of the last process where a job was taken up again
+    timings_sec: dict[str, float]  # by operation; after a resume those of the last process
     warnings: tuple[str, ...] = ()
-    timeline: tuple[StageTimes, ...] = ()  # of the stages that overlapped; of the last process likewise
-    planned: bool = False  # a preflight's: nothing was edited
+    timeline: tuple[StageTimes, ...] = ()  # empty if no stages overlapped; after a resume the last process
+    planned: bool = False  # by a preflight: nothing was edited
 
     @property
     def bottleneck(self) -> str:
-        """The stage that the others wait for; nothing where stages took turns."""
+        """Name of the busiest pipeline stage, for which the others wait; empty if no stages overlapped."""
         return max(self.timeline, key=lambda stage: stage.busy_sec).name if self.timeline else ""
 
     @property
@@ -97,12 +113,12 @@ class JobReport:
 
     @property
     def synced_frames(self) -> int:
-        """Frames whose pictures were changed; of a preflight those that would be."""
+        """Number of frames that were changed, or would be (preflight)."""
         return sum(frame.edited for frame in self.per_frame)
 
     @property
     def passed_through(self) -> tuple[PassedThrough, ...]:
-        """The stretches that were not edited."""
+        """The stretches that were not edited, in order."""
         return tuple(passed_stretches(self.per_frame, self.duration_sec))
 
     @property
@@ -111,12 +127,12 @@ class JobReport:
         return dict(Counter(frame.action for frame in self.per_frame).most_common())
 
     def summary(self) -> str:
-        """One line for people."""
+        """One sentence for people."""
         line = f"{self.synced_frames} of {self.frames} frames {TO_EDIT if self.planned else SYNCED}"
         passed = self.passed_through
         if passed:
-            shown = ", ".join(map(str, passed[:MAX_SHOWN]))
-            more = f", and {len(passed) - MAX_SHOWN} more" if len(passed) > MAX_SHOWN else ""
+            shown = ", ".join(map(str, passed[:MAX_LISTED]))
+            more = f", and {len(passed) - MAX_LISTED} more" if len(passed) > MAX_LISTED else ""
             line += f", {self.frames - self.synced_frames} passed through ({shown}{more})"
         return f"{line}."
 
@@ -136,18 +152,134 @@ class JobReport:
         return {"summary": self.summary(), **totals, "passed_through": passed, **fields, "per_frame": per_frame}
 
 
-MAX_SHOWN = 6  # stretches named in the summary
-REPORT_KEYS = {"summary", "output", "per_frame", "settings"}
+def make_report(
+    job: LipsyncJob,
+    plan: FacePlan,
+    models: LipsyncModels,
+    settings: InferenceSettings,
+    stopwatch: Stopwatch,
+    facts: Sequence[Fact] = (),
+    planned: bool = False,
+) -> JobReport:
+    """The report of a job from its plan; `facts` override the plan of single frames. `planned`: nothing was edited yet."""
+    reasons = {frame: reason for frame, reason, _ in facts if reason}
+    segment_of_frame = segment_of_frames(plan.segment, job.timeline)
+    return JobReport(
+        output=str(job.output),
+        video=str(job.video),
+        audio=str(job.audio),
+        width=job.info.width,
+        height=job.info.height,
+        fps=round(float(job.source.rate), 3),
+        duration_sec=job.timeline.time_sec(len(segment_of_frame)),
+        sound_sec=float(job.sound_sec),
+        source_frames=len(job.source),
+        length=length_sentence(job),
+        per_frame=tuple(
+            frame_report(job, plan, segment_of_frame, index, reasons.get(index), planned)
+            for index in range(len(segment_of_frame))
+        ),
+        settings=settings,
+        options=job.options,
+        resolution=models.resolution,
+        num_frames=models.num_frames,
+        retried_frames=sum(retried for _, _, retried in facts),
+        device=str(models.device),
+        dtype=str(models.dtype).removeprefix("torch."),
+        encoder=job.encoder,
+        versions={"latentsync": latentsync.__version__, **{name: version(name) for name in LIBRARIES}},
+        timings_sec={operation: round(seconds, 3) for operation, seconds in stopwatch.seconds.items()},
+        warnings=(*job.warnings, *warnings_of(plan, models.resolution)),
+        timeline=tuple(stage_times(timer) for timer in stopwatch.stage_timers.values()),
+        planned=planned,
+    )
+
+
+def stage_times(timer: StageTimer) -> StageTimes:
+    """A row of the report's timeline."""
+    return StageTimes(timer.name, *(round(sec, 3) for sec in (timer.busy_sec, timer.input_sec, timer.output_sec)))
+
+
+def frame_report(
+    job: LipsyncJob, plan: FacePlan, segment_of_frame: NDArray[np.int64], index: int, reason: str | None, planned: bool
+) -> FrameReport:
+    """The report of output frame `index`; `reason`: why it was not changed after all."""
+    source = int(job.timeline.order[index])
+    seen, yaw = bool(np.isfinite(plan.box[source]).all()), float(plan.yaw[source])
+    passed = bool(reason) or segment_of_frame[index] == NOT_EDITED
+    return FrameReport(
+        time_sec=round(job.timeline.time_sec(index), 6),
+        source=source,
+        action=reason or action_of(job, plan, index, planned),
+        take=int(segment_of_frame[index]),
+        box=tuple(round(float(edge), 1) for edge in plan.box[source]) if seen else None,  # type: ignore[arg-type]
+        yaw_deg=round(yaw, 1) if seen and np.isfinite(yaw) else None,
+        weight=0.0 if passed else round(float(plan.weight[source]), 3),
+    )
+
+
+def action_of(job: LipsyncJob, plan: FacePlan, index: int, planned: bool) -> str:
+    """The action of output frame `index`, taken or planned."""
+    if index >= job.timeline.frames_with_sound:
+        return REST
+    action = str(plan.action[job.timeline.order[index]])
+    return (TO_EDIT if planned else SYNCED) if action == ACTIONS[EDIT] else action
+
+
+def length_sentence(job: LipsyncJob) -> str:
+    """One sentence: how a job's video and audio are made equally long."""
+    video_sec, sound_sec, count = float(job.source.times[-1]), float(job.sound_sec), len(job.timeline)
+    facts = f"the video lasts {video_sec:.2f} s, the sound {sound_sec:.2f} s"
+    if count < len(job.source):
+        return f"{facts}: the rest of the video is cut."
+    if job.timeline.frames_with_sound < count:
+        return f"{facts}: the rest of the video is kept as it is."
+    if count == len(job.source):
+        is_cut = sound_sec - video_sec >= video_sec / count
+        return f"{facts}: the sound is cut." if is_cut else f"{facts}: the same length."
+    how = {"bounce": "is played back and forth", "loop": "is repeated", "hold": "holds its last frame"}
+    return f"{facts}: the video {how[job.options.length]}."
+
+
+def warnings_of(plan: FacePlan, resolution: int) -> Iterator[str]:
+    """Warnings about the faces' sizes, one sentence each."""
+    edited = plan.segment != NOT_EDITED
+    if not edited.any():
+        yield "No frame shows a face that can be edited: the pictures stay as they are."
+        return
+    width = float(np.median(plan.box[edited, 2] - plan.box[edited, 0]))
+    if width > SOFT_ABOVE * resolution:
+        yield f"Faces are {width:.0f} px wide, but the model generates {resolution} px: the mouth will be softer than the rest."
+    if width < SMALL_BELOW * resolution:
+        yield f"Faces are only {width:.0f} px wide: they have little detail, and detection is less reliable."
+
+
+def check_report(path: Path, job: LipsyncJob, force: bool = False) -> Path:
+    """Return `path` if the report may be written there, and create its folder.
+
+    Raises MediaError if it is a file of the job, or exists and is not a report about this output (unless `force`).
+    """
+    if path.resolve() in {job.video.resolve(), job.audio.resolve(), job.output.resolve()}:
+        raise MediaError(f"cannot write the report {path}: it is a file of the same run. Give another name.")
+    if path.exists() and not force and not is_report(path, job.output):
+        raise MediaError(
+            f"{path} exists and is not a report about {job.output.name}: give another --report, or --force to replace it."
+        )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MediaError(f"cannot write the report {path}: {error.strerror}. Choose another folder.") from error
+    return path
 
 
 def save_report(report: JobReport, path: Path) -> None:
-    """Write the report as JSON: beside its name first, then renamed."""
+    """Write the report as JSON, atomically."""
     with atomic_output(path) as partial:
         partial.write_text(json.dumps(report.to_dict(), ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def is_report(path: Path, output: Path) -> bool:
-    """Whether a file is a report of this program about an output of the same name."""
+    """Whether a file is a report of this program about an output of that name."""
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -157,7 +289,7 @@ def is_report(path: Path, output: Path) -> bool:
 
 
 def passed_stretches(frames: Sequence[FrameReport], end_sec: float) -> Iterator[PassedThrough]:
-    """Runs of frames that were passed through for one reason."""
+    """Consecutive frames that were passed through for the same reason."""
     numbered = enumerate(frames)
     for reason, run in groupby(numbered, key=lambda entry: "" if entry[1].edited else entry[1].action):
         indices = [index for index, _ in run]
@@ -168,6 +300,6 @@ def passed_stretches(frames: Sequence[FrameReport], end_sec: float) -> Iterator[
 
 
 def clock(time_sec: float) -> str:
-    """Minutes and seconds: 00:12.32."""
+    """Minutes and seconds, such as 00:12.32."""
     minutes, seconds = divmod(round(time_sec, 2), 60)
     return f"{int(minutes):02d}:{seconds:05.2f}"

@@ -1,4 +1,4 @@
-"""The output in segments that are written one by one: where segments may begin without changing what is sampled."""
+"""Output segments: the output is written in files of about 10 s, cut where this does not change what is sampled."""
 
 from dataclasses import dataclass
 
@@ -6,13 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentsync.inference.faces.plan import NOT_EDITED
+from latentsync.inference.jobs.timeline import Timeline
 
-OUTPUT_SEGMENT_SEC = 10.0  # of the shortest part but the last
+OUTPUT_SEGMENT_SEC = 10.0  # at least; only the last one may be shorter
 
 
 @dataclass(frozen=True)
 class OutputSegment:
-    """Output frames start ... stop - 1; sampling begins at `warm_start`, whose frames before `start` are not written."""
+    """Output frames start ... stop - 1. Sampling begins at `warm_start`; frames before `start` are not written."""
 
     start: int
     stop: int
@@ -22,23 +23,27 @@ class OutputSegment:
         return self.stop - self.start
 
 
-def segment_of_output_frames(
-    source_segment: NDArray[np.integer], order: NDArray[np.int64], jumps: NDArray[np.bool_]
-) -> NDArray[np.int64]:
-    """The edited segment of every output frame: a new number where the source's changes or its frames jump; `NOT_EDITED` stays."""
-    shown = source_segment[order]
-    new = jumps | np.concatenate([[True], np.diff(shown) != 0])
-    return np.where(shown == NOT_EDITED, NOT_EDITED, np.cumsum(new))
+def segment_of_frames(source_segment: NDArray[np.integer], timeline: Timeline) -> NDArray[np.int64]:
+    """The number of the edited segment of every output frame, int [n]; `NOT_EDITED` for frames that are not edited.
+
+    A new segment begins where the source's segment changes or its frames jump. Frames after the audio's end are not edited.
+    """
+    shown = source_segment[timeline.order]
+    is_first = timeline.jumps | np.concatenate([[True], np.diff(shown) != 0])
+    segment_of_frame = np.where(shown == NOT_EDITED, NOT_EDITED, np.cumsum(is_first))
+    segment_of_frame[timeline.frames_with_sound :] = NOT_EDITED
+    return segment_of_frame
 
 
 def plan_output_segments(
     segment_of_frame: NDArray[np.int64], frames: int, fresh: int, overlap: int
 ) -> list[OutputSegment]:
-    """Cut the output into segments of at least `frames` frames, the last one as long as it is.
+    """Cut the output into segments of at least `frames` frames; the last one may be shorter.
 
-    Inside an edited segment an output segment begins where a window begins that no other one is ahead of: a multiple of `fresh`
-    frames after the first edited one, and never so near to the end that the last window would need frames of the output segment
-    before. Where windows overlap (`overlap` frames), sampling begins one window earlier.
+    Inside an edited segment, an output segment begins where a window begins: a multiple of `fresh` frames (those that a window
+    adds) after the edited segment's first frame. It does not begin so close to the edited segment's end that the last window
+    would need frames of the previous output segment. Where windows overlap by `overlap` frames, sampling begins one window
+    earlier.
     """
     segments, start = [], 0
     while start < len(segment_of_frame):

@@ -1,4 +1,4 @@
-"""The video of a job as numbered frames with times: its own ones, or those of a fixed clock."""
+"""The video of a job as numbered frames with times: its own frames, or frames at a constant rate."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,9 +16,9 @@ from latentsync.timebase import MODEL_FPS, frames_in
 
 @dataclass(frozen=True)
 class Source:
-    """`times` [n + 1] in seconds from the first frame on, the last entry is the end; `fps` None means its own frames.
+    """A video: `times` [n + 1] of its frames in seconds from the first one, the last entry is the end.
 
-    `interlaced` as for `read_frames`.
+    `fps` is a constant rate, None for the video's own frames; `interlaced` as in `read_frames`.
     """
 
     info: MediaInfo
@@ -32,16 +32,16 @@ class Source:
 
     @property
     def rate(self) -> Fraction:
-        """Frames a second, on the average."""
+        """Average frames per second."""
         return self.fps or (len(self) / self.times[-1] if self.times[-1] else Fraction(MODEL_FPS))
 
     @property
     def stride(self) -> int:
-        """Frames between those of a window, see `latentsync.inference.windows.stream`."""
+        """Distance between consecutive frames of a window, see `latentsync.inference.windows.stream`."""
         return stride_of(float(self.rate))
 
     def read(self, start: int = 0, stop: int | None = None, exact: bool = True) -> Iterator[FrameArray]:
-        """Frames start ... stop - 1, uint8 h w 3, with square pixels; `exact` as for `read_frames`."""
+        """Frames start ... stop - 1, uint8 h w 3, with square pixels; `exact` as in `read_frames`."""
         stop = len(self) if stop is None else stop
         if self.fps is None:
             return (shown.frame for shown in read_frames(self.path, start, stop, exact, self.interlaced))
@@ -49,14 +49,14 @@ class Source:
         return (shown.frame for shown in shown_frames)
 
     def pictures(self, form: StoredForm, start: int = 0, stop: int | None = None) -> Iterator[Picture]:
-        """The same frames as they are stored, to be seen and changed in parts and written in `form`, see `read_pictures`."""
+        """The same frames in the form in which they are stored, see `read_pictures`; they will be written in `form`."""
         return read_pictures(self.path, form, self.fps, start, len(self) if stop is None else stop, self.interlaced)
 
 
 def open_source(
     path: PathLike, info: MediaInfo, fps: Fraction | None = None, interlaced: Interlaced = "deinterlace"
 ) -> Source:
-    """A video with its own frames, or on a clock of `fps`; a still image is one frame of the model's clock.
+    """Open a video with its own frames, or at a constant `fps`; a still image is one frame at the model's rate.
 
     Raises MediaError as `frame_times` does.
     """
@@ -64,6 +64,6 @@ def open_source(
         return Source(info, path, (Fraction(0), 1 / (fps or Fraction(MODEL_FPS))))
     times = tuple(frame_times(path))
     if fps is not None:
-        count = max(1, frames_in(float(times[-1]) + info.start_sec, fps))  # the clock starts with the file
+        count = max(1, frames_in(float(times[-1]) + info.start_sec, fps))  # time 0 is the start of the file
         times = tuple(Fraction(frame) / fps for frame in range(count + 1))
     return Source(info, path, times, fps, interlaced)

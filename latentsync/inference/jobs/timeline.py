@@ -1,7 +1,8 @@
-"""Which frame of the source is shown when, and how the source is read in that order with few frames in memory.
+"""Which source frame is shown when, and reading the source in that order with few frames in memory.
 
-The output lasts as long as the sound, to the nearest frame. A longer source is cut, or its rest kept as it is. A shorter one
-bounces (back and forth, the frames at which it turns not doubled), loops, holds its last frame, or ends the output.
+The output lasts as long as the audio, to the nearest frame. `rest`, for a source that is longer: its rest is cut (`cut`) or kept
+unedited (`keep`). `length`, for a source that is shorter: it is played back and forth without repeating the frames at which it
+turns (`bounce`), repeated (`loop`), its last frame is held (`hold`), or the output ends with it (`cut`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,32 +21,32 @@ Read = Callable[[int, int], Iterator[Frame]]  # (start, stop) -> frames start ..
 
 @dataclass(frozen=True)
 class Timeline:
-    """The output's frames: `order` [n] tells the source frame of each, `ticks` [n + 1] when it is shown and the end."""
+    """The output's frames: `order` [n] is the source frame of each, `ticks` [n + 1] their times and the end."""
 
     order: NDArray[np.int64]
-    ticks: NDArray[np.int64]  # of `time_base` seconds
+    ticks: NDArray[np.int64]  # in units of `time_base` seconds
     time_base: Fraction
-    frames_with_sound: int  # frames shown while the sound lasts; those after them are the source's rest
+    frames_with_sound: int  # frames shown while the audio lasts; any later ones are the rest of the source
 
     def __len__(self) -> int:
         return len(self.order)
 
     def time_sec(self, frame: int) -> float:
-        """When output frame `frame` is shown; `len(self)` gives the end."""
+        """Time of output frame `frame` in seconds; of the end for `len(self)`."""
         return float(int(self.ticks[frame]) * self.time_base)
 
     @property
     def jumps(self) -> NDArray[np.bool_]:
-        """bool [n]: whether a frame is no neighbour of the one shown before it (the first one is none)."""
+        """bool [n]: whether a frame is not a neighbour in the source of the frame shown before it; True for the first."""
         return np.concatenate([[True], np.abs(np.diff(self.order)) > 1])
 
 
 def make_timeline(
     times: Sequence[Fraction], sound_sec: Fraction, time_base: Fraction, length: Length = "bounce", rest: Rest = "cut"
 ) -> Timeline:
-    """Plan the output of a source whose frames are shown at `times` [n + 1] (the last entry is the end), in seconds.
+    """The timeline of a source whose frames are shown at `times` [n + 1] (the last entry is the end), in seconds.
 
-    A frame belongs to the output if at least half of it is heard; there is always one.
+    A frame belongs to the output if the audio covers at least half of its duration. There is at least one frame.
     """
     shown = np.array([round(time / time_base) for time in times], dtype=np.int64)
     durations = np.maximum(1, np.diff(shown))
@@ -53,26 +54,26 @@ def make_timeline(
     order = _endless_order(durations, sound_sec / time_base, length)
     ends = np.cumsum(durations[order])
     middles = ends - durations[order] / 2
-    heard = max(1, int(np.searchsorted(middles, float(sound_sec / time_base), side="right")))
-    count = len(durations) if rest == "keep" and heard < len(durations) else heard
+    audible = max(1, int(np.searchsorted(middles, float(sound_sec / time_base), side="right")))
+    count = len(durations) if rest == "keep" and audible < len(durations) else audible
     ticks = np.concatenate([[0], ends[:count]])
-    return Timeline(order[:count], ticks, time_base, min(heard, count))
+    return Timeline(order[:count], ticks, time_base, min(audible, count))
 
 
 def _endless_order(durations: NDArray[np.int64], wanted: Fraction, length: Length) -> NDArray[np.int64]:
-    """Source frames in the order of the output: the whole source, and as much more as `wanted` ticks ask for."""
-    there = np.arange(len(durations))
+    """Source frames in output order: the whole source, repeated by `length` until `wanted` ticks are covered."""
+    source = np.arange(len(durations))
     missing = float(wanted) - float(durations.sum())
     if missing <= 0 or length == "cut":
-        return there
+        return source
     if length == "hold":
-        return np.append(there, np.full(int(missing / durations[-1]) + 1, len(durations) - 1))
-    cycle = np.concatenate([there, there[-2:0:-1]]) if length == "bounce" else there
+        return np.append(source, np.full(int(missing / durations[-1]) + 1, len(durations) - 1))
+    cycle = np.concatenate([source, source[-2:0:-1]]) if length == "bounce" else source
     return np.tile(cycle, int(float(wanted) / float(durations[cycle].sum())) + 1)
 
 
 def runs_of(order: NDArray[np.int64]) -> Iterator[tuple[range, int]]:
-    """Cut an order of frames into runs: (output frames, step between their source frames: 1, -1 or 0)."""
+    """Split an order of frames into runs: (output frames, step between their source frames: 1, -1 or 0)."""
     steps = np.diff(order)
     start = 0
     while start < len(order):
@@ -87,8 +88,8 @@ def runs_of(order: NDArray[np.int64]) -> Iterator[tuple[range, int]]:
 def frames_in_order(read: Read[Frame], order: NDArray[np.int64], held: int) -> Iterator[Frame]:
     """Yield the source frame of every entry of `order`, with at most `held` source frames in memory.
 
-    A source of up to `held` frames is read once. Forward runs are streamed, backward runs read in pieces of `held`
-    frames, the last piece first; `read` must be able to begin anywhere.
+    If only the first `held` source frames occur, they are read once. Forward runs are streamed; backward runs are read in pieces
+    of `held` frames, the last piece first.
     """
     if len(order) and order.max() < held:
         frames = list(read(0, int(order.max()) + 1))

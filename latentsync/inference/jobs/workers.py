@@ -1,7 +1,7 @@
-"""Processes that help with one job: each writes parts that nobody else writes, into the same job folder.
+"""Worker processes that share one job: each writes output segments that no other process writes, into the same job folder.
 
-Every process loads models of its own onto its own device. The parts of a job are planned before they are written and do not
-depend on each other, so the result has the same bytes whoever writes which (on equal devices with as many threads).
+Every process loads its own models onto its own device. The segments of a job are planned before they are written and do not
+depend on each other, so the result has the same bytes whichever process writes which (on equal devices with equal thread counts).
 """
 
 import multiprocessing
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 Load = Callable[
     [torch.device], "LipsyncPipeline"
-]  # is sent to the processes: a function of a module, or a `partial` of one
-SPAWN = multiprocessing.get_context("spawn")  # a fork of a process that has used threads or a GPU may hang
-GRACE_SEC = 1.0  # for a process to end by itself; what it leaves unfinished is free to others
+]  # pickled for the workers: a module's function, or a `partial` of one
+SPAWN = multiprocessing.get_context("spawn")  # a forked process may hang if its parent has used threads or a GPU
+GRACE_SEC = 1.0  # for a worker to end by itself; any process may write the segments that it leaves unfinished
 
 
 @dataclass(frozen=True)
 class WorkerPool:
-    """Processes beside this one: how each gets its models, the device of each, and how many threads it computes with."""
+    """Worker processes to start: `load` returns the pipeline of each, on one of `devices`; `threads` of the CPU for each."""
 
     load: Load
     devices: Sequence[torch.device]
@@ -38,49 +38,50 @@ class WorkerPool:
 
 
 class StoppedError(Exception):
-    """The process that asked for help needs it no longer."""
+    """Raised in a worker when the main process has finished or stopped."""
 
 
 @contextmanager
 def worker_pool(
     pool: WorkerPool | None, job: LipsyncJob, settings: InferenceSettings, folder: Path
 ) -> Iterator[list[str]]:
-    """Let a pool write parts of a job while the block writes parts too; `settings` have their seed.
+    """Run worker processes that write segments of a job while the block writes segments too; `settings` have the job's seed.
 
-    Gives a list that tells at the end, in sentences, what went wrong in other processes: others write their parts then.
+    Yields a list of errors, one sentence each, that is filled on leaving the block. A worker's failure does not fail the job:
+    the other processes write its segments.
     """
     errors: list[str] = []
-    stop, told = SPAWN.Event(), SPAWN.SimpleQueue()
-    helpers = [
-        SPAWN.Process(target=_help, args=(pool, device, job, settings, folder, stop, told), daemon=True)
+    stop, worker_errors = SPAWN.Event(), SPAWN.SimpleQueue()
+    workers = [
+        SPAWN.Process(target=_work, args=(pool, device, job, settings, folder, stop, worker_errors), daemon=True)
         for device in (pool.devices if pool else ())
     ]
-    for helper in helpers:
-        helper.start()
+    for worker in workers:
+        worker.start()
     try:
         yield errors
     finally:
         stop.set()
-        for helper in helpers:
-            helper.join(GRACE_SEC)
-            if helper.exitcode:
-                errors.append(f"a process that helped ended with code {helper.exitcode}; others did its work.")
-            helper.terminate()  # where it is still loading its models
-            helper.join()
-        while not told.empty():
-            errors.append(told.get())
+        for worker in workers:
+            worker.join(GRACE_SEC)
+            if worker.exitcode:
+                errors.append(f"a worker process ended with code {worker.exitcode}; the others did its work.")
+            worker.terminate()  # it may still be loading its models
+            worker.join()
+        while not worker_errors.empty():
+            errors.append(worker_errors.get())
 
 
-def _help(
+def _work(
     pool: WorkerPool,
     device: torch.device,
     job: LipsyncJob,
     settings: InferenceSettings,
     folder: Path,
     stop: Event,
-    told: "SimpleQueue[str]",
+    errors: "SimpleQueue[str]",
 ) -> None:
-    """In a process of its own: write parts until none is free, or nobody needs them."""
+    """The worker process: write segments until none is left, or the main process ends."""
     parent = multiprocessing.parent_process()
 
     def check(done: int) -> None:
@@ -92,4 +93,4 @@ def _help(
         try:
             pool.load(device).assist(job, settings, folder, check)
         except (ValueError, OSError, RuntimeError) as error:
-            told.put(f"a process on {device} could not help ({error}); others did its work.")
+            errors.put(f"a worker process on {device} failed ({error}); the others did its work.")

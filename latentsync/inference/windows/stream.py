@@ -21,7 +21,6 @@ from latentsync.diffusion.solvers import OnStep
 from latentsync.face.align import FloatArray, FrameArray, crop_size, invert_matrix, sampled_region, warp_face
 from latentsync.face.paste import Patch
 from latentsync.inference.faces.plan import NOT_EDITED
-from latentsync.inference.jobs.report import UNCHANGED
 from latentsync.inference.settings import LastWindow
 from latentsync.inference.windows.sampler import NewFaces, Window, WindowSampler
 from latentsync.media.pixels.picture import Picture
@@ -45,6 +44,7 @@ def with_face(
     return picture.edited(patch.region, lambda frame: patch.blend_into(frame, opacity))
 
 
+UNCHANGED = "unchanged"  # action of a frame whose new face equals the old one or lies outside of the picture
 TIME_SLACK_SEC = 1e-6  # keeps a time that was rounded down in its own feature row
 
 

@@ -223,8 +223,8 @@ WRONG_FILES = [
 ]
 WRONG_CHOICES = [
     (("--face", "nobody"), "unknown"),
-    (("--face", "me.jpg"), "no existing picture"),
-    (("--face", "0"), "count from 1"),
+    (("--face", "me.jpg"), "not an existing picture"),
+    (("--face", "0"), "numbered from 1"),
     (("--min_face_px", "-1"), "min_face_px"),
     (("--min_face_px", "nan"), "min_face_px"),
     (("--max_yaw_deg", "inf"), "max_yaw_deg"),

@@ -183,7 +183,7 @@ def test_the_choice_survives_the_job_folder_and_older_ones_are_refused(tmp_path:
         assert references(plan_of(again), policy) == references(plan_of(seen), policy)
     with np.load(tmp_path / "faces.npz") as stored:
         np.savez(tmp_path / "old.npz", **{name: stored[name] for name in stored.files if name != "lower_face"})
-    with pytest.raises(ValueError, match="old.npz holds no observed faces .*lower_face.*observe the video anew"):
+    with pytest.raises(ValueError, match="old.npz is not a file of face tracks .*lower_face.*detected again"):
         FaceTracks.load(tmp_path / "old.npz")
 
 

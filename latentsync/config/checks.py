@@ -1,4 +1,4 @@
-"""Whether entries of a configuration go together: each check raises a ValueError that says what to change."""
+"""Checks of configuration entries: each raises a ValueError that says what to change."""
 
 import difflib
 from collections.abc import Iterable, Mapping
@@ -33,7 +33,7 @@ def share(name: str, value: float) -> None:
 
 
 def known_names(name: str, given: Iterable[str], known: Iterable[str]) -> None:
-    """All of `given` are among `known`; the nearest is offered."""
+    """All of `given` are among `known`; the message suggests the closest name."""
     known = list(known)
     for each in given:
         if each not in known:
@@ -43,7 +43,7 @@ def known_names(name: str, given: Iterable[str], known: Iterable[str]) -> None:
 
 
 def unet_section(section: Mapping[str, Any], num_frames: int, resolution: int) -> UNetConfig:
-    """The U-Net that a `model` section describes, if it can be built and takes clips of this length and size."""
+    """The U-Net configuration of a `model` section, checked against the clips' length and size."""
     known_names("model", section, UNetConfig.known_keys())
     motion = section.get("motion_module_kwargs") or {}
     known_names("model.motion_module_kwargs", motion, [field.name for field in fields(MotionModuleConfig)])
@@ -65,7 +65,7 @@ def unet_section(section: Mapping[str, Any], num_frames: int, resolution: int) -
 
 
 def alignment(name: str, value: str) -> None:
-    """`value` names points that faces are aligned by, or is left open."""
+    """`value` is empty or the name of an alignment."""
     if value:
         choice(name, value, ALIGNMENTS)
 

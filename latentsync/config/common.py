@@ -1,4 +1,4 @@
-"""What every training configuration has, and the runs of the demo's auto-encoder and speech encoder."""
+"""Configuration sections of every training, and the runs of the demo's auto-encoder and speech encoder."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +13,7 @@ OPTIMIZERS = ("adamw", "adamw8bit")
 
 @dataclass
 class TrainConfig:
-    """How long, how fast, how safe: the part of a training configuration that is the same for every model."""
+    """The section `train`, which is the same for every model."""
 
     max_steps: int = 1000  # of the optimizer
     learning_rate: float = 1e-3
@@ -30,13 +30,13 @@ class TrainConfig:
     keep_checkpoints: int = 3  # the last ones; the best one is kept beside them
     validation_steps: int = 0  # validate after so many steps; 0: never
     log_steps: int = 25
-    max_skipped_steps: int = 20  # steps in a row without a finite gradient, then the last checkpoint is taken up again
+    max_skipped_steps: int = 20  # steps in a row without a finite gradient, then the last checkpoint is loaded again
     max_rollbacks: int = 3
     seed: int = 1247
     loss_weights: dict[str, float] = field(default_factory=dict)  # by the loss's name; 1 where none is given
 
     def check(self) -> None:
-        """ValueError on a value that makes no sense."""
+        """ValueError on an invalid value."""
         checks.choice("train.precision", self.precision, DTYPES)
         checks.choice("train.schedule", self.schedule, SCHEDULES)
         checks.choice("train.optimizer", self.optimizer, OPTIMIZERS)
@@ -71,7 +71,7 @@ class WhisperModelConfig:
 
 @dataclass
 class WhisperDataConfig(OutputConfig):
-    """Utterances are made as they are needed."""
+    """Utterances are synthesised on the fly."""
 
     batch_size: int = 16
     num_workers: int = 0  # processes that make utterances ahead
@@ -86,7 +86,7 @@ class WhisperRun:
     train: TrainConfig = field(default_factory=TrainConfig)
 
     def check(self) -> None:
-        """ValueError on entries that make no sense."""
+        """ValueError on an invalid entry."""
         self.train.check()
 
 
@@ -105,5 +105,5 @@ class ModelRun:
     train: TrainConfig = field(default_factory=TrainConfig)
 
     def check(self) -> None:
-        """ValueError on entries that make no sense."""
+        """ValueError on an invalid entry."""
         self.train.check()

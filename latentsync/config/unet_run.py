@@ -1,4 +1,4 @@
-"""The configuration of a U-Net's training, and what of it inference reads: `model`, `data.resolution`, `data.num_frames`."""
+"""Configuration of a U-Net's training; inference reads `model`, `data.resolution` and `data.num_frames` of it."""
 
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -18,8 +18,8 @@ METRICS = ("sync", "psnr_db", "lpips", "silent_sync", "silent_motion")
 
 @dataclass
 class UNetDataConfig(ClipDataConfig, OutputConfig):
-    """Clips for the U-Net. What is cached is computed once, before the first step or by `scripts.precompute`; else its
-    network runs in every step."""
+    """Clips for the U-Net. Cached features are computed once, before the first step or by `scripts.precompute`; otherwise
+    their network runs in every step."""
 
     cached_latents: bool = True  # posterior means from the cache; else posterior samples of the auto-encoder
     cached_audio: bool = True
@@ -29,9 +29,8 @@ class UNetDataConfig(ClipDataConfig, OutputConfig):
 class FrozenNetworksConfig:
     """The frozen networks beside the U-Net; only those that a run needs are loaded.
 
-    A run with the loss `sync` starts only if its SyncNet is known to be right on at least `min_sync_accuracy` of validation
-    pairs. Files that this project trained say it; for others put what you measured into `sync_accuracy`, or set
-    `allow_unproven_sync`.
+    A run with the loss `sync` starts only if its SyncNet has an accuracy of at least `min_sync_accuracy` on validation pairs.
+    Files trained by this project hold it; for others set `sync_accuracy` to what you measured, or `allow_unproven_sync`.
     """
 
     vae: str = "checkpoints/vae"  # a folder of the public format or one of this project's files
@@ -47,9 +46,9 @@ class FrozenNetworksConfig:
 
 @dataclass
 class ValidationConfig:
-    """Which fixed clips are sampled after every `train.validation_steps`, and what the best checkpoint is best at.
+    """Which fixed clips are sampled every `train.validation_steps`, and how the best checkpoint is chosen.
 
-    The score is the weighted sum of what could be measured, see `latentsync.training.unet.validate`.
+    The score is the weighted sum of the measures, see `latentsync.training.unet.validate`.
     """
 
     clips: int = 8  # of data.val_data_dir or data.val_fileslist, in order of their names
@@ -90,7 +89,7 @@ class UNetRun:
     """Training a U-Net.
 
     `init_from` is a checkpoint whose weights are taken where they fit; `trainable_modules` are parts of parameter names,
-    and only parameters that contain one are trained (none given: all); `objective` holds entries of `UNetObjective`;
+    and only parameters that contain one are trained (none given: all);
     `inference` the settings that the trained checkpoint recommends (see `latentsync.inference.settings`).
     """
 
@@ -124,7 +123,7 @@ class UNetRun:
         """ValueError naming the entry that is wrong or contradicts another."""
         self.train.check()
         if self.store_changes and not self.init_from:
-            raise ValueError("store_changes needs a file to leave the rest to: set init_from.")
+            raise ValueError("store_changes needs a base checkpoint: set init_from.")
         checks.alignment("data.alignment", self.data.alignment)
         checks.unet_section(self.model, self.data.num_frames, self.data.resolution)
         checks.known_names("train.loss_weights", self.train.loss_weights, LOSSES)
@@ -156,5 +155,5 @@ class UNetRun:
         if self.objective.audio_dropout:
             raise ValueError(
                 "distill.teacher is set and objective.audio_dropout is not 0: the student is sampled without guidance and must"
-                " always hear the sound, so set objective.audio_dropout=0."
+                " always get the audio, so set objective.audio_dropout=0."
             )

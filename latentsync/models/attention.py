@@ -4,7 +4,7 @@ Legend: b clips, f frames, c channels, h w latent height and width, s tokens, d 
 Parameter names follow the public checkpoints, so a strict load needs no map.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -168,6 +168,27 @@ class AudioKV:
     def with_unconditional(self) -> "AudioKV":
         """The same for a doubled batch, whose first half has zeros for audio."""
         return replace(self, num_unconditional=self.clips)
+
+
+class ProjectedOnUse(Mapping[nn.Module, AttentionKV]):
+    """Keys and values of `tokens` n t d, computed whenever a cross-attention reads them.
+
+    For training: with FSDP a block's parameters are complete in its forward pass alone, and their gradients are reduced when
+    its backward pass ends.
+    """
+
+    def __init__(self, tokens: Tensor, attentions: Sequence[Attention]):
+        self.tokens, self.attentions = tokens, attentions
+
+    def __getitem__(self, attention: nn.Module) -> AttentionKV:
+        assert isinstance(attention, Attention)
+        return attention.project_kv(self.tokens)
+
+    def __iter__(self) -> Iterator[nn.Module]:
+        return iter(self.attentions)
+
+    def __len__(self) -> int:
+        return len(self.attentions)
 
 
 class SpatialTransformer(nn.Module):

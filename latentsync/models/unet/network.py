@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from latentsync.models.attention import AudioKV, ClipGroupNorm, TransformerBlock
+from latentsync.models.attention import AudioKV, ClipGroupNorm, ProjectedOnUse, TransformerBlock
 from latentsync.models.unet.blocks import Conditioning, DownLevel, Level, LevelPlan, MiddleLevel, ResidualBlock, UpLevel
 from latentsync.models.unet.config import DOWN_ATTENTION, UP_ATTENTION, UNetConfig
 from latentsync.models.unet.motion import FrameTransformerBlock, MotionModuleConfig
@@ -156,7 +156,10 @@ class UNet3DConditionModel(nn.Module):
             )
         tokens = rearrange(audio, "b f s d -> (b f) s d")
         blocks = [module for module in self.modules() if isinstance(module, TransformerBlock) and module.has_audio]
-        return AudioKV({block.attn2: block.attn2.project_kv(tokens) for block in blocks}, clips, frames)
+        attentions = [block.attn2 for block in blocks]
+        if torch.is_grad_enabled() or hasattr(self.conv_in.weight, "full_tensor"):
+            return AudioKV(ProjectedOnUse(tokens, attentions), clips, frames)
+        return AudioKV({attention: attention.project_kv(tokens) for attention in attentions}, clips, frames)
 
     def forward(
         self,

@@ -1,4 +1,4 @@
-"""The clips of a SyncNet's run, those it is trained on and those it is scored on, and what the network sees and hears of them."""
+"""The training and validation clips of a SyncNet's run, and the features it reads of them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -60,7 +60,7 @@ class SyncNetData:
 
 
 def load_syncnet_data(run: SyncNetRun, progress: Progress = iter) -> SyncNetData:
-    """Look at the clips of a run; those for validation are taken from the training's where none are given.
+    """Index the clips of a run; without validation data some training clips are held out.
 
     Raises:
         ValueError: there are no clips, or too few usable ones.

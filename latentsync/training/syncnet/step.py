@@ -1,7 +1,7 @@
 """Training a StableSyncNet: as many right pairs of lips and sound as wrong ones; half of the wrong ones are hard.
 
-Which sound is wrong for which lips is the affair of `latentsync.data.sync_clips`. Where the movement of the mouth is known, both
-embeddings also have to tell it through a linear head, to shorten the plateau at ln 2 = 0.693, where a network has not yet
+`latentsync.data.sync_clips` chooses the wrong pairs. Where the movement of the mouth is known, a linear head must also predict
+it from both embeddings, to shorten the plateau at ln 2 = 0.693, where a network has not yet
 found what lips and sound have in common.
 """
 
@@ -17,9 +17,9 @@ from latentsync.losses.sync import sync_loss, sync_similarity
 from latentsync.models.syncnet import StableSyncNet
 from latentsync.training.engine.loop import Losses
 
-CHANCE_LOSS = math.log(2)  # of a network that cannot tell right from wrong
+CHANCE_LOSS = math.log(2)  # of a network that guesses
 CONTROLS = 2  # aperture and width
-ONLY_WATCHED = {"accuracy": 0.0}  # weights of what an objective returns for the log alone
+ONLY_WATCHED = {"accuracy": 0.0}  # weights of measures that are only logged
 NET = "net."  # of the objective's parameter names
 
 

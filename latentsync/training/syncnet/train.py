@@ -1,9 +1,8 @@
 """A SyncNet's whole training: data, preflight, steps, validation, charts, and the file that comes out.
 
 The run's folder holds, beside what the loop keeps: `config.yaml`, `clips.jsonl` (what is trained on, what was left out and
-why), `loss_chart.png`, and at the end `syncnet.safetensors`: the best checkpoint. Every validated checkpoint knows its
-validation scores and threshold (`scores`, `threshold` in its metadata); a U-Net's training asks for them before it
-relies on the network.
+why), `loss_chart.png`, and at the end `syncnet.safetensors`: the best checkpoint. Every validated checkpoint holds its
+validation scores and threshold in its metadata (`scores`, `threshold`); a U-Net's training checks them.
 """
 
 import logging
@@ -58,13 +57,11 @@ class SyncNetTraining:
         self.items = self.data.items()
         teaches_mouths = run.data.known_mouths and self.items.knows_mouths
         if run.data.known_mouths and not teaches_mouths:
-            log.info(
-                "Note: only clips of drawn heads know the mouth's movement, so data.known_mouths is left out here."
-            )
+            log.info("Note: only clips of drawn heads have mouth tracks, so data.known_mouths is ignored here.")
         self.objective = SyncNetWithHeads(StableSyncNet(run.net), run.data.num_frames, teaches_mouths)
         if run.init_from:
             left_out = load_partly(self.objective.net, read_checkpoint(run.init_from).tensors)
-            log.info(f"Started from {run.init_from}; {len(left_out)} tensors begin afresh.")
+            log.info(f"Started from {run.init_from}; {len(left_out)} tensors start anew.")
         self.trainer = Trainer(
             self.objective,
             self.items,
@@ -120,7 +117,7 @@ class SyncNetTraining:
             self.watch.observe(row)
 
     def _preflight(self) -> None:
-        """Learn a few pairs by heart; with a network to start from, also look for shifted clips."""
+        """Overfit a few pairs; with `init_from`, also look for shifted clips."""
         if self.run.preflight.skip:
             return
         with self.processes.own_randomness():
@@ -196,12 +193,12 @@ class SyncNetTraining:
 
 
 def train_config(run: SyncNetRun) -> TrainConfig:
-    """The loop's configuration: what is only watched has no weight."""
+    """The loop's configuration: measures that are only logged have the weight 0."""
     return replace(run.train, loss_weights={**run.train.loss_weights, **ONLY_WATCHED})
 
 
 def with_scores(metadata: Mapping[str, Any], scores: Mapping[str, float]) -> dict[str, Any]:
-    """Metadata that say how good the network is, and from which similarity on a pair counts as right."""
+    """Metadata with the scores and the similarity threshold of a correct pair."""
     return {**metadata, "threshold": scores["threshold"], "scores": dict(scores)}
 
 

@@ -1,4 +1,4 @@
-"""Which clips a U-Net is trained on, and what of each an item holds: as little as the run's losses need."""
+"""The training clips of a U-Net's run, and the features an item holds: only those that the run's losses need."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -56,7 +56,7 @@ def unet_items(run: UNetRun, clips: list[TrainingClip], device: torch.device) ->
 
 
 def audio_of(run: UNetRun, device: torch.device) -> ClipFeature:
-    """The sound of clips as the U-Net hears it, kept or computed for every item."""
+    """The U-Net's audio features of clips, cached or computed for every item."""
     if run.data.cached_audio:
         return whisper_feature(run.data.cache_dir, run.frozen_networks.whisper, device)
     if run.data.num_workers:
@@ -79,7 +79,7 @@ def cached_features(run: UNetRun, device: torch.device) -> list[CachedFeature]:
 
 
 def newest_kept(compute: Compute) -> Compute:
-    """`compute` that does not compute twice in a row for the same clip."""
+    """`compute` with the result of the last clip cached."""
     remembered: Callable[[TrainingClip], dict[str, torch.Tensor]] = lru_cache(maxsize=1)(compute)
     return lambda clip: {name: value.cpu() for name, value in remembered(clip).items()}
 

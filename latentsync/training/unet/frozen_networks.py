@@ -1,4 +1,4 @@
-"""The frozen networks beside the U-Net: which a run needs, where they come from, and whether the SyncNet may teach."""
+"""The frozen networks beside the U-Net: loading them, and the check of the SyncNet's accuracy."""
 
 import logging
 from collections.abc import Mapping
@@ -62,7 +62,7 @@ def load_pixel_losses(run: UNetRun, device: torch.device) -> PixelLosses | None:
 
 
 def load_frozen_syncnet(run: UNetRun, device: torch.device, dtype: torch.dtype) -> FrozenSyncNet:
-    """The SyncNet behind its gate."""
+    """The SyncNet on the device, with its accuracy and alignment checked."""
     syncnet, metadata = read_frozen_syncnet(run)
     check_accuracy(metadata, run.frozen_networks)
     warn_of_alignment(metadata, run)
@@ -72,7 +72,7 @@ def load_frozen_syncnet(run: UNetRun, device: torch.device, dtype: torch.dtype) 
 
 @dataclass(frozen=True)
 class SyncView:
-    """What a SyncNet looks at."""
+    """The input that a SyncNet expects."""
 
     num_frames: int
     resolution: int  # px of the face
@@ -128,7 +128,7 @@ def check_accuracy(metadata: Mapping[str, Any], settings: FrozenNetworksConfig) 
     """The gate: an unproven SyncNet gives small losses to everything, and one that is bad on this data distorts faces.
 
     Raises:
-        ValueError: its accuracy on validation pairs is unknown or below `min_sync_accuracy`, and nobody insists.
+        ValueError: its accuracy on validation pairs is unknown or below `min_sync_accuracy`, and `allow_unproven_sync` is false.
     """
     accuracy = settings.sync_accuracy or metadata.get("scores", {}).get("accuracy") or 0.0
     if settings.allow_unproven_sync or accuracy >= settings.min_sync_accuracy:

@@ -33,18 +33,18 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--set", type=Path, required=True, help="folder of evaluation clips")
     add("--out", type=Path, required=True, help="folder of the report: report.html, report.json and videos")
     add("--work", type=Path, help="folder in which results are kept (default: results, in the set's folder)")
-    add("--ours", nargs="*", default=[], metavar="MODEL", help="this project's pipeline: demo, or a U-Net's file")
+    add("--ours", nargs="*", default=[], metavar="MODEL", help="this project's pipeline: demo, or the file of a U-Net")
     add("--command", nargs="*", default=[], metavar="NAME='PROGRAM {video} {audio} {out}'", help="any other program")
     add(
         "--results", nargs="*", default=[], metavar="NAME=FOLDER", help="finished results, NAME_TASK.mp4 for every clip"
     )
     add("--tasks", nargs="+", default=list(TASKS), metavar="TASK[:CLIPS]", help="default: all clips of all tasks")
     add("--title", default="Lip-sync report")
-    add("--shown", type=int, default=2, help="clips of every task that are shown in pictures (default: %(default)s)")
+    add("--shown", type=int, default=2, help="clips per task that are shown with pictures (default: %(default)s)")
     add_sync_model(parser)
     add_detector(parser)
-    add("--cache", type=Path, default=CACHE, help="folder in which features are kept (default: %(default)s)")
-    add("--no_cache", action="store_true", help="keep no features")
+    add("--cache", type=Path, default=CACHE, help="folder of cached features (default: %(default)s)")
+    add("--no_cache", action="store_true", help="do not cache features")
     add("--device", help="cpu, or a GPU (default: the best that there is)")
     args = parser.parse_args(argv)
     args.given = sys.argv[1:] if argv is None else argv
@@ -59,7 +59,7 @@ def systems_of(args: argparse.Namespace) -> list[System]:
     systems = [Truth(), *chosen, Copy()]
     names = [system.name for system in systems]
     if len(set(names)) < len(names):
-        raise ValueError(f"Two systems have one name among {', '.join(names)}: give every one its own.")
+        raise ValueError(f"Two of the systems {', '.join(names)} have one name: give each its own.")
     return systems
 
 
@@ -81,7 +81,7 @@ def make_report(args: argparse.Namespace) -> int:
     facts, clips = load_set(args.set)
     chosen = list(of_tasks(clips, parse_tasks(args.tasks)))
     if not chosen:
-        raise ValueError(f"{args.set} holds no clip of the tasks {', '.join(args.tasks)}.")
+        raise ValueError(f"{args.set} has no clip of the tasks {', '.join(args.tasks)}.")
     systems = systems_of(args)
     judge = sync_judge(args)
     networks, skipped = load_networks(args)

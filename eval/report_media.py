@@ -16,7 +16,7 @@ from latentsync.metrics.lips.face_series import FaceSeries
 from latentsync.metrics.regions import RESOLUTION
 from latentsync.timebase import MODEL_FPS
 
-SHOTS = 7  # moments of a strip
+SHOTS = 7  # frames of a strip
 SHOT_PX = 128
 SIDE_PX = 256  # height of each video in a row
 CAPTION_PX = 26
@@ -36,7 +36,7 @@ def strip(video: Path, series: FaceSeries, shots: list[int]) -> str:
 
 
 def jpeg(picture: NDArray[np.uint8]) -> str:
-    """A picture [h, w, 3] RGB as a data URL."""
+    """An image [h, w, 3] RGB as a JPEG data URL."""
     done, data = cv2.imencode(
         ".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
     )

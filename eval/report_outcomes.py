@@ -58,7 +58,7 @@ def run_all(systems: Sequence[System], clips: Sequence[EvalClip], work: Path) ->
 
 
 def score_all(outcomes: Sequence[SystemOutcome], tools: Tools) -> None:
-    """Fill in the rows of all outcomes that have a result."""
+    """Score all outcomes that have a result."""
     for outcome in outcomes:
         result, clip = outcome.result, outcome.clip
         if result is not None:
@@ -70,7 +70,7 @@ def score_all(outcomes: Sequence[SystemOutcome], tools: Tools) -> None:
 def add_pictures(
     outcomes: Sequence[SystemOutcome], detector: FaceDetector, cache: FeatureCache, out: Path, shown: int
 ) -> dict[str, Any]:
-    """Strips, curves and videos of the first `shown` clips of every task; videos are written under `out`."""
+    """Strips, curves and videos of the first `shown` clips per task; videos are written under `out`."""
     (out / "videos").mkdir(parents=True, exist_ok=True)
     pictures: dict[str, Any] = {}
     for task in dict.fromkeys(outcome.clip.task for outcome in outcomes):
@@ -90,7 +90,7 @@ def _show(
     cache: FeatureCache,
     out: Path,
 ) -> None:
-    """Add one clip's pictures to those of its task."""
+    """Add the pictures of one clip to those of its task."""
     results = {system: outcome.result for system, outcome in good.items() if outcome.result is not None}
     series = {system: face_series(result, detector, cache) for system, result in results.items()}
     clip = next(iter(good.values())).clip

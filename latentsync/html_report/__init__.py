@@ -1,6 +1,6 @@
 """HTML reports: one page template, one style sheet and one set of charts, for data processing and for evaluation.
 
-A report's own template extends `base.html` and lies beside the code that fills it. The page contains its style and its
+A report's own template extends `base.html` and is beside the code that fills it. The page contains its style and its
 pictures, so it is one file that loads nothing from elsewhere.
 """
 

@@ -89,7 +89,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Kept:
-    """A clip that goes on to the next stage."""
+    """A clip that is kept: the input of the next stage."""
 
     clip: Clip
 

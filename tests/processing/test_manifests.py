@@ -84,9 +84,9 @@ def test_the_report_counts_clips_and_is_one_file(tmp_path: Path) -> None:
     page = (tmp_path / "manifests/report.html").read_text(encoding="utf-8")
     assert "http" not in page and "<script" not in page and "&lt;b&gt;raw" in page
     assert json.loads((tmp_path / "manifests/report.json").read_text())["stages"][-1]["kept"]["clips"] == 2
-    lies = histogram(tables["av_synced"], measure)
-    assert lies is not None and sum(lies.kept) == 2 and sum(lies.dropped) == 1
-    assert lies.hours_from[0] == pytest.approx(15 / 3600, abs=1e-6)
+    distribution = histogram(tables["av_synced"], measure)
+    assert distribution is not None and sum(distribution.kept) == 2 and sum(distribution.dropped) == 1
+    assert distribution.hours_from[0] == pytest.approx(15 / 3600, abs=1e-6)
     assert funnel_of(tables, []).stages[-1].kept.clips == 2
 
 

@@ -1,7 +1,7 @@
 """What a stage is: its settings, its rule, its measures, and the work on one clip. `order.py` lists the stages.
 
 A stage turns one clip into kept clips or a reason. It writes a kept clip into its folder as `clip.file_name`, all or
-nothing. Where files are optional and the folder is None, nothing is written and the clip goes on as a span of the file
+nothing. Where files are optional and the folder is None, nothing is written and the clip remains a span of the file
 that it is in: the spans are the same, and no picture is encoded before the aligned face is. The input of a stage is only
 read; the same clip gives the same bytes.
 
@@ -155,5 +155,5 @@ class Step(Protocol):
     def __call__(self, clip: Clip, folders: Folders) -> StepOutcomes:
         """The outcome of every clip at every stage that it reached, in the order of the stages.
 
-        `folders` gives each stage's folder or None. What the last stage keeps goes on to the next step.
+        `folders` gives each stage's folder or None. Clips that the last stage keeps are the input of the next step.
         """

@@ -1,4 +1,7 @@
-"""What this machine can do, and what is missing: python -m scripts.doctor. Exit status 1 if the demo does not run here."""
+"""Check this machine: packages, devices, encoders, weights, and a short run of the demo: python -m scripts.doctor.
+
+Exit status 1 if the demo fails.
+"""
 
 import argparse
 import platform
@@ -34,11 +37,11 @@ PACKAGES = (
 )
 PAIR = ROOT / "assets/demo_video.mp4", ROOT / "assets/demo_audio.wav"
 SMOKE_SEC = 0.2
-Line = tuple[str, str]  # what, and how it is
+Line = tuple[str, str]  # name and state
 
 
 def packages() -> Iterator[Line]:
-    """Python and the packages on which most depends."""
+    """Versions of Python and the main packages."""
     yield "Python", f"{platform.python_version()} on {platform.platform()}"
     for name in PACKAGES:
         try:
@@ -48,7 +51,7 @@ def packages() -> Iterator[Line]:
 
 
 def devices() -> Iterator[Line]:
-    """Where networks can run, and whether this PyTorch knows the GPU that is there."""
+    """Available devices, and whether this PyTorch is built for the GPU."""
     for kind, is_available in AVAILABLE.items():
         yield kind, "available" if is_available() else "none"
     for index in range(torch.cuda.device_count()):
@@ -60,14 +63,14 @@ def devices() -> Iterator[Line]:
 
 
 def encoders() -> Iterator[Line]:
-    """Which of a codec's video encoders the installed PyAV carries; the first one is used."""
+    """The video encoders of the installed PyAV for each codec; the first one is used."""
     for codec, known in ENCODERS.items():
         names = [encoder.name for encoder in known if is_installed(encoder.name)]
         yield codec, ", ".join(names) or "[yellow]none[/]: choose another --codec"
 
 
 def weights() -> Iterator[Line]:
-    """Whether the official weights are there and whole, and how to get what is not."""
+    """State of the official weights, and how to get those that are missing or damaged."""
     files = find_model_files(detector="face_alignment")
     for file in files.all:
         inside = file.path.is_relative_to(CHECKPOINTS)
@@ -78,7 +81,7 @@ def weights() -> Iterator[Line]:
 
 
 def smoke_test() -> str:
-    """A moment of the demo, from its files to a file."""
+    """Run the demo for a moment; returns the report's summary."""
     pipeline = LipsyncPipeline.from_pretrained(DEMO_UNET, detector="cascade")
     with tempfile.TemporaryDirectory() as folder:
         return pipeline(*PAIR, Path(folder) / "smoke.mp4", options=JobOptions(limit_sec=SMOKE_SEC)).summary()

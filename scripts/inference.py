@@ -1,24 +1,26 @@
 """Lip-sync a video to another audio track; without arguments, the shipped demo: ./inference.sh [--help].
 
-The output lasts as long as the sound and has the video's own frames and times. A run that was stopped goes on when the same
-command is given again.
+The output lasts as long as the audio and keeps the video's own frames and timestamps. If a run is stopped, the same command
+resumes it.
 """
 
 import argparse
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
 
 from latentsync.config import UNetRun, load
 from latentsync.device import spread_devices
 from latentsync.inference.batch import JobEntry, JobOutcome, read_jobs, run_all, run_all_on_cluster, run_all_spread
 from latentsync.inference.jobs.job import LipsyncJob, check_job
-from latentsync.inference.jobs.report import check_report, save_report
+from latentsync.inference.jobs.report import JobReport, check_report, save_report
 from latentsync.inference.jobs.workers import WorkerPool
 from latentsync.inference.memory import share_one_heap
 from latentsync.inference.model_files import TINY_VAE, find_model_files
@@ -28,36 +30,36 @@ from latentsync.inference.preflight import preflight, sheet_path
 from latentsync.inference.settings import InferenceSettings, JobOptions, precision_of
 from latentsync.processing.run.ray_session import ray_session
 from latentsync.weights import FETCH_INFERENCE, PUBLIC_UNET, CheckpointError
-from scripts.command import run_command
+from scripts.command import OK, run_command
 from scripts.inference_arguments import given, parse
-from scripts.inference_screen import as_note, progress_bars, show_outcomes, told
+from scripts.status import configure_logging
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO_VIDEO, DEMO_AUDIO = ROOT / "assets/demo_video.mp4", ROOT / "assets/demo_audio.wav"
 SOME_FAILED = 1  # exit status
 
 NOTES = {
-    "pair": f"No video given: taking the shipped demo, {DEMO_VIDEO.name} with {DEMO_AUDIO.name}.",
+    "pair": f"No video given: using the shipped demo, {DEMO_VIDEO.name} with {DEMO_AUDIO.name}.",
     "demo": f"The demo models are small and know drawn heads only. Weights for real people: `{FETCH_INFERENCE}`.",
-    "temp_dir": "--temp_dir: nothing is put there; finished parts wait in --job_dir.",
+    "temp_dir": "--temp_dir is not used; finished segments are kept in --job_dir.",
 }
 
 
 def choose(args: argparse.Namespace) -> list[str]:
-    """Fill in the files that are not named and check them; returns the names of the notes for the user."""
+    """Fill in defaults of `args` and check them; returns keys of `NOTES` to print."""
     pair = args.video_path, args.audio_path
     if args.jobs and any((*pair, args.report, args.job_dir)):
         raise ValueError("--jobs names its own files: leave out --video_path, --audio_path, --report and --job_dir.")
     if not args.jobs and (pair[0] is None) != (pair[1] is None):
-        raise ValueError("--video_path and --audio_path belong together: give both, or none for the demo.")
+        raise ValueError("--video_path and --audio_path belong together: give both, or neither for the demo.")
     if args.ray_address and not args.jobs:
-        raise ValueError("--ray_address spreads many jobs over a cluster: give their list with --jobs.")
+        raise ValueError("--ray_address runs a list of jobs on a cluster: give the list with --jobs.")
     notes = [] if any(pair) or args.jobs else ["pair"]
     if args.demo and args.inference_ckpt_path:
         raise ValueError("--demo brings its own models: leave out --demo or --inference_ckpt_path.")
     args.demo = args.demo or not (any(pair) or args.jobs or args.inference_ckpt_path)
     if args.report and args.report.suffix != ".json":
-        raise ValueError(f"cannot write the report {args.report}: give it a name that ends in .json.")
+        raise ValueError(f"cannot write the report {args.report}: its name must end in .json.")
     check_models(args)
     args.video_path, args.audio_path = args.video_path or DEMO_VIDEO, args.audio_path or DEMO_AUDIO
     given = {"demo": args.demo, "temp_dir": args.temp_dir}
@@ -65,19 +67,19 @@ def choose(args: argparse.Namespace) -> list[str]:
 
 
 def unet_path(args: argparse.Namespace) -> Path:
-    """The demo's or the official U-Net, or a user's own; its distilled form where the settings need one that is there."""
+    """The demo's, the official, or the given U-Net; its distilled form if the settings need one and it exists."""
     path = DEMO_UNET if args.demo else args.inference_ckpt_path or PUBLIC_UNET
     needs_distilled = InferenceSettings().changed(given(args, InferenceSettings)).needs_distilled_weights
     return distilled_companion(path) if needs_distilled else path
 
 
 def detector_name(args: argparse.Namespace) -> str:
-    """The face detector that suits the models."""
+    """The chosen face detector, or the default for the models."""
     return args.detector or ("cascade" if args.demo else "face_alignment")
 
 
 def check_models(args: argparse.Namespace) -> None:
-    """ValueError with everything that is missing of the models, before any of them is read."""
+    """Raise ValueError listing all missing model files, and settings that do not fit the models, before any is read."""
     path = unet_path(args)
     files = find_model_files(path, args.unet_config_path, detector_name(args))
     try:
@@ -89,7 +91,7 @@ def check_models(args: argparse.Namespace) -> None:
 
 
 def load_pipeline(args: argparse.Namespace, device: torch.device | None = None) -> LipsyncPipeline:
-    """The models with the face detector that suits them."""
+    """Load the models and the face detector."""
     return LipsyncPipeline.from_pretrained(
         unet_path(args),
         args.unet_config_path,
@@ -101,7 +103,7 @@ def load_pipeline(args: argparse.Namespace, device: torch.device | None = None) 
 
 
 def make_pool(args: argparse.Namespace) -> WorkerPool:
-    """The processes that `--workers` asks for: one for each GPU, or so many, which share the processor's cores."""
+    """The worker processes for `--workers`: by default one for each GPU; on a CPU they share its cores."""
     devices = spread_devices(args.workers)
     shares = len(devices) if devices[0].type == "cpu" else 1
     threads = max(1, torch.get_num_threads() // shares)
@@ -109,7 +111,7 @@ def make_pool(args: argparse.Namespace) -> WorkerPool:
 
 
 def run_quietly(args: argparse.Namespace, pipeline: LipsyncPipeline, entry: JobEntry) -> str:
-    """One job of many, in a process of its own."""
+    """Run one job of many in a worker process."""
     return run_one(pipeline, entry, args, Console(quiet=True))
 
 
@@ -120,8 +122,7 @@ def run_one(
     console: Console,
     pool: WorkerPool | None = None,
 ) -> str:
-    """One job with its progress on the screen and its report beside the output; returns a line about it, and the warnings
-    that came up in the work."""
+    """Run one job, show its progress, and write its report; returns its summary and the warnings that were not shown yet."""
     settings = pipeline.models.defaults.changed(given(args, InferenceSettings)).changed(entry.settings)
     options = JobOptions().changed(given(args, JobOptions)).changed(entry.options)
     job = check_job(entry.video, entry.audio, entry.output, options, args.force)
@@ -133,66 +134,102 @@ def run_one(
             stage: bars.add_task(stage, start=False, total=None) for stage in STAGES[: 1 if args.preflight else None]
         }
 
-        def show(stage: str, done: int, total: int) -> None:
+        def on_progress(stage: str, done: int, total: int) -> None:
             bars.start_task(tasks[stage])
             bars.update(tasks[stage], completed=done, total=total)
 
         if args.preflight:
-            report = preflight(pipeline, job, settings, sheet_path(entry.output), show, args.force)
+            report = preflight(pipeline, job, settings, sheet_path(entry.output), on_progress, args.force)
         else:
-            report = pipeline.run(job, settings, show, args.job_dir, args.force, pool)
+            report = pipeline.run(job, settings, on_progress, args.job_dir, args.force, pool)
     save_report(report, report_path)
-    return told(report, args.preflight, () if console.quiet else job.warnings)
+    return summary_lines(report, args.preflight, () if console.quiet else job.warnings)
 
 
 def show_warnings(job: LipsyncJob, console: Console) -> None:
-    """What is known before the work."""
+    """Print the warnings that are known before the job runs."""
     for warning in job.warnings:
         console.print(as_note(warning), soft_wrap=True)
 
 
+def as_note(warning: str) -> str:
+    """A warning as it is printed."""
+    return f"Note: {warning}"
+
+
+def summary_lines(report: JobReport, is_preflight: bool, shown: Sequence[str] = ()) -> str:
+    """The summary of a job, after its warnings; warnings that were `shown` before are not repeated."""
+    lines = [as_note(warning) for warning in report.warnings if warning not in shown]
+    if is_preflight:
+        return "\n".join(
+            [*lines, f"Would write {report.output}: {report.summary()} Sheet: {sheet_path(report.output)}"]
+        )
+    return "\n".join([*lines, f"{report.output}: {report.summary()}"])
+
+
+def progress_bars(console: Console) -> Progress:
+    """A bar for each pass, with frames done and time left."""
+    columns = (TextColumn("{task.description:13}"), BarColumn(), MofNCompleteColumn(), TextColumn("frames"))
+    return Progress(*columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=console)
+
+
+def show_outcomes(outcomes: Sequence[JobOutcome], console: Console) -> None:
+    """Print the outcomes of many jobs as a table."""
+    table = Table("job", "output", "result")
+    for outcome in outcomes:
+        table.add_row(str(outcome.entry.number), str(outcome.entry.output), outcome.error or outcome.summary)
+    console.print(table)
+
+
 def outcome_code(outcomes: Iterable[JobOutcome], console: Console) -> int:
-    """Run many jobs, show what became of each; returns the exit code."""
+    """Run many jobs and print their outcomes; returns the exit code."""
     all_outcomes = list(outcomes)
     show_outcomes(all_outcomes, console)
-    return SOME_FAILED if any(outcome.error for outcome in all_outcomes) else 0
+    return SOME_FAILED if any(outcome.error for outcome in all_outcomes) else OK
 
 
 def lipsync(args: argparse.Namespace, console: Console) -> int:
+    """Run the job or the list of jobs; returns the exit code."""
     for note in choose(args):
         console.print(NOTES[note], soft_wrap=True)
     if args.unet_config_path:
-        load(args.unet_config_path, UNetRun, note=lambda line: console.print(line, soft_wrap=True))
-    InferenceSettings().changed(given(args, InferenceSettings))  # a wrong value is told before anything is loaded
+        load(args.unet_config_path, UNetRun)  # checked, and its public keys logged, before anything else is loaded
+    InferenceSettings().changed(given(args, InferenceSettings))  # raises for a wrong value before anything is loaded
     JobOptions().changed(given(args, JobOptions))
-    one = JobEntry(1, args.video_path, args.audio_path, args.video_out_path, {}, {})
-    entries = read_jobs(args.jobs) if args.jobs else [one]
-    if not args.jobs:
-        options = JobOptions().changed(given(args, JobOptions))
-        show_warnings(check_job(one.video, one.audio, one.output, options, args.force), console)
+    if args.jobs:
+        return run_list(read_jobs(args.jobs), args, console)
+    entry = JobEntry(1, args.video_path, args.audio_path, args.video_out_path, {}, {})
+    options = JobOptions().changed(given(args, JobOptions))
+    show_warnings(check_job(entry.video, entry.audio, entry.output, options, args.force), console)
     pool = make_pool(args)
-    if args.jobs and args.ray_address:
-        with ray_session(args.ray_address) as cluster:
-            count = args.workers or int(cluster.gpus) or cluster.nodes
-            run = partial(run_quietly, args)
-            return outcome_code(run_all_on_cluster(entries, run, pool.load, cluster.gpus, count), console)
-    if args.jobs and len(pool.devices) > 1:
-        return outcome_code(run_all_spread(entries, partial(run_quietly, args), pool), console)
     with console.status("Load the models"):
         pipeline = load_pipeline(args)
-    if args.jobs:
-        return outcome_code(run_all(entries, lambda entry: run_one(pipeline, entry, args, console)), console)
     torch.set_num_threads(pool.threads)
-    helpers = replace(pool, devices=pool.devices[1:])  # this process is one of the workers
-    console.print(run_one(pipeline, one, args, console, helpers), soft_wrap=True)
-    return 0
+    others = replace(pool, devices=pool.devices[1:])  # this process is one of the workers
+    console.print(run_one(pipeline, entry, args, console, others), soft_wrap=True)
+    return OK
+
+
+def run_list(entries: Sequence[JobEntry], args: argparse.Namespace, console: Console) -> int:
+    """Run many jobs on a Ray cluster, on worker processes, or in turn; returns the exit code."""
+    pool, run = make_pool(args), partial(run_quietly, args)
+    if args.ray_address:
+        with ray_session(args.ray_address) as cluster:
+            count = args.workers or int(cluster.gpus) or cluster.nodes
+            return outcome_code(run_all_on_cluster(entries, run, pool.load, cluster.gpus, count), console)
+    if len(pool.devices) > 1:
+        return outcome_code(run_all_spread(entries, run, pool), console)
+    with console.status("Load the models"):
+        pipeline = load_pipeline(args)
+    return outcome_code(run_all(entries, lambda entry: run_one(pipeline, entry, args, console)), console)
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv, __doc__)
+    configure_logging(name="latentsync.config")
     share_one_heap()  # before the first thread
     console = Console(highlight=False, markup=False)
-    return run_command("inference", lambda: lipsync(args, console), if_stopped="the same command goes on where it was")
+    return run_command("inference", lambda: lipsync(args, console), if_stopped="the same command resumes it")
 
 
 if __name__ == "__main__":

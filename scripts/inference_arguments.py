@@ -28,33 +28,41 @@ from latentsync.weights import PUBLIC_UNET
 
 
 def parse(argv: list[str] | None, description: str | None) -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(prog="inference.sh", description=description)
     files = parser.add_argument_group("files").add_argument
     files("--video_path", type=Path, help="the video (or picture) whose lips are changed")
-    files("--audio_path", type=Path, help="what they shall speak: any file with sound")
-    files("--video_out_path", type=Path, default=Path("video_out.mp4"), help="the result (default: %(default)s)")
-    files("--jobs", type=Path, metavar="LIST", help="many jobs: .csv or .jsonl with video, audio, output, and settings")
-    files("--report", type=Path, metavar="FILE.json", help="what was done (default: beside the result)")
-    files("--job_dir", type=Path, help="where finished parts wait (default: RESULT.job, gone after success)")
-    files("--force", action="store_true", help="start anew, and replace a file that is no result of this program")
+    files("--audio_path", type=Path, help="the new speech: any file with an audio track")
+    files("--video_out_path", type=Path, default=Path("video_out.mp4"), help="the output (default: %(default)s)")
     files(
-        "--preflight", action="store_true", help="look only: report and a sheet of the faces found, nothing is sampled"
+        "--jobs",
+        type=Path,
+        metavar="LIST",
+        help="run many jobs: .csv or .jsonl with video, audio, output, and settings",
     )
+    files("--report", type=Path, metavar="FILE.json", help="the report (default: beside the output)")
+    files("--job_dir", type=Path, help="folder of finished segments (default: OUTPUT.job, deleted after success)")
+    files("--force", action="store_true", help="start over, and replace a file that this program did not write")
+    files("--preflight", action="store_true", help="only find faces: write the report and a contact sheet")
     models = parser.add_argument_group("models").add_argument
     models("--demo", action="store_true", help="use the small demo models that ship with the project")
     models("--inference_ckpt_path", type=Path, help=f"the U-Net (default: checkpoints/{PUBLIC_UNET.name})")
-    models("--vae", choices=get_args(Vae), help="tiny: faces are decoded by the small tiny_vae.safetensors")
+    models("--vae", choices=get_args(Vae), help="tiny: decode faces with the small tiny_vae.safetensors")
     models(
-        "--precision", choices=PRECISIONS, help="of U-Net and auto-encoder (default: auto, or half for fast and turbo)"
+        "--precision",
+        choices=PRECISIONS,
+        help="of the U-Net and auto-encoder (default: auto; half for the presets fast and turbo)",
     )
-    models("--compile", action="store_true", help="compile the U-Net's blocks: slow to start, faster on long videos")
-    models("--unet_config_path", type=Path, help="for a U-Net of unknown origin, see configs/unet")
+    models("--compile", action="store_true", help="compile the U-Net: slower start, faster on long videos")
+    models("--unet_config_path", type=Path, help="configuration of a U-Net that has none in its file, see configs/unet")
     models("--detector", choices=BACKENDS, help="default: face_alignment, or cascade with demo models")
-    models("--workers", type=int, metavar="N", help="processes that share the work (default: one for each GPU)")
+    models("--workers", type=int, metavar="N", help="number of worker processes (default: one for each GPU)")
     models(
-        "--ray_address", metavar="HOST:PORT", help="with --jobs: spread them over this Ray cluster; files are shared"
+        "--ray_address",
+        metavar="HOST:PORT",
+        help="with --jobs: run them on this Ray cluster, whose machines share the files",
     )
-    models("--memory", choices=get_args(MemoryChoice), help="how much is computed at once (default: what fits)")
+    models("--memory", choices=get_args(MemoryChoice), help="how much is computed at once (default: as much as fits)")
     lips = parser.add_argument_group("lips (defaults are the checkpoint's)").add_argument
     lips(
         "--preset",
@@ -63,14 +71,14 @@ def parse(argv: list[str] | None, description: str | None) -> argparse.Namespace
     )
     distilled = ", ".join(each.name for each in SOLVERS if each.needs_distilled)
     lips("--solver", choices=[each.name for each in SOLVERS], help=f"sampling method ({distilled}: distilled weights)")
-    lips("--inference_steps", dest="steps", type=int, metavar="N", help="sampling steps, mostly 20")
-    lips("--guidance_scale", type=float, metavar="X", help="how much the audio is exaggerated, mostly 1.5")
+    lips("--inference_steps", dest="steps", type=int, metavar="N", help="sampling steps, usually 20")
+    lips("--guidance_scale", type=float, metavar="X", help="strength of the audio's influence, usually 1.5")
     lips(
         "--guidance_interval",
         nargs=2,
         type=float,
         metavar=("FROM", "TO"),
-        help="guide only between these shares of the way from noise (0) to picture (1)",
+        help="apply guidance only between these fractions of the way from noise (0) to picture (1)",
     )
     lips(
         "--enable_deepcache",
@@ -83,55 +91,67 @@ def parse(argv: list[str] | None, description: str | None) -> argparse.Namespace
         "--deepcache_interval",
         type=int,
         metavar="N",
-        help="run the whole U-Net every N steps only, its last layer in the others (default: 1, exact)",
+        help="run the whole U-Net only every N steps, its last layer in the others (default: 1, exact)",
     )
-    lips("--seed", type=int, help="same seed, same result; -1 for another every time")
-    lips("--reference", choices=get_args(Reference), help="show the network the very frames, or another moment")
-    lips("--init", choices=get_args(Init), help="where sampling starts")
+    lips("--seed", type=int, help="the same seed gives the same result; -1 draws one")
+    lips(
+        "--reference",
+        choices=get_args(Reference),
+        help="reference frames: the repainted ones, another moment, or closed lips",
+    )
+    lips("--init", choices=get_args(Init), help="start of sampling: pure noise, or the reference with noise")
     lips(
         "--colour",
         choices=get_args(Colour),
-        help="matched: without the auto-encoder's own colour error; ring: as around the mouth",
+        help="matched: correct the auto-encoder's colour error; ring: match the surroundings",
     )
     lips(
         "--last_window",
         choices=get_args(LastWindow),
-        help="frames left over at a segment's end: with those before them (default: shift), or alone as in the releases",
+        help="frames left over at a segment's end: with those before them (default: shift), or alone as in the releases (shorten)",
     )
-    lips("--overlap", type=int, metavar="FRAMES", help="frames shared by neighbouring windows, faded (default: none)")
+    lips(
+        "--overlap",
+        type=int,
+        metavar="FRAMES",
+        help="frames shared by neighbouring windows, cross-faded (default: none)",
+    )
     tracks = parser.add_argument_group("tracks (of files that have several; the first is 1)").add_argument
     tracks(
         "--audio_track",
         type=int,
         metavar="N",
-        help="of the audio file: what they shall speak (default: its default one)",
+        help="of the audio file (default: the one that the file marks)",
     )
-    tracks("--video_track", type=int, metavar="N", help="of the video (default: its default one)")
+    tracks("--video_track", type=int, metavar="N", help="of the video (default: the one that the file marks)")
     faces = parser.add_argument_group("faces").add_argument
-    faces("--face", help="whose lips: largest, center, a number, x,y@seconds, or a picture of the person")
+    faces("--face", help="which person: largest, center, a number, x,y@seconds, or a picture of the person")
     faces("--on_missing_face", "--on-missing-face", choices=get_args(OnMissingFace), help="default: passthrough")
     faces("--min_face_px", type=float, metavar="PX", help="narrower faces are passed through")
     faces("--max_yaw_deg", type=float, metavar="DEGREES", help="faces turned further are passed through")
-    output = parser.add_argument_group("result").add_argument
-    output("--fps", type=rate, help="frames a second, such as 25 or 30000/1001 (default: the video's own)")
-    output("--length", choices=get_args(Length), help="where the sound is longer than the video (default: bounce)")
-    output("--rest", choices=get_args(Rest), help="of a video longer than the sound (default: cut)")
+    output = parser.add_argument_group("output").add_argument
+    output("--fps", type=rate, help="frames per second, such as 25 or 30000/1001 (default: the video's own)")
+    output("--length", choices=get_args(Length), help="if the audio is longer than the video (default: bounce)")
+    output("--rest", choices=get_args(Rest), help="of a video longer than the audio (default: cut)")
     output("--limit_sec", type=float, metavar="SECONDS", help="only the beginning: a preview")
     output("--codec", choices=CODECS, help="default: auto, which is H.264, or HEVC for videos of more than 8 bits")
-    output("--interlaced", choices=get_args(Interlaced), help="keep: as it is (default: deinterlace)")
+    output(
+        "--interlaced",
+        choices=get_args(Interlaced),
+        help="interlaced video: deinterlace it (default), or keep its fields",
+    )
     output("--crf", type=int, help="quality of the encode, lower is better (default: 15)")
     others = parser.add_argument_group("accepted for old scripts").add_argument
-    others("--temp_dir", type=Path, help="not needed")
+    others("--temp_dir", type=Path, help="not used")
     return parser.parse_args(argv)
 
 
 def rate(text: str) -> Fraction:
+    """Parse a frame rate."""
     try:
         return Fraction(text)
     except (ValueError, ZeroDivisionError):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no number of frames a second, such as 25 or 30000/1001"
-        ) from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a frame rate such as 25 or 30000/1001") from None
 
 
 def given(args: argparse.Namespace, schema: type) -> dict[str, Any]:

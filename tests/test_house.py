@@ -33,6 +33,14 @@ ROOM_OF_WORD: dict[str, tuple[str, ...]] = {
     "print": VERBS,
     "shutil.rmtree": (),
     "os.system": (),
+    # other files are written by `atomic_write`; these rename a folder, a resumed download, a muxed or a staged file
+    "os.replace": (
+        "latentsync/files.py",
+        "latentsync/media/video/mux.py",
+        "latentsync/processing/storage.py",
+        "latentsync/training/engine/checkpoints.py",
+        "latentsync/weights/hub.py",
+    ),
 }
 ROOM_OF_METHOD: dict[str, tuple[str, ...]] = {"from_pretrained": ("latentsync/weights/",)}
 SHELL_FILES = [

@@ -1,1 +1,1 @@
-"""From a video and another sound to the video with new lips: timeline, face track, windows, pipeline."""
+"""Inference: from a video and an audio track to the video with new lips. Start reading at `pipeline.py`."""

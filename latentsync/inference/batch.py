@@ -1,4 +1,4 @@
-"""Many jobs from one list, CSV or JSON lines: each with its own files and, if need be, its own settings."""
+"""Many jobs from a list (CSV or JSON lines), each with its own files and settings: in turn, on worker processes, or on Ray."""
 
 import csv
 import json
@@ -28,19 +28,19 @@ TRUE = {"1", "true", "yes"}
 
 @dataclass(frozen=True)
 class JobEntry:
-    """One entry of a list: files, and what it sets differently from the other ones."""
+    """One entry of a list: its files, and the settings that it overrides."""
 
-    number: int  # of the entry, from 1 on
+    number: int  # from 1
     video: Path
     audio: Path
     output: Path
-    settings: Mapping[str, Any]  # entries of `InferenceSettings`
-    options: Mapping[str, Any]  # entries of `JobOptions`
+    settings: Mapping[str, Any]  # fields of `InferenceSettings`
+    options: Mapping[str, Any]  # fields of `JobOptions`
 
 
 @dataclass(frozen=True)
 class JobOutcome:
-    """What became of an entry: a summary, or why there is none."""
+    """The result of an entry: a summary, or the error."""
 
     entry: JobEntry
     summary: str = ""
@@ -48,12 +48,12 @@ class JobOutcome:
 
 
 def read_jobs(path: Path) -> list[JobEntry]:
-    """Read a `.csv` (with a head line) or `.jsonl` file; relative file names count from its folder.
+    """Read a `.csv` file (with a header line) or a `.jsonl` file; file names are relative to its folder.
 
-    The columns are video, audio, output, and any entry of `InferenceSettings` or `JobOptions`; empty ones are left out.
+    The columns are video, audio, output, and any field of `InferenceSettings` or `JobOptions`; empty values are ignored.
 
-    Raises ValueError if the file is missing or empty, a line is not readable, an entry is unknown, a file is not named, or
-    two entries write one output.
+    Raises ValueError if the file is missing or empty, a line cannot be parsed, a column is unknown, a file name is missing, or
+    two entries write the same output.
     """
     if not path.is_file():
         raise ValueError(f"the list of jobs {path} does not exist: give a .csv or .jsonl file.")
@@ -69,13 +69,13 @@ def read_jobs(path: Path) -> list[JobEntry]:
 
 
 def run_all(entries: Sequence[JobEntry], run: Callable[[JobEntry], str]) -> Iterator[JobOutcome]:
-    """Run every entry; one that fails in a way that a sentence tells (ValueError, OSError) does not stop the others."""
+    """Run every entry in turn. A ValueError or OSError becomes the entry's outcome; the others still run."""
     for entry in entries:
         yield outcome_of(entry, partial(run, entry))
 
 
 def outcome_of(entry: JobEntry, run: Callable[[], str]) -> JobOutcome:
-    """What becomes of one entry; an error that a sentence tells (ValueError, OSError) is part of it."""
+    """The outcome of running one entry; a ValueError or OSError is its error."""
     try:
         return JobOutcome(entry, summary=run())
     except (ValueError, OSError) as error:
@@ -87,21 +87,21 @@ def _csv_rows(path: Path) -> Iterator[dict[str, Any]]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             yield from csv.DictReader(file)
     except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no readable list of jobs ({error}): save it as CSV in UTF-8.") from error
+        raise ValueError(f"{path} is not a readable list of jobs ({error}): save it as CSV in UTF-8.") from error
 
 
 def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no readable list of jobs ({error}): save it in UTF-8.") from error
+        raise ValueError(f"{path} is not a readable list of jobs ({error}): save it in UTF-8.") from error
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path}, line {number}: this is no JSON ({error}). Mend the line.") from error
+            raise ValueError(f"{path}, line {number} is not JSON ({error}). Correct the line.") from error
         if not isinstance(row, dict):
             raise ValueError(
                 f'{path}, line {number}: give an object such as {{"video": ..., "audio": ..., "output": ...}}.'
@@ -114,10 +114,10 @@ def _entry(path: Path, number: int, row: Mapping[str, Any]) -> JobEntry:
     unknown = [str(name) for name in given if name not in (*FILES, *SETTINGS, *OPTIONS)]
     if unknown:
         known = ", ".join((*FILES, *SETTINGS, *OPTIONS))
-        raise ValueError(f"{path}, job {number}: {unknown[0]!r} is unknown. There are {known}.")
+        raise ValueError(f"{path}, job {number}: {unknown[0]!r} is unknown. Known are {known}.")
     missing = [name for name in FILES if name not in given]
     if missing:
-        raise ValueError(f"{path}, job {number}: it names no {missing[0]}. Every job has video, audio and output.")
+        raise ValueError(f"{path}, job {number}: {missing[0]} is missing. Every job needs video, audio and output.")
     files = {name: path.parent / str(given[name]) for name in FILES}
     try:
         settings = {name: _typed(InferenceSettings, name, given[name]) for name in SETTINGS if name in given}
@@ -130,7 +130,7 @@ def _entry(path: Path, number: int, row: Mapping[str, Any]) -> JobEntry:
 
 
 def _typed(schema: type, name: str, value: Any) -> Any:
-    """A value as its field wants it; CSV files hold words only."""
+    """A value converted to the type of the field `name` of `schema`; CSV files hold text only."""
     if name == "fps":
         return Fraction(str(value))
     if name in ("min_face_px", "max_yaw_deg", "limit_sec"):
@@ -153,14 +153,14 @@ def _check_outputs(path: Path, entries: Sequence[JobEntry]) -> None:
             )
 
 
-# Many jobs spread over processes, each with models of its own on a device of its own.
-RunEntry = Callable[[LipsyncPipeline, JobEntry], str]  # is sent to the processes; returns a line about what it did
+# On worker processes, each with its own models on its own device.
+RunEntry = Callable[[LipsyncPipeline, JobEntry], str]  # pickled for the workers; returns a summary
 
 
 def run_all_spread(entries: Sequence[JobEntry], run: RunEntry, pool: WorkerPool) -> Iterator[JobOutcome]:
-    """Run every entry in one of the pool's processes; outcomes in the order of the entries.
+    """Run the entries on the processes of a pool; yields outcomes in the order of the entries.
 
-    One that fails in a way that a sentence tells (ValueError, OSError) does not stop the others.
+    A ValueError or OSError becomes the entry's outcome; the others still run.
     """
     devices = SPAWN.Queue()
     for device in pool.devices:
@@ -173,18 +173,16 @@ def run_all_spread(entries: Sequence[JobEntry], run: RunEntry, pool: WorkerPool)
                 try:
                     yield outcome_of(entry, future.result)
                 except BrokenProcessPool:
-                    yield JobOutcome(
-                        entry, error="its process was ended from outside: give the list again, with fewer workers."
-                    )
+                    yield JobOutcome(entry, error="its process was killed: run the list again with fewer workers.")
         finally:
             executor.shutdown(cancel_futures=True)
 
 
-_pipeline: Callable[[], LipsyncPipeline]  # of a process of the pool
+_pipeline: Callable[[], LipsyncPipeline]  # of a worker process
 
 
 def _begin(load: Load, devices: "multiprocessing.Queue[torch.device]", threads: int) -> None:
-    """A process of the pool takes one of the devices; its models are loaded with the first job, which tells what is wrong."""
+    """Initialise a worker process with one of the devices; the first job loads the models, so that it reports any error."""
     global _pipeline
     torch.set_num_threads(threads)
     device = devices.get()
@@ -195,29 +193,29 @@ def _run(run: RunEntry, entry: JobEntry) -> str:
     return run(_pipeline(), entry)
 
 
-# Many jobs spread over the machines of a Ray cluster. Files are named alike on all of them, as on a shared disk.
+# On a Ray cluster, whose machines share a disk: files have the same names on all of them.
 class Worker:
-    """A process somewhere in the cluster, with models of its own on the device that it was given."""
+    """A Ray actor with its own models, on the device that Ray assigns to it."""
 
     def __init__(self, load: Load, run: RunEntry):
         self.load, self.run_entry = load, run
 
     @cached_property
     def pipeline(self) -> LipsyncPipeline:
-        """Loaded with the first job, which tells what is wrong."""
+        """Loaded with the first job, so that this job reports any error."""
         return self.load(pick_device())
 
     def run(self, entry: JobEntry) -> JobOutcome:
-        """One job of the list."""
+        """Run one job of the list."""
         return outcome_of(entry, lambda: self.run_entry(self.pipeline, entry))
 
 
 def run_all_on_cluster(
     entries: Sequence[JobEntry], run: RunEntry, load: Load, gpus: float, workers: int
 ) -> Iterator[JobOutcome]:
-    """Run every entry in one of `workers` processes of the Ray that is running; outcomes in the order of the entries.
+    """Run the entries on `workers` actors of the running Ray cluster; yields outcomes in the order of the entries.
 
-    With `gpus` each process has one of them to itself; a job whose process ends is told, and the others go on.
+    With `gpus` each actor has a GPU to itself. If an actor dies, its job fails and a new actor takes its place.
     """
     import ray
 
@@ -230,7 +228,10 @@ def run_all_on_cluster(
 
 
 def _in_order(entries: Sequence[JobEntry], workers: Sequence[Any], start: Callable[[], Any]) -> Iterator[JobOutcome]:
-    """Give each worker a job as soon as it is free."""
+    """Give each worker a job as soon as it is free, and replace workers that die.
+
+    `ray.util.ActorPool` does not fit: it gives further jobs to an actor that has died.
+    """
     import ray
 
     free, waiting = deque(workers), deque(entries)

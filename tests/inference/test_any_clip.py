@@ -1,4 +1,4 @@
-"""Whole runs of any clip: every length, rate, shape and colour, with exact counts, times and sound."""
+"""Runs on any clip: lengths, rates, shapes and colours, with exact frame counts, times and audio."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -28,12 +28,12 @@ from tests.support.tiny import SIZE, StubDetector, make_audio, make_video, numbe
 from tests.support.whole_runs import FAST, LOSSLESS, changed_region
 
 EXAMPLES = int(os.environ.get("ANY_CLIP_EXAMPLES", "8"))
-SEEN = 10  # frames with a face: few, because what is sampled does not matter here
+SEEN = 10  # frames with a face; few, because sampling does not matter here
 MILLISECOND = Fraction(1, 1000)
 
 
 class Beginning(StubDetector):
-    """Sees the face at the beginning of a video only."""
+    """Detects the face only at the beginning of a video."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class Beginning(StubDetector):
 @pytest.fixture(scope="module")
 def pipeline() -> Iterator[LipsyncPipeline]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(render, "OUTPUT_SEGMENT_SEC", 1.0)  # so that results are joined of many parts
+        patch.setattr(render, "OUTPUT_SEGMENT_SEC", 1.0)  # so that outputs are joined from many segments
         yield LipsyncPipeline(tiny_models(), Beginning())
 
 
@@ -60,7 +60,7 @@ def clip_format(rate: Fraction, variable: bool, **others: object) -> VideoFormat
 
 
 def expected_order(durations: Sequence[Fraction], sound: Fraction, length: str, rest: str) -> list[int]:
-    """The source frames of the output, told one after the other: the plain way."""
+    """The source frames of the output, computed frame by frame."""
     count, total = len(durations), sum(durations)
     order, time = [], Fraction(0)
     if sound <= total or length == "cut":
@@ -133,10 +133,8 @@ def test_frames_and_times_are_exact(
 
 
 @pytest.mark.parametrize("rate", [*NATIVE_RATES, None], ids=str)
-def test_the_flash_is_seen_when_the_click_is_heard(
-    tmp_path: Path, pipeline: LipsyncPipeline, rate: Fraction | None
-) -> None:
-    """The user's sound in step with the source's frames; `None` is a variable rate."""
+def test_flash_and_click_coincide(tmp_path: Path, pipeline: LipsyncPipeline, rate: Fraction | None) -> None:
+    """The audio stays in sync with the source's frames; `None` is a variable rate."""
     steps = np.random.default_rng(1).integers(15, 90, 30).tolist() if rate is None else [1] * 40
     frames = [np.full((*SIZE, 3), 20, np.uint8) for _ in steps]
     frames[17][:] = 230
@@ -194,7 +192,7 @@ def test_shape_and_colours_are_those_of_the_source(tmp_path: Path, pipeline: Lip
 
 
 @pytest.mark.parametrize("length", ["bounce", "cut", "hold"])
-def test_a_picture_speaks_as_long_as_the_sound(tmp_path: Path, pipeline: LipsyncPipeline, length: str) -> None:
+def test_a_picture_gives_a_video_as_long_as_the_audio(tmp_path: Path, pipeline: LipsyncPipeline, length: str) -> None:
     picture = tmp_path / "face 1.png"
     picture.write_bytes(cv2.imencode(".png", scene(3)[..., ::-1])[1].tobytes())
     audio = make_audio(tmp_path / "a.wav", 0.62)
@@ -209,7 +207,7 @@ def test_a_picture_speaks_as_long_as_the_sound(tmp_path: Path, pipeline: Lipsync
 
 
 @pytest.mark.parametrize("fps", [Fraction(25), Fraction(30_000, 1001)])
-def test_another_rate_on_request(tmp_path: Path, pipeline: LipsyncPipeline, fps: Fraction) -> None:
+def test_a_constant_rate_is_kept(tmp_path: Path, pipeline: LipsyncPipeline, fps: Fraction) -> None:
     video = make_video(tmp_path / "v.mp4", 50, fps=50)
     report = pipeline(video, make_audio(tmp_path / "a.wav", 0.8), tmp_path / "o.mp4", FAST, JobOptions(fps=fps, crf=4))
     info = probe(tmp_path / "o.mp4")
@@ -219,7 +217,7 @@ def test_another_rate_on_request(tmp_path: Path, pipeline: LipsyncPipeline, fps:
     assert shown == nearest
 
 
-def test_only_the_beginning_for_a_preview(tmp_path: Path, pipeline: LipsyncPipeline) -> None:
+def test_limit_sec_processes_only_the_beginning(tmp_path: Path, pipeline: LipsyncPipeline) -> None:
     video, audio = make_video(tmp_path / "v.mp4", 50), make_audio(tmp_path / "a.wav", 4.0)
     report = pipeline(video, audio, tmp_path / "o.mp4", FAST, JobOptions(limit_sec=0.6, rest="keep"))
     assert report.frames == probe(tmp_path / "o.mp4").frame_count == 15

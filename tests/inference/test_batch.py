@@ -1,4 +1,4 @@
-"""Work spread over processes: the same bytes as from one, and nothing is lost with a process that ends."""
+"""Jobs on several processes: the same bytes as from one, and nothing is lost if a process ends."""
 
 import os
 from dataclasses import replace
@@ -25,7 +25,7 @@ FRAMES = 60
 
 
 def load(device: torch.device) -> LipsyncPipeline:
-    """In another process: tiny networks, short parts."""
+    """In another process: tiny networks, short output segments."""
     render.OUTPUT_SEGMENT_SEC = OUTPUT_SEGMENT_SEC
     return LipsyncPipeline(tiny_models(), StubDetector())
 
@@ -54,21 +54,21 @@ def test_two_processes_write_one_video_with_the_bytes_of_one(
     tmp_path: Path, pair: tuple[Path, Path], pipeline: LipsyncPipeline
 ) -> None:
     pipeline(*pair, tmp_path / "one.mp4", FAST)
-    told: list[int] = []
+    calls: list[int] = []
     pool = WorkerPool(load, [CPU], torch.get_num_threads())
     output = tmp_path / "two.mp4"
     job = check_job(*pair, output)
-    report = pipeline.run(job, FAST, lambda stage, done, total: told.append(done), pool=pool)
+    report = pipeline.run(job, FAST, lambda stage, done, total: calls.append(done), pool=pool)
     assert output.read_bytes() == (tmp_path / "one.mp4").read_bytes()
-    assert told[-1] == report.frames and report.warnings == job.warnings
+    assert calls[-1] == report.frames and report.warnings == job.warnings
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.wav", "one.mp4", "two.mp4", "v.mp4"]
 
 
 @pytest.mark.slow
-def test_a_helper_alone_finishes_what_is_missing(
+def test_a_worker_alone_writes_the_missing_segments(
     tmp_path: Path, pair: tuple[Path, Path], pipeline: LipsyncPipeline
 ) -> None:
-    """One process plans and writes a part, another one the rest."""
+    """One process plans and writes one segment, another process the rest."""
     job, settings = check_job(*pair, tmp_path / "o.mp4"), FAST
 
     class Enough(Exception):
@@ -92,16 +92,16 @@ def test_a_helper_alone_finishes_what_is_missing(
 @pytest.mark.parametrize(
     ("loader", "words"), [(load_and_end, "ended with code 3"), (load_nothing, "no memory left")], ids=["ends", "fails"]
 )
-def test_a_helper_that_fails_costs_nothing_but_its_help(
+def test_a_worker_that_fails_does_not_fail_the_job(
     tmp_path: Path, pair: tuple[Path, Path], pipeline: LipsyncPipeline, loader: object, words: str
 ) -> None:
     pool = WorkerPool(loader, [CPU], 1)  # type: ignore[arg-type]
     report = pipeline.run(check_job(*pair, tmp_path / "o.mp4", JobOptions(limit_sec=1.0)), FAST, pool=pool)
     assert (tmp_path / "o.mp4").is_file()
-    assert any(words in warning for warning in report.warnings) or report.frames  # it may end after the work
+    assert any(words in warning for warning in report.warnings) or report.frames  # it may fail after the job is done
 
 
-def test_a_part_is_claimed_once_and_free_again_if_it_is_not_written(tmp_path: Path) -> None:
+def test_a_segment_is_locked_once_and_released_if_it_is_not_written(tmp_path: Path) -> None:
     with JobFolder(tmp_path / "j", {}, 1) as folder:
         with SegmentLocks(folder, 3) as first, SegmentLocks(folder, 3) as second:
             ours = first.acquire_missing()
@@ -125,7 +125,7 @@ def entries_of(folder: Path, pair: tuple[Path, Path]) -> list[JobEntry]:
 
 
 @pytest.mark.slow
-def test_a_list_of_jobs_is_shared_and_goes_on_after_one_that_fails(tmp_path: Path, pair: tuple[Path, Path]) -> None:
+def test_a_list_of_jobs_is_shared_and_continues_after_one_that_fails(tmp_path: Path, pair: tuple[Path, Path]) -> None:
     outcomes = list(run_all_spread(entries_of(tmp_path, pair), run_entry, WorkerPool(load, [CPU, CPU], 1)))
     assert [outcome.entry.number for outcome in outcomes] == [1, 2, 3]
     assert "no such file" in outcomes[1].error
@@ -133,7 +133,7 @@ def test_a_list_of_jobs_is_shared_and_goes_on_after_one_that_fails(tmp_path: Pat
     assert outcomes[0].summary and not outcomes[0].error
 
 
-def test_models_that_cannot_be_loaded_are_told_for_every_job(tmp_path: Path, pair: tuple[Path, Path]) -> None:
+def test_models_that_cannot_be_loaded_are_an_error_of_every_job(tmp_path: Path, pair: tuple[Path, Path]) -> None:
     outcomes = list(run_all_spread(entries_of(tmp_path, pair), run_entry, WorkerPool(load_nothing, [CPU], 1)))
     assert [outcome.error for outcome in outcomes] == ["there is no memory left"] * 3
 

@@ -1,6 +1,6 @@
-"""Damaged, disguised and oddly named inputs through the command line: a result, or one sentence; nobody's file is touched.
+"""Damaged, disguised and oddly named inputs through the command line: an output or one error sentence; no other file is touched.
 
-HOSTILE_SEEDS=500 tries as many inputs as you like.
+HOSTILE_SEEDS=500 sets the number of inputs.
 """
 
 import faulthandler
@@ -22,7 +22,7 @@ from tests.support.whole_runs import command, contents, tiny_pipeline, use_tiny_
 
 SEEDS = int(os.environ.get("HOSTILE_SEEDS", "40"))
 FIRST_SEED = int(os.environ.get("HOSTILE_FIRST", "0"))
-TIME_LIMIT_SEC = 120  # far more than any takes, also on a busy machine
+TIME_LIMIT_SEC = 120  # far more than any needs, also on a busy machine
 STEMS = (
     "plain",
     "two words",
@@ -45,7 +45,7 @@ STEMS = (
 
 @pytest.fixture(scope="module")
 def sane(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], list[Path]]:
-    """Undamaged videos and pictures, and sounds."""
+    """Undamaged videos and pictures, and audio files."""
     folder = tmp_path_factory.mktemp("sane")
     frames = [scene(index) for index in range(8)]
     picture = cv2.imencode(".png", frames[0][..., ::-1])[1].tobytes()
@@ -73,7 +73,7 @@ def sane(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], list[Pat
 
 
 def disguised(seed: int, path: Path, other: Path) -> None:
-    """Put something of a wrong kind where a medium should be."""
+    """Put a file of the wrong kind in place of a media file."""
     rng = np.random.default_rng(seed)
     match seed % 7:
         case 0:
@@ -93,7 +93,7 @@ def disguised(seed: int, path: Path, other: Path) -> None:
 
 
 def lay_out(seed: int, folder: Path, sane: tuple[list[Path], list[Path]]) -> tuple[Path, Path, str]:
-    """Two inputs, at least one of which is hostile (or just oddly named), and the name of the output."""
+    """Two inputs, one of them damaged, disguised or oddly named, and the name of the output."""
     rng = np.random.default_rng(seed)
     good = [kind[int(rng.integers(len(kind)))] for kind in sane]
     stems = [STEMS[int(index)] for index in rng.integers(0, len(STEMS), 3)]
@@ -113,7 +113,7 @@ def lay_out(seed: int, folder: Path, sane: tuple[list[Path], list[Path]]) -> tup
 
 
 @pytest.mark.parametrize("seed", range(FIRST_SEED, FIRST_SEED + SEEDS))
-def test_hostile_inputs_give_a_result_or_a_sentence(
+def test_hostile_inputs_give_an_output_or_an_error_sentence(
     tmp_path: Path,
     sane: tuple[list[Path], list[Path]],
     monkeypatch: pytest.MonkeyPatch,
@@ -149,7 +149,7 @@ def test_hostile_inputs_give_a_result_or_a_sentence(
 
 
 def check_resumable(folder: Path) -> None:
-    """What is left of a job that failed is complete under its name."""
+    """Files that a failed job has left under their final names are complete."""
     assert not list(folder.rglob("*.partial"))
     for part in folder.rglob("part_*.mp4"):
         assert probe(part).frame_count > 0
@@ -159,7 +159,7 @@ PIPELINE = tiny_pipeline()
 
 
 @pytest.mark.slow
-def test_odd_names_alone_are_no_obstacle(
+def test_odd_names_are_accepted(
     tmp_path: Path,
     sane: tuple[list[Path], list[Path]],
     monkeypatch: pytest.MonkeyPatch,

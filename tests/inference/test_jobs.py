@@ -1,4 +1,4 @@
-"""Jobs that are stopped, repeated, crowded or starved: nothing is lost, and the result has the same bytes."""
+"""Jobs that are killed, repeated, run at the same time or run out of disk: nothing is lost, and the result has the same bytes."""
 
 import json
 import os
@@ -36,7 +36,7 @@ from tests.support.whole_runs import (
     use_tiny_models,
 )
 
-KILLS = int(os.environ.get("JOB_KILLS", "5"))  # by chance, beside those at chosen places
+KILLS = int(os.environ.get("JOB_KILLS", "5"))  # random ones, beside those at chosen changes
 PARTS = 5
 
 
@@ -47,15 +47,15 @@ def pipeline() -> LipsyncPipeline:
 
 @pytest.fixture
 def job(tmp_path: Path, pipeline: LipsyncPipeline, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The command of a job of five parts, whose source is also played backwards and is dark for a while."""
+    """The command of a job of five output segments; its source is played backwards too, and dark for a while."""
     use_tiny_models(monkeypatch, pipeline)
     short_output_segments(monkeypatch)
     video = make_video(tmp_path / "v.mp4", 25, dark=range(9, 11))
     return command(video, make_audio(tmp_path / "a.wav", 1.6), tmp_path / "o.mp4")
 
 
-def undisturbed(job: list[str], folder: Path) -> bytes:
-    """The bytes of the result of a run that nobody stops."""
+def uninterrupted(job: list[str], folder: Path) -> bytes:
+    """The bytes of the output of an uninterrupted run."""
     (folder / "calm").mkdir()
     output = folder / "calm" / "o.mp4"
     assert main([*job, f"--video_out_path={output}"]) == 0
@@ -68,9 +68,9 @@ def per_frame(report: Path) -> object:
 
 @pytest.mark.slow
 @needs_fork
-def test_a_job_killed_at_any_change_of_its_files_goes_on_to_the_same_bytes(tmp_path: Path, job: list[str]) -> None:
-    """Kills right before a file is begun, renamed or removed: also while a finished job clears its folder away."""
-    expected = undisturbed(job, tmp_path)
+def test_a_job_killed_at_any_change_of_its_files_resumes_to_the_same_bytes(tmp_path: Path, job: list[str]) -> None:
+    """Kills right before a file is created, renamed or removed, also while a finished job deletes its folder."""
+    expected = uninterrupted(job, tmp_path)
     numbers: list[int] = []
     with counted_changes(numbers.append):
         assert main([*job, f"--video_out_path={tmp_path / 'count' / 'o.mp4'}"]) == 0
@@ -88,10 +88,10 @@ def test_a_job_killed_at_any_change_of_its_files_goes_on_to_the_same_bytes(tmp_p
 
 @pytest.mark.slow
 @needs_fork
-def test_a_job_killed_again_and_again_goes_on_to_the_same_bytes(tmp_path: Path, job: list[str]) -> None:
-    """Kills at random moments of the processor's time, by the system, without a last word; windows overlap."""
+def test_a_job_killed_repeatedly_resumes_to_the_same_bytes(tmp_path: Path, job: list[str]) -> None:
+    """Kills by a signal at random CPU times, without cleaning up; windows overlap."""
     job = [*job, "--overlap", "1", "--reference", "elsewhere"]
-    expected, rng = undisturbed(job, tmp_path), np.random.default_rng(0)
+    expected, rng = uninterrupted(job, tmp_path), np.random.default_rng(0)
     codes = []
     for _ in range(KILLS):
         after_sec = float(rng.uniform(0.02, 0.3))
@@ -106,14 +106,14 @@ def test_a_job_killed_again_and_again_goes_on_to_the_same_bytes(tmp_path: Path, 
 
 
 def run_until(run: Callable[[], int], cpu_sec: float) -> int:
-    """Run; the system ends the process when it has used up `cpu_sec`."""
+    """Run; a signal kills the process after `cpu_sec` of CPU time."""
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_PROF, cpu_sec)
     return run()
 
 
 def check_playable(folder: Path) -> None:
-    """All parts that have their names can be played and joined."""
+    """All finished segments can be played and joined."""
     parts = sorted(folder.rglob("part_*.mp4"))
     assert [sum(1 for _ in read_frames(part)) for part in parts] == [probe(part).frame_count for part in parts]
     if parts:
@@ -123,19 +123,19 @@ def check_playable(folder: Path) -> None:
 
 
 @needs_fork
-def test_a_full_disk_costs_nothing_that_is_finished(
+def test_a_full_disk_loses_no_finished_segment(
     tmp_path: Path, job: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     job = [*job, "--crf", "1"]  # so that the output is the largest file
-    expected = undisturbed(job, tmp_path)
+    expected = uninterrupted(job, tmp_path)
 
-    def starved(limit: int) -> int:
+    def with_full_disk(limit: int) -> int:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
         code, error = main(job), capsys.readouterr().err
         return code if error.count("\n") == 1 and "cannot" in error else 99
 
-    for limit in (100, len(expected) // 2, len(expected) - 1):  # at the start, in the midst, when parts are joined
-        assert in_child(partial(starved, limit)) == 2, limit
+    for limit in (100, len(expected) // 2, len(expected) - 1):  # at the start, in the middle, while joining
+        assert in_child(partial(with_full_disk, limit)) == 2, limit
         assert not (tmp_path / "o.mp4").exists() and not list(tmp_path.rglob("*.partial"))
         check_playable(tmp_path)
     assert list((tmp_path / "o.mp4.job").glob("part_*.mp4"))
@@ -144,8 +144,8 @@ def test_a_full_disk_costs_nothing_that_is_finished(
 
 
 @needs_fork
-def test_jobs_side_by_side_in_one_folder_do_not_meet(tmp_path: Path, job: list[str]) -> None:
-    expected = undisturbed(job, tmp_path)
+def test_jobs_run_at_the_same_time_in_one_folder(tmp_path: Path, job: list[str]) -> None:
+    expected = uninterrupted(job, tmp_path)
     outputs = [tmp_path / name for name in ("one.mp4", "two.mp4", "one.mp4.mp4")]
     children = [start_child(partial(main, [*job, f"--video_out_path={output}"])) for output in outputs]
     for child in children:
@@ -157,10 +157,10 @@ def test_jobs_side_by_side_in_one_folder_do_not_meet(tmp_path: Path, job: list[s
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
 
 
-def test_the_same_output_twice_at_once(
+def test_two_runs_of_one_output_at_the_same_time(
     tmp_path: Path, job: list[str], pipeline: LipsyncPipeline, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The second run is refused; in a job folder of its own it may overtake the first, and both are whole."""
+    """The second run is refused; with its own job folder it may finish first, and both outputs are complete."""
     video, audio, output = tmp_path / "v.mp4", tmp_path / "a.wav", tmp_path / "o.mp4"
     codes: list[int] = []
 
@@ -178,7 +178,7 @@ def test_the_same_output_twice_at_once(
     assert sorted(path.name for path in tmp_path.iterdir()) == names
 
 
-def test_another_job_needs_force_and_a_foreign_file_too(
+def test_another_job_and_a_file_of_another_program_need_force(
     tmp_path: Path, job: list[str], pipeline: LipsyncPipeline, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Stop(Exception):
@@ -207,17 +207,17 @@ def test_another_job_needs_force_and_a_foreign_file_too(
     assert main([*job, "--force"]) == 0
 
 
-def test_a_job_that_failed_at_once_is_no_obstacle_for_the_mended_one(
+def test_a_job_that_failed_at_once_does_not_block_the_repaired_one(
     tmp_path: Path, job: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A video that turned out to be damaged is replaced by a good one under the same name."""
+    """A damaged video is replaced by a good one of the same name."""
     video = tmp_path / "v.mp4"
     good = video.read_bytes()
     begin = good.index(b"mdat")
     video.write_bytes(good[: begin + 2000] + bytes(len(good) - begin - 2000))
     code = main(job)
     if code == 0:
-        pytest.skip("this decoder took the damage")
+        pytest.skip("this decoder accepts the damage")
     assert "v.mp4" in capsys.readouterr().err
     video.write_bytes(good)
     assert main(job) == 0
@@ -234,7 +234,7 @@ FOREIGN = {
 
 @pytest.mark.parametrize("name", FOREIGN)
 @pytest.mark.parametrize("force", [[], ["--force"]], ids=["", "force"])
-def test_a_folder_of_somebody_else_is_never_cleared(
+def test_a_folder_of_another_program_is_never_cleared(
     tmp_path: Path, job: list[str], capsys: pytest.CaptureFixture[str], name: str, force: list[str]
 ) -> None:
     folder = tmp_path / "mine"
@@ -258,7 +258,7 @@ def write_list(path: Path, rows: list[dict[str, object]]) -> Path:
 
 
 @pytest.mark.parametrize("ending", [".csv", ".jsonl"])
-def test_a_list_of_jobs_goes_on_after_one_that_fails(
+def test_a_list_of_jobs_continues_after_one_that_fails(
     tmp_path: Path,
     job: list[str],
     capsys: pytest.CaptureFixture[str],
@@ -287,7 +287,7 @@ def test_a_list_of_jobs_goes_on_after_one_that_fails(
 
 
 @pytest.mark.parametrize("more", [("--report=all.json",), ("--job_dir=all.job",), ("--video_path=v.mp4",)])
-def test_a_list_of_jobs_and_files_of_one_job_do_not_go_together(
+def test_a_list_of_jobs_cannot_be_combined_with_files_of_one_job(
     tmp_path: Path, job: list[str], capsys: pytest.CaptureFixture[str], more: tuple[str]
 ) -> None:
     path = write_list(tmp_path / "jobs.csv", [{"video": "v.mp4", "audio": "a.wav", "output": "o.mp4"}])
@@ -319,7 +319,7 @@ BAD_LISTS = {
 
 
 @pytest.mark.parametrize("name", BAD_LISTS)
-def test_a_list_that_cannot_be_understood_is_refused_as_a_whole(
+def test_an_invalid_list_is_refused_as_a_whole(
     tmp_path: Path, job: list[str], capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     path = tmp_path / name
@@ -332,7 +332,7 @@ def test_a_list_that_cannot_be_understood_is_refused_as_a_whole(
 
 
 def test_a_picture_of_a_person_belongs_to_the_job(tmp_path: Path, job: list[str], pipeline: LipsyncPipeline) -> None:
-    """A job does not go on with parts that show somebody else, chosen by an older picture of the same name."""
+    """A job does not resume with segments that show another person, chosen by an older picture of the same name."""
     picture = tmp_path / "me.png"
     keys = []
     for content in (b"\x89PNG one", b"\x89PNG two"):

@@ -36,17 +36,17 @@ def counted(stop: int, made: list[int]) -> Iterator[int]:
         yield index
 
 
-def test_what_runs_ahead_comes_in_order_and_not_too_far_ahead() -> None:
+def test_run_ahead_keeps_the_order_and_its_capacity() -> None:
     made: list[int] = []
     with run_ahead(counted(50, made), 3, *TIMERS) as items:  # type: ignore[arg-type]
         for place, item in enumerate(items):
             assert item == place
             time.sleep(0.001)
-            assert len(made) <= place + 1 + 3 + 1  # taken, waiting, and one that waits for room
+            assert len(made) <= place + 1 + 3 + 1  # consumed, in the queue, and one that waits for room
     assert made == list(range(50))
 
 
-def test_what_runs_behind_is_done_at_the_end_and_not_too_far_behind() -> None:
+def test_run_behind_finishes_and_keeps_its_capacity() -> None:
     done: list[int] = []
 
     def consume(items: Iterator[int]) -> None:
@@ -61,31 +61,31 @@ def test_what_runs_behind_is_done_at_the_end_and_not_too_far_behind() -> None:
     assert done == list(range(50))
 
 
-class Spilt(Exception):
+class StageFailed(Exception):
     pass
 
 
 def failing(at: int) -> Iterator[int]:
     yield from range(at)
-    raise Spilt("milk")
+    raise StageFailed("broken")
 
 
-def test_an_error_ahead_comes_after_what_was_made_before_it() -> None:
+def test_an_error_in_run_ahead_is_raised_after_the_items_before_it() -> None:
     taken = []
-    with pytest.raises(Spilt, match="milk") as caught, run_ahead(failing(5), 2, *TIMERS) as items:  # type: ignore[arg-type]
+    with pytest.raises(StageFailed, match="broken") as caught, run_ahead(failing(5), 2, *TIMERS) as items:  # type: ignore[arg-type]
         for item in items:
             taken.append(item)
     assert taken == list(range(5)) and caught.value.__cause__ is None
 
 
-@pytest.mark.parametrize("at", [0, 3, 9])  # the last is found out when all is put
-def test_an_error_behind_comes_to_who_puts(at: int) -> None:
+@pytest.mark.parametrize("at", [0, 3, 9])  # the last one is raised on leaving the block
+def test_an_error_in_run_behind_is_raised_in_the_caller(at: int) -> None:
     def consume(items: Iterator[int]) -> None:
         for item in items:
             if item == at:
-                raise Spilt("milk")
+                raise StageFailed("broken")
 
-    with pytest.raises(Spilt, match="milk"), run_behind(consume, 2, *TIMERS) as put:
+    with pytest.raises(StageFailed, match="broken"), run_behind(consume, 2, *TIMERS) as put:
         for index in range(10):
             put(index)
 
@@ -94,7 +94,7 @@ def test_an_error_of_the_last_of_three_stages_ends_them_all() -> None:
     def last(items: Iterator[int]) -> None:
         for item in items:
             if item == 20:
-                raise Spilt("milk")
+                raise StageFailed("broken")
 
     def middle(items: Iterator[int]) -> None:
         for item in items:
@@ -102,7 +102,7 @@ def test_an_error_of_the_last_of_three_stages_ends_them_all() -> None:
 
     made: list[int] = []
     with (
-        pytest.raises(Spilt, match="milk"),
+        pytest.raises(StageFailed, match="broken"),
         run_ahead(counted(10_000, made), 2, *TIMERS) as items,  # type: ignore[arg-type]
         run_behind(last, 2, *TIMERS) as put_last,
         run_behind(middle, 2, *TIMERS) as put_middle,
@@ -112,7 +112,7 @@ def test_an_error_of_the_last_of_three_stages_ends_them_all() -> None:
     assert len(made) < 50
 
 
-def test_who_stops_early_stops_what_runs_ahead_and_closes_it() -> None:
+def test_a_caller_that_stops_early_stops_and_closes_the_generator() -> None:
     closed = threading.Event()
 
     def endless() -> Iterator[int]:
@@ -122,21 +122,21 @@ def test_who_stops_early_stops_what_runs_ahead_and_closes_it() -> None:
         finally:
             closed.set()
 
-    with pytest.raises(Spilt), run_ahead(endless(), 2, *TIMERS) as items:  # type: ignore[arg-type]
+    with pytest.raises(StageFailed), run_ahead(endless(), 2, *TIMERS) as items:  # type: ignore[arg-type]
         next(items)
-        raise Spilt
+        raise StageFailed
     assert closed.is_set()
 
 
-def test_waiting_and_work_are_told_apart() -> None:
+def test_waiting_and_work_are_timed_separately() -> None:
     slow, quick = StageTimer("slow"), StageTimer("quick")
 
-    def tired() -> Iterator[int]:
+    def slow_items() -> Iterator[int]:
         for index in range(5):
             time.sleep(0.02)
             yield index
 
-    with quick.running(), run_ahead(tired(), 1, slow, quick) as items:  # type: ignore[arg-type]
+    with quick.running(), run_ahead(slow_items(), 1, slow, quick) as items:  # type: ignore[arg-type]
         assert list(items) == list(range(5))
     assert slow.busy_sec > 0.1 - 0.01 > slow.output_sec and quick.input_sec > quick.busy_sec
 
@@ -153,7 +153,7 @@ def pipelines() -> dict[bool, LipsyncPipeline]:
 
 @pytest.fixture
 def pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
-    """A clip that is shorter than its sound, so that it is played backwards too, in parts of half a second."""
+    """A clip shorter than its audio, so that it is played backwards too, in output segments of half a second."""
     monkeypatch.setattr(render, "OUTPUT_SEGMENT_SEC", 0.5)
     video = make_video(tmp_path / "v.mp4", FRAMES, dark=range(20, 33))
     return video, make_audio(tmp_path / "a.wav", 1.6 * FRAMES / 25)
@@ -161,7 +161,7 @@ def pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
 
 @pytest.mark.parametrize("overlap", [0, 1])
 @pytest.mark.parametrize("reference", ["current", "elsewhere"])
-def test_stages_that_overlap_give_the_bytes_of_stages_in_turns(
+def test_overlapped_stages_give_the_same_bytes_as_stages_in_one_thread(
     tmp_path: Path, pair: tuple[Path, Path], pipelines: dict[bool, LipsyncPipeline], overlap: int, reference: str
 ) -> None:
     settings = FAST.changed({"overlap": overlap, "reference": reference})
@@ -183,13 +183,13 @@ def test_stages_that_overlap_give_the_bytes_of_stages_in_turns(
     assert reports[True].bottleneck and not reports[False].timeline
 
 
-def test_few_frames_are_alive_at_a_time(
+def test_few_frames_are_in_memory(
     tmp_path: Path,
     pair: tuple[Path, Path],
     pipelines: dict[bool, LipsyncPipeline],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A group ahead, one in work, one behind, the piece that is being played backwards, and what the threads hold."""
+    """A group before the networks, one in them, one after them, the piece being played backwards, and one per thread."""
     alive: list[weakref.ref] = []
     most, read = 0, Source.pictures
 
@@ -207,16 +207,16 @@ def test_few_frames_are_alive_at_a_time(
 
 
 @pytest.mark.parametrize("stop_at", [1, 30, 90])
-def test_a_stop_ends_all_threads_and_the_job_goes_on_later(
+def test_a_stop_ends_all_threads_and_the_job_resumes_later(
     tmp_path: Path, pair: tuple[Path, Path], pipelines: dict[bool, LipsyncPipeline], stop_at: int
 ) -> None:
     output = tmp_path / "o.mp4"
 
     def stop(stage: str, done: int, total: int) -> None:
         if stage == GENERATE and done >= stop_at:
-            raise Spilt("stop")
+            raise StageFailed("stop")
 
-    with pytest.raises(Spilt, match="stop"):
+    with pytest.raises(StageFailed, match="stop"):
         pipelines[True](*pair, output, FAST, progress=stop)
     assert not output.exists() and not list(tmp_path.rglob("*.partial"))
     pipelines[True](*pair, output, FAST)
@@ -227,18 +227,18 @@ def test_a_stop_ends_all_threads_and_the_job_goes_on_later(
 def test_progress_rises_to_all_frames_in_the_callers_thread(
     tmp_path: Path, pair: tuple[Path, Path], pipelines: dict[bool, LipsyncPipeline]
 ) -> None:
-    told: list[int] = []
+    calls: list[int] = []
 
     def progress(stage: str, done: int, total: int) -> None:
         assert threading.current_thread() is threading.main_thread()
         if stage == GENERATE:
-            told.append(done)
+            calls.append(done)
 
     report = pipelines[True](*pair, tmp_path / "o.mp4", FAST, progress=progress)
-    assert told == sorted(told) and told[-1] == report.frames
+    assert calls == sorted(calls) and calls[-1] == report.frames
 
 
-def test_a_failing_stage_is_told_in_its_own_words(
+def test_an_error_of_a_stage_is_raised_unchanged(
     tmp_path: Path,
     pair: tuple[Path, Path],
     pipelines: dict[bool, LipsyncPipeline],
@@ -252,7 +252,7 @@ def test_a_failing_stage_is_told_in_its_own_words(
         pipelines[True](*pair, tmp_path / "o.mp4", FAST)
 
 
-def test_a_source_that_breaks_off_is_told_in_its_own_words(
+def test_an_error_of_the_source_is_raised_unchanged(
     tmp_path: Path,
     pair: tuple[Path, Path],
     pipelines: dict[bool, LipsyncPipeline],

@@ -1,4 +1,4 @@
-"""What is sampled together, where segments begin, what is refused: the plan of pass 2."""
+"""The plan of pass 2: which frames share a window, where output segments begin, and which settings are refused."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -44,7 +44,7 @@ def test_windows_cover_every_frame_and_share_only_the_overlap(
 
 
 @given(st.integers(1, 40), st.integers(2, 16), st.integers(1, 3), st.integers(0, 60))
-def test_the_last_window_is_moved_back_over_frames_that_came_before(
+def test_the_last_window_is_shifted_back_over_earlier_frames(
     count: int, num_frames: int, stride: int, before: int
 ) -> None:
     for plan in windows_of(count, num_frames, stride, before=before):
@@ -101,7 +101,7 @@ def test_a_jump_of_the_source_begins_a_new_segment() -> None:
     assert segment_of_frames(segment_of_frame, timeline_of(order)).tolist() == [1, 1, 1, 2, 2, 2, -1, -1]
 
 
-def test_faces_that_cannot_be_shown_are_told() -> None:
+def test_unusable_faces_are_rejected() -> None:
     mask = torch.ones(16, 16)
     mask[8:] = 0
     faces = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
@@ -113,7 +113,7 @@ def test_faces_that_cannot_be_shown_are_told() -> None:
     assert [rejection_reason(face, mask) for face in (broken, flat, grey)] == ["not a number", "one colour", "mask"]
 
 
-def test_a_smaller_plan_is_found_until_there_is_none() -> None:
+def test_the_memory_plan_is_halved_until_it_cannot_be() -> None:
     plan: MemoryPlan | None = MemoryPlan(windows=4, vae_frames=2)
     seen = []
     while plan:

@@ -1,4 +1,4 @@
-"""Presets and precision: one table for everybody, what is asked for beats it, and what weights cannot do is one sentence."""
+"""Presets and precision: one table for every interface, explicit settings override it, and unsupported ones are refused."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -35,7 +35,7 @@ def windows(count: int) -> list[Window]:
     ]
 
 
-def test_a_preset_is_overridden_by_what_is_named_and_keeps_what_the_checkpoint_is_made_for() -> None:
+def test_explicit_settings_override_a_preset_which_overrides_the_checkpoint() -> None:
     checkpoint = recommended({"inference": {"steps": 10, "reference": "elsewhere", "colour": "matched"}})
     for name, entries in PRESETS.items():
         settings = checkpoint.changed({"preset": name})
@@ -69,12 +69,12 @@ def test_the_web_app_loads_what_a_preset_needs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("interval", [(0.5, 0.2), (0, 2), (1,), "no"])
-def test_a_wrong_interval_is_told(interval: object) -> None:
+def test_a_wrong_guidance_interval_is_refused(interval: object) -> None:
     with pytest.raises(ValueError, match="guidance_interval is .*rising fractions"):
         InferenceSettings(guidance_interval=interval)  # type: ignore[arg-type]
 
 
-def test_weights_say_which_presets_they_can_do(tmp_path: Path) -> None:
+def test_settings_that_do_not_fit_the_weights_are_refused(tmp_path: Path) -> None:
     models, turbo = tiny_models(), InferenceSettings().changed({"preset": "turbo"})
     with pytest.raises(ValueError, match="turbo .*needs weights that were distilled.*preset fast"):
         WindowSampler(models, turbo, Stopwatch())
@@ -89,7 +89,7 @@ def test_weights_say_which_presets_they_can_do(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("preset", list(PRESETS))
-def test_how_many_windows_are_sampled_together_changes_nothing(preset: str) -> None:
+def test_the_number_of_windows_sampled_together_does_not_change_them(preset: str) -> None:
     models = replace(tiny_models(), distilled=preset == "turbo", tiny_vae=build_tiny_vae(SMALL).eval())
     settings = InferenceSettings().changed({"preset": preset})
     one, many = (WindowSampler(models, settings, Stopwatch()) for _ in range(2))
@@ -101,7 +101,7 @@ def test_how_many_windows_are_sampled_together_changes_nothing(preset: str) -> N
     assert torch.equal(one.sample(windows(1))[0].faces, alone[0])
 
 
-def test_a_cpu_takes_the_precision_that_it_is_fast_at() -> None:
+def test_half_precision_on_a_cpu_is_a_type_that_it_is_fast_at() -> None:
     cpu = torch.device("cpu")
     assert pick_dtype(cpu) == pick_dtype(cpu, "fp32") == torch.float32
     assert pick_dtype(cpu, "half") == (torch.bfloat16 if has_bfloat16() else torch.float32)

@@ -1,4 +1,4 @@
-"""Which source frame is shown when: lengths, orders, variable rates; and reading in that order with few frames in memory."""
+"""The timeline: lengths, orders and variable rates, and reading in that order with few frames in memory."""
 
 from collections.abc import Iterator
 from fractions import Fraction
@@ -32,7 +32,7 @@ def order_of(count: int, wanted: int, **policy: str) -> list[int]:
 
 
 @given(st.integers(1, 200), rates, seconds)
-def test_the_output_lasts_as_long_as_the_sound(count: int, fps: Fraction, sound: Fraction) -> None:
+def test_the_output_lasts_as_long_as_the_audio(count: int, fps: Fraction, sound: Fraction) -> None:
     timeline = make_timeline(constant(count, fps), sound, 1 / fps)
     assert len(timeline) == timeline.frames_with_sound == max(1, frames_in(sound, fps))
     assert timeline.ticks.tolist() == list(range(len(timeline) + 1))
@@ -53,13 +53,13 @@ def test_frames_of_a_variable_rate_are_shown_as_long_as_in_the_source(ms: list[i
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 30])
 @pytest.mark.parametrize("wanted", [1, 6, 13, 75])
-def test_bounce_goes_back_and_forth_without_doubling_the_turns(count: int, wanted: int) -> None:
+def test_bounce_does_not_repeat_the_frames_at_which_it_turns(count: int, wanted: int) -> None:
     there = list(range(count))
     cycle = there + there[-2:0:-1]
     assert order_of(count, wanted) == [cycle[frame % len(cycle)] for frame in range(wanted)]
 
 
-def test_other_ways_to_bring_video_and_sound_to_one_length() -> None:
+def test_loop_hold_cut_and_keep() -> None:
     assert order_of(3, 7, length="loop") == [0, 1, 2, 0, 1, 2, 0]
     assert order_of(3, 7, length="hold") == [0, 1, 2, 2, 2, 2, 2]
     assert order_of(3, 7, length="cut") == [0, 1, 2]
@@ -77,7 +77,7 @@ def test_a_loop_jumps_and_a_bounce_does_not() -> None:
 
 
 @given(st.integers(1, 40), st.integers(1, 120), st.sampled_from(["bounce", "loop", "hold"]), st.integers(1, 20))
-def test_frames_come_in_order_with_few_in_memory(count: int, wanted: int, length: str, held: int) -> None:
+def test_frames_in_order_are_complete(count: int, wanted: int, length: str, held: int) -> None:
     order = make_timeline(constant(count, Fraction(25)), Fraction(wanted, 25), Fraction(1, 25), length).order  # type: ignore[arg-type]
     assert list(frames_in_order(lambda start, stop: iter(range(start, stop)), order, held)) == order.tolist()
     assert [frame for run, _ in runs_of(order) for frame in run] == list(range(len(order)))

@@ -1,1 +1,1 @@
-"""One video file to another: timeline, segments, the folder that lets a job resume, and the report."""
+"""One job from files to file: checks, timeline, the folder from which it resumes, pass 2, worker processes, report."""

@@ -88,7 +88,7 @@ def check_job(
     waveform = read_audio(sound)
     waveform = waveform[round(sound_start_sec(paths[0], paths[1], info, options) * SAMPLE_RATE_HZ) :]
     sound_sec = Fraction(len(waveform), SAMPLE_RATE_HZ)
-    asked = options.interlaced
+    requested = options.interlaced
     if not can_keep_fields(info):
         options = replace(options, interlaced="deinterlace")
     source = open_source(pictures, info, options.fps, options.interlaced)
@@ -102,7 +102,7 @@ def check_job(
     encoder.settings(format.crf)
     check_space(paths[2], info.width * info.height, float(max(sound_sec, Fraction(1)) * source.rate))
     missing = samples_of_frames(1) - len(waveform)
-    picture_warnings = fields_warning(info, encoder, asked), loss_warning(info, format, encoder, suffix)
+    picture_warnings = fields_warning(info, encoder, requested), loss_warning(info, format, encoder, suffix)
     warnings = (*track_warnings(pictures, sound), *filter(None, picture_warnings), *sound_warnings(sound, waveform))
     waveform = np.pad(waveform, (0, max(0, missing)))
     return LipsyncJob(*paths, info, source, waveform, sound_sec, format, encoder.name, options, warnings)

@@ -1,4 +1,4 @@
-"""The web app: python gradio_app.py [--help], then open the address that it prints. For this computer only, unless asked."""
+"""The web app: python gradio_app.py [--help], then open the address that it prints. It listens on this computer only by default."""
 
 import argparse
 import getpass
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from latentsync.config import UNetRun, load
 from latentsync.face.detection.detector import BACKENDS
+from scripts.status import configure_logging
 from web.errors import WebError
 from web.models import Models
 from web.serve import Server, is_open_to_others
@@ -23,23 +24,33 @@ USUAL = Limits()
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="gradio_app.py", description=__doc__)
     models = parser.add_argument_group("models").add_argument
-    models("--demo", action="store_true", help="begin with the demo models, even where the official weights are")
-    models("--inference_ckpt_path", type=Path, metavar="FILE", help="offer a U-Net of your own")
-    models("--unet_config_path", type=Path, metavar="FILE.yaml", help="for a U-Net of unknown origin, see configs/unet")
-    models("--detector", choices=BACKENDS, help="default: face_alignment, or cascade with demo models")
-    models("--unload_after", type=float, metavar="MINUTES", help="free the models' memory after so long without work")
+    models("--demo", action="store_true", help="start with the demo models, even if the official weights are installed")
+    models("--inference_ckpt_path", type=Path, metavar="FILE", help="add a U-Net of your own")
+    models(
+        "--unet_config_path",
+        type=Path,
+        metavar="FILE.yaml",
+        help="configuration of a U-Net without metadata, see configs/unet",
+    )
+    models("--detector", choices=BACKENDS, help="default: face_alignment, or cascade for the demo models")
+    models("--unload_after", type=float, metavar="MINUTES", help="free the models after this idle time")
     access = parser.add_argument_group("access").add_argument
     access("--port", type=int, default=7860, help="default: %(default)s")
-    access("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in (default: this one only)")
-    access("--share", action="store_true", help="a public address by Gradio's relay; needs --user")
-    access("--user", help="ask for this name and a password")
-    access("--password", help=f"better in the environment variable {PASSWORD}, or typed in when asked")
+    access("--host", default="127.0.0.1", help="0.0.0.0 accepts other machines (default: this one only)")
+    access("--share", action="store_true", help="a public URL through Gradio's relay; needs --user")
+    access("--user", help="require this name and a password")
+    access("--password", help=f"better: the environment variable {PASSWORD}, or the prompt")
     limits = parser.add_argument_group("limits").add_argument
-    limits("--folder", type=Path, default=DEFAULT_FOLDER, help="where uploads and results are kept (default: runs/web)")
-    limits("--keep_hours", type=float, default=USUAL.keep_sec / 3600, help="and for how long (default: %(default)g)")
-    limits("--max_gb", type=float, default=USUAL.file_bytes / 1e9, help="of one file (default: %(default)g)")
-    limits("--max_minutes", type=float, default=USUAL.length_sec / 60, help="of a result (default: %(default)g)")
-    limits("--max_jobs", type=int, default=USUAL.unfinished_jobs, help="unfinished at once (default: %(default)s)")
+    limits("--folder", type=Path, default=DEFAULT_FOLDER, help="folder of uploads and results (default: runs/web)")
+    limits(
+        "--keep_hours",
+        type=float,
+        default=USUAL.keep_sec / 3600,
+        help="hours until they are deleted (default: %(default)g)",
+    )
+    limits("--max_gb", type=float, default=USUAL.file_bytes / 1e9, help="largest file (default: %(default)g)")
+    limits("--max_minutes", type=float, default=USUAL.length_sec / 60, help="longest result (default: %(default)g)")
+    limits("--max_jobs", type=int, default=USUAL.unfinished_jobs, help="unfinished jobs at once (default: %(default)s)")
     return parser.parse_args(argv)
 
 
@@ -63,7 +74,7 @@ def settings_of(args: argparse.Namespace) -> AppSettings:
 
 
 def login_of(args: argparse.Namespace) -> tuple[str, str] | None:
-    """Name and password, asked for where they are not given; None without a name."""
+    """Name and password, with a prompt for a missing password; None without a name."""
     if args.user is None:
         return None
     password = args.password or os.environ.get(PASSWORD) or getpass.getpass(f"Password for {args.user}: ")
@@ -77,21 +88,22 @@ def serve(args: argparse.Namespace) -> None:
     if args.demo:
         models.choices = {"demo": models.choices.pop("demo"), **models.choices}
     if args.unet_config_path:
-        load(args.unet_config_path, UNetRun, note=print)
+        load(args.unet_config_path, UNetRun)
     models.check("")
     settings = settings_of(args)
     with Server(models, settings) as server:
-        print(f"Open {server.url} in a browser; Ctrl+C ends the app.", flush=True)
+        print(f"Open {server.url} in a browser; Ctrl+C stops the app.", flush=True)
         if server.blocks.share_url:
             print(f"Public: {server.blocks.share_url}", flush=True)
         if is_open_to_others(settings):
-            print("Everybody who reaches this machine can use the app: add --user to ask for a password.", flush=True)
+            print("Everybody who can reach this machine can use the app: add --user to require a password.", flush=True)
         while True:
             time.sleep(3600)
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
+    configure_logging(name="latentsync.config")
     try:
         serve(args)
     except (ValueError, OSError) as error:

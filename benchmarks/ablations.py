@@ -59,8 +59,8 @@ def train(arm: str, seed: int, steps: int, folder: Path) -> Path:
         length = [f"train.max_steps={steps}", f"train.checkpoint_steps={steps}", f"train.seed={seed}"]
         items = [f"data.batch_size={BATCH}", f"data.train_output_dir={folder}"]
         run = load(CONFIG, UNetRun, [*length, *items, *ARMS[arm]])
-        trained = train_unet(run, lambda row: None, lambda text: print(f"  {text}", flush=True))
-        trained.save(weights, trained.trainer.averaged_state(), steps)
+        trained = train_unet(run)
+        trained.file.save(weights, trained.trainer.averaged_state(), steps)
     return weights
 
 

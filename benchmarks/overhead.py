@@ -28,7 +28,7 @@ from latentsync.inference.jobs.job import check_job
 from latentsync.inference.models import DEMO_UNET, LipsyncModels, distilled_companion
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.inference.settings import JobOptions
-from latentsync.media.video.index import frame_index
+from latentsync.media.index.frame_index import frame_index
 from latentsync.media.video.read import stored_pictures
 from latentsync.media.video.write import VideoFormat, VideoWriter
 from latentsync.testing import DEMO_AUDIO, FULL_HD, moving_head

@@ -102,7 +102,7 @@ class Steps:
     """One step of a training after another: items, losses, gradients, optimizer, average; no log, no checkpoint."""
 
     def __init__(self, run: UNetRun):
-        self.training, self.run = prepare(run, lambda text: None, Processes(cpu=True)), run
+        self.training, self.run = prepare(run, Processes(cpu=True)), run
         self.position = 0
 
     def __call__(self) -> None:

@@ -1,6 +1,6 @@
 """Lip-sync a video through a running app: python docs/api_client.py VIDEO SOUND RESULT [--url URL] [--preset fast].
 
-Needs `pip install gradio_client` alone, on any machine that reaches the app.
+Needs only `pip install gradio_client`, on any machine that can reach the app.
 """
 
 import argparse
@@ -22,14 +22,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("sound", type=Path)
     parser.add_argument("result", type=Path)
     parser.add_argument("--url", default="http://127.0.0.1:7860")
-    parser.add_argument("--user", nargs=2, metavar=("NAME", "PASSWORD"), help="where the app asks for them")
+    parser.add_argument("--user", nargs=2, metavar=("NAME", "PASSWORD"), help="if the app requires a login")
     parser.add_argument("--preset", default="balanced", choices=["turbo", "fast", "balanced", "quality"])
     parser.add_argument("--kind", default="run", choices=["run", "preview", "preflight"])
     return parser.parse_args(argv)
 
 
 def wait_for(client: Client, job_id: str) -> dict:
-    """The last status of a job, after it ended; Ctrl+C cancels it."""
+    """Wait until a job has ended and return its last status; Ctrl+C cancels the job."""
     try:
         while True:
             status = client.predict(job_id, api_name="/status")

@@ -1,1 +1,1 @@
-"""Verbs that measure a finished video or a checkpoint; each calls the library once and prints one line."""
+"""Commands that evaluate finished videos and checkpoints."""

@@ -1,4 +1,4 @@
-"""The drawn evaluation clips: people and sentences that training never sees, in three tasks, with the truth of each."""
+"""Drawn evaluation clips: people and sentences that are not in the training data, in three tasks, each with its truth."""
 
 import hashlib
 import json
@@ -17,8 +17,8 @@ from latentsync.avatar.mouth import mouth_track
 
 PINNED = Path(__file__).resolve().parent / "bench_lists" / "avatars.json"
 CLIPS = 24
-AUDIO_FROM = 7  # each person speaks the sentence of the clip this many places further on
-HASHED_FRAMES = 8  # pictures whose hash is kept
+AUDIO_FROM = 7  # in the task `cross` a person speaks the sentence of the clip this many places later
+HASHED_FRAMES = 8  # frames that are hashed
 
 
 def seeds(count: int) -> range:
@@ -31,12 +31,12 @@ def name_of(seed: int) -> str:
 
 
 def partner_of(seed: int) -> int:
-    """The clip whose sentence a person speaks; the same whatever part of the list is used."""
+    """Seed of the clip whose sentence a person speaks in the task `cross`; independent of how many clips are used."""
     return HELD_OUT_FIRST_SEED + (seed - HELD_OUT_FIRST_SEED + AUDIO_FROM) % CLIPS
 
 
 def hashes(clip: AvatarClip) -> dict[str, Any]:
-    """What pins a clip: its truth, its sound as 16-bit samples, and its first pictures."""
+    """Hashes of a clip: of its truth, its audio as 16-bit samples, and its first frames."""
     sound = np.rint(clip.waveform * 32767).astype("<i2").tobytes()
     pictures = b"".join(frame.tobytes() for frame in islice(clip.frames(), HASHED_FRAMES))
     parts = {"truth": json.dumps(clip.truth(), sort_keys=True).encode(), "sound": sound, "pictures": pictures}
@@ -44,10 +44,10 @@ def hashes(clip: AvatarClip) -> dict[str, Any]:
 
 
 def check_pinned(found: Sequence[dict[str, Any]]) -> list[str]:
-    """What differs from the pinned list, one sentence each; none if the clips are those that others score.
+    """Notes on differences from the pinned list, one sentence each; none if the clips are equal.
 
     Raises:
-        ValueError: a clip's sentence, mouth or sound differs: scores cannot be compared at all.
+        ValueError: the sentence, mouth or audio of a clip differs, so scores cannot be compared.
     """
     pinned = {row["seed"]: row for row in json.loads(PINNED.read_text(encoding="utf-8"))["clips"]}
     notes = []
@@ -56,16 +56,18 @@ def check_pinned(found: Sequence[dict[str, Any]]) -> list[str]:
         different = [part for part in ("frames", "truth", "sound", "pictures") if row[part] != wanted[part]]
         if set(different) - {"pictures"}:
             raise ValueError(
-                f"{name_of(row['seed'])} is not the clip of the list (its {' and '.join(different)} differ):"
-                " its voice or its drawing has changed, so its scores cannot be compared with others'."
+                f"{name_of(row['seed'])} differs from the pinned clip ({' and '.join(different)}):"
+                " its voice or drawing has changed, so its scores cannot be compared with published ones."
             )
         if different:
-            notes.append(f"{name_of(row['seed'])} is drawn a little differently here (another OpenCV or processor).")
+            notes.append(
+                f"{name_of(row['seed'])} has slightly different pixels here (another OpenCV version or processor)."
+            )
     return notes
 
 
 def make_avatar_clips(folder: Path, count: int, max_frames: int, tasks: Sequence[str]) -> Iterator[EvalClip]:
-    """Draw the clips of the first `count` seeds into `folder`; every task lasts at most `max_frames`."""
+    """Draw the clips of the first `count` seeds into `folder`; each task has at most `max_frames`."""
     for seed in seeds(count):
         person, other = random_clip(seed), random_clip(partner_of(seed))
         video = folder / f"{name_of(seed)}.mp4"
@@ -77,20 +79,20 @@ def make_avatar_clips(folder: Path, count: int, max_frames: int, tasks: Sequence
 
 
 def right_result(task: str, person: AvatarClip, other: AvatarClip) -> AvatarClip:
-    """How a person should look in a task: as they are, with another's lips and sound, or silent."""
+    """The true result of a task: the person unchanged, with the lips and audio of another, or silent."""
     if task == CROSS:
         return replace(person, mouth=other.mouth, speech=other.speech)
     return silenced(person) if task == SILENT else person
 
 
 def silenced(clip: AvatarClip) -> AvatarClip:
-    """The same person with closed lips and no sound."""
+    """The same person with closed lips and silent audio."""
     mute = replace(clip.speech, waveform=np.zeros_like(clip.speech.waveform))
     return replace(clip, mouth=mouth_track([], len(clip)), speech=mute)
 
 
 def _task_clip(folder: Path, video: Path, right: AvatarClip, task: str, max_frames: int) -> EvalClip:
-    """Sound and truth of one task: the drawn person speaks as they should."""
+    """Write the audio and the true video of one task."""
     count = min(max_frames, len(right.mouth), len(right.motion.roll))
     stem = f"{name_of(right.seed)}_{task}"
     audio, truth = folder / f"{stem}.wav", folder / f"{stem}_truth.mp4"

@@ -1,7 +1,7 @@
 """Make a set of evaluation clips: python -m eval.bench_clips {avatars,hdtf,voxceleb2,vfhq} --out FOLDER [--help].
 
 avatars draws the fixed list of held-out people and checks it against the hashes in eval/bench_lists/avatars.json. The
-others choose clips below --root and write list.json, by which somebody else with the same files makes the same set (--list).
+others choose clips below --root and write list.json, from which --list makes the same set elsewhere.
 """
 
 import argparse
@@ -26,13 +26,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("set", choices=("avatars", *LAYOUTS))
     add("--out", type=Path, help="the set's folder, new or empty")
-    add("--clips", type=int, help=f"number of clips (default: {CLIPS} avatars, {REAL_CLIPS} real ones)")
+    add("--clips", type=int, help=f"number of clips (default: {CLIPS} avatars or {REAL_CLIPS} real clips)")
     add("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
-    add("--max_sec", type=float, default=10.0, help="seconds of sound at most (default: %(default)s)")
+    add("--max_sec", type=float, default=10.0, help="longest audio in seconds (default: %(default)s)")
     add("--root", type=Path, help="folder of the real videos")
-    add("--list", type=Path, help="take the clips of this list instead of choosing")
-    add("--seed", type=int, default=0, help="of the choice (default: %(default)s)")
-    add("--pin", action="store_true", help="avatars: write the list of hashes anew instead of making clips")
+    add("--list", type=Path, help="use the clips of this list instead of choosing")
+    add("--seed", type=int, default=0, help="seed of the choice (default: %(default)s)")
+    add("--pin", action="store_true", help="avatars: write the list of hashes instead of making clips")
     return parser.parse_args(argv)
 
 
@@ -40,12 +40,12 @@ def make_set(args: argparse.Namespace) -> int:
     if args.set == "avatars" and args.pin:
         return pin()
     if args.out is None:
-        raise ValueError("the set needs a folder: give --out.")
+        raise ValueError("a set needs a folder: give --out.")
     if (args.out / SET_FILE).exists():
-        raise ValueError(f"{args.out} holds a set already, which is left as it is: give another folder.")
+        raise ValueError(f"{args.out} already contains a set, which is not overwritten: give another folder.")
     max_frames = frames_in(args.max_sec)
     if max_frames < 1 or (args.clips is not None and args.clips < 1):
-        raise ValueError("--max_sec and --clips are at least a frame and a clip.")
+        raise ValueError("--max_sec must be at least one frame, and --clips at least 1.")
     facts = {"set": args.set, "max_frames": max_frames}
     if args.set == "avatars":
         clips, notes = avatars(args, max_frames)
@@ -59,7 +59,7 @@ def make_set(args: argparse.Namespace) -> int:
 def avatars(args: argparse.Namespace, max_frames: int) -> tuple[list[EvalClip], list[str]]:
     count = args.clips or CLIPS
     if count > CLIPS:
-        raise ValueError(f"the list of avatars has {CLIPS} clips: ask for no more.")
+        raise ValueError(f"there are {CLIPS} avatar clips: give --clips {CLIPS} or less.")
     notes = check_pinned([hashes(random_clip(seed)) for seed in seeds(count)])
     for note in notes:
         print(note, file=sys.stderr)
@@ -69,7 +69,7 @@ def avatars(args: argparse.Namespace, max_frames: int) -> tuple[list[EvalClip], 
 
 def real(args: argparse.Namespace, max_frames: int) -> tuple[list[EvalClip], dict[str, Any]]:
     if args.root is None or not args.root.is_dir():
-        raise ValueError(f"{args.set} needs the folder of its videos: give --root.")
+        raise ValueError(f"{args.set} needs the folder of the videos: give --root.")
     if args.list:
         stored = read_list(args.list)
         check_list(args.root, stored)
@@ -81,7 +81,7 @@ def real(args: argparse.Namespace, max_frames: int) -> tuple[list[EvalClip], dic
 
 
 def pin() -> int:
-    """For those who change the avatars on purpose."""
+    """Write the hashes of the avatars, after they were changed on purpose."""
     rows = [hashes(random_clip(seed)) for seed in seeds(CLIPS)]
     PINNED.write_text(json.dumps({"clips": rows}, indent=1) + "\n", encoding="utf-8")
     print(PINNED)

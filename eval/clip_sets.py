@@ -1,4 +1,4 @@
-"""A set of evaluation clips on disk: what is shown, what is to be said, and how that truly looks."""
+"""A set of evaluation clips on disk: input video, audio, and the true result where it is known."""
 
 import hashlib
 import json
@@ -23,31 +23,31 @@ from latentsync.timebase import MODEL_FPS, samples_of_frames
 
 TASKS = RECONSTRUCTION, CROSS, SILENT = "reconstruction", "cross", "silent"
 SET_FILE = "clips.json"
-CRF = 12  # of truths and copies: near enough to lossless for every metric
+CRF = 12  # of true videos and copies; close enough to lossless for all metrics
 MADE_BY = "latentsync eval/bench_clips 1"
 
 
 @dataclass(frozen=True)
 class EvalClip:
-    """One thing to do: give `video` the lips of `audio`."""
+    """One evaluation item: lip-sync `video` to `audio`."""
 
     name: str
     task: str
     video: Path
     audio: Path
-    truth: Path | None = None  # how the right result looks
-    speaker: Path | None = None  # the video that the sound was taken from, where there is no truth
-    openings: tuple[float, ...] = ()  # true lip opening of every frame of the right result, where it is known
+    truth: Path | None = None  # the true result
+    speaker: Path | None = None  # the video that the audio comes from, if there is no truth
+    openings: tuple[float, ...] = ()  # true lip opening of each frame of the result, if it is known
 
     @cached_property
     def fingerprint(self) -> str:
-        """Twelve digits over the contents of video and sound."""
+        """Twelve hexadecimal digits of a hash over task, video and audio."""
         both = f"{self.task} {file_hash(self.video)} {file_hash(self.audio)}"
         return hashlib.sha256(both.encode()).hexdigest()[:12]
 
     @cached_property
     def frame_count(self) -> int:
-        """Frames of the right result."""
+        """Number of frames of the result at 25 fps."""
         return max(1, round(len(read_audio(self.audio)) / samples_of_frames(1)))
 
     @cached_property
@@ -55,13 +55,13 @@ class EvalClip:
         return np.array(self.openings) if self.openings else None
 
     def write_copy(self, out: Path) -> None:
-        """The input's frames, back and forth where they are too few, with the new sound."""
+        """Write the input's frames, played back and forth if they are too few, with the new audio."""
         frames = [shown.frame for shown in islice(frames_at(self.video, MODEL_FPS), self.frame_count)]
         write_video(out, (frames[at] for at in bounced(len(frames), self.frame_count)), self.audio)
 
 
 def write_video(path: Path, frames: Iterable[NDArray[np.uint8]], audio: Path | None = None, crf: int = CRF) -> None:
-    """Frames uint8 [h, w, 3] at 25 fps with sound, as an MP4 file."""
+    """Write frames uint8 [h, w, 3] at 25 fps, with audio if given, as an MP4 file."""
     stream = iter(frames)
     first = next(stream)
     height, width = first.shape[:2]
@@ -73,13 +73,13 @@ def write_video(path: Path, frames: Iterable[NDArray[np.uint8]], audio: Path | N
 
 
 def write_sound(path: Path, waveform: NDArray[np.floating], frames: int) -> None:
-    """Exactly as much sound as `frames` frames last, silence where it ends before."""
+    """Write audio of exactly `frames` frames, padded with silence or cut."""
     samples = samples_of_frames(frames)
     write_wav(path, np.pad(waveform, (0, max(0, samples - len(waveform))))[:samples])
 
 
 def save_set(folder: Path, facts: dict[str, Any], clips: Iterable[EvalClip]) -> Path:
-    """Write the file that describes a set; paths inside the folder are stored relative to it."""
+    """Write the index file of a set; paths inside the folder are stored relative to it."""
     rows = [_plain(clip, folder) for clip in clips]
     path = folder / SET_FILE
     with atomic_write(path) as partial:
@@ -91,7 +91,7 @@ def load_set(folder: Path) -> tuple[dict[str, Any], list[EvalClip]]:
     """Facts and clips of a set.
 
     Raises:
-        ValueError: the folder holds no set, or a file of it is missing.
+        ValueError: the folder has no set, or a file of it is missing.
     """
     path = folder / SET_FILE
     try:
@@ -99,7 +99,7 @@ def load_set(folder: Path) -> tuple[dict[str, Any], list[EvalClip]]:
         clips = [_clip(row, folder) for row in stored.pop("clips")]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"{folder} holds no readable {SET_FILE}: make one with `python -m eval.bench_clips`."
+            f"{folder} has no readable {SET_FILE}: make a set with `python -m eval.bench_clips`."
         ) from error
     for clip in clips:
         for file in (clip.video, clip.audio, clip.truth, clip.speaker):
@@ -109,7 +109,7 @@ def load_set(folder: Path) -> tuple[dict[str, Any], list[EvalClip]]:
 
 
 def of_tasks(clips: Iterable[EvalClip], wanted: dict[str, int | None]) -> Iterator[EvalClip]:
-    """The clips of the wanted tasks, of each the first so many (None: all)."""
+    """The clips of the wanted tasks, at most the given number of each (None: all)."""
     left = dict(wanted)
     for clip in clips:
         if clip.task not in left or left[clip.task] == 0:
@@ -125,7 +125,7 @@ def parse_tasks(texts: Iterable[str]) -> dict[str, int | None]:
     for text in texts:
         task, colon, count = text.partition(":")
         if task not in TASKS or (colon and not count.isdigit()):
-            raise ValueError(f"{text!r} is no task: write {', '.join(TASKS)}, or such as {CROSS}:16 for sixteen clips.")
+            raise ValueError(f"{text!r} is no task: write {', '.join(TASKS)}, or {CROSS}:16 for its first 16 clips.")
         wanted[task] = int(count) if colon else None
     return wanted
 

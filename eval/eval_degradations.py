@@ -1,7 +1,7 @@
-"""Whether the metrics rank known damage rightly: eval/eval_degradations.sh [--clips 8] [--help].
+"""Whether the metrics rank known degradations correctly: eval/eval_degradations.sh [--clips 8] [--help].
 
-Drawn people are damaged in five ways: sound moved by 1, 2 and 4 frames, lips smoothed over time, lips of another
-sentence. SyncNet and lip opening must both prefer the undamaged clip, and mind a larger shift more.
+Drawn people are degraded in five ways: audio delayed by 1, 2 and 4 frames, lips smoothed over time, lips of another
+sentence. SyncNet and lip opening must both score the undamaged clip best, and a larger delay worse than a smaller one.
 """
 
 import argparse
@@ -35,25 +35,25 @@ from latentsync.timebase import samples_of_frames
 from scripts.command import run_command
 
 SHIFTS = (1, 2, 4)
-FACE_PX = 128  # of the aligned faces that are looked at
-SMOOTH_FRAMES = 4.0  # deviation of the Gaussian that the mouth's movement is smoothed with
+FACE_PX = 128  # side of the aligned faces
+SMOOTH_FRAMES = 4.0  # standard deviation of the Gaussian that smooths the mouth movement over time
 CLEAN, SMOOTHED, OTHER = "undamaged", "lips low-passed", "lips of another sentence"
 SHIFTED = tuple(f"sound {shift} frame{'s' * (shift > 1)} late" for shift in SHIFTS)
 KINDS = (CLEAN, *SHIFTED, SMOOTHED, OTHER)
-# metric -> whether larger is better
+# score -> whether larger is better
 METRICS = {"sync_distance": False, "sync_confidence": True, "aperture_correlation": True}
 
 
 @dataclass(frozen=True)
 class Lips:
-    """What is seen of drawn lips."""
+    """Features of drawn lips."""
 
     embeddings: Tensor  # [windows, D] of the SyncNet
-    openings: NDArray[np.float32]  # [t], read from the pixels
+    openings: NDArray[np.float32]  # [t], measured from the pixels
 
 
 def damaged_lips(clip: AvatarClip, other: AvatarClip) -> dict[str, AvatarClip]:
-    """The clip itself, with smoothed lips, and with the lips of another sentence."""
+    """The clip unchanged, with smoothed lips, and with the lips of another sentence."""
     tracks = {name: gaussian_filter1d(values, SMOOTH_FRAMES) for name, values in vars(clip.mouth).items()}
     length = min(len(clip.mouth), len(other.mouth))
     foreign = {name: values[:length] for name, values in vars(other.mouth).items()}
@@ -65,7 +65,7 @@ def damaged_lips(clip: AvatarClip, other: AvatarClip) -> dict[str, AvatarClip]:
 
 
 def measure_lips(judge: StableJudge, clip: AvatarClip) -> Lips:
-    """Draw a clip and look at its lips."""
+    """Draw a clip and measure its lips."""
     detector, smoother, faces = make_detector(), Smoother(), []
     for frame in islice(clip.frames(), len(clip.mouth)):
         found = detector.points(frame)
@@ -76,7 +76,7 @@ def measure_lips(judge: StableJudge, clip: AvatarClip) -> Lips:
 
 
 def scores(judge: StableJudge, lips: Lips, clip: AvatarClip, late_frames: int) -> dict[str, float]:
-    """What the metrics say of lips under a clip's sound, which comes late by so many frames."""
+    """Scores of lips under the audio of a clip, delayed by `late_frames`."""
     silence = np.zeros(samples_of_frames(late_frames), np.float32)
     sound = embed_sound(judge.net, np.concatenate([silence, clip.waveform]), judge.num_frames)
     count = min(len(lips.embeddings), len(sound))
@@ -90,14 +90,14 @@ def scores(judge: StableJudge, lips: Lips, clip: AvatarClip, late_frames: int) -
 
 
 def damage_scores(judge: StableJudge, clip: AvatarClip, other: AvatarClip) -> dict[str, dict[str, float]]:
-    """The scores of one clip under each of `KINDS`."""
+    """Scores of one clip for each of `KINDS`."""
     seen = {kind: measure_lips(judge, damaged) for kind, damaged in damaged_lips(clip, other).items()}
     late = {CLEAN: 0, **dict(zip(SHIFTED, SHIFTS, strict=True)), SMOOTHED: 0, OTHER: 0}
     return {kind: scores(judge, seen.get(kind, seen[CLEAN]), clip, frames) for kind, frames in late.items()}
 
 
 def table_of(found: dict[str, list[dict[str, float]]]) -> list[dict[str, Any]]:
-    """A row a kind of damage: summaries of every metric."""
+    """One row per kind, with the summary of each score."""
     return [
         {"kind": kind, **{name: summarise(row[name] for row in rows).to_dict() for name in METRICS}}
         for kind, rows in found.items()
@@ -105,7 +105,7 @@ def table_of(found: dict[str, list[dict[str, float]]]) -> list[dict[str, Any]]:
 
 
 def wrong_ranks(rows: list[dict[str, Any]]) -> list[str]:
-    """What a metric ranks wrongly by its means; none if all is right."""
+    """Pairs whose means are in the wrong order, one text each."""
     wrong = []
     for name, larger_is_better in METRICS.items():
         value = {row["kind"]: row[name]["mean"] * (1 if larger_is_better else -1) for row in rows}
@@ -126,8 +126,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="eval_degradations.sh", description=__doc__)
     add = parser.add_argument
     add("--clips", type=int, default=8, help=f"number of clips, at most {CLIPS} (default: %(default)s)")
-    add("--sync_model", type=Path, default=DEMO_SYNCNET, help="a StableSyncNet (default: the demo's)")
-    add("--out", type=Path, metavar="FILE.json", help="write the table there too")
+    add("--sync_model", type=Path, default=DEMO_SYNCNET, help="file of a StableSyncNet (default: the demo's)")
+    add("--out", type=Path, metavar="FILE.json", help="also write the table there")
     add("--device", help="cpu, or a GPU (default: the best that there is)")
     return parser.parse_args(argv)
 
@@ -144,7 +144,7 @@ def rank(args: argparse.Namespace) -> int:
     rows = table_of(found)
     wrong = wrong_ranks(rows)
     show(rows, args.clips)
-    print("All ranked rightly." if not wrong else f"Ranked wrongly: {'; '.join(wrong)}.")
+    print("All ranked correctly." if not wrong else f"Ranked wrongly: {'; '.join(wrong)}.")
     if args.out:
         args.out.write_text(
             json.dumps({"clips": args.clips, "network": judge.fingerprint, "rows": rows, "wrong": wrong}, indent=1)

@@ -1,7 +1,7 @@
 """Frechet video distance between results and real videos: eval/eval_fvd.sh --videos FOLDER --truth FOLDER [--help].
 
-Two sets are compared, not pairs. Frames 20 to 35 of every video count, the face cut out of each; a few dozen videos are
-the least for a number worth quoting.
+It compares two sets, not pairs, by the faces in frames 20 to 35 of each video. A number worth quoting needs at least a few
+dozen videos.
 """
 
 import argparse
@@ -17,13 +17,13 @@ from eval.videos import find_videos
 from latentsync.face.detection.detector import make_detector
 from latentsync.files import file_hash
 from latentsync.metrics.cache import FeatureCache
-from latentsync.metrics.pictures.frechet import feature_statistics, frechet_distance
+from latentsync.metrics.pictures.set_distances import feature_statistics, frechet_distance
 from latentsync.metrics.pictures.set_features import i3d_features, scored_clip
 from latentsync.weights import load_torchscript
 from scripts.command import run_command
 
 RESAMPLES = 100
-FEW = 100  # videos a set, below which the distance is mostly a matter of their number
+FEW = 100  # videos per set, below which the distance depends mostly on their number
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -52,7 +52,7 @@ def evaluate(args: argparse.Namespace) -> int:
 
 
 def measurer(args: argparse.Namespace, cache: FeatureCache) -> Callable[[Path], np.ndarray]:
-    """Features [d] of a video; CheckpointError at once if the network is missing."""
+    """A function from a video to its features [d]; raises CheckpointError if the network is missing."""
     network, detector = load_torchscript(args.network), make_detector(args.detector)
     weights = file_hash(args.network)
 
@@ -64,10 +64,10 @@ def measurer(args: argparse.Namespace, cache: FeatureCache) -> Callable[[Path], 
 
 
 def distance(result: list[np.ndarray], truth: list[np.ndarray]) -> dict[str, object]:
-    """The distance, with an interval from sets drawn anew from both, and a warning for small sets."""
+    """The distance with a bootstrap interval, and a note for small sets."""
     if min(len(result), len(truth)) < 2:
-        return {"fvd": None, "note": "A distance needs two scored videos in each set."}
-    # sorted, so that the order of the videos does not reach the interval
+        return {"fvd": None, "note": "A distance needs at least two scored videos in each set."}
+    # sorted, so that the order of the videos does not change the interval
     a, b = (np.array(sorted(vector.tolist() for vector in vectors)) for vectors in (result, truth))
     rng = np.random.default_rng(0)
     drawn = [
@@ -80,7 +80,7 @@ def distance(result: list[np.ndarray], truth: list[np.ndarray]) -> dict[str, obj
     }
     found |= {"low": float(np.quantile(drawn, 0.025)), "high": float(np.quantile(drawn, 0.975))}
     if min(len(a), len(b)) < FEW:
-        found["note"] = f"Sets under {FEW} videos: compare only with distances of sets as large as these."
+        found["note"] = f"Sets with fewer than {FEW} videos: compare only with distances of sets of this size."
     return found
 
 

@@ -1,7 +1,7 @@
-"""What of the old lips shows in results: eval/eval_leakage.sh --videos SOURCES [--model demo|FILE] [--help].
+"""Leakage of the old lips into results: eval/eval_leakage.sh --videos SOURCES [--model demo|FILE] [--help].
 
-Every source is given silence (how open does the mouth stay, how much does it still move) and another sound (how much do
-the new lips look like the old ones). Finished results are scored instead with --silent_results and --other_results.
+Each source is lip-synced to silence (measured: opening and movement of the mouth) and to other audio (measured: correlation
+of the new lips with the old ones). --silent_results and --other_results score finished results instead.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from latentsync.metrics.statistics import NO_OUTPUT, UnscorableError
 from latentsync.timebase import frames_in, samples_of_frames
 from scripts.command import run_command
 
-Result = Callable[[Path], Path]  # source -> result; UnscorableError where there is none
+Result = Callable[[Path], Path]  # source -> result; raises UnscorableError without one
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -37,11 +37,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add_detector(parser)
     add = parser.add_argument
     add("--model", default="demo", help="demo (a stand-in, drawn heads only) or a U-Net's file (default: %(default)s)")
-    add("--audio", type=Path, help="the other sound (default: that of the next video in the list)")
-    add("--max_sec", type=float, default=4.0, help="seconds of each result at most (default: %(default)s)")
+    add("--audio", type=Path, help="the other audio (default: that of the next video in the list)")
+    add("--max_sec", type=float, default=4.0, help="longest result in seconds (default: %(default)s)")
     add("--work", type=Path, help="keep the results in this folder (default: a temporary one)")
-    add("--silent_results", type=Path, nargs="+", default=[], help="finished results under silence, by name")
-    add("--other_results", type=Path, nargs="+", default=[], help="finished results under another sound, by name")
+    add("--silent_results", type=Path, nargs="+", default=[], help="finished results under silence, paired by name")
+    add("--other_results", type=Path, nargs="+", default=[], help="finished results under other audio, paired by name")
     return parser.parse_args(argv)
 
 
@@ -62,7 +62,7 @@ def evaluate(args: argparse.Namespace) -> int:
 
 
 def leakage(source: FaceSeries, results: dict[str, FaceSeries]) -> dict[str, Any]:
-    """Scores of one source's results under `silent` and `other` sound, whichever there are."""
+    """Scores of the results of one source: under silence (`silent`) and under other audio (`other`), if given."""
     found: dict[str, Any] = {}
     for name, result in results.items():
         shown = openings(at_frames(source, bounced(len(source), len(result))))
@@ -79,7 +79,7 @@ def given(args: argparse.Namespace) -> bool:
 
 
 def finished(args: argparse.Namespace, sources: list[Path]) -> tuple[dict[str, Result], dict[str, Any]]:
-    """Results that lie in folders already."""
+    """Finished results from folders."""
 
     def lookup(partners: list[Path]) -> Result:
         found = {pair.video: pair.truth for pair in pair_up(sources, partners)}
@@ -87,7 +87,7 @@ def finished(args: argparse.Namespace, sources: list[Path]) -> tuple[dict[str, R
         def result(source: Path) -> Path:
             path = found[source]
             if path is None:
-                raise UnscorableError(NO_OUTPUT, f"{source} has no result of its name in {partners[0]}.")
+                raise UnscorableError(NO_OUTPUT, f"{source} has no result of the same name in {partners[0]}.")
             return path
 
         return result
@@ -97,9 +97,9 @@ def finished(args: argparse.Namespace, sources: list[Path]) -> tuple[dict[str, R
 
 
 def made(args: argparse.Namespace, sources: list[Path], work: Path) -> tuple[dict[str, Result], dict[str, Any]]:
-    """Results that the pipeline makes when they are asked for."""
+    """Results that the pipeline computes on demand."""
     system = ours(args.model, args.device)
-    facts = system.facts()  # loads the models, so that what is missing is told first
+    facts = system.facts()  # loads the models, so that missing files are reported first
 
     def run(source: Path, task: str) -> Path:
         count = min(frames_in(args.max_sec), frames_in(probe(source).duration_sec))

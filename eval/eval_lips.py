@@ -1,7 +1,7 @@
 """Lips of results against the true ones: eval/eval_lips.sh --videos FILES [--truth FILES] [--source FILES] [--help].
 
-Correlation of the lip opening with the truth and with the source, jitter, the jump at window borders and, with a detector
-of 68 landmarks, the landmarks' distance. A truth may be a video, or the JSON file of an avatar clip.
+Correlation of the lip opening with the truth and with the source, jitter, the jump at window borders and, with
+--detector face_alignment, the landmark distance. A truth is a video, or the JSON file of an avatar clip.
 """
 
 import argparse
@@ -26,11 +26,11 @@ from scripts.command import run_command
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="eval_lips.sh", description=__doc__)
-    add_videos(parser, "videos (or an avatar's .json) whose lips are the true ones")
+    add_videos(parser, "videos (or .json files of avatars) with the true lips")
     add_detector(parser)
     add = parser.add_argument
     add("--source", type=Path, nargs="+", default=[], help="the inputs that the results were made from")
-    add("--window", type=int, default=WINDOW_FRAMES, help="frames made together (default: %(default)s)")
+    add("--window", type=int, default=WINDOW_FRAMES, help="frames that were generated at once (default: %(default)s)")
     return parser.parse_args(argv)
 
 
@@ -43,7 +43,7 @@ def evaluate(args: argparse.Namespace) -> int:
     def score(video: Path, truth: Path | None, source: Path | None) -> dict[str, Any]:
         for given, partner in ((args.truth, truth), (args.source, source)):
             if given and partner is None:
-                raise UnscorableError(NO_TRUTH, f"{video} has no partner of its name in {given[0]}.")
+                raise UnscorableError(NO_TRUTH, f"{video} has no partner of the same name in {given[0]}.")
         result = face_series(video, detector, cache)
         known = true_openings(truth) if truth and truth.suffix == ".json" else None
         shown = face_series(truth, detector, cache) if truth and known is None else None
@@ -59,11 +59,11 @@ def evaluate(args: argparse.Namespace) -> int:
 def left_out(detector: str) -> dict[str, Any]:
     if detector == "face_alignment":
         return {}
-    return {"skipped": {"landmark_distance": "the cascade gives no landmarks; use --detector face_alignment"}}
+    return {"skipped": {"landmark_distance": "the cascade has no landmarks; use --detector face_alignment"}}
 
 
 def source_series(source: Path | None, result: FaceSeries, detector: Any, cache: FeatureCache) -> FaceSeries | None:
-    """The source's face at the moments that the result shows: a short source is played back and forth."""
+    """The face of the source at the frames that the result shows: a short source is played back and forth."""
     if source is None:
         return None
     series = face_series(source, detector, cache)
@@ -75,7 +75,9 @@ def true_openings(path: Path) -> np.ndarray:
     try:
         return np.array(json.loads(path.read_text(encoding="utf-8"))["aperture_px"], np.float64)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UnscorableError(NO_TRUTH, f"{path} is no truth of an avatar clip: it lacks aperture_px.") from error
+        raise UnscorableError(
+            NO_TRUTH, f"{path} is not the truth of an avatar clip: aperture_px is missing."
+        ) from error
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,7 +1,7 @@
 """Accuracy of a StableSyncNet on a data set: eval/eval_syncnet_acc.sh --videos FOLDER [--sync_model FILE] [--help].
 
-Every window of every video is judged with its own sound and with a wrong one: by turns from another moment of the same
-video, at least six frames away, and from another video.
+Each window of each video is classified with its own audio and with a wrong one, which comes alternately from the same video,
+at least six frames away, and from another video.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from latentsync.metrics.sync.judge import StableJudge, embeddings, own_sound
 from latentsync.weights import read_checkpoint
 from scripts.command import run_command
 
-MIN_SHIFT = 6  # frames between a window and a wrong sound of the same video
+MIN_SHIFT = 6  # frames between a window and wrong audio from the same video
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -32,9 +32,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add_detector(parser)
     add = parser.add_argument
     add("--sync_model", default="demo", help="demo, or a StableSyncNet's file (default: %(default)s)")
-    add("--config_path", type=Path, help="its training configuration, for a public file, which does not carry one")
-    add("--aligned", action="store_true", help="the videos show aligned faces already, as data processing leaves them")
-    add("--threshold", type=float, help="a pair counts as right above it (default: the network's own, else 0.5)")
+    add("--config_path", type=Path, help="its training configuration, for a public file without metadata")
+    add("--aligned", action="store_true", help="the videos are aligned faces, as data processing writes them")
+    add(
+        "--threshold",
+        type=float,
+        help="similarity above which a pair counts as right (default: the network's own, else 0.5)",
+    )
     return parser.parse_args(argv)
 
 
@@ -52,12 +56,12 @@ def evaluate(args: argparse.Namespace) -> int:
 
 
 def accuracy_rows(judge: StableJudge, videos: list[Path], threshold: float, cache: FeatureCache) -> Iterator[ScoreRow]:
-    """One row a video, in the order given; which wrong sounds a video meets follows from the videos' contents alone."""
+    """One row per video, in the given order. The choice of wrong audio depends on the content of the videos alone."""
     embedded = {video: make_row(str(video), lambda v=video: {"clip": embed(judge, v, cache)}) for video in videos}  # type: ignore[misc]
     usable = [video for video, row in embedded.items() if not row.reason]
     if len(usable) < 2:
         yield from (row for row in embedded.values() if row.reason)
-        yield from (ScoreRow(str(v), reason="alone", detail="A wrong sound needs a second video.") for v in usable)
+        yield from (ScoreRow(str(v), reason="alone", detail="Wrong audio needs a second video.") for v in usable)
         return
     ring = sorted(usable, key=file_hash)
     clips = {video: embedded[video].scores["clip"] for video in usable}
@@ -76,7 +80,7 @@ def embed(judge: StableJudge, video: Path, cache: FeatureCache) -> ClipEmbedding
 
 
 def pooled(rows: list[ScoreRow]) -> dict[str, Any]:
-    """Accuracy over all windows of all videos, so that long videos count more."""
+    """Accuracy over all windows of all videos; longer videos count more."""
     scored = [row.scores for row in rows if not row.reason]
     pairs = sum(scores["pairs"] for scores in scored)
     return {"accuracy_of_all_pairs": sum(s["accuracy"] * s["pairs"] for s in scored) / pairs if pairs else None}

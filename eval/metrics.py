@@ -27,8 +27,7 @@ from latentsync.metrics.lips.face_series import FaceSeries, face_series
 from latentsync.metrics.lips.leakage import silent_mouth
 from latentsync.metrics.lips.scores import at_frames, bounced, check_lengths, lip_scores, openings
 from latentsync.metrics.pictures.compare import compare_pictures
-from latentsync.metrics.pictures.discrepancy import cmmd
-from latentsync.metrics.pictures.frechet import feature_statistics, frechet_distance
+from latentsync.metrics.pictures.set_distances import cmmd, feature_statistics, frechet_distance
 from latentsync.metrics.pictures.set_features import clip_features, inception_features, spread_frames
 from latentsync.metrics.sync.judge import SyncJudge, sync_score
 from latentsync.models.hyper_iqa import HyperIQA, load_hyper_iqa, quality_frames, quality_inputs

@@ -1,4 +1,4 @@
-"""The networks that judge, by the names that the commands take; stand-ins are chosen by name and named in the result."""
+"""Networks of the evaluation commands by the names of their options. Stand-ins are listed in the summary."""
 
 import argparse
 import os
@@ -30,20 +30,20 @@ I3D, HYPER_IQA = AUXILIARY / "i3d_torchscript.pt", AUXILIARY / "koniq_pretrained
 DEMO_SYNCNET = DEMO / "syncnet.safetensors"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "latentsync" / "features"
 STAND_INS = {
-    "demo": "the demo SyncNet knows drawn heads only; its scores are no LSE-C and LSE-D",
-    "cascade": "OpenCV's cascade stands in for the published detector; scores of real people differ a little",
+    "demo": "the demo SyncNet is trained on drawn heads; its scores are not LSE-C and LSE-D",
+    "cascade": "OpenCV's cascade replaces the published detector; scores of real people differ a little",
 }
 
 
 def add_videos(parser: argparse.ArgumentParser, truth: str = "") -> None:
-    """The arguments that every command takes; with `truth`, what `--truth` means for it."""
+    """Add the arguments of all commands; `truth` is the help of `--truth`, which is left out without it."""
     add = parser.add_argument
     add("--videos", type=Path, nargs="+", required=True, help="video files, folders, or lists (.txt, one a line)")
     if truth:
         add("--truth", type=Path, nargs="+", default=[], help=f"{truth}; paired by name, or by line if both are lists")
-    add("--out", type=Path, metavar="FILE.jsonl", help="write the lines there instead of to the screen")
-    add("--cache", type=Path, default=CACHE, help="folder in which features are kept (default: %(default)s)")
-    add("--no_cache", action="store_true", help="keep no features")
+    add("--out", type=Path, metavar="FILE.jsonl", help="write the lines to this file instead of stdout")
+    add("--cache", type=Path, default=CACHE, help="folder of cached features (default: %(default)s)")
+    add("--no_cache", action="store_true", help="do not cache features")
     add("--device", help="cpu, or a GPU (default: the best that there is)")
 
 
@@ -60,15 +60,14 @@ def add_sync_model(parser: argparse.ArgumentParser) -> None:
     add(
         "--sync_model",
         default="expert",
-        help="expert (SyncNet v2, the published one), demo (stand-in for drawn heads), or a StableSyncNet's file",
+        help="expert (the published SyncNet v2), demo (stand-in for drawn heads), or the file of a StableSyncNet",
     )
-    add("--boxes", choices=("s3fd", "cascade"), default="s3fd", help="which detector finds faces for the expert")
-    add("--published", action="store_true", help="the published evaluation's rules, flaws and all")
+    add("--boxes", choices=("s3fd", "cascade"), default="s3fd", help="face detector for the expert")
+    add("--published", action="store_true", help="the rules of the published evaluation with their flaws")
 
 
 def sync_judge(args: argparse.Namespace) -> SyncJudge:
-    """The judge that `--sync_model` names, with the detector of `--detector` where it needs one; CheckpointError if weights
-    are missing."""
+    """The judge of `--sync_model`, with the detector of `--detector` if it needs one; CheckpointError if weights are missing."""
     device = pick_device(args.device)
     if args.sync_model == "expert":
         net = load_syncnet_v2(EXPERT).to(device)
@@ -79,19 +78,26 @@ def sync_judge(args: argparse.Namespace) -> SyncJudge:
 def stable_judge(
     path: Path, device: torch.device, detector: str | None, config_path: Path | None = None
 ) -> StableJudge:
-    """A StableSyncNet of pixels; what a public file does not say of itself stands in the training configuration `config_path`.
+    """A judge with a StableSyncNet on pixels.
 
-    The detector of that name aligns faces as those of the network's training were; without one videos show aligned faces.
-    Raises CheckpointError if the file is missing, and ValueError if it does not say how it sees, or sees latents.
+    Args:
+        path: the checkpoint.
+        device: where the network runs.
+        detector: name of the detector that aligns faces as in the network's training; None if videos are aligned faces.
+        config_path: training configuration, for a public file without metadata.
+
+    Raises:
+        CheckpointError: the file is missing.
+        ValueError: model, resolution or number of frames are unknown, or the network takes latents or whole faces.
     """
     run = load(config_path, SyncNetRun) if config_path else None
     seen = {**({"model": run.model, **asdict(run.data)} if run else {}), **read_checkpoint(path).metadata}
     if not {"model", "resolution", "num_frames"} <= seen.keys():
         raise ValueError(
-            f"{path} does not say how it sees (model, resolution, num_frames): name its training configuration with --config_path."
+            f"{path} has no metadata (model, resolution, num_frames): give its training configuration with --config_path."
         )
     if seen.get("latent_space", False) or not seen.get("lower_half", True):
-        raise ValueError(f"{path} does not look at the pixels of lower faces: take a SyncNet that does.")
+        raise ValueError(f"{path} does not take the pixels of the lower face: give a SyncNet that does.")
     net, _ = load_syncnet(path, SyncNetConfig.from_dict(run.model) if run else None)
     released = release_of(path)
     alignment = seen.get("alignment") or (released.alignment if released else DEFAULT_ALIGNMENT)
@@ -106,14 +112,14 @@ def find_boxes(name: str, device: torch.device) -> FaceBoxes:
 
 
 def judge_facts(args: argparse.Namespace, judge: SyncJudge) -> dict[str, Any]:
-    """What a reader must know about the scores: the network, its fingerprint, and stand-ins."""
+    """Facts for the summary: network, fingerprint, stand-ins."""
     used = [args.sync_model, args.boxes if args.sync_model == "expert" else "", getattr(args, "detector", "")]
     stand_ins = [STAND_INS[name] for name in dict.fromkeys(used) if name in STAND_INS]
     return {"network": judge.name, "fingerprint": judge.fingerprint, "stand_ins": stand_ins}
 
 
 def lpips_map(device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
-    """LPIPS (VGG-16) as a map [1, 1, h, w] of two pictures [1, 3, h, w]; CheckpointError if the weights are missing."""
+    """LPIPS (VGG-16) as a map [1, 1, h, w] of two images [1, 3, h, w]; CheckpointError if the weights are missing."""
     network = load_perceptual_loss().network.to(device)
     network.spatial = True
 

@@ -1,4 +1,4 @@
-"""Evaluation clips from folders of real videos in the layouts of HDTF, VoxCeleb2 and VFHQ, by a list that pins them.
+"""Evaluation clips from folders of real videos (HDTF, VoxCeleb2, VFHQ), and the list that pins the chosen files.
 
 HDTF: RD_Name_000.mp4, WDA_..., WRA_... anywhere in the folder. VoxCeleb2: id00017/UTTERANCE/00001.mp4. VFHQ:
 Clip+ID+P0+C0+F100-200.mp4, cut from the original videos with their sound (the published PNG folders have none).
@@ -25,12 +25,12 @@ from latentsync.timebase import MODEL_FPS, frames_in, samples_of_frames
 
 @dataclass(frozen=True)
 class Layout:
-    """How a data set's files are named: `pattern` matches a path below the root, its group `speaker` tells who speaks."""
+    """File names of a data set: `pattern` matches a path below the root, and its group `speaker` is the person."""
 
     pattern: re.Pattern[str]
 
     def speaker(self, name: str) -> str | None:
-        """Who speaks in a file; None for a file that is not of this layout."""
+        """The speaker of a file; None if its name does not fit the layout."""
         found = self.pattern.search(name)
         return found["speaker"] if found else None
 
@@ -43,12 +43,12 @@ LAYOUTS = {
 
 
 def choose(root: Path, layout_name: str, count: int, seed: int, min_sec: float) -> dict[str, Any]:
-    """A list of `count` clips: by a hash of seed and name, each speaker once before any comes twice.
+    """A list of `count` clips: by a hash of seed and name, each speaker once before any is used twice.
 
-    The choice does not depend on the order of the folder, and files that are added change it little.
+    The choice does not depend on the order of the folder, and added files change it little.
 
     Raises:
-        ValueError: the folder holds no usable video of the layout.
+        ValueError: the folder has no usable video of the layout.
     """
     layout = LAYOUTS[layout_name]
     names = [path.relative_to(root).as_posix() for path in root.rglob("*.mp4")]
@@ -66,21 +66,21 @@ def choose(root: Path, layout_name: str, count: int, seed: int, min_sec: float) 
     chosen = list(islice(usable, count))
     if not chosen:
         raise ValueError(
-            f"{root} holds no usable video in the layout of {layout_name} ({LAYOUTS[layout_name].pattern.pattern})."
+            f"{root} has no usable video in the layout of {layout_name} ({LAYOUTS[layout_name].pattern.pattern})."
         )
     clips = [{"path": name, "speaker": layout.speaker(name), "sha256": file_hash(root / name)} for name in chosen]
     return {"layout": layout_name, "seed": seed, "min_sec": min_sec, "clips": clips, "left_out": left_out}
 
 
 def check_list(root: Path, stored: dict[str, Any]) -> None:
-    """ValueError if a clip of a list is missing or is another file than the one that was pinned."""
+    """ValueError if a file of a list is missing or differs from the pinned one."""
     for row in stored["clips"]:
         path = root / row["path"]
         if not path.is_file():
-            raise ValueError(f"{path} of the list is missing: fetch it, or make another list.")
+            raise ValueError(f"{path} of the list is missing: download it, or make another list.")
         if file_hash(path) != row["sha256"]:
             raise ValueError(
-                f"{path} is another file than the list's (its hash differs): its scores cannot be compared."
+                f"{path} is not the file of the list (its hash differs), so its scores cannot be compared."
             )
 
 
@@ -91,14 +91,14 @@ def read_list(path: Path) -> dict[str, Any]:
         return stored
     except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
         raise ValueError(
-            f"{path} is no list of evaluation clips: make one with `python -m eval.bench_clips`."
+            f"{path} is not a list of evaluation clips: make one with `python -m eval.bench_clips`."
         ) from error
 
 
 def make_real_clips(
     folder: Path, root: Path, stored: dict[str, Any], max_frames: int, tasks: Sequence[str]
 ) -> Iterator[EvalClip]:
-    """The clips of a list; a person speaks the sound of the next clip that shows somebody else."""
+    """The clips of a list; in the task `cross` the audio is that of the next clip with another speaker."""
     rows = stored["clips"]
     for index, row in enumerate(rows):
         video = root / row["path"]
@@ -124,7 +124,7 @@ def _reconstruction(folder: Path, name: str, video: Path, audio: Path, count: in
 
 
 def _cross(folder: Path, name: str, video: Path, other: Path, audio: Path, max_frames: int) -> EvalClip:
-    """The speaker of the sound is kept beside it: what real sync of this sound scores."""
+    """A clip with other audio, and the video of its speaker, whose sync score is the reference for that audio."""
     sound = read_audio(other)
     count = min(max_frames, max(1, len(sound) // samples_of_frames(1)))
     speaker = folder / f"{name}_speaker.mp4"
@@ -138,7 +138,7 @@ def _first(video: Path, count: int) -> Iterator[np.ndarray]:
 
 
 def _is_usable(root: Path, name: str, min_sec: float, left_out: dict[str, str]) -> bool:
-    """Whether a file can be a clip; if not, why is noted."""
+    """Whether a file can be a clip; if not, the reason is stored in `left_out`."""
     checks: dict[str, Callable[[MediaInfo], bool]] = {
         "no sound": lambda info: not info.has_audio,
         f"shorter than {min_sec:g} s": lambda info: info.duration_sec < min_sec,

@@ -1,7 +1,7 @@
 """Report of systems on clips, as HTML and JSON: eval/report.sh --set FOLDER --out FOLDER [--ours demo] [--help].
 
 A set comes from `python -m eval.bench_clips`. The true videos and a copy of the input are always compared too. Results are
-kept under --work, so a report that was stopped goes on where it was.
+kept under --work, so that an interrupted report continues.
 """
 
 import argparse
@@ -33,18 +33,18 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--set", type=Path, required=True, help="folder of evaluation clips")
     add("--out", type=Path, required=True, help="folder of the report: report.html, report.json and videos")
     add("--work", type=Path, help="folder in which results are kept (default: results, in the set's folder)")
-    add("--ours", nargs="*", default=[], metavar="MODEL", help="this project's pipeline: demo, or a U-Net's file")
+    add("--ours", nargs="*", default=[], metavar="MODEL", help="this project's pipeline: demo, or the file of a U-Net")
     add("--command", nargs="*", default=[], metavar="NAME='PROGRAM {video} {audio} {out}'", help="any other program")
     add(
         "--results", nargs="*", default=[], metavar="NAME=FOLDER", help="finished results, NAME_TASK.mp4 for every clip"
     )
     add("--tasks", nargs="+", default=list(TASKS), metavar="TASK[:CLIPS]", help="default: all clips of all tasks")
     add("--title", default="Lip-sync report")
-    add("--shown", type=int, default=2, help="clips of every task that are shown in pictures (default: %(default)s)")
+    add("--shown", type=int, default=2, help="clips per task that are shown with pictures (default: %(default)s)")
     add_sync_model(parser)
     add_detector(parser)
-    add("--cache", type=Path, default=CACHE, help="folder in which features are kept (default: %(default)s)")
-    add("--no_cache", action="store_true", help="keep no features")
+    add("--cache", type=Path, default=CACHE, help="folder of cached features (default: %(default)s)")
+    add("--no_cache", action="store_true", help="do not cache features")
     add("--device", help="cpu, or a GPU (default: the best that there is)")
     args = parser.parse_args(argv)
     args.given = sys.argv[1:] if argv is None else argv
@@ -52,26 +52,28 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def systems_of(args: argparse.Namespace) -> list[System]:
-    """The true videos first, copies last, and what the user names between them; ValueError for equal names."""
+    """The true videos first, copies last, and the user's systems between them; ValueError for equal names."""
     chosen: list[System] = [ours(text, args.device) for text in args.ours]
     chosen += [named(text, Command) for text in args.command]
     chosen += [named(text, lambda name, folder: Results(name, Path(folder))) for text in args.results]
     systems = [Truth(), *chosen, Copy()]
     names = [system.name for system in systems]
     if len(set(names)) < len(names):
-        raise ValueError(f"Two systems have one name among {', '.join(names)}: give every one its own.")
+        raise ValueError(f"Two of the systems {', '.join(names)} have one name: give each its own.")
     return systems
 
 
 def check_folder(out: Path) -> None:
-    """ValueError if the folder holds a file of the report's names that no report wrote."""
+    """Raises ValueError if the folder holds a report.html or report.json that no report wrote."""
     path = out / "report.json"
     if not path.exists() and not (out / "report.html").exists():
         return
     try:
         assert json.loads(path.read_text(encoding="utf-8"))["made_by"] == MADE_BY
     except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
-        raise ValueError(f"{out} holds a report.html or report.json of something else: give another folder.") from error
+        raise ValueError(
+            f"{out} holds a report.html or report.json that this command did not write: give another folder."
+        ) from error
 
 
 def make_report(args: argparse.Namespace) -> int:
@@ -79,7 +81,7 @@ def make_report(args: argparse.Namespace) -> int:
     facts, clips = load_set(args.set)
     chosen = list(of_tasks(clips, parse_tasks(args.tasks)))
     if not chosen:
-        raise ValueError(f"{args.set} holds no clip of the tasks {', '.join(args.tasks)}.")
+        raise ValueError(f"{args.set} has no clip of the tasks {', '.join(args.tasks)}.")
     systems = systems_of(args)
     judge = sync_judge(args)
     networks, skipped = load_networks(args)

@@ -16,7 +16,7 @@ from latentsync.metrics.lips.face_series import FaceSeries
 from latentsync.metrics.regions import RESOLUTION
 from latentsync.timebase import MODEL_FPS
 
-SHOTS = 7  # moments of a strip
+SHOTS = 7  # frames of a strip
 SHOT_PX = 128
 SIDE_PX = 256  # height of each video in a row
 CAPTION_PX = 26
@@ -24,19 +24,19 @@ JPEG_QUALITY, VIDEO_CRF = 86, 24
 
 
 def shot_frames(count: int) -> list[int]:
-    """Which frames of a clip a strip shows: spread evenly, its ends left out."""
+    """The frames of a clip that a strip shows: evenly spread, without its ends."""
     return [round(at) for at in np.linspace(0, count - 1, SHOTS + 2)[1:-1]]
 
 
 def strip(video: Path, series: FaceSeries, shots: list[int]) -> str:
-    """The aligned faces at some frames in a row, as a JPEG that stands in the page itself."""
+    """The aligned faces at some frames in a row, as a JPEG data URL."""
     frames = {i: s.frame for i, s in enumerate(islice(frames_at(video, MODEL_FPS), max(shots) + 1)) if i in shots}
     tiles = [_face(frames[shot], series.matrices[shot]) for shot in shots if shot in frames and shot < len(series)]
     return jpeg(np.concatenate(tiles, axis=1))
 
 
 def jpeg(picture: NDArray[np.uint8]) -> str:
-    """A picture [h, w, 3] RGB as a data URL."""
+    """An image [h, w, 3] RGB as a JPEG data URL."""
     done, data = cv2.imencode(
         ".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
     )
@@ -45,7 +45,7 @@ def jpeg(picture: NDArray[np.uint8]) -> str:
 
 
 def side_by_side(results: Mapping[str, Path], clip: EvalClip, path: Path) -> None:
-    """All results of a clip in one video, named, with the sound."""
+    """Write all results of a clip into one video, with their names and the sound."""
     write_video(path, _rows(results), clip.audio, VIDEO_CRF)
 
 

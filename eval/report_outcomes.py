@@ -1,4 +1,4 @@
-"""The work of a report: every system makes every clip, then everything is scored and some of it shown."""
+"""The work of a report: every system processes every clip, the results are scored, and some become pictures."""
 
 import sys
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from latentsync.timebase import MODEL_FPS
 
 @dataclass
 class SystemOutcome:
-    """What became of one clip in one system's hands."""
+    """The result of one system for one clip."""
 
     system: str
     clip: EvalClip
@@ -37,12 +37,12 @@ class SystemOutcome:
         row = self.row.to_dict()
         row.pop("video")
         row.pop("detail", None)  # names folders of the machine
-        told = {"seconds": self.made.seconds, "frames": self.clip.frame_count}
-        return {"clip": self.clip.name, "task": self.clip.task, "system": self.system, **told, **_rounded(row)}
+        work = {"seconds": self.made.seconds, "frames": self.clip.frame_count}
+        return {"clip": self.clip.name, "task": self.clip.task, "system": self.system, **work, **_rounded(row)}
 
 
 def run_all(systems: Sequence[System], clips: Sequence[EvalClip], work: Path) -> list[SystemOutcome]:
-    """Let every system make every clip; a failure is an outcome, and the others go on."""
+    """Run every system on every clip; a failure is an outcome, and the others continue."""
     outcomes = []
     for index, system in enumerate(systems):
         for clip in clips:
@@ -58,7 +58,7 @@ def run_all(systems: Sequence[System], clips: Sequence[EvalClip], work: Path) ->
 
 
 def score_all(outcomes: Sequence[SystemOutcome], tools: Tools) -> None:
-    """Fill in the rows of all outcomes that have a result."""
+    """Score all outcomes that have a result."""
     for outcome in outcomes:
         result, clip = outcome.result, outcome.clip
         if result is not None:
@@ -70,7 +70,7 @@ def score_all(outcomes: Sequence[SystemOutcome], tools: Tools) -> None:
 def add_pictures(
     outcomes: Sequence[SystemOutcome], detector: FaceDetector, cache: FeatureCache, out: Path, shown: int
 ) -> dict[str, Any]:
-    """Strips, curves and videos of the first `shown` clips of every task; videos are written under `out`."""
+    """Strips, curves and videos of the first `shown` clips per task; videos are written under `out`."""
     (out / "videos").mkdir(parents=True, exist_ok=True)
     pictures: dict[str, Any] = {}
     for task in dict.fromkeys(outcome.clip.task for outcome in outcomes):
@@ -90,7 +90,7 @@ def _show(
     cache: FeatureCache,
     out: Path,
 ) -> None:
-    """Add one clip's pictures to those of its task."""
+    """Add the pictures of one clip to those of its task."""
     results = {system: outcome.result for system, outcome in good.items() if outcome.result is not None}
     series = {system: face_series(result, detector, cache) for system, result in results.items()}
     clip = next(iter(good.values())).clip

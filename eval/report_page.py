@@ -14,12 +14,12 @@ from latentsync.timebase import MODEL_FPS
 TEMPLATE = Path(__file__).with_name("report.html")
 ARROWS = {"higher": "↑", "lower": "↓", "": ""}
 TASK_TITLES = {
-    "reconstruction": ("Reconstruction", "Each video with its own sound: the result should equal the input."),
+    "reconstruction": ("Reconstruction", "Each video with its own audio: the result should equal the input."),
     "cross": (
         "Another sound",
-        "Each video with somebody else's sound: the lips must follow it and forget the old ones.",
+        "Each video with the sound of another video: the lips must follow it, not their old sound.",
     ),
-    "silent": ("Silence", "Each video under silence: the mouth should close and keep still."),
+    "silent": ("Silence", "Each video with silent audio: the mouth should be closed and still."),
 }
 
 

@@ -1,4 +1,4 @@
-"""What a report says beside its scores: success, speed, memory, and whether the order of systems makes sense."""
+"""The numbers of a report besides its scores: success, speed, memory, and checks of the order of systems."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,7 +19,7 @@ TOO_GOOD = {"sync_confidence": "sync confidence", "sync_distance": "sync distanc
 
 
 def totals(outcomes: Sequence[SystemOutcome]) -> dict[str, Any]:
-    """One system over all tasks."""
+    """Totals of one system over all tasks."""
     timed = [outcome for outcome in outcomes if outcome.made.seconds is not None]
     seconds = sum(outcome.made.seconds or 0 for outcome in timed)
     video_sec = sum(outcome.clip.frame_count for outcome in timed) / MODEL_FPS
@@ -34,7 +34,7 @@ def totals(outcomes: Sequence[SystemOutcome]) -> dict[str, Any]:
 
 
 def checks(cross: Mapping[str, Any], systems: Sequence[str]) -> list[dict[str, Any]]:
-    """Whether, under another sound, truth beats every system and every system beats the copy of the input."""
+    """Whether under other audio the truth beats each system, and each system beats the copy of the input."""
     found = []
     for name in systems:
         for better, worse in ((TRUTH, name), (name, COPY)):
@@ -44,13 +44,13 @@ def checks(cross: Mapping[str, Any], systems: Sequence[str]) -> list[dict[str, A
                     continue
                 first, second = (value["mean"] for value in values)
                 holds = first > second if larger_is_better(metric) else first < second
-                what = f"{better.capitalize()} beats {worse} under another sound, {label}: {first:.2f} and {second:.2f}"
+                what = f"{better.capitalize()} beats {worse} under other audio, {label}: {first:.2f} and {second:.2f}"
                 found.append({"what": what, "holds": bool(holds)})
     return found
 
 
 def warnings(results: Mapping[str, Mapping[str, Any]], systems: Sequence[str]) -> list[str]:
-    """Scores that are too good to be true: above those of real videos."""
+    """Warnings about scores that are better than those of real videos."""
     found = []
     for task, rows in results.items():
         for name in [each for each in systems if each not in (TRUTH, COPY)]:
@@ -61,5 +61,5 @@ def warnings(results: Mapping[str, Mapping[str, Any]], systems: Sequence[str]) -
                 score, real = (value["mean"] for value in values)
                 if score > real if larger_is_better(metric) else score < real:
                     text = f"{name}, {task}: {label} {score:.2f} is better than that of true videos, {real:.2f}:"
-                    found.append(f"{text} lips are exaggerated, or were trained against this judge.")
+                    found.append(f"{text} the lips are exaggerated, or were trained against this judge.")
     return found

@@ -1,4 +1,4 @@
-"""What a command writes: a JSON line for every video, scored or not, and a summary as the last line."""
+"""Output of a command: a JSON line per video, scored or not, and a summary as the last line."""
 
 import json
 import sys
@@ -15,7 +15,7 @@ from latentsync.metrics.statistics import reason_of, summarise
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """One video's scores, or why it has none."""
+    """Scores of one video, or the reason why it has none."""
 
     video: str
     scores: Mapping[str, Any] = field(default_factory=dict)
@@ -30,7 +30,7 @@ class ScoreRow:
 
 
 def make_row(video: str, score: Callable[[], Mapping[str, Any]]) -> ScoreRow:
-    """The row of one video; what a user can cause becomes its reason."""
+    """The row of one video; a ValueError or OSError of `score` becomes its reason."""
     try:
         return ScoreRow(video, score())
     except (ValueError, OSError) as error:
@@ -43,7 +43,7 @@ def failures(rows: Sequence[ScoreRow]) -> dict[str, int]:
 
 
 def summary(rows: Sequence[ScoreRow]) -> dict[str, Any]:
-    """Counts, reasons, and mean, spread and interval of every number that rows have."""
+    """Counts, reasons, and mean, spread and interval of each number in the rows."""
     scored = [row.scores for row in rows if not row.reason]
     names = dict.fromkeys(name for scores in scored for name, value in scores.items() if is_number(value))
     columns = {name: [scores[name] for scores in scored if is_number(scores.get(name))] for name in names}
@@ -60,7 +60,7 @@ def is_number(value: object) -> bool:
 
 
 def write_rows(rows: Iterable[ScoreRow], out: Path | None, facts: Mapping[str, Any]) -> int:
-    """Write rows as they come and the summary with `facts`; exit status 0, or 2 if nothing could be scored."""
+    """Write the rows one by one and the summary with `facts`; exit status 0, or 2 if no video could be scored."""
     done: list[ScoreRow] = []
     with opened(out) as file:
         for row in rows:
@@ -73,7 +73,7 @@ def write_rows(rows: Iterable[ScoreRow], out: Path | None, facts: Mapping[str, A
 
 
 def report(total: Mapping[str, Any]) -> None:
-    """The summary for people, on the error stream, so that the lines can be piped."""
+    """Print the summary as text on stderr, so that the JSON lines can be piped."""
     print(f"{total['scored']} of {total['videos']} videos scored.", file=sys.stderr)
     for reason, count in total["failures"].items():
         print(f"  without a score: {count}, {reason}", file=sys.stderr)
@@ -85,17 +85,17 @@ def report(total: Mapping[str, Any]) -> None:
 
 
 def check_out(out: Path | None) -> None:
-    """ValueError if writing to `out` would replace a file, or cannot work."""
+    """ValueError if `out` exists; its folder is made if it is missing."""
     if out is None:
         return
     if out.exists():
-        raise ValueError(f"{out} exists already and is left as it is: give another name.")
+        raise ValueError(f"{out} already exists and is not overwritten: give another name.")
     out.parent.mkdir(parents=True, exist_ok=True)
 
 
 @contextmanager
 def opened(out: Path | None) -> Iterator[TextIO]:
-    """The standard output, or a file that gets its name when it is complete."""
+    """stdout, or a file that gets its name when it is complete."""
     if out is None:
         yield sys.stdout
         return

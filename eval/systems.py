@@ -1,4 +1,4 @@
-"""What is compared: this project's models, any program given as a command, folders of finished results, and two baselines."""
+"""Systems of a report: this project's pipeline, any program, folders of finished results, truth and copy of the input."""
 
 import json
 import shlex
@@ -25,26 +25,26 @@ FIELDS = ("{video}", "{audio}", "{out}")
 
 @dataclass(frozen=True)
 class Made:
-    """One result: where it lies and what it took; None where that was not measured."""
+    """Cost of one result; None if it was not measured."""
 
     seconds: float | None = None
     peak_mb: float | None = None
 
 
 class System(Protocol):
-    """Something that puts new lips into a video."""
+    """Something that lip-syncs a video."""
 
     name: str
 
     def facts(self) -> dict[str, Any]:
-        """What a reader must know to make the results again."""
+        """What a reader needs to reproduce the results."""
 
     def make(self, clip: EvalClip, out: Path) -> tuple[Path, Made]:
-        """The result for a clip, made at `out` or lying elsewhere; UnscorableError or another ValueError without one."""
+        """The result of a clip, written to `out` or already elsewhere; UnscorableError or another ValueError without one."""
 
 
 class Truth:
-    """The video that shows what was said."""
+    """The true videos."""
 
     name = "ground truth"
 
@@ -53,17 +53,17 @@ class Truth:
 
     def make(self, clip: EvalClip, out: Path) -> tuple[Path, Made]:
         if clip.truth is None:
-            raise UnscorableError(NO_TRUTH, f"{clip.name}: nobody knows how the new sound looks on this face.")
+            raise UnscorableError(NO_TRUTH, f"{clip.name} has no true video for this audio.")
         return clip.truth, Made()
 
 
 class Copy:
-    """The input under the new sound: what doing nothing scores."""
+    """The input with the new audio: the score of doing nothing."""
 
     name = "copy of input"
 
     def facts(self) -> dict[str, Any]:
-        return {"what": "the input's pictures with the new sound"}
+        return {"what": "the input's frames with the new audio"}
 
     def make(self, clip: EvalClip, out: Path) -> tuple[Path, Made]:
         clip.write_copy(out)
@@ -106,7 +106,7 @@ class Ours:
 
 
 class Command:
-    """Any program: its arguments name {video}, {audio} and {out}; it is run without a shell, once a clip."""
+    """Any program with {video}, {audio} and {out} in its arguments; it is started once per clip, without a shell."""
 
     def __init__(self, name: str, template: str) -> None:
         self.name, self.arguments = name, shlex.split(template)
@@ -115,20 +115,20 @@ class Command:
             raise ValueError(f"The command of {name} lacks {', '.join(missing)}: it is run as `{template}`.")
 
     def facts(self) -> dict[str, Any]:
-        return {"what": "a program, start and loading included in its time", "command": " ".join(self.arguments)}
+        return {"what": "a program; its time includes start and loading", "command": " ".join(self.arguments)}
 
     def make(self, clip: EvalClip, out: Path) -> tuple[Path, Made]:
         files = dict(zip(FIELDS, map(str, (clip.video, clip.audio, out)), strict=True))
         done = run_program([_filled(argument, files) for argument in self.arguments])
         if done.status != 0:
-            raise UnscorableError("program failed", f"{self.name} ended with status {done.status}: {done.output}")
+            raise UnscorableError("program failed", f"{self.name} exited with status {done.status}: {done.output}")
         if not out.is_file():
             raise UnscorableError(NO_OUTPUT, f"{self.name} wrote nothing to {out.name}: {done.output}")
         return out, Made(done.seconds, done.peak_mb)
 
 
 class Results:
-    """A folder of finished results: NAME_TASK.mp4 for every clip, or NAME.mp4 in a folder per task."""
+    """A folder of finished results: NAME_TASK.mp4, or TASK/NAME.mp4."""
 
     def __init__(self, name: str, folder: Path) -> None:
         if not folder.is_dir():
@@ -149,22 +149,22 @@ class Results:
 
 
 def ours(text: str, device: str | None) -> Ours:
-    """The system that `--ours` names: demo, or a checkpoint."""
+    """The system of an `--ours` argument: `demo`, or the path of a checkpoint."""
     if text == "demo":
         return Ours("demo model", DEMO_UNET, "cascade", device)
     return Ours(Path(text).stem, Path(text), "face_alignment", device)
 
 
 def named(text: str, make: Callable[[str, str], System]) -> System:
-    """A system from NAME=VALUE; ValueError if it is not of that form."""
+    """A system from the text NAME=VALUE; ValueError for another form."""
     name, equals, value = text.partition("=")
     if not (name.strip() and equals and value.strip()):
-        raise ValueError(f"{text!r} does not name a system: write NAME=VALUE.")
+        raise ValueError(f"{text!r} is not a system: write NAME=VALUE.")
     return make(name.strip(), value.strip())
 
 
 def kept(system: System, clip: EvalClip, folder: Path) -> tuple[Path, Made]:
-    """`make`, but a result that an earlier run left under `folder` is taken as it is if clip and system are the same."""
+    """`system.make`, or the result of an earlier run in `folder` if clip and system are the same."""
     out = folder / f"{clip.name}_{clip.task}.mp4"
     note = out.with_suffix(".json")
     key = {"clip": clip.fingerprint, "system": system.facts()}
@@ -172,7 +172,7 @@ def kept(system: System, clip: EvalClip, folder: Path) -> tuple[Path, Made]:
         stored = json.loads(note.read_text(encoding="utf-8"))
         if stored["key"] == json.loads(json.dumps(key)) and stored["content"] == file_hash(out):
             return out, Made(**stored["made"])
-    except (OSError, ValueError, KeyError, TypeError):  # nothing there, or not complete
+    except (OSError, ValueError, KeyError, TypeError):  # absent or incomplete
         pass
     folder.mkdir(parents=True, exist_ok=True)
     out.unlink(missing_ok=True)
@@ -184,7 +184,7 @@ def kept(system: System, clip: EvalClip, folder: Path) -> tuple[Path, Made]:
 
 
 def peak_resident_mb() -> float | None:
-    """Largest memory of this process so far in MB; None where the system does not tell."""
+    """Peak memory of this process in MB; None on Windows."""
     try:
         import resource  # not on Windows
     except ImportError:

@@ -1,4 +1,4 @@
-"""Which files a command looks at: files, folders and lists, and the truth that belongs to each."""
+"""Input videos of a command from files, folders and lists, and the partner of each."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,17 +10,17 @@ LIST_SUFFIX = ".txt"
 
 @dataclass(frozen=True)
 class Pair:
-    """A video and what belongs to it; None where nothing was found."""
+    """A video and its partner; None if there is none."""
 
     video: Path
     truth: Path | None
 
 
 def find_videos(given: Sequence[Path]) -> list[Path]:
-    """Files, the videos of folders (all levels, by name), and the lines of lists (.txt, relative to the list).
+    """Files, the videos in folders (recursively, sorted), and the paths in lists (.txt, relative to the list).
 
     Raises:
-        ValueError: something does not exist, a folder holds no video or a list no line.
+        ValueError: a path does not exist, a folder has no video, or a list is empty.
     """
     found: list[Path] = []
     for path in given:
@@ -33,15 +33,15 @@ def find_videos(given: Sequence[Path]) -> list[Path]:
         else:
             raise ValueError(f"{path} does not exist: give video files, folders of them, or lists (.txt, one a line).")
     if not found:
-        raise ValueError("No video was given: name files, folders or lists.")
+        raise ValueError("No video was given: give files, folders or lists.")
     return list(dict.fromkeys(found))
 
 
 def pair_up(videos: Sequence[Path], given: Sequence[Path]) -> list[Pair]:
-    """Every video with its partner in `given`: by place where both are single files or lists, else by file name.
+    """Each video with its partner in `given`: by position if both are single files or lists, else by file name.
 
     Raises:
-        ValueError: two partners have one name, or lists differ in length.
+        ValueError: two partners have one name, or the lists differ in length.
     """
     if not given:
         return [Pair(video, None) for video in videos]
@@ -57,7 +57,7 @@ def pair_up(videos: Sequence[Path], given: Sequence[Path]) -> list[Pair]:
     by_name: dict[str, Path] = {}
     for partner in partners:
         if partner.stem in by_name:
-            raise ValueError(f"{by_name[partner.stem]} and {partner} have one name: pair them by lists (.txt) instead.")
+            raise ValueError(f"{by_name[partner.stem]} and {partner} have one name: use lists (.txt) to pair them.")
         by_name[partner.stem] = partner
     return [Pair(video, by_name.get(video.stem)) for video in videos]
 
@@ -69,7 +69,7 @@ def _is_ordered(path: Path) -> bool:
 def _in_folder(folder: Path) -> list[Path]:
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
     if not found:
-        raise ValueError(f"{folder} holds no video ({', '.join(sorted(SUFFIXES))}): check the path.")
+        raise ValueError(f"{folder} contains no video ({', '.join(sorted(SUFFIXES))}): check the path.")
     return found
 
 
@@ -77,5 +77,5 @@ def _in_list(path: Path) -> list[Path]:
     lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     named = [path.parent / line for line in lines if line and not line.startswith("#")]
     if not named:
-        raise ValueError(f"{path} is an empty list: write one path a line.")
+        raise ValueError(f"{path} is an empty list: write one path per line.")
     return named

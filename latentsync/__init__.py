@@ -1,3 +1,3 @@
 """LatentSync: audio-conditioned latent diffusion for lip sync."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

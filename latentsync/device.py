@@ -1,4 +1,4 @@
-"""The one policy of where networks run and in which precision: CUDA (and ROCm), else Apple's MPS, else the CPU."""
+"""Where networks run, and in which precision: on CUDA (or ROCm), else Apple's MPS, else the CPU."""
 
 import shutil
 from collections.abc import Callable
@@ -10,19 +10,19 @@ import torch
 Precision = Literal["auto", "half", "fp32", "bf16", "fp16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-CPU_COMPILERS = ("c++", "g++", "clang++", "cl")  # programs, of which torch.compile needs one on a CPU
+CPU_COMPILERS = ("c++", "g++", "clang++", "cl")  # torch.compile needs one of them on a CPU
 
-GPU = "cuda"  # also the name of AMD's GPUs in PyTorch
-# name of a device type -> whether this machine has it, in order of preference
+GPU = "cuda"  # in PyTorch also the name of AMD GPUs
+# device type -> function that returns whether this machine has it, in order of preference
 AVAILABLE: dict[str, Callable[[], bool]] = {GPU: torch.cuda.is_available, "mps": torch.backends.mps.is_available}
-HALF_PRECISION_CAPABILITY = (7, 0)  # from here on (Volta) a GPU computes float16 faster than float32
+HALF_PRECISION_CAPABILITY = (7, 0)  # from Volta on, float16 is faster than float32
 
 
 def pick_device(name: str | None = None) -> torch.device:
     """The best device of this machine, or the one called `name` (such as cpu, or a GPU's type and number).
 
     Raises:
-        ValueError: `name` is no device, or this machine lacks it.
+        ValueError: `name` is not a device, or this machine does not have it.
     """
     if name is None:
         return torch.device(next((kind for kind, is_available in AVAILABLE.items() if is_available()), "cpu"))
@@ -36,7 +36,7 @@ def pick_device(name: str | None = None) -> torch.device:
 
 
 def spread_devices(workers: int | None = None) -> list[torch.device]:
-    """A device for each of so many processes, GPUs in turn; by default a process for every GPU, one without any.
+    """A device for each of `workers` processes, GPUs in turn; by default one process per GPU, or one on a machine without GPUs.
 
     Raises ValueError for fewer than one process.
     """
@@ -51,8 +51,8 @@ def spread_devices(workers: int | None = None) -> list[torch.device]:
 def pick_dtype(device: torch.device, precision: Precision = "auto") -> torch.dtype:
     """Precision of the large networks on `device`; `auto` is float16 on GPUs that are fast at it, float32 everywhere else.
 
-    The public checkpoints were made to run in float16; bfloat16 has three bits less and shows them in flat skin. On a CPU it
-    is asked for, not chosen, for the same reason; `half` is `auto`, but bfloat16 on a CPU that has instructions for it.
+    The public checkpoints were made for float16; bfloat16 has three bits less, which shows in smooth skin, so it is never chosen
+    automatically. `half` is `auto`, but bfloat16 on a CPU that has instructions for it.
 
     Raises:
         ValueError: `precision` is unknown, or slower than float32 on this device.
@@ -69,7 +69,7 @@ def pick_dtype(device: torch.device, precision: Precision = "auto") -> torch.dty
 
 
 def check_precision(device: torch.device, precision: Precision) -> None:
-    """ValueError where a CPU lacks the instructions for a half precision, so that float32 is both faster and better."""
+    """ValueError for a half precision on a CPU without instructions for it: float32 is faster and more exact there."""
     if device.type != "cpu" or precision == "fp32":
         return
     if precision == "fp16":
@@ -84,7 +84,7 @@ def has_bfloat16() -> bool:
 
 
 def check_compiler(device: torch.device) -> None:
-    """ValueError where `torch.compile` lacks what it needs on this device: a C++ compiler, or Triton on a GPU."""
+    """ValueError if `torch.compile` cannot work on this device: it needs a C++ compiler, or Triton on a GPU."""
     if device.type == "cpu" and not any(map(shutil.which, CPU_COMPILERS)):
         raise ValueError("compiling needs a C++ compiler, and none is installed: leave out compiling, or install g++.")
     if device.type == GPU and find_spec("triton") is None:
@@ -92,9 +92,9 @@ def check_compiler(device: torch.device) -> None:
 
 
 def full_precision(device: torch.device) -> torch.autocast:
-    """A context in which networks run in their own number format, whatever autocast is on outside.
+    """A context without autocast: networks run in the type of their weights.
 
-    Devices without an autocast of their own (meta) borrow the CPU's, which does nothing to them.
+    Devices that autocast does not support (meta) get the CPU's context, which has no effect on them.
     """
     kind = device.type if torch.amp.is_autocast_available(device.type) else "cpu"
     return torch.autocast(kind, enabled=False)

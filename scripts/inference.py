@@ -32,6 +32,7 @@ from latentsync.processing.run.ray_session import ray_session
 from latentsync.weights import FETCH_INFERENCE, PUBLIC_UNET, CheckpointError
 from scripts.command import OK, run_command
 from scripts.inference_arguments import given, parse
+from scripts.status import configure_logging
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO_VIDEO, DEMO_AUDIO = ROOT / "assets/demo_video.mp4", ROOT / "assets/demo_audio.wav"
@@ -192,7 +193,7 @@ def lipsync(args: argparse.Namespace, console: Console) -> int:
     for note in choose(args):
         console.print(NOTES[note], soft_wrap=True)
     if args.unet_config_path:
-        load(args.unet_config_path, UNetRun, note=lambda line: console.print(line, soft_wrap=True))
+        load(args.unet_config_path, UNetRun)  # checked, and its public keys logged, before anything else is loaded
     InferenceSettings().changed(given(args, InferenceSettings))  # raises for a wrong value before anything is loaded
     JobOptions().changed(given(args, JobOptions))
     if args.jobs:
@@ -225,6 +226,7 @@ def run_list(entries: Sequence[JobEntry], args: argparse.Namespace, console: Con
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv, __doc__)
+    configure_logging(name="latentsync.config")
     share_one_heap()  # before the first thread
     console = Console(highlight=False, markup=False)
     return run_command("inference", lambda: lipsync(args, console), if_stopped="the same command resumes it")

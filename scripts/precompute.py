@@ -23,6 +23,7 @@ from latentsync.media.container import MediaError
 from latentsync.training.syncnet import data as syncnet_data
 from latentsync.training.unet import data as unet_data
 from scripts.command import run_command
+from scripts.status import configure_logging
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -37,17 +38,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def chosen(args: argparse.Namespace, console: Console) -> tuple[UNetRun | SyncNetRun, list[CachedFeature]]:
-    """The run, and the features that its training will ask for."""
-
-    def note(line: str) -> None:
-        console.print(line, soft_wrap=True)
-
+def chosen(args: argparse.Namespace) -> tuple[UNetRun | SyncNetRun, list[CachedFeature]]:
+    """The run, and the features that its training reads."""
     device = pick_device(args.device)
     if args.config_path:
-        syncnet = load(args.config_path, SyncNetRun, args.overrides, note)
+        syncnet = load(args.config_path, SyncNetRun, args.overrides)
         return syncnet, syncnet_data.cached_features(syncnet, device)
-    unet = load(args.unet_config_path, UNetRun, args.overrides, note)
+    unet = load(args.unet_config_path, UNetRun, args.overrides)
     return unet, unet_data.cached_features(unet, device)
 
 
@@ -80,8 +77,9 @@ def fill(feature: CachedFeature, clips: Sequence[TrainingClip], console: Console
 
 def precompute(args: argparse.Namespace) -> int:
     """Fill the caches; 1 if clips are left out."""
+    configure_logging()
     console = Console(highlight=False, markup=False)
-    run, features = chosen(args, console)
+    run, features = chosen(args)
     clips = clips_of(run, console)
     left = [fill(feature, clips, console).clips for feature in features]
     return int(any(left))

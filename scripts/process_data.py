@@ -1,6 +1,6 @@
 """Turn a folder of raw videos into training clips: ./data_processing_pipeline.sh --input_dir DIR [entries of the configuration]
 
-The same command goes on where it was stopped. With --reapply, other thresholds are applied to what a run has measured.
+The same command continues after an interruption. With --reapply, other thresholds are applied to the scores of a run.
 """
 
 import argparse
@@ -36,7 +36,7 @@ ENTRIES = {
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="data_processing_pipeline.sh", description=__doc__)
     add = parser.add_argument
-    add("--input_dir", help="raw videos, with sub-folders; a path or s3://, gs://, hdfs://; it is only read")
+    add("--input_dir", help="raw videos, with sub-folders; a path or s3://, gs://, hdfs://; only read")
     add("--output_dir", help="where the stages' folders appear (default: beside the input folder)")
     add("--config", type=Path, default=CONFIG, help="a file of configs/processing (default: %(default)s)")
     add("--dry_run", action="store_true", help="measure and report in OUTPUT/dry_run, keep no clips")
@@ -50,7 +50,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--ray_address", metavar="HOST:PORT", help="a running Ray cluster (default: this machine)")
     add("--total_num_workers", type=int, metavar="N", help="cores of this machine to use (default: all)")
     add("--per_gpu_num_workers", type=int, metavar="N", help="workers that share a GPU (default: 4)")
-    add("--temp_dir", type=Path, help="accepted; unfinished files lie in OUTPUT/manifests")
+    add("--temp_dir", type=Path, help="accepted and ignored: unfinished files are in OUTPUT/manifests")
     add("overrides", nargs="*", help="entries such as stages.min_quality=30")
     return parser.parse_args(argv)
 
@@ -80,12 +80,12 @@ def run_process(args: argparse.Namespace, console: Console) -> None:
 
 def run_reapply(args: argparse.Namespace, console: Console) -> None:
     if not args.output_dir:
-        raise ValueError("--reapply needs --output_dir: an empty folder for the new manifests, their report and list.")
+        raise ValueError("--reapply needs --output_dir: an empty folder for the new manifests, report and list.")
     done = rejudge(args.reapply, args.output_dir, configuration(args).stages)
     console.print(summary(done.funnel))
     for stage, clips in done.unmeasured.items():
         if clips:
-            console.print(f"{label(stage)}: {clips:,} more clips would pass, but no later stage has seen them.")
+            console.print(f"{label(stage)}: {clips:,} more clips would be kept, but no later stage has measured them.")
     console.print(f"Clips: {done.kept_list}\nReport: {done.report}", soft_wrap=True)
 
 
@@ -97,7 +97,7 @@ def work(args: argparse.Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
-    return run_command("process_data", lambda: work(args), if_stopped="the same command goes on from here")
+    return run_command("process_data", lambda: work(args), if_stopped="the same command continues from here")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The progress of a data-processing run: a table that is drawn again and again, or a line now and then in a log."""
+"""The progress of a data-processing run: a live table in a terminal, or a line a minute in a log."""
 
 import time
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ from latentsync.processing.report.funnel import label
 from latentsync.processing.run.progress import StageProgress
 
 LOG_EVERY_SEC = 60.0
-WIDE = 115  # letters
+WIDE = 115  # columns of the terminal
 
 
 class ProgressDisplay:
-    """Shows the stages' progress from when it is entered until it is left."""
+    """Shows the stages' progress; a context manager."""
 
     def __init__(self, console: Console):
         self._console = console
@@ -43,7 +43,7 @@ class ProgressDisplay:
 
 
 def progress_table(stages: Sequence[StageProgress], elapsed_sec: float, is_wide: bool = True) -> Table:
-    """One line a stage: how far, how fast in clips and in seconds of video a second, how long still."""
+    """One row for each stage: clips done, speed in clips and in seconds of video per second, time left."""
     names = ["stage", "clips", "kept", "dropped", "failed", "left"]
     table = Table(box=None, padding=(0, 2, 0, 0))
     for name in [*names, "clips/s", "video", "progress"] if is_wide else names:

@@ -1,17 +1,22 @@
-"""How training scripts show progress and describe what they made."""
+"""What training scripts show: log messages, and a description beside a checkpoint."""
 
 import json
+import logging
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 
-def print_row(row: dict[str, Any]) -> None:
-    """One line of training status."""
-    shown = "  ".join(f"{name} {value:.4g}" for name, value in row.items())
-    print(shown, flush=True)
+def configure_logging(is_main: bool = True, name: str = "latentsync") -> None:
+    """Show messages of the logger `name`: information on stdout, warnings on stderr; other processes show warnings only."""
+    information, warnings = logging.StreamHandler(sys.stdout), logging.StreamHandler(sys.stderr)
+    information.addFilter(lambda record: record.levelno < logging.WARNING)
+    warnings.setLevel(logging.WARNING)
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, handlers=[information, warnings], force=True)
+    logging.getLogger(name).setLevel(logging.INFO if is_main else logging.WARNING)
 
 
 def write_description(checkpoint: Path, metadata: Mapping[str, Any]) -> None:
-    """What a checkpoint says about itself, as a JSON file of the same name beside it."""
+    """Write a checkpoint's metadata as a JSON file of the same name beside it."""
     checkpoint.with_suffix(".json").write_text(json.dumps(metadata, indent=1) + "\n")

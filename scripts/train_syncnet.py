@@ -4,7 +4,6 @@ The same command goes on where a stopped run was. docs/training_data_and_syncnet
 """
 
 import argparse
-import logging
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from latentsync.training.syncnet.dry_run import META, dry_run, dry_run_on_meta
 from latentsync.training.syncnet.train import SyncNetTraining
 from latentsync.weights import read_checkpoint, save_checkpoint
 from scripts.command import run_command
-from scripts.status import print_row, write_description
+from scripts.status import configure_logging, write_description
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -43,30 +42,24 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def say(text: str) -> None:
-    print(text, flush=True)
-
-
 def counted(paths: Sequence[Path]) -> Iterator[Path]:
-    return iter(track(paths, "Look at clips"))
+    return iter(track(paths, "Index clips"))
 
 
 def run(args: argparse.Namespace) -> None:
-    notes: list[str] = []
-    config = load(args.config_path, SyncNetRun, args.overrides, notes.append)
-    if args.device == META:
-        say("\n".join([*notes, dry_run_on_meta(config)]))
+    processes = None if args.device == META else Processes(cpu=args.device == "cpu")
+    configure_logging(processes is None or processes.is_main)
+    config = load(args.config_path, SyncNetRun, args.overrides)
+    if processes is None:
+        print(dry_run_on_meta(config))
         return
     if args.out and args.out.suffix != ".safetensors":
         raise ValueError(f"cannot write {args.out}: give it a name that ends in .safetensors.")
-    processes = Processes(cpu=args.device == "cpu")
-    for line in notes if processes.is_main else []:
-        say(line)
-    training = SyncNetTraining(config, say, processes, counted)
+    training = SyncNetTraining(config, processes, counted)
     if args.dry_run:
-        say(dry_run(training))
+        print(dry_run(training))
         return
-    result = training.train(print_row)
+    result = training.train()
     if result and args.out:
         best = read_checkpoint(result)
         save_checkpoint(args.out, best.tensors, best.metadata)
@@ -74,7 +67,6 @@ def run(args: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
     args = parse(argv)
     return run_command(
         "train_syncnet", lambda: run(args), if_stopped="the same command goes on from the last checkpoint"

@@ -21,7 +21,7 @@ from latentsync.training.engine.frozen import Frozen
 from latentsync.training.engine.loop import Trainer
 from latentsync.weights import describe, save_checkpoint
 from scripts.command import run_command
-from scripts.status import print_row, write_description
+from scripts.status import configure_logging, write_description
 
 SCORED = 64  # faces
 
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> None:
     items = LatentItems(kept, clips, config.train.seed)
     folder, workers = data.train_output_dir, data.num_workers
     trainer = Trainer(objective, items, data.batch_size, config.train, folder, num_workers=workers)
-    trainer.train(print_row)
+    trainer.train()
     objective.load_state_dict(trainer.averaged_state())
     unseen = index_clips(find_clips(data.val_data_dir), 1, data.cache_dir).clips if data.val_data_dir else clips
     scored = LatentItems(kept, unseen, config.train.seed + 1)
@@ -65,6 +65,7 @@ def run(args: argparse.Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
+    configure_logging()
     return run_command(
         "train_tiny_vae", lambda: run(args), if_stopped="the same command goes on from the last checkpoint"
     )

@@ -1,7 +1,6 @@
 """Train a U-Net: ./train_unet.sh --unet_config_path configs/unet/stage1.yaml data.train_data_dir=CLIPS [section.name=value ...]"""
 
 import argparse
-import logging
 import sys
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from latentsync.training.engine.distributed import Processes
 from latentsync.training.unet.dry_run import META, dry_run, dry_run_on_meta
 from latentsync.training.unet.train import UNetTraining, train_unet
 from scripts.command import run_command
-from scripts.status import print_row, write_description
+from scripts.status import configure_logging, write_description
 
 DEVICES = ("cpu", META)
 
@@ -33,41 +32,34 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def tell(text: str) -> None:
-    print(text, flush=True)
-
-
 def store(training: UNetTraining, out: Path) -> None:
-    """Put the trained U-Net, and what it says about itself, at a path of the user's choice."""
+    """Save the trained U-Net and its description at `out`."""
     weights = training.trainer.averaged_state()
     if training.trainer.processes.is_main:
-        training.save(out, weights, training.trainer.step)
-        write_description(out, training.metadata(training.trainer.step))
-        tell(f"{out}: step {training.trainer.step}")
+        training.file.save(out, weights, training.trainer.step)
+        write_description(out, training.file.metadata(training.trainer.step))
+        print(f"{out}: step {training.trainer.step}")
 
 
 def run(args: argparse.Namespace) -> None:
-    notes: list[str] = []
-    config = load(args.unet_config_path, UNetRun, args.overrides, notes.append)
-    if args.device == META:
-        tell("\n".join([*notes, dry_run_on_meta(config)]))
+    processes = None if args.device == META else Processes(cpu=args.device == "cpu")
+    configure_logging(processes is None or processes.is_main)
+    config = load(args.unet_config_path, UNetRun, args.overrides)
+    if processes is None:
+        print(dry_run_on_meta(config))
         return
-    processes = Processes(cpu=args.device == "cpu")
-    for line in notes if processes.is_main else []:
-        tell(line)
     if args.dry_run:
-        text = dry_run(config, tell, processes)
-        tell(text if processes.is_main else f"process {processes.rank}: the same")
+        text = dry_run(config, processes)
+        print(text if processes.is_main else f"process {processes.rank}: the same")
         return
     if args.out and args.out.suffix != ".safetensors":
         raise ValueError(f"cannot write {args.out}: give it a name that ends in .safetensors.")
-    training = train_unet(config, print_row, tell, processes)
+    training = train_unet(config, processes)
     if args.out:
         store(training, args.out)
 
 
 def main(argv: list[str] | None = None) -> int:
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
     args = parse(argv)
     return run_command("train_unet", lambda: run(args), if_stopped="the same command goes on from the last checkpoint")
 

@@ -15,7 +15,7 @@ from latentsync.training.demo.vae import FaceItems, VaeObjective, latent_statist
 from latentsync.training.engine.loop import Trainer, batch_generator
 from latentsync.weights import describe, save_checkpoint
 from scripts.command import run_command
-from scripts.status import print_row, write_description
+from scripts.status import configure_logging, write_description
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -36,7 +36,7 @@ def train(args: argparse.Namespace) -> None:
     objective, data = VaeObjective(vae, run.data.resolution), run.data
     items = FaceItems(memory, clips, run.train.seed)
     trainer = Trainer(objective, items, data.batch_size, run.train, data.train_output_dir, num_workers=data.num_workers)
-    trainer.train(print_row)
+    trainer.train()
     objective.load_state_dict(trainer.averaged_state())
     vae.cpu().eval()
     generator = batch_generator(run.train.seed, run.train.max_steps)
@@ -59,6 +59,7 @@ def train(args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
+    configure_logging()
     return run_command("train_vae", lambda: train(args), if_stopped="the same command goes on from the last checkpoint")
 
 

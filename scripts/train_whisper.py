@@ -14,7 +14,7 @@ from latentsync.training.demo.whisper import SpeechEncoderWithHeads, SpeechItems
 from latentsync.training.engine.loop import Trainer
 from latentsync.weights import save_state
 from scripts.command import run_command
-from scripts.status import print_row, write_description
+from scripts.status import configure_logging, write_description
 
 TEXT = {"n_vocab": 8, "n_text_ctx": 8, "n_text_state": 16, "n_text_head": 1, "n_text_layer": 1}  # a decoder nobody uses
 
@@ -44,7 +44,7 @@ def train(args: argparse.Namespace) -> None:
     objective, data = WhisperObjective(model), run.data
     items = SpeechItems(dims.n_audio_ctx, run.train.seed)
     trainer = Trainer(objective, items, data.batch_size, run.train, data.train_output_dir, num_workers=data.num_workers)
-    trainer.train(print_row)
+    trainer.train()
     objective.load_state_dict(trainer.averaged_state())
     save_state(args.out, official_format(encoder.cpu(), dims))
     losses = json.loads((Path(data.train_output_dir) / "log.jsonl").read_text().splitlines()[-1])
@@ -60,6 +60,7 @@ def train(args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
+    configure_logging()
     return run_command(
         "train_whisper", lambda: train(args), if_stopped="the same command goes on from the last checkpoint"
     )

@@ -1,4 +1,4 @@
-"""Write training lists from the manifests of a data-processing run: one path a line, nobody in two lists.
+"""Write training lists from the manifests of a data-processing run: one path per line, no person in two lists.
 
 Example: python -m scripts.write_fileslist --manifests DIR/manifests --out_dir lists --filter 'sync_confidence>=4'
 """
@@ -38,9 +38,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         metavar="RULE",
         help="such as 'quality>=50'; may be given several times",
     )
-    add("--identity", default="source", metavar="RULE", help=f"who is the same person: {', '.join(IDENTITY_RULES)}")
+    add(
+        "--identity",
+        default="source",
+        metavar="RULE",
+        help=f"which clips show the same person: {', '.join(IDENTITY_RULES)}",
+    )
     add("--identity_table", type=Path, metavar="CSV", help="a table with a column `source` and the one of column:NAME")
-    add("--seed", type=int, default=0, help="another number shares out otherwise (default: 0)")
+    add("--seed", type=int, default=0, help="another number gives another split (default: 0)")
     return parser.parse_args(argv)
 
 
@@ -52,7 +57,7 @@ def shares_of(texts: list[str]) -> dict[str, float]:
         try:
             shares[name] = float(share)
         except ValueError as error:
-            raise ValueError(f"{text!r} is no share: write a list's name and a number, as in train=0.9.") from error
+            raise ValueError(f"{text!r} is not a share: write a list's name and a number, as in train=0.9.") from error
         if not name.replace("_", "").replace("-", "").isalnum():
             raise ValueError(f"{name!r} cannot name a list: use letters, digits, - and _.")
     return shares
@@ -66,7 +71,7 @@ def write_lists(args: argparse.Namespace) -> None:
     there = output.under(STAGE_NAMES[-1]).files()
     clips = clips[[file.removeprefix(f"{STAGE_NAMES[-1]}/") in there for file in clips["file"]]]
     if clips.empty:
-        raise ValueError(f"{args.manifests} names no clip that is kept, is there and meets the filters.")
+        raise ValueError(f"{args.manifests} has no kept clip that exists and meets the filters.")
     splits = split(with_identity(clips, args.identity, table), shares_of(args.shares), args.seed)
     paths = {each.name: args.out_dir / f"{each.name}.txt" for each in splits}
     for path in paths.values():

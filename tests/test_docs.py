@@ -52,6 +52,7 @@ LONG = "it takes minutes; its parts are covered by the tests of their rooms"
 TRAINS = "it needs clips, weights or several processes; tests/training runs it with tiny networks"
 NOT_RUN = {
     "./run_tests.sh": "it runs this test",
+    "./setup_env.sh": "it changes the environment",
     "python -m pytest": "it is a test of this suite",
     "./inference.sh": "the demo without arguments is tests/inference/test_demo.py",
     "python gradio_app.py": "it serves until it is stopped; tests/web runs it",
@@ -68,9 +69,6 @@ NOT_RUN = {
     "python -m scripts.align_clips --input_dir VIDEOS": "its folders are placeholders; tests/data runs the function",
     "pip install": "it changes the environment",
     "pre-commit": "it changes the checkout",
-    "lint-imports": "run_tests.sh runs it",
-    "ruff": "run_tests.sh runs it",
-    "mypy": "run_tests.sh runs it",
     "curl": "it needs a server; tests/web/test_web.py posts the same requests",
 }
 PROGRAM = re.compile(r"(?:[A-Z_]+=\S+ +)*(?:\.venv/bin/)?(python3?|\./\w+\.sh|eval/\w+\.sh)\b")

@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.structure import arrows, circles, folder_circles, folder_sizes
+
 ROOT = Path(__file__).resolve().parent.parent
+MAX_ENTRIES = 14  # of a folder of the library
 VERBS = ("scripts/", "eval/", "benchmarks/", "web/", "gradio_app.py")  # they parse, print and start things
 
 # word, or beginning of a dotted word -> the places where it may stand
@@ -30,6 +33,14 @@ ROOM_OF_WORD: dict[str, tuple[str, ...]] = {
     "print": VERBS,
     "shutil.rmtree": (),
     "os.system": (),
+    # other files are written by `atomic_write`; these rename a folder, a resumed download, a muxed or a staged file
+    "os.replace": (
+        "latentsync/files.py",
+        "latentsync/media/video/mux.py",
+        "latentsync/processing/storage.py",
+        "latentsync/training/engine/checkpoints.py",
+        "latentsync/weights/hub.py",
+    ),
 }
 ROOM_OF_METHOD: dict[str, tuple[str, ...]] = {"from_pretrained": ("latentsync/weights/",)}
 SHELL_FILES = [
@@ -102,6 +113,47 @@ def test_every_word_stands_in_its_room() -> None:
             rooms += [room for method, room in ROOM_OF_METHOD.items() if word.endswith(f".{method}") and others]
             wrong += [f"{name}:{line}: {word}" for room in rooms if not name.startswith(room)]
     assert not sorted(set(wrong))
+
+
+# Names that were replaced by the field's terms; nothing in the library is called so again.
+OLD_NAMES = {
+    *("Heard", "Listening", "with_silence", "Remembered", "takes_of", "looks", "likeness", "Observations", "Sighting"),
+    *("Claims", "Team", "helped", "Work", "lane", "pace", "fault", "sanity", "see", "Look", "Told", "ownership"),
+    *("Superseded", "news", "experts", "first_says", "agree", "rest_of"),
+}
+
+
+def defined_names(tree: ast.Module) -> Iterator[tuple[str, int]]:
+    """Every class, function, argument and assigned name of a file, and its line."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node.name, node.lineno
+        elif isinstance(node, ast.arg):
+            yield node.arg, node.lineno
+        elif isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield node.id if isinstance(node, ast.Name) else node.attr, node.lineno
+
+
+def test_names_are_those_of_the_field() -> None:
+    wrong = [
+        f"{name}:{line}: {word}"
+        for name, tree in product_trees()
+        if name.startswith("latentsync/")
+        for word, line in defined_names(tree)
+        if word.lstrip("_") in OLD_NAMES or word.startswith("HASTY")
+    ]
+    assert not wrong
+
+
+def test_imports_make_no_circle() -> None:
+    assert circles(arrows()) == []
+    assert folder_circles() == {}
+
+
+def test_folders_are_small() -> None:
+    """The rooms themselves are as many as the README's tree shows."""
+    sizes = folder_sizes()
+    assert {folder: size for folder, size in sizes.items() if size > MAX_ENTRIES and folder != "latentsync"} == {}
 
 
 def test_no_shell_and_no_device_by_name() -> None:
@@ -190,13 +242,17 @@ def test_launchers_hand_their_arguments_to_one_command(name: str) -> None:
 
 @pytest.mark.skipif(not (ROOT / "README.md").exists(), reason="there is no README yet")
 def test_the_readme_tree_is_the_real_tree() -> None:
-    """The README's block that has a line `latentsync/` names, one a line, every top-level entry and every room."""
+    """The README's block that has a line `latentsync/` names, one a line, every top-level entry and every folder of the library."""
     names = [name for name in kept_files() if not name.startswith(".")]
     shown = tree_entries((ROOT / "README.md").read_text(encoding="utf-8"))
     tops = {top_entry(name) for name in names}
     rooms = {top_entry(name.removeprefix("latentsync/")) for name in names if name.startswith("latentsync/")}
     assert {entry for parent, entry in shown if parent == ""} == tops
     assert {entry for parent, entry in shown if parent == "latentsync/"} == rooms - {"__init__.py"}
+    folders = {
+        f"{Path(name).parent.as_posix()}/" for name in names if name.startswith("latentsync/") and name.endswith(".py")
+    }
+    assert folders <= {parent + entry for parent, entry in shown}
     assert not [parent + entry for parent, entry in shown if not (ROOT / parent / entry).exists()]
 
 
@@ -206,14 +262,14 @@ def top_entry(name: str) -> str:
 
 
 def tree_entries(text: str) -> set[tuple[str, str]]:
-    """(top-level folder or "", entry) of each line of the tree: an indented name lies in the last folder above it."""
+    """(folder or "", entry) of each line of the tree: two more spaces of indent lead into the folder above."""
     blocks = re.findall(r"^```[a-z]*\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
     trees = [block for block in blocks if re.search(r"^latentsync/(\s|$)", block, flags=re.MULTILINE)]
     assert len(trees) == 1, "the README has one block that shows the tree"
-    entries, parent = set(), ""
+    entries, folders = set(), [""]
     for line in trees[0].splitlines():
-        indent, entry = re.match(r"([\s│├└─]*)(\S*)", line).groups()  # type: ignore[union-attr]
-        if entry:
-            entries.add((parent if indent else "", entry))
-            parent = parent if indent else entry
+        indent, entry = re.match(r"( *)(\S+)", line).groups()  # type: ignore[union-attr]
+        depth = len(indent) // 2
+        entries.add((folders[depth], entry))
+        folders[depth + 1 :] = [folders[depth] + entry]
     return entries

@@ -1,1 +1,1 @@
-"""The web app: a page and an HTTP job API around one pipeline (see `gradio_app.py`)."""
+"""The web app: a page and an HTTP job API for one pipeline (see `gradio_app.py`)."""

@@ -1,4 +1,4 @@
-"""The app without its surface: what the page and the API both do."""
+"""The app without its page: what the page and the API share."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from web.settings import AppSettings
 
 
 class WebApp:
-    """Models, jobs and the worker of one app."""
+    """Models, jobs and worker of one app."""
 
     def __init__(self, models: Models, settings: AppSettings):
         self.models, self.settings = models, settings
@@ -33,7 +33,7 @@ class WebApp:
     def submit(
         self, owner: str, wish: Wish, video: str | None, audio: str | None, names: tuple[str, str] | None = None
     ) -> WebJob:
-        """Check everything and put a job into the queue; WebError or ValueError for whatever cannot be."""
+        """Check the request and put a job into the queue; WebError or ValueError if something is wrong with it."""
         if not video or not audio:
             raise WebError(texts.NEED_BOTH)
         names = names or (Path(video).name, Path(audio).name)
@@ -50,7 +50,7 @@ class WebApp:
         return job
 
     def delete(self, job_id: str, owner: str) -> None:
-        """Delete the files of a job that is over; one at work is cancelled and goes when its time is over."""
+        """Delete the files of an ended job. A running one is cancelled, and its files are deleted after the retention time."""
         job = self.store.get(job_id, owner)
         if job.is_over:
             self.store.forget(job)
@@ -58,7 +58,7 @@ class WebApp:
             self.engine.cancel(job)
 
     def status(self, job: WebJob) -> dict[str, Any]:
-        """How far a job is, as plain values."""
+        """Status of a job as plain values for JSON."""
         with job.lock:
             left_sec = job.left_sec
             expires = None if job.ended is None else job.ended + self.settings.limits.keep_sec
@@ -78,7 +78,7 @@ class WebApp:
             }
 
     def results(self, job: WebJob) -> list[Path]:
-        """The files of a finished job; WebError where there are none."""
+        """The files of a finished job; WebError if there are none."""
         if not job.is_over:
             raise WebError(texts.UNFINISHED_JOB.format(state=texts.STATES[job.state]))
         if not job.results:

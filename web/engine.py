@@ -1,4 +1,4 @@
-"""The one worker behind the page and the API: models loaded once, one job after the other, cancelled within a window."""
+"""The worker of the app: it loads the models once and runs one job after the other."""
 
 import gc
 import logging
@@ -25,15 +25,15 @@ log = logging.getLogger(__name__)
 
 
 class Engine:
-    """Works on jobs in a thread of its own; `start` and `stop` it."""
+    """Runs jobs in its own thread; a cancelled job ends within one window of frames."""
 
     def __init__(self, models: Models, store: JobStore, unload_sec: float | None = None):
-        """`unload_sec`: free the models' memory after so long without work, None to keep them."""
+        """`unload_sec`: free the models after this idle time; None keeps them."""
         self.models, self.store, self.unload_sec = models, store, unload_sec
         self.pipeline: LipsyncPipeline | None = None
         self.loaded: ModelChoice | None = None
         self._waiting: deque[WebJob] = deque()
-        self._at_work: WebJob | None = None
+        self._running: WebJob | None = None
         self._changed = Condition()
         self._stopping = False
         self._idle_since = self._swept = time.monotonic()
@@ -44,14 +44,14 @@ class Engine:
         return self
 
     def stop(self, timeout_sec: float = 30.0) -> None:
-        """End what is at work and what waits, and the thread."""
+        """End the running job, the waiting jobs and the thread."""
         with self._changed:
             self._stopping = True
             for job in self._waiting:
                 job.end("failed", texts.STOPPED)
             self._waiting.clear()
-            if self._at_work is not None:
-                self._at_work.cancelling.set()
+            if self._running is not None:
+                self._running.cancelling.set()
             self._changed.notify_all()
         self._thread.join(timeout_sec)
 
@@ -61,7 +61,7 @@ class Engine:
             self._changed.notify_all()
 
     def cancel(self, job: WebJob) -> None:
-        """A waiting job ends at once, one at work at its next progress."""
+        """A waiting job ends at once, a running one at its next progress report."""
         with self._changed:
             job.cancelling.set()
             if job in self._waiting:
@@ -69,7 +69,7 @@ class Engine:
                 job.end("cancelled")
 
     def place(self, job: WebJob) -> int:
-        """Jobs before this one, the one at work included."""
+        """Number of jobs before this one, the running one included."""
         with self._changed:
             return self._waiting.index(job) + 1 if job in self._waiting else 0
 
@@ -89,18 +89,18 @@ class Engine:
                 return
             if job is not None:
                 self._do(job)
-                self._at_work, self._idle_since = None, time.monotonic()
-            self._rest()
+                self._running, self._idle_since = None, time.monotonic()
+            self._housekeep()
 
     def _next(self) -> WebJob | None:
         with self._changed:
             if not self._waiting and not self._stopping:
                 self._changed.wait(min(SWEEP_SEC, self.unload_sec or SWEEP_SEC))
-            self._at_work = self._waiting.popleft() if self._waiting else None
-            return self._at_work
+            self._running = self._waiting.popleft() if self._waiting else None
+            return self._running
 
-    def _rest(self) -> None:
-        """What is done between jobs."""
+    def _housekeep(self) -> None:
+        """Work between jobs: delete expired files, unload idle models."""
         now = time.monotonic()
         if now - self._swept >= SWEEP_SEC:
             self._swept = now
@@ -113,7 +113,7 @@ class Engine:
         try:
             self.store.sweep()
         except OSError:
-            log.exception("old files could not be removed")
+            log.exception("Expired files could not be deleted")
 
     def _do(self, job: WebJob) -> None:
         try:
@@ -123,14 +123,14 @@ class Engine:
             shown = replace(report, output=job.output.name, video=job.names[0], audio=job.names[1])
             save_report(shown, job.report_path)
             facts = shown.to_dict()
-            del facts["per_frame"]  # of a long video it is large
+            del facts["per_frame"]  # large for a long video
             job.end("done", report=facts)
         except CancelledError:
             job.end("cancelled")
         except (ValueError, OSError) as error:
             job.end("failed", page_sentence(error, job))
-        except Exception as error:  # a fault of ours ends one job, never the app
-            log.exception("job %s failed", job.order.kind)
+        except Exception as error:  # a bug ends one job, never the app
+            log.exception("A %s job failed", job.order.kind)
             job.end("failed", texts.UNEXPECTED.format(kind=type(error).__name__))
 
     def _pipeline_of(self, wanted: ModelChoice) -> LipsyncPipeline:
@@ -153,7 +153,7 @@ class Engine:
 
         def progress(stage: str, done: int, total: int) -> None:
             job.enter(stage, done, total)
-            if done == total:  # what comes next may take long before it tells of itself
+            if done == total:  # the next stage may take long before it reports
                 job.enter(texts.WRITE_STAGE) if stage == GENERATE else job.enter(GENERATE, 0, frames)
 
         job.enter(DETECT)

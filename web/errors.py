@@ -1,9 +1,9 @@
-"""Errors that a visitor of the page is told, as one sentence with the way out."""
+"""Errors that are shown to users."""
 
 
 class WebError(ValueError):
-    """Something that a visitor can mend."""
+    """An error that the user can fix; its message is one sentence that says how."""
 
 
 class CancelledError(Exception):
-    """Raised inside a run when its owner cancelled it."""
+    """Raised inside a job that its owner cancelled."""

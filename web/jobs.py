@@ -1,7 +1,7 @@
-"""Jobs of the app: what was asked, how far it is, its folder, who may see it, and when it goes.
+"""Jobs of the app: their orders, progress, folders, owners and expiry.
 
-A job is known by an id that cannot be guessed, and shown to its owner alone: a session, or a user where there is a login.
-Its folder holds copies of what was uploaded, under names of ours, and the results.
+A job has an id that cannot be guessed, and only its owner can access it: a session, or a user if there is a login. Its
+folder has copies of the uploads, under neutral names, and the results.
 """
 
 import os
@@ -29,35 +29,35 @@ STEM_LENGTH = 60
 
 @dataclass(frozen=True)
 class Order:
-    """What somebody asks for; the files are in the app's folder."""
+    """A checked request for a job; its files are in the app's folder."""
 
     kind: Kind
     video: Path
     audio: Path
     model: str
-    settings: dict[str, Any]  # of InferenceSettings, over what the model recommends
+    settings: dict[str, Any]  # fields of InferenceSettings that override the model's defaults
     options: JobOptions
 
 
 @dataclass(eq=False)
 class WebJob:
-    """One order and what became of it; changed under `lock` only."""
+    """One order with its progress and result; hold `lock` to change it."""
 
     id: str
     owner: str
-    order: Order  # with the copies in `folder`
+    order: Order  # its files are the copies in `folder`
     folder: Path
-    names: tuple[str, str]  # of video and sound, as their owner calls them
+    names: tuple[str, str]  # the owner's names of video and audio
     created: float = field(default_factory=time.time)
     state: State = "waiting"
     stage: str = ""
     done: int = 0
     total: int = 0
-    stage_begun: float = 0.0
-    noted: float = 0.0  # when progress was last told of
+    stage_start: float = 0.0
+    last_progress: float = 0.0  # time of the last progress report, monotonic
     ended: float | None = None
     error: str = ""
-    report: dict[str, Any] = field(default_factory=dict)  # as in the report's file, without the single frames
+    report: dict[str, Any] = field(default_factory=dict)  # as in the report file, without the frames
     lock: RLock = field(default_factory=RLock, repr=False)
     cancelling: Event = field(default_factory=Event, repr=False)
 
@@ -71,7 +71,7 @@ class WebJob:
 
     @property
     def work(self) -> Path:
-        """Where the engine keeps what is half done."""
+        """Folder of unfinished results."""
         return self.folder / "work"
 
     @property
@@ -84,31 +84,31 @@ class WebJob:
 
     @property
     def results(self) -> list[Path]:
-        """The files that the owner may have, the main one first."""
+        """The files for the owner, the main one first; empty unless the job is done."""
         paths = [self.sheet if self.order.kind == "preflight" else self.output, self.report_path]
         return [path for path in paths if self.state == "done" and path.is_file()]
 
     @property
     def left_sec(self) -> float | None:
-        """Seconds left in the present step, by its speed until now; None where it is not known."""
+        """Estimated seconds left in the current stage, from its speed so far; None if unknown."""
         with self.lock:
             if self.state != "running" or not 0 < self.done < self.total:
                 return None
-            left_sec = (self.noted - self.stage_begun) / self.done * (self.total - self.done)
-            return max(0.0, left_sec - (time.monotonic() - self.noted))
+            left_sec = (self.last_progress - self.stage_start) / self.done * (self.total - self.done)
+            return max(0.0, left_sec - (time.monotonic() - self.last_progress))
 
     def enter(self, stage: str, done: int = 0, total: int = 0) -> None:
-        """Note progress; raises CancelledError where the owner cancelled."""
+        """Record progress; raises CancelledError if the owner cancelled the job."""
         if self.cancelling.is_set():
             raise CancelledError
         with self.lock:
-            self.noted = time.monotonic()
+            self.last_progress = time.monotonic()
             if stage != self.stage:
-                self.stage, self.stage_begun = stage, self.noted
+                self.stage, self.stage_start = stage, self.last_progress
             self.state, self.done, self.total = "running", done, total
 
     def end(self, state: State, error: str = "", report: dict[str, Any] | None = None) -> None:
-        """Note the end; what was half done is deleted."""
+        """Record the end of the job and delete unfinished results."""
         if self.work.is_dir():
             remove_own(self.work)
         with self.lock:
@@ -116,15 +116,15 @@ class WebJob:
 
 
 def plain_stem(name: str) -> str:
-    """The stem of a file's name for use in a path: letters, digits, '-' and '_' only, never empty."""
+    """The stem of a file name, safe for a path: only letters, digits, '-' and '_', never empty."""
     return re.sub(r"[^\w-]+", "_", Path(name).stem).strip("_-")[:STEM_LENGTH] or "video"
 
 
 class JobStore:
-    """All jobs of one app, and their folders."""
+    """All jobs of one app and their folders."""
 
     def __init__(self, folder: Path, limits: Limits):
-        """`folder` is the app's own; uploads lie in it, jobs in its folder `jobs`."""
+        """`folder` belongs to the app alone: uploads are in it, jobs in its subfolder `jobs`."""
         self.folder, self.jobs_folder, self.limits = folder.resolve(), folder.resolve() / "jobs", limits
         self.jobs_folder.mkdir(parents=True, exist_ok=True)
         self.folder.chmod(0o700)
@@ -132,7 +132,7 @@ class JobStore:
         self._lock = RLock()
 
     def uploaded(self, path: str | Path) -> Path:
-        """The real path of a file that was uploaded to this app; WebError for every other path."""
+        """The resolved path of a file that was uploaded to this app; WebError for any other path."""
         real = Path(path).resolve()
         inside = real.is_relative_to(self.folder) and not real.is_relative_to(self.jobs_folder)
         if not inside or not real.is_file():
@@ -140,7 +140,7 @@ class JobStore:
         return real
 
     def add(self, owner: str, order: Order, names: tuple[str, str]) -> WebJob:
-        """A new job with its own folder and copies of the files; WebError where there are too many jobs."""
+        """A new job with its own folder and copies of the files; WebError if there are too many jobs."""
         with self._lock:
             self._check_room(owner)
             job_id = secrets.token_urlsafe(ID_BYTES)
@@ -154,7 +154,7 @@ class JobStore:
             return job
 
     def get(self, job_id: str, owner: str) -> WebJob:
-        """The job of this id; WebError if it is not there or not this owner's, in the same words."""
+        """The job of this id; the same WebError if it does not exist or has another owner."""
         with self._lock:
             job = self._jobs.get(job_id) if isinstance(job_id, str) else None
         if job is None or not secrets.compare_digest(job.owner.encode(), owner.encode()):
@@ -162,19 +162,19 @@ class JobStore:
         return job
 
     def of(self, owner: str) -> list[WebJob]:
-        """An owner's jobs, the newest first."""
+        """The jobs of an owner, the newest first."""
         with self._lock:
             return [job for job in reversed(self._jobs.values()) if owner and job.owner == owner]
 
     def forget(self, job: WebJob) -> None:
-        """Drop a job that is over, and its files."""
-        assert job.is_over, "a job at work still needs its files"
+        """Delete an ended job and its files."""
+        assert job.is_over, "a running job still needs its files"
         with self._lock:
             self._jobs.pop(job.id, None)
         remove_own(job.folder)
 
     def sweep(self, now: float | None = None) -> None:
-        """Drop what was kept for its time: jobs, folders that an earlier app left, and uploads."""
+        """Delete what is older than `keep_sec`: ended jobs, job folders of an earlier app, and uploads."""
         oldest = (time.time() if now is None else now) - self.limits.keep_sec
         with self._lock:
             for job in [job for job in self._jobs.values() if job.ended is not None and job.ended < oldest]:
@@ -197,7 +197,7 @@ class JobStore:
 
 
 def copied(source: Path, folder: Path, name: str) -> Path:
-    """A copy of a file (a second name for it, where the disk allows) that lasts when the upload goes."""
+    """A hard link to a file, or a copy if the disk has no links, that remains when the upload is deleted."""
     folder.mkdir(exist_ok=True)
     target = folder / f"{name}{plain_suffix(source)}"
     try:
@@ -213,18 +213,18 @@ def plain_suffix(path: Path) -> str:
 
 
 def newest(folder: Path) -> float:
-    """When a folder or something in it was last made or renamed."""
+    """Time of the last change (ctime) of a folder or anything in it."""
     return max(path.stat().st_ctime for path in (folder, *tree(folder)))
 
 
 def tree(folder: Path) -> Iterator[Path]:
-    """Everything below a folder, what is deepest first; links are not followed."""
+    """Everything below a folder, deepest first; links are not followed."""
     for root, folders, files in os.walk(folder, topdown=False):
         yield from (Path(root) / name for name in (*files, *folders))
 
 
 def remove_own(folder: Path) -> None:
-    """Delete one of the app's own folders."""
+    """Delete a folder of the app and everything in it."""
     for path in tree(folder):
         if path.is_dir() and not path.is_symlink():
             path.rmdir()

@@ -1,4 +1,4 @@
-"""Which models can be chosen, what of them is installed, and how to get the rest."""
+"""Models that a user can choose, and which of their files are installed."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -10,14 +10,14 @@ from latentsync.inference.models import DEMO_UNET, distilled_companion
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.inference.settings import needs_distilled, precision_of
 from latentsync.weights import PUBLIC_UNET, files_of
-from latentsync.weights.hub import FileState, look
+from latentsync.weights.hub import FileState, file_state
 from web import texts
 from web.errors import WebError
 
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """A U-Net with what belongs to it, and the face detector that suits it."""
+    """A U-Net with its configuration, precision and face detector."""
 
     name: str
     unet: Path
@@ -26,7 +26,7 @@ class ModelChoice:
     precision: Precision = "auto"
 
     def made_for(self, preset: str) -> "ModelChoice":
-        """What is loaded for a preset: distilled weights where it needs them and they are there, in its precision."""
+        """The choice for a preset: in its precision, with distilled weights if it needs them and they are installed."""
         distilled = needs_distilled(preset)
         precision, device = precision_of(preset), pick_device()
         differs = pick_dtype(device, precision) != pick_dtype(device)
@@ -43,19 +43,19 @@ class ModelChoice:
         return self.unet.is_file()
 
     def check(self) -> None:
-        """WebError that names every part that is missing or damaged; nothing is read."""
+        """WebError that names each missing or damaged file; no file is read."""
         try:
             find_model_files(self.unet, self.unet_config, self.detector).check()
         except ValueError as error:
             raise WebError(texts.MISSING_MODEL.format(title=self.title, reason=error)) from error
 
     def load(self) -> LipsyncPipeline:
-        """Load it; CheckpointError or ValueError where a part of it is missing."""
+        """Load the pipeline; CheckpointError or ValueError if a file is missing."""
         return LipsyncPipeline.from_pretrained(self.unet, self.unet_config, self.detector, precision=self.precision)
 
 
 class Models:
-    """The models that can be chosen, by name; `load` may be replaced, as tests do."""
+    """The models that a user can choose, by name; tests replace `load`."""
 
     def __init__(
         self, choices: Mapping[str, ModelChoice], load: Callable[[ModelChoice], LipsyncPipeline] | None = None
@@ -65,7 +65,7 @@ class Models:
 
     @classmethod
     def standard(cls, own: Path | None = None, own_config: Path | None = None, detector: str | None = None) -> "Models":
-        """The demo and the official models, and the user's own U-Net if there is one; WebError if that is no file."""
+        """The demo and the official models, and the user's own U-Net if it is given; WebError if that file does not exist."""
         if own is not None and not own.is_file():
             raise WebError(texts.NO_CHECKPOINT.format(path=own))
         found = [
@@ -78,11 +78,11 @@ class Models:
 
     @property
     def default(self) -> str:
-        """The first that is installed."""
+        """Name of the first installed model, or of the first if none is."""
         return next((name for name, choice in self.choices.items() if choice.is_installed), next(iter(self.choices)))
 
     def check(self, name: str) -> ModelChoice:
-        """The model called `name` (or the default for ""); WebError if it is unknown or a part of it is not installed."""
+        """The model called `name` (or the default for ""); WebError if it is unknown or a file is not installed."""
         choice = self.choices.get(name or self.default)
         if choice is None:
             raise WebError(texts.UNKNOWN_MODEL.format(name=name, known=", ".join(self.choices)))
@@ -95,10 +95,10 @@ class Models:
 
     @property
     def has_distilled(self) -> bool:
-        """Whether one that is installed has a form that was distilled to few steps."""
+        """Whether an installed model has weights that were distilled to few steps."""
         return any(each.is_installed and distilled_companion(each.unet) != each.unet for each in self.choices.values())
 
 
 def official_files() -> list[FileState]:
-    """What is there of the official weights; looks at the disk only."""
-    return [look(file) for file in files_of("inference")]
+    """States of the official weight files on disk."""
+    return [file_state(file) for file in files_of("inference")]

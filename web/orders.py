@@ -1,4 +1,4 @@
-"""From what the page or an API call says to a checked order; everything wrong is told before anything is spent."""
+"""Requests from the page or the API, checked before anything is computed."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from web.settings import PRESETS, PREVIEW_SEC, Limits
 
 @dataclass(frozen=True)
 class Wish:
-    """What somebody says they want, unchecked; None stands for the preset's or the model's own."""
+    """An unchecked request; None stands for the value of the preset or the model."""
 
     kind: str = "run"
     preset: str = ""
@@ -34,7 +34,7 @@ class Wish:
 
 
 def make_order(wish: Wish, video: Path, audio: Path, models: Models) -> Order:
-    """A checked order for two uploaded files; WebError or ValueError for whatever cannot be."""
+    """A checked order for two uploaded files; WebError or ValueError if a value is wrong."""
     if wish.kind not in get_args(Kind):
         raise WebError(texts.UNKNOWN_KIND.format(name=wish.kind, known=", ".join(get_args(Kind))))
     settings = chosen_settings(wish)
@@ -50,7 +50,7 @@ def make_order(wish: Wish, video: Path, audio: Path, models: Models) -> Order:
 
 
 def chosen_settings(wish: Wish) -> dict[str, Any]:
-    """Fields of `InferenceSettings`: the preset's, and over them what is named one by one."""
+    """Fields of `InferenceSettings`: those of the preset, overridden by single values."""
     chosen: dict[str, Any] = {}
     if wish.preset:
         if wish.preset not in PRESETS:
@@ -76,7 +76,8 @@ def whole(name: str, value: Any) -> int | None:
 
 
 def checked_face(text: str) -> str:
-    """A choice of the face; a picture's path, which the command line takes, is none here: it would be a server's file."""
+    """A valid choice of the face. Unlike the command line it cannot be the path of a picture, which would be a file of the
+    server."""
     word = str(text or "largest").strip()
     if word.lower() in ("largest", "center", "centre") or (word.isdecimal() and int(word) > 0) or PLACE.fullmatch(word):
         return word
@@ -84,13 +85,13 @@ def checked_face(text: str) -> str:
 
 
 class Inspector:
-    """Looks at uploaded files: are they what they should be, and within the limits."""
+    """Checks uploaded files: format and limits."""
 
     def __init__(self, store: JobStore, limits: Limits):
         self.store, self.limits = store, limits
 
     def video(self, path: str | Path, name: str) -> MediaInfo:
-        """Describe an uploaded video; WebError with one sentence for a file that cannot be taken."""
+        """Facts of an uploaded video; WebError with one sentence if it is unusable."""
         real = self._file(path, name)
         try:
             info = probe(real)
@@ -105,7 +106,7 @@ class Inspector:
         return info
 
     def sound(self, path: str | Path, name: str) -> float:
-        """Seconds of an uploaded sound; WebError as `video`."""
+        """Duration in seconds of uploaded audio; WebError with one sentence if it is unusable."""
         real = self._file(path, name)
         try:
             if not sound_format(real)[1]:

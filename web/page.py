@@ -1,4 +1,4 @@
-"""The page: its parts and what happens when somebody uses them."""
+"""The page: its components and event handlers."""
 
 import json
 import secrets
@@ -26,16 +26,16 @@ SHOWN: dict[str, Any] = {"show_progress": "minimal", "concurrency_limit": 4, "ap
 
 
 class Page:
-    """The page of one app. `build` makes the Gradio blocks; the other methods answer its events."""
+    """The page of one app. `build` makes the Gradio blocks; the `on_` methods are its event handlers."""
 
     def __init__(self, app: WebApp):
         self.app, self.uploads = app, Uploads(app.inspector)
 
     def build(self) -> gr.Blocks:
         with gr.Blocks(title=texts.TITLE, analytics_enabled=False) as blocks:
-            JobApi(self.app).add_routes()  # first, so that no event of the page takes their names
+            JobApi(self.app).add_routes()  # first, so that no event of the page gets their names
             self.token = gr.BrowserState("", storage_key="latentsync")
-            self.current = gr.State("")  # id of the job that is shown
+            self.current = gr.State("")  # id of the shown job
             self.timer = gr.Timer(POLL_SEC, active=False)
             gr.Markdown(f"# {texts.TITLE}\n{texts.SUBTITLE}")
             self.note = gr.Markdown()
@@ -49,7 +49,7 @@ class Page:
             self._connect(blocks)
         return blocks
 
-    # --- the parts
+    # --- components
 
     def _files(self) -> None:
         gr.HTML(views.upload_note_html(self.app.settings.limits))
@@ -159,7 +159,7 @@ class Page:
             )
             self.delete = gr.Button(texts.DELETE, size="sm", elem_id="delete")
 
-    # --- what is connected with what
+    # --- events
 
     def _connect(self, blocks: gr.Blocks) -> None:
         buttons = [self.check, self.preview, self.run, self.cancel]
@@ -210,10 +210,10 @@ class Page:
         self.history.input(self.on_choose, [self.token, self.history], self.view, **QUIET)
         self.delete.click(self.on_delete, [self.token, self.current], self.view, **QUIET)
 
-    # --- answers: the whole page
+    # --- handlers of the whole page
 
     def on_load(self, token: str, request: gr.Request) -> list[Any]:
-        """Recognise the browser, and go on showing its newest job."""
+        """Recognise the browser by its token, and show its newest job."""
         token = token if isinstance(token, str) and len(token) >= 32 else secrets.token_urlsafe(24)
         jobs = self.app.store.of(owner_of(request, token))
         shown = self.showing(jobs[0], owner_of(request, token)) if jobs else {}
@@ -225,10 +225,10 @@ class Page:
             texts.DEMO_NOTE if choice is None or choice.name == "demo" else texts.MODEL_NOTE.format(title=choice.title)
         )
 
-    # --- answers: jobs
+    # --- handlers of jobs
 
     def submitter(self, kind: str) -> Any:
-        """What a button does that puts a job of this kind into the queue."""
+        """The click handler that submits a job of this kind."""
 
         def submit(
             request: gr.Request, token: str, video: str | None, audio: str | None, preset: str, *wish: Any
@@ -237,7 +237,7 @@ class Page:
             try:
                 named = (
                     (preset, None, None, *wish[2:]) if preset in PRESETS else ("", *wish)
-                )  # its sliders tell the same
+                )  # the sliders equal the preset
                 job = self.app.submit(owner, Wish(kind, *named), video, audio)
             except (ValueError, OSError) as error:
                 return self.updates({self.message: views.error_html(str(error))})
@@ -260,7 +260,7 @@ class Page:
         return self._about(token, chosen, request, self.app.store.get)
 
     def _about(self, token: str, job_id: str, request: gr.Request, do: Any) -> list[Any]:
-        """Do something with a job, then show it."""
+        """Call `do` with a job, then show it."""
         owner = owner_of(request, token)
         try:
             job = do(job_id, owner)
@@ -277,19 +277,19 @@ class Page:
         shown = {self.current: "", self.message: views.message_html(texts.DELETED), self.progress: ""}
         return self.updates(shown | self.no_results() | self.past(owner, ""))
 
-    # --- what is shown
+    # --- updates
 
     def updates(self, shown: dict[Any, Any]) -> list[Any]:
-        """A value for every part of the view; what is not named stays."""
+        """A value for each component of the view; those not in `shown` stay as they are."""
         return [shown.get(part, gr.skip()) for part in self.view]
 
     def working(self, job: WebJob) -> dict[Any, Any]:
-        """A job that is not over: its progress."""
+        """Progress of a job that has not ended."""
         waiting = self.app.waiting_text(job) if job.state == "waiting" else ""
         return {self.progress: views.progress_html(job, waiting)}
 
     def showing(self, job: WebJob, owner: str) -> dict[Any, Any]:
-        """Everything about a job."""
+        """The whole view of a job."""
         busy = {button: gr.update(interactive=job.is_over) for button in (self.check, self.preview, self.run)}
         shown = {
             self.current: job.id,
@@ -307,7 +307,7 @@ class Page:
         return {self.player: "", self.report: "", **{part: gr.update(visible=False) for part in hidden}}
 
     def results(self, job: WebJob) -> dict[Any, Any]:
-        """The files of a job that is over."""
+        """Player, files and report of an ended job."""
         if job.state != "done":
             return self.no_results()
         is_video = job.order.kind != "preflight"
@@ -332,7 +332,7 @@ class Page:
 
 
 def outcome_html(job: WebJob) -> str:
-    """How a job ended, in a sentence."""
+    """How a job ended, as one message."""
     if job.state == "failed":
         return views.error_html(job.error)
     if job.state == "cancelled":
@@ -342,12 +342,12 @@ def outcome_html(job: WebJob) -> str:
 
 
 def preset_script() -> str:
-    """Sets the sliders to a preset, in the browser, so that a button pressed right after it finds them set."""
+    """JavaScript that sets the sliders to a preset in the browser, so that a click right afterwards sends the new values."""
     values = json.dumps({name: [preset["steps"], preset["guidance_scale"]] for name, preset in PRESETS.items()})
     return f"(name, steps, guidance) => ({values})[name] || [steps, guidance]"
 
 
 def title_of(job: WebJob) -> str:
-    """A job in one line of the history."""
+    """A job as one line of the history."""
     began = time.strftime("%H:%M:%S", time.localtime(job.created))
     return f"{began} {texts.KINDS[job.order.kind]}, {job.names[0]} + {job.names[1]}: {texts.STATES[job.state]}"

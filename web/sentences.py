@@ -1,4 +1,4 @@
-"""Sentences for visitors: the engine's errors in the page's words, numbers and times as people say them."""
+"""Text for users: errors of the library in the words of the page, readable durations and sizes."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
 
 def page_sentence(error: BaseException, job: WebJob) -> str:
-    """An error of the engine, with the visitor's own file names and the page's words; no path of the server."""
+    """An error message with the user's own file names and the words of the page, without paths of the server."""
     places = {job.order.video: job.names[0], job.order.audio: job.names[1], job.output: job.output.name}
     return plain(str(error), {str(path): name for path, name in places.items()} | {str(job.folder): "the job"})
 
 
 def plain(sentence: str, names: dict[str, str]) -> str:
-    """A sentence with paths replaced by names, and words of the command line by those of the page."""
+    """A sentence with paths replaced by names, and options of the command line by the words of the page."""
     for path, name in names.items():
         sentence = sentence.replace(path, name)
     for words, ours in texts.PAGE_WORDS.items():
@@ -26,12 +26,12 @@ def plain(sentence: str, names: dict[str, str]) -> str:
 
 
 def amount(count: int, words: tuple[str, str, str]) -> str:
-    """`words` for none, one and many."""
+    """The text of `words` for no, one or `count` things."""
     return words[min(count, 2)].format(count=count)
 
 
 def duration(seconds: float) -> str:
-    """As people say it: 3.2 s, 4 min 5 s, 2 h 30 min."""
+    """A readable duration: 3.2 s, 4 min 5 s, 2 h 30 min."""
     if seconds < 60:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -42,7 +42,7 @@ def duration(seconds: float) -> str:
 
 
 def size(number_of_bytes: float) -> str:
-    """As people say it: 12 kB, 340 MB, 2 GB (decimal)."""
+    """A readable size: 12 kB, 340 MB, 2 GB (decimal)."""
     for unit in ("bytes", "kB", "MB"):
         if number_of_bytes < 1000:
             return f"{number_of_bytes:.3g} {unit}"

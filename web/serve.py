@@ -1,4 +1,4 @@
-"""Serving the app: Gradio's server with nothing from elsewhere, nothing sent elsewhere, and this machine only by default."""
+"""Gradio's server for the app: no resource from other hosts, nothing sent to them, and local access only by default."""
 
 import os
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -17,7 +17,7 @@ from web.settings import EXAMPLES, AppSettings
 ASSETS = Path(__file__).resolve().parent / "assets"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 FONTS = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]
-# The browser itself then refuses whatever is not from here. Gradio's page has inline scripts and evaluates its own.
+# The browser refuses resources of other hosts. Gradio's page needs inline scripts and eval.
 CONTENT_POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline';"
     " img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:;"
@@ -33,7 +33,7 @@ Message = MutableMapping[str, Any]
 
 
 class SecurityHeaders:
-    """ASGI middleware that adds `HEADERS` to every answer."""
+    """ASGI middleware that adds `HEADERS` to each response."""
 
     def __init__(self, app: Callable[..., Awaitable[None]]):
         self.app = app

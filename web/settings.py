@@ -1,4 +1,4 @@
-"""What the app can be told: presets of quality, limits, and where it keeps its files."""
+"""Settings of the app: presets, limits, and the folder of its files."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ DEFAULT_PRESET = "balanced"
 
 @dataclass(frozen=True)
 class Example:
-    """A pair of files that the page offers."""
+    """An example video and audio on the page."""
 
     title: str
     video: Path
@@ -30,31 +30,31 @@ EXAMPLES = (Example("Drawn speaker", ROOT / "assets/demo_video.mp4", ROOT / "ass
 
 @dataclass(frozen=True)
 class Limits:
-    """What one app takes on."""
+    """Limits of one app."""
 
     file_bytes: int = 2_000_000_000
     length_sec: float = 1800.0  # of a result
     video_sec: float = 7200.0
     frame_pixels: int = 8192 * 4320
-    unfinished_jobs: int = 20  # waiting and at work, of everybody
+    unfinished_jobs: int = 20  # waiting and running, of all users
     unfinished_jobs_each: int = 3  # of one session or user
-    keep_sec: float = 24 * 3600.0  # results, and files that were uploaded
+    keep_sec: float = 24 * 3600.0  # how long results and uploads are kept
 
 
 @dataclass(frozen=True)
 class AppSettings:
-    """Everything that `gradio_app.py` can be asked for."""
+    """Settings of `gradio_app.py`."""
 
     folder: Path = DEFAULT_FOLDER
     limits: Limits = field(default_factory=Limits)
-    unload_sec: float | None = None  # free the models' memory after so long without work
+    unload_sec: float | None = None  # free the models after this idle time
     host: str = "127.0.0.1"
     port: int | None = 7860
     share: bool = False
     login: tuple[str, str] | None = None  # user, password
 
     def launch_arguments(self) -> dict[str, Any]:
-        """What of it `gradio.Blocks.launch` takes."""
+        """Arguments for `gradio.Blocks.launch`."""
         return {
             "server_name": self.host,
             "server_port": self.port,

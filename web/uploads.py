@@ -1,27 +1,37 @@
-"""What the page answers when files come: facts, faults, and pictures to click on."""
+"""Handlers of uploaded files: facts, errors, and frames to click on.
+
+Tensor legend: h height, w width; a frame is uint8 [0, 255] `h w 3`, RGB.
+"""
 
 from pathlib import Path
 from typing import Any
 
+import cv2
 import gradio as gr
+import numpy as np
 
+from latentsync.face.align import FrameArray
+from latentsync.media.probe import MediaInfo
+from latentsync.media.video.read import frame_times, read_frames
 from web import texts, views
-from web.api import told
+from web.api import client_error
 from web.errors import WebError
-from web.frames import for_page, frame_near, shown_scale
 from web.orders import Inspector
 from web.sentences import duration
 from web.settings import Example
 
+WIDTH = 960  # px at most
+MARK = (255, 80, 60)  # RGB
+
 
 class Uploads:
-    """The answers to events of the fields for files; paths are those of Gradio's uploads."""
+    """Event handlers of the file fields; paths are those of Gradio's uploads."""
 
     def __init__(self, inspector: Inspector):
         self.inspector = inspector
 
     def on_video(self, path: str | None) -> list[Any]:
-        """Facts of the video, or what is wrong with it, and its first picture to click on."""
+        """Facts of the video, or an error, and its first frame to click on."""
         nothing = [gr.update(value=0, maximum=1), None, "largest"]
         if not path:
             return ["", *nothing]
@@ -52,24 +62,49 @@ class Uploads:
         try:
             return self._picture(path, time_sec)[0]
         except (ValueError, OSError) as error:
-            raise told(error) from error
+            raise client_error(error) from error
 
     def on_click(self, path: str | None, time_sec: float, event: gr.SelectData) -> list[Any]:
-        """The place that was clicked, as a choice of the face."""
+        """The clicked position as a choice of the face."""
         x, y = (float(number) for number in event.index)
         try:
             _, scale, shown_sec = self._picture(path, time_sec)
             x, y = x / scale, y / scale
             return [f"{x:.0f},{y:.0f}@{shown_sec:.2f}", self._picture(path, time_sec, (x, y))[0]]
         except (ValueError, OSError) as error:
-            raise told(error) from error
+            raise client_error(error) from error
 
     def _picture(
         self, path: str | None, time_sec: float, mark: tuple[float, float] | None = None
     ) -> tuple[Any, float, float]:
-        """A picture of the video for the page, its scale, and its time."""
+        """A frame of the video for the page, its scale, and its time in seconds."""
         if not path:
             raise WebError(texts.NEED_BOTH)
         scale = shown_scale(self.inspector.video(path, Path(path).name))
         frame, shown_sec = frame_near(Path(path), float(time_sec or 0))
         return for_page(frame, scale, mark), scale, shown_sec
+
+
+def frame_near(path: Path, time_sec: float) -> tuple[FrameArray, float]:
+    """The frame shown at a time, or the last frame if it lies beyond the end, and the frame's own time in seconds."""
+    times = [float(time) for time in frame_times(path)]
+    number = min(int(np.searchsorted(times, time_sec + 1e-6, side="right")) - 1, len(times) - 2)
+    frame = next(iter(read_frames(path, max(0, number), max(0, number) + 1))).frame
+    return frame, times[max(0, number)]
+
+
+def shown_scale(info: MediaInfo) -> float:
+    """Width of the frame on the page divided by its width in the video, at most 1."""
+    return min(1.0, WIDTH / info.square_size[0])
+
+
+def for_page(frame: FrameArray, scale: float, mark: tuple[float, float] | None = None) -> FrameArray:
+    """The frame at the size of the page, with a ring around `mark` (x, y in pixels of the video)."""
+    size = max(1, round(frame.shape[1] * scale)), max(1, round(frame.shape[0] * scale))
+    small = frame.copy() if scale == 1 else np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), np.uint8)
+    if mark is not None:
+        middle = round(mark[0] * scale), round(mark[1] * scale)
+        radius = max(6, min(size) // 14)
+        cv2.circle(small, middle, radius, (255, 255, 255), 5, cv2.LINE_AA)
+        cv2.circle(small, middle, radius, MARK, 3, cv2.LINE_AA)
+    return small

@@ -1,4 +1,4 @@
-"""The page's HTML: progress, messages, the player, the report and the table of models. Every text in it is escaped."""
+"""HTML of the page: progress, messages, player, report and table of models. All text is escaped."""
 
 import json
 from collections.abc import Iterable
@@ -15,16 +15,16 @@ from web.jobs import WebJob
 from web.sentences import duration, size
 from web.settings import Limits
 
-SHORT_SEC = 0.05  # stages that took less are not listed
+SHORT_SEC = 0.05  # shorter stages are not listed
 
 
 def error_html(sentence: str) -> str:
-    """An error, announced by screen readers at once."""
+    """An error that screen readers announce at once."""
     return f'<p class="ls-error" role="alert">{escape(sentence)}</p>' if sentence else ""
 
 
 def message_html(sentence: str, notes: Iterable[str] = ()) -> str:
-    """A result in words, with notes below it."""
+    """A message with notes below it."""
     items = "".join(f"<li>{escape(note)}</li>" for note in notes)
     more = f"<ul>{items}</ul>" if items else ""
     return f'<div class="ls-message" role="status">{escape(sentence)}{more}</div>'
@@ -35,14 +35,14 @@ def facts_html(sentence: str) -> str:
 
 
 def upload_note_html(limits: Limits) -> str:
-    """Where the page's script tells of files that are too large (assets/upload_limit.js)."""
+    """A hidden note that the page's script shows for files that are too large (assets/upload_limit.js)."""
     text = escape(texts.BIG_UPLOAD.format(limit=size(limits.file_bytes)), quote=True)
     facts = f'data-limit="{limits.file_bytes}" data-text="{text}"'
     return f'<p id="upload-note" class="ls-error" role="alert" hidden {facts}></p>'
 
 
 def progress_html(job: WebJob, waiting: str) -> str:
-    """How far a job is: its step, a bar, frames and the time left."""
+    """Progress of a job: stage, bar, frames and time left."""
     with job.lock:
         kind, state, stage = texts.KINDS[job.order.kind], job.state, job.stage
         done, total, left_sec = job.done, job.total, job.left_sec
@@ -57,7 +57,7 @@ def progress_html(job: WebJob, waiting: str) -> str:
 
 
 def stage_text(kind: str, stage: str) -> str:
-    """A step of the engine in words, numbered where there is more than one."""
+    """A stage in words, numbered if the job has several."""
     words = texts.STAGES.get(stage, stage)
     numbered = list(texts.STAGES)
     if kind == "preflight" or stage not in numbered:
@@ -98,7 +98,7 @@ def player_html(job: WebJob) -> str:
 
 
 def address(path: Path) -> str:
-    """Where the browser gets a file of the app's folder, relative to the page."""
+    """URL of a file in the app's folder, relative to the page."""
     return f"gradio_api/file={quote(path.as_posix())}"
 
 
@@ -125,7 +125,7 @@ def report_html(report: dict[str, Any]) -> str:
 
 
 def models_html(states: Iterable[FileState]) -> str:
-    """What is installed of the official weights, and the command for the rest."""
+    """Table of the official weights, and the command that downloads missing ones."""
     states = list(states)
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in texts.MODEL_TABLE_HEAD)
     body = "".join(model_row(state) for state in states)

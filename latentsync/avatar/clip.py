@@ -1,4 +1,4 @@
-"""One avatar clip: who speaks, what is said, how the head moves, and the exact truth of every frame."""
+"""One avatar clip: identity, sentence, head motion, and the exact ground truth of every frame."""
 
 import json
 from collections.abc import Iterator
@@ -22,9 +22,9 @@ from latentsync.media.video.write import VideoFormat, VideoWriter
 from latentsync.timebase import MODEL_FPS, SAMPLE_RATE_HZ, frames_in, samples_of_frames
 
 FRAME_SIZE = 320
-NOISE_MARGIN = 64  # the camera noise of a frame is a random cut from one larger field
-HELD_OUT_FIRST_SEED = 1_000_000  # seeds from here on belong to identities and sentences that training never sees
-PIVOT = np.array([CENTRE_X, 200.0], np.float32)  # canvas point around which the head turns
+NOISE_MARGIN = 64  # the camera noise of a frame is a random crop of a larger noise image
+HELD_OUT_FIRST_SEED = 1_000_000  # first seed of the held-out identities and sentences, which are not used in training
+PIVOT = np.array([CENTRE_X, 200.0], np.float32)  # canvas point around which the head rotates
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class HeadMotion:
 
 @dataclass(frozen=True)
 class AvatarClip:
-    """A clip that follows from its seed: `frames()` draws it, `waveform` speaks it, `truth()` tells it."""
+    """A clip determined by its seed; `frames()` draws it, `waveform` is its audio, `truth()` its ground truth."""
 
     seed: int
     sentence: str
@@ -64,9 +64,11 @@ class AvatarClip:
 
     @cached_property
     def head(self) -> Head:
+        """The renderer of the clip's identity."""
         return Head(self.identity)
 
     def expression(self, frame: int) -> Expression:
+        """The facial expression in a frame."""
         mouth, motion = self.mouth, self.motion
         return Expression(
             aperture=float(mouth.aperture[frame]),
@@ -97,7 +99,7 @@ class AvatarClip:
         return np.clip(picture + noise[row:, column:][:FRAME_SIZE, :FRAME_SIZE] + 0.5, 0, 255).astype(np.uint8)
 
     def _canvas_positions(self, frame: int) -> tuple[np.ndarray, np.ndarray]:
-        """For every frame pixel the canvas position it shows: [FRAME_SIZE, FRAME_SIZE] float32 x and y."""
+        """Canvas position of every pixel of the frame: x and y, each float32 [FRAME_SIZE, FRAME_SIZE]."""
         y, x = _pixel_grid()
         motion = self.motion
         scale, roll = float(motion.scale[frame]), float(motion.roll[frame])
@@ -109,7 +111,7 @@ class AvatarClip:
         return canvas_x - yaw * _depth(canvas_x, canvas_y), canvas_y
 
     def place(self, frame: int, point: tuple[float, float]) -> tuple[float, float]:
-        """Where a canvas point lies in the picture of a frame, in pixels (inverse of the drawing's map)."""
+        """Position of a canvas point in a frame, in pixels (inverse of `_canvas_positions`)."""
         motion = self.motion
         scale, roll = float(motion.scale[frame]), float(motion.roll[frame])
         x, y = np.array(point[0]), np.array(point[1])
@@ -123,7 +125,7 @@ class AvatarClip:
         return float(px), float(py)
 
     def truth(self) -> dict[str, Any]:
-        """Everything known of the clip, ready for JSON; apertures in frame pixels, landmarks [x, y] in frame pixels."""
+        """The ground truth of the clip as JSON values; apertures and landmarks [x, y] in frame pixels."""
         points = [self.head.landmarks(self.expression(frame)) for frame in range(len(self))]
         placed = [{name: self.place(i, p) for name, p in named.items()} for i, named in enumerate(points)]
         openings = [self.head.opening(self.expression(i)) * float(self.motion.scale[i]) for i in range(len(self))]
@@ -144,13 +146,13 @@ class AvatarClip:
 
 
 def random_clip(seed: int) -> AvatarClip:
-    """The clip of a seed. Seeds from `HELD_OUT_FIRST_SEED` on use held-out sentences and their own identities."""
+    """The clip of a seed. Seeds of `HELD_OUT_FIRST_SEED` and above have held-out sentences and their own identities."""
     rng = np.random.default_rng(seed)
     return spoken_clip(seed, random_sentence(rng, held_out=seed >= HELD_OUT_FIRST_SEED), rng)
 
 
 def spoken_clip(seed: int, text: str, rng: np.random.Generator) -> AvatarClip:
-    """A clip in which `text`, one sentence or many, is spoken; voice, identity and movements are drawn from `rng`."""
+    """A clip in which `text`, one or more sentences, is spoken; voice, identity and motion are sampled from `rng`."""
     voice = random_voice(rng)
     identity = random_identity(rng)
     speech = speak(text, voice)
@@ -177,6 +179,7 @@ def make_clip(seed: int, folder: Path) -> Path:
 
 
 def write_truth(clip: AvatarClip, path: Path) -> None:
+    """Write `clip.truth()` as JSON."""
     path.write_text(json.dumps(clip.truth()))
 
 
@@ -225,7 +228,7 @@ def _pixel_grid() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _depth(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """How far a canvas point moves sideways in pixels at yaw 1: most at the nose, nothing at the outline."""
+    """Horizontal displacement of a canvas point in pixels at yaw 1: largest at the nose, about 0 at the outline."""
     return 14 * np.exp(-(((x - CENTRE_X) / 80) ** 2) - ((y - 220) / 110) ** 2)
 
 

@@ -1,6 +1,6 @@
-"""Draws a head on a square canvas: what never changes once, then eyes, brows and mouth for every frame.
+"""Draws a head on a square canvas: the static parts once, then eyes, brows and mouth in every frame.
 
-Canvas coordinates are in pixels, x to the right and y down, the face looking straight ahead and centred.
+Canvas coordinates are in pixels, x to the right and y down; the face is frontal and centred.
 """
 
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ CENTRE_X = CANVAS / 2
 SUBPIXEL_BITS = 4
 MOUTH_INSIDE: Colour = (38, 12, 14)
 TEETH: Colour = (226, 222, 212)
-GLOSS: Colour = (255, 240, 226)  # light mirrored by the skin, what gives dark skin its relief
-UPPER_SHARE = 0.35  # of an opening lies above the lip line; the jaw carries the rest
+GLOSS: Colour = (255, 240, 226)  # specular light, which makes the relief of dark skin visible
+UPPER_SHARE = 0.35  # share of a mouth opening above the lip line; the rest is due to the jaw
 
 
 @dataclass(frozen=True)
 class Expression:
-    """What moves inside the face in one frame; mouth values as in `mouth.MouthTrack`, the others in [0, 1]."""
+    """Facial expression in one frame; mouth values as in `mouth.MouthTrack`, the others in [0, 1]."""
 
     aperture: float
     width: float
@@ -34,7 +34,7 @@ class Expression:
 
 
 class Head:
-    """One avatar's head; `draw` paints an expression over the prepared still parts."""
+    """The head of one avatar; `draw` draws an expression over the prepared static parts."""
 
     def __init__(self, identity: Identity):
         self.identity = identity
@@ -42,11 +42,11 @@ class Head:
         shade = self._shading()
         self.alpha = self._silhouette()  # [CANVAS, CANVAS] float32, 1 on the head
         self._light = shade[..., None] * _light_colour(identity.warmth)  # [CANVAS, CANVAS, 3]
-        self._still = self._paint_still()
+        self._static = self._paint_static()
 
     def draw(self, expression: Expression) -> np.ndarray:
-        """The head with this expression: uint8 [CANVAS, CANVAS, 3] RGB (outside `alpha` the values mean nothing)."""
-        canvas = self._still.copy()
+        """The head with this expression: uint8 [CANVAS, CANVAS, 3] RGB (undefined where `alpha` is 0)."""
+        canvas = self._static.copy()
         for side in (-1, 1):
             self._draw_eye(canvas, side, expression)
             self._draw_brow(canvas, side, expression)
@@ -56,11 +56,11 @@ class Head:
         return canvas
 
     def opening(self, expression: Expression) -> float:
-        """Distance in canvas pixels between the inner lips at the middle of the mouth."""
+        """Distance of the inner lips at the middle of the mouth, in canvas pixels."""
         return expression.aperture * self.identity.max_opening
 
     def landmarks(self, expression: Expression) -> dict[str, tuple[float, float]]:
-        """Canvas positions of named points; left and right as seen in the picture."""
+        """Canvas positions of named points; left and right are those of the picture."""
         person = self.identity
         half_eyes = person.eye_distance / 2
         brow_y = person.eye_y - person.brow_gap - 5 * expression.brow_raise
@@ -79,7 +79,7 @@ class Head:
             "chin": (CENTRE_X, person.chin_y),
         }
 
-    # --- still parts -------------------------------------------------------------------------------------------
+    # --- static parts -----------------------------------------------------------------------------------------
 
     def _face_outline(self) -> np.ndarray:
         """Closed outline of the face as [n, 2] points: half an ellipse above the eyes, a jaw line below."""
@@ -93,7 +93,7 @@ class Head:
         return np.stack([CENTRE_X + person.face_half_width * narrow * taper, person.eye_y + reach * height], axis=1)
 
     def _silhouette(self) -> np.ndarray:
-        """Everything that belongs to the head: face, ears, neck and hair."""
+        """Alpha mask of the head: face, ears, neck and hair, [CANVAS, CANVAS] float32."""
         person = self.identity
         mask = np.zeros((CANVAS, CANVAS), np.uint8)
         _fill(mask, self._face_outline(), 255)
@@ -120,7 +120,7 @@ class Head:
             for angle in np.linspace(np.pi, 2 * np.pi, 13):
                 spot = (CENTRE_X + (half + 8) * np.cos(angle), 126 + 78 * np.sin(angle))
                 _ellipse(mask, spot, (20, 20), 255)
-        opening = np.zeros_like(mask)  # the face looks out of the hair
+        opening = np.zeros_like(mask)  # the hair leaves the face free
         shift = 18 if person.hair_style == "side" else 0
         _ellipse(opening, (CENTRE_X + shift, person.eye_y + 36), (half - 2, person.eye_y - top + 4 + shift / 2), 255)
         outline = np.zeros_like(mask)
@@ -139,7 +139,7 @@ class Head:
         lit = nz + person.light_strength * (np.sin(person.light_angle) * nx * 1.6 - 0.6 * ny)
         return (0.66 + 0.38 * lit).astype(np.float32)
 
-    def _paint_still(self) -> np.ndarray:
+    def _paint_static(self) -> np.ndarray:
         person = self.identity
         skin = np.empty((CANVAS, CANVAS, 3), np.float32)
         skin[:] = person.skin
@@ -160,7 +160,7 @@ class Head:
         return np.clip(skin * self._light, 0, 255).astype(np.uint8)
 
     def _gloss(self) -> float:
-        """Strength of mirrored light: the darker the skin, the more of its relief shows this way."""
+        """Strength of the specular light, larger for darker skin."""
         return 0.10 + 0.16 * (1 - sum(self.identity.skin) / 600)
 
     def _paint_nose(self, skin: np.ndarray) -> None:
@@ -206,7 +206,7 @@ class Head:
     # --- moving parts ------------------------------------------------------------------------------------------
 
     def _lit(self, colour: Colour, x: float, y: float, factor: float = 1.0) -> Colour:
-        """A colour under the head's light at a canvas position."""
+        """A colour under the light at a canvas position."""
         light = self._light[int(np.clip(y, 0, CANVAS - 1)), int(np.clip(x, 0, CANVAS - 1))]
         r, g, b = (int(v) for v in np.clip(np.asarray(colour) * light * factor, 0, 255))
         return r, g, b
@@ -222,7 +222,7 @@ class Head:
         if open_ > 0.15:
             _fill(canvas, shape, self._lit((232, 228, 224), x, y))
             gaze_x, gaze_y = x + 5 * expression.gaze[0], y - 1.5 + 2 * expression.gaze[1]
-            eyeball = np.zeros((48, 64), np.uint8)  # the iris stays inside the lids
+            eyeball = np.zeros((48, 64), np.uint8)  # mask of the visible eyeball between the lids
             origin = np.array([round(x) - 32, round(y) - 24])
             _fill(eyeball, shape - origin, 255)
             patch = canvas[origin[1] : origin[1] + 48, origin[0] : origin[0] + 64]
@@ -286,7 +286,7 @@ class Head:
     def _draw_inside(
         self, canvas: np.ndarray, expression: Expression, x: np.ndarray, top: np.ndarray, bottom: np.ndarray
     ) -> None:
-        """Dark opening, upper teeth and tongue, all between the inner lips."""
+        """The dark opening, upper teeth and tongue, between the inner lips."""
         y, height = self.identity.mouth_y, bottom - top
         _fill(canvas, _ribbon(x, top, bottom), self._lit(MOUTH_INSIDE, CENTRE_X, y))
         tongue = 0.30 * expression.tongue * height * np.clip(1 - (np.linspace(-1.3, 1.3, len(x))) ** 2, 0, 1)
@@ -304,7 +304,7 @@ def _light_colour(warmth: float) -> np.ndarray:
 
 
 def _ribbon(x: np.ndarray, top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
-    """Closed shape between two curves over the same x: [2n, 2]."""
+    """Polygon between two curves over the same x: [2n, 2]."""
     return np.concatenate([np.stack([x, top], 1), np.stack([x, bottom], 1)[::-1]])
 
 
@@ -345,7 +345,7 @@ def _soft_patch(
     factor: float = 1.0,
     colour: Colour | None = None,
 ) -> None:
-    """Multiply (or tint) a soft elliptic patch of a float image in place."""
+    """Multiply (or tint) an elliptic patch with soft edges of a float image, in place."""
     y, x = np.mgrid[0 : image.shape[0], 0 : image.shape[1]].astype(np.float32)
     distance = ((x - centre[0]) / radii[0]) ** 2 + ((y - centre[1]) / radii[1]) ** 2
     weight = (strength * np.exp(-distance))[..., None]

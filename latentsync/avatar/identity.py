@@ -1,4 +1,4 @@
-"""Who an avatar is: every number that stays the same during a clip, drawn from one seed."""
+"""Identity of an avatar: all parameters that are constant during a clip, sampled from one seed."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -18,7 +18,7 @@ BEARDS = ("none", "none", "none", "stubble", "moustache", "full")
 
 @dataclass(frozen=True)
 class Identity:
-    """Look of one avatar. Lengths are in pixels of the canonical head canvas (see `head.CANVAS`)."""
+    """Appearance of one avatar. Lengths are in pixels of the head canvas (see `head.CANVAS`)."""
 
     skin: Colour
     hair: Colour
@@ -41,7 +41,7 @@ class Identity:
     mouth_half_width: float
     lip_thickness: float
     max_opening: float  # inner lip distance at aperture 1
-    light_angle: float  # radians, where the light comes from
+    light_angle: float  # radians, direction of the light
     light_strength: float
     warmth: float  # colour of the light, -1 cold ... 1 warm
     background: tuple[Colour, Colour]
@@ -50,11 +50,12 @@ class Identity:
     texture_seed: int
 
     def to_dict(self) -> dict[str, Any]:
+        """All parameters as JSON values."""
         return asdict(self)
 
 
 def random_identity(rng: np.random.Generator) -> Identity:
-    """Draw one identity; the space is continuous, so thousands of draws all differ."""
+    """Sample one identity from a continuous space."""
     skin = _between(SKIN_TONES, rng)
     eye_y = rng.uniform(166, 176)
     nose_length = rng.uniform(50, 60)
@@ -92,7 +93,7 @@ def random_identity(rng: np.random.Generator) -> Identity:
 
 
 def _between(colours: list[Colour], rng: np.random.Generator) -> Colour:
-    """A point between two neighbours of a palette, jittered a little."""
+    """A random mix of two neighbouring colours of a palette, with a little noise."""
     first = int(rng.integers(len(colours) - 1))
     mix = np.asarray(colours[first]) + rng.random() * (np.asarray(colours[first + 1]) - np.asarray(colours[first]))
     return _rgb(mix + rng.normal(0, 4, 3))

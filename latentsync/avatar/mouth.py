@@ -1,4 +1,4 @@
-"""From phonemes to mouth movement: a target per phoneme, then coarticulation by smoothing in time.
+"""Mouth motion from phonemes: one target per phoneme, then coarticulation by smoothing in time.
 
 Targets follow the usual viseme classes: bilabials close the lips, labiodentals tuck the lower lip, open vowels open the
 jaw, rounded vowels and glides narrow the mouth.
@@ -12,14 +12,14 @@ from scipy.ndimage import gaussian_filter1d
 from latentsync.avatar.speech import STRESS_MARKS, Phoneme
 from latentsync.timebase import MODEL_FPS
 
-CONTROL_HZ = 200  # targets are laid out on this grid before they are sampled at the video's frames
+CONTROL_HZ = 200  # rate at which the targets are smoothed, before they are sampled at the frames
 JAW_SIGMA_SEC = 0.055  # the jaw is slow
-LIP_SIGMA_SEC = 0.035  # closures by the lips are quicker
+LIP_SIGMA_SEC = 0.035  # the lips are faster
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where the mouth wants to be: all in [0, 1] but `width`, which is -1 (rounded) ... 1 (spread)."""
+    """Target position of the mouth: all values in [0, 1] except `width`, -1 (rounded) ... 1 (spread)."""
 
     aperture: float
     width: float = 0.0
@@ -31,7 +31,7 @@ class Target:
 
 @dataclass(frozen=True)
 class MouthTrack:
-    """Mouth movement at 25 fps: arrays of shape [t], same ranges as `Target`; `aperture` already respects closures."""
+    """Mouth motion at 25 fps: arrays [t] with the ranges of `Target`; `aperture` already includes closures."""
 
     aperture: np.ndarray
     width: np.ndarray
@@ -58,7 +58,7 @@ OPEN, NEAR_OPEN, MID = Target(1.0, 0.1), Target(0.82, 0.3), Target(0.55, 0.05)
 SPREAD, NEAR_SPREAD, E_LIKE = Target(0.30, 0.9, teeth=0.7), Target(0.40, 0.5, teeth=0.5), Target(0.62, 0.5, teeth=0.5)
 ROUND, NEAR_ROUND, OPEN_ROUND = Target(0.22, -0.95, teeth=0.0), Target(0.34, -0.6), Target(0.66, -0.6)
 
-# espeak-ng's English mnemonics without stress marks; a phoneme may pass through several targets (diphthongs)
+# espeak-ng's English mnemonics without stress marks; diphthongs have several targets
 TARGETS: dict[str, tuple[Target, ...]] = {
     "p": (CLOSED,), "b": (CLOSED,), "m": (CLOSED,), "f": (TUCKED,), "v": (TUCKED,),
     "t": (ALVEOLAR,), "d": (ALVEOLAR,), "n": (ALVEOLAR,), "l": (ALVEOLAR,), "s": (SIBILANT,), "z": (SIBILANT,),
@@ -74,7 +74,7 @@ TARGETS: dict[str, tuple[Target, ...]] = {
 
 
 def targets_of(symbol: str) -> tuple[Target, ...]:
-    """Targets that a phoneme passes through: the longest known beginning of its mnemonic, stress marks left aside."""
+    """Consecutive targets of a phoneme: those of the longest known prefix of its mnemonic, without stress marks."""
     plain = symbol.lstrip(STRESS_MARKS)
     for length in range(len(plain), 0, -1):
         if plain[:length] in TARGETS:
@@ -83,7 +83,7 @@ def targets_of(symbol: str) -> tuple[Target, ...]:
 
 
 def mouth_track(phonemes: list[Phoneme], frames: int) -> MouthTrack:
-    """Mouth movement of `frames` video frames at 25 fps for phonemes timed in seconds from frame 0."""
+    """Mouth motion for `frames` video frames at 25 fps; phoneme times are in seconds from frame 0."""
     raw = _target_grid(phonemes, frames)
     smooth = {name: gaussian_filter1d(values, _sigma_sec(name) * CONTROL_HZ) for name, values in raw.items()}
     aperture = smooth["aperture"] * (1 - np.clip(1.3 * smooth["closure"], 0, 1))
@@ -97,7 +97,7 @@ def _sigma_sec(name: str) -> float:
 
 
 def _target_grid(phonemes: list[Phoneme], frames: int) -> dict[str, np.ndarray]:
-    """Piecewise constant targets on the control grid; closed lips do not pull the jaw all the way up."""
+    """Piecewise constant targets at `CONTROL_HZ`, one array per field of `Target`."""
     length = int(np.ceil(frames / MODEL_FPS * CONTROL_HZ)) + 1
     grid = {field.name: np.full(length, getattr(REST, field.name), dtype=np.float64) for field in fields(Target)}
     for phoneme in phonemes:

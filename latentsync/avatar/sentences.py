@@ -1,4 +1,4 @@
-"""Sentences made by a small grammar, split by their own text so that held-out sentences never occur in training."""
+"""Sentences of a small grammar, split by a hash of their text so that held-out sentences never occur in training."""
 
 import zlib
 
@@ -24,12 +24,12 @@ HELD_OUT_SHARE = 10  # one sentence in ten belongs to the held-out split
 
 
 def is_held_out(sentence: str) -> bool:
-    """Whether a sentence belongs to the held-out split; follows from its text alone."""
+    """Whether a sentence belongs to the held-out split, by the CRC-32 of its text."""
     return zlib.crc32(sentence.encode("utf-8")) % HELD_OUT_SHARE == 0
 
 
 def random_sentence(rng: np.random.Generator, held_out: bool) -> str:
-    """Draw one sentence of the training split or, with `held_out`, of the held-out split."""
+    """Sample one sentence of the training split or, with `held_out`, of the held-out split."""
     while True:
         words = [str(rng.choice(part)) for part in (OPENINGS, PEOPLE, DEEDS, THINGS, PLACES)]
         text = f"{words[0]}{words[1]} {words[2]} {words[3]} {words[4]}."

@@ -1,7 +1,7 @@
-"""Speech with the time of every phoneme, spoken by the espeak-ng library through ctypes.
+"""Speech synthesis with phoneme timings, by the espeak-ng library through ctypes.
 
 espeak-ng is an optional extra (`pip install -r requirements-dev.txt` or the `avatars` extra): it is GPL software that
-only serves to make avatar clips; nothing but this file touches it. The interface follows espeak-ng's `speak_lib.h`.
+is only needed to make avatar clips and used only in this file. The interface follows espeak-ng's `speak_lib.h`.
 """
 
 import _ctypes
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import gcd
+from typing import Any
 
 import numpy as np
 from scipy.signal import resample_poly
@@ -22,7 +23,7 @@ EVENT_END, EVENT_PHONEME = 0, 7
 OUTPUT_SYNCHRONOUS, WITH_PHONEME_EVENTS, CHARS_UTF8 = 2, 1, 1
 PARAMETER_RATE, PARAMETER_PITCH, PARAMETER_RANGE = 1, 3, 4
 
-STRESS_MARKS = "',%=|;-~!^"  # marks that precede a phoneme's mnemonic, or stand alone without a sound
+STRESS_MARKS = "',%=|;-~!^"  # stress and length marks, which precede a phoneme's mnemonic or stand alone without sound
 
 ACCENTS = ["en-us", "en", "en-gb-x-rp", "en-gb-scotland", "en-029"]
 TIMBRES = ["m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "f1", "f2", "f3", "f4", "f5",
@@ -31,7 +32,7 @@ TIMBRES = ["m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "f1", "f2", "f3", "f4
 
 @dataclass(frozen=True)
 class Voice:
-    """How a sentence is spoken: espeak-ng voice name, words per minute, pitch and pitch range (0-100)."""
+    """Voice parameters: espeak-ng voice name, words per minute, pitch and pitch range (0-100)."""
 
     name: str
     words_per_minute: int
@@ -41,7 +42,7 @@ class Voice:
 
 @dataclass(frozen=True)
 class Phoneme:
-    """One phoneme in espeak-ng's notation with its span in seconds."""
+    """One phoneme in the notation of espeak-ng, with start and end in seconds."""
 
     symbol: str
     start_sec: float
@@ -82,9 +83,9 @@ _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctype
 
 @contextmanager
 def _fresh_library() -> Iterator[tuple[ctypes.CDLL, int]]:
-    """The espeak-ng library as it is when just loaded, and its sample rate in Hz.
+    """A newly loaded espeak-ng library, and its sample rate in Hz.
 
-    It is unloaded afterwards: espeak-ng carries state from one text to the next, and a clip must follow from its seed alone.
+    It is unloaded afterwards: espeak-ng keeps state between texts, but a clip must be determined by its seed alone.
     """
     try:
         import espeakng_loader
@@ -105,18 +106,18 @@ def _fresh_library() -> Iterator[tuple[ctypes.CDLL, int]]:
 
 
 def random_voice(rng: np.random.Generator) -> Voice:
-    """Draw an English voice: accent, timbre, rate and pitch."""
+    """Sample an English voice: accent, timbre, rate and pitch."""
     name = f"{rng.choice(ACCENTS)}+{rng.choice(TIMBRES)}"
     return Voice(name, int(rng.integers(115, 175)), int(rng.integers(25, 76)), int(rng.integers(30, 76)))
 
 
 def speak(text: str, voice: Voice) -> Speech:
-    """Speak `text`; returns the waveform at 16 kHz and every phoneme's span in seconds."""
+    """Synthesise `text`: the waveform at 16 kHz and the phonemes with their times in seconds."""
     pieces: list[np.ndarray] = []
     marks: list[tuple[int, str]] = []
 
     @_Callback
-    def receive(samples, count, events):
+    def receive(samples: Any, count: int, events: Any) -> int:
         if samples and count > 0:
             pieces.append(np.ctypeslib.as_array(samples, (count,)).copy())
         index = 0
@@ -137,9 +138,7 @@ def speak(text: str, voice: Voice) -> Speech:
 
 def _set_voice(library: ctypes.CDLL, voice: Voice) -> None:
     if library.espeak_SetVoiceByName(voice.name.encode()) != 0:
-        raise ValueError(
-            f"espeak-ng has no voice called {voice.name!r}; see ACCENTS and TIMBRES for the ones used here."
-        )
+        raise ValueError(f"espeak-ng has no voice {voice.name!r}: choose one of ACCENTS and TIMBRES.")
     library.espeak_SetParameter(PARAMETER_RATE, voice.words_per_minute, 0)
     library.espeak_SetParameter(PARAMETER_PITCH, voice.pitch, 0)
     library.espeak_SetParameter(PARAMETER_RANGE, voice.pitch_range, 0)

@@ -9,10 +9,19 @@ from latentsync.config.common import (
     WhisperRun,
 )
 from latentsync.config.loading import load, to_yaml
-from latentsync.config.unet_run import FrozenNetworksConfig, UNetDataConfig, UNetRun, ValidationConfig
+from latentsync.config.unet_run import (
+    DistillConfig,
+    FrozenNetworksConfig,
+    UNetDataConfig,
+    UNetObjective,
+    UNetRun,
+    ValidationConfig,
+)
 
 __all__ = [
+    "DistillConfig",
     "FrozenNetworksConfig",
+    "UNetObjective",
     "ModelRun",
     "OutputConfig",
     "TrainConfig",

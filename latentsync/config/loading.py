@@ -6,7 +6,9 @@ the layout of the public releases (see `latentsync.config.public_layout`), where
 """
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,22 +19,21 @@ from latentsync.config.public_layout import PublicLayout, is_public, translate, 
 
 Run = TypeVar("Run")
 BASE = "base"
+log = logging.getLogger(__name__)
 
 
-def load(
-    path: Path | str, schema: type[Run], overrides: Sequence[str] = (), note: Callable[[str], None] = lambda line: None
-) -> Run:
+def load(path: Path | str, schema: type[Run], overrides: Sequence[str] = ()) -> Run:
     """Read a YAML configuration into `schema`; `overrides` are dotlist entries such as `train.max_steps=10`.
 
-    A schema with a method `check()` is asked whether its entries go together. `note` is called with a line for every key of a
-    file in the public layout that was renamed or dropped.
+    Calls the schema's method `check()`, if it has one. Every key of a file in the public layout that is renamed or dropped is
+    logged once.
 
     Raises:
         ValueError: a file is missing or no YAML, a key is unknown (the nearest known one is named), a value has the wrong
             type, or entries contradict each other.
     """
     merged = OmegaConf.structured(schema)
-    layers = [(origin, _in_own_layout(section, origin, schema, note)) for origin, section in _layers(Path(path), ())]
+    layers = [(origin, _in_own_layout(section, origin, schema)) for origin, section in _layers(Path(path), ())]
     for origin, section in [*layers, ("the command line", _from_dotlist(overrides))]:
         section = _with_new_names(section, schema)
         merged = _merge(merged, section, origin, schema)
@@ -86,8 +87,14 @@ def _from_dotlist(overrides: Sequence[str]) -> DictConfig:
         raise ValueError(f"{' '.join(overrides)}: {' '.join(str(error).split())}") from error
 
 
-def _in_own_layout(section: DictConfig, origin: Path | str, schema: type, note: Callable[[str], None]) -> DictConfig:
-    """A file's content in this project's layout; `note` gets a line for each key of the public one."""
+@cache
+def _log_once(line: str) -> None:
+    """A configuration may be read several times by one command."""
+    log.info(line)
+
+
+def _in_own_layout(section: DictConfig, origin: Path | str, schema: type) -> DictConfig:
+    """A file's content in this project's layout; keys of the public one are logged."""
     layout: PublicLayout | None = getattr(schema, "public_layout", None)
     content = OmegaConf.to_container(section)
     if layout is None or not is_public(content, layout):  # type: ignore[arg-type]
@@ -101,7 +108,7 @@ def _in_own_layout(section: DictConfig, origin: Path | str, schema: type, note: 
     except ValueError as error:
         raise ValueError(f"{origin}: {error}") from error
     for line in lines:
-        note(f"{origin}: {line}.")
+        _log_once(f"{origin}: {line}.")
     return OmegaConf.create(translated)
 
 

@@ -13,7 +13,6 @@ PIXEL_LOSSES = ("sync", "lpips", "trepa")
 LOSSES = ("recon", "consistency", *PIXEL_LOSSES)
 DISTANCES = ("huber", "l2")
 MAX_SKIP = 500
-OBJECTIVE_NAMES = ("mixed_noise_alpha", "audio_dropout", "snr_power", "snr_limit", "visible_weight")
 METRICS = ("sync", "psnr_db", "lpips", "silent_sync", "silent_motion")
 
 
@@ -61,6 +60,21 @@ class ValidationConfig:
 
 
 @dataclass
+class UNetObjective:
+    """The loss on the predicted noise; `snr_power` 0 with `visible_weight` 1 is the plain mean squared error.
+
+    The error at a timestep is weighted by snr^-snr_power, at most `snr_limit`: the shape of the mouth is decided at high noise,
+    to which the plain error is hardly sensitive.
+    """
+
+    mixed_noise_alpha: float = 1.0  # weight of the noise that all frames share
+    audio_dropout: float = 0.0  # share of clips with unconditional (zero) audio, for guidance
+    snr_power: float = 0.0
+    snr_limit: float = 5.0
+    visible_weight: float = 1.0  # weight of the latent cells that the mask leaves visible
+
+
+@dataclass
 class DistillConfig:
     """Distilling a U-Net into one that samples in few steps, see `latentsync.training.unet.distill`; off without a teacher."""
 
@@ -88,7 +102,7 @@ class UNetRun:
     init_from: str = ""
     trainable_modules: list[str] = field(default_factory=list)
     gradient_checkpointing: bool = False
-    objective: dict[str, float] = field(default_factory=dict)
+    objective: UNetObjective = field(default_factory=UNetObjective)
     distill: DistillConfig = field(default_factory=DistillConfig)
     frozen_networks: FrozenNetworksConfig = field(default_factory=FrozenNetworksConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -114,9 +128,8 @@ class UNetRun:
         checks.alignment("data.alignment", self.data.alignment)
         checks.unet_section(self.model, self.data.num_frames, self.data.resolution)
         checks.known_names("train.loss_weights", self.train.loss_weights, LOSSES)
-        checks.known_names("objective", self.objective, OBJECTIVE_NAMES)
         checks.known_names("validation.weights", self.validation.weights, METRICS)
-        checks.share("objective.audio_dropout", self.objective.get("audio_dropout", 0.0))
+        checks.share("objective.audio_dropout", self.objective.audio_dropout)
         checks.share("frozen_networks.min_sync_accuracy", self.frozen_networks.min_sync_accuracy)
         checks.share("frozen_networks.sync_accuracy", self.frozen_networks.sync_accuracy)
         for loss, weight in self.train.loss_weights.items():
@@ -140,7 +153,7 @@ class UNetRun:
             raise ValueError(
                 f"distill.skip is {distill.skip}, but must be at most {MAX_SKIP} of 1000 diffusion steps; 20 to 100 is usual."
             )
-        if self.objective.get("audio_dropout", 0.0):
+        if self.objective.audio_dropout:
             raise ValueError(
                 "distill.teacher is set and objective.audio_dropout is not 0: the student is sampled without guidance and must"
                 " always hear the sound, so set objective.audio_dropout=0."

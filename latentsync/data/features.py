@@ -25,7 +25,7 @@ from latentsync.data.store import TensorStore, digest_of, network_key, write_who
 from latentsync.device import DTYPES
 from latentsync.face.pixels import frames_to_pixels, resize_frames
 from latentsync.models.vae import encode, load_vae
-from latentsync.weights import fingerprint, load_public_vae
+from latentsync.weights import load_public_vae, mask_checksum
 
 CHUNK = 32  # frames encoded at once
 
@@ -195,7 +195,7 @@ def latents_feature(
     settings = {
         "network": network_key(path),
         "resolution": mask.shape[-1],
-        "mask": fingerprint(mask),
+        "mask": mask_checksum(mask),
         "computed_in": precision,
         "type": "float16",
     }

@@ -1,4 +1,4 @@
-"""Noise: drawing it, adding it to latents, removing it in one step. All tensors b c f h w, latents scaled."""
+"""Noise: draw it, add it to latents, remove it in one step. All tensors b c f h w, latents scaled."""
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ def draw(shape: tuple[int, ...], generator: torch.Generator | None = None) -> Te
 
 
 def mix_noise(shared: Tensor, individual: Tensor, alpha: float) -> Tensor:
-    """Noise that the frames of a clip have partly in common: unit variance from two unit-variance tensors b c f h w.
+    """Noise that is partly shared by the frames of a clip: unit variance from two unit-variance tensors b c f h w.
 
     Only the first frame of `shared` is used; the shared part holds alpha²/(1+alpha²) of the variance
     (Ge et al. 2023, "Preserve your own correlation").
@@ -30,7 +30,7 @@ def mixed_noise(shape: tuple[int, ...], alpha: float, generator: torch.Generator
 def shared_noise(shape: tuple[int, ...], generator: torch.Generator | None = None) -> Tensor:
     """Draw one frame of noise and repeat it over the frames of `shape` b c f h w (a view: frames share memory).
 
-    Only one frame is drawn, so with equal seeds windows of different lengths start from the same noise.
+    Only one frame is drawn, so with the same seed windows of different lengths start from the same noise.
     """
     clips, channels, frames, height, width = shape
     return draw((clips, channels, 1, height, width), generator).expand(-1, -1, frames, -1, -1)
@@ -51,10 +51,10 @@ def one_step_x0(noisy: Tensor, predicted_noise: Tensor, timesteps: Tensor | int,
 def init_latents(
     noise: Tensor, schedule: NoiseSchedule, first_timestep: int, reference_latents: Tensor | None = None
 ) -> Tensor:
-    """Where sampling starts: pure noise, or `reference_latents` noised to the first step.
+    """The start of sampling: pure noise, or `reference_latents` noised to the first step.
 
-    Training never shows pure noise: some signal is left even at its last step (7 % of the amplitude), its mean colour
-    above all, and a start from pure noise tells the network that this colour is grey. A start from a reference avoids
-    the resulting offset (Lin et al. 2024, "Common diffusion noise schedules and sample steps are flawed").
+    The network was never trained on pure noise: even the last training step keeps 7 % of the signal's amplitude, mostly the mean
+    colour, so that pure noise is taken for a grey picture. Starting from a reference avoids the resulting colour offset
+    (Lin et al. 2024, "Common diffusion noise schedules and sample steps are flawed").
     """
     return noise if reference_latents is None else add_noise(reference_latents, noise, first_timestep, schedule)

@@ -65,5 +65,5 @@ class NoiseSchedule:
         return [round(total - index * (total / steps)) - 1 for index in range(steps)]
 
     def progress(self, timestep: int) -> float:
-        """How far sampling has come at a step: 0 at pure noise, near 1 at the clean latents."""
+        """Progress of sampling at a step: 0 at pure noise, near 1 at the clean latents."""
         return 1 - (timestep + 1) / self.num_train_timesteps

@@ -78,7 +78,7 @@ def rotation_between(source: FloatArray, target: FloatArray) -> FloatArray:
 def align_matrix(points: NDArray[np.floating], resolution: int, smoother: Smoother | None = None) -> FloatArray:
     """Similarity [2, 3], float32, that maps frame coordinates to crop coordinates of size `crop_size(resolution)`.
 
-    `points` [3, 2]: centres of the left brow, the right brow and the nose in frame pixels (left and right as seen in
+    `points` [3, 2]: centres of the left brow, the right brow and the nose in frame pixels (left and right in
     the image). With a `smoother`, the deviation of the nose from the template, averaged over time, is added to the
     translation in pixels, as in the training of the public checkpoints; without one the plain fit is returned. Raises
     ValueError for points that coincide or are not finite.

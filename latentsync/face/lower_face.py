@@ -1,4 +1,4 @@
-"""Descriptor of the lower face, with which frames in which it is covered are told from those in which it is visible.
+"""Descriptor of the lower face, used to distinguish frames in which it is covered from those in which it is visible.
 
 A grid of cells lies over mouth, chin and cheeks in an upright patch. The descriptor holds the mean CIELAB colour of each cell,
 relative to the face between brows and nose, and its mean gradient. Both are scaled as if the face between brows and nose had

@@ -1,4 +1,4 @@
-"""How much is computed at once, so that a run fits its device."""
+"""How much is computed at once, so that inference fits into the memory of its device."""
 
 import ctypes
 import sys
@@ -9,23 +9,23 @@ from typing import Any, Literal, get_args
 import torch
 
 MemoryChoice = Literal["auto", "low", "high"]
-PIXELS_AT_ONCE = 4 * 512 * 512  # that the auto-encoder works on: 4 frames of 512 px, 16 of 256 px
-CPU_VAE_FRAMES = 2  # more at once are no faster there, and 16 of the demo's 128 px take 180 MB more
-WINDOW_BYTES = 2.5e9  # of one guided window of 16 frames at 256 px in half precision; grows with the square of the side
+PIXELS_AT_ONCE = 4 * 512 * 512  # of the auto-encoder: 4 frames of 512 px, 16 of 256 px
+CPU_VAE_FRAMES = 2  # more are not faster, and 16 frames of the demo's 128 px need 180 MB more
+WINDOW_BYTES = 2.5e9  # of one guided window of 16 frames at 256 px in half precision; proportional to the pixels
 MAX_WINDOWS = 8
 M_ARENA_MAX = -8  # glibc, malloc.h
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """What is computed at once; `offload` moves the auto-encoder off the device while the U-Net works."""
+    """Batch sizes; with `offload` the auto-encoder is on the CPU while the U-Net runs."""
 
     windows: int  # sampled together
     vae_frames: int  # encoded or decoded together
     offload: bool = False
 
     def halved(self) -> "MemoryPlan | None":
-        """The next smaller plan; None below the smallest."""
+        """The next smaller plan; None for the smallest."""
         if self.windows > 1:
             return replace(self, windows=self.windows // 2)
         if self.vae_frames > 1:
@@ -36,7 +36,7 @@ class MemoryPlan:
 def memory_plan(choice: MemoryChoice, device: torch.device, resolution: int) -> MemoryPlan:
     """A plan for faces of `resolution` px: the smallest (`low`), the largest (`high`), or what is free (`auto`).
 
-    On a CPU windows are sampled one at a time, and few frames encoded and decoded: more at once win nothing there.
+    On a CPU windows are sampled one at a time, and few frames are encoded or decoded at once: more would not be faster.
     """
     if choice not in get_args(MemoryChoice):
         raise ValueError(f"memory is {choice!r}: choose {', '.join(get_args(MemoryChoice))}.")
@@ -51,7 +51,7 @@ def memory_plan(choice: MemoryChoice, device: torch.device, resolution: int) -> 
 
 
 def free_bytes(device: torch.device) -> float:
-    """Free memory of an accelerator, in bytes; 0 where it does not tell."""
+    """Free memory of an accelerator in bytes; 0 if it cannot be queried."""
     module: Any = getattr(torch, device.type, None)
     if hasattr(module, "mem_get_info"):
         return float(module.mem_get_info(device)[0])
@@ -61,10 +61,10 @@ def free_bytes(device: torch.device) -> float:
 
 
 def share_one_heap() -> None:
-    """Let all threads that begin from now on allocate from one heap (glibc).
+    """Let threads that start from now on share one malloc arena (glibc).
 
-    It has up to eight for each core, and what one thread frees is no use to the others: frames go from thread to thread. Heaps
-    that are there already stay, so this comes before the threads.
+    By default glibc has up to eight arenas per core, and memory freed in one is not reused by the others, while frames are passed
+    from thread to thread. Existing arenas stay, so call it before threads are started.
     """
     function = _c_function("mallopt")
     if function is not None:
@@ -72,10 +72,10 @@ def share_one_heap() -> None:
 
 
 def return_freed_memory() -> None:
-    """Give pages that hold nothing any more back to the system, where the C library keeps them (glibc); they count as used else.
+    """Return free pages to the system (glibc `malloc_trim`), in a few milliseconds.
 
-    Blocks of a few megabytes, such as frames, come out of glibc's heaps as soon as some have been freed, and what small blocks
-    stay between them keeps the heaps from shrinking. It takes a few milliseconds.
+    Once some blocks of a few megabytes, such as frames, have been freed, glibc allocates them from its heaps, and small blocks
+    between them keep the heaps from shrinking.
     """
     function = _c_function("malloc_trim")
     if function is not None:
@@ -84,7 +84,7 @@ def return_freed_memory() -> None:
 
 @cache
 def _c_function(name: Literal["mallopt", "malloc_trim"]) -> Any | None:
-    """A function of glibc; None on systems with another C library."""
+    """A function of glibc, or None with another C library."""
     if not sys.platform.startswith("linux"):
         return None
     try:

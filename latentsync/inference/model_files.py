@@ -1,7 +1,7 @@
-"""The files that a run's networks are read from: where they lie, and all that is missing or damaged, before any is read.
+"""The files of the networks: where they are, and what is missing or damaged, before any of them is loaded.
 
-Only names and shapes are looked at, which takes a moment for files of any size. How wide the speech encoder has to be follows from
-the U-Net's shapes.
+Only names and shapes are read, which takes a moment for files of any size. The width of the speech encoder follows from the
+U-Net's shapes.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from latentsync.config import UNetRun, load
 from latentsync.face.detection.detector import detector_problems
 from latentsync.models.unet.checkpoint import read_unet_facts
 from latentsync.models.unet.config import UNetConfig
-from latentsync.weights import CHECKPOINTS, DEMO, CheckpointError, public_vae_problem, read_header, without_way_out
+from latentsync.weights import CHECKPOINTS, DEMO, CheckpointError, public_vae_problem, read_header, without_remedy
 from latentsync.weights.table import FETCH_INFERENCE, PUBLIC_FILES, PUBLIC_UNET
 
 WHISPER_OF_WIDTH = {384: "tiny", 768: "small"}  # width of the audio cross-attention -> public speech encoder
@@ -25,19 +25,17 @@ VAE_FILES = tuple(file.path for file in PUBLIC_FILES if file.path.startswith("va
 
 @dataclass(frozen=True)
 class ModelFile:
-    """One file, or folder, of a run's models."""
+    """A file, or folder, of one network."""
 
-    role: str  # in words
+    role: str  # such as "U-Net"
     path: Path
-    problem: str = (
-        ""  # what is wrong with it, in a sentence without its full stop; empty: nothing that shows from outside
-    )
-    to_fetch: tuple[str, ...] = ()  # paths under checkpoints/ that the download command can bring instead
+    problem: str = ""  # what is wrong with it, as a sentence without full stop; empty if nothing is
+    to_fetch: tuple[str, ...] = ()  # paths under checkpoints/ that the download command fetches
 
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """All files of a run's models, and what their U-Net says of itself as far as it can be read (see `load_unet`)."""
+    """The files of all networks, and the U-Net's metadata as far as it can be read (see `load_unet`)."""
 
     unet: ModelFile
     vae: ModelFile
@@ -51,12 +49,12 @@ class ModelFiles:
 
     @property
     def problems(self) -> list[ModelFile]:
-        """Those that are missing, damaged, or do not fit."""
+        """The files that are missing, damaged, or do not fit."""
         return [file for file in self.all if file.problem]
 
     @property
     def way_out(self) -> str:
-        """A sentence with the one command that fetches what is public of the problems; empty if nothing is."""
+        """A sentence with the command that fetches the public files among the problems; empty if there are none."""
         paths = [path for file in self.problems for path in file.to_fetch]
         if not paths:
             return ""
@@ -64,7 +62,7 @@ class ModelFiles:
         return f"Fetch {'it' if len(self.problems) == 1 else 'what is missing'} with `{FETCH_INFERENCE}{alone}`."
 
     def check(self) -> "ModelFiles":
-        """The same; CheckpointError that lists every problem and names the one command that fetches what is public."""
+        """Return self; CheckpointError that lists every problem and the command that fetches public files."""
         problems = self.problems
         if not problems:
             return self
@@ -78,7 +76,7 @@ class ModelFiles:
 def find_model_files(
     unet_path: Path | str = PUBLIC_UNET, unet_config_path: Path | str | None = None, detector: str | None = None
 ) -> ModelFiles:
-    """Look for the files that belong to a U-Net, and for those of a face detector if it is named; nothing raises for them.
+    """Find the files that belong to a U-Net, and those of a face detector if it is named; problems are collected, not raised.
 
     Raises ValueError where the configuration is missing or wrong, or the detector is unknown.
     """
@@ -97,7 +95,7 @@ def find_model_files(
 
 
 def configured(config_path: Path | str | None) -> tuple[UNetConfig | None, dict[str, Any]]:
-    """What a configuration says of a U-Net: how it is built, and `resolution`, `num_frames` and perhaps `alignment`."""
+    """The U-Net configuration of a file, and its `resolution`, `num_frames` and, if given, `alignment`."""
     if config_path is None:
         return None, {}
     run = load(config_path, UNetRun)
@@ -107,12 +105,12 @@ def configured(config_path: Path | str | None) -> tuple[UNetConfig | None, dict[
 
 
 def folders(unet_path: Path | str) -> list[Path]:
-    """Where a U-Net's companions are looked for."""
+    """The folders that are searched for the networks beside a U-Net."""
     return [Path(unet_path).resolve().parent, CHECKPOINTS]
 
 
 def vae_path(unet_path: Path | str, trained_with: Path | str = "") -> Path:
-    """The auto-encoder that belongs to a U-Net, a file or a folder; it was `trained_with` one of that path."""
+    """The auto-encoder of a U-Net, a file or a folder; `trained_with` is the path of the one in its training."""
     beside, public = folders(unet_path)
     own = [Path(trained_with)] if trained_with else []
     places = [beside / "vae.safetensors", beside / "vae", *own, public / "vae"]
@@ -120,7 +118,7 @@ def vae_path(unet_path: Path | str, trained_with: Path | str = "") -> Path:
 
 
 def audio_encoder_path(unet_path: Path | str, width: int, trained_with: Path | str = "") -> Path:
-    """The speech encoder that belongs to a U-Net which takes `width` numbers an audio token and was `trained_with` one."""
+    """The speech encoder of a U-Net with audio tokens of `width`; `trained_with` is the path of the one in its training."""
     beside, public = (
         [folder / name for name in ("whisper.pt", f"whisper/{WHISPER_OF_WIDTH.get(width, 'tiny')}.pt")]
         for folder in folders(unet_path)
@@ -141,12 +139,12 @@ def _look_at_unet(
     try:
         _, facts = read_unet_facts(path, config, expected)
     except CheckpointError as error:
-        return ModelFile(role, path, without_way_out(error, path), _public(path)), _width_alone(path)
+        return ModelFile(role, path, without_remedy(error, path), _public(path)), _width_alone(path)
     return ModelFile(role, path), {**expected, **facts}
 
 
 def _width_alone(path: Path) -> dict[str, Any]:
-    """What tells the companions of a U-Net that cannot be used for want of its configuration."""
+    """Metadata of a U-Net that only lacks its configuration, from which its other files can still be found."""
     try:
         model, facts = read_unet_facts(path, None, {"resolution": None})
     except CheckpointError:
@@ -161,30 +159,28 @@ def _look_at_vae(path: Path) -> ModelFile:
     try:
         read_header(path).require_kind("vae")
     except CheckpointError as error:
-        return ModelFile(role, path, without_way_out(error, path))
+        return ModelFile(role, path, without_remedy(error, path))
     return ModelFile(role, path)
 
 
 def _look_at_encoder(path: Path, width: int) -> ModelFile:
     role = "speech encoder"
     if not path.exists() and width not in WHISPER_OF_WIDTH:
-        problem = (
-            f"the U-Net takes {width} numbers a token, which no public encoder gives: put whisper.pt beside the U-Net"
-        )
+        problem = f"the U-Net needs audio tokens of {width} numbers, which no public encoder has: put whisper.pt beside the U-Net"
         return ModelFile(role, path, problem)
     try:
         given = encoder_width(path)
     except CheckpointError as error:
-        return ModelFile(role, path, without_way_out(error, path), _public(path))
+        return ModelFile(role, path, without_remedy(error, path), _public(path))
     return ModelFile(role, path, width_problem(given, width))
 
 
 def width_problem(given: int, wanted: int) -> str:
-    """What is wrong where a speech encoder gives `given` numbers a token and the U-Net takes `wanted`; empty if they agree."""
+    """The problem if a speech encoder's width is not the one `wanted` by the U-Net; empty if they agree."""
     if given == wanted:
         return ""
     return (
-        f"the speech encoder's states are {given} wide, but the U-Net hears {wanted} (cross_attention_dim): put the encoder"
+        f"the speech encoder's states are {given} wide, but the U-Net needs {wanted} (cross_attention_dim): put the encoder"
         " that it was trained with beside it, as whisper.pt"
     )
 
@@ -194,6 +190,6 @@ def _detector_files(detector: str | None) -> list[tuple[Path, str]]:
 
 
 def _public(path: Path) -> tuple[str, ...]:
-    """The path under checkpoints/ of a file that others publish; nothing for any other file."""
+    """The path under checkpoints/ of a public file; empty for any other file."""
     full = path.resolve()
     return tuple({file.path for file in PUBLIC_FILES if full == (CHECKPOINTS / file.path).resolve()})

@@ -1,4 +1,4 @@
-"""The three networks of a run, loaded together: U-Net, image auto-encoder and speech encoder."""
+"""The networks of inference, loaded together: U-Net, image auto-encoder and speech encoder."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ from latentsync.models.vae import load_tiny_vae, load_vae
 from latentsync.weights import DEFAULT_ALIGNMENT, DEMO, PUBLIC_UNET, Alignment, CheckpointError, load_public_vae
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL, AutoencoderTiny  # takes seconds to import: only what builds a network does
+    from diffusers import AutoencoderKL, AutoencoderTiny  # its import takes seconds
 
 DEMO_UNET = DEMO / "unet.safetensors"
 HASHED_VALUES = 16  # of every tensor of a network
@@ -39,17 +39,19 @@ class LipsyncModels:
     num_frames: int  # frames sampled together
     device: torch.device
     dtype: torch.dtype
-    defaults: InferenceSettings = field(default_factory=InferenceSettings)  # what the checkpoint recommends
-    tiny_vae: "AutoencoderTiny | None" = None  # decodes what `vae` encoded, where its file is there
-    distilled: bool = False  # whether the U-Net was trained to sample in a few steps, without guidance
-    alignment: Alignment = DEFAULT_ALIGNMENT  # by which points the faces of its training were aligned
+    defaults: InferenceSettings = field(
+        default_factory=InferenceSettings
+    )  # the settings that the checkpoint recommends
+    tiny_vae: "AutoencoderTiny | None" = None  # a small decoder, if its file exists
+    distilled: bool = False  # the U-Net was distilled for few steps without guidance
+    alignment: Alignment = DEFAULT_ALIGNMENT  # of the faces that the U-Net was trained on
 
     def check(self, settings: InferenceSettings) -> None:
-        """ValueError where the settings ask for what these weights cannot do."""
+        """ValueError for settings that these weights do not support."""
         check_settings(settings, self.distilled, self.tiny_vae is not None)
 
     def check_detector(self, detector: FaceDetector) -> None:
-        """ValueError where a detector finds other points than those that the U-Net's faces were aligned by."""
+        """ValueError for a detector whose points are for another alignment than that of the U-Net's training faces."""
         if detector.alignment != self.alignment:
             raise ValueError(
                 f"the detector gives points for the alignment {detector.alignment}, but these weights were trained with"
@@ -71,22 +73,22 @@ class LipsyncModels:
         precision: Precision = "auto",
         compiled: bool = False,
     ) -> "LipsyncModels":
-        """Load a U-Net and what belongs to it; `load(DEMO_UNET)` gives the demo models.
+        """Load a U-Net and the networks that belong to it; `load(DEMO_UNET)` returns the demo models.
 
-        A U-Net that this project trained or fetched knows its resolution, and so does release 1.0; one of unknown origin needs
+        The resolution of a U-Net that this project trained or fetched, or of release 1.0, is known; one of unknown origin needs
         `unet_config_path`, a YAML file with the sections `model` and `data`. The auto-encoder is `vae.safetensors` or the
         folder `vae` beside the U-Net, else the one that it was trained with, else in `checkpoints`, else in the hub's cache;
         the speech encoder, in the same order, `whisper.pt` or `whisper/tiny.pt`; a small decoder is `tiny_vae.safetensors`
-        beside the U-Net. With `precision` auto weights that recommend a preset are loaded for it; with `compiled` the U-Net's
-        blocks are compiled at their first use.
+        beside the U-Net. `precision` auto is that of the preset that the weights recommend; with `compiled` the U-Net's blocks are
+        compiled at their first use.
 
         Raises:
-            CheckpointError: files are missing or damaged (all are named before any is read), do not fit, or contradict the
-                configuration.
+            CheckpointError: files are missing or damaged (all of them are listed before any is read), do not fit together, or
+                contradict the configuration.
             ValueError: the configuration is missing or wrong, or the device cannot compute in `precision` or compile.
         """
         device = device or pick_device()
-        pick_dtype(device, precision)  # a wrong choice is told before anything is read
+        pick_dtype(device, precision)  # raises before anything is read
         if compiled:
             check_compiler(device)
         files = find_model_files(unet_path, unet_config_path).check()
@@ -114,14 +116,14 @@ class LipsyncModels:
 
 
 def configured_unet(path: Path | str, config_path: Path | str | None) -> tuple[UNet3DConditionModel, dict[str, Any]]:
-    """A U-Net and its facts, among them `resolution` (px) and `num_frames`, from the file or from its configuration."""
+    """A U-Net and its metadata, with `resolution` (px) and `num_frames`, from the file or from its configuration."""
     config, expected = configured(config_path)
     unet, metadata = load_unet(path, config, expected)
     return unet, {**expected, **metadata}
 
 
 def check_settings(settings: InferenceSettings, distilled: bool, has_tiny_vae: bool) -> None:
-    """ValueError where the settings ask for what weights of this kind cannot do."""
+    """ValueError for settings that weights of this kind do not support."""
     if settings.needs_distilled_weights and not distilled:
         raise ValueError(
             f"the solver {settings.solver} (preset turbo) needs weights that were distilled for it, and these were not: choose"
@@ -140,7 +142,7 @@ def check_settings(settings: InferenceSettings, distilled: bool, has_tiny_vae: b
 
 
 def recommended(metadata: Mapping[str, Any]) -> InferenceSettings:
-    """The settings that a checkpoint recommends, over the public ones."""
+    """The settings that a checkpoint recommends; the defaults for what it leaves open."""
     return InferenceSettings().changed(metadata.get("inference", {}))
 
 
@@ -158,14 +160,14 @@ def companion_tiny_vae(unet_path: Path | str, device: torch.device, dtype: torch
 
 
 def distilled_companion(unet_path: Path | str) -> Path:
-    """The distilled form of a U-Net: `NAME_turbo.safetensors` beside it where that is there, else the path itself."""
+    """The distilled version of a U-Net: `NAME_turbo.safetensors` beside it if that exists, else the path itself."""
     path = Path(unet_path)
     companion = path.with_name(f"{path.stem}_turbo.safetensors")
     return companion if companion.is_file() else path
 
 
 def check_width(audio_encoder: AudioEncoder, unet: UNet3DConditionModel) -> None:
-    """Raise CheckpointError unless the U-Net hears what the speech encoder says."""
+    """Raise CheckpointError unless the audio width of the U-Net is that of the speech encoder."""
     problem = width_problem(audio_encoder.positional_embedding.shape[1], unet.config.cross_attention_dim)
     if problem:
         raise CheckpointError(f"{problem}.")

@@ -6,12 +6,12 @@ from fractions import Fraction
 import av
 
 from latentsync.media.container import MediaError, PathLike, audio_tracks, open_input, selected_track
+from latentsync.media.index.frame_index import frame_index
+from latentsync.media.index.hdr import HdrMetadata
 from latentsync.media.pixels.colour import ColourTags
 from latentsync.media.pixels.geometry import Size, square_size
 from latentsync.media.pixels.interlace import FieldOrder, Fields
 from latentsync.media.pixels.pixel_format import pixel_format, turned_format
-from latentsync.media.video.hdr import HdrMetadata
-from latentsync.media.video.index import frame_index
 
 MADE_HERE = "Made with LatentSync"  # the comment that every written file carries
 

@@ -12,17 +12,17 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-PROJECTION_NORM_EPS = 1e-6  # GroupNorm at the entrance of a spatial transformer or motion module
+PROJECTION_NORM_EPS = 1e-6  # of the GroupNorm before a spatial transformer or motion module
 
 
-SHORT_KEYS = {torch.float32: 32, torch.bfloat16: 256}  # up to so many keys a CPU does without the fused kernel
+SHORT_KEYS = {torch.float32: 32, torch.bfloat16: 256}  # with at most so many keys a CPU does not use the fused kernel
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Scaled dot-product attention of q n heads s c, k and v n heads t c -> n heads s c.
 
-    The fused kernel serves everything but few keys on a CPU, where softmax(q kᵀ) v is faster: measured with gradients
-    on an AVX-512 CPU 1.3 to 1.8 times in float32 (16 keys), 2 to 10 times in bfloat16 (16 to 256 keys).
+    Uses the fused kernel, except for few keys on a CPU, where softmax(q kᵀ) v is faster: measured with gradients on an AVX-512
+    CPU 1.3 to 1.8 times in float32 (16 keys), 2 to 10 times in bfloat16 (16 to 256 keys).
     """
     if q.device.type == "cpu" and k.shape[-2] <= SHORT_KEYS.get(q.dtype, 0):
         return torch.softmax((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2), dim=-1).to(v.dtype) @ v
@@ -30,10 +30,10 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 class ClipGroupNorm(nn.GroupNorm):
-    """GroupNorm whose statistics are shared by the frames of a clip, or with `frames` 1 taken from each frame alone."""
+    """GroupNorm whose statistics are shared by the frames of a clip, or, with `frames` 1, computed for each frame alone."""
 
     def forward(self, input: Tensor, frames: int = 1) -> Tensor:
-        """`input` (b f) c h w -> the same shape, in the parameters' type: under autocast that is float32 everywhere."""
+        """`input` (b f) c h w -> the same shape, in the type of the parameters, so float32 under autocast."""
         clips = rearrange(input, "(b f) c h w -> b c (f h) w", f=frames)  # a view for channels-last memory
         return rearrange(super().forward(clips.to(self.weight.dtype)), "b c (f h) w -> (b f) c h w", f=frames)
 
@@ -95,13 +95,13 @@ class GEGLU(nn.Module):
         self.proj = nn.Linear(width, 2 * inner_width)
 
     def forward(self, x: Tensor) -> Tensor:
-        # two products with half of the weights each: contiguous results, and no joining of gradients
+        # two products with half of the weights each: the results are contiguous, gradients need no concatenation
         (value_weight, gate_weight), (value_bias, gate_bias) = self.proj.weight.chunk(2), self.proj.bias.chunk(2)
         return F.linear(x, value_weight, value_bias) * F.gelu(F.linear(x, gate_weight, gate_bias))
 
 
 class FeedForward(nn.Module):
-    """Two layers for each token, four times as wide inside; `net.1` is where the public layout counts a dropout."""
+    """Two layers for each token, four times as wide inside; `net.1` is a dropout in the public layout."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -112,7 +112,7 @@ class FeedForward(nn.Module):
 
 
 class TokenConv1x1(nn.Conv2d):
-    """A 1x1 convolution that is applied to tokens (n s c): a convolution's parameters, no change of memory layout."""
+    """A linear layer on tokens n s c with the parameters of a 1x1 convolution, as in the public checkpoints."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__(in_channels, out_channels, kernel_size=1)
@@ -171,7 +171,7 @@ class AudioKV:
 
 
 class SpatialTransformer(nn.Module):
-    """Attention among the pixels of each frame, and from them to the frame's audio window; residual.
+    """Self-attention over the pixels of each frame and cross-attention to the frame's audio window; residual.
 
     `audio_width` None builds it without the audio cross-attention.
     """

@@ -1,5 +1,5 @@
 """HyperIQA, the image-quality network (Su et al. 2020, Blindly Assess Image Quality in the Wild Guided by a
-Self-Adaptive Hyper Network), and the rule by which frames of a video become its inputs.
+Self-Adaptive Hyper Network), and the choice and preparation of video frames for it.
 
 Tensor legend: b images, c channels, h w; o i are the outputs and inputs of a linear layer. Parameter names are those of
 the public file `koniq_pretrained.pkl`.
@@ -62,7 +62,7 @@ def distortion_pool(in_channels: int, out_channels: int) -> nn.Sequential:
 
 
 class DistortionBackbone(ResNet):
-    """ResNet-50 that also hands out the local distortions seen by each of its stages."""
+    """ResNet-50 that also returns local distortion features from each of its stages."""
 
     def __init__(self, config: HyperIQAConfig) -> None:
         super().__init__(Bottleneck, [3, 4, 6, 3])
@@ -91,7 +91,7 @@ class DistortionBackbone(ResNet):
 
 
 class HyperIQA(nn.Module):
-    """Writes, for every image, the weights of a small network that scores it."""
+    """A hyper-network: generates, for every image, the weights of a small network that scores it."""
 
     def __init__(self, config: HyperIQAConfig | None = None) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ class HyperIQA(nn.Module):
         self.fc5b_fc = nn.Linear(channels, 1)
 
     def target_net(self, image: Tensor) -> TargetNet:
-        """The scoring network of each image; images as in `forward`."""
+        """Generate the scoring network of each image; images as in `forward`."""
         features, vector = self.res(image)
         features = self.conv1(features)  # [b, 112, 7, 7]
         pooled = features.mean(dim=(2, 3))
@@ -129,7 +129,7 @@ class HyperIQA(nn.Module):
 
 
 def quality_frames(num_frames: int) -> list[int]:
-    """Indices of the frames that stand for a video of `num_frames`: first, middle and last.
+    """Indices of the frames that are scored for a video of `num_frames`: first, middle and last.
 
     Raises:
         ValueError: the video is empty.
@@ -140,9 +140,9 @@ def quality_frames(num_frames: int) -> list[int]:
 
 
 def quality_inputs(frames: Tensor) -> Tensor:
-    """Frames uint8 [b, h, w, 3] RGB -> inputs [b, 3, 224, 224]: cut from the middle (never resized), normalised.
+    """Frames uint8 [b, h, w, 3] RGB -> inputs [b, 3, 224, 224]: a normalised centre crop, never resized.
 
-    Smaller frames are surrounded by black.
+    Smaller frames are padded with black.
     """
     images = center_crop(rearrange(frames, "b h w c -> b c h w"), [IMAGE_PX, IMAGE_PX])
     return normalize(images.float() / 255, MEAN, STD)

@@ -1,8 +1,8 @@
-"""S3FD, the face detector in front of the sync-confidence metric (Zhang et al. 2017, Single Shot Scale-invariant Face Detector).
+"""S3FD, the face detector of the sync-confidence metric (Zhang et al. 2017, Single Shot Scale-invariant Face Detector).
 
 Tensor legend: b images, c channels, h w, p priors (all cells of six maps, fine to coarse, row after row). Parameter names
-are those of the public file `sfd_face.pth`. The package face-alignment has a variant of the same family under other names,
-which dilates nothing and rounds map sizes down; its weights belong to another file (`s3fd-619a316812.pth`).
+are those of the public file `sfd_face.pth`. The package face-alignment has a variant with other
+names, without dilation and with map sizes rounded down; its weights are in another file (`s3fd-619a316812.pth`).
 """
 
 from itertools import pairwise
@@ -28,7 +28,7 @@ SOURCES = {
 
 
 class L2Norm(nn.Module):
-    """Unit length over channels, then a learned gain per channel."""
+    """Normalise to unit length over channels, then scale by a learned gain per channel."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

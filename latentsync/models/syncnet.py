@@ -1,6 +1,6 @@
-"""StableSyncNet: do these lips belong to this audio? Two convolutional encoders with one embedding space.
+"""StableSyncNet: are these lips and this audio in sync? Two convolutional encoders with a common embedding space.
 
-b c f h w for clips; an encoder reads b c h w, where the frames of a clip are packed into channels.
+b c f h w for clips; an encoder gets b c h w, with the frames of a clip packed into channels.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,9 @@ from latentsync.weights import check_agreement, load_strict, read_checkpoint
 NORM_GROUPS = 32
 NORM_EPS = 1e-6
 ATTENTION_HEADS = 8
-MIN_EMBEDDING = 4 * NORM_GROUPS  # the last group norm sees D / 32 numbers a group: one is constant, two are a sign
+MIN_EMBEDDING = (
+    4 * NORM_GROUPS
+)  # the last group norm has D / 32 values a group, and with one or two nothing can be learned
 
 
 @dataclass
@@ -167,7 +169,7 @@ class SyncNetEncoder(nn.Module):
 
 
 class StableSyncNet(nn.Module):
-    """Embeds a clip of lips and a mel window so that cosine similarity in [0, 1] says whether they belong together.
+    """Embeds a clip of lips and a mel window; their cosine similarity in [0, 1] is high if they are in sync.
 
     LatentSync (Li et al. 2024), section 3.3. Attribute names are those of the public checkpoints.
     """
@@ -194,7 +196,7 @@ class StableSyncNet(nn.Module):
 def pack_frames(clip: Tensor, lower_half: bool) -> Tensor:
     """Clip [b, c, f, h, w] -> encoder input [b, f * c, h', w]: frame-major channels, optionally rows from h // 2 down.
 
-    Pixels are in [-1, 1], latents are scaled. Pixel networks look at the lower half, latent ones at the whole face.
+    Pixels are in [-1, 1], latents are scaled. Pixel networks get the lower half of the face, latent ones the whole face.
     """
     visible = clip[..., clip.shape[-2] // 2 :, :] if lower_half else clip
     return rearrange(visible, "b c f h w -> b (f c) h w")
@@ -229,7 +231,7 @@ def check_geometry(
 
     Raises:
         ValueError: an encoder does not end in D x 1 x 1, the two D differ (the message contains the table), or D is too
-            narrow for the last group norm to leave anything to learn.
+            small for the last group norm.
     """
     table = {
         "visual_encoder": encoder_sizes(config.visual_encoder, *image_size),
@@ -258,12 +260,11 @@ def format_sizes(table: Mapping[str, Sequence[LayerSize]]) -> str:
     )
 
 
-# A StableSyncNet from its checkpoint.
 def load_syncnet(path: Path | str, config: SyncNetConfig | None = None) -> tuple[StableSyncNet, dict[str, Any]]:
     """The network, frozen and in evaluation mode, and its file's metadata; a public file needs its `config`.
 
     Raises:
-        CheckpointError: the file is missing, damaged, of another kind or shape, contradicts `config`, or carries no
+        CheckpointError: the file is missing, damaged, of another kind or shape, contradicts `config`, or has no
             configuration and none is given.
     """
     checkpoint = read_checkpoint(path)

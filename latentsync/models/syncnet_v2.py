@@ -1,6 +1,6 @@
-"""The lip-sync expert behind the sync-confidence metric: SyncNet v2 (Chung & Zisserman 2016, Out of Time).
+"""The network of the sync-confidence metric: SyncNet v2 (Chung & Zisserman 2016, Out of Time).
 
-Tensor legend: b windows, c channels, f video frames (25 fps), h w. Lips are five frames, sound is 20 rows of cepstral
+Tensor legend: b windows, c channels, f video frames (25 fps), h w. Lips are five frames, audio is 20 rows of cepstral
 coefficients (0.2 s). Parameter names are those of the public file `syncnet_v2.model`.
 """
 
@@ -71,7 +71,7 @@ def head() -> nn.Sequential:
 
 
 class SyncNetV2(nn.Module):
-    """Two towers whose embeddings are close (Euclidean) where lips and sound belong together; for evaluation mode."""
+    """Two encoders whose embeddings are close (Euclidean) for lips and audio in sync; for evaluation only."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -95,14 +95,14 @@ class SyncNetV2(nn.Module):
     def embed_lip_track(self, frames: Tensor) -> Tensor:
         """Embeddings [f - 4, 1024] of all windows of consecutive frames [3, f, 224, 224]: row i is of frames i ... i + 4.
 
-        Equal to `embed_lips` of the windows, which would hold every frame five times.
+        Equal to `embed_lips` of all windows, without computing every frame five times.
         """
         features = rearrange(self.netcnnlip(frames[None]), "1 c f 1 1 -> f c")
         return self.netfclip(features)
 
 
 def load_syncnet_v2(path: Path | str) -> SyncNetV2:
-    """The expert from the public file `syncnet_v2.model`, frozen and in evaluation mode.
+    """The network from the public file `syncnet_v2.model`, frozen and in evaluation mode.
 
     Raises:
         CheckpointError: the file is absent, damaged, or of another network.

@@ -1,6 +1,6 @@
-"""The image auto-encoder around the diffusion model: diffusers' AutoencoderKL, and the one place that scales latents.
+"""The image auto-encoder: diffusers' AutoencoderKL, and the only place that scales latents.
 
-Tensor legend: f frames, c h w; pixels float [-1, 1]; latents are scaled by `SCALING_FACTOR`, so that they are about unit size.
+Tensor legend: f frames, c h w; pixels float [-1, 1]; latents are scaled by `SCALING_FACTOR` to about unit variance.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from torch import Tensor
 from latentsync.weights import LATENT_CHANNELS, load_strict, read_checkpoint
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL  # takes seconds to import: only what builds a network does
+    from diffusers import AutoencoderKL  # its import takes seconds
 
 SCALING_FACTOR = 0.18215
 
@@ -48,9 +48,9 @@ def decode(vae: "AutoencoderKL", latents: Tensor) -> Tensor:
 
 @torch.no_grad()
 def fold_latent_statistics(vae: "AutoencoderKL", mean: Tensor, std: Tensor) -> None:
-    """Change the 1x1 convolutions around the latents so that scaled latents have mean 0 and deviation 1 per channel.
+    """Fold a normalisation into the 1x1 convolutions: scaled latents get mean 0 and standard deviation 1 per channel.
 
-    `mean`, `std` [4] are those of the latents before scaling. Reconstructions stay the same up to rounding.
+    `mean`, `std` [4] are those of the latents before scaling. Reconstructions do not change except for rounding.
     """
     gain = 1 / (std * SCALING_FACTOR)
     quant, post = vae.quant_conv, vae.post_quant_conv
@@ -62,7 +62,7 @@ def fold_latent_statistics(vae: "AutoencoderKL", mean: Tensor, std: Tensor) -> N
 
 
 def load_vae(path: Path | str) -> "AutoencoderKL":
-    """An auto-encoder that this project trained: safetensors that carry their configuration; frozen, in evaluation mode."""
+    """An auto-encoder that this project trained, from safetensors with its configuration; frozen, in evaluation mode."""
     checkpoint = read_checkpoint(path)
     checkpoint.require_kind("vae")
     vae = build_vae(checkpoint.section("model"))
@@ -74,14 +74,14 @@ def load_vae(path: Path | str) -> "AutoencoderKL":
 #
 # Tensor legend: f frames, c h w; pixels float [-1, 1]; latents are scaled, as everywhere.
 if TYPE_CHECKING:
-    from diffusers import AutoencoderTiny  # takes seconds to import: only what builds a network does
+    from diffusers import AutoencoderTiny  # its import takes seconds
 
 KIND = "tiny_vae"
 
 
 def build_tiny_vae(config: Mapping[str, Any]) -> "AutoencoderTiny":
-    """A decoder from diffusers' entries `decoder_block_out_channels` and `num_decoder_blocks`, one each for 1, 2, 4 and 8
-    pixels a latent cell from the last to the first; the encoder, which is not used, is as small as can be."""
+    """A decoder from diffusers' entries `decoder_block_out_channels` and `num_decoder_blocks`, which have one value per resolution,
+    from 1/8 of the pixels to all of them. The encoder is not used and has the smallest possible size."""
     from diffusers import AutoencoderTiny
 
     levels = len(config["decoder_block_out_channels"])

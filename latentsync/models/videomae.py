@@ -1,4 +1,4 @@
-"""The video transformer behind the temporal loss: VideoMAE v2 ViT-g (Wang et al. 2023, "VideoMAE V2").
+"""The video transformer of the temporal loss: VideoMAE v2 ViT-g (Wang et al. 2023, "VideoMAE V2").
 
 Legend: b clips, c channels, f frames, h w pixels, s tokens ordered time, row, column, d width of a token.
 Parameter names are those of the public checkpoint, so a strict load needs no map.
@@ -23,8 +23,8 @@ TIME_MARGIN = 0.1  # added to the number of time steps of another clip length, a
 class VideoMAEConfig:
     """Shape of the transformer; the defaults are the public ViT-g fine-tuned on Something-Something v2.
 
-    A token is a block of `tubelet_size` frames and `patch_size`² pixels. Positions are laid out for clips of
-    `all_frames` frames; `img_size` is the only frame size it takes. `num_classes` 0 leaves out the classification head.
+    A token is a block of `tubelet_size` frames and `patch_size`² pixels. The position table is made for clips of
+    `all_frames` frames; frames must be `img_size` pixels square. `num_classes` 0 leaves out the classification head.
     """
 
     img_size: int = 224
@@ -64,8 +64,8 @@ class VideoMAEConfig:
 def position_table(config: VideoMAEConfig, frames: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Sines (even columns) and cosines (odd columns) of the flat token index, s d.
 
-    It is fixed, not stored with the parameters, and resized along time for other clip lengths. Columns 2i and 2i+1
-    turn by 10000^(-2i/d) a token.
+    The table is computed, not stored with the parameters, and resized along time for other clip lengths. Columns 2i and 2i+1
+    have the frequency 10000^(-2i/d) per token.
     """
     tokens = torch.arange(config.time_steps * config.patches, dtype=torch.float64, device="cpu")
     columns = torch.arange(config.embed_dim, dtype=torch.float64, device="cpu")
@@ -83,7 +83,7 @@ def _resized_along_time(table: Tensor, config: VideoMAEConfig, frames: int) -> T
 
 
 class PatchEmbedding(nn.Module):
-    """Blocks of pixels to tokens. The stored kernel is that of a convolution whose stride is its size: one product."""
+    """Blocks of pixels to tokens: a convolution with stride = kernel size, computed as one matrix product."""
 
     def __init__(self, config: VideoMAEConfig):
         super().__init__()
@@ -159,7 +159,7 @@ class VideoMAE(nn.Module):
         self.head = nn.Linear(config.embed_dim, config.num_classes) if config.num_classes else nn.Identity()
 
     def enable_gradient_checkpointing(self, enabled: bool = True) -> None:
-        """Compute each block's activations again in the backward pass instead of keeping them."""
+        """Recompute each block's activations in the backward pass instead of keeping them."""
         self.gradient_checkpointing = enabled
 
     def features(self, video: Tensor) -> Tensor:
@@ -188,9 +188,9 @@ class VideoMAE(nn.Module):
         frames, height, width = video.shape[2:]
         size, step = self.config.img_size, self.config.tubelet_size
         if (height, width) != (size, size):
-            raise ValueError(f"The frames are {width}x{height}, but this video model takes {size}x{size}: resize them.")
+            raise ValueError(f"The frames are {width}x{height}, but this video model needs {size}x{size}: resize them.")
         if frames % step or not frames:
-            raise ValueError(f"The clip has {frames} frames, but this video model takes multiples of {step}.")
+            raise ValueError(f"The clip has {frames} frames, but this video model needs a multiple of {step}.")
 
 
 def empty_videomae(config: VideoMAEConfig | None = None) -> VideoMAE:

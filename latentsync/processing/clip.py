@@ -1,7 +1,7 @@
-"""The row that travels through the data-processing stages, and what a stage says about it.
+"""A clip on its way through the data-processing stages, and the outcome of a stage.
 
-Times are on the 25 Hz clock of `latentsync.timebase`, which starts with the file as a player counts it (see
-`media.read.frames_at`): a span is exact in frames, and start_sec, end_sec are whole multiples of 1/25 s.
+Times are on the 25 Hz clock of `latentsync.timebase`, which starts where a player starts the file (see
+`media.video.read.frames_at`): a span is exact in frames, and start_sec, end_sec are whole multiples of 1/25 s.
 """
 
 import hashlib
@@ -24,13 +24,13 @@ MAX_STEM_BYTES = 200  # file systems hold 255 bytes a name
 
 @dataclass(frozen=True)
 class Clip:
-    """A stretch of a user's video on its way through the stages."""
+    """A span of a user's video on its way through the stages."""
 
-    clip_id: str  # follows from the source's content, its relative path and the span
-    source: str  # path or address of the user's file, which is only ever read
+    clip_id: str  # computed from the source's content, its relative path and the span
+    source: str  # path or address of the user's file, which is only read
     relative: str  # POSIX path of the source relative to the input folder
     path: Path  # local file that holds the clip now; the source itself until a stage writes one
-    source_id: str = ""  # follows from the source's content and its relative path
+    source_id: str = ""  # computed from the source's content and its relative path
     start_sec: float = 0.0  # span in the source
     end_sec: float = 0.0  # 0 until stage 1 has measured it
     path_start_sec: float = 0.0  # where in `path` the clip begins
@@ -58,7 +58,7 @@ class Clip:
 
     @property
     def file_name(self) -> str:
-        """The clip's own path in every stage's folder: mirrors the input's sub-folders, never two the same."""
+        """The clip's path in every stage's folder: unique, in the same sub-folder as the source in the input folder."""
         place = PurePosixPath(self.relative)
         stem = place.stem.encode()[:MAX_STEM_BYTES].decode(errors="ignore")
         is_whole = self.clip_id == self.source_id
@@ -66,15 +66,15 @@ class Clip:
         return str(place.with_name(f"{stem}{span}_{self.clip_id[:SHORT_ID_DIGITS]}.mp4"))
 
     def scored(self, **scores: Score) -> "Clip":
-        """The clip with further scores."""
+        """The clip with more scores."""
         return replace(self, scores={**self.scores, **scores})
 
     def moved(self, path: Path) -> "Clip":
-        """The clip in a file of its own."""
+        """The clip as the whole of another file."""
         return replace(self, path=path, path_start_sec=0.0)
 
     def cut(self, start_frame: int, stop_frame: int) -> "Clip":
-        """A part of the clip, frames of the 25 Hz clock counted from the clip's first."""
+        """A part of the clip; frames of the 25 Hz clock, counted from the start of the clip."""
         assert 0 <= start_frame < stop_frame <= self.frame_count, "a part lies in its clip"
         first, last = self.start_frame + start_frame, self.start_frame + stop_frame
         return replace(
@@ -96,7 +96,7 @@ class Kept:
 
 @dataclass(frozen=True)
 class Dropped:
-    """A clip that ends here, and why."""
+    """A clip that is dropped, and why."""
 
     clip: Clip
     reason: Reason
@@ -106,14 +106,13 @@ class Dropped:
 StageOutcome: TypeAlias = Kept | Dropped
 
 
-def source_clip(path: Path, source: str, relative: str, content_digest: str | None = None) -> Clip:
-    """The row of a whole source file, not yet measured.
+def source_clip(path: Path, source: str, relative: str) -> Clip:
+    """The clip of a whole source file, not yet measured.
 
-    `path` is its local copy (or the file itself), `source` what the user calls it, `relative` its POSIX path in the
-    input folder. `content_digest` replaces the hash of its content where a storage knows one. Raises OSError if the file
-    cannot be read.
+    `path` is its local copy (or the file itself), `source` its path or address as the user knows it, `relative` its POSIX
+    path in the input folder. Raises OSError if the file cannot be read.
     """
-    source_id = _digest(content_digest or file_hash(path, hashlib.blake2b(digest_size=32)), relative)
+    source_id = _digest(file_hash(path, hashlib.blake2b(digest_size=32)), relative)
     return Clip(clip_id=source_id, source=source, relative=relative, path=path, source_id=source_id)
 
 

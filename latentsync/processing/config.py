@@ -38,13 +38,13 @@ class RunSettings:
     workers_per_gpu: int = 4
 
     def check(self) -> None:
-        """Raises ValueError for numbers that no machine has."""
+        """Raises ValueError for numbers that cannot be."""
         if self.workers_per_gpu < 1:
-            raise ValueError(f"run.workers_per_gpu is {self.workers_per_gpu}: a GPU needs one worker at least.")
+            raise ValueError(f"run.workers_per_gpu is {self.workers_per_gpu}: a GPU needs at least one worker.")
         if self.cores is not None and self.cores < 1:
-            raise ValueError(f"run.cores is {self.cores}: give 1 at least, or leave it out for all.")
+            raise ValueError(f"run.cores is {self.cores}: give at least 1, or leave it out to use all.")
         if self.ray_address and (self.cores is not None or self.gpus is not None):
-            raise ValueError("run.cores and run.gpus are this machine's: a cluster brings its own, leave them out.")
+            raise ValueError("run.cores and run.gpus describe this machine: leave them out when a cluster is used.")
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""The whole data processing: check, run, report; and other thresholds on what a run has measured."""
+"""The whole data processing: check, run, report; and new thresholds applied to the scores of an earlier run."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from latentsync.processing.manifests.settings_record import (
 from latentsync.processing.plan import check_installed, make_rules, measures_of, plan_of, stage_names
 from latentsync.processing.report.funnel import Funnel
 from latentsync.processing.report.page import PAGE, write_report
-from latentsync.processing.run.runner import Show, run
+from latentsync.processing.run.runner import OnProgress, run
 from latentsync.processing.run_folder import make_run_folder
 from latentsync.processing.stages.order import STAGES
 from latentsync.processing.storage import Folder
@@ -25,7 +25,7 @@ KEPT_LIST = "kept.txt"
 
 @dataclass(frozen=True)
 class Processed:
-    """What a run has made."""
+    """The results of a run."""
 
     funnel: Funnel
     clips: str  # address of the folder with the training clips; empty after a dry run
@@ -38,19 +38,19 @@ def process(
     output_dir: str | Path | None,
     config: ProcessingConfig,
     dry_run: bool = False,
-    show: Show = lambda progress: None,
+    on_progress: OnProgress = lambda progress: None,
 ) -> Processed:
-    """Turn a folder of raw videos into training clips, or go on where an earlier run of the same command stopped.
+    """Turn a folder of raw videos into training clips, or continue an earlier run of the same command.
 
     Args:
         input_dir: only read; a path or an address that fsspec knows.
         output_dir: where `high_visual_quality` and `manifests` appear; None: beside the input folder.
         dry_run: measure and report, in `dry_run` in the output folder, and keep no clips.
-        show: called about twice a second with each stage's progress.
+        on_progress: called about twice a second with each stage's progress.
 
     Raises:
-        ValueError: the input holds no video, the output is of other settings or of another input, weights are missing, or
-            another run is at work there. Raised before any work.
+        ValueError: the input holds no video, the output was made with other settings or from another input, weights are
+            missing, or another run is active there. Raised before any work.
         OSError: the disk is full.
     """
     config.check()
@@ -58,7 +58,7 @@ def process(
     check_installed(config.stages)
     plan = plan_of(config.stages)
     check_output(run_folder, plan, config.stages)
-    outcome = run(plan, run_folder, config.run, show)
+    outcome = run(plan, run_folder, config.run, on_progress)
     manifests = Manifests(run_folder.manifests, stage_names(plan))
     about = _about(run_folder.input.address, run_folder.output.address, config.stages)
     funnel = write_report(
@@ -70,27 +70,25 @@ def process(
 
 @dataclass(frozen=True)
 class Rejudged:
-    """What other thresholds make of a run."""
+    """A run after other thresholds were applied."""
 
     funnel: Funnel
-    unmeasured: dict[str, int]  # clips that a stage keeps now and whose later stages have not run, by stage
+    unmeasured: dict[str, int]  # by stage: clips that are kept now but that no later stage has measured
     report: str
     kept_list: str
 
 
 def rejudge(manifest_dir: str | Path, out_dir: str | Path, settings: StageSettings) -> Rejudged:
-    """Apply other thresholds to a run's manifests; writes new manifests, a report and `kept.txt` into `out_dir`.
+    """Apply other thresholds to a run's manifests; write new manifests, a report and `kept.txt` into `out_dir`.
 
-    Raises ValueError if a folder is none of manifests, if `out_dir` is not empty, or if the settings ask for other networks
-    than the run had.
+    Raises ValueError if `manifest_dir` holds no manifests, if `out_dir` is not empty, or if the settings name other networks
+    than those of the run.
     """
     source, target = Folder(manifest_dir), Folder(out_dir)
     input_address, before = recorded_settings(source)
     for name in needs_new_run():
         if getattr(before, name) != getattr(settings, name):
-            raise ValueError(
-                f"{name} was {getattr(before, name)} in this run; to change it the videos must be processed anew."
-            )
+            raise ValueError(f"{name} was {getattr(before, name)} in this run; to change it, process the videos again.")
     if target.files():
         raise ValueError(f"{target.address} is not empty: choose another folder for the new manifests.")
     settings.check()

@@ -1,4 +1,4 @@
-"""One run's places: the input that is only read, the output with its manifests, and the folder for unfinished files."""
+"""The folders of one run: the input, which is only read, the output with its manifests, and one for unfinished files."""
 
 import os
 import socket
@@ -16,21 +16,21 @@ VIDEO_SUFFIXES = (
     *(".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts"),
     *(".mts", ".m2ts", ".mxf", ".flv", ".wmv", ".asf", ".3gp", ".ogv", ".dv"),
 )
-STAGING = ".staging"  # in the manifests, where the output is a disk
-LOCAL_STAGING = "latentsync-staging-"  # in this machine's temporary folder, where it is not
+STAGING = ".staging"  # in the manifests, where the output is local
+LOCAL_STAGING = "latentsync-staging-"  # in this machine's temporary folder, where the output is remote
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Where a run reads and writes, and how patient it is; travels to every worker."""
+    """Where a run reads and writes, and how often it retries; every worker gets a copy."""
 
     input: Folder
     output: Folder
     run_id: str
     keep_stages: bool = False  # keep every stage's files, not only the last stage's
-    dry_run: bool = False  # measure only: the last stage's files are not kept either
-    attempts: int = 2  # at a clip on which a step raises
-    max_lost_workers: int = 4  # so many workers may die on a clip before it counts as failed
+    dry_run: bool = False  # measure only: no clips are kept
+    attempts: int = 2  # for a clip on which a step raises an error
+    max_lost_workers: int = 4  # so many workers may die on a clip before it is recorded as failed
 
     @property
     def manifests(self) -> Folder:
@@ -38,8 +38,7 @@ class RunFolder:
 
     @property
     def staging_root(self) -> Path:
-        """The folder of this machine for unfinished files: beside the output where that is a disk, so that they are
-        published by renaming them."""
+        """This machine's folder for unfinished files: on the output's disk if that is local, so that publishing is a rename."""
         if self.output.is_local:
             return Path(self.output.root, MANIFESTS, STAGING)
         return Path(tempfile.gettempdir(), f"{LOCAL_STAGING}{self.run_id}")
@@ -68,7 +67,7 @@ def make_run_folder(
     keep_stages: bool = False,
     dry_run: bool = False,
 ) -> RunFolder:
-    """Decide where a run reads and writes; without `output_dir`, in the folder that holds the input folder.
+    """The folders of a run; without `output_dir` the output is the folder that contains the input folder.
 
     Raises ValueError if the input folder is missing or holds no video, or if the output would lie in it.
     """

@@ -1,6 +1,6 @@
-"""Folders on any file system that fsspec knows (a local path, s3://, gs://, hdfs://): whole files in, whole files out.
+"""Folders on any file system that fsspec supports (a local path, s3://, gs://, hdfs://), for whole files.
 
-A file that is written appears under its name all at once. On a local disk and on HDFS it grows as `NAME.partial` and is
+A written file appears under its name when it is complete. On a local disk and on HDFS it is written as `NAME.partial` and
 renamed; an object store shows an object when its upload is complete.
 """
 
@@ -18,9 +18,9 @@ from latentsync.files import PARTIAL, atomic_write
 
 
 class Folder:
-    """A folder, local or remote; names in it are relative POSIX paths. Copies travel between processes as the address.
+    """A folder, local or remote; names in it are relative POSIX paths. It is pickled as its address.
 
-    Raises ValueError if the address names a file system that is unknown or whose package is not installed.
+    Raises ValueError if the file system of the address is unknown or its package is not installed.
     """
 
     def __init__(self, address: str | Path):
@@ -47,7 +47,7 @@ class Folder:
         return Folder(f"{self.address}/{name}")
 
     def beside(self) -> "Folder":
-        """The folder that holds this one."""
+        """The folder that contains this one."""
         parent = self.address.rpartition("/")[0]
         if not parent or parent.endswith("/"):
             raise ValueError(f"{self.address} has no folder above it; choose another with --output_dir.")
@@ -63,7 +63,7 @@ class Folder:
         return os.path.isdir(self.root) if self.is_local else self._fs.isdir(self.root)
 
     def files(self) -> dict[str, int]:
-        """Size in bytes by name of all files below, in the order of their names; unfinished and hidden ones left out."""
+        """Size in bytes by name of all files below, sorted by name, without unfinished and hidden ones."""
         found = self._local_files() if self.is_local else self._remote_files()
         names = ((name, size) for name, size in found if not _is_hidden(name) and not name.endswith(PARTIAL))
         return dict(sorted(names))
@@ -80,7 +80,7 @@ class Folder:
         return Path(self._path(name)).read_bytes() if self.is_local else self._fs.cat_file(self._path(name))
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a small file at once, replacing an older one."""
+        """Write a small file, replacing an older one; it appears when it is complete."""
         if not self.is_local:
             self._fs.pipe_file(self._path(name), content)
             return
@@ -102,7 +102,7 @@ class Folder:
         return copy
 
     def publish(self, staged: Path, name: str, staging: Path) -> None:
-        """Move a finished local file here as `name`; if here is no disk, a copy stays where `fetch` finds it."""
+        """Move a finished local file here as `name`; if the folder is remote, a copy stays where `fetch` finds it."""
         path = self._path(name)
         if not self.is_local:
             self._upload(staged, path)
@@ -124,14 +124,14 @@ class Folder:
         if isinstance(self._fs, ArrowFSWrapper):  # HDFS shows a file while it grows
             self._fs.makedirs(os.path.dirname(path), exist_ok=True)
             self._fs.put_file(str(staged), path + PARTIAL)
-            if self._fs.exists(path):  # it does not rename over a file
+            if self._fs.exists(path):  # HDFS does not rename over a file
                 self._fs.rm_file(path)
             self._fs.mv(path + PARTIAL, path)
         else:
             self._fs.put_file(str(staged), path)
 
     def remove(self, name: str) -> None:
-        """Remove one file; nothing if there is none."""
+        """Remove one file if it exists."""
         if self.is_local:
             Path(self._path(name)).unlink(missing_ok=True)
             return
@@ -139,7 +139,7 @@ class Folder:
             self._fs.rm_file(self._path(name))
 
     def prune(self) -> None:
-        """Remove the empty local folders below and, if it is empty then, this one."""
+        """Remove empty local folders below, and this one if it becomes empty."""
         if not self.is_local:
             return
         for path, _, _ in os.walk(self.root, topdown=False):
@@ -167,7 +167,7 @@ class Folder:
 
 
 def _to_disk(path: Path) -> None:
-    """Wait until the disk has a file, so that a power cut after its renaming cannot leave it empty."""
+    """Flush a file to the disk, so that a power cut after its renaming cannot leave it empty."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
@@ -177,7 +177,7 @@ def _is_hidden(name: str) -> bool:
 
 
 def remove_tree(folder: Path) -> None:
-    """Remove a folder of one's own temporary files, file by file; a link is removed, not followed."""
+    """Remove a folder of our own temporary files, file by file; a link is removed, not followed."""
     for path, folders, names in os.walk(folder, topdown=False):
         for name in [*names, *folders]:
             entry = Path(path, name)

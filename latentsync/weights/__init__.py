@@ -1,6 +1,6 @@
-"""Every checkpoint: the table of public ones, fetching, reading, strict loading and saving."""
+"""Checkpoints: the table of public ones, downloading, reading, strict loading and saving."""
 
-from latentsync.weights.damage import check_file, without_way_out
+from latentsync.weights.damage import check_file, without_remedy
 from latentsync.weights.delta import delta_of
 from latentsync.weights.files import (
     Checkpoint,
@@ -15,7 +15,7 @@ from latentsync.weights.files import (
     save_state,
 )
 from latentsync.weights.fit import check_agreement, load_partly, load_strict, network_of
-from latentsync.weights.metadata import describe, fingerprint
+from latentsync.weights.metadata import describe, mask_checksum
 from latentsync.weights.sources import release_of
 from latentsync.weights.table import (
     ALIGNMENTS,
@@ -57,11 +57,11 @@ __all__ = [
     "describe",
     "file_problem",
     "files_of",
-    "fingerprint",
     "load_partly",
     "load_public_vae",
     "load_strict",
     "load_torchscript",
+    "mask_checksum",
     "network_of",
     "public_vae_problem",
     "read_checkpoint",
@@ -70,5 +70,5 @@ __all__ = [
     "release_of",
     "save_checkpoint",
     "save_state",
-    "without_way_out",
+    "without_remedy",
 ]

@@ -1,6 +1,6 @@
-"""What is wrong with a file before its tensors are read: looks at its first bytes, its size and its table of contents.
+"""Checks of a checkpoint file before its tensors are read: its first bytes, its size and its table of contents.
 
-Takes milliseconds for any size. A file is judged by its content; its suffix does not matter.
+They take milliseconds for any size, and depend on the content, not on the suffix.
 """
 
 import json
@@ -13,7 +13,7 @@ from latentsync.weights.table import CheckpointError, how_to_get
 Format = Literal["safetensors", "zip", "pickle", "torchscript"]
 
 HEAD_BYTES = 512
-MAX_TEXT_BYTES = 1_000_000  # a larger file is no message of a server
+MAX_TEXT_BYTES = 1_000_000  # a larger file is not an error message of a server
 MAX_HEADER_BYTES = 100_000_000  # of safetensors, by its specification
 ZIP_MAGIC = b"PK\x03\x04"
 PICKLE_MAGIC = b"\x80"
@@ -23,8 +23,8 @@ FOREIGN: tuple[tuple[int, bytes, str], ...] = (
     (0, b"Rar!", "a RAR archive: unpack it first"),
     (0, b"\xfd7zXZ", "an xz archive: unpack it first"),
     (0, b"\x28\xb5\x2f\xfd", "a Zstandard archive: unpack it first"),
-    (0, b"GGUF", "a GGUF file, which is another format: take the PyTorch or safetensors version"),
-    (0, b"\x89HDF", "an HDF5 file, which is another format: take the PyTorch or safetensors version"),
+    (0, b"GGUF", "a GGUF file, which is not supported: use the PyTorch or safetensors version"),
+    (0, b"\x89HDF", "an HDF5 file, which is not supported: use the PyTorch or safetensors version"),
     (0, b"\x93NUMPY", "a NumPy array, not weights: check the path"),
     (0, b"\x89PNG", "an image, not weights: check the path"),
     (0, b"\xff\xd8\xff", "an image, not weights: check the path"),
@@ -34,11 +34,11 @@ FOREIGN: tuple[tuple[int, bytes, str], ...] = (
 
 
 def check_file(path: Path | str) -> Format:
-    """The format of a file of weights.
+    """The format of a checkpoint file.
 
     Raises:
-        CheckpointError: it is missing, a folder, empty, a Git LFS pointer, a web page, a message, of a foreign format or
-            truncated; each with its own sentence.
+        CheckpointError: it is missing, a folder, empty, a Git LFS pointer, a web page, text, of an unsupported format or
+            truncated; each has its own message.
     """
     path = Path(path)
     head, size = _head(path)
@@ -52,14 +52,12 @@ def check_file(path: Path | str) -> Format:
         return _check_safetensors(path, head, size)
     if not head.startswith(PICKLE_MAGIC):
         start = head[:8].hex(" ")
-        raise CheckpointError(
-            f"{path} is no file of weights (it begins with {start}): check it, or {how_to_get(path)}."
-        )
+        raise CheckpointError(f"{path} is not a checkpoint (it begins with {start}): check it, or {how_to_get(path)}.")
     return "pickle"
 
 
-def without_way_out(error: CheckpointError, path: Path | str) -> str:
-    """What an error says is wrong with a file, without its full stop and without the way to get the file."""
+def without_remedy(error: CheckpointError, path: Path | str) -> str:
+    """The problem in an error's message, without its full stop and without how to get the file."""
     text = str(error).rstrip(".").removesuffix(how_to_get(path))
     return text.removesuffix(" or ").rstrip(" :;,")
 
@@ -76,7 +74,7 @@ def _head(path: Path) -> tuple[bytes, int]:
         raise CheckpointError(f"{path} cannot be opened ({error.strerror}): check its permissions.") from error
     if not head:
         raise CheckpointError(
-            f"{path} is empty: the download stopped at once or the disk was full; {how_to_get(path)}."
+            f"{path} is empty: the download stopped at its start or the disk was full; {how_to_get(path)}."
         )
     return head, path.stat().st_size
 
@@ -89,11 +87,11 @@ def _check_text(path: Path, head: bytes, size: int) -> None:
         )
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if text.startswith(b"<"):
-        raise CheckpointError(f"{path} is a web page, not the weights: the download went wrong; {how_to_get(path)}.")
+        raise CheckpointError(f"{path} is a web page, not the weights: the download failed; {how_to_get(path)}.")
     if size <= MAX_TEXT_BYTES and text and all(32 <= byte < 127 or byte in b"\t\r\n" for byte in text):
         start = text[:60].decode("ascii").splitlines()[0]
         raise CheckpointError(
-            f"{path} is text ({start!r}), not weights, perhaps a server's answer: {how_to_get(path)}."
+            f"{path} is text ({start!r}), not weights, perhaps an error message of a server: {how_to_get(path)}."
         )
 
 
@@ -116,7 +114,7 @@ def _check_safetensors(path: Path, head: bytes, size: int) -> Format:
     if length > MAX_HEADER_BYTES or head[8:9] != b"{":
         raise CheckpointError(f"{path} is not in the safetensors format, or its header is damaged: {how_to_get(path)}.")
     if size < 8 + length:
-        raise _truncated(path, f"{size} bytes do not even hold its header")
+        raise _truncated(path, f"{size} bytes are less than its header")
     try:
         with path.open("rb") as file:
             file.seek(8)

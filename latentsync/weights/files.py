@@ -1,7 +1,7 @@
-"""Reading and writing files of weights. What a file means for a model is decided by the models.
+"""Reading and writing checkpoint files. Their interpretation is up to the models.
 
-Files the project writes are safetensors with their metadata (see `latentsync.weights.metadata`) as JSON in the header.
-Files of others are read with `weights_only`, so that no code can hide in them.
+The project writes safetensors with metadata (see `latentsync.weights.metadata`) as JSON in the header. PyTorch files are read
+with `weights_only`, so that no code in them can run.
 """
 
 import argparse
@@ -18,13 +18,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from latentsync.files import atomic_write
-from latentsync.weights.damage import check_file, without_way_out
+from latentsync.weights.damage import check_file, without_remedy
 from latentsync.weights.delta import with_base
 from latentsync.weights.table import FETCH_INFERENCE, PUBLIC_FILES, PUBLIC_VAE, CheckpointError, how_to_get
 
 METADATA_KEY = "latentsync"  # entry of the safetensors header that holds our JSON
-CONTAINERS = ("state_dict", "model_state_dict", "model", "module")  # entries under which a state dict is kept
-HARMLESS_CLASSES = (argparse.Namespace,)  # training arguments that some public files carry along
+CONTAINERS = ("state_dict", "model_state_dict", "model", "module")  # entries that may hold the state dict
+HARMLESS_CLASSES = (argparse.Namespace,)  # training arguments in some public files
 QUICKLY_READ_BYTES = 200_000_000
 VAE_CONFIG, VAE_WEIGHTS = "config.json", ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 NAME_OF_KIND = {"unet": "a U-Net", "syncnet": "a sync network", "vae": "an image auto-encoder"}
@@ -32,7 +32,7 @@ NAME_OF_KIND = {"unet": "a U-Net", "syncnet": "a sync network", "vae": "an image
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Tensors by name and what the file says about itself."""
+    """Tensors by name and the metadata of their file."""
 
     path: Path
     tensors: dict[str, Tensor]
@@ -42,12 +42,12 @@ class Checkpoint:
         """A section of the metadata, such as the model configuration; CheckpointError if the file lacks it."""
         if name not in self.metadata:
             raise CheckpointError(
-                f"{self.path} does not carry its {name}: it was not written by this project's trainers."
+                f"{self.path} does not contain its {name}: it was not written by this project's trainers."
             )
         return self.metadata[name]
 
     def require_kind(self, kind: str) -> None:
-        """CheckpointError if the file says that it holds another kind of network; public files say nothing."""
+        """CheckpointError if the metadata states another kind of network; public files state none."""
         found = self.metadata.get("kind", kind)
         if found != kind:
             names = [NAME_OF_KIND.get(each, repr(each)) for each in (found, kind)]
@@ -55,14 +55,14 @@ class Checkpoint:
 
     @property
     def step(self) -> int | None:
-        """Training step at which it was saved, where the file knows it."""
+        """Training step at which it was saved; None if the file does not state it."""
         return self.metadata.get("step", self.metadata.get("global_step"))
 
 
 def read_checkpoint(path: Path | str) -> Checkpoint:
     """Read `.safetensors`, or a PyTorch file that holds a state dict bare or under one of `CONTAINERS`.
 
-    Tensors of PyTorch files are mapped from the disk, so keys and shapes of a large file are known at once. What a file
+    Tensors of PyTorch files are memory-mapped, so keys and shapes of a large file are known at once. What a file
     leaves to another one (see `latentsync.weights.delta`) is read from there.
 
     Raises:
@@ -76,23 +76,23 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
         raise CheckpointError(f"{path} holds a {type(stored).__name__}, not a state dict: check the path.")
     if "optimizer" in stored and "module" in stored:
         raise CheckpointError(
-            f"{path} is the state of a training run, for resuming it: give the file that the training wrote at its end."
+            f"{path} is the state of a training run, for resuming it: give the file that training wrote at its end."
         )
     inner = next((stored[name] for name in CONTAINERS if isinstance(stored.get(name), Mapping)), stored)
     tensors = {key: value for key, value in inner.items() if isinstance(value, Tensor)}
     if not tensors:
         raise CheckpointError(
-            f"{path} holds no tensors ({', '.join(map(str, list(stored)[:5]))}): it is no checkpoint."
+            f"{path} holds no tensors ({', '.join(map(str, list(stored)[:5]))}): it is not a checkpoint."
         )
     metadata = {key: value for key, value in stored.items() if not isinstance(value, Tensor) and value is not inner}
     return Checkpoint(path, tensors, metadata)
 
 
 def read_header(path: Path | str) -> Checkpoint:
-    """The same with names, shapes and types alone, the tensors on the meta device: a moment for a file of any size.
+    """Read names, shapes and types only, with tensors on the meta device: fast for a file of any size.
 
-    Only a file of PyTorch's first format, before 1.6, is read whole. Raises CheckpointError as `read_checkpoint` does, as far
-    as it shows without the numbers.
+    Only a file of PyTorch's format before 1.6 is read whole. Raises CheckpointError as `read_checkpoint` does, except for
+    errors that need the values.
     """
     path = Path(path)
     if check_file(path) == "safetensors":
@@ -102,12 +102,12 @@ def read_header(path: Path | str) -> Checkpoint:
 
 
 def _stored_tensor(file: Any, key: str) -> Tensor:
-    """A tensor of an open file of safetensors."""
+    """A tensor of an open safetensors file."""
     return file.get_tensor(key)
 
 
 def _meta_tensor(file: Any, key: str) -> Tensor:
-    """The same without its numbers."""
+    """The tensor on the meta device."""
     stored = file.get_slice(key)
     shape = stored.get_shape()
     return torch.empty(shape, dtype=stored[tuple(slice(0, 0) for _ in shape)].dtype, device="meta")
@@ -124,7 +124,7 @@ def _read_safetensors(path: Path, tensor: Callable[[Any, str], Tensor] = _stored
 
 
 def save_checkpoint(path: Path | str, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Write safetensors with metadata; the file appears complete (by rename) or not at all."""
+    """Write safetensors with metadata, atomically."""
     plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as partial:
@@ -132,17 +132,17 @@ def save_checkpoint(path: Path | str, tensors: Mapping[str, Tensor], metadata: M
 
 
 def save_state(path: Path | str, state: Mapping[str, Any]) -> None:
-    """Write a training state (tensors and plain values); the file appears by rename."""
+    """Write a training state (tensors and plain values), atomically."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as partial:
         torch.save(dict(state), partial)
 
 
 def read_state(path: Path | str) -> dict[str, Any]:
-    """Read a training state or another `.pt`/`.pth` file of tensors and plain values, on the CPU, as it was stored.
+    """Read a training state or another `.pt`/`.pth` file of tensors and plain values, on the CPU.
 
     Raises:
-        CheckpointError: the file is missing, damaged, of another format, or holds objects other than these.
+        CheckpointError: the file is missing, damaged, of another format, or holds other objects.
     """
     path = Path(path)
     if check_file(path) == "safetensors":
@@ -157,7 +157,7 @@ def _load(path: Path, mapped: bool) -> Any:
     torch.serialization.add_safe_globals(list(HARMLESS_CLASSES))
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and file_format == "zip")
-    except Exception as error:  # torch raises many kinds for a damaged or a foreign file
+    except Exception as error:  # torch raises many classes for damaged and unsupported files
         raise _unreadable(path, error) from error
 
 
@@ -165,18 +165,18 @@ def _unreadable(path: Path, error: Exception) -> CheckpointError:
     text = str(error)
     if isinstance(error, pickle.UnpicklingError) and ("GLOBAL" in text or "Unsupported class" in text):
         return CheckpointError(
-            f"{path} holds Python objects besides tensors, which could run code, so it was not opened: take a version that"
-            " holds a state dict alone, best as safetensors."
+            f"{path} holds Python objects besides tensors, which could run code, so it was not loaded: use a version with"
+            " a state dict only, preferably safetensors."
         )
     reason = text.split("\n")[0][:120] or type(error).__name__
     return CheckpointError(f"{path} cannot be read ({reason}): it is damaged or truncated; {how_to_get(path)}.")
 
 
 def load_torchscript(path: Path | str) -> torch.jit.ScriptModule:
-    """A TorchScript network, on the CPU and in evaluation mode.
+    """Load a TorchScript network on the CPU, in evaluation mode.
 
     Raises:
-        CheckpointError: the file is missing, damaged, or no TorchScript program.
+        CheckpointError: the file is missing, damaged, or not a TorchScript program.
     """
     path = Path(path)
     if check_file(path) != "torchscript":
@@ -190,21 +190,21 @@ def load_torchscript(path: Path | str) -> torch.jit.ScriptModule:
 
 
 def file_problem(path: Path | str) -> str:
-    """What is wrong with a file of weights, in a sentence without its full stop; empty if nothing shows from outside.
+    """The problem of a checkpoint file, as a sentence without full stop; empty if none is found without reading tensors.
 
-    A smaller file of PyTorch's first format, which does not say how long it is, is read.
+    Only small files of PyTorch's format before 1.6, which does not state its length, are read.
     """
     try:
         if check_file(path) == "pickle" and Path(path).stat().st_size <= QUICKLY_READ_BYTES:
             _load(Path(path), mapped=False)
     except CheckpointError as error:
-        return without_way_out(error, path)
+        return without_remedy(error, path)
     return ""
 
 
 def public_vae_problem(folder: Path | str) -> str:
-    """What keeps `load_public_vae` from reading the auto-encoder, in a sentence without its full stop; empty if nothing."""
-    from latentsync.weights.hub import cached_path  # asks for much that loading alone does not need
+    """Why `load_public_vae` would fail, as a sentence without full stop; empty if it would not."""
+    from latentsync.weights.hub import cached_path  # imports huggingface_hub, which loading does not need
 
     folder = Path(folder)
     if not (folder / VAE_CONFIG).is_file():
@@ -213,18 +213,18 @@ def public_vae_problem(folder: Path | str) -> str:
     try:
         json.loads((folder / VAE_CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return f"{folder / VAE_CONFIG} is no JSON: it is damaged"
+        return f"{folder / VAE_CONFIG} is not JSON: it is damaged"
     found = next((folder / name for name in VAE_WEIGHTS if (folder / name).exists()), folder / VAE_WEIGHTS[0])
     return file_problem(found)
 
 
 def load_public_vae(folder: Path | str) -> Any:
-    """The public models' auto-encoder (diffusers' `AutoencoderKL`) from `folder`, else from the hub's cache; no network.
+    """The public models' auto-encoder (diffusers' `AutoencoderKL`) from `folder`, else from the hub's cache, offline.
 
     Raises:
         CheckpointError: neither place holds it, or its files are damaged.
     """
-    from diffusers import AutoencoderKL  # slow to import, and needed by public checkpoints only
+    from diffusers import AutoencoderKL  # slow to import, and needed for public checkpoints only
 
     folder = Path(folder)
     origin = str(folder) if (folder / VAE_CONFIG).is_file() else PUBLIC_VAE

@@ -1,4 +1,4 @@
-"""Whether tensors fit a network: strict loading that says what differs and why, partial loading that says what it left."""
+"""Loading tensors into a network: strictly, with an error that lists differences and their likely cause, or partly."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from latentsync.weights.table import CheckpointError
 
-LISTED = 3  # how many keys or settings an error names
-COUNTER = "num_batches_tracked"  # of batch norm; files written before PyTorch 0.4.1 lack it, and nothing reads it
+LISTED = 3  # keys or settings listed in an error
+COUNTER = "num_batches_tracked"  # of batch norm; files written before PyTorch 0.4.1 lack it, and it is not used
 
-# a key, or the end of one, that only this kind of network has
+# a key, or its ending, that only this kind of network has
 NETWORK_OF_KEY = {
     "model.diffusion_model.input_blocks.0.0.weight": "a whole Stable Diffusion model",
     "time_embedding.linear_1.weight": "a diffusion U-Net",
@@ -31,13 +31,13 @@ NETWORK_OF_KEY = {
 
 @dataclass(frozen=True)
 class Mismatch:
-    """How tensors differ from what a network expects."""
+    """Differences between tensors and a network's state dict."""
 
     missing: list[str]
     unknown: list[str]
     reshaped: list[str]  # "key (3x4 instead of 3x5)"
     retyped: list[str]  # "key (int8 instead of float32)"
-    shared: int  # keys that both have
+    shared: int  # number of common keys
 
     def __bool__(self) -> bool:
         return bool(self.missing or self.unknown or self.reshaped or self.retyped)
@@ -53,7 +53,7 @@ class Mismatch:
 
 
 def compare(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> Mismatch:
-    """Keys, shapes and types of `tensors` against those of a network's state dict `own`."""
+    """Compare keys, shapes and types of `tensors` with those of a network's state dict `own`."""
     both = [key for key in own if key in tensors]
     return Mismatch(
         missing=[key for key in own if key not in tensors and not key.endswith(COUNTER)],
@@ -73,11 +73,11 @@ def compare(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> Mismatc
 
 
 def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], origin: Path | str) -> None:
-    """Copy tensors into a module, or give a module on the meta device its storage on the CPU.
+    """Copy tensors into a module; one on the meta device is moved to the CPU.
 
     Raises:
-        CheckpointError: keys, shapes or types differ (the first are listed, with the likely cause) or a number is not
-            finite; then nothing was loaded.
+        CheckpointError: keys, shapes or types differ (the first are listed, with the likely cause) or a value is not
+            finite; then nothing is loaded.
     """
     own = module.state_dict()
     mismatch = compare(own, tensors)
@@ -87,7 +87,7 @@ def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], origin: Path |
         )
     whole = {key: tensors[key] if key in tensors else torch.zeros(own[key].shape, dtype=torch.long) for key in own}
     is_empty = any(value.is_meta for value in own.values())
-    if is_empty:  # copied before it is looked at: large files are mapped from the disk and best read once
+    if is_empty:  # copied before values are checked: large files are memory-mapped and should be read once
         whole = {key: value.to(own[key].dtype, copy=True).contiguous() for key, value in whole.items()}
     _check_numbers(whole, origin)
     module.load_state_dict(whole, assign=is_empty)
@@ -97,8 +97,8 @@ def _check_numbers(tensors: Mapping[str, Tensor], origin: Path | str) -> None:
     for key, value in tensors.items():
         if value.is_floating_point() and value.numel() and not _is_finite(value):
             raise CheckpointError(
-                f"{origin} is spoilt: {key} holds numbers that are not finite; the file is damaged or its training"
-                " diverged, take an earlier one or fetch it again."
+                f"{origin} is unusable: {key} holds values that are not finite; the file is damaged or its training"
+                " diverged. Use an earlier one or download it again."
             )
 
 
@@ -108,19 +108,19 @@ def _is_finite(value: Tensor) -> bool:
 
 
 def likely_cause(mismatch: Mismatch, own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> str:
-    """One sentence for a user on why `tensors` differ from the network's state dict `own`."""
+    """A sentence for users on why `tensors` differ from the network's state dict `own`."""
     prefix = _wrapper(own, tensors)
     if prefix:
-        return f"Every name begins with '{prefix}': it was saved from a wrapper, save the network inside."
+        return f"Every name begins with '{prefix}': it was saved from a wrapper; save the wrapped network."
     if not mismatch.shared:
         network = network_of(tensors)
         return (
             f"It holds {network}: check the path." if network else "It holds another kind of network: check the path."
         )
     if mismatch.retyped:
-        return "It is quantised: take the version in floating point."
+        return "It is quantised: use the floating-point version."
     if mismatch.unknown and mismatch.missing:
-        return "It belongs to another version, which named its parts differently, or to another configuration."
+        return "It belongs to another version, whose parts have other names, or to another configuration."
     if mismatch.missing:
         return "It is incomplete, or of a smaller configuration or an older version."
     if mismatch.unknown:
@@ -129,7 +129,7 @@ def likely_cause(mismatch: Mismatch, own: Mapping[str, Tensor], tensors: Mapping
 
 
 def network_of(tensors: Mapping[str, Any]) -> str | None:
-    """What kind of network the keys belong to, in words; None where they are not known."""
+    """A description of the kind of network that the keys belong to; None if it is unknown."""
     for end, network in NETWORK_OF_KEY.items():
         if any(key.endswith(end) if end.startswith(".") else key == end for key in tensors):
             return network
@@ -137,7 +137,7 @@ def network_of(tensors: Mapping[str, Any]) -> str | None:
 
 
 def load_partly(module: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:
-    """Copy the tensors that fit by name and shape; returns the module's keys that kept their own values."""
+    """Copy the tensors that fit by name and shape; returns the module's keys that were not loaded."""
     own = module.state_dict()
     fitting = {key: value for key, value in tensors.items() if key in own and own[key].shape == value.shape}
     module.load_state_dict(fitting, strict=False)
@@ -145,12 +145,12 @@ def load_partly(module: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:
 
 
 def check_agreement(stored: Mapping[str, Any], wanted: Mapping[str, Any], origin: Path | str) -> None:
-    """CheckpointError naming the first settings that both know and that differ; sections are compared entry by entry."""
+    """Raise CheckpointError with the first settings that both sides have and that differ; sections are compared by entry."""
     differing = differences(stored, wanted)
     if differing:
-        listed = _first([f"{name} {_plain(mine)}, not {_plain(asked)}" for name, mine, asked in differing])
+        listed = _first([f"{name} {_plain(mine)}, not {_plain(other)}" for name, mine, other in differing])
         raise CheckpointError(
-            f"{origin} was trained with another configuration than the one given: {listed}. Leave the configuration out,"
+            f"{origin} was trained with another configuration than the one given: {listed}. Omit the configuration,"
             " or give the one that belongs to it."
         )
 
@@ -161,11 +161,11 @@ def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any], prefix: st
     for name in wanted:
         if name not in stored:
             continue
-        mine, asked = stored[name], wanted[name]
-        if isinstance(mine, Mapping) and isinstance(asked, Mapping):
-            found += differences(mine, asked, f"{prefix}{name}.")
-        elif _plain(mine) != _plain(asked):
-            found.append((prefix + name, mine, asked))
+        mine, other = stored[name], wanted[name]
+        if isinstance(mine, Mapping) and isinstance(other, Mapping):
+            found += differences(mine, other, f"{prefix}{name}.")
+        elif _plain(mine) != _plain(other):
+            found.append((prefix + name, mine, other))
     return found
 
 
@@ -174,7 +174,7 @@ def _plain(value: Any) -> Any:
 
 
 def _wrapper(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> str | None:
-    """The beginning that all keys share and without which they would be those of the network."""
+    """The common prefix of all keys without which they would be those of the network; None if there is none."""
     first = next(iter(tensors), "")
     for end in [at + 1 for at, letter in enumerate(first) if letter == "."]:
         prefix = first[:end]

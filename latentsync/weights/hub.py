@@ -1,7 +1,8 @@
-"""Fetching public checkpoints: what is there, and from a mirror folder, the hub's cache or the network to its place.
+"""Downloading public checkpoints from a mirror folder, the hub's cache or the network, and the state of those on disk.
 
-The hub is asked through huggingface_hub (so HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE count); bytes are received here,
-because a download that is killed must go on where it stopped. Nothing appears at its place before it is verified.
+Metadata comes from huggingface_hub, which respects HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE. The download itself is done here
+and not by `hf_hub_download`: some files are not on the hub, and an interrupted download of these must be resumed as well.
+A file gets its final name after its hash was verified.
 """
 
 import hashlib
@@ -25,7 +26,7 @@ from huggingface_hub.utils import build_hf_headers
 
 from latentsync.files import file_hash, partial_path
 from latentsync.weights.damage import check_file
-from latentsync.weights.sources import Source, remember, sources
+from latentsync.weights.sources import Source, record_source, stored_sources
 from latentsync.weights.table import (
     CHECKPOINTS,
     DEFAULT_RELEASE,
@@ -37,25 +38,25 @@ from latentsync.weights.table import (
 
 TIMEOUT_SEC = 20.0
 CHUNK_BYTES = 1 << 20
-STALLS = 4  # attempts in a row that may bring nothing
-PAUSE_SEC = 1.0  # before the next attempt; doubles with each that brings nothing
+STALLS = 4  # consecutive attempts without progress before giving up
+PAUSE_SEC = 1.0  # before the next attempt; doubled after each without progress
 
-Report = Callable[[int, int | None], None]  # bytes received so far, bytes in all if known
+Report = Callable[[int, int | None], None]  # bytes received so far, total bytes if known
 State = Literal["there", "missing", "damaged", "other release"]
 
 
 @dataclass(frozen=True)
 class FileState:
-    """What is on the disk for one public file."""
+    """The state of one public file on disk."""
 
     file: PublicFile
     state: State
-    detail: str = ""  # for people
+    detail: str = ""  # for users
 
 
 @dataclass(frozen=True)
 class Remote:
-    """What a server says about a file."""
+    """A file on a server, and its metadata."""
 
     url: str
     size: int | None
@@ -63,8 +64,8 @@ class Remote:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-def look(file: PublicFile, folder: Path = CHECKPOINTS) -> FileState:
-    """Whether a file is at its place (or, for the auto-encoder, in the hub's cache); no network, no hashing."""
+def file_state(file: PublicFile, folder: Path = CHECKPOINTS) -> FileState:
+    """The state of a file on disk (for the auto-encoder also in the hub's cache), without network access or hashing."""
     path = folder / file.path
     if not path.exists():
         is_cached = file.repo == PUBLIC_VAE and cached_path(file) is not None
@@ -73,7 +74,7 @@ def look(file: PublicFile, folder: Path = CHECKPOINTS) -> FileState:
         _check_content(path, file)
     except CheckpointError as error:
         return FileState(file, "damaged", str(error))
-    source = sources(folder).get(file.path)
+    source = stored_sources(folder).get(file.path)
     if source is None:
         return FileState(file, "there", "of unknown origin")
     if source.size != path.stat().st_size:
@@ -86,13 +87,13 @@ def look(file: PublicFile, folder: Path = CHECKPOINTS) -> FileState:
 def fetch(
     file: PublicFile, folder: Path = CHECKPOINTS, mirror: Path | None = None, report: Report = lambda done, size: None
 ) -> None:
-    """Bring a file to its place, verified: from `mirror`, else the hub's cache, else the network.
+    """Get a file from `mirror`, else from the hub's cache, else from the network, and verify it.
 
-    `mirror` is laid out like checkpoints/ or as REPOSITORY/FILE. A download that was cut goes on where it stopped.
+    `mirror` has the layout of checkpoints/ or REPOSITORY/FILE. An interrupted download is resumed.
 
     Raises:
-        UnreachableError: there is no connection, or it was lost for good.
-        CheckpointError: the server refuses, the disk is full, or what came is not the file.
+        UnreachableError: there is no connection, or it was lost repeatedly.
+        CheckpointError: the server refuses, the disk is full, or the file is not the published one.
     """
     path = folder / file.path
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -103,14 +104,14 @@ def fetch(
         _check_space(partial, remote.size)
         shutil.copyfile(local, partial)
     else:
-        remote = _ask_hub(file) if file.repo else _ask_server(file)
+        remote = _hub_file(file) if file.repo else _server_file(file)
         partial = partial_path(f"{path}.{remote.digest[:12] or 'download'}")
         _check_space(partial, remote.size)
         _receive(remote, partial, report)
     _verify(partial, file, remote)
     os.replace(partial, path)
     origin = str(mirror) if local and mirror else file.origin
-    remember(file, folder, Source(origin, file.release, path.stat().st_size, remote.digest))
+    record_source(file, folder, Source(origin, file.release, path.stat().st_size, remote.digest))
 
 
 def _check_content(path: Path, file: PublicFile) -> None:
@@ -120,49 +121,49 @@ def _check_content(path: Path, file: PublicFile) -> None:
     try:
         json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise CheckpointError(f"{path} is no JSON: it is damaged, fetch it again.") from error
+        raise CheckpointError(f"{path} is not JSON: it is damaged, download it again.") from error
 
 
 def cached_path(file: PublicFile) -> Path | None:
-    """Where the hub's cache of this machine keeps a file; None if it does not."""
+    """Path of a file in the hub's cache of this machine; None if it is not cached."""
     found = try_to_load_from_cache(file.repo, file.name) if file.repo else None
     return Path(found).resolve() if isinstance(found, str) else None
 
 
 def _in_mirror(file: PublicFile, mirror: Path | None) -> Path | None:
-    """A mirror names the repository, or holds the default release at the paths of checkpoints/."""
+    """Path of a file in a mirror: under its repository, or, for the default release, at its path under checkpoints/."""
     if mirror is None:
         return None
     if not mirror.is_dir():
-        raise CheckpointError(f"The mirror {mirror} is no folder: give one that holds the files.")
+        raise CheckpointError(f"The mirror {mirror} is not a folder: give one that contains the files.")
     places = [f"{file.repo}/{file.name}", f"{file.repo.split('/')[-1]}/{file.name}"] if file.repo else []
     places += [file.path] if file.release in ("", DEFAULT_RELEASE) else []
     return next((mirror / place for place in places if (mirror / place).is_file()), None)
 
 
-def _ask_hub(file: PublicFile) -> Remote:
+def _hub_file(file: PublicFile) -> Remote:
     endpoint = os.environ.get("HF_ENDPOINT") or None
     url = hf_hub_url(file.repo, file.name, endpoint=endpoint)
     try:
         facts = get_hf_file_metadata(url, timeout=TIMEOUT_SEC)
     except OfflineModeIsEnabled as error:
-        raise UnreachableError("The hub is switched off by HF_HUB_OFFLINE") from error
+        raise UnreachableError("The hub is disabled by HF_HUB_OFFLINE") from error
     except GatedRepoError as error:
         raise CheckpointError(
-            f"{file.repo} wants you to accept its terms: do so on its page, then set HF_TOKEN to a token of yours."
+            f"{file.repo} requires that you accept its terms: do so on its page, then set HF_TOKEN to your token."
         ) from error
     except EntryNotFoundError as error:
-        raise CheckpointError(f"{file.repo} at {urlsplit(url).netloc} holds no {file.name}.") from error
+        raise CheckpointError(f"{file.repo} at {urlsplit(url).netloc} has no {file.name}.") from error
     except HfHubHTTPError as error:
         raise CheckpointError(f"{urlsplit(url).netloc} refuses {file.repo}/{file.name}: {_line(error)}") from error
-    except Exception as error:  # the client's own kinds differ between versions of huggingface_hub
+    except Exception as error:  # the classes differ between versions of huggingface_hub
         raise UnreachableError(f"{urlsplit(url).netloc} cannot be reached ({_line(error)})") from error
     is_same_server = urlsplit(facts.location).netloc == urlsplit(url).netloc
-    headers = build_hf_headers() if is_same_server else {}  # a token is for the hub alone
+    headers = build_hf_headers() if is_same_server else {}  # never send the token to another server
     return Remote(facts.location, facts.size, facts.etag or "", headers)
 
 
-def _ask_server(file: PublicFile) -> Remote:
+def _server_file(file: PublicFile) -> Remote:
     request = urllib.request.Request(file.url, method="HEAD")
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_SEC) as answer:
@@ -184,7 +185,7 @@ def _check_space(partial: Path, size: int | None) -> None:
     wanted = (size or 0) - _bytes(partial)
     if wanted > free:
         raise CheckpointError(
-            f"The disk of {partial.parent} has {free / 1e9:.1f} GB left, but {wanted / 1e9:.1f} GB are to come: make room."
+            f"The disk of {partial.parent} has {free / 1e9:.1f} GB left, but {wanted / 1e9:.1f} GB are needed: free some space."
         )
 
 
@@ -193,7 +194,7 @@ def _bytes(path: Path) -> int:
 
 
 def _receive(remote: Remote, partial: Path, report: Report) -> None:
-    """Receive until the file is whole; goes on after a cut, and gives up when several attempts in a row bring nothing."""
+    """Download until the file is complete; resume after a lost connection, and give up after `STALLS` attempts in vain."""
     stalls, reason = 0, ""
     if remote.size is not None and _bytes(partial) > remote.size:
         partial.unlink()
@@ -203,7 +204,7 @@ def _receive(remote: Remote, partial: Path, report: Report) -> None:
             _receive_once(remote, partial, report)
             if remote.size is None:
                 return
-            reason = "the connection was cut"
+            reason = "the connection was closed"
         except urllib.error.HTTPError as error:
             if error.code < 500 and error.code != 429:
                 raise CheckpointError(f"{urlsplit(remote.url).netloc} refuses {partial.name}: {error}") from error
@@ -223,7 +224,7 @@ def _receive_once(remote: Remote, partial: Path, report: Report) -> None:
     headers = {**remote.headers, **({"Range": f"bytes={done}-"} if done else {})}
     request = urllib.request.Request(remote.url, headers=headers)
     with urllib.request.urlopen(request, timeout=TIMEOUT_SEC) as answer:
-        done = done if answer.status == 206 else 0  # a server without ranges begins anew
+        done = done if answer.status == 206 else 0  # a server without range requests starts again
         with partial.open("ab" if done else "wb") as out:
             report(done, remote.size)
             while piece := answer.read1(CHUNK_BYTES):
@@ -233,7 +234,7 @@ def _receive_once(remote: Remote, partial: Path, report: Report) -> None:
 
 
 def _verify(partial: Path, file: PublicFile, remote: Remote) -> None:
-    """Compare with the size and the digest that the hub reports and the hash of the table; a wrong file is removed."""
+    """Compare with the size and digest stated by the hub and the hash in the table; a wrong file is removed."""
     size = partial.stat().st_size
     problem = f"{size} bytes instead of {remote.size}" if remote.size not in (None, size) else ""
     for expected in {remote.digest, file.sha256}:
@@ -246,11 +247,13 @@ def _verify(partial: Path, file: PublicFile, remote: Remote) -> None:
             problem = str(error)
     if problem:
         partial.unlink()
-        raise CheckpointError(f"{file.path} from {file.origin} is not what was published ({problem}): fetch it again.")
+        raise CheckpointError(
+            f"{file.path} from {file.origin} is not the published file ({problem}): download it again."
+        )
 
 
 def _has_digest(path: Path, expected: str) -> bool:
-    """Compare a file with a SHA-256 (or its beginning) or git's SHA-1 of its content; anything else says nothing."""
+    """Whether a file has a SHA-256 (or its beginning) or git blob SHA-1; True for any other kind of digest."""
     if not re.fullmatch(r"[0-9a-f]{8,64}", expected):
         return True
     is_git = len(expected) == 40

@@ -1,4 +1,4 @@
-"""What a file of the project's own weights says about itself: enough to build the network and to refuse a wrong use."""
+"""Metadata of the project's own checkpoints: enough to build the network and to detect a wrong use."""
 
 import zlib
 from collections.abc import Mapping
@@ -23,18 +23,18 @@ def describe(
     audio: Mapping[str, Any] | None = None,
     **facts: Any,
 ) -> dict[str, Any]:
-    """Metadata for `save_checkpoint`: plain values, those that are None left out.
+    """Metadata for `save_checkpoint`: plain values, without those that are None.
 
     Args:
-        kind: of the network: unet, syncnet or vae.
-        model: its configuration.
-        step: of the training.
+        kind: kind of network: unet, syncnet or vae.
+        model: configuration of the network.
+        step: training step.
         resolution: px of the aligned face.
-        num_frames: frames of a clip.
-        mask: what the network was shown as the region to keep; stored as a fingerprint.
-        alignment: by which points its faces were aligned.
-        audio: settings of the audio features; the rates are added.
-        facts: anything else worth keeping, such as the seed and scores.
+        num_frames: number of frames of a clip.
+        mask: the mask that the network was trained with; stored as a checksum.
+        alignment: the landmarks that its faces were aligned by.
+        audio: settings of the audio features; the sample rate and frame rate are added.
+        facts: other entries, such as the seed and scores.
     """
     rates = {"sample_rate_hz": SAMPLE_RATE_HZ, "fps": MODEL_FPS}
     known = {
@@ -44,7 +44,7 @@ def describe(
         "step": step,
         "resolution": resolution,
         "num_frames": num_frames,
-        "mask": None if mask is None else fingerprint(mask),
+        "mask": None if mask is None else mask_checksum(mask),
         "alignment": alignment,
         "audio": None if audio is None else {**rates, **audio},
         **facts,
@@ -52,7 +52,7 @@ def describe(
     return {name: value for name, value in known.items() if value is not None}
 
 
-def fingerprint(tensor: Tensor) -> dict[str, Any]:
-    """Size and checksum of a tensor in [0, 1] at 8 bits: equal for equal masks, whatever computed them."""
+def mask_checksum(tensor: Tensor) -> dict[str, Any]:
+    """Size and CRC-32 of a mask with values in [0, 1], rounded to 8 bits so that computation errors do not matter."""
     levels = (tensor.detach().cpu().float() * 255).round().byte().contiguous()
     return {"size": list(tensor.shape), "crc32": f"{zlib.crc32(levels.numpy().tobytes()):08x}"}

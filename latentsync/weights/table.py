@@ -1,7 +1,7 @@
-"""The one table of public checkpoints: what each is for, where it lies, where it comes from, what it is licensed for.
+"""The table of public checkpoints: purpose, path, origin and licence of each.
 
-Paths are those that users know from the public releases. Sizes are rounded; `sha256` is a whole hash or its beginning,
-where it is known beforehand. The files of the three releases share their paths: one release is there at a time.
+Paths are those of the public releases. Sizes are rounded; `sha256` is a hash or its beginning, if known. The three releases use
+the same paths, so that only one can be installed at a time.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ REPO_OF_RELEASE = {"1.0": "ByteDance/LatentSync", "1.5": "ByteDance/LatentSync-1
 RELEASES = tuple(REPO_OF_RELEASE)
 DEFAULT_RELEASE = "1.6"
 
-# By which points a model's faces were aligned: both brows, and of the nose its lower part or all of it.
+# The landmarks that a model's training faces were aligned by: both brows, and the lower part of the nose or the whole nose.
 Alignment = Literal["nose_tip", "whole_nose"]
 ALIGNMENTS: tuple[Alignment, ...] = get_args(Alignment)
 DEFAULT_ALIGNMENT: Alignment = "nose_tip"
@@ -37,19 +37,19 @@ LANDMARKS_URL = "https://www.adrianbulat.com/downloads/python-fan/2DFAN4-11f355b
 
 @dataclass(frozen=True)
 class PublicFile:
-    """A file that others publish: `name` in the hub repository `repo`, or at `url` where no repository holds it."""
+    """A public file: `name` in the hub repository `repo`, or at `url` if it is not on the hub."""
 
     role: str
     path: str  # under checkpoints/
     licence: str
-    sets: tuple[str, ...] = ()  # that it belongs to, besides "all"
+    sets: tuple[str, ...] = ()  # sets that contain it, besides "all"
     size_mb: float | None = None  # decimal megabytes
     sha256: str = ""
     repo: str = ""
     url: str = ""
-    release: str = ""  # of LatentSync, where it belongs to one
-    resolution: int | None = None  # px of the aligned face, for a U-Net
-    alignment: Alignment = DEFAULT_ALIGNMENT  # of the faces that it was trained on, for a model of LatentSync
+    release: str = ""  # of LatentSync; empty if it belongs to none
+    resolution: int | None = None  # of the aligned face in px, for a U-Net
+    alignment: Alignment = DEFAULT_ALIGNMENT  # of the training faces, for a model of LatentSync
 
     @property
     def name(self) -> str:
@@ -58,12 +58,12 @@ class PublicFile:
 
     @property
     def origin(self) -> str:
-        """The repository, or the server of the address."""
+        """The repository, or the server of the URL."""
         return self.repo or self.url.split("/")[2]
 
 
 def alignment_of_release(release: str) -> Alignment:
-    """The first release took the whole nose, the later ones its lower part."""
+    """The alignment of a release: the whole nose for 1.0, its lower part for later ones."""
     return "whole_nose" if release == "1.0" else "nose_tip"
 
 
@@ -155,7 +155,7 @@ def files_of(set_name: str = DEFAULT_SET, release: str = DEFAULT_RELEASE) -> lis
 
 
 def how_to_get(path: Path | str) -> str:
-    """The way to a file that is missing or damaged, as the end of a sentence."""
+    """How to get a file that is missing or damaged, as the end of a sentence."""
     full = Path(path).resolve()
     for file in PUBLIC_FILES:
         if full == CHECKPOINTS / file.path:
@@ -165,10 +165,9 @@ def how_to_get(path: Path | str) -> str:
     return "see checkpoints/README.md for where to get it"
 
 
-# What goes wrong with checkpoints, as one kind of error for users.
 class CheckpointError(ValueError):
-    """A checkpoint cannot be used; the message names the file, the reason and the way out."""
+    """A checkpoint cannot be used; the message names the file, the reason and a remedy."""
 
 
 class UnreachableError(CheckpointError):
-    """A server cannot be reached or the connection was lost; the same call goes on where it stopped."""
+    """A server cannot be reached or the connection was lost; the same call resumes the download."""

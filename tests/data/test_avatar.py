@@ -1,4 +1,4 @@
-"""Avatars: a clip follows from its seed, its truth is what its pixels show, and detectors for people find it."""
+"""Avatars: a clip is determined by its seed, its truth agrees with its pixels, and detectors for people detect it."""
 
 import cv2
 import numpy as np
@@ -19,7 +19,7 @@ def frames_of(clip: AvatarClip, count: int) -> list[np.ndarray]:
     return [frame for frame, _ in zip(clip.frames(), range(count), strict=False)]
 
 
-def test_a_clip_follows_from_its_seed() -> None:
+def test_a_clip_is_determined_by_its_seed() -> None:
     first, second, other = random_clip(11), random_clip(11), random_clip(12)
     assert first.sentence == second.sentence and np.array_equal(first.waveform, second.waveform)
     assert all(np.array_equal(a, b) for a, b in zip(frames_of(first, 3), frames_of(second, 3), strict=True))
@@ -32,7 +32,7 @@ def test_held_out_sentences_never_occur_in_training() -> None:
     assert all(is_held_out(random_clip(HELD_OUT_FIRST_SEED + seed).sentence) for seed in range(5))
 
 
-def test_sound_and_pictures_last_equally_long() -> None:
+def test_audio_and_video_have_the_same_duration() -> None:
     clip = random_clip(3)
     assert len(clip.waveform) == samples_of_frames(len(clip))
     assert abs(len(clip) / 25 - clip.speech.duration_sec) <= 0.02 + 1e-6
@@ -55,7 +55,7 @@ def test_rounded_vowels_narrow_the_mouth_and_stress_marks_change_nothing() -> No
     assert targets_of("'aI") == targets_of("aI")
 
 
-def test_openings_read_from_pixels_agree_with_the_truth() -> None:
+def test_mouth_openings_measured_in_pixels_agree_with_the_truth() -> None:
     scores = []
     for seed in range(200, 206):
         clip = random_clip(seed)
@@ -68,7 +68,7 @@ def test_openings_read_from_pixels_agree_with_the_truth() -> None:
 
 
 @pytest.mark.slow
-def test_face_and_both_eyes_are_found_by_cascades_for_people() -> None:
+def test_cascades_for_people_detect_the_face_and_both_eyes() -> None:
     face = cv2.CascadeClassifier(cv2.data.haarcascades + "haarcascade_frontalface_default.xml")
     eye = cv2.CascadeClassifier(cv2.data.haarcascades + "haarcascade_eye.xml")
     found = []

@@ -152,7 +152,7 @@ def test_wrong_arguments_are_refused_with_one_sentence(
 ):
     empty = tmp_path / "empty"
     empty.mkdir()
-    for given, sentence in ((empty, "holds no video"), (tmp_path / "nowhere", "does not exist")):
+    for given, sentence in ((empty, "contains no video"), (tmp_path / "nowhere", "does not exist")):
         status, rows, said = run(eval_lips.main, capsys, "--videos", given, *cache)
         assert status == 2 and not rows and sentence in said
     status, rows, _ = run(eval_lips.main, capsys, "--videos", folder / "bad" / "no_face.mp4", *cache)
@@ -160,7 +160,7 @@ def test_wrong_arguments_are_refused_with_one_sentence(
     taken = tmp_path / "taken.jsonl"
     taken.write_text("mine")
     status, _, said = run(eval_lips.main, capsys, "--videos", folder / "good", "--out", taken, *cache)
-    assert status == 2 and "left as it is" in said and taken.read_text() == "mine"
+    assert status == 2 and "not overwritten" in said and taken.read_text() == "mine"
     status, _, said = run(eval_quality.main, capsys, "--videos", folder / "good", "--metrics", "psnr_ssim", *cache)
     assert status == 2 and "--truth" in said
 
@@ -222,7 +222,7 @@ def test_fvd_of_equal_and_different_sets(folder: Path, cache: list[str], capsys,
     )
     summary = rows[-1]["summary"]
     assert status == 0 and summary["fvd"] == pytest.approx(0, abs=1e-9) and summary["failures"] == {"too short": 1}
-    assert "under 100 videos" in summary["note"] and summary["sets"] == [2, 2]
+    assert "fewer than 100 videos" in summary["note"] and summary["sets"] == [2, 2]
     first = run(eval_fvd.main, capsys, "--videos", good, "--truth", other, *arguments)[1][-1]["summary"]
     order = [good / "b.mp4", good / "a.mp4"]
     second = run(eval_fvd.main, capsys, "--videos", *order, "--truth", other, *arguments)[1][-1]["summary"]

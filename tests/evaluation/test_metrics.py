@@ -12,12 +12,12 @@ from latentsync.face.align import align_matrix
 from latentsync.files import file_hash, network_hash
 from latentsync.metrics.cache import FeatureCache
 from latentsync.metrics.lips.aperture import correlation
-from latentsync.metrics.lips.landmarks import landmark_aperture, landmark_distance
 from latentsync.metrics.lips.leakage import paired_correlation, silent_mouth
 from latentsync.metrics.lips.motion import jitter, seam_jump
+from latentsync.metrics.lips.scores import landmark_aperture, landmark_distance
 from latentsync.metrics.pictures.compare import frame_scores
-from latentsync.metrics.pictures.discrepancy import cmmd, kernel_discrepancy
 from latentsync.metrics.pictures.image_quality import BEST_PSNR, psnr, ssim, ssim_map, weighted_mean
+from latentsync.metrics.pictures.set_distances import cmmd, kernel_discrepancy
 from latentsync.metrics.regions import RESOLUTION, frame_regions, generated_region
 from latentsync.metrics.statistics import bootstrap_interval, summarise
 from latentsync.metrics.sync.accuracy import ClipEmbeddings, judge_clip

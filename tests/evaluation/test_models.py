@@ -9,7 +9,7 @@ import torch
 import latentsync.audio.mfcc as front_end
 from latentsync.audio.mfcc import EXPERT, mfcc
 from latentsync.losses.perceptual import PerceptualLoss, build_lpips, load_perceptual_loss
-from latentsync.metrics.pictures.frechet import feature_statistics, frechet_distance, scored_face, scored_frames
+from latentsync.metrics.pictures.set_distances import feature_statistics, frechet_distance, scored_face, scored_frames
 from latentsync.metrics.sync.offset import (
     CEPSTRA_PER_FRAME,
     combine_tracks,

@@ -92,7 +92,7 @@ def test_finished_results_are_reused_and_a_foreign_folder_is_refused(clip_set: P
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "report.html").write_text("mine")
     assert make(clip_set, tmp_path / "mine") == 2
-    assert "something else" in capsys.readouterr().err and (tmp_path / "mine" / "report.html").read_text() == "mine"
+    assert "did not write" in capsys.readouterr().err and (tmp_path / "mine" / "report.html").read_text() == "mine"
 
 
 def test_wrong_arguments_are_refused_with_one_sentence(clip_set: Path, tmp_path: Path, capsys):

@@ -108,6 +108,18 @@ def test_pixels_and_frames_are_inverse_and_masking_greys_the_generated_part() ->
     assert pixels.prepare_faces(frames, masks.load_mask(32)).latent_masks.shape == (2, 1, 4, 4)
 
 
+def test_matching_the_ring_removes_a_colour_cast_and_ignores_the_generated_part(frame: np.ndarray) -> None:
+    original = pixels.frames_to_pixels(align.warp_face(frame, align.align_matrix(POINTS, 64), 64))
+    mask = masks.load_mask(64)
+    ring = masks.mask_ring(mask)
+    cast = original * 0.9 + torch.tensor([0.1, -0.05, 0.08])[:, None, None]
+    matched = pixels.match_ring(cast, original, ring)
+    assert (matched - original).abs().mean() < (cast - original).abs().mean() / 2
+    painted = torch.where(mask == 0, -torch.ones_like(cast), cast)
+    correction = pixels.match_ring(painted, original, ring) - painted
+    assert torch.allclose(correction, matched - cast, atol=1e-5)
+
+
 def test_detectors_find_no_face_in_empty_frames_and_name_missing_files(tmp_path: Path) -> None:
     detector = make_detector("cascade")
     ramp = np.tile(np.linspace(0, 255, 320, dtype=np.uint8)[None, :, None], (240, 1, 3))

@@ -1,4 +1,4 @@
-"""Pasting a face back: only its region, equal to the whole-frame way, seams, fades, refusals."""
+"""Pasting a face back: equal to the simple whole-frame computation, only in its region, seams, fades, errors."""
 
 import math
 from dataclasses import replace
@@ -64,7 +64,7 @@ matrices = st.builds(matrix_at, st.floats(-80, 400), st.floats(-80, 320), st.flo
 
 @settings(max_examples=60, deadline=None)
 @given(matrices, st.integers(0, 9))
-def test_pasting_equals_the_whole_frame_way_and_touches_only_the_region(matrix: np.ndarray, seed: int) -> None:
+def test_pasting_equals_the_whole_frame_computation_and_changes_only_the_region(matrix: np.ndarray, seed: int) -> None:
     frame = draw_frame(SIZE)
     face = some_face(seed)
     result, region = pasted(frame, face, matrix), feather.pasted_region(matrix, align.crop_size(RESOLUTION), SIZE[::-1])
@@ -75,7 +75,7 @@ def test_pasting_equals_the_whole_frame_way_and_touches_only_the_region(matrix: 
 
 @settings(max_examples=60, deadline=None)
 @given(matrices)
-def test_the_feather_read_off_the_outline_is_that_of_the_mask(matrix: np.ndarray) -> None:
+def test_feather_widths_from_the_outline_equal_those_of_the_mask(matrix: np.ndarray) -> None:
     placement = feather.Placement.of(matrix, align.crop_size(RESOLUTION), SIZE[::-1])
     if placement is not None:
         inner, soft = feather.feather(feather.coverage(matrix, placement.size, placement.region))
@@ -90,10 +90,10 @@ def test_the_feather_read_off_the_outline_is_that_of_the_mask(matrix: np.ndarray
 @given(
     st.floats(-30, 30), st.floats(150, 400), st.sampled_from([(2.0, 1.0), (1.0, 16 / 9), (64 / 45, 1.0), (1.0, 1.0)])
 )
-def test_with_pixels_that_are_not_square_the_paste_is_the_same_as_shown(
+def test_with_non_square_pixels_the_displayed_blend_weights_are_the_same(
     turn_deg: float, height: float, pixel: tuple[float, float]
 ) -> None:
-    """The blend weights of a squeezed frame are those of the square one, squeezed, up to the rounding of widths."""
+    """The blend weights of a squeezed frame equal the squeezed weights of the square one, up to the rounding of widths."""
     matrix = matrix_at(300, 280, height, turn_deg)
     squeezed = align.rescaled(matrix, pixel).astype(np.float32)
     size = round(600 / pixel[0]), round(560 / pixel[1])
@@ -136,7 +136,7 @@ def test_a_large_face_is_pasted_in_parts_without_a_seam(turn_deg: float) -> None
 
 @settings(max_examples=25, deadline=None)
 @given(st.floats(40, 280), st.floats(40, 200), st.floats(30, 200), st.floats(-60, 60))
-def test_aligning_equals_the_whole_frame_way(x: float, y: float, height: float, turn_deg: float) -> None:
+def test_aligning_equals_the_whole_frame_computation(x: float, y: float, height: float, turn_deg: float) -> None:
     frame, matrix = draw_frame(SIZE), matrix_at(x, y, height, turn_deg)
     got, want = align.warp_face(frame, matrix, RESOLUTION), plain_align(frame, matrix, RESOLUTION)
     difference = np.abs(got.astype(int) - want)
@@ -178,7 +178,7 @@ def test_opacity_fades_between_the_frame_and_the_face(frame: np.ndarray) -> None
     assert paste.Patch.of(SIZE[::-1], face, matrix_at(5000, 120, 150, 0)) is None
 
 
-def test_a_part_of_a_larger_picture_can_be_pasted_into(frame: np.ndarray) -> None:
+def test_a_view_of_a_larger_frame_can_be_pasted_into(frame: np.ndarray) -> None:
     matrix, face = matrix_at(160, 120, 150, 5), some_face()
     wide = np.full((300, 400, 3), 9, np.uint8)
     view = wide[30:270, 40:360]
@@ -190,7 +190,7 @@ def test_a_part_of_a_larger_picture_can_be_pasted_into(frame: np.ndarray) -> Non
     assert (wide[:30] == 9).all() and (wide[:, :40] == 9).all() and (wide[:, 360:] == 9).all()
 
 
-def test_what_cannot_be_pasted_is_refused_with_a_sentence(frame: np.ndarray) -> None:
+def test_invalid_arguments_are_refused(frame: np.ndarray) -> None:
     matrix, face = matrix_at(160, 120, 150, 0), some_face()
     wrong: list[tuple[str, tuple]] = [
         ("uint8 \\[h, w, 3\\]", (frame.astype(np.float32), face, matrix)),
@@ -205,8 +205,8 @@ def test_what_cannot_be_pasted_is_refused_with_a_sentence(frame: np.ndarray) -> 
         ("same shape", (frame, face, matrix, 1.0, face[:, :32, :32])),
         ("at least 8 pixels", (frame, face[:, :4, :4], matrix)),
     ]
-    for sentence, arguments in wrong:
-        with pytest.raises(ValueError, match=sentence):
+    for message, arguments in wrong:
+        with pytest.raises(ValueError, match=message):
             pasted(*arguments)
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from latentsync.audio.mfcc import MfccConfig, filter_energies, mfcc
-from latentsync.metrics.pictures.frechet import feature_statistics, frechet_distance
+from latentsync.metrics.pictures.set_distances import feature_statistics, frechet_distance
 from latentsync.metrics.sync.offset import find_sync_offset, shift_distances
 from latentsync.models.hyper_iqa import HyperIQA, HyperIQAConfig, TargetNet, quality_frames, quality_inputs
 from latentsync.models.syncnet_v2 import SyncNetV2

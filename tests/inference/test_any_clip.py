@@ -36,6 +36,7 @@ class Beginning(StubDetector):
     """Detects the face only at the beginning of a video."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.frames = 0
 
     def faces(self, frame: np.ndarray) -> list[Face]:

@@ -68,7 +68,7 @@ def sampled(models: LipsyncModels, count: int = 1, at_once: int = 1, **settings:
 
 
 def whole_steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Collects how many clips each whole pass of a U-Net has."""
+    """Collects the number of clips of each whole pass of a U-Net."""
     calls: list[int] = []
     deep = UNet3DConditionModel._deep_features
 
@@ -82,7 +82,7 @@ def whole_steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.mark.parametrize("settings", DEEP_SETTINGS)
 def test_a_cached_step_with_the_same_input_gives_the_same_output(settings) -> None:  # type: ignore[no-untyped-def]
-    """The outermost last layer sees all that a whole step shows it, whatever the U-Net's shape."""
+    """The last layer gets the same input as in a whole step, for every shape of U-Net."""
     unet, (sample, steps, audio), cache = random_unet(settings), inputs(), DeepCache(3)
     with torch.no_grad():
         whole = predicted(unet, sample, steps, audio)
@@ -107,7 +107,7 @@ def test_a_cached_step_follows_its_own_latents_step_and_audio(monkeypatch: pytes
 
 
 def computed_at(interval: int, counts: list[int]) -> list[int]:
-    """At which of the steps, which have so many feature maps each, deep features are computed."""
+    """The steps in which deep features are computed; `counts` are their numbers of feature maps."""
     cache, computed = DeepCache(interval), []
     for step, count in enumerate(counts):
 
@@ -119,7 +119,7 @@ def computed_at(interval: int, counts: list[int]) -> list[int]:
     return computed
 
 
-def test_of_every_interval_the_first_step_is_whole() -> None:
+def test_the_first_step_of_every_interval_is_whole() -> None:
     assert computed_at(1, [2] * 4) == [0, 1, 2, 3]
     assert computed_at(2, [2] * 7) == [0, 2, 4, 6]
     assert computed_at(3, [2] * 7) == [0, 3, 6]
@@ -129,7 +129,7 @@ def test_of_every_interval_the_first_step_is_whole() -> None:
 
 
 def test_another_batch_runs_a_whole_step() -> None:
-    """Features of one branch of guidance do not serve two; the interval is counted from the whole step."""
+    """When guidance begins or ends, a whole step follows, and the interval is counted from it."""
     assert computed_at(3, [2, 2, 1, 1, 1, 1, 2]) == [0, 2, 5, 6]
 
 
@@ -181,8 +181,8 @@ def test_where_memory_runs_out_the_features_are_dropped(models: LipsyncModels, m
     assert all(torch.equal(a, b) for a, b in zip(tried_again, expected, strict=True))
 
 
-def test_a_second_try_in_float32_starts_anew(models: LipsyncModels, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It gives what models in float32 with the same rounded weights give, and keeps nothing of the first try's type."""
+def test_a_retry_in_float32_uses_a_new_cache(models: LipsyncModels, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It equals float32 models with the same rounded weights, and reuses nothing of the first try."""
     settings, half = InferenceSettings(steps=7, deepcache_interval=3), torch.bfloat16
     rounded = replace(models, unet=deepcopy(models.unet).to(half), vae=deepcopy(models.vae).to(half), dtype=half)
     exact = replace(models, unet=deepcopy(rounded.unet).float(), vae=deepcopy(rounded.vae).float())
@@ -199,7 +199,7 @@ def test_a_wrong_interval_is_refused(interval: float) -> None:
         InferenceSettings(deepcache_interval=interval)  # type: ignore[arg-type]
 
 
-def test_few_long_steps_with_new_noise_keep_no_features() -> None:
+def test_lcm_refuses_deepcache() -> None:
     with pytest.raises(ValueError, match="solver lcm .*leave out --enable_deepcache"):
         InferenceSettings().changed({"preset": "turbo", "deepcache_interval": 3})
     assert InferenceSettings().changed({"preset": "turbo", "deepcache_interval": 1}).deepcache_interval == 1

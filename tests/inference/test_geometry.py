@@ -1,4 +1,4 @@
-"""Files with pixels that are not square, turned or mirrored: faces are found, aligned and pasted as a player shows them."""
+"""Videos with non-square pixels, rotated or mirrored: faces are detected, aligned and pasted in the displayed picture."""
 
 from collections.abc import Sequence
 from fractions import Fraction
@@ -27,11 +27,11 @@ from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.inference.settings import JobOptions
 from latentsync.inference.windows.stream import face_of, with_face
 from latentsync.media.container import MediaError
+from latentsync.media.index import packets
 from latentsync.media.pixels.colour import rows_of
 from latentsync.media.pixels.geometry import Orientation
 from latentsync.media.pixels.picture import Picture, StoredPicture
 from latentsync.media.probe import MediaInfo, probe
-from latentsync.media.video import packets
 from latentsync.media.video.read import read_frames, read_pictures
 from latentsync.media.video.strict_read import small_pictures
 from latentsync.media.video.write import VideoFormat, VideoWriter
@@ -64,7 +64,7 @@ MARK_PX = 7  # radius of the marks on the aligned face
 
 
 def drawn() -> np.ndarray:
-    """A picture of smooth colours with a blue mouth, uint8 h w 3."""
+    """A frame of smooth colours with a blue mouth, uint8 h w 3."""
     y, x = np.mgrid[0 : SIZE[1], 0 : SIZE[0]]
     smooth = [128 + 60 * np.sin((x + 2 * y) / 23), 128 + 60 * np.cos((2 * x - y) / 29), 40 + 0 * x]
     picture = np.stack(smooth, -1).astype(np.uint8)
@@ -74,8 +74,8 @@ def drawn() -> np.ndarray:
 def write_stored(
     path: Path, frames: Sequence[np.ndarray], aspect: Fraction, orientation: Orientation, crf: int = 2
 ) -> MediaInfo:
-    """Store frames that are upright and square with pixels of `aspect`, so that `orientation` turns them upright again."""
-    stored = [squeezed(laid_down(frame, orientation), aspect) for frame in frames]
+    """Write upright frames of square pixels with pixel aspect `aspect`, rotated so that `orientation` turns them upright."""
+    stored = [squeezed(rotated_back(frame, orientation), aspect) for frame in frames]
     height, width = stored[0].shape[:2]
     with VideoWriter(path, VideoFormat.constant(width, height, 25, sample_aspect=aspect, crf=crf)) as writer:
         for frame in stored:
@@ -84,8 +84,8 @@ def write_stored(
     return probe(path)
 
 
-def laid_down(frame: np.ndarray, orientation: Orientation) -> np.ndarray:
-    """The picture that `orientation` turns into `frame`."""
+def rotated_back(frame: np.ndarray, orientation: Orientation) -> np.ndarray:
+    """The stored frame that `orientation` turns into `frame`."""
     where = np.arange(frame.shape[0] * frame.shape[1]).reshape(*frame.shape[:2], 1)
     shape = frame.shape[1::-1] if orientation.turned else frame.shape[:2]
     start = np.arange(where.size).reshape(*shape, 1)
@@ -101,7 +101,7 @@ def squeezed(frame: np.ndarray, aspect: Fraction) -> np.ndarray:
 
 
 class DrawnFace:
-    """Sees the face of `drawn` in whatever size it is shown."""
+    """A detector that returns the face of `drawn` at any size of the frame."""
 
     alignment: Alignment = DEFAULT_ALIGNMENT
 
@@ -115,7 +115,7 @@ class DrawnFace:
         return self.faces(frame)[0]
 
     def reset(self) -> None:
-        """There is nothing to forget."""
+        """There is no state."""
 
 
 def middle_of(weight: np.ndarray) -> np.ndarray:
@@ -129,7 +129,7 @@ def blue_middle(frame: np.ndarray) -> np.ndarray:
 
 
 def all_stored(picture: Picture) -> list[np.ndarray]:
-    """A picture's values as they are stored: planes of bytes, or RGB."""
+    """The stored planes of a picture, or its RGB values."""
     if isinstance(picture, StoredPicture):
         return [rows_of(plane)[:, : plane.width].copy() for plane in picture.stored.planes]
     return [picture.rgb()]
@@ -137,7 +137,7 @@ def all_stored(picture: Picture) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("aspect", ASPECTS, ids=str)
 @pytest.mark.parametrize("orientation", ORIENTATIONS.values(), ids=list(ORIENTATIONS))
-def test_a_face_is_read_and_pasted_where_a_player_shows_it(
+def test_a_face_is_aligned_and_pasted_at_its_displayed_position(
     tmp_path: Path, aspect: Fraction, orientation: Orientation
 ) -> None:
     original, path = drawn(), tmp_path / "v.mp4"
@@ -153,7 +153,7 @@ def test_a_face_is_read_and_pasted_where_a_player_shows_it(
     assert picture.height_width == (info.height, info.width)
     assert isinstance(picture, StoredPicture) == (orientation == UPRIGHT)
 
-    # the aligned face is that of the square original, whichever way it is read
+    # the aligned face equals that of the square original
     wanted = warp_face(original, own, RESOLUTION)
     face = face_of(picture, of_picture, RESOLUTION)
     one_percent = 0.01 * FACE_PX * own[0, 0] * RESOLUTION / np.array(crop_size(RESOLUTION))
@@ -161,7 +161,7 @@ def test_a_face_is_read_and_pasted_where_a_player_shows_it(
         assert np.abs(found.astype(int) - wanted).mean() < 3
         assert (np.abs(blue_middle(found) - blue_middle(wanted)) < one_percent).all()
 
-    # an edited mouth lands at the same place, and nothing else changes
+    # an edited mouth is pasted at the same place, and nothing else changes
     before = frames_to_pixels(face)
     after, (x, y) = before.clone(), blue_middle(wanted).round().astype(int)
     after[:, y - MARK_PX : y + MARK_PX + 1, x - MARK_PX : x + MARK_PX + 1] = 1.0
@@ -182,8 +182,8 @@ def test_a_face_is_read_and_pasted_where_a_player_shows_it(
     [(Fraction(2), "upright"), (Fraction(9, 16), "upright"), (Fraction(64, 45), "mirrored, by 90")],
     ids=str,
 )
-def test_a_job_paints_the_same_place(tmp_path: Path, aspect: Fraction, name: str) -> None:
-    """The whole way, lossless: what changes lies where it does in the square original, the rest is the source's."""
+def test_a_job_edits_the_same_place(tmp_path: Path, aspect: Fraction, name: str) -> None:
+    """A whole lossless job: the changed pixels are those of the square original; all others equal the source."""
     pipeline, audio = LipsyncPipeline(tiny_models(), DrawnFace()), make_audio(tmp_path / "a.wav", 0.16)
     places = []
     for kind, orientation in ((Fraction(1), UPRIGHT), (aspect, ORIENTATIONS[name])):
@@ -200,11 +200,11 @@ def test_a_job_paints_the_same_place(tmp_path: Path, aspect: Fraction, name: str
             places.append(scale * [*SIZE, *SIZE])
     square, *others = places[0], *places[4:]
     assert square[0] > FACE_PX / 2
-    assert all(np.abs(place - square).max() < 6 for place in others)  # a pixel of each side, which may be 2 wide
+    assert all(np.abs(place - square).max() < 6 for place in others)  # a pixel on each side, which may be 2 wide
 
 
 def stored_rgb(path: Path) -> list[np.ndarray]:
-    """The frames of a file, upright, with the pixels that are stored."""
+    """The frames of a file, upright, with their stored pixels."""
     form = VideoFormat.like(probe(path)).encoding(".mp4")[1]
     return [picture.rgb() for picture in read_pictures(path, form)]
 
@@ -215,7 +215,7 @@ def demo() -> list[np.ndarray]:
 
 
 def mouths(path: Path) -> np.ndarray:
-    """Where a detector finds the mouth in each frame, in shares of the picture."""
+    """Position of the mouth in each frame by a detector, relative to the size of the frame."""
     detector, smoother, found = make_detector(), Smoother(), []
     for shown in read_frames(path, exact=False):
         face = detector.points(shown.frame)
@@ -236,33 +236,33 @@ def mouths(path: Path) -> np.ndarray:
     ],
     ids=str,
 )
-def test_a_detector_finds_the_mouth_where_it_does_in_square_pixels(
+def test_a_detector_finds_the_mouth_at_the_same_place_as_with_square_pixels(
     tmp_path: Path, demo: list[np.ndarray], aspect: Fraction, name: str
 ) -> None:
     write_stored(tmp_path / "square.mp4", demo, Fraction(1), UPRIGHT)
     write_stored(tmp_path / "v.mp4", demo, aspect, ORIENTATIONS[name])
     away = np.linalg.norm(mouths(tmp_path / "v.mp4") - mouths(tmp_path / "square.mp4"), axis=1) * demo[0].shape[1]
-    # of a face that is 140 px wide; the detector's own unrest, also where pixels are square, is 1 to 3 %
+    # of a face 140 px wide; the jitter of the detector, also with square pixels, is 1 to 3 %
     assert away.mean() < 0.05 * 140
 
 
-def test_the_place_of_a_face_is_that_in_the_picture_as_shown(tmp_path: Path, demo: list[np.ndarray]) -> None:
-    """Two people in a 2:1 file: the second is at a column that the file does not even store."""
+def test_a_face_is_chosen_by_its_displayed_position(tmp_path: Path, demo: list[np.ndarray]) -> None:
+    """Two people in a video of pixel aspect 2:1: the second is beyond the stored width."""
     pairs = [np.concatenate([frame, frame[:, ::-1]], axis=1) for frame in demo[:4]]
     info = write_stored(tmp_path / "v.mp4", pairs, Fraction(2), UPRIGHT)
     assert (info.width, info.square_size) == (320, (640, 320))
-    seen = track_faces((shown.frame for shown in read_frames(tmp_path / "v.mp4", exact=False)), make_detector())
+    face_tracks = track_faces((shown.frame for shown in read_frames(tmp_path / "v.mp4", exact=False)), make_detector())
     times = [index / 25 for index in range(5)]
     for x in (160, 480):
-        person = choose_person(seen, parse_face_choice(f"{x},180@0.08"), times)
+        person = choose_person(face_tracks, parse_face_choice(f"{x},180@0.08"), times)
         assert person is not None
-        boxes = seen.box[np.isin(seen.track, person.tracks)]
+        boxes = face_tracks.box[np.isin(face_tracks.track, person.tracks)]
         assert np.abs(boxes[:, [0, 2]].mean(axis=1) - x).max() < 30
     with pytest.raises(ValueError, match="640 x 320"):
-        choose_person(seen, parse_face_choice("660,180@0.08"), times)
+        choose_person(face_tracks, parse_face_choice("660,180@0.08"), times)
 
 
-def test_training_sees_faces_of_right_proportions(tmp_path: Path, demo: list[np.ndarray]) -> None:
+def test_aligned_training_faces_have_the_right_proportions(tmp_path: Path, demo: list[np.ndarray]) -> None:
     write_stored(tmp_path / "square.mp4", demo[:3], Fraction(1), UPRIGHT)
     write_stored(tmp_path / "v.mp4", demo[:3], Fraction(4, 3), ORIENTATIONS["turned by 270"])
     pairs = zip(
@@ -274,7 +274,7 @@ def test_training_sees_faces_of_right_proportions(tmp_path: Path, demo: list[np.
 
 
 @pytest.mark.parametrize(("stated", "taken"), [(Fraction(1, 1000), 1), (Fraction(1000), 1), (Fraction(32, 11), None)])
-def test_nonsense_about_pixels_is_not_believed(tmp_path: Path, stated: Fraction, taken: int | None) -> None:
+def test_implausible_pixel_aspects_are_ignored(tmp_path: Path, stated: Fraction, taken: int | None) -> None:
     with VideoWriter(tmp_path / "v.mp4", VideoFormat.constant(64, 48, 25, sample_aspect=stated)) as writer:
         writer.write(np.zeros((48, 64, 3), np.uint8))
     info = probe(tmp_path / "v.mp4")
@@ -283,8 +283,8 @@ def test_nonsense_about_pixels_is_not_believed(tmp_path: Path, stated: Fraction,
     assert next(read_frames(tmp_path / "v.mp4")).frame.shape[1::-1] == info.square_size
 
 
-def test_nearly_square_pixels_stay_as_they_are(tmp_path: Path) -> None:
-    """1215:1216 and its like come from cropping; the picture is not resampled for it."""
+def test_nearly_square_pixels_are_not_resampled(tmp_path: Path) -> None:
+    """Ratios like 1215:1216 come from cropping."""
     for aspect in (Fraction(1215, 1216), Fraction(1216, 1215)):
         with VideoWriter(tmp_path / "v.mp4", VideoFormat.constant(64, 48, 25, sample_aspect=aspect)) as writer:
             writer.write(drawn()[:48, :64])
@@ -292,7 +292,7 @@ def test_nearly_square_pixels_stay_as_they_are(tmp_path: Path) -> None:
         assert info.sample_aspect == aspect and info.square_size == (64, 48) and info.square_scale == (1, 1)
 
 
-def test_pictures_that_are_too_large_as_shown_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frames_that_are_too_large_when_displayed_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packets, "MAX_PIXELS", 2 * 64 * 48)
     with VideoWriter(tmp_path / "v.mp4", VideoFormat.constant(64, 48, 25, sample_aspect=Fraction(5, 2))) as writer:
         writer.write(drawn()[:48, :64])

@@ -1,4 +1,4 @@
-"""Whole runs with tiny random networks and drawn scenes: what changes, what is told, what goes wrong without harm."""
+"""Whole runs with tiny random networks and drawn scenes: what changes, what is reported, which errors are harmless."""
 
 import json
 from dataclasses import replace
@@ -114,7 +114,7 @@ def test_where_memory_runs_out_the_window_is_tried_again_with_less(
         pipeline(video, audio, tmp_path / "none.mp4", FAST)
 
 
-def test_windows_that_broke_are_passed_through_and_told(
+def test_rejected_windows_are_passed_through_and_reported(
     tmp_path: Path, pipeline: LipsyncPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rejections = iter([None, "not a number", None, None])
@@ -157,7 +157,7 @@ def test_the_report_on_disk_adds_up(
     assert all(frame["weight"] == 0 and frame["take"] == -1 for frame in unedited)
 
 
-def test_preflight_only_looks(
+def test_preflight_writes_only_report_and_sheet(
     tmp_path: Path, pipeline: LipsyncPipeline, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     use_tiny_models(monkeypatch, pipeline)
@@ -223,8 +223,8 @@ WRONG_FILES = [
 ]
 WRONG_CHOICES = [
     (("--face", "nobody"), "unknown"),
-    (("--face", "me.jpg"), "no existing picture"),
-    (("--face", "0"), "count from 1"),
+    (("--face", "me.jpg"), "not an existing picture"),
+    (("--face", "0"), "numbered from 1"),
     (("--min_face_px", "-1"), "min_face_px"),
     (("--min_face_px", "nan"), "min_face_px"),
     (("--max_yaw_deg", "inf"), "max_yaw_deg"),
@@ -242,7 +242,7 @@ WRONG_CHOICES = [
 
 
 @pytest.mark.parametrize(("video", "audio", "output", "words"), WRONG_FILES)
-def test_what_a_user_got_wrong_is_one_sentence_and_harms_nothing(
+def test_wrong_arguments_are_one_sentence_and_change_no_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], video: str, audio: str, output: str, words: str
 ) -> None:
     lay_out(tmp_path)
@@ -253,7 +253,7 @@ def test_what_a_user_got_wrong_is_one_sentence_and_harms_nothing(
 
 
 @pytest.mark.parametrize(("choice", "words"), WRONG_CHOICES, ids=lambda value: "-".join(value)[:30])
-def test_a_wrong_choice_is_told_before_the_work(
+def test_wrong_choices_are_refused_before_the_work(
     tmp_path: Path,
     models: LipsyncModels,
     monkeypatch: pytest.MonkeyPatch,
@@ -298,7 +298,7 @@ def check_refusal(code: int, error: str, words: str) -> None:
     assert error.startswith("inference: ") and error.count("\n") == 1 and error.rstrip().endswith((".", "?")), error
 
 
-def test_without_official_weights_the_way_out_is_named(
+def test_without_official_weights_the_download_command_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("scripts.inference.PUBLIC_UNET", tmp_path / "latentsync_unet.pt")
@@ -309,7 +309,7 @@ def test_without_official_weights_the_way_out_is_named(
     assert "--audio_path" in capsys.readouterr().err
 
 
-def test_a_run_that_breaks_leaves_no_output(tmp_path: Path, models: LipsyncModels) -> None:
+def test_a_failed_run_leaves_no_output(tmp_path: Path, models: LipsyncModels) -> None:
     class Broken(StubDetector):
         def faces(self, frame: np.ndarray) -> list[Face]:
             raise MediaError("stop")
@@ -339,7 +339,7 @@ def test_without_the_encoder_a_codec_is_refused_or_replaced(
 
 
 @pytest.mark.parametrize("length", ["bounce", "loop", "cut", "hold"])
-def test_video_and_sound_are_brought_to_one_length(tmp_path: Path, pipeline: LipsyncPipeline, length: str) -> None:
+def test_video_and_audio_get_the_same_length(tmp_path: Path, pipeline: LipsyncPipeline, length: str) -> None:
     orders = {"bounce": [0, 1, 2, 3, 2, 1, 0], "loop": [0, 1, 2, 3, 0, 1, 2], "cut": [0, 1, 2, 3]}
     video, audio = make_video(tmp_path / "v.mp4", 4), make_audio(tmp_path / "a.wav", 0.28)
     options = JobOptions(length=length)  # type: ignore[arg-type]

@@ -32,7 +32,7 @@ def test_frames_shown_again_are_computed_once() -> None:
     assert len(calls) == 4
 
 
-def test_no_more_is_remembered_than_allowed() -> None:
+def test_the_cache_keeps_within_its_limit() -> None:
     cache = LatentCache([0, 1, 2, 0, 1, 2], limit_bytes=8)
     cache("x", [0, 1, 2], lambda: torch.zeros(3, 1))
     assert len(cache.results) == 2
@@ -63,8 +63,8 @@ def count(encoded: dict[str, int], name: str, latents: torch.Tensor) -> torch.Te
     return latents
 
 
-def test_the_auto_encoder_does_not_care_which_frames_are_encoded_together() -> None:
-    """What the memory relies on: a face's latents are the same bit by bit beside other faces."""
+def test_latents_do_not_depend_on_the_other_frames_of_the_batch() -> None:
+    """The cache relies on it: a face's latents are bit-identical in any batch."""
     vae = tiny_models().vae
     pixels = torch.from_numpy(np.random.default_rng(0).uniform(-1, 1, (6, 3, 32, 32)).astype(np.float32))
     with torch.inference_mode():

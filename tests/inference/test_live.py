@@ -44,7 +44,7 @@ def test_a_stream_equals_the_file(tmp_path: Path, pipeline: LipsyncPipeline, fps
         assert np.array_equal(out.frame, frame), index
 
 
-def test_a_reference_is_shown_from_frames_that_are_given(tmp_path: Path, pipeline: LipsyncPipeline) -> None:
+def test_reference_frames_are_used(tmp_path: Path, pipeline: LipsyncPipeline) -> None:
     sound = make_audio(tmp_path / "a.wav", 1.0)
     settings, frames = SETTINGS.changed({"reference": "elsewhere"}), [scene(index) for index in range(10)]
     bright, dark = ([scene(index, dark=dark) for index in range(10, 14)] for dark in (False, True))

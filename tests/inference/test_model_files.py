@@ -107,7 +107,7 @@ def test_all_damaged_parts_are_told_in_one_message(unet: Path, kind: str) -> Non
 
 def test_a_damaged_table_of_the_auto_encoder(unet: Path) -> None:
     (unet.parent / "vae/config.json").write_text("{")
-    assert "config.json is no JSON" in told(unet)
+    assert "config.json is not JSON" in told(unet)
 
 
 def test_ones_own_unet_needs_the_same_companions(unet: Path, tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_ones_own_unet_needs_the_same_companions(unet: Path, tmp_path: Path) -> 
     save_unet(own, "1.5")
     (unet.parent / "whisper/tiny.pt").unlink()
     text = told(own)  # of unknown origin: also its configuration is missing
-    assert "(1) U-Net: " in text and "does not say at which resolution" in text and "stage2_512.yaml" in text
+    assert "(1) U-Net: " in text and "stores no resolution" in text and "stage2_512.yaml" in text
     assert "(2) speech encoder: " in text and text.endswith("--only whisper/tiny.pt`.")
     config = tmp_path / "config.yaml"
     config.write_text("data: {resolution: 64}\nmodel: {cross_attention_dim: 384}\n")
@@ -130,7 +130,7 @@ def test_a_wider_unet_asks_for_the_wider_encoder(unet: Path, tmp_path: Path) -> 
     assert told(own, "cascade").endswith("--only whisper/small.pt`.")
     (own.parent / "whisper").mkdir()
     shutil.copy(unet.parent / "whisper/tiny.pt", own.parent / "whisper/small.pt")
-    assert "384 wide, but the U-Net hears 768" in told(own, "cascade")
+    assert "384 wide, but the U-Net needs 768" in told(own, "cascade")
     save_checkpoint_of(own, {**UNET.to_dict(), "cross_attention_dim": 24})
     (unet.parent / "whisper/tiny.pt").unlink()
     assert "put whisper.pt beside the U-Net" in told(own, "cascade")
@@ -190,7 +190,7 @@ def test_the_command_fetches_single_files(tmp_path: Path, capsys: pytest.Capture
     shown = capsys.readouterr().out
     assert "whisper/small.pt" in shown and "latentsync_unet.pt" not in shown
     assert download_checkpoints.main([*args, "whisper/smal.pt"]) == 2
-    assert "no whisper/smal.pt" in capsys.readouterr().err
+    assert "no public checkpoint whisper/smal.pt" in capsys.readouterr().err
 
 
 # --- what belongs to a release

@@ -56,7 +56,7 @@ def card(picture: np.ndarray, mouth: np.ndarray, unit: float) -> None:
 
 
 class KnownFaces:
-    """Tells the faces that were found in frames without anything in front of them."""
+    """A detector that returns the faces of the uncovered frames."""
 
     def __init__(self, faces: list[Face]):
         self.known = iter(faces)
@@ -87,7 +87,7 @@ def speaker(seed: int, count: int = COUNT) -> tuple[Frames, list[Face]]:
 
 
 def times(*stretches: tuple[int, int], count: int = COUNT) -> np.ndarray:
-    """How far something is in front of the mouth [count], 0 ... 1: whole in these stretches, coming and going beside them."""
+    """How much of the mouth is covered [count], 0 ... 1: fully in these stretches, partly next to them."""
     frame = np.arange(count)
     shares = [1 - np.maximum(start - frame, frame - stop + 1).clip(0) / (RAMP + 1) for start, stop in stretches]
     return np.max([share.clip(0) for share in shares], axis=0)
@@ -140,21 +140,21 @@ def test_what_covers_the_mouth_is_never_in_a_reference(cover: Cover, seeds: tupl
 
 
 @pytest.mark.parametrize("cover", [card, microphone])
-def test_who_is_covered_throughout_has_references_as_everybody(cover: Cover) -> None:
+def test_a_mouth_covered_in_all_frames_still_has_references(cover: Cover) -> None:
     frames, faces = speaker(8)
     plan = plan_of_frames(covered(frames, faces, cover, np.ones(COUNT)), faces)
     for policy in ("elsewhere", "closed"):
         assert all(len(chosen) == WINDOW for chosen in references(plan, policy)[:2])
 
 
-def test_a_lamp_that_goes_on_makes_nothing_unusual() -> None:
+def test_a_change_of_light_makes_no_frame_unusual() -> None:
     frames, faces = speaker(8)
     dim = [(frame * (0.6 if index < 30 else 1.0)).astype(np.uint8) for index, frame in enumerate(frames)]
     chosen = references(plan_of_frames(dim, faces), "elsewhere")
     assert min(window.start for window in chosen) < 8 and all(len(window) == WINDOW for window in chosen)
 
 
-def test_every_shot_has_its_own_usual_look() -> None:
+def test_every_shot_has_its_own_usual_appearance() -> None:
     """In one shot, a third of the video, everything is lighter: its references are still its own."""
     frames, faces = speaker(8)
     plan = plan_of_frames(frames, faces)
@@ -183,7 +183,7 @@ def test_the_choice_survives_the_job_folder_and_older_ones_are_refused(tmp_path:
         assert references(plan_of(again), policy) == references(plan_of(seen), policy)
     with np.load(tmp_path / "faces.npz") as stored:
         np.savez(tmp_path / "old.npz", **{name: stored[name] for name in stored.files if name != "lower_face"})
-    with pytest.raises(ValueError, match="old.npz holds no observed faces .*lower_face.*observe the video anew"):
+    with pytest.raises(ValueError, match="old.npz is not a file of face tracks .*lower_face.*detected again"):
         FaceTracks.load(tmp_path / "old.npz")
 
 

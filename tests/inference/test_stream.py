@@ -108,7 +108,7 @@ def test_at_50_frames_a_second_every_other_frame_is_a_window(models: LipsyncMode
 
 
 class SpoiledSampler(WindowSampler):
-    """Gives faces that are no numbers for the second window."""
+    """Returns rejected faces for the second window."""
 
     calls = 0
 
@@ -118,14 +118,14 @@ class SpoiledSampler(WindowSampler):
         return [replace(r, rejection="not a number") for r in results] if self.calls == 2 else results
 
 
-def test_faces_that_cannot_be_shown_leave_the_frames_as_they_were(models: LipsyncModels) -> None:
+def test_frames_with_rejected_faces_are_passed_through(models: LipsyncModels) -> None:
     sampler = SpoiledSampler(models, FAST, Stopwatch(), MemoryPlan(1, 4))
     done = through(make_stream(models, sampler=sampler), [1] * 9)
     assert [out.passed for out in done] == [None] * 4 + ["unusable result (not a number)"] * 4 + [None]
     assert all(np.array_equal(done[index].frame, scene(index)) for index in range(4, 8))
 
 
-def test_a_second_try_in_float32_is_made_and_told(models: LipsyncModels) -> None:
+def test_rejected_windows_are_retried_in_float32_and_marked(models: LipsyncModels) -> None:
     half = replace(models, unet=tiny_models().unet.bfloat16(), vae=tiny_models().vae.bfloat16(), dtype=torch.bfloat16)
     sampler = SpoiledSampler(half, FAST, Stopwatch(), MemoryPlan(1, 4))
     sampler.calls = 1
@@ -135,7 +135,7 @@ def test_a_second_try_in_float32_is_made_and_told(models: LipsyncModels) -> None
     assert half.unet.conv_in.weight.dtype == torch.bfloat16
 
 
-def test_memory_that_runs_out_halves_what_is_computed_at_once(models: LipsyncModels) -> None:
+def test_running_out_of_memory_halves_the_batch(models: LipsyncModels) -> None:
     class Small(WindowSampler):
         def _sample(self, windows, on_step):  # type: ignore[no-untyped-def]
             if len(windows) > 1:
@@ -149,7 +149,7 @@ def test_memory_that_runs_out_halves_what_is_computed_at_once(models: LipsyncMod
 
 
 def test_windows_share_their_noise(models: LipsyncModels) -> None:
-    """The same faces and sound give the same lips in every window, whatever its place, and the same start in shorter ones."""
+    """The same faces and audio give the same lips in every window, and the same noise in shorter ones."""
     sampler = WindowSampler(models, InferenceSettings(steps=2), Stopwatch())
     faces = np.random.default_rng(0).integers(0, 256, (NUM_FRAMES, RESOLUTION, RESOLUTION, 3), dtype=np.uint8)
     window = Window(faces, torch.randn(NUM_FRAMES, 20, WIDTH))
@@ -179,9 +179,7 @@ def lips_of(models: LipsyncModels, last_window: LastWindow, frames: range, befor
 
 
 @pytest.mark.parametrize("left_over", range(1, NUM_FRAMES))
-def test_the_frames_left_over_are_sampled_with_those_before_them_or_alone(
-    models: LipsyncModels, left_over: int
-) -> None:
+def test_leftover_frames_are_sampled_with_earlier_ones_or_alone(models: LipsyncModels, left_over: int) -> None:
     last = range(NUM_FRAMES, NUM_FRAMES + left_over)
     shifted, alone = (lips_of(models, way, last) for way in ("shift", "shorten"))
     assert torch.equal(shifted, lips_of(models, "shift", last, before=left_over))  # one full window that ends there

@@ -1,4 +1,4 @@
-"""Whole runs of hard pictures with the real detector: only the chosen speaker's face differs from the source."""
+"""Whole jobs on difficult footage with a real detector: only the face of the chosen speaker differs from the source."""
 
 from pathlib import Path
 
@@ -16,10 +16,8 @@ from tests.support.torture import FPS, HEIGHT, WIDTH, TortureFrame, torture_fram
 from tests.support.whole_runs import FAST, changed_region
 
 SAMPLES = Path(__file__).resolve().parents[3] / "shared" / "samples"
-REACH = (
-    0.75  # how far around the face's box pixels may change, in shares of its sides: the crop is larger than the face
-)
-LOST = {"away", "cutaway"}  # the speaker is not in the picture
+REACH = 0.75  # pixels may change this far around the box of the face, relative to its sides: the crop is larger than the face
+LOST = {"away", "cutaway"}  # the speaker is not visible
 
 
 @pytest.fixture(scope="module")
@@ -55,15 +53,15 @@ def test_only_the_chosen_speaker_differs_from_the_source(
     report = run(pipeline, video, tmp_path, JobOptions(codec="ffv1"))
     shown = zip(clip, read_frames(video), read_frames(tmp_path / "o.mkv"), report.per_frame, strict=True)
     changed = {event: 0 for event in {frame.event for frame in clip}}
-    for index, (truth, before, after, told) in enumerate(shown):
+    for index, (truth, before, after, reported) in enumerate(shown):
         region = changed_region(before.frame, after.frame)
         changed[truth.event] += region is not None
-        assert (region is not None) == told.edited, (index, truth.event, told.action)
+        assert (region is not None) == reported.edited, (index, truth.event, reported.action)
         if region is None:
             continue
         assert truth.speaker is not None, (index, truth.event)
         assert inside(region, truth.speaker), (index, truth.event, region, truth.speaker)
-        if truth.second is not None and not meets(region, truth.second):
+        if truth.second is not None and not intersects(region, truth.second):
             x0, y0, x1, y1 = (max(0, round(edge)) for edge in truth.second)
             assert np.array_equal(before.frame[y0:y1, x0:x1], after.frame[y0:y1, x0:x1])
     assert all(changed[event] == 0 for event in LOST)
@@ -74,7 +72,7 @@ def test_only_the_chosen_speaker_differs_from_the_source(
     away = [stretch for stretch in report.passed_through if stretch.start_sec == pytest.approx(90 / FPS, abs=0.09)]
     assert len(away) == 1 and away[0].stop_sec == pytest.approx(140 / FPS, abs=0.3)
     weights = [frame.weight for frame in report.per_frame[86:90]]
-    assert weights == sorted(weights, reverse=True) and 0 < weights[-1] < 1  # the edit fades where the speaker leaves
+    assert weights == sorted(weights, reverse=True) and 0 < weights[-1] < 1  # the edit fades out before the gap
 
 
 def inside(region: tuple[int, int, int, int], face: tuple[float, float, float, float]) -> bool:
@@ -83,17 +81,19 @@ def inside(region: tuple[int, int, int, int], face: tuple[float, float, float, f
     return low and region[2] <= face[2] + reach and region[3] <= face[3] + reach
 
 
-def meets(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
+def intersects(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
     return min(a[2], b[2]) > max(a[0], b[0]) and min(a[3], b[3]) > max(a[1], b[1])
 
 
-@pytest.mark.skipif(not SAMPLES.is_dir(), reason="the sample footage is not here")
+@pytest.mark.skipif(not SAMPLES.is_dir(), reason="the sample footage is missing")
 @pytest.mark.parametrize("name", ["demo1", "demo2"])
-def test_real_footage_keeps_everything_but_the_face(tmp_path: Path, pipeline: LipsyncPipeline, name: str) -> None:
+def test_in_real_footage_only_the_face_changes(tmp_path: Path, pipeline: LipsyncPipeline, name: str) -> None:
     video, audio = SAMPLES / f"{name}_video.mp4", SAMPLES / f"{name}_audio.wav"
     report = pipeline(video, audio, tmp_path / "o.mkv", FAST, JobOptions(codec="ffv1", limit_sec=0.2))
     assert report.frames == report.synced_frames == 5
-    for told, before, after in zip(report.per_frame, read_frames(video), read_frames(tmp_path / "o.mkv"), strict=False):
+    for reported, before, after in zip(
+        report.per_frame, read_frames(video), read_frames(tmp_path / "o.mkv"), strict=False
+    ):
         region = changed_region(before.frame, after.frame)
-        assert (region is not None) == told.edited
-        assert region is None or (told.box is not None and inside(region, told.box))
+        assert (region is not None) == reported.edited
+        assert region is None or (reported.box is not None and inside(region, reported.box))

@@ -1,4 +1,4 @@
-"""Damaged, foreign and hostile files: one sentence of a MediaError or a good result; no crash, no hang, nothing else opened."""
+"""Damaged, unsupported and hostile files: a MediaError or a correct result; no crash, no hang, no other file opened."""
 
 import faulthandler
 import os
@@ -22,7 +22,7 @@ from tests.support.media_clips import moving, numbered, store, store_sound, tone
 
 SEEDS = int(os.environ.get("MEDIA_FUZZ_SEEDS", "60"))
 FIRST_SEED = int(os.environ.get("MEDIA_FUZZ_FIRST", "0"))
-TIME_LIMIT_SEC = 60  # for one damaged file: far more than any takes
+TIME_LIMIT_SEC = 60  # for one damaged file; far more than any needs
 
 
 def picture() -> bytes:
@@ -65,7 +65,7 @@ def damaged(content: bytes, seed: int) -> bytes:
         case 2:
             data[where : where + 64] = rng.integers(0, 256, len(data[where : where + 64]), dtype=np.uint8)
         case 3:
-            head = min(len(data), 1200)  # headers are where it hurts
+            head = min(len(data), 1200)  # mostly in headers
             data[rng.integers(0, head, 1 + seed % 8)] = rng.integers(0, 256, dtype=np.uint8)
         case 4:
             return np.concatenate([data[:where], data[where + int(rng.integers(1, 200)) :]]).tobytes()
@@ -90,7 +90,7 @@ def test_damaged_files_are_read_or_refused(sane: list[Path], tmp_path: Path, see
 
 
 def attempt(read: object, path: Path) -> str | None:
-    """None where it works, else the MediaError's sentence; any other error fails the test."""
+    """None on success, else the message of the MediaError; any other error fails the test."""
     try:
         read(path)  # type: ignore[operator]
     except MediaError as error:
@@ -138,7 +138,7 @@ def test_playlists_open_nothing_else(sane: list[Path], tmp_path: Path, name: str
 @pytest.mark.parametrize(
     "name", ["%03d.png", "-i.mp4", "a'b\"c d.mp4", "c:d%20.mkv", "Füße 唇.mov", "two\nlines.mp4", "[x]*.mp4"]
 )
-def test_hostile_names_are_names(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hostile_file_names_are_plain_names(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     sound = store_sound(Path("s " + Path(name).stem + ".m4a"), tone(0.3, 44_100), 44_100, "aac")
     if name.endswith(".png"):
@@ -149,7 +149,7 @@ def test_hostile_names_are_names(tmp_path: Path, name: str, monkeypatch: pytest.
     assert sorted(entry.name for entry in tmp_path.iterdir()) == sorted([name, sound.name])
 
 
-def test_what_is_no_regular_file(tmp_path: Path) -> None:
+def test_special_files_are_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.mp4")
     for path, why in (
         (tmp_path / "pipe.mp4", "regular"),
@@ -162,7 +162,7 @@ def test_what_is_no_regular_file(tmp_path: Path) -> None:
         probe("a\0b.mp4")
 
 
-def test_a_frame_that_is_missing_is_an_error_and_not_another_picture(tmp_path: Path) -> None:
+def test_a_missing_frame_is_an_error_and_not_another_picture(tmp_path: Path) -> None:
     path = store(tmp_path / "v.mkv", moving(30), codec="ffv1", options={"slicecrc": "1"}, gop=1)
     content = bytearray(path.read_bytes())
     content[len(content) // 2 : len(content) // 2 + 2000] = bytes(2000)
@@ -194,7 +194,7 @@ else:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("action", ["write", "join"])
-def test_a_full_disk_costs_only_the_file_in_work(tmp_path: Path, action: str) -> None:
+def test_a_full_disk_loses_only_the_file_being_written(tmp_path: Path, action: str) -> None:
     parts = [write(tmp_path / f"part{k}.mp4", moving(20, 96, 96)) for k in range(2)]
     if action == "join":
         join(parts, tmp_path / "whole.mp4")

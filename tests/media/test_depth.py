@@ -1,4 +1,4 @@
-"""What a video has beyond 8-bit 4:2:0 arrives in the output: bits, chroma, alpha, HDR data; and what does not is told."""
+"""Bits, chroma, alpha and HDR metadata beyond 8-bit 4:2:0 are kept in the output, or a warning lists what is lost."""
 
 from collections.abc import Iterator
 from fractions import Fraction
@@ -14,14 +14,14 @@ from latentsync.inference.jobs import render
 from latentsync.inference.jobs.job import check_job
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.inference.settings import JobOptions
+from latentsync.media.index.frame_index import frame_index
+from latentsync.media.index.hdr import HdrMetadata
 from latentsync.media.pixels.colour import ColourTags, rows_of, upright_rgb
 from latentsync.media.pixels.geometry import Orientation
 from latentsync.media.pixels.picture import Part, StoredForm, StoredPicture, picture_of, samples_of
 from latentsync.media.pixels.pixel_format import pixel_format, turned_format
 from latentsync.media.probe import probe
 from latentsync.media.video.encode import choose_encoder, is_installed, usual_scheduling
-from latentsync.media.video.hdr import HdrMetadata
-from latentsync.media.video.index import frame_index
 from latentsync.media.video.read import read_frames, stored_pictures
 from scripts import inference
 from tests.media.test_media import turn_track
@@ -156,17 +156,17 @@ def test_the_usual_quality_leaves_38_of_40_levels(
 
 
 @pytest.mark.parametrize("codec", ["av1", "ffv1", "prores", "hevc"])
-def test_other_codecs_keep_them_too(tmp_path: Path, pipeline: LipsyncPipeline, codec: str) -> None:
+def test_other_codecs_keep_bits_too(tmp_path: Path, pipeline: LipsyncPipeline, codec: str) -> None:
     video, audio = store(tmp_path / "v.mov", colour=HLG), make_audio(tmp_path / "a.wav", 0.48)
     output = tmp_path / ("o.mov" if codec == "prores" else "o.mkv")
     pipeline(video, audio, output, FAST, JobOptions(codec=codec, crf=4))  # type: ignore[arg-type]
     assert (probe(output).bits, probe(output).colour, probe(output).codec) == (10, HLG, codec)
     left = min(map(levels, stored_of(output)))
-    assert left >= (min(map(levels, stored_of(video))) if codec == "ffv1" else MOST)  # that one loses nothing
+    assert left >= (min(map(levels, stored_of(video))) if codec == "ffv1" else MOST)  # ffv1 is lossless
 
 
 @pytest.mark.parametrize("codec", ["auto", "av1"])
-def test_hdr_data_arrive(tmp_path: Path, pipeline: LipsyncPipeline, codec: str) -> None:
+def test_hdr_metadata_is_kept(tmp_path: Path, pipeline: LipsyncPipeline, codec: str) -> None:
     video, audio = store(tmp_path / "v.mp4", **DEEP["pq.mp4"]), make_audio(tmp_path / "a.wav", 0.2)
     pipeline(video, audio, tmp_path / "o.mp4", FAST, JobOptions(codec=codec))  # type: ignore[arg-type]
     found = probe(tmp_path / "o.mp4").hdr
@@ -179,7 +179,7 @@ ORIENTATIONS += [Orientation(0, b, c, 0) for b, c in product((1, -1), repeat=2)]
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS, ids=str)
 @pytest.mark.parametrize("pixels", ["yuv420p10le", "yuv422p10le", "yuva444p12le"])
-def test_pictures_are_turned_with_all_their_bits(pixels: str, orientation: Orientation) -> None:
+def test_pictures_keep_their_bits_when_turned(pixels: str, orientation: Orientation) -> None:
     stored, size = deep_picture(pixels, HLG), SIZE[::-1]
     form = StoredForm(turned_format(pixels) if orientation.turned else pixels, HLG)
     picture = picture_of(stored, orientation, size, form)
@@ -212,7 +212,7 @@ PART: Part = (slice(20, 61), slice(31, 70))
     "pixels", ["yuv420p10le", "yuv422p12le", "yuv444p10le", "gbrp10le", "yuva420p", "yuva444p16le", "gbrap12le"]
 )
 @pytest.mark.parametrize("colour", [SDR, FULL_HLG])
-def test_an_edit_leaves_the_bits_of_what_it_does_not_change(pixels: str, colour: ColourTags) -> None:
+def test_an_edit_keeps_the_bits_of_unedited_pixels(pixels: str, colour: ColourTags) -> None:
     is_rgb = pixel_format(pixels).is_rgb
     tags = ColourTags(0, colour.primaries, colour.transfer, full_range=True) if is_rgb else colour
     stored = deep_picture(pixels, tags)
@@ -232,18 +232,18 @@ def test_an_edit_leaves_the_bits_of_what_it_does_not_change(pixels: str, colour:
     assert np.abs(changed.rgb().astype(int) - wanted)[32:48, 42:58].mean() < 4
     for old, new in zip(before, planes_of(changed.stored), strict=True):
         inside = np.zeros(SIZE, bool)
-        inside[24:56, 34:66] = True  # chroma is made of some pixels around
+        inside[24:56, 34:66] = True  # chroma is interpolated from pixels around
         assert np.array_equal(
             old[~inside[:: SIZE[0] // len(old), :: SIZE[1] // old.shape[1]]],
             new[~inside[:: SIZE[0] // len(old), :: SIZE[1] // old.shape[1]]],
         )
     if pixel_format(pixels).has_alpha:
         assert np.array_equal(planes_of(changed.stored)[3], before[3])
-    assert all(map(np.array_equal, planes_of(stored), before))  # others may still refer to it
+    assert all(map(np.array_equal, planes_of(stored), before))  # it may be shared
 
 
-def test_a_slight_edit_of_a_smooth_part_makes_no_steps() -> None:
-    """Brightened by one level of 8 bits, a ramp has three times the levels of 8 bits still."""
+def test_a_slight_edit_of_a_gradient_makes_no_steps() -> None:
+    """A ramp that is brightened by one 8-bit level still has three times as many levels as 8 bits have."""
     stored = deep_picture("yuv420p10le", HLG)
     picture = picture_of(stored, Orientation(), SIZE[::-1], StoredForm("yuv420p10le", HLG))
 
@@ -267,7 +267,7 @@ def test_transparency_is_kept(tmp_path: Path, pipeline: LipsyncPipeline, codec: 
 
 
 @pytest.mark.parametrize(
-    ("name", "kind", "codec", "said"),
+    ("name", "kind", "codec", "parts"),
     [
         ("v.mov", {"colour": HLG}, "h264", ["10 bits become 8", "codec hevc keeps more"]),
         ("v.mov", ALPHA, "hevc", ["transparency is lost", "12 bits become 10"]),
@@ -276,13 +276,13 @@ def test_transparency_is_kept(tmp_path: Path, pipeline: LipsyncPipeline, codec: 
         ("v.mkv", {"codec": "ffv1", "pixels": "yuva420p", "options": {}}, "auto", ["transparency is lost"]),
     ],
 )
-def test_what_is_not_kept_is_one_warning(tmp_path: Path, name: str, kind: dict, codec: str, said: list[str]) -> None:
+def test_losses_are_one_warning(tmp_path: Path, name: str, kind: dict, codec: str, parts: list[str]) -> None:
     video, audio = store(tmp_path / name, **kind), make_audio(tmp_path / "a.wav", 0.4)
     (warning,) = check_job(video, audio, tmp_path / "o.mp4", JobOptions(codec=codec)).warnings  # type: ignore[arg-type]
-    assert all(words in warning for words in said)
+    assert all(words in warning for words in parts)
 
 
-def test_8_bits_stay_h264(tmp_path: Path) -> None:
+def test_8_bits_are_written_as_h264(tmp_path: Path) -> None:
     video, audio = store(tmp_path / "v.mp4", "libx264", "yuv420p", options={}), make_audio(tmp_path / "a.wav", 0.4)
     job = check_job(video, audio, tmp_path / "o.mp4")
     assert (job.encoder, job.format.codec, job.warnings) == ("libx264", "auto", ())
@@ -303,13 +303,13 @@ def test_8_bits_stay_h264(tmp_path: Path) -> None:
         ("yuva444p12le", ".mov", "prores_ks", "yuva444p10le"),
     ],
 )
-def test_what_auto_chooses(source: str, suffix: str, encoder: str, stored: str) -> None:
+def test_the_encoder_of_codec_auto(source: str, suffix: str, encoder: str, stored: str) -> None:
     chosen = choose_encoder("auto", 640, 480, suffix, source=source)
     assert (chosen.name, chosen.format_for(640, 480, source)) == (encoder, stored)
 
 
 @pytest.mark.parametrize(("name", "kind"), [("hlg.mov", DEEP["hlg.mov"]), ("alpha.mov", ALPHA)])
-def test_a_job_that_goes_on_gives_the_same_bytes(
+def test_a_resumed_job_writes_the_same_bytes(
     tmp_path: Path, pipeline: LipsyncPipeline, monkeypatch: pytest.MonkeyPatch, name: str, kind: dict
 ) -> None:
     monkeypatch.setattr(render, "OUTPUT_SEGMENT_SEC", 0.2)
@@ -343,7 +343,7 @@ def test_the_command_line_warns_before_the_work_and_once(
     assert "10 bits become 8" in (tmp_path / "o.report.json").read_text()
 
 
-def test_rows_are_whole() -> None:
-    """Samples of 16 bits are seen in place, the ends of the lines too."""
+def test_samples_are_a_view_of_16_bits() -> None:
+    """16-bit samples are viewed in place, with the padding at the ends of the lines."""
     frame = av.VideoFrame(50, 10, "yuv420p10le")
     assert samples_of(frame.planes[0], 10).nbytes == rows_of(frame.planes[0]).nbytes

@@ -1,4 +1,4 @@
-"""Channels that cancel each other: the voice is heard all the same, by every reader alike; any other sound is mixed as ever."""
+"""Channels that cancel each other: every reader returns the voice; other audio is mixed by libswresample."""
 
 from pathlib import Path
 
@@ -55,8 +55,8 @@ def plain_mix(path: Path) -> np.ndarray:
     return np.concatenate([frame.to_ndarray()[0] for frame in frames + resampler.resample(None)])
 
 
-def check_heard(path: Path, voice: np.ndarray) -> None:
-    """A file is heard as loud as its loudest channel, the voice, and the same by every reader."""
+def check_voice(path: Path, voice: np.ndarray) -> None:
+    """Every reader returns the same audio, as loud as the loudest channel, the voice."""
     whole = read_audio(path)
     assert abs(loudness_db(whole) - loudness_db(voice)) < 1
     pieces = np.concatenate(list(mono_pieces(path)))
@@ -86,40 +86,40 @@ MIXED = {
 
 
 @pytest.mark.parametrize("kind", CANCELLING)
-def test_channels_that_cancel_each_other_are_heard(tmp_path: Path, voice: np.ndarray, kind: str) -> None:
+def test_cancelling_channels_keep_the_voice(tmp_path: Path, voice: np.ndarray, kind: str) -> None:
     channels = CANCELLING[kind](voice)
     loudest = max(channels, key=loudness_db)
-    check_heard(store_channels(tmp_path / "a.wav", channels), loudest)
+    check_voice(store_channels(tmp_path / "a.wav", channels), loudest)
 
 
 @pytest.mark.parametrize("rate_hz", [8_000, 22_050, 44_100, 96_000])
-def test_they_are_heard_at_any_rate(tmp_path: Path, voice: np.ndarray, rate_hz: int) -> None:
-    check_heard(store_channels(tmp_path / "a.wav", [voice, -voice], rate_hz=rate_hz), voice)
+def test_cancelling_channels_at_any_rate(tmp_path: Path, voice: np.ndarray, rate_hz: int) -> None:
+    check_voice(store_channels(tmp_path / "a.wav", [voice, -voice], rate_hz=rate_hz), voice)
 
 
 @pytest.mark.parametrize(
     ("codec", "ending"), [("aac", "m4a"), ("libopus", "mkv"), ("flac", "flac"), ("pcm_f32le", "wav")]
 )
-def test_they_are_heard_in_any_encoding(tmp_path: Path, voice: np.ndarray, codec: str, ending: str) -> None:
+def test_cancelling_channels_in_any_encoding(tmp_path: Path, voice: np.ndarray, codec: str, ending: str) -> None:
     path = store_channels(tmp_path / f"a.{ending}", [voice, -voice], codec=codec)
     assert abs(loudness_db(read_audio(path)) - loudness_db(voice)) < 1
 
 
 @pytest.mark.parametrize("layout", ["2.1", "4.0", "5.1", "7.1"])
-def test_fronts_of_any_layout_that_cancel_each_other_are_heard(tmp_path: Path, voice: np.ndarray, layout: str) -> None:
+def test_cancelling_front_channels_of_any_layout(tmp_path: Path, voice: np.ndarray, layout: str) -> None:
     count = len(av.AudioLayout(layout).channels)
     others = [0.3 * QUIET[: len(voice)] for _ in range(count - 2)]
-    check_heard(store_channels(tmp_path / "a.wav", [voice, -voice, *others], layout), voice)
+    check_voice(store_channels(tmp_path / "a.wav", [voice, -voice, *others], layout), voice)
 
 
 @pytest.mark.parametrize("kind", MIXED)
-def test_any_other_stereo_is_mixed_bit_for_bit_as_ever(tmp_path: Path, voice: np.ndarray, kind: str) -> None:
+def test_other_stereo_is_mixed_by_libswresample(tmp_path: Path, voice: np.ndarray, kind: str) -> None:
     path = store_channels(tmp_path / "a.wav", MIXED[kind](voice))
     assert single_channel(path) is None
     np.testing.assert_array_equal(np.concatenate(list(mono_pieces(path))), plain_mix(path))
 
 
-def test_a_voice_in_the_centre_of_5_1_is_mixed_as_ever(tmp_path: Path, voice: np.ndarray) -> None:
+def test_a_voice_in_the_centre_of_5_1_is_mixed_by_libswresample(tmp_path: Path, voice: np.ndarray) -> None:
     nothing = np.zeros_like(voice)
     path = store_channels(tmp_path / "a.wav", [0.2 * voice, -0.2 * voice, voice, nothing, nothing, nothing], "5.1")
     np.testing.assert_array_equal(np.concatenate(list(mono_pieces(path))), plain_mix(path))
@@ -130,7 +130,7 @@ def test_silence_is_mixed(tmp_path: Path) -> None:
     assert single_channel(path) is None and not read_audio(path).any()
 
 
-def test_a_file_is_measured_once_and_anew_when_it_changes(
+def test_a_file_is_measured_once_until_it_changes(
     tmp_path: Path, voice: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []

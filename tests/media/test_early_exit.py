@@ -1,4 +1,4 @@
-"""Readers that are left early, in any way and at any moment, neither hang nor crash; EARLY_EXITS=200 tries each way so often."""
+"""Readers that are closed early, in any way and at any time, neither hang nor crash; EARLY_EXITS=200 sets the number of tries."""
 
 import os
 import signal
@@ -28,7 +28,7 @@ ONCE_A_PROCESS = {"open at exit", "interrupt"}
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """One film of four codecs, large enough that decoders are still at work when they are left."""
+    """One film of four codecs, large enough that decoders are still running when they are closed."""
     folder, frames = tmp_path_factory.mktemp("early"), moving(24, 360, 640)
     stored = [store(folder / name, frames, codec=codec, options=options) for name, (codec, options) in CODECS.items()]
     return [str(path) for path in stored]
@@ -52,16 +52,16 @@ def start(way: str, count: int, messages: str, paths: list[str]) -> subprocess.P
 def ended(program: subprocess.Popen[str]) -> None:
     """Wait for a program, which must end by itself and well."""
     try:
-        said, complaint = program.communicate(timeout=HANGS_SEC)
+        output, errors = program.communicate(timeout=HANGS_SEC)
     finally:
         program.kill()
-    assert program.returncode == 0, (program.returncode, complaint[-3000:])
-    assert said.split()[-1:] == ["left"]
+    assert program.returncode == 0, (program.returncode, errors[-3000:])
+    assert output.split()[-1:] == ["left"]
 
 
 @pytest.mark.parametrize("messages", ["ignored", "python"])
 @pytest.mark.parametrize("way", [way for way in WAYS if way not in ONCE_A_PROCESS])
-def test_a_reader_may_be_left_early(way: str, messages: str, clips: list[str]) -> None:
+def test_a_reader_may_be_closed_early(way: str, messages: str, clips: list[str]) -> None:
     ended(start(way, EXITS, messages, clips))
 
 
@@ -80,7 +80,7 @@ def test_reading_may_be_interrupted_at_any_moment(messages: str, clips: list[str
         assert program.stdout is not None and program.stdout.readline() == "reading\n"
         time.sleep(moment_sec)
         program.send_signal(signal.SIGINT)
-        if messages == "python":  # PyAV drops a Ctrl-C that comes while it hands a message to Python: press again
+        if messages == "python":  # PyAV ignores a Ctrl-C that arrives while it passes a message to Python: send another
             with suppress(subprocess.TimeoutExpired):
                 program.wait(AGAIN_SEC)
             program.send_signal(signal.SIGINT)

@@ -12,10 +12,10 @@ from latentsync.inference.jobs import render
 from latentsync.inference.jobs.job import check_job
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.inference.settings import JobOptions
+from latentsync.media.index.frame_index import frame_index
 from latentsync.media.pixels.filters import fields_flagged
 from latentsync.media.pixels.interlace import field_order
 from latentsync.media.probe import probe
-from latentsync.media.video.index import frame_index
 from latentsync.media.video.read import frames_between, read_frames, read_pictures, stored_pictures
 from latentsync.media.video.strict_read import small_pictures
 from latentsync.media.video.write import VideoFormat
@@ -35,7 +35,7 @@ KINDS: dict[str, dict] = {
 
 
 def moment(index: int) -> np.ndarray:
-    """A scene that moves to and fro, with edges, at one of two moments of a frame."""
+    """A moving scene with edges, at one of the two moments of a frame."""
     picture = scene(index // 2)
     picture[::, 90 + index % 12 :: 24] = 220
     return np.roll(picture, round(6 * np.sin(index / 2)), 1)
@@ -76,7 +76,7 @@ def interlaced(path: Path, order: str = "tff", **kind: object) -> Path:
 
 
 def combs(frame: np.ndarray) -> float:
-    """How much lines differ from their neighbours, against the next ones of their field."""
+    """Difference of lines from their neighbours over that from the next lines of their field."""
     luma = frame.astype(int).sum(-1)
     near, far = (luma[4:-4] * 2 - np.roll(luma, step, 0)[4:-4] - np.roll(luma, -step, 0)[4:-4] for step in (1, 2))
     return float(np.abs(near).mean() / np.abs(far).mean())
@@ -86,7 +86,7 @@ LIMIT = 1.6 * max(combs(moment(index)) for index in range(2 * COUNT))  # of prog
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
-def test_frames_have_no_combs_and_are_the_same_wherever_reading_begins(tmp_path: Path, kind: str) -> None:
+def test_frames_show_no_combing_and_do_not_depend_on_where_reading_begins(tmp_path: Path, kind: str) -> None:
     path = interlaced(tmp_path / kind, **KINDS[kind])
     assert combs(woven(7)) > 5 * LIMIT
     assert probe(path).fields == "flagged" and probe(path).frame_count == COUNT
@@ -103,15 +103,15 @@ def test_frames_have_no_combs_and_are_the_same_wherever_reading_begins(tmp_path:
     assert combs(picture.rgb()) < LIMIT
 
 
-def test_the_strict_reader_sees_the_same(tmp_path: Path) -> None:
+def test_the_strict_reader_deinterlaces_too(tmp_path: Path) -> None:
     path = interlaced(tmp_path / "v.mp4", **KINDS["h264.mp4"])
     small = [picture.pixels for picture in small_pictures(path, 25, 128)]
     assert all(map(np.array_equal, small, (shown.frame for shown in read_frames(path))))
 
 
 @pytest.mark.parametrize("order", ["tff", "bff"])
-def test_the_order_of_the_fields_is_that_of_the_frame(tmp_path: Path, order: str) -> None:
-    """Of two moments the first is shown, whichever lines hold it."""
+def test_the_first_field_is_shown(tmp_path: Path, order: str) -> None:
+    """The frame shows the earlier of both fields, whether it is the top or the bottom one."""
     path = interlaced(tmp_path / "v.mp4", order, options={**FLAGS, "crf": "4"})
     assert probe(path).field_order == order
     for index, shown in enumerate(read_frames(path)):
@@ -135,14 +135,14 @@ def test_only_flagged_frames_change(tmp_path: Path, first_interlaced: int) -> No
         assert np.array_equal(part.frame, whole[start])
 
 
-@pytest.mark.skipif(not hasattr(av.VideoCodecContext, "field_order"), reason="this PyAV does not tell what files state")
+@pytest.mark.skipif(
+    not hasattr(av.VideoCodecContext, "field_order"), reason="this PyAV does not expose the field order"
+)
 @pytest.mark.parametrize(
     ("ending", "codec"), [("mkv", "libx264"), ("mkv", "ffv1"), ("mp4", "mpeg2video"), ("mov", "mjpeg")]
 )
-def test_a_file_that_alone_says_it_is_believed_where_its_pictures_show_it(
-    tmp_path: Path, ending: str, codec: str
-) -> None:
-    """An encoder that was not told, in a container that was: combs decide."""
+def test_a_stated_field_order_counts_if_pictures_show_combing(tmp_path: Path, ending: str, codec: str) -> None:
+    """Pictures without flags in a container with a field order: combing decides."""
     kind = {"codec": codec, "options": {"field_order": "tt"}, "pixels": "yuvj420p" if codec == "mjpeg" else "yuv420p"}
     if codec == "mpeg2video":
         kind["options"] = {"field_order": "tt", "b": "8M"}
@@ -166,7 +166,7 @@ def stored_of(path: Path) -> list[av.VideoFrame]:
 
 
 @pytest.mark.parametrize("kind", ["h264.mp4", "prores.mov"])
-def test_a_job_deinterlaces_and_says_so(tmp_path: Path, pipeline: LipsyncPipeline, kind: str) -> None:
+def test_a_job_deinterlaces_with_a_warning(tmp_path: Path, pipeline: LipsyncPipeline, kind: str) -> None:
     video, audio = interlaced(tmp_path / kind, **KINDS[kind]), make_audio(tmp_path / "a.wav", COUNT / 25)
     output = tmp_path / f"o{Path(kind).suffix}"
     (warning,) = check_job(video, audio, output).warnings[:1]
@@ -190,16 +190,16 @@ def test_a_job_keeps_fields_and_flags(tmp_path: Path, pipeline: LipsyncPipeline,
     assert np.mean([combs(shown.frame) for shown in read_frames(output, interlaced="keep")]) > 2 * LIMIT
 
 
-def test_what_cannot_be_flagged_or_kept_is_told(tmp_path: Path) -> None:
+def test_warnings_about_fields_that_cannot_be_kept(tmp_path: Path) -> None:
     video, audio = interlaced(tmp_path / "v.mp4", **KINDS["h264.mp4"]), make_audio(tmp_path / "a.wav", 0.5)
     (warning,) = check_job(video, audio, tmp_path / "o.mp4", JobOptions(codec="hevc", interlaced="keep")).warnings
     assert "libx265 cannot flag" in warning
     turn_track(video, (0, 1, -1, 0))
     job = check_job(video, audio, tmp_path / "o.mp4", JobOptions(interlaced="keep"))
-    assert any("turned" in warning for warning in job.warnings) and job.source.interlaced == "deinterlace"
+    assert any("rotated" in warning for warning in job.warnings) and job.source.interlaced == "deinterlace"
 
 
-def test_a_job_that_goes_on_gives_the_same_bytes(
+def test_a_resumed_job_writes_the_same_bytes(
     tmp_path: Path, pipeline: LipsyncPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(render, "OUTPUT_SEGMENT_SEC", 0.2)

@@ -1,4 +1,4 @@
-"""The media room: what is written is read back, in count, time, size, colour and sound; and failures leave nothing."""
+"""Written files are read back with the same frames, times, sizes, colours and audio; failures leave no files."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -19,7 +19,7 @@ from tests.support.media_clips import MILLISECONDS, grey, numbered, patches, sto
 
 @pytest.mark.parametrize("count", [1, 2, 7, 50])
 @pytest.mark.parametrize("fps", [Fraction(25), Fraction(30_000, 1001)])
-def test_every_frame_comes_back_in_order_and_at_its_time(tmp_path: Path, count: int, fps: Fraction) -> None:
+def test_every_frame_is_read_back_in_order_and_at_its_time(tmp_path: Path, count: int, fps: Fraction) -> None:
     path = write(tmp_path / "v.mp4", numbered(count), fps)
     info, back = probe(path), list(read_frames(path))
     assert (info.frame_count, info.fps, info.duration_sec) == (count, fps, pytest.approx(count / fps, abs=1e-3))
@@ -28,7 +28,7 @@ def test_every_frame_comes_back_in_order_and_at_its_time(tmp_path: Path, count: 
 
 
 @pytest.mark.parametrize("size", [(64, 96), (63, 96), (64, 95), (33, 17)])
-def test_size_is_exact_and_flat_colours_survive(tmp_path: Path, size: tuple[int, int]) -> None:
+def test_size_is_exact_and_flat_colours_are_kept(tmp_path: Path, size: tuple[int, int]) -> None:
     image = patches(*size)
     info = probe(path := write(tmp_path / "v.mp4", [image] * 3))
     back = next(read_frames(path)).frame
@@ -100,7 +100,7 @@ def test_variable_rate_keeps_its_time_stamps(tmp_path: Path) -> None:
     assert [frame.time_sec for frame in read_frames(path)] == pytest.approx([t / 1000 for t in times_ms], abs=1e-6)
 
 
-def test_constant_clock_shows_the_nearest_frame(tmp_path: Path) -> None:
+def test_a_constant_rate_shows_the_nearest_frame(tmp_path: Path) -> None:
     times_ms = [0, 30, 100, 110, 300, 340]
     path = store(tmp_path / "v.mkv", numbered(6), times_ms, MILLISECONDS, fps=Fraction(25))
     greys = [grey(frame) for frame in numbered(len(times_ms))]
@@ -113,14 +113,14 @@ def test_constant_clock_shows_the_nearest_frame(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fps", "count", "expected"), [(25, 50, 50), (50, 50, 25), (Fraction(30_000, 1001), 45, 38), (12.5, 9, 18)]
 )
-def test_constant_clock_keeps_the_duration(tmp_path: Path, fps: float | Fraction, count: int, expected: int) -> None:
+def test_a_constant_rate_keeps_the_duration(tmp_path: Path, fps: float | Fraction, count: int, expected: int) -> None:
     path = write(tmp_path / "v.mp4", numbered(count), fps)
     assert len(list(frames_at(path, 25))) == expected
 
 
 @pytest.mark.parametrize("axis", [0, 1])
-def test_a_picture_that_is_mirrored_only_is_shown_so(tmp_path: Path, axis: int) -> None:
-    """Mirrored upside down there is no turn, and yet a display matrix."""
+def test_a_mirrored_picture_is_mirrored(tmp_path: Path, axis: int) -> None:
+    """A vertical flip has a display matrix although it is not a rotation."""
     path = write(tmp_path / "v.mp4", [patches()])
     turn_track(path, (-1, 0, 0, 1) if axis else (1, 0, 0, -1))
     back = next(read_frames(path)).frame
@@ -182,7 +182,7 @@ def test_outputs_that_cannot_be_written(tmp_path: Path, name: str) -> None:
         (bytes(range(256)) * 8, "complete"),
     ],
 )
-def test_unreadable_inputs_are_named_with_the_reason(tmp_path: Path, content: bytes | None, why: str) -> None:
+def test_unreadable_inputs_have_a_reason(tmp_path: Path, content: bytes | None, why: str) -> None:
     path = tmp_path / "input.mp4"
     if content is not None:
         path.write_bytes(content)

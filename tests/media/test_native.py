@@ -1,4 +1,4 @@
-"""Native frames: every frame once, at its own exact time, and the same picture wherever reading begins."""
+"""Native frames: every frame once, at its exact time, and the same picture wherever reading begins."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -43,7 +43,7 @@ def test_reading_from_the_middle_gives_the_same_pictures(
     kind: str, count: int, gop: int, start: int, length: int
 ) -> None:
     with TemporaryDirectory() as folder:
-        is_hevc = kind.startswith("hevc")  # libx265 itself fails at some short groups and at small pictures
+        is_hevc = kind.startswith("hevc")  # libx265 fails with some short groups of pictures and with small pictures
         pictures = moving(count, 64, 96) if is_hevc else moving(count, 32, 48)
         path = store(Path(folder) / kind, pictures, gop=12 if is_hevc else gop, **KINDS[kind])
         whole = [shown.frame for shown in read_frames(path)]
@@ -75,17 +75,17 @@ def test_variable_rates_are_exact(gaps: list[int], ending: str) -> None:
 
 
 @pytest.mark.parametrize("ending", ["mp4", "mkv", "ts"])
-def test_a_video_that_starts_after_its_sound(tmp_path: Path, ending: str) -> None:
+def test_a_video_that_starts_after_its_audio(tmp_path: Path, ending: str) -> None:
     late = [5 + k for k in range(10)]
     path = store(tmp_path / f"v.{ending}", numbered(10), late, Fraction(1, 25), sound=True)
-    assert probe(path).start_sec == pytest.approx(0.2, abs=0.03)  # a codec's own delay comes before the sound
+    assert probe(path).start_sec == pytest.approx(0.2, abs=0.03)  # the codec delay comes before the audio
     assert frame_times(path) == [Fraction(k, 25) for k in range(11)]
     shown = list(frames_at(path, 25))
     assert len(shown) in (15, 16) and grey(shown[0].frame) == pytest.approx(20, abs=2)
     assert grey(shown[-1].frame) == pytest.approx(56, abs=2)
 
 
-def test_the_fixed_clock_can_begin_anywhere(tmp_path: Path) -> None:
+def test_reading_at_a_constant_rate_can_begin_anywhere(tmp_path: Path) -> None:
     ticks = [0, 30, 100, 110, 300, 340, 700, 1500, 1540, 3000]
     path = store(tmp_path / "v.mkv", numbered(10), ticks, MILLISECONDS, gop=2, fps=Fraction(25))
     whole = [(shown.time_sec, grey(shown.frame)) for shown in frames_at(path, 30)]
@@ -94,7 +94,7 @@ def test_the_fixed_clock_can_begin_anywhere(tmp_path: Path) -> None:
         assert part == whole[start:stop]
 
 
-def test_a_file_that_changes_is_looked_at_again(tmp_path: Path) -> None:
+def test_a_changed_file_is_indexed_again(tmp_path: Path) -> None:
     assert probe(store(tmp_path / "v.mp4", numbered(5))).frame_count == 5
     assert probe(store(tmp_path / "v.mp4", numbered(9))).frame_count == 9
 

@@ -1,4 +1,4 @@
-"""Pictures changed in parts: what is not changed goes on as it is stored, what is changed looks as it would as a whole."""
+"""Pictures edited in parts: unedited pixels stay as stored, edited ones equal those of an edit of the whole picture."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -9,17 +9,17 @@ from av.video.frame import VideoFrame
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from latentsync.media.index.frame_index import frame_index
 from latentsync.media.pixels.colour import ColourTags, rows_of, stored_frame, upright_rgb
 from latentsync.media.pixels.geometry import Orientation
 from latentsync.media.pixels.picture import Part, Picture, RgbPicture, StoredForm, StoredPicture, picture_of
 from latentsync.media.probe import probe
-from latentsync.media.video.index import frame_index
 from latentsync.media.video.read import read_frames, read_pictures, stored_pictures
 from latentsync.media.video.write import VideoFormat, VideoWriter
 
 UPRIGHT = Orientation()
 LIMITED, FULL = ColourTags(), ColourTags(full_range=True)
-CHROMA = {"yuv420p": 2, "yuv444p": 1}  # pixels a side that share a sample
+CHROMA = {"yuv420p": 2, "yuv444p": 1}  # side of a cell of pixels that share a sample
 
 
 def scene(width: int, height: int, shift: float = 0.0) -> np.ndarray:
@@ -52,7 +52,7 @@ def sizes_and_parts(draw: st.DrawFn) -> tuple[int, int, Part]:
 
 @settings(max_examples=60, deadline=None)
 @given(sizes_and_parts(), st.sampled_from(list(CHROMA)), st.sampled_from([LIMITED, FULL]))
-def test_a_part_is_seen_as_in_the_whole_and_changed_alone(
+def test_a_part_equals_that_of_the_whole_and_is_edited_alone(
     drawn: tuple[int, int, Part], pixel_format: str, colour: ColourTags
 ) -> None:
     width, height, part = drawn
@@ -81,11 +81,11 @@ def test_a_part_is_seen_as_in_the_whole_and_changed_alone(
         inside[rows, columns] = True
         assert np.array_equal(after[~inside], before_plane[~inside])
         assert np.abs(after.astype(int) - whole_plane)[inside].max() <= 1
-    assert all(map(np.array_equal, planes_of(as_stored(picture)), before))  # others may still refer to it
+    assert all(map(np.array_equal, planes_of(as_stored(picture)), before))  # it may be shared
 
 
-def test_the_tags_are_those_of_the_whole() -> None:
-    """A part of an untagged HD picture is small, and HD all the same."""
+def test_a_part_has_the_tags_of_the_whole() -> None:
+    """A small part of an untagged HD picture has the assumed matrix of HD."""
     frame = stored(1280, 720)
     frame.colorspace = 2  # unspecified
     picture = picture_of(frame, UPRIGHT, (1280, 720), StoredForm("yuv420p", LIMITED))
@@ -105,7 +105,7 @@ def test_the_tags_are_those_of_the_whole() -> None:
         ("yuv420p", UPRIGHT, (80, 60)),
     ],
 )
-def test_others_are_changed_in_rgb(pixel_format: str, orientation: Orientation, size: tuple[int, int]) -> None:
+def test_other_forms_are_edited_in_rgb(pixel_format: str, orientation: Orientation, size: tuple[int, int]) -> None:
     frame = stored(64, 48, pixel_format)
     picture = picture_of(frame, orientation, size, StoredForm(pixel_format, LIMITED))
     assert isinstance(picture, RgbPicture)
@@ -130,7 +130,7 @@ def lossless(path: Path, colour: ColourTags = LIMITED, codec: str = "auto") -> V
 
 
 @pytest.mark.parametrize("colour", [LIMITED, ColourTags(6, 6, 6)])
-def test_what_is_not_changed_arrives_bit_by_bit(tmp_path: Path, colour: ColourTags) -> None:
+def test_unedited_pixels_are_written_without_a_change(tmp_path: Path, colour: ColourTags) -> None:
     lossless(tmp_path / "in.mp4", colour)
     with VideoWriter(tmp_path / "out.mp4", VideoFormat.like(probe(tmp_path / "in.mp4"), crf=0)) as writer:
         for picture in read_pictures(tmp_path / "in.mp4", writer.form):
@@ -146,8 +146,8 @@ def pictures(path: Path) -> list[list[np.ndarray]]:
 
 
 @pytest.mark.parametrize("codec", ["ffv1", "h264"])
-def test_what_is_stored_otherwise_is_converted(tmp_path: Path, codec: str) -> None:
-    """To a lossless file of RGB, and to the matrix of SD."""
+def test_pictures_of_another_form_are_converted(tmp_path: Path, codec: str) -> None:
+    """To a lossless RGB file, and to the matrix of SD."""
     lossless(tmp_path / "in.mp4")
     form = VideoFormat.constant(64, 48, 25, colour=ColourTags(6, 6, 6), codec=codec, crf=0)
     with VideoWriter(tmp_path / "out.mp4", form) as writer:
@@ -160,7 +160,7 @@ def test_what_is_stored_otherwise_is_converted(tmp_path: Path, codec: str) -> No
     assert all(np.abs(a.frame.astype(int) - b.frame).mean() <= limit for a, b in pairs)
 
 
-def test_pictures_are_the_frames(tmp_path: Path) -> None:
+def test_pictures_equal_frames(tmp_path: Path) -> None:
     lossless(tmp_path / "in.mp4")
     own, form = [shown.frame for shown in read_frames(tmp_path / "in.mp4")], StoredForm("yuv420p", LIMITED)
     assert all(map(np.array_equal, (picture.rgb() for picture in read_pictures(tmp_path / "in.mp4", form)), own))
@@ -170,8 +170,8 @@ def test_pictures_are_the_frames(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("codec", ["h264", "hevc"])
-def test_colours_stay_where_they_are(tmp_path: Path, codec: str) -> None:
-    """Written and read again, a coloured column lies as far left as before: chroma has its place between the pixels."""
+def test_chroma_is_not_shifted(tmp_path: Path, codec: str) -> None:
+    """A coloured column that is written and read again is not shifted, as it would be with a wrong chroma location."""
     frame = np.full((64, 128, 3), 120, np.uint8)
     frame[:, 60:68] = (120, 100, 250)
     with VideoWriter(tmp_path / "v.mp4", VideoFormat.constant(128, 64, 25, codec=codec, crf=1)) as writer:

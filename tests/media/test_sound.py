@@ -1,4 +1,4 @@
-"""The sound of written files: the user's own, in step with the pictures, ending where they end."""
+"""The audio of written files: that of the user, in sync with the video, and of the same length."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -34,20 +34,20 @@ SOURCES = [
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: f"{source[0]}.{source[1]}")
 @pytest.mark.parametrize("place", range(3), ids=["mp4", "mov", "mkv"])
-def test_a_click_is_heard_with_its_flash(tmp_path: Path, source: tuple, place: int) -> None:
+def test_a_click_is_in_sync_with_its_flash(tmp_path: Path, source: tuple, place: int) -> None:
     codec, ending, rate_hz, kept = source
     for fps in NATIVE_RATES if codec in ("aac", "pcm_s16le") else NATIVE_RATES[3:4]:
         flash = round(fps * Fraction(1, 2))
         sound = store_sound(tmp_path / f"a.{ending}", click(flash / fps, 2, rate_hz), rate_hz, codec)
         frames = [WHITE if k == flash else BLACK for k in range(round(fps))]
         path = write(tmp_path / f"v.{('mp4', 'mov', 'mkv')[place]}", frames, fps, AudioSource(sound))
-        heard_sec, name = first_loud(path)
+        audio_sec, name = first_loud(path)
         assert name == kept[place]
-        assert abs(heard_sec - seen_sec(path)) <= 1.01 / rate_hz
+        assert abs(audio_sec - seen_sec(path)) <= 1.01 / rate_hz
 
 
 def first_loud(path: Path) -> tuple[float, str]:
-    """When the first loud sample is heard by the decoder's own clock, and the codec."""
+    """Time of the first loud sample by the decoder's time stamps, and the codec."""
     with av.open(str(path)) as container:
         frames = list(container.decode(audio=0))
         planes = [frame.to_ndarray().reshape(frame.layout.nb_channels, -1, order=order(frame))[0] for frame in frames]
@@ -67,7 +67,7 @@ def seen_sec(path: Path) -> float:
 
 
 @pytest.mark.parametrize(("ending", "codec"), [("wav", "aac"), ("m4a", "aac"), ("mp3", "mp3"), ("flac", "flac")])
-def test_sound_is_the_users_own_and_ends_with_the_video(tmp_path: Path, ending: str, codec: str) -> None:
+def test_audio_is_that_of_the_user_and_ends_with_the_video(tmp_path: Path, ending: str, codec: str) -> None:
     encoder = {"wav": "pcm_s16le", "m4a": "aac", "mp3": "libmp3lame", "flac": "flac"}[ending]
     source = store_sound(tmp_path / f"a.{ending}", tone(3, 44_100), 44_100, encoder)
     path = write(tmp_path / "v.mp4", numbered(40), audio=AudioSource(source))
@@ -82,7 +82,7 @@ def test_sound_is_the_users_own_and_ends_with_the_video(tmp_path: Path, ending: 
     assert np.abs(got[1000:25_000] - wanted[1000:25_000]).max() <= limit
 
 
-def test_copied_packets_are_the_sources(tmp_path: Path) -> None:
+def test_copied_packets_equal_those_of_the_source(tmp_path: Path) -> None:
     sound = store_sound(tmp_path / "a.m4a", tone(3, 48_000), 48_000, "aac", "stereo")
     for ending in ("mp4", "mov", "mkv"):
         path = write(tmp_path / f"v.{ending}", numbered(25), audio=AudioSource(sound))
@@ -96,14 +96,14 @@ def sound_packets(path: Path) -> list[bytes]:
 
 
 @pytest.mark.parametrize("ending", ["mov", "mkv"])
-def test_uncompressed_sound_is_cut_to_the_sample(tmp_path: Path, ending: str) -> None:
+def test_uncompressed_audio_is_cut_to_the_sample(tmp_path: Path, ending: str) -> None:
     write_wav(tmp_path / "a.wav", tone(3, 44_100), 44_100)
     path = write(tmp_path / f"v.{ending}", numbered(31), Fraction(30_000, 1001), AudioSource(tmp_path / "a.wav"))
     assert len(b"".join(sound_packets(path))) // 2 == round(31 * Fraction(1001, 30_000) * 44_100)
 
 
 @pytest.mark.parametrize("start_sec", [0.5, -0.25])
-def test_sound_can_start_elsewhere(tmp_path: Path, start_sec: float) -> None:
+def test_audio_can_start_elsewhere(tmp_path: Path, start_sec: float) -> None:
     noise = np.random.default_rng(0).standard_normal(32_000)
     smooth = np.convolve(noise, np.ones(16) / 40, mode="same")
     write_wav(tmp_path / "a.wav", smooth)
@@ -115,13 +115,13 @@ def test_sound_can_start_elsewhere(tmp_path: Path, start_sec: float) -> None:
 
 @pytest.mark.parametrize("ending", ["mp4", "mov", "mkv"])
 @pytest.mark.parametrize("seconds", [0.04, 0.1])
-def test_short_sound_leaves_the_rest_silent(tmp_path: Path, ending: str, seconds: float) -> None:
+def test_short_audio_leaves_the_rest_silent(tmp_path: Path, ending: str, seconds: float) -> None:
     write_wav(tmp_path / "a.wav", tone(seconds))
     path = write(tmp_path / f"v.{ending}", numbered(25), audio=AudioSource(tmp_path / "a.wav"))
     assert probe(path).frame_count == 25 and len(read_audio(path)) < 0.3 * RATE_HZ
 
 
-def test_the_sound_of_a_result_survives_a_second_pass(tmp_path: Path) -> None:
+def test_the_audio_of_a_result_can_be_used_again(tmp_path: Path) -> None:
     sound = store_sound(tmp_path / "a.m4a", click(0.5, 2, 44_100), 44_100, "aac")
     source = AudioSource(sound)
     for step, ending in enumerate(("mkv", "mp4", "mov", "mkv", "mp4")):
@@ -132,7 +132,7 @@ def test_the_sound_of_a_result_survives_a_second_pass(tmp_path: Path) -> None:
         source = AudioSource(path)
 
 
-def test_wave_file_comes_back_unchanged(tmp_path: Path) -> None:
+def test_a_wav_file_is_read_back_unchanged(tmp_path: Path) -> None:
     samples = np.array([0, 1, -1, 32767, -32768, 12345] * 500, dtype=np.float32) / 32768
     write_wav(tmp_path / "a.wav", samples)
     assert np.array_equal(read_audio(tmp_path / "a.wav"), samples)
@@ -141,7 +141,7 @@ def test_wave_file_comes_back_unchanged(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rate_hz", [8_000, 44_100, 48_000])
-def test_resampled_audio_keeps_its_duration_and_sound(tmp_path: Path, rate_hz: int) -> None:
+def test_resampled_audio_keeps_its_duration_and_content(tmp_path: Path, rate_hz: int) -> None:
     write_wav(tmp_path / "a.wav", tone(1.5, rate_hz), rate_hz)
     back = read_audio(tmp_path / "a.wav")
     assert back.dtype == np.float32 and abs(len(back) - 24_000) <= 1

@@ -1,4 +1,4 @@
-"""Still images as videos of one frame, the right way up."""
+"""Still images are videos of one upright frame."""
 
 from fractions import Fraction
 from pathlib import Path

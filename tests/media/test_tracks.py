@@ -1,4 +1,4 @@
-"""Files with several tracks: the default one is taken, any other can be chosen, and what is no track does not count."""
+"""Files with several tracks: the default one is used unless another is selected; covers and thumbnails are not numbered."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ NONE, DEFAULT = Disposition(0), Disposition.default
 
 @dataclass(frozen=True)
 class Pictures:
-    """A video track of one grey."""
+    """A uniform grey video track."""
 
     level: int
     disposition: Disposition = NONE
@@ -91,8 +91,8 @@ def pitch_hz(waveform: np.ndarray, rate_hz: int = 16_000) -> int:
     return int(np.argmax(spectrum)) * 2
 
 
-def heard_hz(path: PathLike) -> int:
-    """The tone of a file's sound; it is the same for every reader."""
+def tone_hz(path: PathLike) -> int:
+    """The frequency of a file's tone, which is the same for every reader."""
     whole = read_audio(path)
     pieces = np.concatenate(list(mono_pieces(path)))
     assert {pitch_hz(whole), pitch_hz(pieces), pitch_hz(mono_span(path, 0.1, 8000))} == {pitch_hz(whole)}
@@ -105,26 +105,26 @@ def seen(path: PathLike) -> int:
 
 @pytest.mark.parametrize("ending", ["mkv", "mov", "mp4", "ts"])
 @pytest.mark.parametrize("default", [0, 1, 2])
-def test_the_default_audio_track_is_heard_or_the_chosen_one(tmp_path: Path, ending: str, default: int) -> None:
+def test_the_default_or_the_selected_audio_track_is_read(tmp_path: Path, ending: str, default: int) -> None:
     tones = [300, 600, 900]
     tracks = [Tone(hz, DEFAULT if place == default else NONE) for place, hz in enumerate(tones)]
     path = store_tracks(tmp_path / f"v.{ending}", [Pictures(90), *tracks])
     marked = 0 if ending == "ts" else default  # MPEG-TS marks none
-    assert abs(heard_hz(path) - tones[marked]) <= 4
+    assert abs(tone_hz(path) - tones[marked]) <= 4
     assert (default_track(path, "audio") or "").startswith(f"{marked + 1} of 3 (aac, mono")
     for number, hz in enumerate(tones, 1):
         chosen = ChosenTracks(path, audio=number)
-        assert abs(heard_hz(chosen) - hz) <= 4
+        assert abs(tone_hz(chosen) - hz) <= 4
         assert default_track(chosen, "audio") is None
 
 
 @pytest.mark.parametrize("ending", ["mkv", "mov", "mp4"])
 @pytest.mark.parametrize("default", [0, 1])
-def test_the_default_video_track_is_seen_or_the_chosen_one(tmp_path: Path, ending: str, default: int) -> None:
+def test_the_default_or_the_selected_video_track_is_read(tmp_path: Path, ending: str, default: int) -> None:
     tracks = [Pictures(level, DEFAULT if place == default else NONE) for place, level in enumerate([60, 180])]
     path = store_tracks(tmp_path / f"v.{ending}", [*tracks, Tone(300)])
     assert abs(seen(path) - [60, 180][default]) <= 2
-    for number, level in enumerate([60, 180], 1):  # one after the other: what is remembered of a file knows its track
+    for number, level in enumerate([60, 180], 1):  # one after the other: the cache distinguishes tracks
         assert abs(seen(ChosenTracks(path, video=number)) - level) <= 2
     assert abs(seen(path) - [60, 180][default]) <= 2
     assert (default_track(path, "video") or "").startswith(f"{default + 1} of 2 (h264, 64x48")
@@ -139,7 +139,7 @@ COVERS = {
 
 
 @pytest.mark.parametrize("kind", COVERS)
-def test_pictures_that_are_no_film_do_not_count(tmp_path: Path, kind: str) -> None:
+def test_covers_and_thumbnails_are_not_numbered(tmp_path: Path, kind: str) -> None:
     ending, cover = COVERS[kind]
     path = store_tracks(tmp_path / f"v.{ending}", [cover, Pictures(60), Tone(300)])
     assert abs(seen(path) - 60) <= 2
@@ -149,7 +149,7 @@ def test_pictures_that_are_no_film_do_not_count(tmp_path: Path, kind: str) -> No
         probe(ChosenTracks(path, video=2))
 
 
-def test_a_single_picture_that_is_all_there_is_counts(tmp_path: Path) -> None:
+def test_a_single_picture_alone_is_a_track(tmp_path: Path) -> None:
     path = store_tracks(tmp_path / "v.mp4", [Pictures(200, DEFAULT, "mjpeg", 1)])
     assert probe(path).frame_count == 1
 
@@ -162,7 +162,7 @@ def test_a_timecode_track_is_no_video_track(tmp_path: Path) -> None:
     assert has_streams(path) == (True, True)
 
 
-def test_a_track_that_does_not_exist_is_answered_with_those_that_do(tmp_path: Path) -> None:
+def test_the_error_for_a_missing_track_lists_the_tracks(tmp_path: Path) -> None:
     tracks = [Tone(300, NONE, "aac", "stereo", "eng"), Tone(900, DEFAULT, "flac", "5.1", "deu")]
     path = store_tracks(tmp_path / "v.mkv", tracks)
     for number in (0, 3, -1):
@@ -176,25 +176,25 @@ def test_a_track_that_does_not_exist_is_answered_with_those_that_do(tmp_path: Pa
 
 
 @pytest.mark.parametrize(("layout", "name"), [("mono", "mono"), ("stereo", "stereo"), ("5.1", "6 channels")])
-def test_sound_whose_file_names_no_layout_has_a_usual_one(tmp_path: Path, layout: str, name: str) -> None:
+def test_audio_without_a_layout_has_a_usual_one(tmp_path: Path, layout: str, name: str) -> None:
     path = store_tracks(tmp_path / "v.mkv", [Tone(300, DEFAULT, "pcm_s16le", layout), Tone(900)])
     assert default_track(path, "audio") == f"1 of 2 (pcm_s16le, {name}, default)"
 
 
-def test_of_tracks_that_cannot_be_decoded_none_is_taken(tmp_path: Path) -> None:
-    """A phone's spatial sound beside the plain one, marked as the default: its codec has no decoder here."""
+def test_tracks_that_cannot_be_decoded_are_not_used(tmp_path: Path) -> None:
+    """A phone's spatial audio is the default beside the plain one, but its codec has no decoder."""
     path = store_tracks(tmp_path / "v.mkv", [Tone(300), Tone(900, DEFAULT, "flac")])
     content = path.read_bytes()
     assert content.count(b"A_FLAC") == 1
     path.write_bytes(content.replace(b"A_FLAC", b"A_SPAT"))
-    assert abs(heard_hz(path) - 300) <= 4
+    assert abs(tone_hz(path) - 300) <= 4
     assert default_track(path, "audio") == "1 of 2 (aac, mono)"
     with pytest.raises(MediaError, match="its codec is unknown"):
         read_audio(ChosenTracks(path, audio=2))
 
 
 @pytest.mark.parametrize("rate_hz", [1, 100, 3_999, 800_000, 4_000_000_000])
-def test_a_rate_that_no_sound_has_is_refused_before_anything_is_decoded(
+def test_an_implausible_sample_rate_is_refused_before_decoding(
     tmp_path: Path, rate_hz: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = store_sound(tmp_path / "a.wav", tone(0.2), 16_000, "pcm_s16le")
@@ -208,6 +208,6 @@ def test_a_rate_that_no_sound_has_is_refused_before_anything_is_decoded(
 
 
 @pytest.mark.parametrize("rate_hz", [4_000, 8_000, 192_000, 768_000])
-def test_every_rate_that_sound_has_is_read(tmp_path: Path, rate_hz: int) -> None:
+def test_every_plausible_sample_rate_is_read(tmp_path: Path, rate_hz: int) -> None:
     path = store_sound(tmp_path / "a.wav", tone(0.5, rate_hz), rate_hz, "pcm_s16le")
     assert abs(len(read_audio(path)) - 8000) <= 8

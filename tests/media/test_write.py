@@ -1,4 +1,4 @@
-"""Written and joined files: the format asked for, kept to the bit, and the same bytes each time."""
+"""Written and joined files have the requested format and are reproducible to the byte."""
 
 import os
 from contextlib import suppress
@@ -48,7 +48,7 @@ def packets(path: Path) -> list[bytes]:
     ending=st.sampled_from(["mp4", "mov", "mkv"]),
     seed=st.integers(0, 99),
 )
-def test_joined_parts_are_the_whole(rate: Fraction, variable: bool, cuts: set[int], ending: str, seed: int) -> None:
+def test_joined_parts_equal_the_whole(rate: Fraction, variable: bool, cuts: set[int], ending: str, seed: int) -> None:
     steps = np.random.default_rng(seed).integers(4, 90, 40) if variable else np.ones(40, dtype=int)
     time_base = Fraction(1, 1000 if ending == "mkv" else 90_000) * 10 if variable else 1 / rate
     ticks, frames = [0, *np.cumsum(steps).tolist()], moving(40)
@@ -61,7 +61,7 @@ def test_joined_parts_are_the_whole(rate: Fraction, variable: bool, cuts: set[in
         ]
         for part, start, stop in zip(parts, borders, borders[1:], strict=False):
             shown = [(tick - ticks[start]) * time_base for tick in ticks[start:stop]]
-            few = stop - start <= 3  # so few frames may pass for a constant rate, to within a tick
+            few = stop - start <= 3  # so few frames may fit a constant rate within a tick
             pairs = zip(frame_times(part)[:-1], shown, strict=True)
             assert all(abs(got - want) <= (time_base if few else 0) for got, want in pairs)
         whole = folder / f"whole.{ending}"
@@ -74,7 +74,7 @@ def test_joined_parts_are_the_whole(rate: Fraction, variable: bool, cuts: set[in
 
 
 @pytest.mark.parametrize("codec", ["hevc", "av1", "ffv1"])
-def test_other_codecs_are_joined_alike(tmp_path: Path, codec: str) -> None:
+def test_other_codecs_are_joined_too(tmp_path: Path, codec: str) -> None:
     form, frames = VideoFormat.constant(64, 64, Fraction(30_000, 1001), codec=codec, crf=20), moving(9, 64, 64)
     parts = [
         write_timed(tmp_path / f"{start}.mp4", frames[start:stop], range(stop - start + 1), form)
@@ -86,7 +86,7 @@ def test_other_codecs_are_joined_alike(tmp_path: Path, codec: str) -> None:
         assert packets(tmp_path / f"whole.{ending}") == [packet for part in parts for packet in packets(part)]
 
 
-def test_the_same_parts_and_sound_give_the_same_bytes(tmp_path: Path) -> None:
+def test_joining_is_reproducible(tmp_path: Path) -> None:
     sound = store_sound(tmp_path / "a.wav", click(0.2, 2, 44_100), 44_100, "pcm_s16le")
     for ending in ("mp4", "mov", "mkv"):
         results = []
@@ -98,14 +98,14 @@ def test_the_same_parts_and_sound_give_the_same_bytes(tmp_path: Path) -> None:
         assert results[0] == results[1]
 
 
-def test_the_same_frames_are_encoded_alike(tmp_path: Path) -> None:
+def test_encoding_is_reproducible(tmp_path: Path) -> None:
     for size in ((96, 96), (202, 154)):
         frames = moving(30, *size)
         assert len({write(tmp_path / "v.mp4", frames).read_bytes() for _ in range(6)}) == 1
 
 
 @pytest.mark.parametrize("codec", ["h264", "hevc", "av1", "ffv1"])
-def test_mp4_files_state_the_shape_of_pixels(tmp_path: Path, codec: str) -> None:
+def test_mp4_files_state_the_sample_aspect_ratio(tmp_path: Path, codec: str) -> None:
     form = VideoFormat.constant(64, 64, 25, codec=codec, crf=20, sample_aspect=Fraction(64, 45))
     parts = [write_timed(tmp_path / f"{number}.mp4", moving(2, 64, 64), range(3), form) for number in (0, 1)]
     join(parts, tmp_path / "whole.mp4")
@@ -128,7 +128,7 @@ def test_one_frame_is_a_video(tmp_path: Path, ending: str) -> None:
 
 @pytest.mark.parametrize("colour", [SD, FULL, WIDE, ColourTags()], ids=["601", "full", "2020", "709"])
 @pytest.mark.parametrize("ending", ["mp4", "mov", "mkv"])
-def test_colours_survive_with_the_tags_of_the_source(tmp_path: Path, colour: ColourTags, ending: str) -> None:
+def test_colours_and_tags_of_the_source_are_kept(tmp_path: Path, colour: ColourTags, ending: str) -> None:
     image = patches(96, 96)
     form = VideoFormat(96, 96, Fraction(25), Fraction(1, 25), colour=colour, crf=4)
     with VideoWriter(tmp_path / f"v.{ending}", form) as writer:
@@ -138,7 +138,7 @@ def test_colours_survive_with_the_tags_of_the_source(tmp_path: Path, colour: Col
     assert np.abs(shift[8::16, 8::16]).max() <= 4 and np.abs(shift[8::16, 8::16].mean(axis=(0, 1))).max() < 0.8
 
 
-def test_a_format_like_a_sources(tmp_path: Path) -> None:
+def test_a_format_like_that_of_a_source(tmp_path: Path) -> None:
     turned = store(tmp_path / "v.mkv", moving(8, 50, 66), [0, 10, 50, 90, 130, 200, 240, 280], Fraction(1, 1000))
     form = VideoFormat.like(probe(turned), crf=10, codec="h264")
     assert (form.width, form.height, form.time_base, form.crf) == (66, 50, Fraction(1, 1000), 10)
@@ -158,7 +158,7 @@ def test_lossless_is_lossless(tmp_path: Path, ending: str) -> None:
 
 
 @pytest.mark.parametrize("codec", ["h264", "hevc", "av1", "ffv1"])
-def test_codecs_are_written_as_asked(tmp_path: Path, codec: str) -> None:
+def test_the_requested_codec_is_written(tmp_path: Path, codec: str) -> None:
     with VideoWriter(tmp_path / "v.mp4", VideoFormat.constant(64, 64, 25, codec=codec, crf=20)) as writer:
         for frame in moving(6, 64, 64):
             writer.write(frame)
@@ -168,7 +168,7 @@ def test_codecs_are_written_as_asked(tmp_path: Path, codec: str) -> None:
 @pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="policies of Linux")
 @pytest.mark.parametrize("codec", sorted(set(encode.CODECS) - {"auto", "prores"}))
 def test_no_encoder_makes_threads_real_time(tmp_path: Path, codec: str) -> None:
-    """SVT-AV1 does, where the user is root."""
+    """SVT-AV1 does so if the user is root."""
 
     def policies() -> set[int]:
         found = set()
@@ -195,7 +195,7 @@ def test_a_smaller_crf_is_a_better_picture(tmp_path: Path) -> None:
     assert sizes == sorted(sizes, reverse=True)
 
 
-def test_a_missing_encoder_is_replaced_or_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_encoder_is_replaced_or_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     missing = {"libx264", "libopenh264", "libx265"}
     monkeypatch.setattr(encode, "is_installed", lambda name: name not in missing)
     with VideoWriter(tmp_path / "v.mp4", VideoFormat.constant(47, 33, 25)) as writer:
@@ -229,7 +229,7 @@ def test_formats_that_cannot_be_written(tmp_path: Path, name: str, change: dict,
     assert not list(tmp_path.iterdir())
 
 
-def test_times_that_go_back_are_refused(tmp_path: Path) -> None:
+def test_decreasing_times_are_refused(tmp_path: Path) -> None:
     with (
         pytest.raises(MediaError, match="frame 2"),
         VideoWriter(tmp_path / "v.mp4", VideoFormat.constant(48, 32, 25)) as writer,
@@ -238,7 +238,7 @@ def test_times_that_go_back_are_refused(tmp_path: Path) -> None:
             writer.write(frame, pts)
 
 
-def test_own_files_are_known(tmp_path: Path) -> None:
+def test_own_files_are_recognised(tmp_path: Path) -> None:
     for ending in ("mp4", "mov", "mkv"):
         assert made_here(write(tmp_path / f"own.{ending}", numbered(2)))
         assert not made_here(store(tmp_path / f"other.{ending}", numbered(2)))

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from latentsync.diffusion import solvers
 from latentsync.diffusion.denoisers import conditioned, guided, unet_input
 from latentsync.diffusion.noise import add_noise, init_latents, mixed_noise, one_step_x0, shared_noise
 from latentsync.diffusion.schedule import NoiseSchedule
@@ -17,8 +18,12 @@ from latentsync.diffusion.solvers import (
     ddim_steps,
     find_solver,
 )
+from latentsync.inference.settings import InferenceSettings
+from latentsync.inference.windows.latents import LatentSampler
+from scripts.inference_arguments import parse
 
 SCHEDULE = NoiseSchedule()
+
 SHAPE = (2, 4, 3, 6, 5)
 
 
@@ -53,14 +58,14 @@ def test_a_perfect_denoiser_leads_to_the_clean_latents() -> None:
         signal, sigma = SCHEDULE.signal_and_noise(timestep, latents)
         return (latents - signal * clean) / sigma
 
-    told: list[tuple[int, int]] = []
+    steps_done: list[tuple[int, int]] = []
     timesteps = SCHEDULE.ddim_timesteps(5)
     start = init_latents(torch.randn(SHAPE), SCHEDULE, timesteps[0])
-    runs = [ddim_sample(perfect, start, timesteps, SCHEDULE, lambda *done: told.append(done)) for _ in range(2)]
+    runs = [ddim_sample(perfect, start, timesteps, SCHEDULE, lambda *done: steps_done.append(done)) for _ in range(2)]
     signal, sigma = SCHEDULE.signal_and_noise(0, clean)
     assert (runs[0] - signal * clean).abs().max() < 6 * sigma.item()
     assert torch.equal(runs[0], runs[1])
-    assert told == [(done, 5) for done in range(1, 6)] * 2
+    assert steps_done == [(done, 5) for done in range(1, 6)] * 2
 
 
 def test_sampling_keeps_no_gradients() -> None:
@@ -69,7 +74,7 @@ def test_sampling_keeps_no_gradients() -> None:
     assert not any(latents.requires_grad for latents in steps)
 
 
-def test_noise_has_unit_variance_and_the_promised_common_part() -> None:
+def test_mixed_noise_has_unit_variance_and_the_shared_part() -> None:
     noise = mixed_noise((1, 4, 2, 128, 128), alpha=2.0, generator=generator())
     assert noise.std().item() == pytest.approx(1, abs=0.02)
     assert (noise[:, :, 0] * noise[:, :, 1]).mean().item() == pytest.approx(0.8, abs=0.03)
@@ -89,7 +94,7 @@ def test_a_start_from_reference_latents_keeps_their_colour() -> None:
 
 @dataclass(frozen=True)
 class Loudness:
-    """Audio of clips as one number each, after so many clips of zeros."""
+    """Audio of clips, one number each."""
 
     clips: Tensor
 
@@ -97,7 +102,7 @@ class Loudness:
         return Loudness(torch.cat([torch.zeros_like(self.clips), self.clips]))
 
 
-def test_guidance_exaggerates_what_the_audio_changes() -> None:
+def test_guidance_scales_the_effect_of_the_audio() -> None:
     calls = []
 
     def denoise(latents: Tensor, timestep: int | Tensor, audio: Loudness) -> Tensor:
@@ -123,7 +128,7 @@ def test_input_channels_are_packed_in_order_for_every_copy_of_the_clips() -> Non
 
 
 def gaussian(mean: Tensor, deviation: Tensor) -> tuple[Denoiser, Callable[[Tensor, int], Tensor]]:
-    """The perfect denoiser of data with this mean and deviation, and where the way from (x_t, t) ends, in closed form."""
+    """The exact denoiser of Gaussian data, and the end of the sampling trajectory from (x_t, t) in closed form."""
 
     def denoise(latents: Tensor, timestep: int) -> Tensor:
         signal, sigma = SCHEDULE.signal_and_noise(timestep, latents)
@@ -170,25 +175,25 @@ def test_solvers_reach_the_exact_solution_with_rising_steps_and_the_fast_ones_so
 
 @pytest.mark.parametrize("name", ["dpm++", "unipc", "lcm"])
 def test_solvers_begin_at_the_last_training_step(name: str) -> None:
-    told: list[tuple[int, int]] = []
+    steps_done: list[tuple[int, int]] = []
     timesteps = find_solver(name).timesteps(SCHEDULE, 4)
     assert timesteps == [999, 749, 499, 249]
     find_solver(name).seeded(0)(
-        lambda x, t: x, torch.randn(SHAPE), timesteps, SCHEDULE, lambda *done: told.append(done)
+        lambda x, t: x, torch.randn(SHAPE), timesteps, SCHEDULE, lambda *done: steps_done.append(done)
     )
-    assert told == [(done, 4) for done in (1, 2, 3, 4)]
+    assert steps_done == [(done, 4) for done in (1, 2, 3, 4)]
     with pytest.raises(ValueError, match="0 sampling steps"):
         find_solver(name).timesteps(SCHEDULE, 0)
 
 
-def test_a_consistency_function_is_the_identity_at_the_start_and_a_jump_elsewhere() -> None:
+def test_a_consistency_function_is_the_identity_at_step_0_and_one_step_x0_elsewhere() -> None:
     noisy, noise = torch.randn(SHAPE), torch.randn(SHAPE)
     torch.testing.assert_close(consistency(noisy, noise, 0, SCHEDULE), noisy)
     jumped = one_step_x0(noisy, noise, 499, SCHEDULE)
     torch.testing.assert_close(consistency(noisy, noise, 499, SCHEDULE), jumped, rtol=1e-3, atol=1e-3)
 
 
-def test_few_steps_add_noise_that_the_seed_alone_decides() -> None:
+def test_lcm_noise_depends_on_the_seed_alone() -> None:
     clean = torch.randn(SHAPE)
 
     def coarse(latents: Tensor, timestep: int) -> Tensor:  # leaves some of the noise, so that it can be seen
@@ -200,15 +205,32 @@ def test_few_steps_add_noise_that_the_seed_alone_decides() -> None:
     assert torch.equal(runs[0], runs[1]) and not torch.equal(runs[0], runs[2])
 
 
-def test_guidance_outside_its_interval_asks_once() -> None:
-    asked: list[tuple[int, int]] = []
+def test_outside_the_guidance_interval_only_the_conditional_branch_is_computed() -> None:
+    evaluated: list[tuple[int, int]] = []
 
     def denoise(latents: Tensor, timestep: int, audio: Loudness) -> Tensor:
-        asked.append((timestep, len(latents)))
+        evaluated.append((timestep, len(latents)))
         return latents
 
     latents, audio = torch.randn(SHAPE), Loudness(torch.ones(2))
     denoiser = guided(denoise, audio, 1.5, lambda timestep: SCHEDULE.progress(timestep) < 0.5)
     for timestep in (999, 501, 499, 0):
         denoiser(latents, timestep)
-    assert asked == [(999, 4), (501, 4), (499, 2), (0, 2)]
+    assert evaluated == [(999, 4), (501, 4), (499, 2), (0, 2)]
+
+
+def test_a_solver_is_added_by_one_entry_of_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings, their check, the command line and sampling take the new name from `SOLVERS`."""
+    with pytest.raises(ValueError, match=r"solver is 'still': choose ddim or dpm\+\+ or unipc or lcm\."):
+        InferenceSettings(solver="still")
+
+    def still_sample(denoise: Denoiser, latents: Tensor, *others: object) -> Tensor:
+        return latents
+
+    monkeypatch.setattr(solvers, "SOLVERS", [*solvers.SOLVERS, solvers.Solver("still", still_sample)])
+    monkeypatch.setattr("scripts.inference_arguments.SOLVERS", solvers.SOLVERS)
+    arguments = parse(["--video_path", "v.mp4", "--audio_path", "a.wav", "--solver", "still"], None)
+    settings = InferenceSettings().changed({"solver": arguments.solver, "steps": 2})
+    sampler = LatentSampler(settings, 2, 64, torch.device("cpu"))
+    assert sampler.timesteps == SCHEDULE.trailing_timesteps(2)
+    assert torch.equal(sampler.solve(lambda x, t: x, sampler.noise, sampler.timesteps, SCHEDULE), sampler.noise)

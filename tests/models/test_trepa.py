@@ -67,7 +67,7 @@ def test_input_is_cut_to_the_range_and_left_alone_where_it_fits():
     assert resized.min() == 0 and resized.max() == 1
 
 
-@pytest.mark.parametrize(("shape", "message"), [((1, 3, 8, 28, 30), "30x28"), ((1, 3, 7, 28, 28), "multiples of 2")])
+@pytest.mark.parametrize(("shape", "message"), [((1, 3, 8, 28, 30), "30x28"), ((1, 3, 7, 28, 28), "a multiple of 2")])
 def test_unfit_clips_are_refused(net, shape, message):
     with pytest.raises(ValueError, match=message):
         net.features(torch.zeros(shape))

@@ -38,7 +38,7 @@ def config(levels: int = 2, **changes: Any) -> UNetConfig:
 
 
 def random_unet(settings: UNetConfig) -> UNet3DConditionModel:
-    """A network of which no layer is zero."""
+    """A network without zero-initialised layers."""
     torch.manual_seed(0)
     unet = UNet3DConditionModel(settings)
     with torch.no_grad():
@@ -84,7 +84,7 @@ def test_clips_of_a_batch_do_not_mix() -> None:
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
 
 
-def test_every_frame_hears_its_own_audio() -> None:
+def test_every_frame_attends_to_its_own_audio() -> None:
     unet, (sample, steps, audio) = random_unet(config(use_motion_module=False)), inputs()
     changed = audio.clone()
     changed[0, 1] += 1
@@ -129,7 +129,7 @@ def test_gradient_checkpointing_changes_memory_only() -> None:
     assert len(plain) == len(list(unet.parameters()))
 
 
-def test_many_pixels_are_attended_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attention_over_many_pixels_is_split(monkeypatch: pytest.MonkeyPatch) -> None:
     unet, given = random_unet(config()), inputs()
     with torch.no_grad():
         whole = predicted(unet, *given)

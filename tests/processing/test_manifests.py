@@ -1,4 +1,4 @@
-"""What is made of manifests without a video: gathered rows, other thresholds, the report, lists of clips for training."""
+"""Manifests without a video: compaction of records, new thresholds, the report, training lists."""
 
 import json
 from dataclasses import replace
@@ -20,7 +20,7 @@ from latentsync.processing.stages.order import STAGES
 from latentsync.processing.storage import Folder
 
 
-def test_gathering_rows_may_be_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compaction_may_be_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     manifests = Manifests(Folder(tmp_path), ("whole", "words"))
     rows = {
         "whole": [ManifestRow("c", "a.mp4", "a.mp4")],
@@ -74,7 +74,7 @@ def test_other_thresholds_need_no_video() -> None:
     assert list(loose.tables["high_visual_quality"]["clip"]) == ["c1", "c2"]
 
 
-def test_the_report_counts_and_needs_nothing_else(tmp_path: Path) -> None:
+def test_the_report_counts_clips_and_is_one_file(tmp_path: Path) -> None:
     tables = real_tables([2.0, 4.0, 6.0])
     measure = Measure("sync_confidence", "av_synced", "Sync confidence", "", at_least=3.0)
     funnel = write_report(Folder(tmp_path / "manifests"), Folder(tmp_path), tables, [measure], {"input": "<b>raw</b>"})
@@ -90,7 +90,7 @@ def test_the_report_counts_and_needs_nothing_else(tmp_path: Path) -> None:
     assert funnel_of(tables, []).stages[-1].kept.clips == 2
 
 
-def test_nobody_is_in_two_lists() -> None:
+def test_no_identity_is_in_two_lists() -> None:
     rows = [
         ManifestRow(
             f"c{n}",

@@ -1,4 +1,4 @@
-"""The runner of the data processing: resumption, crashes, remote folders, GPU pools; with steps that need no video."""
+"""The runner of the data processing: resume, crashes, remote folders, GPU pools; with steps that need no video."""
 
 import hashlib
 import json
@@ -42,12 +42,14 @@ moto_server = pytest.importorskip("moto.server", reason="the object store of the
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
-WORDS = "hello you -bad no some world"  # of each source: one dropped at once, one too short at the end
+WORDS = (
+    "hello you -bad no some world"  # of each source: one is dropped by the first step, one is too short for the last
+)
 
 
 @pytest.fixture(scope="module")
 def store() -> Iterator[str]:
-    """The address of an object store in this process, which Ray's workers reach too."""
+    """The address of an object store in this process, which Ray's workers can reach."""
     server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()
     host, port = server.get_host_and_port()
@@ -80,7 +82,7 @@ def make_input(root: Path, count: int = 4, words: str = WORDS) -> Path:
 
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Work in this process instead of in Ray's."""
+    """Process clips in this process instead of in Ray's workers."""
 
     @contextmanager
     def workers(plan: Plan, run_folder: RunFolder, settings: RunSettings) -> Iterator[Workers]:
@@ -154,11 +156,11 @@ def test_a_finished_run_has_nothing_to_do(in_process: None, tmp_path: Path, monk
 
 
 class Killed(BaseException):
-    """Stands for SIGKILL: nothing catches it, nothing is tidied up."""
+    """Stands for SIGKILL: nothing catches it, nothing is cleaned up."""
 
 
 class Fuse:
-    """Counts what changes the disk, and stops the process before the n-th change."""
+    """Counts changes of the disk, and stops the process before the n-th one."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, stop_at: int = 0):
         self.count, self.stop_at = 0, stop_at
@@ -175,7 +177,7 @@ class Fuse:
         return change
 
 
-def test_stopped_before_any_change_of_the_disk_a_run_goes_on_to_the_same_end(
+def test_a_run_stopped_before_any_change_of_the_disk_resumes_to_the_same_result(
     in_process: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calm = make_run_folder(make_input(tmp_path / "calm", 1, "hello -bad no"))
@@ -196,7 +198,7 @@ def test_stopped_before_any_change_of_the_disk_a_run_goes_on_to_the_same_end(
         assert {path.name for path in Path(wild.output.root).iterdir()} == {"raw videos", "long", "manifests"}
 
 
-def test_a_file_that_somebody_removed_is_made_again(
+def test_a_removed_intermediate_file_is_made_again(
     in_process: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calm, wild = (make_run_folder(make_input(tmp_path / name, 2)) for name in ("calm", "wild"))
@@ -223,7 +225,7 @@ def test_a_worker_of_a_killed_run_changes_nothing(in_process: None, tmp_path: Pa
 
 
 def kill_workers(run_folder: RunFolder, times: int, seed: int, done: threading.Event, killed: set[str]) -> None:
-    """SIGKILL workers that are at work, each known by the folder that it works in."""
+    """SIGKILL active workers, each identified by its staging folder."""
     draw = random.Random(seed)
     while len(killed) < times and not done.wait(draw.uniform(0.2, 0.6)):
         folders = (
@@ -237,7 +239,7 @@ def kill_workers(run_folder: RunFolder, times: int, seed: int, done: threading.E
                 killed.add(name)
 
 
-def test_killed_workers_lose_nothing(ray_running: None, tmp_path: Path) -> None:
+def test_a_run_whose_workers_are_killed_gives_the_same_result(ray_running: None, tmp_path: Path) -> None:
     calm, wild = (make_run_folder(make_input(tmp_path / name, 6)) for name in ("calm", "wild"))
     runner.run(stub_plan(), calm, RunSettings())
     done, killed = threading.Event(), set[str]()
@@ -260,7 +262,7 @@ run(stub_plan(0.05), make_run_folder(sys.argv[1]), RunSettings(cores=2))
 """
 
 
-def test_a_run_that_is_killed_three_times_ends_like_an_undisturbed_one(ray_running: None, tmp_path: Path) -> None:
+def test_a_run_killed_three_times_gives_the_result_of_an_undisturbed_one(ray_running: None, tmp_path: Path) -> None:
     calm, wild = (make_run_folder(make_input(tmp_path / name, 12)) for name in ("calm", "wild"))
     runner.run(stub_plan(), calm, RunSettings())
     draw = random.Random(7)
@@ -280,13 +282,13 @@ def test_a_run_that_is_killed_three_times_ends_like_an_undisturbed_one(ray_runni
 
 
 def wait_until_at_work(run_folder: RunFolder, process: subprocess.Popen) -> None:
-    """Until a worker of this process (not one of a killed run) has begun a clip."""
+    """Wait until a worker of this process (not one of a killed run) has begun a clip."""
     old = set(run_folder.staging_root.glob("*")) if run_folder.staging_root.is_dir() else set()
     while process.poll() is None and not set(run_folder.staging_root.glob("*-*-*")) - old:
         time.sleep(0.05)
 
 
-def test_an_object_store_gives_what_a_disk_gives(ray_running: None, store: str, tmp_path: Path) -> None:
+def test_an_object_store_gives_the_result_of_a_disk(ray_running: None, store: str, tmp_path: Path) -> None:
     local = make_run_folder(make_input(tmp_path, 2))
     runner.run(stub_plan(), local, RunSettings())
     import s3fs
@@ -324,7 +326,7 @@ def manifests_with_times(run_folder: RunFolder) -> dict[str, pd.DataFrame]:
     return Manifests(run_folder.manifests, stage_names(stub_plan())).tables()
 
 
-def test_every_gpu_gets_work(ray_running: None, tmp_path: Path) -> None:
+def test_every_gpu_is_used(ray_running: None, tmp_path: Path) -> None:
     plan = stub_plan(0.1, gpu=True)
     assert [len(group) for group in groups_of(plan, has_gpu=True)] == [1, 1, 1]
     assert [len(group) for group in groups_of(plan, has_gpu=False)] == [1, 2]
@@ -334,7 +336,7 @@ def test_every_gpu_gets_work(ray_running: None, tmp_path: Path) -> None:
     assert {text.split()[1] for text in written} == {"0", "1"}
 
 
-def test_two_runs_do_not_share_an_output(tmp_path: Path) -> None:
+def test_a_second_run_in_the_same_output_is_refused(tmp_path: Path) -> None:
     run_folder = make_run_folder(make_input(tmp_path))
     with (
         run_lock(run_folder),
@@ -344,7 +346,7 @@ def test_two_runs_do_not_share_an_output(tmp_path: Path) -> None:
         pass
 
 
-def test_wrong_places_are_refused_before_any_work(tmp_path: Path) -> None:
+def test_wrong_folders_are_refused_before_any_work(tmp_path: Path) -> None:
     folder = make_input(tmp_path)
     with pytest.raises(ValueError, match="only read"):
         make_run_folder(folder, folder / "out")
@@ -355,11 +357,11 @@ def test_wrong_places_are_refused_before_any_work(tmp_path: Path) -> None:
         make_run_folder(tmp_path / "no videos")
     (tmp_path / "long").mkdir()
     (tmp_path / "long" / "mine.mp4").write_text("a user's own")
-    with pytest.raises(ValueError, match="files of yours"):
+    with pytest.raises(ValueError, match="no run wrote"):
         check_output(make_run_folder(folder), stub_plan(), StageSettings())
 
 
-def test_an_output_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
+def test_an_output_that_cannot_be_written_to_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ValueError, match="file cannot be written to .* choose another --output_dir"):
         check_output(make_run_folder(make_input(tmp_path), tmp_path / "file"), stub_plan(), StageSettings())
@@ -385,7 +387,7 @@ def test_results_of_two_settings_are_not_mixed(tmp_path: Path) -> None:
         StageSettings(alignment="chin").check()
 
 
-def test_the_command_makes_clips_that_training_takes(
+def test_the_command_makes_clips_that_training_can_read(
     in_process: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     raw = tmp_path / "raw"

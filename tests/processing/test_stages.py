@@ -1,4 +1,5 @@
-"""The data-processing stages: planted defects go for the right reason, good clips stay, cuts and offsets are exact."""
+"""The data-processing stages: clips with planted defects are dropped for the right reason, good clips are kept, cuts and
+offsets are exact."""
 
 import hashlib
 from dataclasses import fields, is_dataclass, replace
@@ -58,7 +59,7 @@ def run(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, l
 
 
 @pytest.mark.slow
-def test_every_defect_goes_for_its_reason_and_every_good_clip_stays(corpus: Corpus, run) -> None:
+def test_every_defect_is_dropped_for_its_reason_and_every_good_clip_is_kept(corpus: Corpus, run) -> None:
     _, endings, _ = run
     found = {file.relative: [span_of(e) for e in endings if e.clip.relative == file.relative] for file in corpus.files}
     wanted = {
@@ -69,7 +70,7 @@ def test_every_defect_goes_for_its_reason_and_every_good_clip_stays(corpus: Corp
 
 
 @pytest.mark.slow
-def test_offsets_are_found_and_taken_out(corpus: Corpus, run) -> None:
+def test_offsets_are_found_and_removed(corpus: Corpus, run) -> None:
     _, endings, _ = run
     checked = 0
     for ending in endings:
@@ -83,7 +84,7 @@ def test_offsets_are_found_and_taken_out(corpus: Corpus, run) -> None:
 
 
 @pytest.mark.slow
-def test_the_input_is_only_read_and_outputs_are_whole(videos: Path, run) -> None:
+def test_the_input_is_unchanged_and_outputs_are_complete(videos: Path, run) -> None:
     output, endings, before = run
     assert tree_hash(videos) == before
     finished = [ending for ending in endings if not ending.reason]
@@ -108,7 +109,7 @@ def test_reasons_follow_from_the_scores_alone(run) -> None:
 
 
 @pytest.mark.slow
-def test_stages_by_themselves_give_the_bytes_of_fused_ones(videos: Path, run, tmp_path: Path) -> None:
+def test_single_stages_give_the_bytes_of_fused_ones(videos: Path, run, tmp_path: Path) -> None:
     """And a second run gives the bytes of the first."""
     output, endings, _ = run
     before = [e for e in endings if e.clip.relative == "15 fps.mp4"]
@@ -138,12 +139,12 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(("fps", "cuts"), [(25, [1, 41, 81, 96]), (50, [1, 41, 81, 96]), (15, [25, 50])])
 def test_cuts_are_exact_to_the_frame(scenes: Path, fps: int, cuts: list[int]) -> None:
     """Also in the first and last frames, and where a slower video repeats its frames."""
-    told = make_step((ShotStage,), SMALL_SETTINGS)(readable(scenes / f"{fps}.mp4"), {})
-    assert [outcome.clip.start_frame for _, outcome in told] == [0, *cuts]
+    outcomes = make_step((ShotStage,), SMALL_SETTINGS)(readable(scenes / f"{fps}.mp4"), {})
+    assert [outcome.clip.start_frame for _, outcome in outcomes] == [0, *cuts]
 
 
 @pytest.mark.slow
-def test_files_at_every_stage_have_the_spans_of_no_files(scenes: Path, tmp_path: Path) -> None:
+def test_writing_files_at_every_stage_does_not_change_the_spans(scenes: Path, tmp_path: Path) -> None:
     settings = replace(SMALL_SETTINGS, min_segment_sec=0.5, max_segment_sec=1.0)
     folders = {stage.name: tmp_path / stage.name for stage in STAGES}
     clip = source_clip(scenes / "25.mp4", "", "25.mp4")
@@ -172,7 +173,7 @@ def readable(path: Path) -> Clip:
 
 
 @pytest.mark.slow
-def test_a_span_shows_and_sounds_as_its_part_of_the_file(videos: Path) -> None:
+def test_a_span_has_the_frames_and_sound_of_its_part_of_the_file(videos: Path) -> None:
     whole = readable(videos / "clean.mp4")
     part = whole.cut(20, 45).cut(5, 15)
     frames, wanted = list(clip_frames(part)), list(clip_frames(whole))[25:35]
@@ -196,7 +197,7 @@ def without(seen: list[SeenFrame], frames: set[int], shade: float = 1.0) -> list
 
 
 @pytest.mark.slow
-def test_a_face_that_is_missed_for_moments_is_bridged(seen: list[SeenFrame]) -> None:
+def test_a_face_that_is_missed_briefly_is_bridged(seen: list[SeenFrame]) -> None:
     missed = {0, 1, *range(20, 25), 49}
     found = list(bridged(without(seen, missed)))
     assert {n for n, each in enumerate(found) if each.is_bridged} == missed
@@ -208,44 +209,44 @@ def test_a_face_that_is_missed_for_moments_is_bridged(seen: list[SeenFrame]) -> 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("missed", "shade"), [({20}, 0.1), (set(range(20, 26)), 1.0), (set(range(50)), 1.0)])
-def test_what_is_not_sure_to_be_the_face_is_not_bridged(seen: list[SeenFrame], missed: set[int], shade: float) -> None:
-    """A picture that is dark for a moment, and a face that is missed for longer."""
+def test_uncertain_or_long_gaps_are_not_bridged(seen: list[SeenFrame], missed: set[int], shade: float) -> None:
+    """A frame that is dark, and a face that is missed for longer than can be bridged."""
     found = list(bridged(without(seen, missed, shade)))
     assert len(found) == 50 and {n for n, each in enumerate(found) if each.face is None} == missed
 
 
-class Dreamer:
-    """Sees no face until it is shown a certain frame, and the face in every frame from then on."""
+class LateDetector:
+    """Finds no face until a certain frame, and the face in every frame from then on."""
 
     alignment: Alignment = DEFAULT_ALIGNMENT
 
-    def __init__(self, wakes_at: SeenFrame) -> None:
-        self.wakes_at = wakes_at
-        self.is_awake = False
+    def __init__(self, finds_at: SeenFrame) -> None:
+        self.finds_at = finds_at
+        self.has_found = False
 
     def reset(self) -> None:
-        self.is_awake = False
+        self.has_found = False
 
     def faces(self, frame: np.ndarray) -> list[Face]:
-        self.is_awake = self.is_awake or np.array_equal(frame, self.wakes_at.frame)
-        return [self.wakes_at.face] if self.is_awake and self.wakes_at.face else []
+        self.has_found = self.has_found or np.array_equal(frame, self.finds_at.frame)
+        return [self.finds_at.face] if self.has_found and self.finds_at.face else []
 
     def points(self, frame: np.ndarray) -> Face | None:
         return next(iter(self.faces(frame)), None)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("wakes_at", "faceless"), [(0, 0), (20, 0), (40, 40)])
-def test_a_face_that_is_found_late_is_followed_back_to_the_first_frame(
-    videos: Path, seen: list[SeenFrame], wakes_at: int, faceless: int
+@pytest.mark.parametrize(("finds_at", "faceless"), [(0, 0), (20, 0), (40, 40)])
+def test_a_face_found_late_is_followed_back_to_the_first_frame(
+    videos: Path, seen: list[SeenFrame], finds_at: int, faceless: int
 ) -> None:
     meter = FaceMeter()
-    assert len(list(meter.follow(readable(videos / "clean.mp4"), Dreamer(seen[wakes_at])))) == 50
+    assert len(list(meter.follow(readable(videos / "clean.mp4"), LateDetector(seen[finds_at])))) == 50
     assert meter.scores["faceless_frames"] == faceless
 
 
 @pytest.mark.parametrize("frames", [125, 250, 251, 375, 501, 749, 1000, 90_001])
-def test_segments_are_even_and_neither_too_short_nor_too_long(frames: int) -> None:
+def test_segments_are_even_and_within_their_limits(frames: int) -> None:
     spans = split_evenly(frames, 250)
     assert spans[0][0] == 0 and spans[-1][1] == frames
     assert all(before[1] == after[0] for before, after in zip(spans, spans[1:], strict=False))
@@ -261,7 +262,9 @@ def test_sound_moves_by_samples() -> None:
 
 
 @pytest.mark.parametrize("rate_hz", [8_000, 16_000, 44_100])
-def test_a_stretch_of_sound_equals_the_whole(tmp_path: Path, rate_hz: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_span_of_sound_equals_that_part_of_the_whole(
+    tmp_path: Path, rate_hz: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also when decoding starts shortly before it."""
     rng = np.random.default_rng(rate_hz)
     noise = np.convolve(rng.normal(0, 4000, 6 * rate_hz), np.ones(9) / 3, "same").astype(np.int16)
@@ -275,7 +278,7 @@ def test_a_stretch_of_sound_equals_the_whole(tmp_path: Path, rate_hz: int, monke
         assert np.abs(found.astype(int) - wanted).max() <= 2
 
 
-def test_thresholds_are_the_boundary() -> None:
+def test_a_score_at_the_threshold_is_kept() -> None:
     rules = make_rules(StageSettings())
     face = {"face_share": 1.0, "face_px": 256.0, "other_faces_share": 0.0, "persons": 1}
     assert rules["high_resolution"].decide(face) is None
@@ -302,7 +305,7 @@ def test_thresholds_are_the_boundary() -> None:
         (StageSettings(sync_model="best"), ["syncnet_v2, demo"]),
     ],
 )
-def test_what_is_missing_is_said_before_anything_is_done(
+def test_missing_weights_and_wrong_settings_are_refused_before_any_work(
     settings: StageSettings, words: list[str], tmp_path: Path
 ) -> None:
     settings.weights_dir = tmp_path
@@ -312,7 +315,7 @@ def test_what_is_missing_is_said_before_anything_is_done(
 
 
 @pytest.mark.slow
-def test_sharpness_tells_blur_and_noise_apart(videos: Path) -> None:
+def test_sharpness_distinguishes_blur_from_noise(videos: Path) -> None:
     import cv2
 
     frame = next(clip_frames(readable(videos / "clean.mp4")))
@@ -322,7 +325,7 @@ def test_sharpness_tells_blur_and_noise_apart(videos: Path) -> None:
     assert noise_levels(grainy) > 10 and blur_px(grainy) < 1.5 * blur_px(frame)
 
 
-def test_equal_names_and_long_names_get_files_of_their_own(tmp_path: Path) -> None:
+def test_equal_and_long_names_get_distinct_files(tmp_path: Path) -> None:
     for name in ("a.mp4", "a.mov"):
         (tmp_path / name).write_bytes(b"the same")
     clips = [source_clip(tmp_path / name, name, f"in/{name}") for name in ("a.mp4", "a.mov")]
@@ -332,7 +335,7 @@ def test_equal_names_and_long_names_get_files_of_their_own(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_no_fault_of_the_clip(videos: Path, tmp_path: Path) -> None:
+def test_a_full_disk_raises_and_does_not_drop_the_clip(videos: Path, tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("in the way")
     with pytest.raises((MediaError, OSError)):

@@ -1,7 +1,7 @@
 """A corpus with planted defects and known truth: `python -m tests.support.corpus --out DIR` makes the full one (minutes).
 
-Drawn people speak; what is wrong with each file, and what the data processing must therefore do with every stretch of it,
-is written to DIR/truth.json beside DIR/videos. Spans are in frames of the 25 Hz clock.
+The videos show drawn people who speak. DIR/truth.json lists the defect of each file and the outcome that the data processing
+must give for every span of it. Spans are in frames of the 25 Hz clock.
 """
 
 import argparse
@@ -46,18 +46,18 @@ from tests.support.films import (
 
 @dataclass(frozen=True)
 class Expected:
-    """What must become of one stretch: dropped by `stage` for `reason`, or kept to the end if both are empty."""
+    """The expected outcome of one span: dropped by `stage` for `reason`, or kept to the end if both are empty."""
 
     start_frame: int
     stop_frame: int
     stage: str = ""
     reason: str = ""
-    offset_frames: int | None = None  # that stage 7 must find; > 0: the sound is early
+    offset_frames: int | None = None  # that `av_synced` must find; > 0: the sound is early
 
 
 @dataclass(frozen=True)
 class Planted:
-    """One file: its path in the input folder, what is wrong with it, and what must become of it."""
+    """One file: its path in the input folder, its defect, and the expected outcomes."""
 
     relative: str
     defect: str
@@ -70,7 +70,7 @@ SMALL_SETTINGS = replace(STAND_INS, min_segment_sec=2.0, max_segment_sec=4.0, mi
 
 
 class Corpus:
-    """Files to plant, and what must become of each."""
+    """Files with planted defects and their expected outcomes."""
 
     def __init__(self) -> None:
         self.files: list[Planted] = []
@@ -260,7 +260,7 @@ def add_faces(corpus: Corpus, person: Person) -> None:
 
 
 def add_sync(corpus: Corpus, person: Person) -> None:
-    """Sound shifted by -12 ... 12 frames, and somebody else's."""
+    """Sound shifted by -12 ... 12 frames, and another person's."""
     for frames in (-12, -10, -8, -6, -5, -4, -3, -2, -1, 1, 2, 3, 4, 5, 6, 8, 10, 12):
         film = person()
         stage, reason = ("av_synced", "large_offset") if abs(frames) > 6 else ("", "")

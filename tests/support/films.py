@@ -1,4 +1,4 @@
-"""Short films of drawn people who speak, what may be done to them, and video files of any rate made of them."""
+"""Short films of drawn people who speak, functions that change them, and video files of any rate."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -40,7 +40,7 @@ class Film:
 
 @lru_cache(maxsize=8)
 def avatar(seed: int, count: int) -> AvatarClip:
-    """An avatar that speaks for `count` frames at least; the same one for the same seed."""
+    """An avatar that speaks for at least `count` frames; the same one for the same seed."""
     rng = np.random.default_rng(seed)
     sentences = int(count / MODEL_FPS / SENTENCE_SEC) + 1
     text = " ".join(random_sentence(rng, held_out=False) for _ in range(sentences))
@@ -80,7 +80,7 @@ def placed(frame: np.ndarray, scale: float, side_px: int) -> np.ndarray:
 
 
 def empty(seed: int, count: int, side_px: int = AVATAR_PX) -> Film:
-    """A landscape with a moving ball, and somebody's voice."""
+    """A landscape with a moving ball, and a person's voice."""
     rng = np.random.default_rng(seed)
     small = rng.uniform(40, 200, (6, 6, 3)).astype(np.float32)
     scene = cv2.resize(small, (side_px, side_px), interpolation=cv2.INTER_CUBIC).clip(0, 255).astype(np.uint8)
@@ -97,7 +97,7 @@ def empty(seed: int, count: int, side_px: int = AVATAR_PX) -> Film:
 
 
 def beside(film: Film, other: Film) -> Film:
-    """Two films side by side; the first is heard."""
+    """Two films side by side, with the sound of the first."""
 
     def draw() -> Iterator[np.ndarray]:
         for left, right in zip(film.draw(), other.draw(), strict=True):
@@ -122,7 +122,7 @@ def after(films: list[Film]) -> Film:
 
 
 def drawn(film: Film) -> Film:
-    """A short film whose frames are drawn once and remembered."""
+    """A short film whose frames are drawn once and kept in memory."""
     frames = list(film.draw())
     return replace(film, draw=lambda: iter(frames))
 
@@ -162,7 +162,7 @@ def covered(film: Film, start: int, stop: int) -> Film:
 
 
 def late(film: Film, frames: int) -> Film:
-    """A film whose sound comes later by so many frames (below 0: earlier); silence fills up."""
+    """A film whose sound comes later by so many frames (below 0: earlier); padded with silence."""
     shift = samples_of_frames(abs(frames))
     silence = np.zeros(shift, np.float32)
     sound = np.concatenate([silence, film.sound[:-shift]] if frames > 0 else [film.sound[shift:], silence])
@@ -183,14 +183,14 @@ def silent(film: Film) -> Film:
 def store(
     film: Film, path: Path, fps: float = MODEL_FPS, rate_hz: int = SAMPLE_RATE_HZ, has_sound: bool = True
 ) -> None:
-    """Write a film at another rate of frames, each showing the nearest of the film's, and of samples."""
+    """Write a film at another rate of frames, each the nearest of the film's, and another sample rate."""
     count = round(film.count * Fraction(fps) / MODEL_FPS)
     sources = [min(film.count - 1, int(index * MODEL_FPS / fps + 0.5)) for index in range(count)]
     _write(film, path, VideoFormat.constant(*_size(film), Fraction(fps), crf=16), sources, None, rate_hz, has_sound)
 
 
 def store_variable(film: Film, path: Path, seed: int, rate_hz: int = SAMPLE_RATE_HZ) -> None:
-    """Write a film at a variable rate: a third of its frames is left out, the others are up to 8 ms early or late."""
+    """Write a film at a variable rate: a third of the frames is left out, the others are shifted by up to 8 ms."""
     rng = np.random.default_rng(seed)
     kept = [0, *(index for index in range(1, film.count) if rng.random() > 1 / 3)]
     jitter = rng.integers(-8, 9, len(kept))

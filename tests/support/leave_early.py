@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 import av
 
 from latentsync.media.container import limit_threads
-from latentsync.media.video.index import frame_index
+from latentsync.media.index.frame_index import frame_index
 from latentsync.media.video.read import VideoFrame, read_frames, stored_pictures
 
 THREADS = 4  # of a decoder, also on a machine with fewer cores

@@ -13,7 +13,7 @@ from latentsync.models.unet.checkpoint import RENAMED_PARTS
 from latentsync.models.unet.config import UNetConfig
 from latentsync.models.vae import build_vae
 from latentsync.weights import table
-from latentsync.weights.sources import Source, remember
+from latentsync.weights.sources import Source, record_source
 from latentsync.weights.table import PUBLIC_FILES
 from tests.weights.test_weights import CONFIG, Tensors, tensors_of
 
@@ -63,7 +63,7 @@ def save_companions(folder: Path, width: int = 384) -> None:
 def note_release(folder: Path, release: str) -> None:
     """As if the U-Net of `folder` had been fetched."""
     file = next(file for file in PUBLIC_FILES if file.release == release and file.resolution)
-    remember(file, folder, Source(file.repo, release, (folder / file.path).stat().st_size, ""))
+    record_source(file, folder, Source(file.repo, release, (folder / file.path).stat().st_size, ""))
 
 
 def use_folder(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""A folder of videos through the stages without a runner: what tests of the stages compare with the corpus's truth."""
+"""Runs a folder of videos through the stages without a runner, and compares the outcomes with the corpus's truth."""
 
 import argparse
 import json
@@ -29,7 +29,7 @@ from tests.support.corpus import STAND_INS
 
 @dataclass(frozen=True)
 class Ending:
-    """Where a clip's way ended: at which stage, and with which outcome."""
+    """The last stage of a clip, and its outcome there."""
 
     stage: str
     outcome: StageOutcome
@@ -44,13 +44,13 @@ class Ending:
 
 
 def process(input_dir: Path, output_dir: Path, settings: StageSettings) -> list[Ending]:
-    """All videos of a folder through all stages, which share decodes."""
+    """Run all videos of a folder through all stages, which share decodes."""
     steps = [make_step(stages, settings) for stages in STEPS]
     return [ending for path in files_in(input_dir) for ending in process_one(path, input_dir, output_dir, steps)]
 
 
 def process_one(path: Path, input_dir: Path, output_dir: Path, steps: Sequence[Step]) -> list[Ending]:
-    """One video of a folder through all stages."""
+    """Run one video of a folder through all stages."""
     folders = {stage.name: output_dir / stage.name if stage.writes == "always" else None for stage in STAGES}
     return follow(source_clip(path, str(path), path.relative_to(input_dir).as_posix()), steps, folders)
 
@@ -61,14 +61,14 @@ def files_in(folder: Path) -> list[Path]:
 
 @cache
 def stand_in_steps() -> list[Step]:
-    """The steps that the full corpus goes through; a process loads their networks once."""
+    """The steps for the full corpus; a process loads their networks once."""
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     return [make_step(stages, STAND_INS) for stages in STEPS]
 
 
 def follow(clip: Clip, steps: Sequence[Step], folders: dict[str, Path | None]) -> list[Ending]:
-    """One clip through the steps that are left."""
+    """Run one clip through the remaining steps."""
     step, rest = steps[0], steps[1:]
     endings: list[Ending] = []
     for stage, outcome in step(clip, folders):
@@ -90,14 +90,14 @@ def span_of(ending: Ending) -> Span:
 
 @dataclass(frozen=True)
 class Found:
-    """What became of one stretch, as it is stored."""
+    """The outcome of one span, as it is stored."""
 
     span: Span
     scores: Mapping[str, Score]
 
 
 def run_one(relative: str, videos: Path, out: Path) -> list[Found]:
-    """One video of the full corpus through the stand-ins; what an earlier run has stored of it is taken."""
+    """Run one video of the full corpus with the stand-ins, unless an earlier run has stored its outcomes."""
     stored = out / "found" / f"{relative}.json"
     if not stored.exists():
         endings = process_one(videos / relative, videos, out, stand_in_steps())
@@ -111,28 +111,28 @@ def run_one(relative: str, videos: Path, out: Path) -> list[Found]:
 def compare(truth: Mapping[str, Any], found: Mapping[str, Sequence[Found]]) -> list[str]:
     """One line for each file whose clips did not end as planted, and one line of precision and recall for each stage.
 
-    Clips whose planted offset lies at the limit (see `at_limit`) count in neither; their offsets are checked as all others.
+    Clips whose planted offset is at the limit (see `at_limit`) count in neither; their offsets are checked like all others.
     """
-    lines, right, planted, told = [], Counter[str](), Counter[str](), Counter[str]()
+    lines, right, planted, reported = [], Counter[str](), Counter[str](), Counter[str]()
     for relative, entry in truth.items():
         settled = [each for each in entry["expected"] if not at_limit(each["offset_frames"])]
         wanted = {(e["start_frame"], e["stop_frame"], e["stage"], e["reason"]) for e in settled}
         starts = {each["start_frame"] for each in entry["expected"]} - {each["start_frame"] for each in settled}
         got = {each.span for each in found[relative] if each.span[0] not in starts}
         planted.update(span[2] or "kept" for span in wanted)
-        told.update(span[2] or "kept" for span in got)
+        reported.update(span[2] or "kept" for span in got)
         right.update(span[2] or "kept" for span in wanted & got)
         wrong = [*wrong_offsets(entry["expected"], found[relative])]
         if wanted != got or wrong:
             lines.append(f"{relative} ({entry['defect']}): {sorted(got)} instead of {sorted(wanted)}; {wrong}")
-    for name in planted | told:
-        precision, recall = f"{right[name]} of {told[name]}", f"{right[name]} of {planted[name]}"
+    for name in planted | reported:
+        precision, recall = f"{right[name]} of {reported[name]}", f"{right[name]} of {planted[name]}"
         lines.append(f"{name}: precision {precision}, recall {recall}")
     return lines
 
 
 def at_limit(offset_frames: int | None) -> bool:
-    """Whether the frame by which a measured offset may be wrong decides between keeping and dropping: either is right."""
+    """Whether an error of one frame decides between keeping and dropping: then either is right."""
     return offset_frames is not None and 0 <= abs(offset_frames) - STAND_INS.max_offset_frames <= 1
 
 
@@ -150,7 +150,7 @@ def wrong_offsets(expected: Sequence[Mapping[str, Any]], found: Sequence[Found])
 def main(argv: list[str] | None = None) -> int:
     """Process a corpus that `tests.support.corpus` made, and compare: `python -m tests.support.stage_runs --corpus DIR --out DIR`.
 
-    The same command goes on where it was stopped; empty OUT after a change of the stages.
+    The same command continues after an interruption; empty OUT after a change of the stages.
     """
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--corpus", type=Path, required=True, help="with videos/ and truth.json")

@@ -69,7 +69,7 @@ def train(
             os.kill(os.getpid(), signal.SIGKILL)
 
     checkpoints.save_state = save_or_die  # type: ignore[assignment]
-    train_unet(load(config, UNetRun, overrides), report, lambda text: None, Processes(cpu=True))
+    train_unet(load(config, UNetRun, overrides), Processes(cpu=True), report)
 
 
 def train_sharded(config: Path, overrides: tuple[str, ...], kill_at: int | None = None) -> None:
@@ -95,8 +95,6 @@ def train_with_bad_item(folder: Path, bad_rank: int) -> None:
     processes = Processes(cpu=True)
     rank = processes.rank
     try:
-        Trainer(Regression(), Broken(), 4, TrainConfig(max_steps=3), folder, processes=processes).train(
-            lambda row: None
-        )
+        Trainer(Regression(), Broken(), 4, TrainConfig(max_steps=3), folder, processes=processes).train()
     except ValueError as error:
         (folder / f"{rank}.txt").write_text(str(error))

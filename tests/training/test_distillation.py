@@ -40,10 +40,6 @@ def distilling(data: Path, *overrides: str) -> tuple[str, ...]:
     )
 
 
-def quiet(text: object) -> None:
-    """Nobody reads along."""
-
-
 @pytest.mark.slow
 def test_a_killed_distillation_goes_on_bit_by_bit_and_its_file_sets_the_preset(data: Path, tmp_path: Path) -> None:
     runs = {name: distilling(data, f"data.train_output_dir={tmp_path / name}") for name in ("whole", "killed")}
@@ -62,7 +58,7 @@ def test_a_killed_distillation_goes_on_bit_by_bit_and_its_file_sets_the_preset(d
 
 def test_the_target_is_the_teachers_guided_step_and_the_error_falls(data: Path, tmp_path: Path) -> None:
     run = load(data, UNetRun, distilling(data, f"data.train_output_dir={tmp_path}"))
-    training = prepare(run, quiet, Processes(cpu=True))
+    training = prepare(run, Processes(cpu=True))
     step = training.step
     assert isinstance(step, DistillStep)
     batch, positions = collate([training.data[0], training.data[1]]), torch.tensor([0, 1])
@@ -95,9 +91,9 @@ def test_a_delta_is_loaded_with_its_base_beside_it(data: Path, tmp_path: Path) -
     part = tmp_path / "a" / "part.safetensors"
     places = (f"init_from={whole}", f"data.train_output_dir={tmp_path / 'run'}", "train.max_steps=1")
     run = load(data, UNetRun, distilling(data, "trainable_modules=[attn2]", "store_changes=true", *places))
-    training = train_unet(run, quiet, quiet, Processes(cpu=True))
+    training = train_unet(run, Processes(cpu=True))
     weights = training.trainer.averaged_state()
-    training.save(part, weights, 1)
+    training.file.save(part, weights, 1)
     assert part.stat().st_size < 0.5 * whole.stat().st_size
     unet, metadata = load_unet(part)
     assert metadata["distilled"] and all(torch.equal(v, weights[f"unet.{n}"]) for n, v in unet.state_dict().items())

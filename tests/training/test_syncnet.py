@@ -74,11 +74,10 @@ def tiny_run(clips: Path, output: Path, *overrides: str) -> SyncNetRun:
     return load(clips / "tiny.yaml", SyncNetRun, [*places, *overrides])
 
 
-def train(run: SyncNetRun, stop_step: int | None = None) -> tuple[SyncNetTraining, list[str]]:
-    said: list[str] = []
-    training = SyncNetTraining(run, said.append, Processes(cpu=True))
-    training.train(lambda row: None, stop_step)
-    return training, said
+def train(run: SyncNetRun, stop_step: int | None = None) -> SyncNetTraining:
+    training = SyncNetTraining(run, Processes(cpu=True))
+    training.train(stop_step=stop_step)
+    return training
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
@@ -96,9 +95,27 @@ def same(first: Any, second: Any) -> bool:
 
 @pytest.fixture(scope="module")
 def whole_run(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, SyncNetTraining, list[str]]:
-    """Four steps without a stop."""
-    folder = tmp_path_factory.mktemp("whole")
-    return folder, *train(tiny_run(clips, folder, "half_weights=true"))
+    """Four steps without a stop: the folder, the training, the logged messages."""
+    folder, messages = tmp_path_factory.mktemp("whole"), MessageList()
+    logger = logging.getLogger("latentsync.training.syncnet")
+    logger.addHandler(messages)
+    logger.setLevel(logging.INFO)
+    try:
+        return folder, train(tiny_run(clips, folder, "half_weights=true")), messages.lines
+    finally:
+        logger.removeHandler(messages)
+        logger.setLevel(logging.NOTSET)
+
+
+class MessageList(logging.Handler):
+    """Keeps logged messages."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
 
 
 def test_four_steps_equal_two_a_stop_and_two_more(
@@ -120,7 +137,7 @@ def train_alone(run: SyncNetRun, kill_at: int | None) -> None:
         if row["step"] == kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    SyncNetTraining(run, lambda text: None, Processes(cpu=True)).train(report)
+    SyncNetTraining(run, Processes(cpu=True)).train(report)
 
 
 @pytest.mark.slow
@@ -155,15 +172,18 @@ def test_a_run_leaves_a_network_that_knows_its_scores(whole_run: tuple[Path, Syn
     assert metadata["step"] == best["step"] and metadata["scores"]["accuracy"] == best["score"]
 
 
-def test_changed_data_are_named_when_a_run_goes_on(clips: Path, tmp_path: Path) -> None:
+def test_changed_data_are_logged_when_a_run_resumes(
+    clips: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     train(tiny_run(clips, tmp_path), stop_step=1)
     (tmp_path / "list.txt").write_text("\n".join(str(clips / f"train/{n}.mp4") for n in range(3)))
-    said = train(tiny_run(clips, tmp_path, f"data.train_fileslist={tmp_path / 'list.txt'}"), stop_step=2)[1]
-    assert any("not those of before (4, now 3)" in text for text in said)
+    train(tiny_run(clips, tmp_path, f"data.train_fileslist={tmp_path / 'list.txt'}"), stop_step=2)
+    assert "not those of before (4, now 3)" in caplog.text
 
 
 def test_validation_clips_are_held_out_where_none_are_given(clips: Path, tmp_path: Path) -> None:
-    training = SyncNetTraining(tiny_run(clips, tmp_path, "data.val_data_dir=''"), print, Processes(cpu=True))
+    training = SyncNetTraining(tiny_run(clips, tmp_path, "data.val_data_dir=''"), Processes(cpu=True))
     held_out = {clip.path for clip in training.data.validation}
     assert len(held_out) == 2 and not held_out & {clip.path for clip in training.items.clips}
 
@@ -191,7 +211,7 @@ def test_a_sound_network_learns_a_few_pairs_by_heart(clips: Path, tmp_path: Path
     run = tiny_run(
         clips, tmp_path, "preflight.max_steps=150", "preflight.learning_rate=1e-3", "preflight.target_loss=0.3"
     )
-    training = SyncNetTraining(run, lambda text: None, Processes(cpu=True))
+    training = SyncNetTraining(run, Processes(cpu=True))
     before = {name: value.clone() for name, value in training.objective.state_dict().items()}
     outcome = overfit(training.objective, training.items, run.preflight)
     assert outcome.passed and outcome.loss <= 0.3, outcome.sentence()
@@ -223,10 +243,12 @@ def test_known_mouths_add_a_loss_and_stay_out_of_the_file(clips: Path, tmp_path:
     assert net_weights(objective.state_dict()).keys() == net.state_dict().keys()
 
 
-def test_clips_that_do_not_know_the_mouth_train_without_it(clips: Path, tmp_path: Path) -> None:
-    told: list[str] = []
-    training = SyncNetTraining(tiny_run(clips, tmp_path, "data.known_mouths=true"), told.append, Processes(cpu=True))
-    assert training.objective.lips_head is None and any("only clips of drawn heads" in line for line in told)
+def test_clips_without_mouth_tracks_train_without_them(
+    clips: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    training = SyncNetTraining(tiny_run(clips, tmp_path, "data.known_mouths=true"), Processes(cpu=True))
+    assert training.objective.lips_head is None and "only clips of drawn heads" in caplog.text
 
 
 def test_latents_come_from_the_cache_that_command_and_training_fill(clips: Path, tmp_path: Path, capsys) -> None:
@@ -319,5 +341,5 @@ def test_a_chart_that_cannot_be_drawn_ends_nothing(tmp_path: Path, caplog: pytes
     (tmp_path / "file").write_text("")
     with caplog.at_level(logging.WARNING):
         assert not save_charts(tmp_path / "file/chart.png", good)
-    assert "left out" in caplog.text
+    assert "was not drawn" in caplog.text
     assert save_charts(tmp_path / "none.png", []) and not (tmp_path / "none.png").exists()

@@ -49,10 +49,6 @@ def trainer(folder: Path, objective: nn.Module | None = None, hooks: Hooks | Non
     return Trainer(objective or Regression(), Numbers(), 4, settings(**changes), folder, hooks=hooks)
 
 
-def ignore(row: dict[str, object]) -> None:
-    """Rows are not looked at."""
-
-
 def final_state(folder: Path) -> dict[str, object]:
     found = Checkpoints(folder / "checkpoints", 1).newest()
     assert found is not None
@@ -78,9 +74,9 @@ def assert_same(a: object, b: object, where: str = "") -> None:
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_four_steps_equal_two_a_stop_and_two_more(tmp_path: Path, precision: str) -> None:
     choices = {"precision": precision, "gradient_accumulation": 2}
-    trainer(tmp_path / "a", **choices).train(ignore)
-    trainer(tmp_path / "b", **choices).train(ignore, stop_step=2)
-    trainer(tmp_path / "b", **choices).train(ignore)
+    trainer(tmp_path / "a", **choices).train()
+    trainer(tmp_path / "b", **choices).train(stop_step=2)
+    trainer(tmp_path / "b", **choices).train()
     assert_same(final_state(tmp_path / "a"), final_state(tmp_path / "b"))
     assert final_state(tmp_path / "a")["next_position"] == 4 * 4 * 2
     assert [json.loads(line)["step"] for line in (tmp_path / "b/log.jsonl").read_text().splitlines()] == [1, 2, 3, 4]
@@ -92,8 +88,8 @@ def test_accumulating_batches_is_training_on_their_union(tmp_path: Path) -> None
             super().__init__()
             self.net[1] = nn.Identity()
 
-    trainer(tmp_path / "a", Plain(), gradient_accumulation=2).train(ignore)
-    Trainer(Plain(), Numbers(), 8, settings(), tmp_path / "b").train(ignore)
+    trainer(tmp_path / "a", Plain(), gradient_accumulation=2).train()
+    Trainer(Plain(), Numbers(), 8, settings(), tmp_path / "b").train()
     a, b = (final_state(tmp_path / name)["module"] for name in "ab")
     assert all(torch.allclose(a[key], b[key], atol=1e-6) for key in a)  # type: ignore[index, call-overload]
 
@@ -120,7 +116,7 @@ def test_many_bad_steps_lead_back_to_the_last_checkpoint_and_on_with_other_data(
 
 def test_a_run_that_never_recovers_stops_with_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="3 steps in a row.*after 2 returns.*Lower train.learning_rate"):
-        trainer(tmp_path, Regression(8), max_skipped_steps=3, max_rollbacks=2, max_steps=20).train(ignore)
+        trainer(tmp_path, Regression(8), max_skipped_steps=3, max_rollbacks=2, max_steps=20).train()
     assert final_state(tmp_path)["step"] == 2
 
 
@@ -131,7 +127,7 @@ def test_the_last_checkpoints_and_the_best_are_kept_and_nothing_else_is_touched(
     )
     (tmp_path / "checkpoints/step-00000001").mkdir(parents=True)
     (tmp_path / "checkpoints/step-00000001/notes.txt").write_text("mine")
-    trainer(tmp_path, hooks=hooks, max_steps=5, keep_checkpoints=2, validation_steps=1).train(ignore)
+    trainer(tmp_path, hooks=hooks, max_steps=5, keep_checkpoints=2, validation_steps=1).train()
     kept = {path.parent.name for path in tmp_path.glob(f"checkpoints/*/{STATE}")}
     assert kept == {"step-00000002", "step-00000004", "step-00000005"}
     assert json.loads((tmp_path / "checkpoints/best.json").read_text()) == {"step": 2, "score": 0.9}
@@ -139,7 +135,7 @@ def test_the_last_checkpoints_and_the_best_are_kept_and_nothing_else_is_touched(
 
 
 def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    trainer(tmp_path).train(ignore)
+    trainer(tmp_path).train()
     newest = tmp_path / "checkpoints/step-00000004" / STATE
     newest.write_bytes(newest.read_bytes()[:1000])
     again = trainer(tmp_path)
@@ -154,7 +150,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_and_the_run_goes_on(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     resource = pytest.importorskip("resource", reason="file sizes are limited on POSIX only")
-    trainer(tmp_path).train(ignore, stop_step=1)
+    trainer(tmp_path).train(stop_step=1)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def fill_the_disk(row: dict[str, object]) -> None:
@@ -168,14 +164,14 @@ def test_a_full_disk_leaves_the_last_checkpoint_and_the_run_goes_on(
     names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert names == ["step-00000001", "step-00000004"]
     assert "cannot be written" in caplog.text and "Training goes on" in caplog.text
-    trainer(tmp_path / "other").train(ignore)
+    trainer(tmp_path / "other").train()
     assert_same(final_state(tmp_path), final_state(tmp_path / "other"))
 
 
 def test_a_full_disk_at_the_end_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").write_text("a file where the folder should be")
     with pytest.raises(ValueError, match="cannot be written.*choose another data.train_output_dir"):
-        trainer(tmp_path).train(ignore)
+        trainer(tmp_path).train()
 
 
 def test_watching_never_ends_a_training_but_may_stop_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -185,9 +181,9 @@ def test_watching_never_ends_a_training_but_may_stop_it(tmp_path: Path, caplog: 
     def stop(step: int) -> dict[str, float]:
         raise StopTraining(f"enough at {step}")
 
-    trainer(tmp_path / "a", hooks=Hooks(validate=broken, charts=broken), validation_steps=1).train(ignore)  # type: ignore[arg-type]
+    trainer(tmp_path / "a", hooks=Hooks(validate=broken, charts=broken), validation_steps=1).train()  # type: ignore[arg-type]
     assert final_state(tmp_path / "a")["step"] == 4 and "no display" in caplog.text
-    assert trainer(tmp_path / "b", hooks=Hooks(validate=stop), validation_steps=3).train(ignore) == "enough at 3"
+    assert trainer(tmp_path / "b", hooks=Hooks(validate=stop), validation_steps=3).train() == "enough at 3"
     assert final_state(tmp_path / "b")["step"] == 3
 
 
@@ -202,10 +198,10 @@ def test_validation_sees_the_average_and_leaves_the_training_as_it_was(tmp_path:
 
     watched = Regression()
     run = trainer(tmp_path / "a", watched, Hooks(validate=look), validation_steps=2)
-    run.train(ignore)
+    run.train()
     assert torch.equal(seen[-1], run.averaged_state()["net.0.weight"])
     assert not torch.equal(seen[-1], watched.net[0].weight)
-    trainer(tmp_path / "b").train(ignore)
+    trainer(tmp_path / "b").train()
     assert_same(final_state(tmp_path / "a")["module"], final_state(tmp_path / "b")["module"])
 
 
@@ -225,12 +221,12 @@ def test_a_missing_optimizer_package_is_told(tmp_path: Path) -> None:
 def test_frozen_networks_refuse_training_whatever_their_owner_does() -> None:
     net = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5))
     owner = Regression()
-    owner.expert = Frozen(net)
+    owner.frozen = Frozen(net)
     owner.train()
     net.train()
     net[1].train()
     assert not net.training and not net[1].training
-    assert not any("expert" in name for name in owner.state_dict()) and len(list(owner.parameters())) == 4
+    assert not any("frozen" in name for name in owner.state_dict()) and len(list(owner.parameters())) == 4
     with pytest.raises(RuntimeError, match="frozen"):
         net.requires_grad_(True)
     x = torch.ones(1, 2, requires_grad=True)

@@ -1,6 +1,7 @@
 """Training the U-Net: what is trained and what is not, its losses, its gate, and runs that are killed, in tiny networks."""
 
 import json
+import logging
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -48,17 +49,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_data(tmp_path_factory.mktemp("training") / "data")
 
 
-def quiet(text: object) -> None:
-    """Nobody reads along."""
-
-
 def run_of(config: Path, *overrides: str) -> UNetRun:
     return load(config, UNetRun, overrides)
 
 
 def step_of(config: Path, *overrides: str) -> tuple[UNetStep, ClipBatch, Tensor]:
     """An objective, a batch of it, and the batch's positions."""
-    training = prepare(run_of(config, *overrides), quiet, Processes(cpu=True))
+    training = prepare(run_of(config, *overrides), Processes(cpu=True))
     return training.step, collate([training.data[0], training.data[1]]), torch.tensor([0, 1])
 
 
@@ -143,7 +140,7 @@ def test_an_unproven_syncnet_may_not_teach(data: Path) -> None:
         check_accuracy(metadata, replace(frozen_networks, sync_accuracy=0.9))
     check_accuracy({"scores": {"accuracy": 0.86}}, frozen_networks)
     with pytest.raises(ValueError, match="looks at 4 frames, but data.num_frames is 3"):
-        prepare(run_of(data, *STAGE2, "data.num_frames=3", "data.train_output_dir=x"), quiet, Processes(cpu=True))
+        prepare(run_of(data, *STAGE2, "data.num_frames=3", "data.train_output_dir=x"), Processes(cpu=True))
 
 
 def test_trainable_modules_that_are_not_there_are_told() -> None:
@@ -168,15 +165,17 @@ def test_pixels_give_the_latents_that_the_cache_has(data: Path) -> None:
 
 def test_frozen_random_weights_are_refused(data: Path) -> None:
     with pytest.raises(ValueError, match="they are random: set init_from"):
-        prepare(run_of(data, *STAGE2, "init_from="), quiet, Processes(cpu=True))
+        prepare(run_of(data, *STAGE2, "init_from="), Processes(cpu=True))
 
 
-def test_what_is_not_cached_is_computed_before_the_first_step(data: Path, tmp_path: Path) -> None:
-    told: list[str] = []
+def test_missing_features_are_computed_before_the_first_step(
+    data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     places = [f"data.cache_dir={tmp_path / 'cache'}", f"data.train_output_dir={tmp_path / 'out'}", "train.max_steps=1"]
     for _ in range(2):
-        train_unet(run_of(data, *places), lambda row: None, told.append, Processes(cpu=True))
-    filled = [line for line in told if "computed now" in line]
+        train_unet(run_of(data, *places), Processes(cpu=True))
+    filled = [line for line in caplog.messages if "computed now" in line]
     assert len(filled) == 2 and "no whisper" in filled[0] and "no latents" in filled[1]
 
 
@@ -269,7 +268,7 @@ def test_a_run_validates_keeps_its_best_and_stores_what_inference_loads(data: Pa
         "validation.clips=2",
         "inference={steps: 2, guidance_scale: 1.5}",
     )
-    training = train_unet(run, quiet, quiet, Processes(cpu=True))
+    training = train_unet(run, Processes(cpu=True))
     rows = [json.loads(line) for line in (tmp_path / "validation.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [2, 4]
     assert {"sync", "sync_truth", "silent_sync", "silent_motion", "psnr_db", "score"} <= rows[0].keys()
@@ -288,13 +287,13 @@ def test_a_run_validates_keeps_its_best_and_stores_what_inference_loads(data: Pa
     assert load(tmp_path / "config.yaml", UNetRun) == run
 
 
-def test_weights_alone_start_a_run_as_far_as_they_fit(data: Path, tmp_path: Path) -> None:
+def test_a_run_starts_from_the_weights_that_fit(data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     torch.manual_seed(3)
     stage1 = UNet3DConditionModel(UNetConfig.from_dict(UNET))
     save_state(
         tmp_path / "public.pt", {"global_step": 7, "state_dict": {**stage1.state_dict(), "extra": torch.ones(1)}}
     )
-    told: list[str] = []
     run = run_of(
         data,
         *STAGE2,
@@ -302,22 +301,24 @@ def test_weights_alone_start_a_run_as_far_as_they_fit(data: Path, tmp_path: Path
         "train.max_steps=0",
         f"data.train_output_dir={tmp_path / 'r'}",
     )
-    training = train_unet(run, quiet, told.append, Processes(cpu=True))
+    training = train_unet(run, Processes(cpu=True))
     taken = training.step.unet.state_dict()
     assert all(torch.equal(value, taken[name]) for name, value in stage1.state_dict().items())
-    assert re.search(r"\d+ begin afresh \(.*motion_modules.*1 of the file are not used \(extra\)", told[-1])
+    assert re.search(r"\d+ start anew \(.*motion_modules.*1 of the file are not used \(extra\)", caplog.text)
 
 
-def test_the_clips_alignment_is_stored_and_another_one_of_the_start_weights_is_told(data: Path, tmp_path: Path) -> None:
+def test_the_clips_alignment_is_stored_and_another_one_of_the_initial_weights_is_logged(
+    data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     weights = UNet3DConditionModel(UNetConfig.from_dict(UNET)).state_dict()
     old = {key.replace(".attn2.", ".audio_cross_attn.attn."): value for key, value in weights.items()}
     torch.save({"state_dict": old}, tmp_path / "first_release.pt")
     for alignment, is_told in (("", True), ("whole_nose", False)):
-        told: list[str] = []
+        caplog.clear()
         run = run_of(data, f"init_from={tmp_path / 'first_release.pt'}", f"data.alignment={alignment}")
-        training = prepare(run, told.append, Processes(cpu=True))
-        assert any("trained with the alignment whole_nose" in line for line in told) == is_told
-        assert training.metadata(0)["alignment"] == (alignment or "nose_tip")
+        training = prepare(run, Processes(cpu=True))
+        assert ("trained with the alignment whole_nose" in caplog.text) == is_told
+        assert training.file.metadata(0)["alignment"] == (alignment or "nose_tip")
     with pytest.raises(ValueError, match="data.alignment is 'chin': choose nose_tip or whole_nose"):
         run_of(data, "data.alignment=chin")
 
@@ -372,6 +373,6 @@ def test_shipped_configurations_are_the_public_ones(name: str) -> None:
 
 def test_stage_two_weights_keep_their_kind(tmp_path: Path, data: Path) -> None:
     run = run_of(data, "half_weights=true", "train.max_steps=1", f"data.train_output_dir={tmp_path}")
-    train_unet(run, quiet, quiet, Processes(cpu=True))
+    train_unet(run, Processes(cpu=True))
     checkpoint = read_checkpoint(tmp_path / "checkpoints/step-00000001/weights.safetensors")
     assert checkpoint.metadata["kind"] == "unet" and {t.dtype for t in checkpoint.tensors.values()} == {torch.float16}

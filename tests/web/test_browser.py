@@ -77,7 +77,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def page(browser: Any, server: Server) -> Iterator[Page]:
-    """A fresh visitor's page; whatever it asks of another server, or complains of, fails the test."""
+    """The page of a new user; a request to another host or a message on the console fails the test."""
     context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme="light", accept_downloads=True)
     page, elsewhere, complaints = context.new_page(), [], []
     page.set_default_timeout(PATIENCE_MS)
@@ -103,7 +103,7 @@ def press(page: Page, name: str) -> None:
 
 
 def unfold(page: Page, name: str) -> None:
-    """Open a folded section, or close it; an arrow is part of its button's name."""
+    """Open or close a section; an arrow is part of its button's name."""
     page.get_by_role("button", name=re.compile(rf"^{name}\b")).click()
 
 
@@ -129,8 +129,8 @@ def picture(page: Page, name: str, folder: Path, **clip: Any) -> None:
 
 def test_from_upload_to_download(page: Page, server: Server, pair: tuple[Path, Path], tmp_path: Path) -> None:
     upload(page, *pair)
-    expect(page.get_by_text("320 x 320, 25 frames a second, 1.3 s")).to_be_visible()
-    expect(page.get_by_text("1.3 s of sound")).to_be_visible()
+    expect(page.get_by_text("320 x 320, 25 frames per second, 1.3 s")).to_be_visible()
+    expect(page.get_by_text("1.3 s of audio")).to_be_visible()
 
     unfold(page, texts.FACE_SECTION)
     page.locator("#frame img").click(position={"x": 170, "y": 160})
@@ -183,7 +183,7 @@ def test_from_upload_to_download(page: Page, server: Server, pair: tuple[Path, P
     expect(page.locator("#history label")).to_have_count(4)
     assert page.evaluate(NAMELESS) == []
     upload(page, *pair)
-    expect(page.get_by_text("1.3 s of sound")).to_be_visible()
+    expect(page.get_by_text("1.3 s of audio")).to_be_visible()
     looks(page, tmp_path)
     unfold(page, texts.HISTORY_SECTION)
     page.locator("#history label", has_text="cancelled").click()
@@ -194,7 +194,7 @@ def test_from_upload_to_download(page: Page, server: Server, pair: tuple[Path, P
 
 
 def play_together(page: Page) -> None:
-    """The player plays both videos, together."""
+    """The player plays both videos in sync."""
     page.evaluate("() => { document.querySelector('.sp-result').loop = true }")
     press(page, texts.PLAYER_PLAY)
     page.wait_for_function("() => document.querySelector('.sp-result').currentTime > 0.4")
@@ -210,7 +210,7 @@ def play_together(page: Page) -> None:
 
 
 def looks(page: Page, folder: Path) -> None:
-    """Pictures in light, dark, and on a phone, where nothing is wider than the screen."""
+    """Screenshots in light and dark and on a phone, where nothing is wider than the screen."""
     page.evaluate("() => document.activeElement.blur()")
     picture(page, "light", folder, full_page=True)
     page.emulate_media(color_scheme="dark")
@@ -226,7 +226,7 @@ def looks(page: Page, folder: Path) -> None:
     page.set_viewport_size({"width": 1280, "height": 900})
 
 
-def test_bad_files_are_told_of_and_the_page_goes_on(page: Page, server: Server, tmp_path: Path) -> None:
+def test_bad_files_give_an_error_and_the_page_keeps_working(page: Page, server: Server, tmp_path: Path) -> None:
     upload(page, {"name": "note.mp4", "mimeType": "video/mp4", "buffer": b"no video " * 30}, None)
     alert = page.get_by_role("alert").filter(has_text="note.mp4")
     expect(alert).to_be_visible()
@@ -234,7 +234,7 @@ def test_bad_files_are_told_of_and_the_page_goes_on(page: Page, server: Server, 
     wait_for_message(page, texts.NEED_BOTH)
     before = len(jobs(server))
     upload(page, None, make_audio(tmp_path / "a.wav", 0.4))
-    expect(page.get_by_text("0.4 s of sound")).to_be_visible()
+    expect(page.get_by_text("0.4 s of audio")).to_be_visible()
     press(page, texts.RUN)
     wait_for_message(page, "note.mp4")
     assert len(jobs(server)) == before
@@ -246,7 +246,7 @@ def test_bad_files_are_told_of_and_the_page_goes_on(page: Page, server: Server, 
     expect(page.locator("#upload-note")).to_contain_text("larger than 3 MB")
     upload(page, make_video(tmp_path / "hostile '\"<b>&;$(x).mp4", 10), make_audio(tmp_path / "b.wav", 0.4))
     expect(page.locator("#upload-note")).to_be_hidden()
-    expect(page.get_by_text("0.4 s of sound")).to_be_visible()
+    expect(page.get_by_text("0.4 s of audio")).to_be_visible()
     expect(page.get_by_text("128 x 96")).to_be_visible()
     press(page, texts.CHECK)
     assert "No frame shows a face" in wait_for_message(page, "Check:")

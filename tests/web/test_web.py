@@ -1,4 +1,4 @@
-"""The web app without a browser: its job API, what it refuses, who may see what, and what it forgets."""
+"""The web app without a browser: job API, refused requests, access to jobs, expiry of files."""
 
 import importlib.util
 import json
@@ -134,12 +134,12 @@ def test_bad_uploads_get_one_sentence(server: Server, pair: tuple[Path, Path], c
     assert str(server.settings.folder) not in sentence
 
 
-def test_sound_without_sound_and_too_much_of_it(server: Server, pair: tuple[Path, Path], tmp_path: Path) -> None:
+def test_missing_and_too_long_audio_is_refused(server: Server, pair: tuple[Path, Path], tmp_path: Path) -> None:
     video = uploaded(server, "mute.mp4", pair[0].read_bytes())
-    with pytest.raises(WebError, match="mute.mp4 has no sound"):
+    with pytest.raises(WebError, match="mute.mp4 has no audio"):
         server.app.submit("somebody", Wish(), video, video)
     long = uploaded(server, "long.wav", make_audio(tmp_path / "long.wav", 21).read_bytes())
-    with pytest.raises(WebError, match="long.wav lasts 21 s, and at most 20 s"):
+    with pytest.raises(WebError, match="long.wav lasts 21 s, and the limit is 20 s"):
         server.app.submit("somebody", Wish(), video, long)
     refused = httpx.post(f"{server.url}gradio_api/upload", files={"files": ("big.mp4", b"0" * 3_100_000)})
     assert refused.status_code == 413
@@ -147,7 +147,7 @@ def test_sound_without_sound_and_too_much_of_it(server: Server, pair: tuple[Path
         server.app.submit("somebody", Wish(), video, None)
 
 
-def test_no_face_is_told(server: Server, pair: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_video_without_a_face_is_reported(server: Server, pair: tuple[Path, Path], tmp_path: Path) -> None:
     client = client_of(server, tmp_path)
     dark = make_video(tmp_path / "night.mp4", 12, dark=range(12)), pair[1]
     passed, stopped = submit(client, dark), submit(client, dark, on_missing_face="error")
@@ -169,12 +169,14 @@ def test_no_face_is_told(server: Server, pair: tuple[Path, Path], tmp_path: Path
         ({"face": "/etc/hostname"}, "face '/etc/hostname' is unknown"),
     ],
 )
-def test_wrong_wishes(server: Server, pair: tuple[Path, Path], tmp_path: Path, wish: dict, said: str) -> None:
+def test_wrong_arguments_are_refused(
+    server: Server, pair: tuple[Path, Path], tmp_path: Path, wish: dict, said: str
+) -> None:
     with pytest.raises(AppError, match=said):
         submit(client_of(server, tmp_path), pair, **wish)
 
 
-def test_faces_on_the_page_never_name_a_file() -> None:
+def test_the_face_cannot_be_the_path_of_a_file() -> None:
     assert [checked_face(word) for word in ("largest", "2", "12,34@1.5", "")] == [
         "largest",
         "2",
@@ -185,7 +187,7 @@ def test_faces_on_the_page_never_name_a_file() -> None:
         checked_face(str(ROOT / "docs/demo.png"))
 
 
-def test_others_never_reach_a_job(server: Server, pair: tuple[Path, Path], tmp_path: Path) -> None:
+def test_others_cannot_access_a_job(server: Server, pair: tuple[Path, Path], tmp_path: Path) -> None:
     owner, stranger = client_of(server, tmp_path / "a"), client_of(server, tmp_path / "b")
     job_id = submit(owner, pair)
     assert ended(owner, job_id)["state"] == "done" and len(job_id) == 32
@@ -196,7 +198,7 @@ def test_others_never_reach_a_job(server: Server, pair: tuple[Path, Path], tmp_p
     assert owner.predict(job_id, api_name="/fetch")
 
 
-def test_files_of_the_machine_are_out_of_reach(server: Server, pair: tuple[Path, Path], tmp_path: Path) -> None:
+def test_files_of_the_machine_cannot_be_read(server: Server, pair: tuple[Path, Path], tmp_path: Path) -> None:
     secret = tmp_path / "secret.mp4"
     shutil.copyfile(pair[0], secret)
     mine = uploaded(server, "a.wav", pair[1].read_bytes())
@@ -221,7 +223,7 @@ def test_files_of_the_machine_are_out_of_reach(server: Server, pair: tuple[Path,
 
 
 @pytest.mark.slow
-def test_five_at_once_get_their_own(server: Server, tmp_path: Path) -> None:
+def test_five_users_at_once_get_their_own_results(server: Server, tmp_path: Path) -> None:
     def user(number: int) -> tuple[int, str]:
         client, folder = client_of(server, tmp_path / str(number)), tmp_path
         frames = 8 + 4 * number
@@ -243,7 +245,7 @@ def test_five_at_once_get_their_own(server: Server, tmp_path: Path) -> None:
     assert len({job_id for _, job_id in found}) == 5
 
 
-def test_cancel_stops_within_a_window_and_the_queue_goes_on(server: Server, tmp_path: Path) -> None:
+def test_cancel_stops_within_a_window_and_the_next_job_starts(server: Server, tmp_path: Path) -> None:
     client, other = client_of(server, tmp_path / "a"), client_of(server, tmp_path / "b")
     files = make_video(tmp_path / "v.mp4", 300), make_audio(tmp_path / "a.wav", 12)
     short = make_video(tmp_path / "s.mp4", 8), make_audio(tmp_path / "s.wav", 0.3)
@@ -265,7 +267,7 @@ def test_cancel_stops_within_a_window_and_the_queue_goes_on(server: Server, tmp_
         client.predict(first, api_name="/fetch")
 
 
-def test_results_go_when_their_time_is_over(server: Server, pair: tuple[Path, Path], tmp_path: Path) -> None:
+def test_expired_results_are_deleted(server: Server, pair: tuple[Path, Path], tmp_path: Path) -> None:
     client, store = client_of(server, tmp_path), server.app.store
     job_id = submit(client, pair)
     ended(client, job_id)
@@ -283,7 +285,7 @@ def test_results_go_when_their_time_is_over(server: Server, pair: tuple[Path, Pa
     assert ended(client, job_id)["state"] == "done"
 
 
-def test_models_stay_and_go_when_idle(server: Server, pair: tuple[Path, Path], tmp_path: Path) -> None:
+def test_models_stay_loaded_until_idle(server: Server, pair: tuple[Path, Path], tmp_path: Path) -> None:
     client, engine = client_of(server, tmp_path), server.app.engine
     ended(client, submit(client, pair))
     kept = engine.pipeline
@@ -300,7 +302,7 @@ def test_models_stay_and_go_when_idle(server: Server, pair: tuple[Path, Path], t
     assert ended(client, submit(client, pair))["state"] == "done"
 
 
-def test_a_fault_of_ours_ends_one_job_only(
+def test_a_bug_ends_one_job_only(
     server: Server, pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = client_of(server, tmp_path)
@@ -311,7 +313,7 @@ def test_a_fault_of_ours_ends_one_job_only(
     assert ended(client, submit(client, pair))["state"] == "done"
 
 
-def test_a_login_guards_page_and_files(pair: tuple[Path, Path], tmp_path: Path, server: Server) -> None:
+def test_a_login_protects_page_and_files(pair: tuple[Path, Path], tmp_path: Path, server: Server) -> None:
     settings = AppSettings(tmp_path / "app", LIMITS, port=None, login=("ann", "secret"))
     with Server(stub_models(), settings) as guarded:
         upload = httpx.post(f"{guarded.url}gradio_api/upload", files={"files": ("a.mp4", pair[0].read_bytes())})
@@ -327,7 +329,7 @@ def test_a_login_guards_page_and_files(pair: tuple[Path, Path], tmp_path: Path, 
     os.environ["GRADIO_TEMP_DIR"] = str(server.app.store.folder)
 
 
-def test_the_page_names_nothing_elsewhere(server: Server) -> None:
+def test_the_page_loads_nothing_from_other_hosts(server: Server) -> None:
     answer = httpx.get(server.url)
     assert answer.headers["content-security-policy"].startswith("default-src 'self'")
     head = answer.text.split("window.gradio_config")[0]

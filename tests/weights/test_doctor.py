@@ -1,4 +1,4 @@
-"""The doctor tells what is there and tries the demo."""
+"""The doctor prints what is installed and runs the demo."""
 
 import pytest
 
@@ -6,14 +6,14 @@ from latentsync.weights import CheckpointError
 from scripts import doctor
 
 
-def test_the_doctor_names_what_it_finds_and_runs_the_demo(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_doctor_lists_what_it_finds_and_runs_the_demo(capsys: pytest.CaptureFixture[str]) -> None:
     assert doctor.main([]) == 0
-    told = capsys.readouterr().out
+    shown = capsys.readouterr().out
     for word in ("torch", "chosen", "libx264", "latentsync_unet.pt", "5 of 5 frames synced"):
-        assert word in told
+        assert word in shown
 
 
-def test_a_demo_that_cannot_run_is_told_with_its_reason(
+def test_a_demo_that_cannot_run_is_reported_with_its_reason(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def broken() -> str:

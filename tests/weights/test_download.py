@@ -1,4 +1,4 @@
-"""Fetching checkpoints, against a server on this machine that behaves like the hub: cuts, resumes, verification, refusals."""
+"""Downloading checkpoints from a local server that behaves like the hub: lost connections, resuming, verification, errors."""
 
 import hashlib
 import json
@@ -15,8 +15,8 @@ import torch
 
 from latentsync.models.unet.checkpoint import load_unet
 from latentsync.weights import CheckpointError, PublicFile, UnreachableError, hub
-from latentsync.weights.hub import fetch, look
-from latentsync.weights.sources import release_of, sources
+from latentsync.weights.hub import fetch, file_state
+from latentsync.weights.sources import release_of, stored_sources
 from latentsync.weights.table import FETCH, files_of
 from scripts import download_checkpoints
 from tests.weights.test_weights import tensors_of
@@ -27,13 +27,13 @@ CUT_BYTES = 40_000
 
 @dataclass
 class Hub:
-    """What the server holds and how it misbehaves; what it was asked."""
+    """The server's files, its faults, and the requests that it received."""
 
     address: str
     files: dict[str, bytes] = field(default_factory=dict)  # by REPOSITORY/NAME
-    cuts: int = 0  # answers that end after CUT_BYTES
+    cuts: int = 0  # responses that end after CUT_BYTES
     ignores_ranges: bool = False
-    lies: bool = False  # sends other bytes than it announces
+    lies: bool = False  # sends other bytes than its hash states
     is_gated: bool = False
     requests: list[tuple[str, str, str]] = field(default_factory=list)  # method, path, range
 
@@ -51,7 +51,7 @@ def handler(hub_state: list[Hub]) -> type[BaseHTTPRequestHandler]:
         protocol_version = "HTTP/1.1"
 
         def log_message(self, format: str, *args: Any) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
         def do_HEAD(self) -> None:
             self.answer(False)
@@ -116,7 +116,7 @@ def server() -> Iterator[tuple[str, list[Hub]]]:
 
 @pytest.fixture
 def served(server: tuple[str, list[Hub]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Hub:
-    """The running hub, empty, as the one that is asked."""
+    """The running server without files, set as the hub."""
     address, state = server
     state[:] = [Hub(address)]
     monkeypatch.setenv("HF_ENDPOINT", address)
@@ -129,7 +129,7 @@ def served(server: tuple[str, list[Hub]], monkeypatch: pytest.MonkeyPatch, tmp_p
 
 @pytest.fixture(scope="module")
 def content() -> bytes:
-    """A file of weights of about 100 kB."""
+    """A checkpoint of about 100 kB."""
     from safetensors.torch import save
 
     torch.manual_seed(0)
@@ -141,18 +141,18 @@ UNET_15 = next(file for file in files_of("inference", "1.5") if file.path == "la
 DETECTOR = next(file for file in files_of("inference") if file.path.startswith("auxiliary/s3fd"))
 
 
-def test_a_cut_download_goes_on(served: Hub, content: bytes, tmp_path: Path) -> None:
+def test_an_interrupted_download_is_resumed(served: Hub, content: bytes, tmp_path: Path) -> None:
     served.holds(UNET, content)
     served.cuts = 1
-    told: list[tuple[int, int | None]] = []
-    fetch(UNET, tmp_path, report=lambda done, size: told.append((done, size)))
+    reports: list[tuple[int, int | None]] = []
+    fetch(UNET, tmp_path, report=lambda done, size: reports.append((done, size)))
     assert (tmp_path / UNET.path).read_bytes() == content
     assert served.received == ["", f"bytes={CUT_BYTES}-"]
-    assert told[-1] == (len(content), len(content))
-    assert look(UNET, tmp_path).state == "there" and not list(tmp_path.glob("*.partial"))
+    assert reports[-1] == (len(content), len(content))
+    assert file_state(UNET, tmp_path).state == "there" and not list(tmp_path.glob("*.partial"))
 
 
-def test_a_lost_download_goes_on_in_the_next_run(
+def test_a_download_is_resumed_by_the_next_run(
     served: Hub, content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     served.holds(UNET, content)
@@ -161,7 +161,7 @@ def test_a_lost_download_goes_on_in_the_next_run(
         context.setattr(hub, "STALLS", -1)
         with pytest.raises(UnreachableError, match="lost after 0.0 MB .*kept"):
             fetch(UNET, tmp_path)
-    assert look(UNET, tmp_path).state == "missing"
+    assert file_state(UNET, tmp_path).state == "missing"
     fetch(UNET, tmp_path)
     assert (tmp_path / UNET.path).read_bytes() == content
     assert served.received == ["", f"bytes={CUT_BYTES}-"]
@@ -179,13 +179,13 @@ def test_a_server_without_ranges_and_a_file_that_changed(served: Hub, content: b
     assert (tmp_path / UNET.path).read_bytes() == content
 
 
-def test_what_is_not_the_published_file_never_appears(served: Hub, content: bytes, tmp_path: Path) -> None:
+def test_a_file_that_was_not_published_is_removed(served: Hub, content: bytes, tmp_path: Path) -> None:
     served.holds(UNET, content)
     served.lies = True
-    with pytest.raises(CheckpointError, match="is not what was published .its hash is not"):
+    with pytest.raises(CheckpointError, match="is not the published file .its hash is not"):
         fetch(UNET, tmp_path)
     served.lies = False
-    served.holds(DETECTOR, content)  # the hub is consistent, but it is not the file that the table knows
+    served.holds(DETECTOR, content)  # consistent on the hub, but not the file of the table
     with pytest.raises(CheckpointError, match="its hash is not 619a316812"):
         fetch(DETECTOR, tmp_path)
     page = b"<html>" + b" " * 100
@@ -211,8 +211,8 @@ def test_small_files_are_verified_by_the_hash_of_git(tmp_path: Path) -> None:
     assert not hub._has_digest(tmp_path / "hello", "ce013625030ba8dba906f756967f9e9ca394464b")
 
 
-def test_refusals_are_told_apart(served: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(CheckpointError, match="holds no latentsync_unet.pt"):
+def test_refusals_have_different_errors(served: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(CheckpointError, match="has no latentsync_unet.pt"):
         fetch(UNET, tmp_path)
     served.is_gated = True
     with pytest.raises(CheckpointError, match="accept its terms.*HF_TOKEN"):
@@ -231,11 +231,11 @@ def test_a_fetched_unet_knows_its_resolution(served: Hub, tmp_path: Path) -> Non
     assert (facts["resolution"], facts["release"], facts["num_frames"]) == (512, "1.6", 16)
     with pytest.raises(CheckpointError, match="resolution 512, not 256"):
         load_unet(tmp_path / UNET.path, expected={"resolution": 256})
-    assert look(UNET_15, tmp_path).state == "other release"
+    assert file_state(UNET_15, tmp_path).state == "other release"
     fetch(UNET_15, tmp_path)
     assert load_unet(tmp_path / UNET.path)[1]["resolution"] == 256
-    torch.save(tensors_of(), tmp_path / UNET.path)  # another file put in its place
-    assert release_of(tmp_path / UNET.path) is None and look(UNET, tmp_path).state == "there"
+    torch.save(tensors_of(), tmp_path / UNET.path)  # replaced by another file
+    assert release_of(tmp_path / UNET.path) is None and file_state(UNET, tmp_path).state == "there"
 
 
 def test_a_mirror_folder_needs_no_network(content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,12 +246,14 @@ def test_a_mirror_folder_needs_no_network(content: bytes, tmp_path: Path, monkey
         (mirror / place).write_bytes(content)
     for file in (UNET, UNET_15):
         fetch(file, folder, mirror)
-        assert (folder / file.path).read_bytes() == content and sources(folder)[file.path].release == file.release
+        assert (folder / file.path).read_bytes() == content and stored_sources(folder)[
+            file.path
+        ].release == file.release
     (mirror / DETECTOR.path).parent.mkdir()
     (mirror / DETECTOR.path).write_bytes(content)
     with pytest.raises(CheckpointError, match="hash"):
         fetch(DETECTOR, folder, mirror)
-    with pytest.raises(CheckpointError, match="is no folder"):
+    with pytest.raises(CheckpointError, match="is not a folder"):
         fetch(UNET, folder, tmp_path / "nowhere")
 
 
@@ -270,8 +272,8 @@ def test_the_command(
     assert run(["inference"], tmp_path) == 0
     shown = capsys.readouterr().out
     assert all(file.path in shown and file.licence in shown for file in files) and "5.07 GB" in shown
-    asked = {path for _, path, _ in served.requests}
-    assert asked == {f"/{file.repo}/resolve/main/{file.name}" for file in files}
+    requested = {path for _, path, _ in served.requests}
+    assert requested == {f"/{file.repo}/resolve/main/{file.name}" for file in files}
     served.requests.clear()
     assert run(["--check"], tmp_path) == 0 and run([], tmp_path) == 0 and not served.requests
     (tmp_path / UNET.path).write_text("version https://git-lfs.github.com/spec/v1\n")
@@ -279,10 +281,10 @@ def test_the_command(
     assert "Git LFS pointer" in capsys.readouterr().out
     del served.files[f"{UNET.repo}/{UNET.name}"]
     assert run([], tmp_path) == 1
-    assert "holds no latentsync_unet.pt" in capsys.readouterr().out
+    assert "has no latentsync_unet.pt" in capsys.readouterr().out
 
 
-def test_without_a_network_it_says_what_to_do(
+def test_the_error_without_a_network_has_remedies(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
@@ -302,7 +304,7 @@ def test_setup_and_messages_name_the_real_command() -> None:
     assert download_checkpoints.parse([]).set == "inference"
 
 
-def test_sources_survive_damage(tmp_path: Path) -> None:
+def test_a_damaged_record_of_sources_is_ignored(tmp_path: Path) -> None:
     for text in ("{", "[]", json.dumps({"a": {"b": 1}})):
         (tmp_path / "sources.json").write_text(text)
-        assert sources(tmp_path) == {}
+        assert stored_sources(tmp_path) == {}

@@ -1,5 +1,6 @@
 """Configuration files in the layout of the public releases: read as ours, every key of theirs is said, nothing is ambiguous."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import cv2
 import pytest
 import yaml
 
-from latentsync.config import UNetRun, load
+from latentsync.config import UNetObjective, UNetRun, load
 from latentsync.config.public_layout import SYNCNET_LAYOUT, UNET_LAYOUT, flattened
 from latentsync.config.syncnet_run import SyncNetRun
 from latentsync.face.masks import mask_image
@@ -125,8 +126,7 @@ def write(path: Path, content: dict[str, Any]) -> Path:
 
 
 def test_a_unets_file_is_read_as_ours(tmp_path: Path) -> None:
-    lines: list[str] = []
-    run = load(write(tmp_path / "theirs.yaml", unet_file()), UNetRun, note=lines.append)
+    run = load(write(tmp_path / "theirs.yaml", unet_file()), UNetRun)
     assert (run.data.resolution, run.data.num_frames, run.data.batch_size, run.data.num_workers) == (512, 16, 3, 5)
     assert (run.data.train_fileslist, run.data.train_output_dir, run.init_from) == ("list.txt", "out/unet", "start.pt")
     assert run.train.loss_weights == {"recon": 1.0, "sync": 0.07, "lpips": 0.2, "trepa": 9.0}
@@ -135,17 +135,21 @@ def test_a_unets_file_is_read_as_ours(tmp_path: Path) -> None:
     assert (run.train.schedule, run.train.warmup_steps, run.train.ema_decay) == ("constant", 4, 0.0)
     assert run.trainable_modules == ["motion_modules.", "attn2."] and run.gradient_checkpointing
     assert (
-        run.objective == {"mixed_noise_alpha": 2.0} and run.frozen_networks.syncnet_config == "elsewhere/syncnet.yaml"
+        run.objective == UNetObjective(mixed_noise_alpha=2.0)
+        and run.frozen_networks.syncnet_config == "elsewhere/syncnet.yaml"
     )
     assert run.inference == {"guidance_scale": 2.0, "steps": 25}
     assert run.pixel_losses == ["sync", "lpips", "trepa"]
 
 
 @pytest.mark.parametrize("content", [unet_file(), first_release_file()], ids=["1.6", "1.0"])
-def test_every_key_that_only_they_have_gives_one_line(tmp_path: Path, content: dict[str, Any]) -> None:
-    lines: list[str] = []
+def test_every_key_that_only_they_have_gives_one_line(
+    tmp_path: Path, content: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     path = write(tmp_path / "theirs.yaml", content)
-    load(path, UNetRun, note=lines.append)
+    load(path, UNetRun)
+    lines = caplog.messages
     for key in flattened(content):
         about = [line for line in lines if line.startswith((f"{path}: {key} ", f"{path}: {key}:"))]
         assert len(about) == (1 if key in UNET_LAYOUT.keys or key == "data.batch_size" else 0), key  # noqa: SIM118
@@ -157,17 +161,20 @@ def test_switches_turn_losses_and_noise_off(tmp_path: Path) -> None:
     content["run"] |= {"pixel_space_supervise": False, "use_mixed_noise": False, "mixed_precision_training": False}
     run = load(write(tmp_path / "a.yaml", content), UNetRun)
     assert run.pixel_losses == [] and run.weight("recon") == 1.0
-    assert run.objective["mixed_noise_alpha"] == 0.0 and run.train.precision == "fp32"
+    assert run.objective.mixed_noise_alpha == 0.0 and run.train.precision == "fp32"
     content["run"] |= {"pixel_space_supervise": True, "use_syncnet": False}
     assert load(write(tmp_path / "b.yaml", content), UNetRun).pixel_losses == ["lpips", "trepa"]
     content["model"]["use_motion_module"] = False  # then theirs trains everything
     assert load(write(tmp_path / "c.yaml", content), UNetRun).trainable_modules == []
 
 
-def test_a_syncnets_file_is_read_as_ours_and_names_the_unets_teacher(tmp_path: Path) -> None:
-    lines: list[str] = []
+def test_a_syncnets_file_is_read_as_ours_and_names_the_unets_teacher(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     path = write(tmp_path / "syncnet.yaml", syncnet_file())
-    run = load(path, SyncNetRun, note=lines.append)
+    run = load(path, SyncNetRun)
+    lines = caplog.messages
     assert (run.data.batch_size, run.data.lower_half, run.data.val_data_dir) == (64, True, "others")
     assert (run.train.max_steps, run.train.validation_steps, run.train.checkpoint_steps) == (70, 35, 40)
     assert (run.train.learning_rate, run.train.max_grad_norm, run.train.precision) == (2e-5, 0.5, "fp16")
@@ -243,11 +250,13 @@ def test_a_file_of_ours_may_build_on_one_of_theirs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "schema"), [("unet/stage2.yaml", UNetRun), ("syncnet/base.yaml", SyncNetRun)])
-def test_files_of_ours_give_no_line(name: str, schema: type) -> None:
+def test_files_of_ours_give_no_line(name: str, schema: type, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     try:
-        load(CONFIGS / name, schema, note=lambda line: pytest.fail(line))
+        load(CONFIGS / name, schema)
     except ValueError as error:
         assert "model.audio_encoder is missing" in str(error)  # a base alone is no run
+    assert not caplog.messages
 
 
 @pytest.mark.slow
@@ -263,3 +272,10 @@ def test_the_commands_say_the_lines(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "the command line: unknown key 'run'" in capsys.readouterr().err
     assert inference.main(["--demo", "--unet_config_path", str(unet)]) == 2
     assert "demo" in capsys.readouterr().err  # another network than the demo's
+
+
+def test_sections_of_earlier_versions_are_read(tmp_path: Path) -> None:
+    base = CONFIGS / "unet/stage1.yaml"
+    path = write(tmp_path / "old.yaml", {"base": str(base), "experts": {"vae": "my_vae"}})
+    run = load(path, UNetRun, ["experts.whisper=my_whisper.pt"])
+    assert (run.frozen_networks.vae, run.frozen_networks.whisper) == ("my_vae", "my_whisper.pt")

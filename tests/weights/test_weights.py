@@ -1,4 +1,4 @@
-"""Checkpoints: every bad file says what it is, nothing is half loaded, and what we save cannot be misused."""
+"""Checkpoints: every bad file has a clear error, nothing is loaded in part, and metadata prevents misuse."""
 
 import gzip
 import json
@@ -111,7 +111,7 @@ BAD_FILES: dict[str, tuple[Callable[[Path, Tensors], object], str]] = {
     "web page": (lambda path, w: path.write_bytes(b"\xef\xbb\xbf\n<!DOCTYPE html><html>"), "is a web page"),
     "server's answer": (lambda path, w: path.write_text('{"error": "Invalid token"}'), "is text .*Invalid token"),
     "archive": (write_gzip, "gzip archive"),
-    "noise": (lambda path, w: path.write_bytes(bytes(range(200, 256)) * 50), "no file of weights"),
+    "noise": (lambda path, w: path.write_bytes(bytes(range(200, 256)) * 50), "is not a checkpoint"),
     "truncated .pt": (write_cut_pt, "is truncated"),
     "truncated old .pt": (write_cut_legacy, "damaged or truncated"),
     "truncated safetensors": (write_cut_safetensors, r"is truncated \(\d+ of \d+ bytes\)"),
@@ -128,7 +128,10 @@ BAD_FILES: dict[str, tuple[Callable[[Path, Tensors], object], str]] = {
         lambda path, w: save_checkpoint(path, w, describe("vae", {}, 1)),
         "an image auto-encoder, not of a U-Net",
     ),
-    "wrapped": (lambda path, w: torch.save({f"module.{key}": value for key, value in w.items()}, path), "as they are"),
+    "wrapped": (
+        lambda path, w: torch.save({f"module.{key}": value for key, value in w.items()}, path),
+        "not the weights of a U-Net",
+    ),
     "missing key": (
         lambda path, w: torch.save({key: value for key, value in w.items() if key != "conv_norm_out.bias"}, path),
         "incomplete.*1 keys missing: conv_norm_out.bias",
@@ -139,7 +142,7 @@ BAD_FILES: dict[str, tuple[Callable[[Path, Tensors], object], str]] = {
     ),
     "other names": (
         lambda path, w: torch.save({key.replace(".norm1.", ".normal."): value for key, value in w.items()}, path),
-        "named its parts differently",
+        "parts have other names",
     ),
     "other shape": (
         lambda path, w: torch.save(changed(w, "time_embedding.linear_2.bias", torch.ones(3)), path),
@@ -151,13 +154,13 @@ BAD_FILES: dict[str, tuple[Callable[[Path, Tensors], object], str]] = {
     ),
     "not finite": (
         lambda path, w: torch.save(changed(w, "conv_out.bias", torch.full((4,), math.nan)), path),
-        "conv_out.bias holds numbers that are not finite",
+        "conv_out.bias holds values that are not finite",
     ),
 }
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning")  # TorchScript files outlive the functions that write them
-def test_every_bad_file_says_what_it_is(weights: Tensors, tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # writing TorchScript is deprecated, reading is not
+def test_every_bad_file_has_a_clear_error(weights: Tensors, tmp_path: Path) -> None:
     sentences: set[str] = set()
     for kind, (write, message) in BAD_FILES.items():
         path = tmp_path / f"{len(sentences)}.pt"
@@ -173,7 +176,7 @@ def test_every_bad_file_says_what_it_is(weights: Tensors, tmp_path: Path) -> Non
     assert len(sentences) == len(BAD_FILES)
 
 
-def test_nothing_is_half_loaded(weights: Tensors) -> None:
+def test_nothing_is_loaded_after_an_error(weights: Tensors) -> None:
     unet = UNet3DConditionModel(CONFIG)
     before = {key: value.clone() for key, value in unet.state_dict().items()}
     for wrong in (
@@ -199,7 +202,7 @@ def save_old_format(path: Path, weights: Tensors) -> None:
 def test_official_files_load_without_a_configuration(
     save: Callable[[Path, Tensors], None], weights: Tensors, tmp_path: Path
 ) -> None:
-    """Bare or in a container, under any suffix; what shapes cannot tell is that of the public models."""
+    """Bare or in a container, with any suffix; settings that shapes do not show are those of the public models."""
     save(tmp_path / "unet.pt", weights)
     unet, metadata = load_unet(tmp_path / "unet.pt", expected=SIZE)
     assert unet.config == CONFIG and metadata["model"] == CONFIG.to_dict()
@@ -251,7 +254,7 @@ def test_a_contradicting_configuration_is_refused(weights: Tensors, tmp_path: Pa
     ):
         with pytest.raises(CheckpointError, match=message):
             load_unet(own, expected=expected)
-    with pytest.raises(CheckpointError, match="does not say at which resolution"):
+    with pytest.raises(CheckpointError, match="stores no resolution"):
         load_unet(public)
     odd = replace(CONFIG, block_out_channels=[8, 16], norm_num_groups=4)
     save_official(public, tensors_of(odd))
@@ -271,7 +274,7 @@ def test_other_networks_are_refused_by_kind(tmp_path: Path) -> None:
         load_syncnet(path, other)
 
 
-def test_partial_initialisation_reports_what_it_left(weights: Tensors) -> None:
+def test_partial_loading_returns_the_keys_not_loaded(weights: Tensors) -> None:
     wider = UNet3DConditionModel(replace(CONFIG, cross_attention_dim=10, in_channels=9))
     left = load_partly(wider, weights)
     assert left[0] == "conv_in.weight" and all(
@@ -290,7 +293,7 @@ def test_batch_norm_counters_may_be_missing() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
-def test_states_and_programs_are_read_as_they_are(tmp_path: Path) -> None:
+def test_states_and_programs_are_read_unchanged(tmp_path: Path) -> None:
     save_state(tmp_path / "state.pt", {"step": 3, "module": {"a": torch.ones(2)}, "names": ["b"]})
     assert read_state(tmp_path / "state.pt")["names"] == ["b"]
     with pytest.raises(CheckpointError, match="state of a training run|not a state dict|no tensors"):

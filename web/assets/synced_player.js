@@ -1,10 +1,10 @@
 // <synced-player>: the original and the result side by side, driven by one set of controls.
-// Attributes: original, result (addresses), length (bounce, loop or hold: what the result shows after the original's end),
-// texts (JSON). The result leads; the original follows its clock.
+// Attributes: original, result (URLs), length (bounce, loop or hold: how the original continues after its end), texts (JSON).
+// The original follows the clock of the result.
 (() => {
-  const APART_SEC = 0.12; // further apart than this, the original is set right
+  const APART_SEC = 0.12; // while playing, a larger difference makes the original seek
   const STILL_SEC = 0.02;
-  const BACKWARDS_MS = 90; // between the pictures of an original that is shown backwards
+  const BACKWARDS_MS = 90; // between frames of an original that plays backwards
 
   const make = (tag, attributes = {}, text = "") => {
     const element = document.createElement(tag);
@@ -29,8 +29,8 @@
       const pictures = make("div", { class: "sp-pictures" });
       pictures.append(this.original.parentElement, this.result.parentElement);
       this.append(pictures, this.controls());
-      this.hear("result");
-      this.listen();
+      this.unmute("result");
+      this.addListeners();
     }
 
     disconnectedCallback() {
@@ -60,12 +60,12 @@
       return row;
     }
 
-    listen() {
+    addListeners() {
       this.button.addEventListener("click", () => (this.result.paused ? this.result.play() : this.result.pause()));
       this.seek.addEventListener("input", () => {
         this.result.currentTime = (this.seek.value / 1000) * (this.result.duration || 0);
       });
-      this.sound.addEventListener("click", () => this.hear(this.heard === "result" ? "original" : "result"));
+      this.sound.addEventListener("click", () => this.unmute(this.audible === "result" ? "original" : "result"));
       this.repeat.addEventListener("click", () => {
         this.result.loop = !this.result.loop;
         this.repeat.setAttribute("aria-pressed", String(this.result.loop));
@@ -76,14 +76,14 @@
       this.original.addEventListener("loadedmetadata", () => this.update());
     }
 
-    hear(name) {
-      this.heard = name;
+    unmute(name) {
+      this.audible = name;
       this.result.muted = name !== "result";
       this.original.muted = name !== "original";
       this.sound.textContent = name === "result" ? this.texts.soundResult : this.texts.soundOriginal;
     }
 
-    // Where the original is when the result is at `time`, and whether it runs backwards there.
+    // Time of the original when the result is at `time`, and whether it plays backwards there.
     place(time) {
       const end = this.original.duration;
       if (!end || !Number.isFinite(end) || time < end) return [time, false];

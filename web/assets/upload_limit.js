@@ -1,4 +1,4 @@
-// Files above the limit are told of in the page before a byte of them is sent; the server refuses them as well.
+// Shows a note for files above the limit before they are uploaded; the server refuses them too.
 (() => {
   const note = () => document.getElementById("upload-note");
 

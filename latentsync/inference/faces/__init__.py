@@ -1,1 +1,1 @@
-"""Pass 1: which faces a video shows, who they are, whose is edited, and where it is in each frame."""
+"""Pass 1: face tracks of a video, grouping into people, selection of one person, and the plan of the frames to edit."""

@@ -1,10 +1,10 @@
-"""Who is who: the tracks of a video gathered into people, across gaps and cuts.
+"""Groups the face tracks of a video into people, across gaps and cuts.
 
-The rule. Tracks of one shot that follow each other at the same place are one person unless they look clearly different. Tracks
-that are seen together are different people. Beyond that, appearance decides (`latentsync.face.appearance`, no face
-recognition): alike from `SAME` on, clearly different below `DIFFERENT`. In between it is unsure; then somebody who is alone
-in the shot counts as the most similar person known, so that a video of one speaker never loses a shot to a change of light,
-and somebody in a shot with others stays a person of their own.
+Consecutive tracks of one shot at the same place are one person unless their appearance is clearly different. Tracks that are
+visible at the same time are different people. Otherwise the similarity of the appearance descriptors decides
+(`latentsync.face.appearance`, no face recognition): the same person from `SAME` on, different people below `DIFFERENT`. Between
+the two, a person alone in a shot is assigned to the most similar known person, so that a video of one speaker does not lose a
+shot because of a change of light, and a person in a shot with others becomes a person of their own.
 """
 
 from collections import defaultdict
@@ -17,17 +17,17 @@ from latentsync.face.appearance import THUMBNAIL, similarity
 from latentsync.face.detection.tracking import overlap
 from latentsync.inference.faces.tracks import FaceTracks
 
-SAME, DIFFERENT = 0.72, 0.6  # similarities, see the rule above
-MIN_FRAMES = 3  # shorter tracks are taken for mistakes, unless the shot is as short
-NEXT_FRAMES = 60  # gap in which a track may go on as another one
-SAME_PLACE = 0.3  # overlap of the boxes before and after that gap
-TOGETHER = 3  # frames in which two tracks must be seen at once to be two people
-MAX_DESCRIPTORS = 32  # appearances that a person is compared by
+SAME, DIFFERENT = 0.72, 0.6  # similarities, see above
+MIN_FRAMES = 3  # shorter tracks are ignored as false detections, unless the shot is as short
+NEXT_FRAMES = 60  # longest gap between consecutive tracks of one person in a shot
+SAME_PLACE = 0.3  # least IoU of the boxes before and after that gap
+TOGETHER = 3  # frames with both tracks from which they are two people
+MAX_DESCRIPTORS = 32  # kept per person
 
 
 @dataclass
 class Chain:
-    """Tracks of one shot that are one person for sure."""
+    """Consecutive tracks of one shot that are one person."""
 
     tracks: list[int]
     shot: int
@@ -41,27 +41,27 @@ class Chain:
 
 @dataclass(frozen=True)
 class Person:
-    """Somebody seen in the video. Numbers count from 1: shot by shot in order of appearance, from left to right."""
+    """A person in the video. Numbers start at 1, in the order of the shots, and from left to right within a shot."""
 
     number: int
     tracks: tuple[int, ...]
-    frames: int  # in which the person is seen
-    spans: tuple[tuple[int, int], ...]  # [start, stop) of the frames from the first to the last of every track
+    frames: int  # number of frames that show the person
+    spans: tuple[tuple[int, int], ...]  # [start, stop) frames of every chain of tracks
     thumbnail: FrameArray  # uint8 [96, 96, 3], from the longest track that has one
     descriptors: FloatArray = field(repr=False)  # [k, d]
 
 
 def find_people(face_tracks: FaceTracks) -> list[Person]:
-    """Everybody in the video, in the order of their numbers."""
+    """All people of the video, in the order of their numbers."""
     chains = chain_tracks(track_chains(face_tracks))
-    apart = seen_together(face_tracks, chains)
+    apart = visible_together(face_tracks, chains)
     groups = group_chains(chains, apart)
     groups.sort(key=lambda group: min((c.shot, float(c.first_box[[0, 2]].mean()), c.start) for c in group))
     return [_person(face_tracks, number, group) for number, group in enumerate(groups, 1)]
 
 
 def track_chains(face_tracks: FaceTracks) -> list[Chain]:
-    """Every track that is no mistake as a chain of its own, in order of their beginnings."""
+    """One chain for every track that is not a false detection, sorted by start."""
     shots = face_tracks.shot
     lengths = np.bincount(shots)
     order = np.argsort(face_tracks.track, kind="stable")
@@ -87,7 +87,7 @@ def _by_track(face_tracks: FaceTracks) -> dict[int, FloatArray]:
 
 
 def chain_tracks(tracks: list[Chain]) -> list[Chain]:
-    """Join tracks of one shot that follow each other at the same place and do not look clearly different."""
+    """Join consecutive tracks of one shot at the same place unless their appearance is clearly different."""
     done: list[Chain] = []
     open_: list[Chain] = []
     for track in tracks:
@@ -110,18 +110,18 @@ def _continues(chain: Chain, track: Chain) -> bool:
 def _extend(chain: Chain, track: Chain) -> None:
     chain.tracks = chain.tracks + track.tracks
     chain.stop, chain.frames, chain.last_box = track.stop, chain.frames + track.frames, track.last_box
-    chain.descriptors = thinned(np.concatenate([chain.descriptors, track.descriptors]))
+    chain.descriptors = subsample(np.concatenate([chain.descriptors, track.descriptors]))
 
 
-def thinned(descriptors: FloatArray) -> FloatArray:
-    """At most `MAX_LOOKS` appearances, evenly chosen."""
+def subsample(descriptors: FloatArray) -> FloatArray:
+    """At most `MAX_DESCRIPTORS` of the descriptors, evenly spaced."""
     if len(descriptors) <= MAX_DESCRIPTORS:
         return descriptors
     return descriptors[np.linspace(0, len(descriptors) - 1, MAX_DESCRIPTORS).round().astype(int)]
 
 
-def seen_together(face_tracks: FaceTracks, chains: list[Chain]) -> dict[int, set[int]]:
-    """For every chain's index those of the chains that are in the picture at the same time."""
+def visible_together(face_tracks: FaceTracks, chains: list[Chain]) -> dict[int, set[int]]:
+    """For the index of every chain, the indices of the chains that are visible at the same time."""
     chain_of = {track: index for index, chain in enumerate(chains) for track in chain.tracks}
     counts: dict[tuple[int, int], int] = defaultdict(int)
     starts = np.flatnonzero(np.diff(face_tracks.frame, prepend=-1))
@@ -138,7 +138,7 @@ def seen_together(face_tracks: FaceTracks, chains: list[Chain]) -> dict[int, set
 
 
 def group_chains(chains: list[Chain], apart: dict[int, set[int]]) -> list[list[Chain]]:
-    """Chains gathered into people by appearance, the longest first; see the rule above."""
+    """Group chains into people by appearance, the longest chains first; see the top of the file."""
     in_shot: dict[int, int] = defaultdict(int)
     for chain in chains:
         in_shot[chain.shot] += 1
@@ -146,15 +146,15 @@ def group_chains(chains: list[Chain], apart: dict[int, set[int]]) -> list[list[C
     descriptors: list[FloatArray] = []
     for index in sorted(range(len(chains)), key=lambda i: (-chains[i].frames, i)):
         chain = chains[index]
-        alike = [
+        scores = [
             -1.0 if apart[index] & set(group) else similarity(chain.descriptors, known)
             for group, known in zip(groups, descriptors, strict=True)
         ]
         needed = DIFFERENT if in_shot[chain.shot] == 1 else SAME
-        best = int(np.argmax(alike)) if alike else -1
-        if best >= 0 and alike[best] >= needed:
+        best = int(np.argmax(scores)) if scores else -1
+        if best >= 0 and scores[best] >= needed:
             groups[best].append(index)
-            descriptors[best] = thinned(np.concatenate([descriptors[best], chain.descriptors]))
+            descriptors[best] = subsample(np.concatenate([descriptors[best], chain.descriptors]))
         else:
             groups.append([index])
             descriptors.append(chain.descriptors)
@@ -171,12 +171,12 @@ def _person(face_tracks: FaceTracks, number: int, group: list[Chain]) -> Person:
         frames=len(np.unique(face_tracks.frame[rows])),
         spans=tuple((chain.start, chain.stop) for chain in chains),
         thumbnail=_thumbnail(face_tracks, tracks),
-        descriptors=thinned(np.concatenate([chain.descriptors for chain in chains])),
+        descriptors=subsample(np.concatenate([chain.descriptors for chain in chains])),
     )
 
 
 def _thumbnail(face_tracks: FaceTracks, tracks: list[int]) -> FrameArray:
-    """The thumbnail of the longest of the tracks; black where none was kept."""
+    """The thumbnail of the longest track that has one; black if none was kept."""
     lengths = {track: int((face_tracks.track == track).sum()) for track in tracks}
     own = [index for index, track in enumerate(face_tracks.thumbnail_track.tolist()) if track in lengths]
     if not own:

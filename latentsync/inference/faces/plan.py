@@ -1,9 +1,9 @@
-"""Which frames are edited, and where the face is in each: the plan between pass 1 and pass 2.
+"""The plan between pass 1 and pass 2: which frames are edited, and where the face is in each.
 
-A frame is edited where the chosen person is seen, large enough and not turned away. Short gaps inside a shot are bridged:
-the points of their frames lie between those before and after. Longer gaps are passed through, and the edit fades out before
-and in after them; at a cut and at the video's ends nothing fades. Frames that are edited together form a segment; a segment never
-spans a long gap, a cut, or a jump of the face. What happens to a frame depends on the frames nearby alone.
+A frame is edited if the chosen person is detected, large enough and not turned away. Short gaps inside a shot are bridged: the
+points of their frames are interpolated. The frames of longer gaps are passed through unchanged, and the edit fades out before
+and in after them; there is no fade at cuts and at the ends of the video. Consecutive edited frames form a segment; a segment
+never spans a long gap, a cut, or a jump of the face. The plan of a frame depends only on the frames nearby.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,43 +23,43 @@ TimeArray = NDArray[np.float64]  # seconds
 
 EDIT, BRIDGED, NO_FACE, TOO_SMALL, TURNED_AWAY, OTHER_PERSON, TOO_SHORT = range(7)
 ACTIONS = np.array(["edit", "bridged", "no face", "too small", "turned away", "other person", "too short"])
-NOT_EDITED = -1  # the segment of a frame that is passed through
+NOT_EDITED = -1  # segment number of frames that are passed through unchanged
 MIN_DETECTIONS = 3  # frames of a track from which it counts as another person
-JUMP = 0.6  # of the face's width: a face that moves farther from one frame to the next belongs to another segment
-RESIZE = 1.4  # change of size from one frame to the next, the same
-COVERED = 0.2  # share of the face's lower half, under somebody else's face, from which it is not edited
+JUMP = 0.6  # of the face width: a face that moves farther between two frames starts a new segment
+RESIZE = 1.4  # size ratio between two frames from which a new segment starts
+COVERED = 0.2  # share of the lower half of the face covered by another face from which it is not edited
 SLACK_SEC = 1e-6
 
 
 @dataclass(frozen=True)
 class FacePolicy:
-    """Limits of what is edited."""
+    """Which faces are edited."""
 
-    max_gap_sec: float = 0.4  # gaps up to here are bridged
-    fade_sec: float = 0.16  # in which the edit comes and goes beside longer gaps: three frames at 25 fps
-    min_run_sec: float = 0.2  # shorter stretches between two long gaps are passed through
+    max_gap_sec: float = 0.4  # longest gap that is bridged
+    fade_sec: float = 0.16  # length of a fade beside a longer gap
+    min_run_sec: float = 0.2  # shorter runs of edited frames between two long gaps are passed through
     min_face_px: float = 24.0  # width of the smallest face
-    max_yaw_deg: float = 60.0  # farthest turn, where the detector knows it
+    max_yaw_deg: float = 60.0  # largest yaw, for detectors that measure it
 
     def __post_init__(self) -> None:
         for name in ("max_gap_sec", "fade_sec", "min_run_sec", "min_face_px", "max_yaw_deg"):
             if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} is {getattr(self, name)}: choose 0 or a number above.")
+                raise ValueError(f"{name} is {getattr(self, name)}: choose a finite number, 0 or more.")
 
 
 @dataclass(frozen=True)
 class FacePlan:
-    """What becomes of every source frame; arrays [n, ...]."""
+    """What is done with every source frame; arrays [n, ...]."""
 
-    matrices: FloatArray  # [n, 2, 3] frame (of square pixels) -> crop as of `align_matrix`, NaN where passed through
-    weight: FloatArray  # [n] of the edit: 1 inside, less beside long gaps, 0 where passed through
-    segment: IntArray  # [n] frames with the same number are edited together; -1 where passed through
+    matrices: FloatArray  # [n, 2, 3] as of `align_matrix`, from frames of square pixels; NaN where passed through
+    weight: FloatArray  # [n] opacity of the edit: below 1 in fades, 0 where passed through
+    segment: IntArray  # [n] segment number; -1 where passed through
     action: NDArray[np.str_]  # [n] of `ACTIONS`
-    track: IntArray  # [n] of the chosen person, -1 where not seen
-    box: FloatArray  # [n, 4] of the chosen face, also where it is too small or turned away; NaN where not seen
-    yaw: FloatArray  # [n] degrees, 0 where unknown, NaN where not seen
-    opening: FloatArray  # [n] of the mouth over the distance of the eyes; NaN where unknown
-    points: FloatArray  # [n, 3, 2] alignment points, between others where bridged; NaN where not seen
+    track: IntArray  # [n] track of the chosen person, -1 where not detected
+    box: FloatArray  # [n, 4] box of the face, also where it is too small or turned away; NaN where not detected
+    yaw: FloatArray  # [n] degrees, 0 where unknown, NaN where not detected
+    opening: FloatArray  # [n] mouth opening over the distance of the eyes; NaN where unknown
+    points: FloatArray  # [n, 3, 2] alignment points, interpolated where bridged; NaN where not detected
     lower_face: LowerFaces  # [n, LENGTH], 0 where unknown
     shot: IntArray  # [n]
 
@@ -68,7 +68,7 @@ class FacePlan:
 
     @property
     def edited(self) -> BoolArray:
-        """bool [n]."""
+        """bool [n]: whether a frame is edited."""
         return np.asarray(self.segment != NOT_EDITED)
 
     @property
@@ -78,14 +78,14 @@ class FacePlan:
 
     @property
     def passed(self) -> list[tuple[int, int, str]]:
-        """Stretches [start, stop) that are passed through for one reason, and the reason."""
+        """Runs [start, stop) of frames that are passed through for the same reason, with the reason."""
         codes = np.unique(self.action, return_inverse=True)[1]
         parts = runs(np.where(self.edited, -1, codes))
         return [(part.start, part.stop, str(self.action[part.start])) for part in parts if not self.edited[part.start]]
 
 
 def runs(values: NDArray) -> list[range]:
-    """The stretches of equal values, in order."""
+    """The runs of equal values, in order."""
     if not len(values):
         return []
     borders = (np.flatnonzero(values[1:] != values[:-1]) + 1).tolist()
@@ -101,8 +101,8 @@ def plan_faces(
 ) -> FacePlan:
     """Plan every frame of a video for the person of `tracks`, with faces of `resolution` x `resolution`.
 
-    `times_sec`: when each frame is shown, and if there is one more entry, when the last one ends. Never raises for what is
-    seen: without a face everything is passed through.
+    `times_sec` [n or n + 1]: presentation times of the frames and optionally the end of the last one. Without any face all
+    frames are passed through.
     """
     times = frame_times(times_sec, face_tracks.frame_count)
     chosen = ChosenFace.gather(face_tracks, tracks)
@@ -128,7 +128,7 @@ def plan_faces(
 
 
 def frame_times(times_sec: Sequence[Fraction] | Sequence[float], count: int) -> TimeArray:
-    """Times [n + 1] in seconds, the last one the end; a missing end is guessed from the last frame but one."""
+    """Times [n + 1] in seconds including the end; a missing end is extrapolated from the last two frames."""
     times = np.array([float(time) for time in times_sec[: count + 1]])
     assert len(times) >= count, "every frame has a time"
     if len(times) > count:
@@ -138,20 +138,20 @@ def frame_times(times_sec: Sequence[Fraction] | Sequence[float], count: int) -> 
 
 @dataclass
 class ChosenFace:
-    """The chosen person's face in every frame: arrays [n, ...]; NaN (track -1) where it is not seen."""
+    """The face of the chosen person in every frame: arrays [n, ...]; NaN (track -1) where it is not detected."""
 
     track: IntArray
     points: FloatArray
     box: FloatArray
     yaw: FloatArray
     opening: FloatArray
-    lower_face: LowerFaces  # 0 where not seen
+    lower_face: LowerFaces  # 0 where not detected
 
     @classmethod
     def gather(cls, face_tracks: FaceTracks, tracks: Sequence[int]) -> "ChosenFace":
-        """Of several of the person's tracks in one frame the surest counts."""
+        """Of several tracks of the person in one frame, the one with the highest score is used."""
         rows = np.flatnonzero(np.isin(face_tracks.track, list(tracks)))
-        rows = rows[np.argsort(face_tracks.score[rows], kind="stable")]  # the last one written stays
+        rows = rows[np.argsort(face_tracks.score[rows], kind="stable")]  # so that the highest score is written last
         n, frame = face_tracks.frame_count, face_tracks.frame[rows]
         track = np.full(n, -1, np.int32)
         points, box = np.full((n, 3, 2), np.nan, np.float32), np.full((n, 4), np.nan, np.float32)
@@ -167,33 +167,33 @@ class ChosenFace:
         return cls(track, points, box, yaw, opening, lower_face)
 
     @property
-    def is_seen(self) -> BoolArray:
-        """bool [n]."""
+    def is_detected(self) -> BoolArray:
+        """bool [n]: whether the face is detected in a frame."""
         return self.track >= 0
 
     def actions(self, face_tracks: FaceTracks, own: Sequence[int], policy: FacePolicy) -> IntArray:
-        """Codes of `ACTIONS` [n] before any gap is bridged."""
-        numbers, detections = np.unique(face_tracks.track, return_counts=True)
-        is_other = ~np.isin(face_tracks.track, own) & np.isin(face_tracks.track, numbers[detections >= MIN_DETECTIONS])
+        """Indices into `ACTIONS` [n] before gaps are bridged."""
+        numbers, counts = np.unique(face_tracks.track, return_counts=True)
+        is_other = ~np.isin(face_tracks.track, own) & np.isin(face_tracks.track, numbers[counts >= MIN_DETECTIONS])
         at, boxes = face_tracks.frame[is_other], face_tracks.box[is_other]
         action = np.full(face_tracks.frame_count, NO_FACE, np.int32)
         action[at] = OTHER_PERSON
-        action[self.is_seen] = EDIT
+        action[self.is_detected] = EDIT
         action[at[covered_share(self.box[at], boxes) > COVERED]] = OTHER_PERSON
         spread = np.nan_to_num(np.ptp(self.points, axis=1).max(axis=1), nan=0.0)
-        action[self.is_seen & (spread < 1)] = NO_FACE  # the track has degenerated
+        action[self.is_detected & (spread < 1)] = NO_FACE  # the track is degenerate
         action[self.box[:, 2] - self.box[:, 0] < policy.min_face_px] = TOO_SMALL
         action[np.abs(self.yaw) > policy.max_yaw_deg] = TURNED_AWAY
         return action
 
 
 def is_edited(action: IntArray) -> BoolArray:
-    """bool [n]."""
+    """bool [n]: whether an action edits the frame."""
     return action <= BRIDGED
 
 
 def gaps(action: IntArray, shot: IntArray) -> Iterator[range]:
-    """Stretches of frames that are not edited and have edited ones of the same shot on both sides."""
+    """Runs of frames that are not edited between edited frames of the same shot."""
     edited = is_edited(action)
     for part in runs(edited):
         inside = part.start > 0 and part.stop < len(edited) and not edited[part.start]
@@ -210,33 +210,33 @@ def bridge_gaps(
     tracks: Sequence[int],
     policy: FacePolicy,
 ) -> None:
-    """Fill short gaps in place where the face comes back near where it was and nobody else's face is there meanwhile."""
+    """Fill short gaps in place, unless the face reappears far away or another face covers its place."""
     others = OtherFaces(face_tracks, tracks)
     for gap in list(gaps(action, shot)):
         before, after = gap.start - 1, gap.stop
         short = times[gap.stop] - times[gap.start] <= policy.max_gap_sec + SLACK_SEC
         if not short or jumped(chosen.box[before], chosen.box[after], len(gap)):
             continue
-        unseen = [frame for frame in gap if action[frame] in (NO_FACE, OTHER_PERSON)]
-        known = [before, *(frame for frame in gap if frame not in unseen), after]
-        boxes = between(chosen.box, unseen, known, times)
-        if others.cover(unseen, boxes):
+        missing = [frame for frame in gap if action[frame] in (NO_FACE, OTHER_PERSON)]
+        known = [before, *(frame for frame in gap if frame not in missing), after]
+        boxes = between(chosen.box, missing, known, times)
+        if others.cover(missing, boxes):
             continue
-        points = between(chosen.points.reshape(-1, 6), unseen, known, times)
-        chosen.points[unseen], chosen.box[unseen] = points.reshape(-1, 3, 2), boxes
-        chosen.yaw[unseen] = between(chosen.yaw[:, None], unseen, known, times)[:, 0]
-        chosen.track[unseen] = chosen.track[before]
+        points = between(chosen.points.reshape(-1, 6), missing, known, times)
+        chosen.points[missing], chosen.box[missing] = points.reshape(-1, 3, 2), boxes
+        chosen.yaw[missing] = between(chosen.yaw[:, None], missing, known, times)[:, 0]
+        chosen.track[missing] = chosen.track[before]
         action[gap.start : gap.stop] = BRIDGED
 
 
 def between(values: FloatArray, frames: list[int], known: list[int], times: TimeArray) -> FloatArray:
-    """Values [f, d] of `frames` on straight lines through those of the `known` frames; `values` [n, d]."""
+    """Values [f, d] of `frames`, interpolated linearly between those of the `known` frames; `values` [n, d]."""
     lines = [np.interp(times[frames], times[known], values[known, column]) for column in range(values.shape[1])]
     return np.stack(lines, axis=1).astype(np.float32)
 
 
 class OtherFaces:
-    """Faces that are not the chosen person's, frame by frame."""
+    """Faces of other people, by frame."""
 
     def __init__(self, face_tracks: FaceTracks, tracks: Sequence[int]):
         self.boxes = face_tracks.box
@@ -244,7 +244,7 @@ class OtherFaces:
         self.first = np.searchsorted(face_tracks.frame, np.arange(face_tracks.frame_count + 1))
 
     def cover(self, frames: list[int], boxes: FloatArray) -> bool:
-        """Whether one of them is in front of the lower half of `boxes` [f, 4] in `frames` [f]."""
+        """Whether one of them covers the lower half of `boxes` [f, 4] in any of `frames` [f]."""
         for frame, box in zip(frames, boxes, strict=True):
             rows = np.arange(self.first[frame], self.first[frame + 1])
             others = self.boxes[rows[self.is_other[rows]]]
@@ -254,7 +254,7 @@ class OtherFaces:
 
 
 def covered_share(boxes: FloatArray, others: FloatArray) -> FloatArray:
-    """Share [m] of the lower halves of `boxes` [m, 4] that lies in `others` [m, 4], pair by pair; NaN for NaN."""
+    """Share [m] of the lower half of each of `boxes` [m, 4] inside the box of `others` [m, 4]; NaN for NaN."""
     top = (boxes[:, 1] + boxes[:, 3]) / 2
     w = np.minimum(boxes[:, 2], others[:, 2]) - np.maximum(boxes[:, 0], others[:, 0])
     h = np.minimum(boxes[:, 3], others[:, 3]) - np.maximum(top, others[:, 1])
@@ -263,7 +263,7 @@ def covered_share(boxes: FloatArray, others: FloatArray) -> FloatArray:
 
 
 def drop_short_runs(action: IntArray, shot: IntArray, times: TimeArray, policy: FacePolicy) -> None:
-    """Pass through, in place, what would flicker: short stretches between two gaps of one shot."""
+    """Set short runs of edited frames between two gaps of one shot to `TOO_SHORT`, in place, since they would flicker."""
     edited = is_edited(action)
     for part in runs(edited):
         inside = edited[part.start] and part.start > 0 and part.stop < len(edited)
@@ -273,7 +273,10 @@ def drop_short_runs(action: IntArray, shot: IntArray, times: TimeArray, policy: 
 
 
 def jumped(before: FloatArray, after: FloatArray, frames_between: int = 0) -> bool:
-    """Whether a face's box [4] moved or grew more than a head can in a frame; half as much more for each one between."""
+    """Whether a box [4] moved or grew more than a head can between two frames.
+
+    The allowed movement grows by half for each frame between, up to 1.5 times.
+    """
     sizes = float(before[2] - before[0]), float(after[2] - after[0])
     moved = np.abs((before[:2] + before[2:]) - (after[:2] + after[2:])).max() / 2
     allowed = JUMP * min(1.5, 1 + frames_between / 2)
@@ -281,7 +284,7 @@ def jumped(before: FloatArray, after: FloatArray, frames_between: int = 0) -> bo
 
 
 def number_segments(edited: BoolArray, shot: IntArray, box: FloatArray) -> IntArray:
-    """The segment [n] of every frame, from 0 on; -1 where it is not edited."""
+    """Segment number [n] of every frame, from 0; `NOT_EDITED` where it is not edited."""
     begins = edited.copy()
     together = edited[1:] & edited[:-1] & (shot[1:] == shot[:-1])
     size = box[:, 2] - box[:, 0]
@@ -294,7 +297,7 @@ def number_segments(edited: BoolArray, shot: IntArray, box: FloatArray) -> IntAr
 
 
 def fade(edited: BoolArray, shot: IntArray, times: TimeArray, policy: FacePolicy) -> FloatArray:
-    """Weight [n] of the edit: it comes and goes beside gaps of the same shot, and there alone."""
+    """Opacity [n] of the edit, with a fade beside every gap within a shot."""
     weight = edited.astype(np.float32)
     for part in runs(np.where(edited, shot, -1)):
         if not edited[part.start]:
@@ -310,7 +313,7 @@ def fade(edited: BoolArray, shot: IntArray, times: TimeArray, policy: FacePolicy
 
 
 def segment_matrices(points: FloatArray, segment: IntArray, resolution: int) -> FloatArray:
-    """Matrices [n, 2, 3] as of `align_matrix`, with a new smoother for every segment; NaN outside of segments."""
+    """Matrices [n, 2, 3] of `align_matrix`, with a new smoother for every segment; NaN outside of segments."""
     matrices = np.full((len(segment), 2, 3), np.nan, np.float32)
     for part in runs(segment):
         if segment[part.start] != NOT_EDITED:

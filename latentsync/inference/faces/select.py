@@ -1,9 +1,9 @@
-"""Whose face is edited: what a user asks for, and the tracks of that person.
+"""Selection of the person whose face is edited (`--face`), and the tracks of that person.
 
-`largest` (who is seen longest and largest), `center` (who is longest and nearest to the picture's middle), a number (people
-count from 1, shot by shot in order of appearance, from left to right; `--preflight` shows them), `x,y@SECONDS` (whose face is
-then at that pixel of the picture as a player shows it), or a picture of the person, who is recognised by appearance as told in
-`latentsync.inference.faces.people`.
+`largest`: the person whose face is visible longest and largest. `center`: the person who is longest and nearest to the middle of
+the picture. A number: people are numbered from 1, in the order of the shots and from left to right; `--preflight` shows them.
+`x,y@SECONDS`: the person whose face is at that pixel of the displayed picture at that time. A picture file: the person with the
+most similar appearance, see `latentsync.inference.faces.people`.
 """
 
 import math
@@ -24,13 +24,13 @@ from latentsync.inference.faces.tracks import FaceTracks
 from latentsync.media.video.read import read_frames
 
 PLACE = re.compile(r"\s*(\d+(?:\.\d*)?)\s*,\s*(\d+(?:\.\d*)?)\s*@\s*(\d+(?:\.\d*)?)\s*s?\s*")
-NEAR_SEC = 0.5  # how far from the given time a face may be seen
+NEAR_SEC = 0.5  # largest distance of a face from the given time
 WAYS = "largest, center, a number from 1 on, x,y@SECONDS, or the path of a picture of the person"
 
 
 @dataclass(frozen=True)
 class FaceChoice:
-    """Whose face is meant; of the other fields only those of `kind` count."""
+    """A parsed `--face`; only the fields that belong to `kind` are used."""
 
     kind: Literal["largest", "center", "number", "place", "picture"] = "largest"
     number: int = 0  # of the person, from 1
@@ -41,15 +41,13 @@ class FaceChoice:
 
 
 def parse_face_choice(text: str) -> FaceChoice:
-    """What `--face` means; ValueError for what means nothing and for a picture that does not exist."""
+    """Parse the value of `--face`; ValueError for an invalid value or a picture that does not exist."""
     word = text.strip()
     if word.lower() in ("largest", "center", "centre"):
         return FaceChoice("largest" if word.lower() == "largest" else "center")
     if word.isdecimal():
         if int(word) < 1:
-            raise ValueError(
-                f"face {text!r} is nobody: people count from 1; --preflight shows them with their numbers."
-            )
+            raise ValueError(f"face {text!r} is invalid: people are numbered from 1; --preflight shows the numbers.")
         return FaceChoice("number", number=int(word))
     place = PLACE.fullmatch(word)
     if place:
@@ -59,7 +57,7 @@ def parse_face_choice(text: str) -> FaceChoice:
     if path.is_file():
         return FaceChoice("picture", picture=path)
     if path.suffix:
-        raise ValueError(f"face {text!r} is no existing picture: give one, or {WAYS.rsplit(', or', 1)[0]}.")
+        raise ValueError(f"face {text!r} is not an existing picture: give one, or {WAYS.rsplit(', or', 1)[0]}.")
     raise ValueError(f"face {text!r} is unknown: give {WAYS}.")
 
 
@@ -69,10 +67,10 @@ def choose_face(
     times_sec: Sequence[Fraction] | Sequence[float],
     detector: FaceDetector | None = None,
 ) -> list[int]:
-    """The tracks of the chosen person; empty where the video shows nobody at all.
+    """The tracks of the chosen person; empty if the video shows no face.
 
-    `times_sec` [n or more]: when each frame is shown. `detector` finds the face of a picture (by default the cascades);
-    it should be the one of the video and forgets its stream. Raises ValueError where the choice names nobody.
+    `times_sec` [n or more]: presentation times of the frames. `detector` detects the face of a picture (default: the cascades);
+    it should be the one used for the video, and is reset. Raises ValueError if nobody matches the choice.
     """
     person = choose_person(face_tracks, choice, times_sec, detector)
     return list(person.tracks) if person else []
@@ -84,7 +82,7 @@ def choose_person(
     times_sec: Sequence[Fraction] | Sequence[float],
     detector: FaceDetector | None = None,
 ) -> Person | None:
-    """The chosen person, as `choose_face`."""
+    """The chosen person, as in `choose_face`; None if the video shows no face."""
     people = find_people(face_tracks)
     if not people:
         return None
@@ -102,29 +100,29 @@ def choose_person(
 
 
 def picture_descriptor(path: Path, detector: FaceDetector | None = None) -> FloatArray:
-    """The appearance [d] of the largest face of a picture; ValueError without one, MediaError for an unreadable file."""
+    """Appearance descriptor [d] of the largest face of a picture; ValueError without a face, MediaError if unreadable."""
     frame = next(iter(read_frames(path))).frame
     return frame_descriptor(frame, detector or make_detector(), str(path))
 
 
 def frame_descriptor(frame: FrameArray, detector: FaceDetector, name: str) -> FloatArray:
-    """The same of a picture uint8 h w 3 that errors call `name`."""
+    """Appearance descriptor [d] of the largest face of a frame uint8 h w 3; `name` is used in the ValueError."""
     detector.reset()
     found = detector.points(frame)
     detector.reset()
     if found is None:
-        raise ValueError(f"{name} shows no face that is found: give a picture of the person from the front.")
+        raise ValueError(f"no face is detected in {name}: give a frontal picture of the person.")
     return appearance_descriptor(thumbnail(frame, found.points))
 
 
 def by_appearance(people: Sequence[Person], descriptor: FloatArray, name: str) -> Person:
-    """Who looks most like `look` [d]; ValueError where nobody does."""
-    alike = [similarity(descriptor[None], person.descriptors) for person in people]
-    best = int(np.argmax(alike))
-    if alike[best] < DIFFERENT:
+    """The person most similar to `descriptor` [d]; ValueError if nobody is similar enough."""
+    scores = [similarity(descriptor[None], person.descriptors) for person in people]
+    best = int(np.argmax(scores))
+    if scores[best] < DIFFERENT:
         raise ValueError(
-            f"nobody in the video looks like {name} (at best {alike[best]:.2f}, needed {DIFFERENT}): give a picture out of"
-            f" the video, or a number from 1 to {len(people)} as --preflight shows them."
+            f"nobody in the video is similar to {name} (at best {scores[best]:.2f}, needed {DIFFERENT}): give a picture from"
+            f" the video, or a number from 1 to {len(people)}, see --preflight."
         )
     return people[best]
 
@@ -132,7 +130,9 @@ def by_appearance(people: Sequence[Person], descriptor: FloatArray, name: str) -
 def _by_number(people: Sequence[Person], number: int) -> Person:
     if number > len(people):
         count = "one person" if len(people) == 1 else f"{len(people)} people"
-        raise ValueError(f"face {number} is nobody: the video shows {count}, who count from 1; --preflight shows them.")
+        raise ValueError(
+            f"face {number} does not exist: the video shows {count}, numbered from 1; --preflight shows them."
+        )
     return people[number - 1]
 
 
@@ -152,7 +152,7 @@ def _by_place(face_tracks: FaceTracks, people: Sequence[Person], choice: FaceCho
     if not len(hits):
         shown = ", ".join(_places(face_tracks, near, away)) or "none"
         raise ValueError(
-            f"no face is at {choice.x:g},{choice.y:g} around {choice.time_sec:g} s; the faces there then: {shown}."
+            f"no face is at {choice.x:g},{choice.y:g} around {choice.time_sec:g} s; faces at that time: {shown}."
         )
     middle = (face_tracks.box[hits, :2] + face_tracks.box[hits, 2:]) / 2
     distance = np.hypot(*(middle - [choice.x, choice.y]).T)
@@ -162,7 +162,7 @@ def _by_place(face_tracks: FaceTracks, people: Sequence[Person], choice: FaceCho
 
 
 def _places(face_tracks: FaceTracks, rows: np.ndarray, away: FloatArray) -> list[str]:
-    """Where the faces of the frame nearest in time are."""
+    """Positions of the faces in the frame nearest in time."""
     if not len(rows):
         return []
     frame = face_tracks.frame[rows[np.argmin(away[rows])]]
@@ -171,13 +171,13 @@ def _places(face_tracks: FaceTracks, rows: np.ndarray, away: FloatArray) -> list
 
 
 def _sizes(face_tracks: FaceTracks, person: Person) -> FloatArray:
-    """Width of the face in every frame that shows the person, in shares of the picture's width."""
+    """Width of the face over that of the picture, for every frame that shows the person."""
     box = face_tracks.box[np.isin(face_tracks.track, person.tracks)]
     return (box[:, 2] - box[:, 0]) / np.float32(face_tracks.size[0])
 
 
 def _nearness(face_tracks: FaceTracks, person: Person) -> FloatArray:
-    """1 in the middle of the picture, 0 at its edge, for every frame that shows the person."""
+    """1 in the middle of the picture, falling to 0 at its corners, for every frame that shows the person."""
     box = face_tracks.box[np.isin(face_tracks.track, person.tracks)]
     middle = (box[:, :2] + box[:, 2:]) / 2
     aside = (middle - np.array(face_tracks.size) / 2) / (np.array(face_tracks.size) / 2)

@@ -1,6 +1,6 @@
-"""Pass 1: every face of a video as a few dozen numbers a frame, with what each track looks like. No frame is kept.
+"""Pass 1: detect and track all faces of a video. Only a few dozen numbers per face are kept, no frames.
 
-Array legend: n frames, m faces seen (all frames together, in order), k stored appearances, p stored thumbnails.
+Array legend: n frames, m detected faces (of all frames, in order), k stored appearance descriptors, p stored thumbnails.
 """
 
 import zipfile
@@ -21,14 +21,12 @@ from latentsync.inference.timing import Stopwatch
 from latentsync.media.video.mux import atomic_output
 
 IntArray = NDArray[np.int32]
-MAX_FACES = 16  # of one frame, the largest
-DESCRIPTOR_STRIDE = 5  # frames between two stored appearances of a track, at first
-MAX_DESCRIPTORS = (
-    8  # appearances of a track: when there are more, every second goes and the next ones come half as often
-)
-MAX_THUMBNAILS = 256  # of the longest tracks
-STORED_NAMES = {"descriptors": "looks", "descriptor_track": "look_track"}  # of arrays in the file, where they differ
-BETTER = 1.1  # how much better a frame must be than the thumbnail's for a new thumbnail
+MAX_FACES = 16  # largest faces kept per frame
+DESCRIPTOR_STRIDE = 5  # frames between two descriptors of a track, at first
+MAX_DESCRIPTORS = 8  # of a track: beyond that every second one is dropped and the stride doubles
+MAX_THUMBNAILS = 256  # kept, those of the longest tracks
+STORED_NAMES = {"descriptors": "looks", "descriptor_track": "look_track"}  # names in the file, where they differ
+BETTER = 1.1  # quality ratio from which a new thumbnail replaces the old one
 
 
 @dataclass(frozen=True)
@@ -42,69 +40,61 @@ class Detection:
 
 @dataclass(frozen=True)
 class FaceTracks:
-    """All faces of a video. Tracks are numbered over the whole video; a track never crosses a cut."""
+    """All faces of a video. Track numbers are unique in the video; a track never crosses a cut."""
 
     frame_count: int
     size: tuple[int, int]  # w, h of the frames
-    cuts: IntArray  # [c] frames that begin a new shot, the first frame left out
+    cuts: IntArray  # [c] frames that begin a new shot, without frame 0
     frame: IntArray  # [m] frame of each face, rising
     track: IntArray  # [m]
     points: FloatArray  # [m, 3, 2] alignment points in frame pixels
     box: FloatArray  # [m, 4] x0, y0, x1, y1
     score: FloatArray  # [m] 0..1
     yaw: FloatArray  # [m] degrees, 0 where unknown
-    opening: FloatArray  # [m] of the mouth over the distance of the eyes, NaN where unknown
+    opening: FloatArray  # [m] mouth opening over the distance of the eyes, NaN where unknown
     lower_face: LowerFaces  # [m, LENGTH], see `latentsync.face.lower_face`; 0 where unknown
-    descriptors: NDArray[np.float16]  # [k, d] appearances, see `latentsync.face.appearance`
+    descriptors: NDArray[np.float16]  # [k, d], see `latentsync.face.appearance`
     descriptor_track: IntArray  # [k]
-    thumbnails: NDArray[np.uint8]  # [p, 96, 96, 3] the best frame of a track
+    thumbnails: NDArray[np.uint8]  # [p, 96, 96, 3] of the best frame of a track
     thumbnail_track: IntArray  # [p]
 
     @property
     def shot(self) -> IntArray:
-        """int32 [n]: the number of every frame's shot."""
+        """int32 [n]: the number of the shot of every frame."""
         starts = np.zeros(self.frame_count, np.int32)
         starts[self.cuts] = 1
         return np.cumsum(starts, dtype=np.int32)
-
-    def piece(self, start: int, stop: int) -> "FaceTracks":
-        """Frames start ... stop - 1 alone, counted from 0; tracks keep their numbers."""
-        inside = (self.frame >= start) & (self.frame < stop)
-        kept = {name: getattr(self, name)[inside] for name in PER_FACE}
-        kept["frame"] = kept["frame"] - np.int32(start)
-        cuts = self.cuts[(self.cuts > start) & (self.cuts < stop)] - np.int32(start)
-        return replace(self, frame_count=stop - start, cuts=cuts, **kept)
 
     @classmethod
     def of_detections(
         cls, detections: Sequence[Detection], start: int, stop: int, size: tuple[int, int], cuts: Sequence[int]
     ) -> "FaceTracks":
-        """Frames start ... stop - 1 alone, counted from 0, without appearances, lower faces and thumbnails."""
-        nobody: dict[str, NDArray] = {
+        """Frames start ... stop - 1, renumbered from 0, without descriptors, lower faces and thumbnails."""
+        empty: dict[str, NDArray] = {
             "descriptors": np.zeros((0, 0), np.float16),
             "descriptor_track": np.zeros(0, np.int32),
         }
-        pictures: dict[str, NDArray] = {"thumbnails": np.zeros((0, 96, 96, 3), np.uint8)}
-        pictures["thumbnail_track"] = np.zeros(0, np.int32)
+        empty["thumbnails"] = np.zeros((0, 96, 96, 3), np.uint8)
+        empty["thumbnail_track"] = np.zeros(0, np.int32)
         shifted = [replace(detection, frame=detection.frame - start) for detection in detections]
-        begins = np.array([cut - start for cut in cuts], np.int32)
-        return cls(stop - start, size, begins, **packed(shifted), **nobody, **pictures)
+        shot_starts = np.array([cut - start for cut in cuts], np.int32)
+        return cls(stop - start, size, shot_starts, **packed(shifted), **empty)
 
     def save(self, path: Path) -> None:
-        """Write everything to `path` (NPZ, without pickled objects); the file appears complete or not at all."""
+        """Write to `path` (NPZ without pickled objects), atomically."""
         arrays = {STORED_NAMES.get(f.name, f.name): np.asarray(getattr(self, f.name)) for f in fields(self)}
         with atomic_output(path) as partial, partial.open("wb") as file:
             np.savez_compressed(file, allow_pickle=False, **arrays)
 
     @classmethod
     def load(cls, path: Path) -> "FaceTracks":
-        """Read what `save` wrote; ValueError for a file that is damaged or something else."""
+        """Read a file of `save`; ValueError if it is damaged or of another kind."""
         try:
             with np.load(path, allow_pickle=False) as stored:
                 values = {f.name: stored[STORED_NAMES.get(f.name, f.name)] for f in fields(cls)}
         except (OSError, KeyError, ValueError, EOFError, NotImplementedError, zlib.error, zipfile.BadZipFile) as error:
             raise ValueError(
-                f"{path} holds no observed faces ({error}): delete it and observe the video anew."
+                f"{path} is not a file of face tracks ({error}): delete it, and the faces are detected again."
             ) from error
         w, h = (int(side) for side in values.pop("size"))
         return cls(frame_count=int(values.pop("frame_count")), size=(w, h), **values)
@@ -123,7 +113,7 @@ ROW = np.dtype(
     ]
 )
 PER_FACE = tuple(ROW.names or ())
-ROWS = 4096  # made room for at once: small arrays that stay, between frames that go, would tear the heap to pieces
+ROWS = 4096  # allocated at once: small arrays allocated between frames would fragment the heap
 
 
 def track_faces(
@@ -132,27 +122,27 @@ def track_faces(
     on_frame: Callable[[int], None] = lambda done: None,
     stopwatch: Stopwatch | None = None,
 ) -> FaceTracks:
-    """Find and follow all faces in consecutive frames (uint8 h w 3, RGB), one alive at a time.
+    """Detect and track all faces in consecutive frames (uint8 h w 3, RGB); only one frame is in memory at a time.
 
-    Tracks begin anew at cuts. `on_frame` is told how many frames are done. Raises ValueError without a frame.
+    Tracks end at cuts. `on_frame` is called with the number of frames done. Raises ValueError if there is no frame.
     """
-    cuts, notes, stopwatch = SceneCuts(), Notes(), stopwatch or Stopwatch()
+    cuts, builder, stopwatch = SceneCuts(), FaceTracksBuilder(), stopwatch or Stopwatch()
     detector.reset()
     for index, frame in enumerate(frames):
         with stopwatch("detect"):
             if cuts.update(frame):
                 detector.reset()
-                notes.begin_stretch()
-            notes.add(index, frame, detector.faces(frame))
+                builder.end_tracks()
+            builder.add(index, frame, detector.faces(frame))
         on_frame(index + 1)
     if not cuts.count:
-        raise ValueError("the video has no frame in which a face could be looked for: choose another one.")
-    return notes.finish(cuts)
+        raise ValueError("the video has no frames: choose another one.")
+    return builder.finish(cuts)
 
 
 @dataclass
-class TrackNotes:
-    """What one track looks like."""
+class TrackAppearance:
+    """Descriptors and the best thumbnail of one track."""
 
     frames: int = 0
     stride: int = DESCRIPTOR_STRIDE
@@ -161,7 +151,7 @@ class TrackNotes:
     thumbnail: FrameArray | None = None
 
     def add(self, frame: FrameArray, face: Face) -> None:
-        """Look at the face if it is time to."""
+        """Add the next frame of the track; a descriptor is computed every `stride` frames."""
         if self.frames % self.stride == 0:
             picture = thumbnail(frame, face.points)
             self.descriptors.append(appearance_descriptor(picture))
@@ -173,25 +163,25 @@ class TrackNotes:
         self.frames += 1
 
 
-class Notes:
-    """Gathers what is seen, frame by frame."""
+class FaceTracksBuilder:
+    """Collects the detections of a video frame by frame."""
 
     def __init__(self) -> None:
         self.parts = [np.empty(ROWS, ROW)]
         self.filled = 0  # rows of the last part
-        self.tracks: dict[int, TrackNotes] = {}
+        self.tracks: dict[int, TrackAppearance] = {}
         self.first_number = 0
         self.size = (0, 0)
 
-    def begin_stretch(self) -> None:
-        """From here on the detector counts its tracks from 0 again."""
+    def end_tracks(self) -> None:
+        """Call it when the detector was reset and numbers its tracks from 0 again."""
         self.first_number = max(self.tracks, default=-1) + 1
 
     def add(self, index: int, frame: FrameArray, faces: list[Face]) -> None:
-        """Note the faces of a frame."""
+        """Add the faces of frame `index`."""
         self.size = (frame.shape[1], frame.shape[0])
         for detection in detections_of(index, self.first_number, faces):
-            self.tracks.setdefault(detection.track, TrackNotes()).add(frame, detection.face)
+            self.tracks.setdefault(detection.track, TrackAppearance()).add(frame, detection.face)
             self._append(row_of(detection, lower_face_descriptor(frame, detection.face.points)))
 
     def _append(self, row: tuple) -> None:
@@ -203,13 +193,13 @@ class Notes:
         self.filled += 1
 
     def _drop_thumbnails(self) -> None:
-        """Let go of the thumbnails of short tracks if there are too many."""
+        """Drop the thumbnails of the shortest tracks if there are more than `MAX_THUMBNAILS`."""
         pictured = sorted((t for t in self.tracks.values() if t.thumbnail is not None), key=lambda t: -t.frames)
         for track in pictured[MAX_THUMBNAILS:]:
             track.thumbnail = None
 
     def finish(self, cuts: SceneCuts) -> FaceTracks:
-        """Everything noted, as arrays."""
+        """All detections as arrays."""
         self._drop_thumbnails()
         numbers = sorted(self.tracks)
         descriptors = [(number, descriptor) for number in numbers for descriptor in self.tracks[number].descriptors]
@@ -230,7 +220,7 @@ class Notes:
 
 
 def detections_of(index: int, first_number: int, faces: Sequence[Face]) -> list[Detection]:
-    """The largest usable faces of frame `index`, whose tracks the detector counts from `first_number` on."""
+    """The largest valid faces of frame `index`; `first_number` is added to the track numbers of the detector."""
     usable = [face for face in faces if np.isfinite(face.points).all() and np.ptp(face.points, axis=0).max() > 1]
     largest = sorted(usable, key=lambda face: -face.face_px)[:MAX_FACES]
     return [Detection(index, first_number + face.track, face) for face in largest]
@@ -248,5 +238,5 @@ def packed(detections: Sequence[Detection]) -> dict[str, NDArray]:
 
 
 def columns(rows: NDArray) -> dict[str, NDArray]:
-    """Rows as one array for each of `PER_FACE`."""
+    """Rows of `ROW` as one array per field."""
     return {name: np.ascontiguousarray(rows[name]) for name in PER_FACE}

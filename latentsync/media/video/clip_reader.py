@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentsync.media.container import MediaError, PathLike, check_readable
-from latentsync.media.video.index import frame_index
+from latentsync.media.index.frame_index import frame_index
 from latentsync.media.video.read import frames_between
 from latentsync.timebase import MODEL_FPS
 

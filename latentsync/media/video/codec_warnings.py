@@ -62,8 +62,8 @@ def fields_warning(info: MediaInfo, encoder: Encoder, interlaced: Interlaced) ->
     if interlaced == "keep" and not can_keep_fields(info):
         return "The video is interlaced and rotated: it is deinterlaced, because fields cannot be rotated."
     if interlaced == "deinterlace":
-        way_out = " --interlaced keep keeps it interlaced." if can_keep_fields(info) else ""
-        return f"The video is interlaced: it is deinterlaced, one picture out for each in.{way_out}"
+        way_out = " Use --interlaced keep to keep its fields." if can_keep_fields(info) else ""
+        return f"The video is interlaced: it is deinterlaced to one progressive picture for each frame.{way_out}"
     if not encoder.can_flag_fields(info.height):
         return (
             f"The interlaced pictures are kept, but {encoder.name} cannot flag them, as h264, prores and ffv1 do: players will"

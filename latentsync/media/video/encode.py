@@ -11,9 +11,9 @@ import av
 import torch
 
 from latentsync.media.container import MediaError
+from latentsync.media.index.hdr import HdrMetadata
 from latentsync.media.pixels.colour import RGB, ColourTags
 from latentsync.media.pixels.pixel_format import USUAL, PixelFormat, pixel_format
-from latentsync.media.video.hdr import HdrMetadata
 
 Codec = Literal["auto", "h264", "hevc", "av1", "ffv1", "prores"]
 CODECS: Final = get_args(Codec)

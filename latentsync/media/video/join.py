@@ -12,8 +12,8 @@ import numpy as np
 from av.video.stream import VideoStream
 
 from latentsync.media.container import MediaError, PathLike, open_input, reason, video_stream
+from latentsync.media.index.frame_index import frame_index
 from latentsync.media.sound.copy import AudioSource
-from latentsync.media.video.index import frame_index
 from latentsync.media.video.mux import OutputFile
 
 HEVC_TAG = "hvc1"  # Apple's players do not support libav's default, hev1

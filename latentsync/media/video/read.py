@@ -18,10 +18,10 @@ from av.video.frame import VideoFrame as StoredFrame
 from av.video.stream import VideoStream
 
 from latentsync.media.container import MediaError, PathLike, open_input, reason, video_stream
+from latentsync.media.index.frame_index import FrameIndex, frame_index
 from latentsync.media.pixels.colour import upright_rgb
 from latentsync.media.pixels.interlace import FLAGGED, Interlaced, Numbered, deinterlaced, with_fields
 from latentsync.media.pixels.picture import Picture, StoredForm, picture_of
-from latentsync.media.video.index import FrameIndex, frame_index
 from latentsync.timebase import frames_in
 
 TIE_SEC = 1e-6  # time stamps closer than this are equal

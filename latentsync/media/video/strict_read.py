@@ -21,10 +21,10 @@ from latentsync.media.container import (
     video_stream,
     video_tracks,
 )
+from latentsync.media.index.frame_index import FrameIndex, frame_index
 from latentsync.media.pixels.colour import upright_rgb
 from latentsync.media.pixels.interlace import deinterlaced
 from latentsync.media.sound.read import STRICT
-from latentsync.media.video.index import FrameIndex, frame_index
 from latentsync.media.video.read import frames_on_clock
 
 

@@ -19,6 +19,7 @@ from av.video.stream import VideoStream
 
 from latentsync.files import partial_path
 from latentsync.media.container import MediaError, PathLike, file_url
+from latentsync.media.index.hdr import HdrMetadata
 from latentsync.media.pixels.colour import BT709, FULL_RANGE, LIMITED_RANGE, MATRICES, ColourTags, stored_frame
 from latentsync.media.pixels.interlace import FieldOrder, with_fields
 from latentsync.media.pixels.picture import Picture, StoredForm
@@ -26,7 +27,6 @@ from latentsync.media.pixels.pixel_format import USUAL, PixelFormat, pixel_forma
 from latentsync.media.probe import MediaInfo
 from latentsync.media.sound.copy import AudioSource, check_sound
 from latentsync.media.video.encode import INTERLACED, Codec, Encoder, choose_encoder, usual_scheduling
-from latentsync.media.video.hdr import HdrMetadata
 from latentsync.media.video.join import Pictures, write_file
 from latentsync.media.video.mux import CONTAINERS, check_output, writing
 

@@ -17,7 +17,7 @@ from torchvision.transforms.functional import normalize
 from latentsync.face.detection.detector import FaceDetector
 from latentsync.media.probe import probe
 from latentsync.media.video.read import frames_at
-from latentsync.metrics.pictures.frechet import FIRST_FRAME, NUM_FRAMES, scored_face, scored_frames
+from latentsync.metrics.pictures.set_distances import FIRST_FRAME, NUM_FRAMES, scored_face, scored_frames
 from latentsync.metrics.statistics import NO_FACE, TOO_SHORT, UnscorableError
 from latentsync.timebase import MODEL_FPS, frames_in
 

@@ -26,7 +26,7 @@ class Conditioning:
 
 
 class ResidualBlock(nn.Module):
-    """Norm, SiLU, convolution, plus the time step's bias; once more without it; plus the input."""
+    """Twice norm, SiLU, convolution, with the time embedding added after the first; residual."""
 
     def __init__(self, in_channels: int, out_channels: int, time_width: int, norm_groups: int, norm_eps: float):
         super().__init__()
@@ -63,13 +63,13 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor, size: torch.Size) -> Tensor:
-        """`x` n c h w, `size` (height, width) of the skip connection it will meet, 2h or 2h-1 by 2w or 2w-1."""
+        """`x` n c h w, `size` (height, width) of the next skip connection, 2h or 2h-1 by 2w or 2w-1."""
         return self.conv(F.interpolate(x, size=size, mode="nearest"))
 
 
 @dataclass(frozen=True)
 class LevelPlan:
-    """Shape of one level of the U: everything its layers need to be built."""
+    """Settings of the layers of one level of the U."""
 
     channels: int
     time_width: int
@@ -82,7 +82,7 @@ class LevelPlan:
 
 
 class Level(nn.Module):
-    """Layers of one resolution: residual block, spatial transformer, motion module, as far as planned.
+    """Layers of one resolution, each a residual block and, where planned, a spatial transformer and a motion module.
 
     `in_channels` holds one entry per residual block; `attended` of the layers have a transformer and a motion module.
     """
@@ -104,7 +104,7 @@ class Level(nn.Module):
         self.gradient_checkpointing = False
 
     def layer(self, index: int, x: Tensor, cond: Conditioning) -> Tensor:
-        """Run layer `index`; with gradient checkpointing its activations are computed again in the backward pass."""
+        """Run layer `index`; with gradient checkpointing its activations are recomputed in the backward pass."""
         if self.gradient_checkpointing and torch.is_grad_enabled():
             return checkpoint(self._layer, index, x, cond, use_reentrant=False)
         return self._layer(index, x, cond)
@@ -119,7 +119,7 @@ class Level(nn.Module):
 
 
 class DownLevel(Level):
-    """A level on the way down: leaves every layer's output, and the halved map, on the stack of skip connections."""
+    """A down level: pushes every layer's output, and the downsampled map, onto the stack of skip connections."""
 
     def __init__(self, plan: LevelPlan, in_channels: list[int], is_last: bool):
         super().__init__(plan, in_channels, attended=len(in_channels))
@@ -136,7 +136,7 @@ class DownLevel(Level):
 
 
 class MiddleLevel(Level):
-    """The bottom of the U: a full layer, then a residual block alone."""
+    """The bottom level: a full layer, then a residual block alone."""
 
     def __init__(self, plan: LevelPlan):
         super().__init__(plan, [plan.channels, plan.channels], attended=1)
@@ -146,9 +146,9 @@ class MiddleLevel(Level):
 
 
 class UpLevel(Level):
-    """A level on the way up: takes its skip connections from the stack, last in first out.
+    """An up level: pops its skip connections from the stack.
 
-    `layers` says which of its layers are run, by default all of them.
+    Only its `layers` are run, by default all.
     """
 
     def __init__(self, plan: LevelPlan, in_channels: list[int], is_last: bool):

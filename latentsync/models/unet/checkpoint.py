@@ -1,4 +1,4 @@
-"""The U-Net from a checkpoint: ours carry their configuration, that of the public files follows from names and shapes."""
+"""Loading a U-Net: our checkpoints store their configuration; for public files it follows from names and shapes."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -26,9 +26,9 @@ from latentsync.weights import (
 )
 from latentsync.weights.table import PUBLIC_FILES
 
-# Names of the first public U-Net checkpoint (release 1.0): its audio cross-attention was called differently.
 T = TypeVar("T")
 
+# release 1.0 has other names for the audio cross-attention
 RENAMED_PARTS = (
     (re.compile(r"\.audio_cross_attn\.norm\."), ".norm2."),
     (re.compile(r"\.audio_cross_attn\.attn\."), ".attn2."),
@@ -36,12 +36,12 @@ RENAMED_PARTS = (
 
 
 def is_v10(keys: Iterable[str]) -> bool:
-    """Whether these are the names of release 1.0."""
+    """Whether these parameter names are those of release 1.0."""
     return any(pattern.search(key) for key in keys for pattern, _ in RENAMED_PARTS)
 
 
 def rename_v10_keys(state_dict: Mapping[str, T]) -> dict[str, T]:
-    """Give the entries of a release 1.0 state dict the names of later releases; values are untouched."""
+    """Rename the entries of a release 1.0 state dict to those of later releases."""
     renamed = {}
     for key, value in state_dict.items():
         for pattern, name in RENAMED_PARTS:
@@ -51,28 +51,28 @@ def rename_v10_keys(state_dict: Mapping[str, T]) -> dict[str, T]:
 
 
 PUBLIC_NUM_FRAMES = 16
-V10 = next(file for file in PUBLIC_FILES if file.release == "1.0" and file.resolution)  # the U-Net of that release
+V10 = next(file for file in PUBLIC_FILES if file.release == "1.0" and file.resolution)  # the U-Net of release 1.0
 DAMAGED = "it is incomplete or damaged, fetch it again"
 
 
 def load_unet(
     path: Path | str, config: UNetConfig | None = None, expected: Mapping[str, Any] | None = None
 ) -> tuple[UNet3DConditionModel, dict[str, Any]]:
-    """Build and load a U-Net, frozen, in evaluation mode, on the CPU; and what is known about the checkpoint.
+    """Build and load a U-Net, frozen, in evaluation mode, on the CPU; returns it with its metadata.
 
-    That is `model`, `alignment` and, where known, `resolution` in pixels, `num_frames`, and what else a file of this project
-    carries. For a public file that was fetched with the project's command it follows from names, shapes and the table of
-    releases; release 1.0 is known by its names, wherever it came from. One of unknown origin needs a `config` or, in
-    `expected`, a `resolution`.
+    The metadata are `model`, `alignment` and, where known, `resolution` in pixels, `num_frames`, and whatever else a file of this
+    project stores. For a public file fetched with the project's command they follow from names, shapes and the table of
+    releases; release 1.0 is recognised by its parameter names. A file of unknown origin needs a `config` or, in `expected`, a
+    `resolution`.
 
     Args:
         path: the file.
-        config: how the U-Net must be built.
-        expected: entries that the checkpoint must not contradict, such as `resolution`, `mask`, `alignment` and `audio`.
+        config: the configuration that the file must have.
+        expected: metadata that the checkpoint must not contradict, such as `resolution`, `mask`, `alignment` and `audio`.
 
     Raises:
         CheckpointError: the file is missing, damaged, of another kind or shape, contradicts `config` or `expected`, or
-            is a public one whose resolution nobody knows.
+            its resolution is unknown.
     """
     checkpoint = read_checkpoint(path)
     stored, metadata = _facts(checkpoint, config, expected or {})
@@ -86,15 +86,15 @@ def load_unet(
 def read_unet_facts(
     path: Path | str, config: UNetConfig | None = None, expected: Mapping[str, Any] | None = None
 ) -> tuple[UNetConfig, dict[str, Any]]:
-    """What `load_unet` would say of a file, without reading its numbers: its configuration and what is known about it.
+    """The configuration and metadata that `load_unet` would find, from names and shapes alone: no weights are read.
 
-    Raises CheckpointError as `load_unet` does, as far as it shows without the numbers.
+    Raises CheckpointError as `load_unet`, except for damage that only shows when the weights are read.
     """
     return _facts(read_header(path), config, expected or {})
 
 
 def alignment_of(checkpoint: Checkpoint) -> Alignment:
-    """By which points the faces of a U-Net's training were aligned: what the file says, or what its release did."""
+    """The alignment of the faces that a U-Net was trained on: stored in the file, or that of its release."""
     if "alignment" in checkpoint.metadata:
         return checkpoint.metadata["alignment"]
     released = release_of(checkpoint.path)
@@ -106,7 +106,7 @@ def alignment_of(checkpoint: Checkpoint) -> Alignment:
 def _facts(
     checkpoint: Checkpoint, config: UNetConfig | None, expected: Mapping[str, Any]
 ) -> tuple[UNetConfig, dict[str, Any]]:
-    """Configuration and metadata, which agree with what is asked for."""
+    """Configuration and metadata; CheckpointError if they contradict `config` or `expected`."""
     path = checkpoint.path
     checkpoint.require_kind("unet")
     stored, metadata = _own(checkpoint) if "model" in checkpoint.metadata else _public(checkpoint, config, expected)
@@ -120,7 +120,7 @@ def _facts(
         )
     if "resolution" not in metadata and config is None and "resolution" not in expected:
         raise CheckpointError(
-            f"{path} does not say at which resolution it works: give its configuration file as well"
+            f"{path} stores no resolution: give its configuration file as well"
             " (--unet_config_path configs/unet/stage2.yaml for release 1.5, configs/unet/stage2_512.yaml for release 1.6)."
         )
     return stored, metadata
@@ -132,28 +132,28 @@ def _own(checkpoint: Checkpoint) -> tuple[UNetConfig, dict[str, Any]]:
         return stored, {**checkpoint.metadata, "alignment": alignment_of(checkpoint)}
     except (TypeError, ValueError) as error:
         raise CheckpointError(
-            f"{checkpoint.path} carries a configuration that this version cannot build ({error}): update the project."
+            f"{checkpoint.path} has a configuration that this version cannot build ({error}): update the project."
         ) from error
 
 
 def _public(
     checkpoint: Checkpoint, config: UNetConfig | None, expected: Mapping[str, Any]
 ) -> tuple[UNetConfig, dict[str, Any]]:
-    """Configuration and metadata of a file that others wrote; what nothing tells is as `expected`."""
+    """Configuration and metadata of a public file; what cannot be derived comes from `expected`."""
     path, tensors = checkpoint.path, rename_v10_keys(checkpoint.tensors)
     if not is_unet(tensors):
         held = network_of(tensors)
         raise CheckpointError(
-            f"{path} holds {held or 'another kind of network'}, not the weights of a U-Net as they are: check the path."
+            f"{path} holds {held or 'another kind of network'}, not the weights of a U-Net: check the path."
         )
     try:
         stored = config_from_shapes({key: tuple(value.shape) for key, value in tensors.items()}, config)
     except ValueError as error:
         raise CheckpointError(
-            f"{path} is not built like the public models ({error}), and shapes do not tell how: give its configuration file."
+            f"{path} is not built like the public models ({error}), and its shapes are not enough: give its configuration file."
         ) from error
     except (LookupError, StopIteration) as error:
-        raise CheckpointError(f"{path} holds no whole U-Net ({error} is missing): {DAMAGED}.") from error
+        raise CheckpointError(f"{path} holds an incomplete U-Net ({error} is missing): {DAMAGED}.") from error
     return stored, {
         **checkpoint.metadata,
         "kind": "unet",
@@ -163,8 +163,8 @@ def _public(
 
 
 def _release_facts(checkpoint: Checkpoint, expected: Mapping[str, Any]) -> dict[str, Any]:
-    """What a file's release says of it. By its names alone a file may also be a further training of release 1.0, at another
-    size; where even they say nothing, it is as `expected`."""
+    """Metadata known from a file's release. A file recognised by its names alone may be a finetuned release 1.0 of another size, so
+    `expected` comes first there; for a file of unknown release only the alignment is returned."""
     fetched, first = release_of(checkpoint.path), is_v10(checkpoint.tensors)
     alignment = alignment_of(checkpoint) if fetched or first else expected.get("alignment", DEFAULT_ALIGNMENT)
     if not (fetched or first):
@@ -176,7 +176,7 @@ def _release_facts(checkpoint: Checkpoint, expected: Mapping[str, Any]) -> dict[
 
 
 def _comparable(config: UNetConfig, stored: UNetConfig) -> UNetConfig:
-    """`config` without what it cannot contradict: settings of parts that neither side has, lengths of constant tables."""
+    """`config` without differences that do not matter: settings of absent parts, lengths of constant tables."""
     if not config.use_motion_module and not stored.use_motion_module:
         same = ("motion_module_resolutions", "motion_module_mid_block", "motion_module_decoder_only")
         config = replace(config, **{name: getattr(stored, name) for name in same})

@@ -8,7 +8,7 @@ from latentsync.models.unet.motion import MotionModuleConfig
 
 DOWN_ATTENTION, DOWN_PLAIN = "CrossAttnDownBlock3D", "DownBlock3D"
 UP_ATTENTION, UP_PLAIN = "CrossAttnUpBlock3D", "UpBlock3D"
-# keys of the public configuration files that say nothing here: they are accepted with their only value, and dropped
+# keys of public configuration files with a single supported value; accepted and dropped
 FIXED_KEYS: dict[str, Any] = {
     "act_fn": "silu",
     "center_input_sample": False,
@@ -25,8 +25,8 @@ UNUSED_KEYS = ("sample_size",)  # dropped, whatever its value
 class UNetConfig:
     """Shape of the U-Net; the defaults are the public stage-2 model. ValueError on a value that cannot be built.
 
-    `attention_head_dim` is the number of heads (a historical name). A level has attention where its entry in
-    `down_block_types`/`up_block_types` says CrossAttn; `motion_module_resolutions` are the downsampling factors
+    `attention_head_dim` is the number of heads (a historical name). A level has attention if its entry in
+    `down_block_types`/`up_block_types` is a CrossAttn type; `motion_module_resolutions` are the downsampling factors
     (1, 2, 4, ...) of levels with motion modules. `add_audio_layer` false leaves out the audio cross-attention.
     """
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from latentsync.models.attention import PROJECTION_NORM_EPS, ClipGroupNorm, FeedForward, attend
 
 SELF_ATTENTION = "Temporal_Self"
-MAX_ATTENTION_HEADS = 65_535  # accelerators launch one grid row per head; more pixels than that are attended in parts
+MAX_ATTENTION_HEADS = 65_535  # GPU kernels launch one grid row per head; more pixels than that are split
 
 
 @dataclass
@@ -76,7 +76,7 @@ class FramePositions(nn.Module):
 
 
 class FrameAttention(nn.Module):
-    """Multi-head self-attention over the frames of a clip, each pixel for itself."""
+    """Multi-head self-attention over the frames of a clip, separately at every pixel."""
 
     def __init__(self, width: int, config: MotionModuleConfig):
         super().__init__()
@@ -97,7 +97,7 @@ class FrameAttention(nn.Module):
         return self.to_out[0](parts[0] if len(parts) == 1 else torch.cat(parts, dim=2))
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        # pixels and heads are neighbours in memory: together they serve as heads, and no tensor is copied
+        # pixels and heads are adjacent in memory: merged into one head dimension, no tensor is copied
         q, k, v = (rearrange(t, "b f p (heads c) -> b (p heads) f c", heads=self.heads) for t in (q, k, v))
         return rearrange(attend(q, k, v), "b (p heads) f c -> b f p (heads c)", heads=self.heads)
 
@@ -140,7 +140,7 @@ class FrameTransformer(nn.Module):
 
 
 class MotionModule(nn.Module):
-    """One motion module of the U-Net; with `zero_initialize` it starts as the identity."""
+    """One motion module of the U-Net; with `zero_initialize` it is the identity before training."""
 
     def __init__(self, channels: int, norm_groups: int, config: MotionModuleConfig):
         super().__init__()

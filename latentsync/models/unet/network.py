@@ -28,7 +28,7 @@ __all__ = [
     "initialise_for_training",
     "time_features",
 ]
-DEEP_LAYERS, LAST_LAYER = slice(-1), slice(-1, None)  # of the outermost level on the way up
+DEEP_LAYERS, LAST_LAYER = slice(-1), slice(-1, None)  # of the outermost up level
 
 
 def time_features(timesteps: Tensor, width: int, flip_sin_to_cos: bool = True, freq_shift: float = 0) -> Tensor:
@@ -44,7 +44,7 @@ def time_features(timesteps: Tensor, width: int, flip_sin_to_cos: bool = True, f
 
 
 class TimeEmbedding(nn.Module):
-    """Two linear layers with a SiLU between them: from time features to what every residual block is told."""
+    """Two linear layers with a SiLU between them: time features b in_width -> embedding b width."""
 
     def __init__(self, in_width: int, width: int):
         super().__init__()
@@ -59,9 +59,9 @@ class DeepCache:
     """Deep features of a U-Net, kept from one sampling step to the next (Ma et al. 2024, "DeepCache"; branch 0).
 
     The first of every `interval` steps runs the whole network, the others only `conv_in`, the last layer of the outermost
-    level and `conv_out`; 1 runs the whole network in every step. Make a new cache for every sampling call: the features belong
-    to its clips. Where the batch changes between two steps (guidance begins or ends) the next step runs the whole network, and
-    the interval is counted from there: features of one branch cannot serve two, and for the other way round one rule is simpler.
+    level and `conv_out`; 1 runs the whole network in every step. Use a new cache for every sampling call, because the features
+    belong to its clips. When the batch size changes between two steps (guidance begins or ends), the next step runs the whole
+    network, and the interval is counted from there.
     ValueError for an interval below 1.
     """
 
@@ -70,10 +70,10 @@ class DeepCache:
             raise ValueError(f"the DeepCache interval is {interval}, but must be at least 1.")
         self.interval = interval
         self._features: Tensor | None = None  # (b f) c h w
-        self._steps_left = 0  # for which the features serve
+        self._steps_left = 0  # that may still use the features
 
     def features(self, count: int, compute: Callable[[], Tensor]) -> Tensor:
-        """The deep features of this step's `count` (b f) feature maps: kept ones, or computed where they are due."""
+        """Deep features of this step's `count` (b f) feature maps: the kept ones, or new ones when they are due."""
         if self._features is not None and self._steps_left and len(self._features) == count:
             self._steps_left -= 1
         else:
@@ -85,8 +85,8 @@ class DeepCache:
 class UNet3DConditionModel(nn.Module):
     """Predicts noise from noisy latents, conditioning channels, the diffusion step and the audio.
 
-    Statistics of the residual blocks' GroupNorm are shared by all frames of a clip, so a result depends on which
-    frames form a clip. Input and output convolution and the motion modules' last layer start at zero, as in the public
+    GroupNorm statistics of the residual blocks are shared by all frames of a clip, so the result depends on which frames form a
+    clip. Input and output convolution and the motion modules' last layer start at zero, as in the public
     model, which continues from a trained image model; `initialise_for_training` makes a start from scratch possible.
     """
 
@@ -97,7 +97,7 @@ class UNet3DConditionModel(nn.Module):
         self.conv_in = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
         self.time_embedding = TimeEmbedding(widths[0], 4 * widths[0])
 
-        skip_widths = [widths[0]]  # the same stack as in `forward`
+        skip_widths = [widths[0]]  # of the skip connections, as in `forward`
         self.down_blocks = nn.ModuleList()
         for index, width in enumerate(widths):
             is_last = index == len(widths) - 1
@@ -138,7 +138,7 @@ class UNet3DConditionModel(nn.Module):
         return self._plan(index, self.config.down_block_types[index] == DOWN_ATTENTION, has_motion)
 
     def _up_plan(self, index: int) -> LevelPlan:
-        has_attention = self.config.up_block_types[-1 - index] == UP_ATTENTION  # they are listed from the bottom up
+        has_attention = self.config.up_block_types[-1 - index] == UP_ATTENTION  # up_block_types start at the bottom
         return self._plan(index, has_attention, 2**index in self.config.motion_module_resolutions)
 
     def enable_gradient_checkpointing(self, enabled: bool = True) -> None:
@@ -193,7 +193,7 @@ class UNet3DConditionModel(nn.Module):
         return rearrange(x, "(b f) c h w -> b c f h w", f=frames)
 
     def _deep_features(self, x: Tensor, cond: Conditioning) -> Tensor:
-        """From the output of `conv_in` to what enters the last layer beside it; all (b f) c h w."""
+        """Output of `conv_in` -> input of the last layer of the outermost up level; all (b f) c h w."""
         skips = [x]
         for level in self.down_blocks:
             x = level(x, cond, skips)
@@ -228,17 +228,17 @@ def initialise_for_training(unet: UNet3DConditionModel) -> None:
     unet.conv_in.reset_parameters()
 
 
-# Compiling the U-Net's repeated blocks: windows have one length, so few shapes occur and each is compiled once.
+# Compiling the repeated blocks. All windows have one length, so there are few shapes, and each is compiled once.
 REPEATED = (ResidualBlock, TransformerBlock, FrameTransformerBlock)
-SHAPES_AT_MOST = 64  # of one kind of block: widths, sizes, and batches with and without guidance
+MAX_SHAPES = 64  # of one block type: widths, sizes, batches with and without guidance
 
 
 def compile_blocks(unet: nn.Module) -> None:
-    """Compile the repeated blocks in place, at their first use; names of parameters stay as they are.
+    """Compile the repeated blocks in place, at their first use; parameter names do not change.
 
-    Blocks of one kind and shape share their code, so this takes a small part of the time of compiling the whole network.
+    Blocks of one type and shape share compiled code, so this is much faster than compiling the whole network.
     """
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, SHAPES_AT_MOST)
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MAX_SHAPES)
     for module in unet.modules():
         if isinstance(module, REPEATED):
             module.compile(dynamic=False)

@@ -1,4 +1,4 @@
-"""The configuration of a U-Net, read from the names and shapes of its weights: public files do not carry it."""
+"""The configuration of a U-Net from the names and shapes of its weights, for public files, which do not store it."""
 
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
@@ -13,19 +13,19 @@ SIGNATURE = (
     "time_embedding.linear_1.weight",
     "down_blocks.0.resnets.0.conv1.weight",
 )
-HEARING = "mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight"
+AUDIO_KEY = "mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight"
 
 
 def is_unet(keys: Container[str]) -> bool:
-    """Whether these are the names of a U-Net's weights at all."""
+    """Whether these are names of a U-Net's weights."""
     return all(key in keys for key in SIGNATURE)
 
 
 def config_from_shapes(shapes: Shapes, base: UNetConfig | None = None) -> UNetConfig:
-    """The configuration of the U-Net to which these names and shapes belong, if `is_unet`.
+    """The configuration of the U-Net with these names and shapes, which must satisfy `is_unet`.
 
-    What leaves no trace in shapes (numbers of heads and of norm groups, constants) is taken from `base`, or else is that
-    of the public models. ValueError if the two cannot go together.
+    What shapes do not show (numbers of heads and of norm groups, constants) comes from `base`, by default the public models.
+    ValueError if shapes and `base` contradict each other.
     """
     base = base or UNetConfig()
     widths: list[int] = []
@@ -41,15 +41,15 @@ def config_from_shapes(shapes: Shapes, base: UNetConfig | None = None) -> UNetCo
         out_channels=shapes["conv_out.weight"][0],
         down_block_types=[DOWN_ATTENTION if attend else DOWN_PLAIN for attend in attends["down"]],
         up_block_types=[UP_ATTENTION if attend else UP_PLAIN for attend in attends["up"]],
-        add_audio_layer=HEARING in shapes,
-        cross_attention_dim=shapes[HEARING][1] if HEARING in shapes else base.cross_attention_dim,
+        add_audio_layer=AUDIO_KEY in shapes,
+        cross_attention_dim=shapes[AUDIO_KEY][1] if AUDIO_KEY in shapes else base.cross_attention_dim,
         use_motion_module=False,
     )
     return _with_motion(found, shapes)
 
 
 def _with_motion(config: UNetConfig, shapes: Shapes) -> UNetConfig:
-    """The same with its motion modules; the levels of the up half are numbered from the bottom."""
+    """The same configuration with its motion modules; up levels are numbered from the bottom."""
     levels = len(config.block_out_channels)
     moving = [i for i in range(levels) if _has(shapes, f"up_blocks.{levels - 1 - i}.motion_modules.")]
     is_mid = _has(shapes, "mid_block.motion_modules.")

@@ -1,4 +1,4 @@
-"""Training lists from manifests: which kept clips, and which of them to train on, so that no person is in two lists."""
+"""Training lists from manifests: kept clips are filtered and split so that no identity is in two lists."""
 
 import hashlib
 import operator
@@ -26,7 +26,7 @@ IDENTITY_RULES = ("source", "folder", "top_folder", f"{COLUMN}NAME")
 
 @dataclass(frozen=True)
 class Split:
-    """One list: paths relative to the output folder, with what they amount to."""
+    """One list: paths relative to the output folder, with their totals."""
 
     name: str
     files: list[str]
@@ -37,7 +37,7 @@ class Split:
 def kept_clips(final: pd.DataFrame, filters: Sequence[str] = ()) -> pd.DataFrame:
     """The clips of the last stage's manifest that are kept and meet all filters, such as `sync_confidence>=4`.
 
-    `duration_sec` is the clip's length. Raises ValueError for a filter that is none or names no column.
+    `duration_sec` is the clip's length. Raises ValueError for a malformed filter or an unknown column.
     """
     clips = final[final["verdict"] == "kept"].copy()
     clips[DURATION] = clips["end_sec"] - clips["start_sec"]
@@ -45,7 +45,7 @@ def kept_clips(final: pd.DataFrame, filters: Sequence[str] = ()) -> pd.DataFrame
         match = FILTER.fullmatch(text)
         if match is None:
             raise ValueError(
-                f"The filter {text!r} is none: write column, comparison and number, as in sync_confidence>=4."
+                f"The filter {text!r} is malformed: write column, comparison and number, as in sync_confidence>=4."
             )
         name, comparison, number = match.groups()
         if name not in clips or not pd.api.types.is_numeric_dtype(clips[name]):
@@ -56,10 +56,10 @@ def kept_clips(final: pd.DataFrame, filters: Sequence[str] = ()) -> pd.DataFrame
 
 
 def with_identity(clips: pd.DataFrame, rule: str = "source", table: pd.DataFrame | None = None) -> pd.DataFrame:
-    """The clips with a column `identity`: who is seen.
+    """The clips with a column `identity`: the person in the clip.
 
     Args:
-        rule: `source`: every raw video is somebody else; `folder`: all videos of a folder are one person; `top_folder`: all
+        rule: `source`: every raw video is another person; `folder`: all videos of a folder are one person; `top_folder`: all
             videos below a folder of the input folder are; `column:NAME`: a column of `table`, or of the manifest.
         table: has a column `source` (paths relative to the input folder) and the column that `rule` names.
 
@@ -81,29 +81,29 @@ def with_identity(clips: pd.DataFrame, rule: str = "source", table: pd.DataFrame
     missing = [source for source in clips["source"] if pd.isna(known.get(source))]
     if missing:
         raise ValueError(
-            f"The column {name!r} says nothing of {missing[0]!r} and {len(set(missing)) - 1} more sources."
+            f"The column {name!r} has no value for {missing[0]!r} and {len(set(missing)) - 1} more sources."
         )
     return clips.assign(identity=[str(known[source]) for source in clips["source"]])
 
 
 def split(clips: pd.DataFrame, shares: Mapping[str, float], seed: int = 0) -> list[Split]:
-    """Share the clips out, all of an identity to the same list.
+    """Split the clips into lists; all clips of an identity go to the same list.
 
     Args:
         clips: as `with_identity` returns them.
-        shares: hours of each list by its name, in any unit; the largest takes what the others leave.
-        seed: another number shares out otherwise.
+        shares: hours of each list by its name, in any unit; the largest list gets what the others leave.
+        seed: another number gives another split.
 
-    Identities are drawn in an order that depends on their name and the seed only, so lists of a grown data set differ little
-    from those before. Raises ValueError for wrong shares, or if there are fewer identities than lists.
+    The order of identities depends on their names and the seed only, so the lists change little when the data set
+    grows. Raises ValueError for wrong shares, or if there are fewer identities than lists.
     """
     if not shares or any(share <= 0 for share in shares.values()):
         raise ValueError(
-            f"The shares {dict(shares)} are none: give each list a number above 0, as in train=0.9 val=0.1."
+            f"The shares {dict(shares)} are invalid: give each list a number above 0, as in train=0.9 val=0.1."
         )
     hours = ((clips["end_sec"] - clips["start_sec"]) / 3600).groupby(clips["identity"]).sum()
     if len(hours) < len(shares):
-        raise ValueError(f"{len(hours)} identities cannot fill {len(shares)} lists without one of them being in two.")
+        raise ValueError(f"{len(hours)} identities cannot fill {len(shares)} lists unless one is in two of them.")
     waiting = sorted(hours.index, key=lambda identity: _draw(str(identity), seed))
     smallest_first = sorted(shares, key=lambda name: (shares[name], name))
     taken: dict[str, list[str]] = {}
@@ -117,7 +117,7 @@ def split(clips: pd.DataFrame, shares: Mapping[str, float], seed: int = 0) -> li
 
 
 def _is_nearer(hours: pd.Series, taken: Sequence[str], another: str, wanted: float) -> bool:
-    """Whether a list is nearer to the hours wanted with another identity than without."""
+    """Whether another identity brings a list nearer to the wanted hours."""
     return bool(hours[taken].sum() + hours[another] / 2 <= wanted)
 
 

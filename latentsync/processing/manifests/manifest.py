@@ -1,8 +1,8 @@
-"""The manifests: per stage one Parquet table that says of every clip what became of it, and why.
+"""The manifests: one Parquet table for each stage, with the outcome of every clip and the reason.
 
-A worker records what a step made of one clip as one small file that appears all at once. `compact` gathers those files in
-the stages' tables; it may be interrupted anywhere, and gathering a clip twice leaves one set of rows. A clip is done at a
-stage if rows of that stage name it as `parent`.
+A worker writes the outcomes of one clip at a step as one small file, a pending record. `compact` moves the pending records
+into the tables; it may be interrupted anywhere, and adding a record twice leaves one set of rows. A clip is done at a stage
+if rows of that stage have it as `parent`.
 """
 
 import hashlib
@@ -36,32 +36,32 @@ FACTS = {
 TIMES = {"work_sec": "float64", "finished_at": "float64"}  # these differ between two runs over the same input
 PANDAS_TYPES = {pa.string(): pd.StringDtype(), pa.large_string(): pd.StringDtype(), pa.int64(): pd.Int64Dtype()}
 ORDER = ["source", "start_sec", "end_sec", "clip", "parent"]
-READERS = 16  # threads: an object store answers slowly, but many at once
+READERS = 16  # threads: an object store has a long latency, but serves many requests at once
 PENDING_RECORDS = "news"  # folder of the records that are not in the tables yet; the name on disk stays as it was
 StepRecord = Mapping[str, Sequence[ManifestRow]]  # by the stage's name
 
 
 class Manifests:
-    """The tables of one output folder; workers may record while they are being gathered."""
+    """The tables of one output folder; workers may record while `compact` runs."""
 
     def __init__(self, folder: Folder, stages: Sequence[str]):
         self.folder = folder
         self.stages = tuple(stages)
 
     def record(self, step: str, clip: str, record: StepRecord) -> None:
-        """Write down what a step made of one clip."""
+        """Write the outcomes of one clip at a step."""
         content = {stage: [asdict(row) for row in rows] for stage, rows in record.items()}
         self.folder.write(_pending_record(step, clip), json.dumps(content, ensure_ascii=False).encode("utf-8"))
 
     def recorded(self, step: str, clip: str) -> StepRecord | None:
-        """What was written down about a clip at a step and is not gathered yet; None if that is nothing."""
+        """The pending record of a clip at a step; None if there is none."""
         try:
             return _parse(self.folder.read(_pending_record(step, clip)))
         except FileNotFoundError:
             return None
 
     def table(self, stage: str) -> pd.DataFrame:
-        """The gathered rows of a stage.
+        """The rows of a stage, without those of pending records.
 
         Columns: those of `FACTS`, one for each score (empty where a row lacks it), those of `TIMES`.
         """
@@ -76,11 +76,11 @@ class Manifests:
         return {stage: self.table(stage) for stage in self.stages}
 
     def pending_records(self) -> list[str]:
-        """Names of the row files that are not gathered yet."""
+        """File names of the records that are not in the tables yet."""
         return [f"{PENDING_RECORDS}/{name}" for name in self.folder.under(PENDING_RECORDS).files()]
 
     def compact(self) -> None:
-        """Gather the row files in the stages' tables; newer rows of a clip replace its older ones."""
+        """Move the pending records into the tables; newer rows of a clip replace its older ones."""
         names = self.pending_records()
         with ThreadPoolExecutor(READERS) as pool:
             records = list(pool.map(lambda name: _parse(self.folder.read(name)), names))
@@ -92,7 +92,7 @@ class Manifests:
             list(pool.map(self.folder.remove, names))
 
     def write(self, stage: str, table: pd.DataFrame) -> None:
-        """Replace a stage's table; its rows are put in order, so that equal rows give an equal table."""
+        """Replace a stage's table; the rows are sorted, so that equal rows give an equal file."""
         names = [*FACTS, *sorted(score_columns(table)), *TIMES]
         ordered = table[names].sort_values(ORDER, kind="stable", ignore_index=True)
         buffer = io.BytesIO()
@@ -102,7 +102,7 @@ class Manifests:
 
 
 def frame_of(rows: Sequence[ManifestRow]) -> pd.DataFrame:
-    """Rows as a table with the columns that `Manifests.table` names."""
+    """Rows as a table with the columns described in `Manifests.table`."""
     score_names = sorted({name for row in rows for name in row.scores})
     assert not {*score_names} & {*FACTS, *TIMES}, f"a score has the name of another column: {score_names}"
     columns: dict[str, Any] = {
@@ -124,7 +124,7 @@ def score_columns(table: pd.DataFrame) -> list[str]:
 
 
 def rows_of(table: pd.DataFrame) -> list[ManifestRow]:
-    """A table's rows as they were recorded."""
+    """The rows of a table."""
     scores = score_columns(table)
     return [
         ManifestRow(
@@ -136,7 +136,7 @@ def rows_of(table: pd.DataFrame) -> list[ManifestRow]:
 
 
 def _score_column(values: list[Any]) -> pd.Series:
-    """Whole numbers stay whole, texts stay texts."""
+    """A column of integers, floats or strings, as the values are."""
     known = [value for value in values if value is not None]
     if any(isinstance(value, str) for value in known):
         return pd.Series(values, dtype="string")

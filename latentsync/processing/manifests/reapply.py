@@ -1,7 +1,7 @@
-"""Other thresholds on manifests that are there: no video is opened.
+"""Other thresholds applied to existing manifests; no video is opened.
 
-A clip can be dropped where it was kept. A clip that was dropped is kept now as far as it was measured: the stages after
-that one never saw it, so it ends as `not_measured` and is counted apart.
+A clip that was kept may be dropped now. A clip that was dropped may be kept by that stage now, but the later stages never
+measured it, so it has no rows there and is counted as unmeasured.
 """
 
 from collections.abc import Mapping
@@ -16,16 +16,16 @@ from latentsync.processing.stages.contract import Rule
 
 @dataclass(frozen=True)
 class Reapplied:
-    """Manifests with new verdicts, and the clips that would have to be measured further."""
+    """Manifests with new verdicts, and the number of clips that later stages would have to measure."""
 
     tables: dict[str, pd.DataFrame]
-    unmeasured: dict[str, int]  # clips that a stage keeps now and whose files were never made, by stage
+    unmeasured: dict[str, int]  # by stage: clips that are kept now and whose files were never written
 
 
 def reapply(tables: Mapping[str, pd.DataFrame], before: Mapping[str, Rule], now: Mapping[str, Rule]) -> Reapplied:
-    """Judge every clip of every stage again; `tables` are in the order of the stages, `before` the rules they were made by.
+    """Decide again on every clip of every stage; `tables` are in the order of the stages, `before` are the rules of the run.
 
-    What no rule dropped, such as a file that cannot be read, stays dropped.
+    A clip that no rule dropped, such as a file that cannot be read, stays dropped.
     """
     judged: dict[str, pd.DataFrame] = {}
     unmeasured: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""A line of a manifest: what a stage made of a clip, and the clip again from its line."""
+"""A row of a manifest: the outcome of a clip at a stage; and back from a row to a clip."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,25 +13,25 @@ SAME_TIME_SEC = 1e-6
 
 @dataclass(frozen=True)
 class ManifestRow:
-    """What a stage made of a clip: one row for each clip that it kept or dropped."""
+    """The outcome of a clip at a stage; a stage has one row for each clip that it kept or dropped."""
 
     clip: str  # the kept or dropped clip's id
-    parent: str  # the clip that the stage was given; for a whole source its relative path
+    parent: str  # the input clip of the stage; for a whole source its relative path
     source: str  # the raw video it comes from: its path relative to the input folder
     source_id: str = ""
     start_sec: float = 0.0  # span in the source
     end_sec: float = 0.0
     verdict: Verdict = "kept"
     reason: str = ""  # the code of a reason, or the kind of error of a failure
-    detail: str = ""  # one sentence for people
-    file: str = ""  # where a kept clip lies, relative to the output folder; empty: in the source
+    detail: str = ""  # one sentence that explains it
+    file: str = ""  # path of a kept clip, relative to the output folder; empty: in the source
     file_start_sec: float = 0.0  # where in that file the clip begins
     scores: Mapping[str, Score] = field(default_factory=dict)
     work_sec: float = 0.0  # of the whole step, on the first row it wrote; else 0
     finished_at: float = 0.0  # seconds since 1970
 
     def clip_in(self, path: Path, source: str) -> Clip:
-        """The kept clip, ready for the next stage; `path` is the local file of `file`, `source` the source's address."""
+        """The kept clip as input of the next stage; `path` is the local copy of `file`, `source` the source's address."""
         return Clip(
             clip_id=self.clip,
             source=source,
@@ -46,7 +46,7 @@ class ManifestRow:
 
 
 def row_of(outcome: StageOutcome, parent: str, file: str) -> ManifestRow:
-    """The line of one outcome; `file` is where a kept clip will lie, relative to the output folder."""
+    """The row of one outcome; `file` is the path of a kept clip, relative to the output folder."""
     clip = outcome.clip
     dropped = isinstance(outcome, Dropped)
     return ManifestRow(
@@ -66,7 +66,7 @@ def row_of(outcome: StageOutcome, parent: str, file: str) -> ManifestRow:
 
 
 def parent_of(clip: Clip, given: Sequence[Clip]) -> Clip:
-    """The one of the clips that a stage was given in whose span another lies (the spans of one source do not overlap)."""
+    """The input clip of a stage whose span contains an output clip (spans of one source do not overlap)."""
     if len(given) == 1:
         return given[0]
     around = [
@@ -74,5 +74,5 @@ def parent_of(clip: Clip, given: Sequence[Clip]) -> Clip:
         for each in given
         if each.start_sec <= clip.start_sec + SAME_TIME_SEC and clip.end_sec <= each.end_sec + SAME_TIME_SEC
     ]
-    assert around, "a stage's outcome lies in the span of a clip that it was given"
+    assert around, "an output clip lies in the span of an input clip"
     return around[0]

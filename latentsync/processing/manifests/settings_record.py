@@ -1,4 +1,4 @@
-"""The settings that an output folder was made with: results of two kinds are never mixed."""
+"""The record of the settings in an output folder; results of different settings are never mixed."""
 
 import dataclasses
 import json
@@ -10,14 +10,14 @@ from latentsync.processing.run_folder import RunFolder
 from latentsync.processing.storage import Folder
 
 SETTINGS = "settings.json"
-OF_THE_MACHINE = ("weights_dir", "device")  # settings that change no result
+OF_THE_MACHINE = ("weights_dir", "device")  # these change no result
 
 
 def check_output(run_folder: RunFolder, plan: Plan, settings: StageSettings) -> None:
-    """Make sure that a run goes on with what the output folder holds, and write its settings down.
+    """Check that a run may continue in the output folder, and record its settings.
 
-    Raises ValueError if the folder holds results of another input or of other settings or files that no run wrote, or if
-    it cannot be written to.
+    Raises ValueError if the folder holds results of another input or other settings, or files that no run wrote, or if it
+    cannot be written to.
     """
     now = _content(run_folder, settings)
     try:
@@ -45,7 +45,7 @@ def check_output(run_folder: RunFolder, plan: Plan, settings: StageSettings) -> 
 def recorded_settings(manifests: Folder) -> tuple[str, StageSettings]:
     """The input's address and the settings that a folder of manifests was made with.
 
-    Raises ValueError if it is no such folder.
+    Raises ValueError if the folder holds no record.
     """
     content = _read(manifests)
     known = {each.name for each in dataclasses.fields(StageSettings)}
@@ -54,13 +54,13 @@ def recorded_settings(manifests: Folder) -> tuple[str, StageSettings]:
 
 
 def write_rejudged(manifests: Folder, input_address: str, settings: StageSettings, output: Folder) -> None:
-    """Note what manifests elsewhere were judged by, and the output folder that their files lie in."""
+    """Record the settings of manifests outside the output folder, and the output folder that contains their files."""
     content = {"input": input_address, "output": output.address, "settings": _plain(settings)}
     manifests.write(SETTINGS, json.dumps(content, indent=2).encode("utf-8"))
 
 
 def clips_folder(manifests: Folder) -> Folder:
-    """The folder that the files of a folder of manifests lie in. Raises ValueError if it is no such folder."""
+    """The folder that contains the files of a folder of manifests. Raises ValueError if that holds no record."""
     output = _read(manifests).get("output")
     return Folder(output) if output else manifests.beside()
 
@@ -81,7 +81,7 @@ def _plain(settings: StageSettings) -> dict[str, Any]:
 
 
 def _changed(before: dict[str, Any], now: dict[str, Any]) -> list[tuple[str, Any, Any]]:
-    """Settings with another value than before, and both; what is newer than the record was as it is by default now."""
+    """(name, old value, new value) of changed settings; one that the record lacks is newer, and had its default."""
     known = {**_plain(StageSettings()), **before["settings"]}
     return [(name, known.get(name), value) for name, value in now["settings"].items() if known.get(name) != value]
 
@@ -90,4 +90,4 @@ def _check_empty(run_folder: RunFolder, plan: Plan) -> None:
     for stage in stage_names(plan):
         folder = run_folder.output.under(stage)
         if folder.files():
-            raise ValueError(f"{folder.address} already holds files of yours: choose another --output_dir.")
+            raise ValueError(f"{folder.address} already holds files that no run wrote: choose another --output_dir.")

@@ -1,1 +1,1 @@
-"""What a run did, as numbers, charts and one HTML page."""
+"""The report of a run: numbers, charts and one HTML page."""

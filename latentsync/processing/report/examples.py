@@ -1,4 +1,4 @@
-"""Small pictures of what was dropped, for the report: the middle frame of a few clips for each stage and reason."""
+"""Small pictures of dropped clips for the report: the middle frame of a few clips for each stage and reason."""
 
 import contextlib
 import io
@@ -18,11 +18,11 @@ _saved: Counter[tuple[str, str, str]] = Counter()  # by output folder, stage and
 
 
 def save_example(output: Folder, stage: str, outcome: Dropped) -> None:
-    """Store the middle frame of a dropped clip, if there are not yet enough like it; what cannot be shown is left out."""
+    """Store the middle frame of a dropped clip, unless there are enough for its reason; unreadable frames are skipped."""
     reason = outcome.reason
     if _saved[output.address, stage, reason] >= EXAMPLES_EACH:
         return
-    with contextlib.suppress(Exception):  # a picture is worth no clip
+    with contextlib.suppress(Exception):  # a missing picture must not fail the clip
         picture = middle_jpeg(outcome.clip)
         output.write(f"{EXAMPLES}/{stage}/{reason}/{outcome.clip.clip_id}.jpg", picture)
         _saved[output.address, stage, reason] += 1

@@ -1,4 +1,4 @@
-"""Numbers from manifests: what went into each stage, what came out, why the rest did not, and how the scores lie."""
+"""Numbers from manifests: input and output of each stage, reasons of dropped clips, and distributions of the scores."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -15,7 +15,7 @@ HOUR_SEC = 3600.0
 
 @dataclass(frozen=True)
 class Share:
-    """Some clips and how long they last together."""
+    """A number of clips and their total length."""
 
     clips: int
     hours: float
@@ -23,7 +23,7 @@ class Share:
 
 @dataclass(frozen=True)
 class StageCount:
-    """One line of the funnel. Hours are of the source's time; what cannot be read has none."""
+    """One line of the funnel. Hours are of the source's time; an unreadable file has none."""
 
     stage: str
     given: Share
@@ -35,7 +35,7 @@ class StageCount:
 
 @dataclass(frozen=True)
 class Histogram:
-    """How a score lies, in clips, and how many hours each lower bound would keep of those that were measured."""
+    """Distribution of a score in clips, and the hours of measured clips that each lower bound would keep."""
 
     measure: Measure
     edges: list[float]
@@ -56,7 +56,7 @@ class Funnel:
 
 
 def funnel_of(tables: Mapping[str, pd.DataFrame], shown: list[Measure]) -> Funnel:
-    """Count the stages' tables, which are in order."""
+    """The funnel of the stages' tables, which are in order."""
     stages, before = [], None
     for stage, table in tables.items():
         stages.append(_count(stage, table, before))
@@ -122,7 +122,7 @@ def _values(table: pd.DataFrame, name: str) -> pd.Series:
 
 
 def _edges(values: np.ndarray, measure: Measure) -> np.ndarray:
-    """Bins that show the thresholds too; whole numbers get one bin each where there are few."""
+    """Bins over all values and thresholds; few whole numbers get one bin each."""
     bounds = [bound for bound in (measure.at_least, measure.at_most) if bound is not None]
     low, high = min([*values, *bounds]), max([*values, *bounds])
     if np.all(values == np.round(values)) and high - low < 2 * BINS:

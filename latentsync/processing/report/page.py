@@ -86,7 +86,7 @@ def _funnel_chart(stages: Sequence[StageCount]) -> Markup:
 def _histogram_chart(data: Histogram) -> Markup:
     measure = data.measure
     bounds = [bound for bound in (measure.at_least, measure.at_most) if bound is not None]
-    hours = data.hours_from if measure.at_most is None else []  # with two bounds, hours from one of them say nothing
+    hours = data.hours_from if measure.at_most is None else []  # with two bounds, hours above one of them mean nothing
     return histogram(data.edges, data.kept, data.dropped, bounds, hours, measure.unit, measure.title)
 
 

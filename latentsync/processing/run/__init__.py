@@ -1,1 +1,1 @@
-"""Carrying a plan out with Ray Data: workers, resume, the run lock and progress."""
+"""Running a plan with Ray Data: workers, resume, the run lock and progress."""

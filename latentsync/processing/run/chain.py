@@ -1,8 +1,8 @@
-"""A worker's part: one clip through several steps, each written down before the next begins.
+"""The work on one clip: several steps, each recorded before the next begins.
 
-A step writes into a staging folder. Its files are published, then its rows recorded, and only then is the file that it
-read removed, if it is one of ours and nobody asked to keep it. Killed at any moment, the next worker finds either rows
-or nothing, and what it does again gives the same bytes under the same names.
+A step writes into a staging folder. Its files are published, then its rows recorded, and only then is its input file
+removed, if a stage wrote it and `keep_stages` is off. If the process is killed at any moment, the next worker finds either
+all rows or none, and repeated work gives the same bytes under the same names.
 """
 
 import errno
@@ -32,9 +32,9 @@ _made: "dict[tuple[str, str], Step]" = {}  # by run and step: a process loads it
 
 @dataclass(frozen=True)
 class Item:
-    """A clip on its way: the step that it needs next, and its line in the manifest of the stage before.
+    """A clip and its next step, with its row in the manifest of the stage before.
 
-    A source that nobody has looked at has a line with only `source` and its size.
+    A source that was not read yet has a row with only `source` and its size.
     """
 
     step: str
@@ -42,7 +42,7 @@ class Item:
 
     @property
     def key(self) -> str:
-        """What the next stage's rows name as their parent."""
+        """The parent in the rows of the next stage."""
         return self.row.clip or self.row.source
 
     def to_dict(self) -> dict[str, Any]:
@@ -54,7 +54,7 @@ class Item:
 
 
 class Chain:
-    """Consecutive steps of a plan, called with one clip; yields what goes on to the steps after them."""
+    """Consecutive steps of a plan, called with one clip; yields the clips for the steps after them."""
 
     def __init__(self, steps: Plan, plan: Plan, run_folder: RunFolder, tracker: Tracker):
         self._steps = {step.name: step for step in steps}
@@ -86,7 +86,7 @@ class Chain:
         record = self._attempt(plan, item, staging)
         record = _timed(record, time.time() - begun)
         if any(row.verdict == "failed" for rows in record.values() for row in rows):
-            # A worker that was believed dead may have done the clip, and removed the file that was wanted here.
+            # A worker that was believed dead may have finished the clip and removed its input file.
             record = self._manifests.recorded(plan.name, item.key) or record
         check_current(self._run_folder)
         self._manifests.record(plan.name, item.key, record)
@@ -97,7 +97,7 @@ class Chain:
     def _attempt(self, plan: StepPlan, item: Item, staging: Path) -> StepRecord:
         lost = self._tracker.begin(plan.name, item.key)
         if lost >= self._run_folder.max_lost_workers:
-            detail = f"{lost} worker processes died on this clip; their logs or the system's say why."
+            detail = f"{lost} worker processes died on this clip; see their logs or the system's."
             return _failed(plan, item, "WorkerDied", detail)
         step = self._make(plan)
         failure = ""
@@ -107,7 +107,7 @@ class Chain:
                 return self._run(step, plan, item, staging, room)
             except StaleRun:
                 raise
-            except Exception as error:  # whatever a codec or a network raises: this clip has failed, the run goes on
+            except Exception as error:  # of a codec or a network: this clip has failed, the run goes on
                 if isinstance(error, OSError) and error.errno in DISK_FULL:
                     raise
                 failure, kind = str(error).replace(f"{room}/", "").replace(f"{staging}/", ""), type(error).__name__
@@ -145,7 +145,7 @@ class Chain:
         return source_clip(path, source, row.source).scored(**row.scores)
 
     def _folders(self, step: "Step", plan: StepPlan, room: Path) -> dict[str, Path | None]:
-        """Where each stage writes: an optional file only if it is kept, or if others would have to fetch the source."""
+        """Where each stage writes; an optional file only if it is kept, or if other workers would have to fetch the source."""
         folders: dict[str, Path | None] = {}
         for stage in step.stages:
             far = not self._run_folder.input.is_local and plan.cuts and stage.name == plan.stages[-1]
@@ -160,7 +160,7 @@ class Chain:
         return self._run_folder.dry_run and not self._after[plan.name]
 
     def _discard(self, file: str, record: StepRecord) -> None:
-        """Remove the file that a step has read, if it is ours and the run has no more use for it."""
+        """Remove the input file of a step if a stage wrote it and the run does not need it any more."""
         rows = [row for rows in record.values() for row in rows]
         needed = any(row.file == file or row.verdict == "failed" for row in rows)
         if file and not needed and not self._run_folder.keep_stages:
@@ -182,7 +182,7 @@ def _files_to_publish(
 def _step_record(
     plan: StepPlan, item: Item, clip: Clip, outcomes: Sequence[tuple[str, StageOutcome]], files: dict[Path, str]
 ) -> StepRecord:
-    """The rows of a step, stage by stage, each with the clip of the stage before that it was made of."""
+    """The rows of a step by stage, each with its parent from the stage before."""
     record: dict[str, list[ManifestRow]] = {}
     given, keys = [clip], {clip.clip_id: item.key}
     for stage in plan.stages:

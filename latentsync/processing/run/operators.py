@@ -1,4 +1,4 @@
-"""What Ray runs in its workers: a group of steps on one clip, as a task or as an actor, and the watch beside them."""
+"""What Ray runs in its workers: a group of steps on one clip, as a task or as an actor; and the tracker of progress."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -15,12 +15,12 @@ COLUMN = "item"
 
 
 def to_row(item: Item) -> dict[str, str]:
-    """A clip on its way, as one row of a Ray data set."""
+    """A clip and its next step as one row of a Ray data set."""
     return {COLUMN: json.dumps(item.to_dict())}
 
 
 def run_group(batch: pa.Table, chain: Chain) -> Iterator[pa.Table]:
-    """Take the clips of a batch through a group of steps; yields what goes on, one row at a time."""
+    """Run the clips of a batch through a group of steps; yields the clips for the next group, one row at a time."""
     _use_one_core()
     for text in batch.column(COLUMN).to_pylist():
         for item in chain(Item.from_dict(json.loads(text))):
@@ -28,7 +28,7 @@ def run_group(batch: pa.Table, chain: Chain) -> Iterator[pa.Table]:
 
 
 class GroupWorker:
-    """`run_group` in an actor: its process, and with it the networks, lasts from clip to clip."""
+    """`run_group` in an actor, whose process keeps its networks from clip to clip."""
 
     def __init__(self, chain: Chain):
         self._chain = chain
@@ -38,7 +38,7 @@ class GroupWorker:
 
 
 class RemoteTracker:
-    """A `Tracker` whose memory is an actor; it waits while that actor is started again."""
+    """A `Tracker` whose counts live in an actor; calls wait while that actor restarts."""
 
     def __init__(self, actor: Any):
         self._actor = actor
@@ -54,7 +54,7 @@ class RemoteTracker:
 
 
 def start_tracker() -> RemoteTracker:
-    """Start the watch on the cluster; needs no core of its own."""
+    """Start the tracker on the cluster; it reserves no core."""
     import ray
 
     options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
@@ -68,6 +68,6 @@ def _answer(reference: Any) -> Any:
 
 
 def _use_one_core() -> None:
-    """The cores are shared out by clips; Ray tells other libraries by OMP_NUM_THREADS, OpenCV and libav do not listen."""
+    """Each clip gets one core. Ray sets OMP_NUM_THREADS for other libraries, which OpenCV and libav ignore."""
     cv2.setNumThreads(1)
     limit_threads(1)

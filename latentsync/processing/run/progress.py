@@ -1,10 +1,9 @@
-"""What is known while a run goes on: which attempts have begun and not ended, and how much each stage has done.
+"""The progress of a run: attempts that have begun and not ended, and the counts of each stage.
 
-One `LocalTracker` lives beside the workers (on Ray: in an actor of its own) and outlives any of them, so a clip on which worker
-after worker dies is seen. It holds numbers only, whose size does not grow with the corpus.
+One `LocalTracker` runs beside the workers (with Ray, in an actor) and outlives each of them, so it counts how many workers
+died on a clip. It holds numbers only, and its size does not grow with the corpus.
 """
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -12,7 +11,7 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class Tally:
-    """A stage's work in this run."""
+    """The counts of a stage in this run."""
 
     kept: int = 0
     dropped: int = 0
@@ -31,7 +30,7 @@ class StageProgress:
 
     stage: str
     done: Tally
-    expected_in: float  # clips that it will have been given at the end, as the stages before let expect
+    expected_in: float  # estimate of its input clips in the whole run, from the share that earlier stages keep
 
 
 def progress_of(stages: Sequence[str], tallies: Mapping[str, Tally], waiting: Mapping[str, int]) -> list[StageProgress]:
@@ -47,20 +46,19 @@ def progress_of(stages: Sequence[str], tallies: Mapping[str, Tally], waiting: Ma
 
 
 class Tracker(Protocol):
-    """What a worker tells."""
+    """Where workers report attempts."""
 
     def begin(self, step: str, clip: str) -> int:
-        """Announce an attempt; returns how many attempts on this clip began before it and were never ended."""
+        """Report the start of an attempt; returns how many earlier attempts on this clip never ended."""
 
     def end(self, step: str, clip: str, tallies: Mapping[str, Tally]) -> None:
-        """Announce that the clip is done at this step."""
+        """Report that the clip is done at this step."""
 
 
 class LocalTracker:
-    """The memory behind a `Tracker`, by itself enough for one process."""
+    """A `Tracker` in this process."""
 
     def __init__(self) -> None:
-        self.started_at = time.time()
         self.open: dict[tuple[str, str], int] = {}
         self.tallies: dict[str, Tally] = {}
 

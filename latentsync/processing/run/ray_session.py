@@ -1,4 +1,4 @@
-"""Ray for one run: started and stopped here on one machine, or joined at an address."""
+"""Ray for one run: started and stopped on this machine, or a cluster joined at an address."""
 
 import contextlib
 import logging
@@ -12,23 +12,23 @@ from typing import Any
 
 from latentsync.processing.storage import remove_tree
 
-OBJECT_STORE_BYTES = 100 * 2**20  # only lines of manifests pass through it, never pictures or sound
-MAX_SOCKET_FOLDER = 40  # letters: Ray adds about 65 to a path that may have 107
+OBJECT_STORE_BYTES = 100 * 2**20  # only rows of manifests pass through it, never frames or sound
+MAX_SOCKET_FOLDER = 40  # characters: Ray appends about 65, and a socket path may have 107
 STARTS = 3
 ANSWER_SEC = 5.0
 QUIET: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-QUEUE_RATIO = 4.0  # clips that may wait between two groups of steps, for each that the later group works on
+QUEUE_RATIO = 4.0  # clips that may wait between two groups of steps, per clip in progress in the later group
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_DATA_DOWNSTREAM_CAPACITY_OBJECT_STORE_BUDGET_UTIL_THRESHOLD": "0",  # hold back from the first waiting clip on
-    "RAY_worker_niceness": "0",  # the workers have the priority of the command, not a lower one
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # who has asked for no GPU sees none
+    "RAY_DATA_DOWNSTREAM_CAPACITY_OBJECT_STORE_BUDGET_UTIL_THRESHOLD": "0",  # limit queues from the first waiting clip on
+    "RAY_worker_niceness": "0",  # workers run at the priority of the command
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a worker without a GPU sees none
 }
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """What there is to work with."""
+    """The resources of a cluster."""
 
     cores: float
     gpus: float
@@ -39,8 +39,8 @@ class Cluster:
 def ray_session(address: str = "", cores: int | None = None, gpus: int | None = None) -> Iterator[Cluster]:
     """Start Ray on this machine, or join the cluster at `address` ("auto", "host:6379", "ray://host:10001").
 
-    Without `cores` and `gpus` all of the machine are used. A Ray that was started here is stopped at the end, with its
-    folder; one that the program has started itself is used as it is. Raises ValueError if a cluster cannot be reached.
+    Without `cores` and `gpus` the whole machine is used. A Ray that is started here is stopped at the end and its folder
+    removed; one that the program has already started is used as it is. Raises ValueError if a cluster cannot be reached.
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -70,7 +70,7 @@ def _join(address: str) -> None:
 
 
 def _check_answers(address: str) -> None:
-    """Raises ValueError if nothing listens at host:port; Ray itself would go on asking for many minutes."""
+    """Raises ValueError if nothing answers at host:port; Ray itself would retry for many minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit():
         return
@@ -81,7 +81,7 @@ def _check_answers(address: str) -> None:
 
 
 def _start(options: dict[str, Any]) -> None:
-    """Start Ray, patiently: its own limit of 30 s is soon over on a busy machine."""
+    """Start Ray, with retries: its own limit of 30 s is too short on a busy machine."""
     import ray
 
     for attempt in range(1, STARTS + 1):
@@ -104,7 +104,7 @@ def _cluster() -> Cluster:
 
 def _own(cores: int | None, gpus: int | None, folder: Path | None) -> dict[str, Any]:
     options: dict[str, Any] = {
-        "address": "local",  # without it another program's Ray on this machine would be joined
+        "address": "local",  # otherwise Ray joins another program's cluster on this machine
         "num_cpus": cores,
         "num_gpus": gpus,
         "object_store_memory": OBJECT_STORE_BYTES,
@@ -123,13 +123,13 @@ def _short_folder() -> Path | None:
 
 
 def _configure_data() -> None:
-    """One clip a block, so that each is scheduled by itself; bounded queues; no output of Ray's own."""
+    """One clip per block, so that each is scheduled by itself; bounded queues; none of Ray's own output."""
     import ray.data
 
     context = ray.data.DataContext.get_current()
     context.target_max_block_size = 1
     context.downstream_capacity_backpressure_ratio = QUEUE_RATIO
-    context.op_resource_reservation_enabled = False  # it would keep a core for each group of stages, busy or not
+    context.op_resource_reservation_enabled = False  # it would reserve a core for each group of stages, busy or not
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.execution_no_progress_timeout_s = -1  # one long clip may be all there is

@@ -1,4 +1,4 @@
-"""What is still to be done: the clips that the manifests name and that no row of the next stage speaks of."""
+"""The clips that are still to be processed: kept by a stage, and without a row at the next one."""
 
 from collections.abc import Set
 from dataclasses import dataclass
@@ -14,15 +14,15 @@ from latentsync.processing.plan import Plan, StepPlan, last_stage_before
 from latentsync.processing.run.chain import Item
 from latentsync.processing.run_folder import RunFolder
 
-# What is handed to the workers at a time; it bounds the memory of the run's own process and the number of row files, which
-# are gathered between two waves, when no worker is at work.
+# Clips in one wave of work; this bounds the memory of the main process and the number of pending records, which are moved
+# into the tables between two waves, while no worker is active.
 WAVE_SOURCES, WAVE_CLIPS = 1_000, 20_000
-SOURCE_BYTES = "source_bytes"  # the score that tells whether a source is still the file it was
+SOURCE_BYTES = "source_bytes"  # the score that shows whether a source has changed
 
 
 @dataclass(frozen=True)
 class Backlog:
-    """Clips that wait, and how many wait in vain because their source is gone from the input folder."""
+    """Clips that wait for a step, and how many cannot go on because their source is gone from the input folder."""
 
     items: list[Item]
     counts: dict[str, int]  # by step, also of those beyond the limit
@@ -30,7 +30,7 @@ class Backlog:
 
 
 def prepare(run_folder: RunFolder, plan: Plan, manifests: Manifests) -> None:
-    """Forget what must be done again: failures, sources whose content changed, clips whose file somebody removed."""
+    """Remove the rows of what must be done again: failures, changed sources, clips whose file is gone."""
     manifests.compact()
     tables = manifests.tables()
     changed = _changed_sources(run_folder, tables[plan[0].name])
@@ -47,11 +47,11 @@ def prepare(run_folder: RunFolder, plan: Plan, manifests: Manifests) -> None:
 
 
 def backlog(run_folder: RunFolder, plan: Plan, manifests: Manifests) -> Backlog:
-    """The clips that wait for a step, at most a wave of them; those nearest to their end first, so that files go soon."""
+    """The clips that wait for a step, at most one wave; those in late steps first, so that intermediate files go soon."""
     sources = run_folder.sources()
     items: list[Item] = []
     counts: dict[str, int] = {}
-    vain = 0
+    without_source = 0
     for step in reversed(plan):
         stage = last_stage_before(plan, step)
         done = manifests.table(step.name)["parent"]
@@ -63,14 +63,14 @@ def backlog(run_folder: RunFolder, plan: Plan, manifests: Manifests) -> Backlog:
         else:
             table = _waiting(manifests.table(stage), done)
             missing = (table["file"] == "") & ~table["source"].isin(set(sources))
-            vain += int(missing.sum())
+            without_source += int(missing.sum())
             counts[step.name] = int((~missing).sum())
             items += [Item(step.name, row) for row in rows_of(table[~missing].head(WAVE_CLIPS - len(items)))]
-    return Backlog(items, counts, vain)
+    return Backlog(items, counts, without_source)
 
 
 def remove_spent_files(run_folder: RunFolder, plan: Plan, manifests: Manifests) -> None:
-    """Remove files between the stages that a killed worker left behind: no clip waits for them, none failed on them."""
+    """Remove intermediate files that a killed worker left: those that no clip waits for and none failed on."""
     tables = manifests.tables()
     in_use = set(tables[plan[-1].stages[-1]]["file"])
     for step in plan[1:]:
@@ -93,7 +93,7 @@ def _without(table: pd.DataFrame, rows: pd.Series) -> tuple[pd.DataFrame, pd.Dat
 
 
 def _changed_sources(run_folder: RunFolder, first: pd.DataFrame) -> set[str]:
-    """Sources that are there and are no longer what was read: of another size, or newer and of other content."""
+    """Sources that have changed since they were read: another size, or newer with other content."""
     sources = run_folder.sources()
     changed = set()
     for row in rows_of(first[first["source"].isin(set(sources))]):
@@ -110,7 +110,7 @@ def _source_id(run_folder: RunFolder, source: str) -> str:
 
 
 def _forget_missing_files(run_folder: RunFolder, plan: Plan, tables: dict[str, pd.DataFrame]) -> None:
-    """A waiting clip whose file is gone is made again from the clip before it, if need be from the source."""
+    """Remove the rows of waiting clips whose file is gone; they are made again from the clip before, or from the source."""
     for step in reversed(plan):
         stage = last_stage_before(plan, step)
         if stage is None:
@@ -124,7 +124,7 @@ def _forget_missing_files(run_folder: RunFolder, plan: Plan, tables: dict[str, p
 
 
 def _forget(step: StepPlan, clips: Set[str], tables: dict[str, pd.DataFrame]) -> None:
-    """Drop the rows of whole calls of a step, found by clips that its last stage kept."""
+    """Remove the rows of whole calls of a step, found by the clips that its last stage kept."""
     for stage in reversed(step.stages):
         clips = set(tables[stage][tables[stage]["clip"].isin(clips)]["parent"])
     for stage in step.stages:

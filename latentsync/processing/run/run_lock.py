@@ -1,8 +1,8 @@
-"""Who may work in an output folder: one run at a time, and no worker of a run that was killed.
+"""One run at a time in an output folder, and no workers of a run that was killed.
 
-When the process of a run is killed, its workers notice within some seconds. Until then they might publish or remove what
-the next run needs; so each run writes its name down, a worker of another run stops before it records anything, and the
-next run waits until they are gone.
+When the process of a run is killed, its workers notice within some seconds. Until then they might publish or remove files
+that the next run needs. So each run writes its id into the folder, a worker of another run stops before it records
+anything, and the next run waits until such workers have ended.
 """
 
 import contextlib
@@ -24,15 +24,14 @@ POLL_SEC = 0.2
 
 
 class StaleRun(RuntimeError):
-    """A worker's run was killed and another one has taken over the output folder."""
+    """The run of a worker was killed, and another run has taken over the output folder."""
 
 
 @contextlib.contextmanager
 def run_lock(run_folder: RunFolder) -> Iterator[None]:
-    """Hold the output folder for a run; ends with the process, however that ends.
+    """Lock the output folder for a run; the lock ends with the process.
 
-    Raises ValueError if another run is working there. A remote folder has no lock: there it is for the user to start one run
-    at a time.
+    Raises ValueError if another run is active there. A remote folder has no lock: the user must start one run at a time.
     """
     if not run_folder.output.is_local:
         _take_over(run_folder)
@@ -45,13 +44,13 @@ def run_lock(run_folder: RunFolder) -> Iterator[None]:
             yield
     except Timeout as error:
         where = run_folder.output.address
-        raise ValueError(f"Another run is working on {where}: wait for it, or choose another --output_dir.") from error
+        raise ValueError(f"Another run is active in {where}: wait for it, or choose another --output_dir.") from error
 
 
 def check_current(run_folder: RunFolder) -> None:
     """Raises StaleRun if another run has taken over the output folder."""
     if run_folder.manifests.read(CURRENT_RUN).decode() != run_folder.run_id:
-        raise StaleRun(f"another run works on {run_folder.output.address} now")
+        raise StaleRun(f"another run is active in {run_folder.output.address}")
 
 
 def clear_staging(run_folder: RunFolder) -> None:
@@ -70,7 +69,7 @@ def _take_over(run_folder: RunFolder) -> None:
 
 
 def _clear_dead_runs(run_folder: RunFolder) -> None:
-    """Remove what killed runs with a remote output left in this machine's folder for temporary files."""
+    """Remove what killed runs with a remote output left in this machine's temporary folder."""
     for folder in run_folder.staging_root.parent.glob(f"{LOCAL_STAGING}*"):
         if folder.is_dir() and not any(_owner_lives(child) for child in folder.iterdir()):
             remove_tree(folder)
@@ -83,7 +82,7 @@ def _wait_for_owners(folders: list[Path]) -> None:
 
 
 def _owner_lives(folder: Path) -> bool:
-    """Whether the process of this machine that a staging folder is named after still runs."""
+    """Whether the process in a staging folder's name still runs on this machine."""
     host, _, pid = folder.name.rpartition("-")[0].rpartition("-")
     if host != socket.gethostname():
         return False

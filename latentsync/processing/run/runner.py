@@ -1,8 +1,8 @@
-"""Runs a plan over a folder of videos with Ray Data: every core and GPU, bounded queues, a clip at a time.
+"""Runs a plan over a folder of videos with Ray Data: every core and GPU, bounded queues, one clip per task.
 
-A group of steps is one operator: ordinary tasks on cores, a pool of actors for networks where there are GPUs. Only lines
-of manifests travel between operators; the clips lie in the output folder. Ray repeats what a dead worker or a lost machine
-had begun, and the manifests keep what was done, so nothing is done twice and nothing is forgotten.
+A group of steps is one operator: tasks on cores, and a pool of actors for networks where there are GPUs. Only rows of
+manifests pass between operators; the clips are files in the output folder. Ray repeats the work of a dead worker or a lost
+machine, and the manifests record finished work, so no clip is processed twice or lost.
 """
 
 import contextlib
@@ -25,25 +25,27 @@ from latentsync.processing.run_folder import RunFolder
 
 POLL_SEC = 0.5
 
-Show = Callable[[Sequence[StageProgress]], None]
+OnProgress = Callable[[Sequence[StageProgress]], None]
 
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """What a run did."""
+    """The result of a run."""
 
     tallies: Mapping[str, Tally]  # of this run, by stage
     without_source: int  # clips that could not go on because their source is gone
 
 
-def run(plan: Plan, run_folder: RunFolder, settings: RunSettings, show: Show = lambda progress: None) -> RunOutcome:
-    """Bring every source of a run_folder to its end; called again after an interruption, it goes on where that was.
+def run(
+    plan: Plan, run_folder: RunFolder, settings: RunSettings, on_progress: OnProgress = lambda progress: None
+) -> RunOutcome:
+    """Process every source of a run folder; after an interruption, a second call continues.
 
-    `show` is called about twice a second with each stage's progress in this run. A clip on which a stage keeps failing is
-    recorded as failed, and tried again only by the next run.
+    `on_progress` is called about twice a second with each stage's progress in this run. A clip on which a stage keeps
+    failing is recorded as failed, and tried again only by the next run.
 
     Raises:
-        ValueError: another run works on the same output, or a stage cannot be made (weights or a library are missing).
+        ValueError: another run is active in the same output, or weights or a library of a stage are missing.
         OSError: the disk is full.
     """
     with run_lock(run_folder):
@@ -53,7 +55,7 @@ def run(plan: Plan, run_folder: RunFolder, settings: RunSettings, show: Show = l
         tallies: Mapping[str, Tally] = {}
         if waiting.items:
             with ray_workers(plan, run_folder, settings) as workers:
-                tallies = _waves(plan, run_folder, manifests, workers, show)
+                tallies = _waves(plan, run_folder, manifests, workers, on_progress)
                 waiting = backlog(run_folder, plan, manifests)
         _tidy(run_folder, plan, manifests)
         return RunOutcome(tallies, waiting.without_source)
@@ -61,40 +63,40 @@ def run(plan: Plan, run_folder: RunFolder, settings: RunSettings, show: Show = l
 
 @dataclass(frozen=True)
 class Workers:
-    """Those who do the work: `bring_on` takes clips through all steps that are left to them and returns then."""
+    """The workers of a run: `process` runs clips through all their remaining steps and returns when that is done."""
 
-    bring_on: Callable[[Sequence[Item]], None]
+    process: Callable[[Sequence[Item]], None]
     tallies: Callable[[], Mapping[str, Tally]]
 
 
 @contextlib.contextmanager
 def ray_workers(plan: Plan, run_folder: RunFolder, settings: RunSettings) -> Iterator[Workers]:
-    """The workers of a Ray that is started here or joined."""
+    """Workers of a Ray cluster, which is started here or joined."""
     with ray_session(settings.ray_address, settings.cores, settings.gpus) as cluster:
         tracker = start_tracker()
 
-        def bring_on(items: Sequence[Item]) -> None:
+        def process(items: Sequence[Item]) -> None:
             _drain(_stream(plan, run_folder, settings, cluster, tracker, items))
 
-        yield Workers(bring_on, tracker.snapshot)
+        yield Workers(process, tracker.snapshot)
 
 
 def _waves(
-    plan: Plan, run_folder: RunFolder, manifests: Manifests, workers: Workers, show: Show
+    plan: Plan, run_folder: RunFolder, manifests: Manifests, workers: Workers, on_progress: OnProgress
 ) -> Mapping[str, Tally]:
-    """Hand out what waits until nothing does."""
+    """Process waiting clips in waves until none is left."""
     counts = backlog(run_folder, plan, manifests).counts
 
-    def tell() -> None:
-        show(progress_of(manifests.stages, workers.tallies(), counts))
+    def report() -> None:
+        on_progress(progress_of(manifests.stages, workers.tallies(), counts))
 
-    with _told(tell):
+    with _progress_thread(report):
         before: list[str] = []
         while items := backlog(run_folder, plan, manifests).items:
             keys = [item.key for item in items]
             assert keys != before, "each wave of clips makes progress"
             before = keys
-            workers.bring_on(items)
+            workers.process(items)
             manifests.compact()
     return workers.tallies()
 
@@ -102,7 +104,7 @@ def _waves(
 def _stream(
     plan: Plan, run_folder: RunFolder, settings: RunSettings, cluster: Cluster, tracker: Tracker, items: Sequence[Item]
 ) -> Any:
-    """The Ray data set that does the work when it is read; it yields nothing."""
+    """The Ray data set that does the work when it is iterated; it yields nothing."""
     import ray.data
 
     stream: Any = None
@@ -122,7 +124,7 @@ def _stream(
 
 
 def _on_cores(chain: Chain, number: int) -> dict[str, Any]:
-    # Ray Data merges neighbours that ask for the same; a merged pair would keep all cuts of a source on one core.
+    # Ray Data fuses neighbours with equal resources; a fused pair would keep all segments of a source on one core.
     return {"fn": partial(run_group, chain=chain), "num_cpus": 1 - number / 1000}
 
 
@@ -135,12 +137,12 @@ def _on_gpus(chain: Chain, cluster: Cluster, settings: RunSettings) -> dict[str,
         "fn_constructor_kwargs": {"chain": chain},
         "compute": ray.data.ActorPoolStrategy(min_size=1, max_size=most, initial_size=max(1, int(cluster.gpus))),
         "num_gpus": 1 / settings.workers_per_gpu,
-        "num_cpus": 0,  # it must not wait for a core that cuts videos for it
+        "num_cpus": 0,  # it must not wait for a core that is busy with its own input
     }
 
 
 def _drain(stream: Any) -> None:
-    """Do the work; an error in a worker that concerns the whole run is raised as what it was there."""
+    """Do the work; an error of a worker that ends the whole run is raised here with its original type."""
     from ray.exceptions import RayTaskError, UserCodeException
 
     try:
@@ -154,19 +156,19 @@ def _drain(stream: Any) -> None:
 
 
 @contextlib.contextmanager
-def _told(tell: Callable[[], None]) -> Iterator[None]:
-    """Report progress from a thread of its own while the body runs, and once more at its end."""
+def _progress_thread(report: Callable[[], None]) -> Iterator[None]:
+    """Call `report` from another thread while the body runs, and once more at its end."""
     done = threading.Event()
 
     def watch() -> None:
         while not done.wait(POLL_SEC):
-            tell()
+            report()
 
     thread = threading.Thread(target=watch, name="progress", daemon=True)
     thread.start()
     try:
         yield
-        tell()
+        report()
     finally:
         done.set()
         thread.join()

@@ -19,7 +19,7 @@ from latentsync.processing.clip import Clip, Dropped, Kept, Reason, Scores, Stag
 from latentsync.weights import CHECKPOINTS
 
 Folders = Mapping[str, Path | None]  # by the stage's name
-StepOutcomes = list[tuple[str, StageOutcome]]  # the stage's name, and what it made of a clip
+StepOutcomes = list[tuple[str, StageOutcome]]  # the stage's name, and the outcome of a clip there
 Writes = Literal["never", "optional", "always"]
 FETCH_TRAINING = "python -m scripts.download_checkpoints training"
 DURATION = "duration_sec"  # a measure that is no score: the length of the clip

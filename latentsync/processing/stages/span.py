@@ -1,4 +1,4 @@
-"""Pictures and sound of a clip's span, and a span as a file of its own.
+"""Frames and sound of a clip's span, and a span as its own file.
 
 Tensor legend: h height, w width; a frame is uint8 [0, 255] `h w 3`, RGB; n samples, int16 `n`, mono at 16 kHz.
 """
@@ -21,11 +21,11 @@ from latentsync.timebase import MODEL_FPS, samples_of_frames
 
 FrameArray = NDArray[np.uint8]
 
-INTERMEDIATE_CRF = 10  # of files between the stages: no loss that a network or a person could see
+INTERMEDIATE_CRF = 10  # of intermediate files: no visible loss
 
 
 def clip_frames(clip: Clip) -> Iterator[FrameArray]:
-    """The clip's `frame_count` frames at 25 fps, upright, with square pixels; one is alive at a time: do not write into it.
+    """The clip's `frame_count` frames at 25 fps, upright, with square pixels; each is valid until the next, and read-only.
 
     Raises MediaError if the file cannot be read or ends before the clip does.
     """
@@ -34,16 +34,16 @@ def clip_frames(clip: Clip) -> Iterator[FrameArray]:
         count += 1
         yield shown.frame
     if count < clip.frame_count:
-        raise MediaError(f"{clip.path} ends {clip.frame_count - count} frames before the clip does. Make it again.")
+        raise MediaError(f"{clip.path} ends {clip.frame_count - count} frames before the clip does: create it again.")
 
 
 def clip_sound(clip: Clip) -> Samples:
-    """The clip's sound, exactly as long as its frames; silence where the file has none. MediaError if it cannot be read."""
+    """The clip's sound, exactly as long as its frames; padded with silence. MediaError if it cannot be read."""
     return mono_span(clip.path, clip.path_start_sec, samples_of_frames(clip.frame_count))
 
 
 def write_clip(clip: Clip, folder: Path) -> Clip:
-    """The span as a file of its own: 25 fps, lossless 16 kHz mono sound, one encode of the pictures."""
+    """Write the span as its own file: 25 fps, lossless 16 kHz mono sound, one encode of the frames."""
     path = folder / clip.file_name
     sound = span_pieces(clip.path, clip.path_start_sec, samples_of_frames(clip.frame_count))
     write_frames(path, clip_frames(clip), sound, INTERMEDIATE_CRF)
@@ -53,7 +53,7 @@ def write_clip(clip: Clip, folder: Path) -> Clip:
 def write_frames(path: Path, frames: Iterable[FrameArray], sound: Iterable[Samples], crf: int) -> None:
     """Write frames of one size at 25 fps with their sound; the file appears when it is complete.
 
-    Raises MediaError if the disk does not take it, and whatever `frames` or `sound` raise; nothing is left then.
+    Raises MediaError if the disk cannot take it, and any error of `frames` or `sound`; then no file is left.
     """
     frames = iter(frames)
     first = next(frames)
@@ -69,7 +69,7 @@ def write_frames(path: Path, frames: Iterable[FrameArray], sound: Iterable[Sampl
 
 @contextmanager
 def sound_file(path: Path, sound: Iterable[Samples]) -> Iterator[AudioSource]:
-    """Sound as a lossless source for the video file that is written to `path`."""
+    """A lossless temporary file of the sound, for the video that is written to `path`."""
     flac = path.with_name(f"{path.name}.sound.partial")
     flac.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -1,4 +1,4 @@
-"""The stream of batches: which items a step takes, on which process, read ahead by how many workers."""
+"""The stream of batches: which items a step uses, on which process, prefetched by how many workers."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -11,21 +11,21 @@ from latentsync.data.draws import PositionSampler
 from latentsync.training.engine.distributed import Processes
 
 Collate = Callable[[Sequence[Any]], Any]
-SPREAD = 2_654_435_761  # odd: neighbouring positions get seeds that differ in all of the bits a generator reads
+SPREAD = 2_654_435_761  # odd, so that seeds of neighbouring positions differ in all bits that a generator uses
 
 
 def item_generator(seed: int, position: int) -> torch.Generator:
-    """The random numbers of one item, on the CPU: the same on whichever process it is trained."""
+    """A CPU generator for one item: the same numbers whichever process trains on it."""
     return torch.Generator().manual_seed((seed * 1_000_003 + position) * SPREAD % (1 << 63))
 
 
 def batch_generator(seed: int, step: int) -> torch.Generator:
-    """The random numbers of one step: the same for a resumed run."""
+    """A CPU generator for one step: the same numbers in a resumed run."""
     return torch.Generator().manual_seed((seed * 1_000_003 + step) % (2**63))
 
 
 class Numbered(Dataset[tuple[int, Any]]):
-    """Items with their positions."""
+    """A dataset whose items are (position, item)."""
 
     def __init__(self, data: Dataset[Any]):
         self.data = data
@@ -35,7 +35,7 @@ class Numbered(Dataset[tuple[int, Any]]):
 
 
 class NumberedCollate:
-    """Joins items, and their positions beside them."""
+    """Collates (position, item) pairs into a batch and a tensor of positions."""
 
     def __init__(self, collate: Collate | None):
         self.collate = collate or default_collate
@@ -45,7 +45,7 @@ class NumberedCollate:
 
 
 class Batches:
-    """Batches of this process in order, from any position on."""
+    """This process's batches in order, from any position."""
 
     def __init__(
         self, data: Dataset[Any], batch_size: int, collate: Collate | None, workers: int, processes: Processes
@@ -58,26 +58,25 @@ class Batches:
         self._stream: Iterator[tuple[Any, Tensor]] = iter(())
 
     def next(self, position: int) -> tuple[Any, Tensor]:
-        """The batch that begins at `position`, on the device, and its items' positions, on the CPU. All processes call it.
+        """The batch at `position`, on the device, and its items' positions, on the CPU. All processes call it.
 
         Raises:
-            ValueError: a process cannot get its items; all of them raise it, so that none waits for another.
+            ValueError: in all processes, where one of them cannot read its items.
         """
         if position != self._next_position:
             self._stream, self._next_position = self._open(position), position
-        found, trouble = None, ""
-        try:
-            found = next(self._stream)
-        except Exception as error:  # whatever it is, the other processes have to be told
-            trouble = f"process {self.processes.rank} cannot read items from {position} on: {error}"
-        self.processes.raise_together(trouble)
-        assert found is not None, "what could not be read has ended the training"
-        self._next_position += self.batch_size
-        batch, positions = found
+        with self.processes.raise_together():
+            try:
+                batch, positions = next(self._stream)
+            except Exception as error:  # of any kind: the other processes must stop too
+                raise ValueError(
+                    f"process {self.processes.rank} cannot read items from {position} on: {error}"
+                ) from error
+        self._next_position = position + self.batch_size
         return moved(batch, self.processes.device), positions
 
     def close(self) -> None:
-        """End the workers."""
+        """Stop the workers."""
         self._stream, self._next_position = iter(()), None
 
     def _open(self, position: int) -> Iterator[tuple[Any, Tensor]]:
@@ -89,13 +88,13 @@ class Batches:
             batch_sampler=sampler,
             collate_fn=self.collate,
             num_workers=self.workers,
-            generator=torch.Generator(),  # so that the process's own random numbers stay untouched
+            generator=torch.Generator(),  # leaves the process's own random state untouched
         )
         return iter(loader)
 
 
 def moved(batch: Any, device: torch.device) -> Any:
-    """A batch on `device`: tensors, what has a method `to`, and dictionaries of them."""
+    """A batch on `device`: a tensor, an object with a method `to`, or a dictionary of these."""
     if isinstance(batch, dict):
         return {name: moved(value, device) for name, value in batch.items()}
     return batch.to(device) if hasattr(batch, "to") else batch

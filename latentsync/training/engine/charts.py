@@ -1,4 +1,4 @@
-"""Charts of a training as PNG files. They are drawn without a window, and whatever goes wrong in them is logged, not raised."""
+"""Training charts as PNG files, drawn without a display. Errors are logged, not raised."""
 
 import json
 import logging
@@ -12,14 +12,14 @@ from matplotlib.figure import Figure
 
 from latentsync.files import atomic_write
 
-log = logging.getLogger("latentsync.training")
+log = logging.getLogger(__name__)
 SIZE_INCHES = (9.0, 3.2)  # of one panel
 BINS = 40
 
 
 @dataclass(frozen=True)
 class CurvePanel:
-    """Curves over steps by name, [(step, value), ...] each, and perhaps a named level to compare them with."""
+    """Named curves, [(step, value), ...] each, and optionally a horizontal reference line."""
 
     title: str
     curves: Mapping[str, Sequence[tuple[float, float]]]
@@ -29,7 +29,7 @@ class CurvePanel:
 
 @dataclass(frozen=True)
 class HistogramPanel:
-    """Distributions of values by name on one axis."""
+    """Histograms of named lists of values on one axis."""
 
     title: str
     values: Mapping[str, Sequence[float]]
@@ -42,11 +42,11 @@ Panel = CurvePanel | HistogramPanel
 
 
 def save_charts(path: Path, panels: Sequence[Panel]) -> bool:
-    """Draw panels, one below the other, into a PNG file, which appears by rename; returns whether that succeeded."""
+    """Draw panels below each other into a PNG file, written atomically; returns whether that succeeded."""
     try:
         _draw(path, [panel for panel in panels if not _is_empty(panel)])
-    except Exception as error:  # a chart is never worth a training
-        log.warning("the chart %s was left out: %s", path, error)
+    except Exception as error:  # a chart must not end a training
+        log.warning("the chart %s was not drawn: %s", path, error)
         return False
     return True
 
@@ -57,7 +57,7 @@ def curve(rows: Sequence[Mapping[str, Any]], name: str) -> list[tuple[float, flo
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a JSON-lines file, none if there is no file; half a row at the end is left out."""
+    """The rows of a JSON-lines file, none if there is no file; incomplete rows are skipped."""
     rows = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         try:

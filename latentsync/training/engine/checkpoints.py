@@ -1,4 +1,4 @@
-"""Checkpoints on disk: each a folder that appears whole, by rename; the last few are kept, and the best one."""
+"""Checkpoints on disk: one folder each, written atomically; the last few and the best one are kept."""
 
 import json
 import logging
@@ -16,16 +16,16 @@ from latentsync.weights import CheckpointError, read_state, save_state
 
 STATE, WEIGHTS, BEST = "state.pt", "weights.safetensors", "best.json"
 NAME = re.compile(r"step-(\d{8,})")
-OWN_FILES = (STATE, WEIGHTS)  # the only files that are ever deleted, and their partial forms
-log = logging.getLogger("latentsync.training")
+OWN_FILES = (STATE, WEIGHTS)  # only these and their `.partial` forms are ever deleted
+log = logging.getLogger(__name__)
 
 
 class CannotSaveError(ValueError):
-    """A checkpoint could not be written; the one before is untouched."""
+    """A checkpoint could not be written; earlier ones are untouched."""
 
 
 class Checkpoints:
-    """The folder `checkpoints` of a run."""
+    """The folder `checkpoints` of a run; the last `keep` checkpoints and the best one are kept."""
 
     def __init__(self, folder: Path, keep: int):
         self.folder, self.keep = folder, keep
@@ -42,7 +42,7 @@ class Checkpoints:
         return sorted(step for step in (int(name[1]) for name in names if name) if self.has(step))
 
     def newest(self) -> tuple[Path, dict[str, Any]] | None:
-        """The newest checkpoint that can be read, and its state; damaged ones are named and left where they are.
+        """The newest readable checkpoint and its state; damaged ones are logged and not deleted.
 
         Raises:
             CheckpointError: there are checkpoints, but none can be read.
@@ -65,10 +65,10 @@ class Checkpoints:
         return read_state(path / STATE)
 
     def save(self, step: int, state: Mapping[str, Any], export: Callable[[Path], None] | None) -> Path:
-        """Write a checkpoint, then delete those that are no longer kept.
+        """Write a checkpoint, then delete old ones; `export` writes the weights for inference.
 
         Raises:
-            CannotSaveError: the disk is full or the folder cannot be written; what was written of it is deleted.
+            CannotSaveError: the disk is full or the folder cannot be written; the incomplete checkpoint is deleted.
         """
         partial, path = partial_path(self.path(step)), self.path(step)
         try:
@@ -89,14 +89,14 @@ class Checkpoints:
         return path
 
     def best(self) -> dict[str, Any] | None:
-        """`step` and `score` of the best checkpoint, if one was scored."""
+        """`step` and `score` of the best checkpoint; None if none has a score."""
         try:
             return json.loads((self.folder / BEST).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
 
-    def note_score(self, step: int, score: float) -> None:
-        """Remember a checkpoint's score if none was better; only a finite score counts."""
+    def record_score(self, step: int, score: float) -> None:
+        """Make a checkpoint the best one if its score is finite and no earlier one is higher."""
         best = self.best()
         if math.isfinite(score) and (best is None or score >= best["score"]):
             with atomic_write(self.folder / BEST) as partial:
@@ -108,12 +108,12 @@ class Checkpoints:
         for step in self.steps()[: -self.keep]:
             if step != best:
                 discard(self.path(step))
-        for path in self.folder.glob(f"step-*{PARTIAL}"):  # of a run that was killed while it saved
+        for path in self.folder.glob(f"step-*{PARTIAL}"):  # a run was killed while saving
             discard(path)
 
 
 def discard(folder: Path) -> None:
-    """Delete a checkpoint's own files, and its folder unless somebody put something else there."""
+    """Delete a checkpoint's own files, and its folder unless it holds other files."""
     if not folder.is_dir():
         return
     for name in OWN_FILES:

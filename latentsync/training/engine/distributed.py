@@ -1,4 +1,4 @@
-"""The processes that train together: one on a CPU, one GPU, many GPUs or many machines. The one place that knows how many."""
+"""Distributed processes: one on a CPU, one GPU, many GPUs or many machines. All calls of accelerate are here."""
 
 import os
 import random
@@ -16,13 +16,13 @@ from latentsync.device import pick_device
 
 
 class Processes:
-    """This process among those that accelerate started; alone where it started none.
+    """This process among those that accelerate started, or a single process.
 
-    Number formats are the loop's own business, so one Python process can train in several of them.
+    Mixed precision is the training loop's task, not accelerate's, so that one Python process can train in several formats.
     """
 
     def __init__(self, cpu: bool = False):
-        """With `cpu` an accelerator is left alone. ValueError if processes were started that cannot find each other."""
+        """With `cpu`, no GPU is used. ValueError if several processes were started that do not form a group."""
         plain = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
         on_cpu = cpu or pick_device().type == "cpu"
         self.accelerator = Accelerator(cpu=on_cpu, mixed_precision="no", kwargs_handlers=[plain])
@@ -47,40 +47,40 @@ class Processes:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the first process, which writes files and speaks."""
+        """Whether this is the first process, which writes files and the log."""
         return self.accelerator.is_main_process
 
     @property
     def is_sharded(self) -> bool:
-        """Whether accelerate was told to share out parameters over the processes (FSDP)."""
+        """Whether accelerate is configured to shard parameters over the processes (FSDP)."""
         return os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
 
-    def share(self, module: nn.Module) -> nn.Module:
-        """What is called instead of the module, so that gradients are averaged over processes.
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """The module to call in training (DDP): its gradients are averaged over processes.
 
-        With FSDP the module's own parameters are shared out, so an optimizer is made of them afterwards; parts whose class
-        accelerate's configuration names (`fsdp_transformer_layer_cls_to_wrap`) are gathered one at a time.
+        With FSDP the module's own parameters are sharded in place, so the optimizer must be created afterwards; submodules
+        of the classes in accelerate's `fsdp_transformer_layer_cls_to_wrap` are gathered one at a time.
         """
         if not self.is_sharded:
             return self.accelerator.prepare_model(module)
         from torch.distributed.fsdp import fully_shard  # of PyTorch 2.6 and later
 
         names = os.environ.get("FSDP_TRANSFORMER_CLS_TO_WRAP", "").split(",")
-        for part in reversed(list(module.modules())):  # from the inside out
+        for part in reversed(list(module.modules())):  # inner modules first
             if type(part).__name__ in names:
                 fully_shard(part)
         fully_shard(module)  # in place
         return module
 
-    def gradients(self, module: nn.Module, shared: bool) -> AbstractContextManager[Any]:
-        """The context of a backward pass: gradients are averaged over processes in the last one of a step only."""
+    def gradient_sync(self, module: nn.Module, enabled: bool) -> AbstractContextManager[Any]:
+        """The context of a forward and backward pass; gradients are averaged over processes only where `enabled`."""
         if self.is_sharded:
-            module.set_requires_gradient_sync(shared)  # type: ignore[operator]
+            module.set_requires_gradient_sync(enabled)  # type: ignore[operator]
             return nullcontext()
-        return nullcontext() if shared else self.accelerator.no_sync(module)
+        return nullcontext() if enabled else self.accelerator.no_sync(module)
 
     def mean(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Means over processes of scalars by name, for which the processes wait."""
+        """Means of named scalars over processes. All processes call it."""
         if self.count == 1 or not values:
             return dict(values)
         names = list(values)
@@ -88,7 +88,7 @@ class Processes:
         return dict(zip(names, means, strict=True))
 
     def first_reason(self, reason: str) -> str:
-        """The first reason that is not empty among those of all processes, told to all of them."""
+        """The first non-empty `reason` of all processes, returned by all of them. All processes call it."""
         if self.count == 1:
             return reason
         some = self.accelerator.reduce(torch.tensor(float(bool(reason)), device=self.device), reduction="sum")
@@ -96,30 +96,37 @@ class Processes:
             return ""
         return next(each for each in gather_object([reason]) if each)
 
-    def raise_together(self, trouble: str) -> None:
-        """Raise ValueError in all processes if one has a trouble."""
-        reason = self.first_reason(trouble)
+    @contextmanager
+    def raise_together(self) -> Iterator[None]:
+        """All processes raise ValueError where one raises ValueError or OSError inside, so that none waits for another."""
+        reason, cause = "", None
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            reason, cause = str(error), error
+        reason = self.first_reason(reason)
         if reason:
-            raise ValueError(reason)
+            raise ValueError(reason) from cause
 
-    def broadcast_from_main(self, ask: Callable[[], Any]) -> Any:
-        """What the first process answers, in all of them; where its answer is an error, all raise ValueError."""
-        answer, trouble = None, ""
-        if self.is_main:
-            try:
-                answer = ask()
-            except (OSError, ValueError) as error:
-                trouble = str(error)
-        self.raise_together(trouble)
-        return broadcast_object_list([answer])[0] if self.count > 1 else answer
+    def broadcast(self, value: Any) -> Any:
+        """The first process's `value`, in all processes."""
+        return broadcast_object_list([value])[0] if self.count > 1 else value
+
+    def broadcast_from_main(self, compute: Callable[[], Any]) -> Any:
+        """The result of `compute`, which only the first process calls, in all processes; its errors as `raise_together`."""
+        value = None
+        with self.raise_together():
+            if self.is_main:
+                value = compute()
+        return self.broadcast(value)
 
     def from_all(self, value: Any) -> list[Any]:
-        """The values of all processes in order, in all of them."""
+        """The values of all processes by rank, in all of them."""
         return gather_object([value]) if self.count > 1 else [value]
 
     @contextmanager
     def own_randomness(self) -> Iterator[None]:
-        """What happens inside leaves this process's random numbers as they were."""
+        """Restores the state of this process's random number generators at the end."""
         before = randomness()
         try:
             yield
@@ -135,7 +142,7 @@ def seed_everything(seed: int) -> None:
 
 
 def randomness() -> dict[str, Any]:
-    """The state of this process's random numbers, as tensors and plain values."""
+    """The states of this process's random number generators, as tensors and plain values."""
     _, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     state: dict[str, Any] = {
         "python": list(random.getstate()[1]),
@@ -148,7 +155,7 @@ def randomness() -> dict[str, Any]:
 
 
 def set_randomness(state: Mapping[str, Any]) -> None:
-    """Go back to a state from `randomness`."""
+    """Restore states from `randomness`."""
     random.setstate((3, tuple(int(value) for value in state["python"]), None))
     position, has_gauss, cached = state["numpy"]["rest"]
     keys = state["numpy"]["keys"].numpy().astype(np.uint32)

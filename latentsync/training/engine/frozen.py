@@ -1,4 +1,4 @@
-"""The one door to networks that training asks but never changes."""
+"""Frozen networks: called in training, never changed by it."""
 
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -9,10 +9,10 @@ Net = TypeVar("Net", bound=nn.Module)
 
 
 class Frozen(Generic[Net]):
-    """Holds a network in evaluation mode and without gradients for its parameters, whatever happens to its owner.
+    """Keeps a network in evaluation mode and without parameter gradients.
 
-    It is no module, so its network is no part of the owner's parameters, state dict or training mode; the network itself
-    refuses training mode and `requires_grad_`. Gradients still pass through it to its inputs.
+    It is not an `nn.Module`, so the network is not part of its owner's parameters, state dict or training mode; the network
+    ignores `train()` and raises on `requires_grad_(True)`. Gradients still flow through it to its inputs.
     """
 
     def __init__(self, net: Net):
@@ -36,7 +36,7 @@ def _refuse_gradients(net: nn.Module) -> Callable[[bool], nn.Module]:
     def requires_grad_(requires_grad: bool = True) -> nn.Module:
         """Stay without gradients."""
         if requires_grad:
-            raise RuntimeError("This network is frozen: training asks it and never changes it.")
+            raise RuntimeError("This network is frozen and cannot be trained.")
         return net
 
     return requires_grad_

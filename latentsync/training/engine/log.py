@@ -1,4 +1,4 @@
-"""What a run writes down while it trains: JSON lines and, where the package is there, TensorBoard. None of it may end the run."""
+"""The log of a run: JSON lines and, if installed, TensorBoard. Errors in it never end the training."""
 
 import json
 import logging
@@ -12,19 +12,19 @@ from torch import Tensor
 from latentsync.files import atomic_write
 from latentsync.training.engine.distributed import Processes
 
-log = logging.getLogger("latentsync.training")
+log = logging.getLogger(__name__)
 DIGITS = 6
 
 
 class RunLog:
-    """`log.jsonl` (losses), `validation.jsonl` and `tensorboard/` in the run's folder, written by the first process only."""
+    """`log.jsonl` (losses), `validation.jsonl` and `tensorboard/` in the run folder; only the first process writes."""
 
     def __init__(self, folder: Path, enabled: bool):
         self.folder, self.enabled = folder, enabled
         self._board: Any = None
 
     def open(self, step: int) -> None:
-        """Begin or go on at `step`."""
+        """Start the log, or continue it at `step`."""
         if not self.enabled:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -32,7 +32,7 @@ class RunLog:
         self.guarded("opening TensorBoard", self._open_board)
 
     def cut(self, step: int) -> None:
-        """Take out the rows after `step`, which a run that was stopped or rolled back will write again."""
+        """Remove rows after `step`, which a resumed or rolled back run writes again."""
         for name in ("log.jsonl", "validation.jsonl"):
             self.guarded(f"reading {name}", lambda name=name: cut_rows(self.folder / name, step))  # type: ignore[misc]
 
@@ -41,25 +41,20 @@ class RunLog:
             self.guarded("closing TensorBoard", self._board.close)
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """A row of losses."""
+        """Append a row of losses."""
         self._append("log.jsonl", row, "train")
 
     def write_validation(self, row: Mapping[str, Any]) -> None:
-        """A row of the validation."""
+        """Append a row of validation measures."""
         self._append("validation.jsonl", row, "validation")
 
-    def warn(self, message: str) -> None:
-        """Tell a person."""
-        if self.enabled:
-            log.warning(message)
-
-    def guarded(self, what: str, do: Callable[[], Any]) -> None:
-        """Do something that must not end the training."""
+    def guarded(self, what: str, act: Callable[[], Any]) -> None:
+        """Call `act` on the first process; exceptions are logged and do not end the training."""
         if self.enabled:
             try:
-                do()
+                act()
             except Exception as error:
-                log.warning("%s failed and was left out: %s", what, error)
+                log.warning("%s failed: %s", what, error)
 
     def _append(self, name: str, row: Mapping[str, Any], group: str) -> None:
         def append() -> None:
@@ -80,12 +75,12 @@ class RunLog:
 
 
 def rounded(value: Any) -> Any:
-    """A number with six significant digits."""
+    """A float rounded to six significant digits; other values unchanged."""
     return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
 
 
 def cut_rows(path: Path, step: int) -> None:
-    """Keep the whole rows of a JSON-lines file up to `step`."""
+    """Keep the complete rows of a JSON-lines file up to `step`."""
     if not path.exists():
         return
     lines = path.read_text(encoding="utf-8").splitlines()
@@ -96,16 +91,15 @@ def cut_rows(path: Path, step: int) -> None:
 
 
 def row_step(line: str) -> int | None:
-    """The step of a row, or None for half a row, as a kill leaves it."""
+    """The step of a row; None for an incomplete row, as a killed process leaves it."""
     try:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
         return None
 
 
-# Means of what a run's steps say, between two rows of its log.
 class Meter:
-    """Means of the losses since the last row, over steps and processes, and the seconds a step took."""
+    """Means of the losses over steps and processes since the last log row, and the time per step."""
 
     def __init__(self, processes: Processes, step: int):
         self.processes = processes
@@ -120,7 +114,7 @@ class Meter:
             self.sums[name] = self.sums.get(name, 0.0) + loss.detach().float()
 
     def means(self, step: int) -> dict[str, float]:
-        """Means by name, and `seconds_per_step`; then it starts anew. All processes call it."""
+        """Means by name and `seconds_per_step`; resets the meter. All processes call it."""
         done = max(1, step - self.since)
         means = {name: float(value) / done for name, value in self.processes.mean(self.sums).items()}
         rate = (time.monotonic() - self.started) / done

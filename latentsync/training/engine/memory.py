@@ -1,6 +1,8 @@
-"""How much memory a training needs: what parameters entail is exact, what a step makes is followed through one step."""
+"""The memory of a training: exact for what belongs to parameters, measured in one step for what a step creates."""
 
 import weakref
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,15 +11,20 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from latentsync.config import TrainConfig
+from latentsync.device import DTYPES
+from latentsync.training.engine.loop import Losses, total_loss
+
+META = "meta"
 GIB = 1 << 30
 FLOAT32 = 4
-OPTIMIZER_BYTES = {"adamw": 8, "adamw8bit": 2}  # a parameter: two averages
+OPTIMIZER_BYTES = {"adamw": 8, "adamw8bit": 2}  # per parameter: two moments
 
 
 class PeakMemory(TorchDispatchMode):
-    """Follows the memory of all tensors that are made inside: `peak` is the most bytes that lived at one moment.
+    """Tracks the storage of all tensors created inside: `peak` is the largest number of bytes alive at once.
 
-    Also on the device meta, where the bytes are those that the shapes would take.
+    On the meta device the bytes are those that the shapes would need.
     """
 
     def __init__(self) -> None:
@@ -47,14 +54,14 @@ class PeakMemory(TorchDispatchMode):
 
 @dataclass(frozen=True)
 class TrainingMemory:
-    """Bytes of a training on one device."""
+    """Bytes that a training needs on one device."""
 
     weights: int
     gradients: int
     optimizer: int
     average: int
     frozen: int
-    activations: int  # and whatever else a step makes and drops
+    activations: int  # and other temporary tensors of a step
 
     @property
     def total(self) -> int:
@@ -66,7 +73,7 @@ class TrainingMemory:
 
 
 def training_memory(net: nn.Module, frozen_bytes: int, peak: int, optimizer: str, averages: bool) -> TrainingMemory:
-    """Memory of training `net` in float32 with autocast, where a step's forward and backward pass need `peak` bytes."""
+    """Memory of training `net` in float32 with autocast; `peak` bytes are what `measure_step` returns."""
     trained = sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad)
     return TrainingMemory(
         weights=byte_count(net),
@@ -76,6 +83,34 @@ def training_memory(net: nn.Module, frozen_bytes: int, peak: int, optimizer: str
         frozen=frozen_bytes,
         activations=max(0, peak - FLOAT32 * trained),
     )
+
+
+def measure_step(objective: nn.Module, batch: Any, positions: Tensor, config: TrainConfig) -> tuple[Losses, int]:
+    """Forward and backward pass of one batch; returns its losses and the peak bytes of gradients and activations.
+
+    On the meta device, where autocast does not work, activations count half if the precision has 16 bits.
+    """
+    parameters = [parameter for parameter in objective.parameters() if parameter.requires_grad]
+    device, dtype = parameters[0].device.type, DTYPES[config.precision]
+    is_meta = device == META
+    objective.train()
+    with PeakMemory() as memory:
+        with nullcontext() if is_meta else torch.autocast(device, dtype, enabled=dtype != torch.float32):
+            losses: Losses = objective(batch, positions)
+        total_loss(losses, config.loss_weights).backward()
+    gradients = FLOAT32 * sum(parameter.numel() for parameter in parameters)
+    halved = 2 if is_meta and dtype != torch.float32 else 1
+    return losses, gradients + max(0, memory.peak - gradients) // halved
+
+
+def batch_lines(batch: Mapping[str, Tensor]) -> list[str]:
+    """A batch's shapes as lines of text."""
+    return ["batch:"] + [f"  {name:22} {'x'.join(map(str, value.shape))}" for name, value in batch.items()]
+
+
+def loss_text(loss: Tensor) -> str:
+    """A loss's value, or `computed` on the meta device."""
+    return "computed" if loss.is_meta else f"{float(loss.detach()):.4g}"
 
 
 def byte_count(module: nn.Module) -> int:

@@ -1,5 +1,6 @@
-"""Everything that a training's future depends on: taken down into a checkpoint, and taken up again."""
+"""The training state: everything that a checkpoint must hold for an exact resume."""
 
+import logging
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,27 +12,28 @@ from torch import Tensor, nn
 
 from latentsync.config import TrainConfig
 from latentsync.training.engine.distributed import Processes, randomness, set_randomness
-from latentsync.training.engine.optimizer import Ema, changing
+from latentsync.training.engine.optimizer import Ema, trained_tensors
 from latentsync.weights import CheckpointError, load_strict
 
 FORMAT = 1  # of state.pt
+log = logging.getLogger(__name__)
 
 
 class TrainingState:
-    """The nets, the optimizer, the moving average, the loss scale, and where the training stands."""
+    """The objective's module, the optimizer, the moving average, the loss scale, and counters."""
 
     def __init__(self, module: nn.Module, optimizer: torch.optim.Optimizer, ema: Ema, scaler: torch.amp.GradScaler):
         self.module, self.optimizer, self.ema, self.scaler = module, optimizer, ema, scaler
         self.step = 0
-        self.next_position = 0  # of the data
-        self.skipped = 0  # steps whose gradient was not finite, in all
+        self.next_position = 0  # position in the data of the next batch
+        self.skipped = 0  # number of steps whose gradient was not finite
         self.skipped_in_a_row = 0
         self.rollbacks = 0
         self.saved_step = -1
         self.grad_norm = 0.0
 
     def count_finite(self, norm: float) -> bool:
-        """Whether a gradient's norm is finite; keeps count of those that are not."""
+        """Whether a gradient's norm is finite; counts steps where it is not."""
         if math.isfinite(norm):
             self.skipped_in_a_row = 0
             return True
@@ -40,16 +42,16 @@ class TrainingState:
         return False
 
     def averaged(self) -> dict[str, Tensor]:
-        """The module's state dict with the moving average where there is one; whole, on the CPU."""
-        return whole({**self.module.state_dict(), **self.ema.average})
+        """The module's state dict with averaged weights where there are any; unsharded, on the CPU."""
+        return gathered({**self.module.state_dict(), **self.ema.average})
 
     @contextmanager
     def averaged_weights(self) -> Iterator[None]:
-        """Inside, the module has the averaged weights; afterwards exactly its own again, and training mode."""
+        """The module has the averaged weights inside, and exactly its own again afterwards."""
         if not self.ema.average:
             yield
             return
-        own = changing(self.module)
+        own = trained_tensors(self.module)
         kept = {name: value.detach().clone() for name, value in own.items()}
         _copy(self.ema.average, own)
         try:
@@ -57,54 +59,53 @@ class TrainingState:
         finally:
             _copy(kept, own)
 
-    def contents(self, processes: Processes, config: TrainConfig) -> dict[str, Any]:
-        """The contents of `state.pt`; all processes call it."""
+    def state_dict(self, processes: Processes, config: TrainConfig) -> dict[str, Any]:
+        """The content of `state.pt`. All processes call it."""
         return {
             "format": FORMAT,
             "step": self.step,
             "next_position": self.next_position,
             "skipped": self.skipped,
             "rollbacks": self.rollbacks,
-            "module": whole(self.module.state_dict()),
-            "ema": whole(self.ema.average),
-            "optimizer": whole(self.optimizer.state_dict()),
+            "module": gathered(self.module.state_dict()),
+            "ema": gathered(self.ema.average),
+            "optimizer": gathered(self.optimizer.state_dict()),
             "schedule": {"name": config.schedule, "step": self.step},
             "scaler": self.scaler.state_dict(),
             "randomness": processes.from_all(randomness()),
             "train": asdict(config),
         }
 
-    def restore(self, state: Mapping[str, Any], processes: Processes) -> list[str]:
-        """Take up `contents`; returns what had to begin afresh, in words.
+    def load_state_dict(self, state: Mapping[str, Any], processes: Processes) -> None:
+        """Restore a `state_dict`; what cannot be restored and starts anew is logged as a warning.
 
         Raises:
             CheckpointError: it belongs to another network.
         """
-        notes: list[str] = []
-        self._restore_module(state["module"])
+        self._load_module(state["module"])
         self.step, self.next_position = int(state["step"]), int(state["next_position"])
         self.skipped, self.skipped_in_a_row, self.rollbacks = int(state["skipped"]), 0, int(state["rollbacks"])
         self.saved_step = self.step
         if set(state["ema"]) == set(self.ema.average):
             _copy(state["ema"], self.ema.average)
         elif self.ema.average:
-            self.ema.average = {name: value.detach().clone() for name, value in changing(self.module).items()}
-            notes.append("the checkpoint has no moving average of these weights: it begins anew")
-        notes += self._restore_optimizer(state["optimizer"])
+            self.ema.average = {name: value.detach().clone() for name, value in trained_tensors(self.module).items()}
+            log.warning("The checkpoint has no moving average of these weights: it starts anew.")
+        self._load_optimizer(state["optimizer"])
         if self.scaler.is_enabled() and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         if len(state["randomness"]) == processes.count:
             set_randomness(state["randomness"][processes.rank])
         else:
-            notes.append(
-                f"the checkpoint is of {len(state['randomness'])} processes, now there are {processes.count}: dropout draws"
-                " other numbers, the data stays the same"
+            log.warning(
+                "The checkpoint was written by %d processes, this run has %d: the data are the same, dropout is not.",
+                len(state["randomness"]),
+                processes.count,
             )
-        return notes
 
-    def _restore_module(self, tensors: Mapping[str, Tensor]) -> None:
+    def _load_module(self, tensors: Mapping[str, Tensor]) -> None:
         own = self.module.state_dict()
-        if any(is_shared(value) for value in own.values()):
+        if any(is_sharded(value) for value in own.values()):
             if set(own) != set(tensors):
                 raise CheckpointError(
                     "The checkpoint belongs to another network: choose another data.train_output_dir."
@@ -113,16 +114,16 @@ class TrainingState:
         else:
             load_strict(self.module, tensors, "The checkpoint in data.train_output_dir")
 
-    def _restore_optimizer(self, stored: dict[str, Any]) -> list[str]:
+    def _load_optimizer(self, stored: dict[str, Any]) -> None:
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         if not fits(stored, parameters):
-            return ["the checkpoint's optimizer belongs to other parameters: its memory begins anew"]
+            log.warning("The checkpoint's optimizer state belongs to other parameters: it starts anew.")
+            return
         entries = {
-            index: {name: laid_out(value, parameters[index]) for name, value in entry.items()}
+            index: {name: sharded_like(value, parameters[index]) for name, value in entry.items()}
             for index, entry in stored["state"].items()
         }
         self.optimizer.load_state_dict({**stored, "state": entries})
-        return []
 
 
 def fits(stored: Mapping[str, Any], parameters: list[nn.Parameter]) -> bool:
@@ -138,25 +139,25 @@ def fits(stored: Mapping[str, Any], parameters: list[nn.Parameter]) -> bool:
     return counted == len(parameters) and all(shapes)
 
 
-def is_shared(value: Any) -> bool:
-    """Whether a tensor's parts lie on several processes."""
+def is_sharded(value: Any) -> bool:
+    """Whether a tensor is sharded over processes (a DTensor)."""
     return hasattr(value, "full_tensor")
 
 
-def whole(tree: Any) -> Any:
-    """Nested dictionaries and lists with every tensor gathered from all processes, copied to the CPU."""
+def gathered(tree: Any) -> Any:
+    """Nested dictionaries and lists with every tensor unsharded and copied to the CPU."""
     if isinstance(tree, Tensor):
         return (tree.full_tensor() if hasattr(tree, "full_tensor") else tree).detach().cpu()
     if isinstance(tree, Mapping):
-        return {key: whole(value) for key, value in tree.items()}
-    return [whole(value) for value in tree] if isinstance(tree, list) else tree
+        return {key: gathered(value) for key, value in tree.items()}
+    return [gathered(value) for value in tree] if isinstance(tree, list) else tree
 
 
-def laid_out(value: Any, like: Any) -> Any:
-    """A whole tensor shared out as `like` is, where it has its shape."""
-    if not (isinstance(value, Tensor) and is_shared(like) and value.shape == like.shape):
+def sharded_like(value: Any, like: Any) -> Any:
+    """A tensor sharded as `like` is, if the shapes are equal; otherwise unchanged."""
+    if not (isinstance(value, Tensor) and is_sharded(like) and value.shape == like.shape):
         return value
-    from torch.distributed.tensor import distribute_tensor  # only where tensors are shared out
+    from torch.distributed.tensor import distribute_tensor  # only where tensors are sharded
 
     return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
 
@@ -164,4 +165,4 @@ def laid_out(value: Any, like: Any) -> Any:
 @torch.no_grad()
 def _copy(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
     for name, value in target.items():
-        value.copy_(laid_out(source[name], value))
+        value.copy_(sharded_like(source[name], value))

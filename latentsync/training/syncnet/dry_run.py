@@ -1,6 +1,6 @@
-"""A SyncNet's run before the run: the network's sizes, its memory, the first batch's shapes, one step; nothing is written.
+"""Dry run of a SyncNet's training: shows sizes, memory and the first batch, makes one step, writes nothing.
 
-On the device `meta` tensors have shapes alone, so a full-size run is checked on any machine, without clips.
+On the meta device tensors have shapes only, so a full-size run is checked on any machine, without clips.
 """
 
 import torch
@@ -8,15 +8,12 @@ import torch
 from latentsync.audio.sync_mel import NUM_MELS
 from latentsync.config.syncnet_run import SyncNetRun
 from latentsync.data.sync_clips import SyncBatch
-from latentsync.device import DTYPES
 from latentsync.models.syncnet import StableSyncNet, check_geometry, format_sizes
 from latentsync.timebase import sync_mel_length
-from latentsync.training.engine.loop import Losses, total_loss
-from latentsync.training.engine.memory import FLOAT32, PeakMemory, training_memory
-from latentsync.training.syncnet.step import CONTROLS, ONLY_WATCHED, SyncNetWithHeads
-from latentsync.training.syncnet.train import SyncNetTraining
+from latentsync.training.engine.memory import META, batch_lines, loss_text, measure_step, training_memory
+from latentsync.training.syncnet.step import CONTROLS, SyncNetWithHeads
+from latentsync.training.syncnet.train import SyncNetTraining, train_config
 
-META = "meta"
 MILLION = 1e6
 
 
@@ -46,21 +43,12 @@ def _meta_batch(run: SyncNetRun) -> SyncBatch:
 
 
 def _describe(run: SyncNetRun, objective: SyncNetWithHeads, batch: SyncBatch, positions: torch.Tensor) -> str:
-    device, precision = batch.image.device.type, run.train.precision
-    autocasts = precision != "fp32" and device != META
-    with PeakMemory() as step:
-        with torch.autocast("cpu" if device == META else device, DTYPES[precision], enabled=autocasts):
-            losses: Losses = objective.train()(batch, positions)
-        total_loss(losses, {**run.train.loss_weights, **ONLY_WATCHED}).backward()
-    gradients = FLOAT32 * sum(parameter.numel() for parameter in objective.parameters())
-    halved = 2 if device == META and precision != "fp32" else 1  # autocast keeps most of what is made in 16 bits
-    peak = gradients + max(0, step.peak - gradients) // halved
+    losses, peak = measure_step(objective, batch, positions, train_config(run))
     memory = training_memory(objective, 0, peak, run.train.optimizer, bool(run.train.ema_decay))
     mel_size = (NUM_MELS, sync_mel_length(run.data.num_frames))
     lines = [format_sizes(check_geometry(run.net, run.data.image_size, mel_size)), "parameters, all trained:"]
     for name, child in [*objective.net.named_children(), ("StableSyncNet", objective.net)]:
         lines.append(f"  {name:22} {sum(p.numel() for p in child.parameters()) / MILLION:.3f} M")
-    lines += ["batch:"] + [f"  {name:22} {'x'.join(map(str, value.shape))}" for name, value in batch.present().items()]
-    lines += ["losses:"]
-    lines += [f"  {name:22} {'computed' if value.is_meta else f'{float(value):.4g}'}" for name, value in losses.items()]
+    lines += [*batch_lines(batch.present()), "losses:"]
+    lines += [f"  {name:22} {loss_text(loss)}" for name, loss in losses.items()]
     return "\n".join([*lines, f"memory, one process with the whole batch: {memory}"])

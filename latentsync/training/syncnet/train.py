@@ -6,6 +6,7 @@ validation scores and threshold (`scores`, `threshold` in its metadata); a U-Net
 relies on the network.
 """
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from latentsync.training.engine.charts import CurvePanel, HistogramPanel, Panel,
 from latentsync.training.engine.checkpoints import WEIGHTS
 from latentsync.training.engine.distributed import Processes, seed_everything
 from latentsync.training.engine.fill_cache import fill_cache
-from latentsync.training.engine.loop import Hooks, Report, Trainer
+from latentsync.training.engine.loop import Hooks, Row, Trainer
 from latentsync.training.syncnet.data import cached_features, load_syncnet_data
 from latentsync.training.syncnet.preflight import data_warnings, overfit
 from latentsync.training.syncnet.step import CHANCE_LOSS, ONLY_WATCHED, SyncNetWithHeads, net_weights
@@ -34,38 +35,36 @@ from latentsync.weights import describe, load_partly, read_checkpoint, save_chec
 
 OUTPUT, CHART, CONFIG, CLIPS = "syncnet.safetensors", "loss_chart.png", "config.yaml", "clips.jsonl"
 HOW_TO_INSIST = "Nothing was trained; to train all the same, set preflight.skip=true."
-
-Say = Callable[[str], None]
+log = logging.getLogger(__name__)
 
 
 class SyncNetTraining:
-    """One run: `train()` starts it, or goes on where it was."""
+    """One run: `train()` starts or resumes it."""
 
-    def __init__(self, run: SyncNetRun, say: Say, processes: Processes | None = None, progress: Progress = iter):
-        """Look at the data and build the network; `say` is told, on the first process, what a person should know.
+    def __init__(self, run: SyncNetRun, processes: Processes | None = None, progress: Progress = iter):
+        """Index the clips and build the network.
 
         Raises:
             ValueError: the data, the configuration or `init_from` cannot be used.
         """
         self.run, self.processes = run, processes or Processes()
-        self.say: Say = say if self.processes.is_main else lambda text: None
         self.folder = Path(run.data.train_output_dir)
-        self.processes.broadcast_from_main(
-            lambda: load_syncnet_data(run, progress) and None
-        )  # the others find the cache filled
-        self.data = load_syncnet_data(run)
+        found = None
+        with self.processes.raise_together():  # the first process fills the cache, the others then read it
+            found = load_syncnet_data(run, progress) if self.processes.is_main else None
+        self.data = found or load_syncnet_data(run)
         self.scores: SyncScores | None = None
         seed_everything(run.train.seed)
         self.items = self.data.items()
         teaches_mouths = run.data.known_mouths and self.items.knows_mouths
         if run.data.known_mouths and not teaches_mouths:
-            self.say(
+            log.info(
                 "Note: only clips of drawn heads know the mouth's movement, so data.known_mouths is left out here."
             )
         self.objective = SyncNetWithHeads(StableSyncNet(run.net), run.data.num_frames, teaches_mouths)
         if run.init_from:
             left_out = load_partly(self.objective.net, read_checkpoint(run.init_from).tensors)
-            self.say(f"Started from {run.init_from}; {len(left_out)} tensors begin afresh.")
+            log.info(f"Started from {run.init_from}; {len(left_out)} tensors begin afresh.")
         self.trainer = Trainer(
             self.objective,
             self.items,
@@ -79,41 +78,44 @@ class SyncNetTraining:
         )
         self.watch = PlateauWatch(run.plateau)
 
-    def train(self, report: Report, stop_step: int | None = None) -> Path | None:
+    def train(self, on_row: Callable[[Row], None] | None = None, stop_step: int | None = None) -> Path | None:
         """Train to the end (or `stop_step`) and write the best network; returns its path on the first process.
+
+        `on_row` is called with each log row on the first process.
 
         Raises:
             ValueError: the preflight failed, or the training cannot go on.
         """
-        self.processes.broadcast_from_main(self._write_facts)
+        self.processes.broadcast_from_main(self._write_run_files)
         clips = [*self.data.training.clips, *self.data.validation]
-        fill_cache(cached_features(self.run, self.processes.device), clips, self.say, self.processes)
+        fill_cache(cached_features(self.run, self.processes.device), clips, self.processes)
         if not self.trainer.checkpoints.steps():
             self._preflight()
 
-        def watched(row: dict[str, Any]) -> None:
-            report(row)
+        def watch(row: Row) -> None:
+            if on_row is not None:
+                on_row(row)
             advice = self.watch.observe(row)
             if advice:
-                self.say(advice)
+                log.info(advice)
 
-        reason = self.trainer.train(watched, stop_step)
+        reason = self.trainer.train(watch, stop_step)
         if reason:
-            self.say(f"Stopped: {reason}")
+            log.info(f"Stopped: {reason}")
         return self._write_best() if self.processes.is_main and self.trainer.checkpoints.steps() else None
 
-    def _write_facts(self) -> None:
+    def _write_run_files(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / CONFIG).write_text(to_yaml(self.run), encoding="utf-8")
         before, now = contents(self.folder / CLIPS), [clip.key for clip in self.data.training.clips]
         if before and before != now:
-            self.say(
+            log.info(
                 f"Note: the clips are not those of before ({len(before)}, now {len(now)}): the data begin a new order."
             )
         write_index(self.data.training, self.folder / CLIPS)
-        self.say(describe_index(self.data.training))
+        log.info(describe_index(self.data.training))
         for warning in data_warnings(self.data.training, self.data.validation):
-            self.say(f"Note: {warning}")
+            log.info(f"Note: {warning}")
         for row in read_rows(self.folder / "log.jsonl"):
             self.watch.observe(row)
 
@@ -123,9 +125,10 @@ class SyncNetTraining:
             return
         with self.processes.own_randomness():
             outcome = overfit(self.objective, self.items, self.run.preflight, self.run.train.precision)
-        failed = outcome.passed is False
-        self.processes.raise_together(f"{outcome.sentence()} {HOW_TO_INSIST}" if failed else "")
-        self.say(outcome.sentence())
+        with self.processes.raise_together():
+            if outcome.passed is False:
+                raise ValueError(f"{outcome.sentence()} {HOW_TO_INSIST}")
+        log.info(outcome.sentence())
         if self.run.init_from:
             self._score()
 
@@ -140,7 +143,7 @@ class SyncNetTraining:
         )
         warning = offset_warning(self.scores.offsets, self.scores.accuracy)
         if warning:
-            self.say(f"Note: {warning}")
+            log.info(f"Note: {warning}")
         return self.scores
 
     def _validate(self, step: int) -> Mapping[str, float]:
@@ -181,7 +184,7 @@ class SyncNetTraining:
             self.objective.net.load_state_dict({name: value.float() for name, value in source.tensors.items()})
             metadata = with_scores(metadata, self._score().summary())
         save_checkpoint(self.folder / OUTPUT, source.tensors, metadata)
-        self.say(
+        log.info(
             f"{self.folder / OUTPUT}: step {step}, accuracy {metadata['scores']['accuracy']:.1%} on clips that the training"
             " did not see."
         )

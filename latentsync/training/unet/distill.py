@@ -1,20 +1,20 @@
 """Distilling a U-Net into one that samples in few steps without guidance: latent consistency (Luo et al. 2023, Song et al. 2023).
 
-Two neighbouring points of one way from noise to latents must lead to the same clean latents. The teacher, with guidance, walks
-from the noisier point to the other by one DDIM step of `skip` diffusion steps; the student's jump from the first is pulled to
-that of its own slow average from the second. Near the end of the way the jump is the identity, which ties the rest to the data.
+Two neighbouring points of one sampling trajectory must lead to the same clean latents. The teacher, with guidance, goes from the
+noisier point to the other by one DDIM step of `skip` diffusion steps. The student's prediction from the first point is trained
+towards that of its moving average from the second. At step 0 the prediction is the identity, which ties all others to the data.
 
 Legend: b clips, c channels, f frames, h w latent height and width.
 """
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from latentsync.config import DistillConfig
 from latentsync.data.unet_clips import ClipBatch
 from latentsync.device import full_precision
 from latentsync.diffusion.denoisers import conditioned, guided
@@ -29,32 +29,21 @@ from latentsync.training.unet.step import Drawn, UNetStep
 HUBER_WIDTH = 0.001  # errors below it count by their square, as in Luo et al.
 
 
-@dataclass(frozen=True)
-class Distillation:
-    """`guidance_scale` of the teacher; `skip` diffusion steps between neighbouring points; `loss` huber or l2; the average that
-    gives the targets keeps `target_decay` of itself a step."""
-
-    guidance_scale: float = 1.5
-    skip: int = 20
-    loss: str = "huber"
-    target_decay: float = 0.95
-
-
 class DistillStep(UNetStep):
-    """`consistency`, how far neighbouring points' jumps are apart, and the losses on pixels of the student's jump, if any."""
+    """`consistency`, the distance of neighbouring points' predictions, and any pixel losses of the student's prediction."""
 
     def __init__(
-        self, unet: UNet3DConditionModel, teacher: Frozen[UNet3DConditionModel], plan: Distillation, **others: Any
+        self, unet: UNet3DConditionModel, teacher: Frozen[UNet3DConditionModel], plan: DistillConfig, **others: Any
     ):
-        """`unet` is the student; `others` are `UNetStep`'s arguments. The targets' network is part of the state."""
+        """`unet` is the student; `others` are `UNetStep`'s arguments. The moving average is part of the state."""
         super().__init__(unet, **others)
         self.teacher, self.plan = teacher, plan
         self.target = copy.deepcopy(unet).requires_grad_(False)
 
     def forward(self, batch: ClipBatch, positions: Tensor) -> Losses:
-        """Unweighted losses of a batch, whose items have the numbers `positions`; in training the targets move first."""
+        """Unweighted losses of a batch, whose items have the numbers `positions`; in training the average is updated first."""
         if self.training:
-            self._follow()
+            self._update_average()
         generators = [item_generator(self.seed, position) for position in positions.tolist()]
         batch = batch if batch.latents is not None else self._encoded(batch, generators)
         latents = batch.latents
@@ -72,7 +61,7 @@ class DistillStep(UNetStep):
         return losses
 
     def draw(self, latents: Tensor, generators: list[torch.Generator]) -> Drawn:
-        """Noise and points of the way, `skip` apart and the last training step among them; every clip is heard."""
+        """Noise and timesteps, a multiple of `skip` before the last training step; every clip has its audio."""
         shape, skip = (1, *latents.shape[1:]), self.plan.skip
         points = self.schedule.num_train_timesteps // skip
         noise, timesteps = [], []
@@ -81,11 +70,11 @@ class DistillStep(UNetStep):
             timesteps.append(
                 self.schedule.num_train_timesteps - 1 - skip * torch.randint(points, (1,), generator=generator)
             )
-        heard = torch.ones(len(generators)).to(latents.device, latents.dtype)
-        return Drawn(torch.cat(noise).to(latents), torch.cat(timesteps), heard)
+        has_audio = torch.ones(len(generators)).to(latents.device, latents.dtype)
+        return Drawn(torch.cat(noise).to(latents), torch.cat(timesteps), has_audio)
 
     def distance(self, clean: Tensor, target: Tensor) -> Tensor:
-        """Distance of latents b c f h w, of which visible cells count by the objective's weight."""
+        """Distance of latents b c f h w; cells that the mask leaves visible have the objective's `visible_weight`."""
         error = clean - target
         cells = 1 - (1 - self.objective.visible_weight) * self.mask
         if self.plan.loss == "l2":
@@ -120,6 +109,6 @@ class DistillStep(UNetStep):
         return guided(denoise, unet.project_kv(audio), guidance_scale)
 
     @torch.no_grad()
-    def _follow(self) -> None:
+    def _update_average(self) -> None:
         for slow, fast in zip(self.target.parameters(), self.unet.parameters(), strict=True):
             slow.lerp_(fast, 1 - self.plan.target_decay)

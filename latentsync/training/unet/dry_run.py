@@ -1,9 +1,9 @@
-"""A run before the run: every part built, its sizes shown, one step made, nothing written.
+"""Dry run of a U-Net's training: builds every part, shows sizes and memory, makes one step, writes nothing.
 
-On the device `meta` tensors have shapes alone, so a full-size run is checked on any machine, without weights and clips.
+On the meta device tensors have shapes only, so a full-size run is checked on any machine, without weights and clips.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -15,7 +15,6 @@ from latentsync.audio.windows import CONTEXT
 from latentsync.config import UNetRun, load
 from latentsync.config.syncnet_run import SyncNetRun
 from latentsync.data.unet_clips import ClipBatch
-from latentsync.device import DTYPES
 from latentsync.face.masks import latent_mask, load_mask
 from latentsync.losses.perceptual import PerceptualLoss, empty_lpips
 from latentsync.models.syncnet import StableSyncNet, SyncNetConfig
@@ -26,39 +25,34 @@ from latentsync.models.videomae import empty_videomae
 from latentsync.timebase import sync_mel_length
 from latentsync.training.engine.distributed import Processes
 from latentsync.training.engine.frozen import Frozen
-from latentsync.training.engine.loop import Losses, total_loss
-from latentsync.training.engine.memory import FLOAT32, PeakMemory, byte_count, training_memory
+from latentsync.training.engine.loop import Losses
+from latentsync.training.engine.memory import META, batch_lines, byte_count, loss_text, measure_step, training_memory
 from latentsync.training.unet.distill import DistillStep
 from latentsync.training.unet.frozen_networks import check_syncnet, view_of, view_settings
 from latentsync.training.unet.pixel_losses import FrozenSyncNet, PixelLosses
-from latentsync.training.unet.step import UNetObjective, UNetStep, choose_trainable
-from latentsync.training.unet.train import Note, distillation, prepare
+from latentsync.training.unet.step import UNetStep, choose_trainable
+from latentsync.training.unet.train import prepare
 from latentsync.weights import LATENT_CHANNELS, LATENT_STRIDE
 
-META = "meta"
 PUBLIC_VAE_SHAPE = {"block_out_channels": [128, 256, 512, 512], "layers_per_block": 2, "norm_num_groups": 32}
-PUBLIC_WHISPER_STATES = 5  # hidden states a row of the public speech encoder (tiny): four layers and what enters them
+PUBLIC_WHISPER_STATES = (
+    5  # hidden states per row of Whisper tiny: the input of the first layer and the output of its four layers
+)
 MILLION = 1e6
 
 
-def dry_run(run: UNetRun, note: Note, processes: Processes) -> str:
-    """Build a run on its device, make one step and describe it; nothing is written into the run's folder.
+def dry_run(run: UNetRun, processes: Processes) -> str:
+    """Build a run on its device, make one step without the optimizer and describe it; the run folder is not written.
 
     Raises:
         ValueError: as `prepare`.
     """
-    training = prepare(run, note, processes)
-    trainer, step = training.trainer, training.step
+    training = prepare(run, processes)
+    trainer = training.trainer
     batch, positions = trainer.batches.next(0)
-    step.train()
-    dtype = DTYPES[run.train.precision]
-    with PeakMemory() as memory:
-        with torch.autocast(processes.device.type, dtype, enabled=dtype != torch.float32):
-            losses = trainer.wrapped(batch, positions)
-        total_loss(losses, run.train.loss_weights).backward()
-    shown = {name: f"{float(loss.detach()):.4g}" for name, loss in losses.items()}
+    losses, peak = measure_step(trainer.wrapped, batch, positions, run.train)
     trainer.batches.close()
-    return description(run, step, batch, memory.peak, shown)
+    return description(run, training.step, batch, losses, peak)
 
 
 def dry_run_on_meta(run: UNetRun) -> str:
@@ -68,15 +62,10 @@ def dry_run_on_meta(run: UNetRun) -> str:
         ValueError: parts do not fit each other.
     """
     step, batch = meta_step(run), meta_batch(run)
-    with PeakMemory() as memory:
-        losses: Losses = step(batch, torch.arange(run.data.batch_size))
-        total_loss(losses, run.train.loss_weights).backward()
-    reached = [p for p in step.parameters() if p.requires_grad and p.grad is not None]
-    assert len(reached) == sum(p.requires_grad for p in step.parameters()), "the gradient reaches all that is trained"
-    gradients = FLOAT32 * sum(each.numel() for each in reached)
-    share = 1.0 if run.train.precision == "fp32" else 0.5  # autocast makes most of what a step makes in 16 bits
-    peak = gradients + int(share * max(0, memory.peak - gradients))
-    return description(run, step, batch, peak, dict.fromkeys(losses, "computed"))
+    losses, peak = measure_step(step, batch, torch.arange(run.data.batch_size), run.train)
+    missed = [name for name, p in step.named_parameters() if p.requires_grad and p.grad is None]
+    assert not missed, f"no gradient reaches {missed[:3]}"
+    return description(run, step, batch, losses, peak)
 
 
 def meta_step(run: UNetRun) -> UNetStep:
@@ -88,13 +77,13 @@ def meta_step(run: UNetRun) -> UNetStep:
     losses = meta_pixel_losses(run)
     encoder = None if run.data.cached_latents else Frozen(meta_vae())
     mask = latent_mask(load_mask(run.data.resolution)).to(META)
-    others = (mask, UNetObjective(**run.objective), run.train.seed, losses, encoder)
+    others = (mask, run.objective, run.train.seed, losses, encoder)
     if not run.distill.teacher:
         return UNetStep(unet, *others)
     with torch.device(META):
         teacher = UNet3DConditionModel(UNetConfig.from_dict(run.model))
     named = dict(zip(("mask", "objective", "seed", "pixel_losses", "encoder"), others, strict=True))
-    return DistillStep(unet, Frozen(teacher), distillation(run), **named)
+    return DistillStep(unet, Frozen(teacher), run.distill, **named)
 
 
 def meta_vae() -> AutoencoderKL:
@@ -171,8 +160,8 @@ def frozen_nets(step: UNetStep) -> dict[str, nn.Module]:
     return named
 
 
-def description(run: UNetRun, step: UNetStep, batch: ClipBatch, peak: int, losses: Mapping[str, str]) -> str:
-    """Sizes of everything, as lines of text."""
+def description(run: UNetRun, step: UNetStep, batch: ClipBatch, losses: Losses, peak: int) -> str:
+    """Parameters of every network, the batch, the losses and the memory, as lines of text."""
     frozen = frozen_nets(step)
     memory = training_memory(
         step.unet, sum(map(byte_count, frozen.values())), peak, run.train.optimizer, bool(run.train.ema_decay)
@@ -182,8 +171,8 @@ def description(run: UNetRun, step: UNetStep, batch: ClipBatch, peak: int, losse
         f"{name:24} {trained / MILLION:10.3f} {still / MILLION:10.3f}" for name, trained, still in counts(step.unet)
     ]
     lines += [f"{name:24} {0:10.3f} {parameters(net) / MILLION:10.3f}" for name, net in frozen.items()]
-    lines += ["batch:"] + [f"  {name:22} {'x'.join(map(str, value.shape))}" for name, value in batch.present().items()]
-    lines += ["losses:"] + [f"  {name:22} {value}, weight {run.weight(name):g}" for name, value in losses.items()]
+    lines += [*batch_lines(batch.present()), "losses:"]
+    lines += [f"  {name:22} {loss_text(loss)}, weight {run.weight(name):g}" for name, loss in losses.items()]
     return "\n".join([*lines, f"memory, one process: {memory}"])
 
 

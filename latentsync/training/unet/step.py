@@ -1,7 +1,7 @@
-"""The U-Net's objective: predict the noise in a clip; where asked, judge the clip that follows from the prediction.
+"""The U-Net's training step: predict the noise in a clip; optionally losses on the clip decoded from the prediction.
 
-Stage 1 stays in latent space. Stage 2 estimates the clean latents in one step, decodes them and adds losses on pixels. What
-differs is configuration alone: which modules train, which losses have a weight.
+Stage 1 stays in latent space. Stage 2 estimates the clean latents in one step, decodes them and adds pixel losses. The stages
+differ only in configuration: which modules train, and which losses have a weight.
 
 Legend: b clips, c channels, f frames, h w latent height and width.
 """
@@ -12,6 +12,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
+from latentsync.config import UNetObjective
 from latentsync.data.unet_clips import ClipBatch, with_latents
 from latentsync.device import full_precision
 from latentsync.diffusion.denoisers import unet_input
@@ -25,34 +26,18 @@ from latentsync.training.unet.pixel_losses import PixelLosses
 
 
 @dataclass(frozen=True)
-class UNetObjective:
-    """Choices of the noise objective; `snr_power` 0 with `visible_weight` 1 is the plain mean squared error.
-
-    The error at a timestep is weighted by snr^-snr_power, at most `snr_limit`: the shape of the mouth is decided while the
-    noise is strong, where the plain error of the noise hardly sees it. `visible_weight` is the weight of latent cells that
-    the mask leaves visible. `audio_dropout` is the share of clips shown with silent (zero) audio, for guidance.
-    """
-
-    mixed_noise_alpha: float = 1.0
-    audio_dropout: float = 0.0
-    snr_power: float = 0.0
-    snr_limit: float = 5.0
-    visible_weight: float = 1.0
-
-
-@dataclass(frozen=True)
 class Drawn:
-    """What is drawn for the items of a batch."""
+    """Random numbers of a batch."""
 
     noise: Tensor  # b c f h w
     timesteps: Tensor  # b, on the CPU
-    heard: Tensor  # b, 1 where the clip is shown with its audio, else 0
+    has_audio: Tensor  # b, 1 where the clip keeps its audio, 0 where it gets zeros
 
 
 class UNetStep(nn.Module):
-    """`recon`, the error of the predicted noise, and the losses on pixels that `pixel_losses` holds.
+    """`recon`, the error of the predicted noise, and the losses of `pixel_losses`.
 
-    Without `encoder` the batches bring latents; with it they bring pixels, of which posterior samples are taken.
+    Without `encoder` the batches contain latents; with it they contain pixels, which are encoded as samples of the posterior.
     """
 
     mask: Tensor
@@ -82,8 +67,8 @@ class UNetStep(nn.Module):
         drawn = self.draw(latents, generators)
         noisy = add_noise(latents, drawn.noise, drawn.timesteps, self.schedule)
         sample = unet_input(noisy, self.mask[None, None, None], masked, reference)
-        shown_audio = self.unet.project_kv(audio * drawn.heard[:, None, None, None])
-        predicted = self.unet(sample, drawn.timesteps, shown_audio)
+        kept_audio = self.unet.project_kv(audio * drawn.has_audio[:, None, None, None])
+        predicted = self.unet(sample, drawn.timesteps, kept_audio)
         losses = {"recon": self.error(predicted, drawn.noise, drawn.timesteps)}
         if self.pixel_losses is not None:
             with full_precision(latents.device):
@@ -92,19 +77,19 @@ class UNetStep(nn.Module):
         return losses
 
     def draw(self, latents: Tensor, generators: list[torch.Generator]) -> Drawn:
-        """Noise, timesteps and which clips are heard: each item's from its own generator."""
+        """Noise, timesteps and which clips keep their audio, each item's from its own generator."""
         shape, steps = (1, *latents.shape[1:]), self.schedule.num_train_timesteps
-        noise, timesteps, heard = [], [], []
+        noise, timesteps, has_audio = [], [], []
         for generator in generators:
             noise.append(mixed_noise(shape, self.objective.mixed_noise_alpha, generator))
             timesteps.append(torch.randint(steps, (1,), generator=generator))
-            heard.append(torch.rand(1, generator=generator) >= self.objective.audio_dropout)
+            has_audio.append(torch.rand(1, generator=generator) >= self.objective.audio_dropout)
         return Drawn(
-            torch.cat(noise).to(latents), torch.cat(timesteps), torch.cat(heard).to(latents.device, latents.dtype)
+            torch.cat(noise).to(latents), torch.cat(timesteps), torch.cat(has_audio).to(latents.device, latents.dtype)
         )
 
     def error(self, predicted: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """Mean squared error of the predicted noise b c f h w, weighted as the objective says."""
+        """Mean squared error of the predicted noise b c f h w, weighted by the objective."""
         squared = (predicted.float() - noise) ** 2
         cells = 1 - (1 - self.objective.visible_weight) * self.mask
         return (squared * cells * self._snr_weight(timesteps).to(noise)[:, None, None, None, None]).mean()
@@ -129,10 +114,10 @@ class UNetStep(nn.Module):
 
 
 def choose_trainable(unet: nn.Module, trainable_modules: list[str]) -> None:
-    """Let only parameters train whose name contains one of `trainable_modules`; all of them where the list is empty.
+    """Train only parameters whose name contains one of `trainable_modules`; all of them if the list is empty.
 
     Raises:
-        ValueError: an entry is in no parameter's name.
+        ValueError: no parameter's name contains an entry.
     """
     names = [name for name, _ in unet.named_parameters()]
     for part in trainable_modules:

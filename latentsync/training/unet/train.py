@@ -1,5 +1,6 @@
 """A U-Net's training put together from its configuration: network, data, frozen networks, validation, what is stored."""
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -27,11 +28,11 @@ from latentsync.training.engine.charts import CurvePanel, curve, read_rows, save
 from latentsync.training.engine.distributed import Processes
 from latentsync.training.engine.fill_cache import fill_cache
 from latentsync.training.engine.frozen import Frozen
-from latentsync.training.engine.loop import Hooks, Report, Trainer
+from latentsync.training.engine.loop import Hooks, Row, Trainer
 from latentsync.training.unet.data import cached_features, unet_index, unet_items
-from latentsync.training.unet.distill import Distillation, DistillStep
+from latentsync.training.unet.distill import DistillStep
 from latentsync.training.unet.frozen_networks import load_frozen_vae, load_pixel_losses, read_frozen_syncnet
-from latentsync.training.unet.step import UNetObjective, UNetStep, choose_trainable
+from latentsync.training.unet.step import UNetStep, choose_trainable
 from latentsync.training.unet.validate import Judges, Sampling, UNetValidation, validation_clips
 from latentsync.weights import delta_of, describe, load_partly, read_checkpoint, save_checkpoint
 
@@ -58,22 +59,20 @@ def draw_unet_charts(folder: Path) -> None:
     save_charts(folder / "validation.png", panels)
 
 
-Note = Callable[[str], None]
-UNET = "unet."  # where the network's names begin in the objective's
+log = logging.getLogger(__name__)
+UNET = "unet."  # prefix of the network's names in the objective's state dict
 
 
 @dataclass(frozen=True)
-class UNetTraining:
-    """Everything that a run needs, built and checked."""
+class UNetFile:
+    """How the trained U-Net is stored."""
 
     run: UNetRun
     step: UNetStep
-    data: UNetClips
-    index: ClipIndex
-    trainer: Trainer
+    clip_count: int
 
     def metadata(self, steps_done: int) -> dict[str, Any]:
-        """What the trained network's file says about itself."""
+        """The metadata of the trained network's file."""
         run, data = self.run, self.run.data
         return describe(
             "unet",
@@ -84,16 +83,16 @@ class UNetTraining:
             mask=self.step.mask,
             alignment=data.aligned_by,
             audio={"width": self.step.unet.config.cross_attention_dim, "context": list(CONTEXT)},
-            objective=run.objective,
+            objective=asdict(run.objective),
             inference=run.inference,
             distilled=asdict(run.distill) if run.distill.teacher else None,
             seed=run.train.seed,
-            clips=len(self.index.clips),
+            clips=self.clip_count,
             run=plain(run),
         )
 
     def save(self, path: Path, weights: Mapping[str, Tensor], steps_done: int) -> None:
-        """Store the U-Net of an objective's state dict; with `half_weights` in float16, with `store_changes` as a delta."""
+        """Save the U-Net of an objective's state dict: in float16 with `half_weights`, as a delta with `store_changes`."""
         tensors = {name.removeprefix(UNET): value for name, value in weights.items() if name.startswith(UNET)}
         if self.run.half_weights:
             tensors = {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
@@ -104,30 +103,42 @@ class UNetTraining:
         save_checkpoint(path, tensors, metadata)
 
 
-def build_unet(run: UNetRun, note: Note) -> UNet3DConditionModel:
-    """The network with the run's start weights; `note` is told which of a checkpoint's tensors were left out.
+@dataclass(frozen=True)
+class UNetTraining:
+    """The parts of a run, built and checked."""
+
+    run: UNetRun
+    step: UNetStep
+    data: UNetClips
+    index: ClipIndex
+    trainer: Trainer
+    file: UNetFile
+
+
+def build_unet(run: UNetRun) -> UNet3DConditionModel:
+    """The network with the run's initial weights; tensors of `init_from` that do not fit are logged.
 
     Raises:
         CheckpointError: `init_from` cannot be read or holds another kind of network.
-        ValueError: `trainable_modules` names what is not there.
+        ValueError: `trainable_modules` names no parameter.
     """
     torch.manual_seed(run.train.seed)
     unet = UNet3DConditionModel(UNetConfig.from_dict(run.model))
     initialise_for_training(unet)
     if run.trainable_modules and not run.init_from:
         raise ValueError(
-            "trainable_modules leaves the other weights as they are, and they are random: set init_from to the checkpoint of"
-            " the first stage or of a release."
+            "trainable_modules freezes the other weights, but they are random: set init_from to the checkpoint of the first"
+            " stage or of a release."
         )
     if run.init_from:
         checkpoint = read_checkpoint(run.init_from)
         checkpoint.require_kind("unet")
         tensors = rename_v10_keys(checkpoint.tensors)
-        note(start_report(run.init_from, tensors, load_partly(unet, tensors), unet))
+        log.info(start_report(run.init_from, tensors, load_partly(unet, tensors), unet))
         if alignment_of(checkpoint) != run.data.aligned_by:
-            note(
-                f"Note: {run.init_from} was trained with the alignment {alignment_of(checkpoint)}, this run's clips have"
-                f" {run.data.aligned_by}: the network will have to learn it anew, or set data.alignment if it is wrong."
+            log.warning(
+                f"{run.init_from} was trained with the alignment {alignment_of(checkpoint)}, but this run's clips have"
+                f" {run.data.aligned_by}: the network must learn it anew; set data.alignment if the clips have another one."
             )
     choose_trainable(unet, run.trainable_modules)
     unet.enable_gradient_checkpointing(run.gradient_checkpointing)
@@ -135,15 +146,15 @@ def build_unet(run: UNetRun, note: Note) -> UNet3DConditionModel:
 
 
 def start_report(origin: str, tensors: Mapping[str, Tensor], left_out: list[str], unet: nn.Module) -> str:
-    """What was taken from a checkpoint and what was not; ValueError if nothing was."""
+    """A sentence about which tensors of a checkpoint were loaded; ValueError if none was."""
     own = unet.state_dict()
     unused = [name for name in tensors if name not in own or name in left_out]
     taken = len(own) - len(left_out)
     if not taken:
         raise ValueError(f"{origin} has no tensor of this U-Net: check init_from.")
-    text = f"started from {origin}: {taken} of {len(own)} tensors taken"
+    text = f"started from {origin}: {taken} of {len(own)} tensors loaded"
     if left_out:
-        text += f"; {len(left_out)} begin afresh ({', '.join(left_out[:3])}{', ...' if len(left_out) > 3 else ''})"
+        text += f"; {len(left_out)} start anew ({', '.join(left_out[:3])}{', ...' if len(left_out) > 3 else ''})"
     if unused:
         text += (
             f"; {len(unused)} of the file are not used ({', '.join(unused[:3])}{', ...' if len(unused) > 3 else ''})"
@@ -151,7 +162,7 @@ def start_report(origin: str, tensors: Mapping[str, Tensor], left_out: list[str]
     return text + "."
 
 
-def build_step(run: UNetRun, device: torch.device, note: Note) -> UNetStep:
+def build_step(run: UNetRun, device: torch.device) -> UNetStep:
     """The objective with its frozen networks on the device."""
     pixel_losses = load_pixel_losses(run, device)
     encoder = None
@@ -159,16 +170,16 @@ def build_step(run: UNetRun, device: torch.device, note: Note) -> UNetStep:
         encoder = pixel_losses.vae if pixel_losses and pixel_losses.vae else load_frozen_vae(run, device)
     others: dict[str, Any] = {
         "mask": latent_mask(load_mask(run.data.resolution)),
-        "objective": UNetObjective(**run.objective),
+        "objective": run.objective,
         "seed": run.train.seed,
         "pixel_losses": pixel_losses,
         "encoder": encoder,
     }
     if not run.distill.teacher:
-        return UNetStep(build_unet(run, note), **others)
+        return UNetStep(build_unet(run), **others)
     teacher = load_teacher(run).to(device)
-    unet = build_unet(replace(run, init_from=run.init_from or run.distill.teacher), note)
-    return DistillStep(unet, Frozen(teacher), distillation(run), **others)
+    unet = build_unet(replace(run, init_from=run.init_from or run.distill.teacher))
+    return DistillStep(unet, Frozen(teacher), run.distill, **others)
 
 
 def load_teacher(run: UNetRun) -> UNet3DConditionModel:
@@ -183,31 +194,24 @@ def load_teacher(run: UNetRun) -> UNet3DConditionModel:
     return unet
 
 
-def distillation(run: UNetRun) -> Distillation:
-    """The run's choices."""
-    chosen = run.distill
-    return Distillation(chosen.guidance_scale, chosen.skip, chosen.loss, chosen.target_decay)
-
-
-def prepare(run: UNetRun, note: Note, processes: Processes | None = None) -> UNetTraining:
-    """Build a run, with everything that can go wrong before the first step; `note` is told what a person should know.
+def prepare(run: UNetRun, processes: Processes | None = None) -> UNetTraining:
+    """Build all parts of a run; every check that can be made before the first step is made here.
 
     Raises:
         ValueError: data, weights or settings are missing or do not fit each other.
     """
     processes = processes or Processes()
-    note = note if processes.is_main else lambda text: None
     index = processes.broadcast_from_main(lambda: unet_index(run))
-    note(f"{len(index.clips)} clips, {index.hours:.2f} h; {len(index.rejected)} left out")
+    log.info(f"{len(index.clips)} clips, {index.hours:.2f} h; {len(index.rejected)} left out")
     for clip in index.rejected:
-        note(f"left out {clip.path}: {clip.reason}")
+        log.info(f"left out {clip.path}: {clip.reason}")
     data = unet_items(run, index.clips, processes.device)
-    step = build_step(run, processes.device, note)
+    step = build_step(run, processes.device)
     validation = make_validation(run, step, processes) if run.train.validation_steps else None
     folder = Path(run.data.train_output_dir)
-    made: list[UNetTraining] = []  # the hooks speak of the whole that they are part of
+    file = UNetFile(run, step, len(index.clips))
     hooks = Hooks(
-        export=lambda path, weights, steps_done: made[0].save(path, weights, steps_done),
+        export=file.save,
         validate=None if validation is None else lambda at: validation(video_folder(folder, at, processes)),
         charts=draw_unet_charts,
     )
@@ -222,8 +226,7 @@ def prepare(run: UNetRun, note: Note, processes: Processes | None = None) -> UNe
         run.data.num_workers,
         processes,
     )
-    made.append(UNetTraining(run, step, data, index, trainer))
-    return made[0]
+    return UNetTraining(run, step, data, index, trainer, file)
 
 
 def video_folder(folder: Path, at: int, processes: Processes) -> Path | None:
@@ -275,20 +278,22 @@ def load_judges(run: UNetRun, step: UNetStep, device: torch.device) -> Judges:
     return Judges(sync, lpips)
 
 
-def train_unet(run: UNetRun, report: Report, note: Note, processes: Processes | None = None) -> UNetTraining:
-    """Train a U-Net as configured; the same call resumes.
+def train_unet(
+    run: UNetRun, processes: Processes | None = None, on_row: Callable[[Row], None] | None = None
+) -> UNetTraining:
+    """Train a U-Net as configured; the same call resumes. `on_row` is called with each log row on the first process.
 
     Raises:
         ValueError: something is missing or does not fit, before any step; or the training cannot go on.
     """
     processes = processes or Processes()
-    training = prepare(run, note, processes)
-    fill_cache(cached_features(run, processes.device), training.index.clips, note, processes)
+    training = prepare(run, processes)
+    fill_cache(cached_features(run, processes.device), training.index.clips, processes)
     if processes.is_main:
         keep_config(run, training.index)
-    reason = training.trainer.train(report)
+    reason = training.trainer.train(on_row)
     if reason:
-        note(f"stopped: {reason}")
+        log.info(f"stopped: {reason}")
     return training
 
 

@@ -1,14 +1,14 @@
-"""Validating a U-Net: fixed clips are sampled from fixed noise, as inference does it, with their sound and with silence.
+"""Validating a U-Net: fixed clips are sampled from fixed noise, as in inference, with their own audio and with silence.
 
-What is measured, a mean over the clips each:
+The measures, means over the clips:
 
-- `sync`: similarity of the sampled lips and the clip's sound by the SyncNet, 0 ... 1; `sync_truth` that of the clip itself;
+- `sync`: SyncNet similarity of the sampled lips and the clip's audio, 0 ... 1; `sync_truth` that of the real lips;
 - `psnr_db` in the region that is generated, `lpips` of the lower half, against the clip;
-- the leak: what the lips still do when they are shown silence. `silent_sync`, their similarity to the clip's real sound, which
-  they cannot know; `silent_motion`, how much they move, as a share of the clip's own movement.
+- leakage from the input, sampled with silence: `silent_sync`, similarity to the clip's real audio, which was not given;
+  `silent_motion`, movement of the lips as a share of that of the real ones.
 
-The reference comes from elsewhere in the clip, as in training. `score` is the sum of `validation.weights` times what could be
-measured; the greater the better.
+The reference comes from elsewhere in the clip, as in training. `score` is the sum of all available measures
+times `validation.weights`; greater is better.
 
 Legend: f frames, r face resolution in px, s audio tokens, d width of an audio token.
 """
@@ -47,13 +47,13 @@ PEAK = 2.0  # pixels lie in [-1, 1]
 
 @dataclass(frozen=True)
 class ValidationClip:
-    """A window of a clip, and what is shown and heard with it."""
+    """A window of a clip with its reference and audio."""
 
     name: str
     faces: np.ndarray  # uint8 [f, r, r, 3]
     reference: np.ndarray  # uint8 [f, r, r, 3], from elsewhere in the clip
     audio: Tensor  # [f, s, d]
-    silence: Tensor  # [f, s, d]: what the speech encoder makes of no sound
+    silence: Tensor  # [f, s, d]: features of silence
     mel: Tensor  # [1, 1, 80, n]
 
 
@@ -61,17 +61,17 @@ def validation_clips(
     clips: list[TrainingClip], memory: FrameMemory, encoder: AudioEncoder, num_frames: int
 ) -> list[ValidationClip]:
     """The first window of every clip; the last one is its reference. Clips hold 3 * num_frames frames or more."""
-    listen = WhisperFeatures(encoder).features
+    features_of = WhisperFeatures(encoder).features
     prepared = []
     for index, clip in enumerate(clips):
         waveform = torch.from_numpy(clip.waveform())
-        heard, silent = (listen(each).cpu().float() for each in (waveform, torch.zeros_like(waveform)))
+        spoken, silent = (features_of(each).cpu().float() for each in (waveform, torch.zeros_like(waveform)))
         prepared.append(
             ValidationClip(
                 f"{index:02d}_{clip.path.stem}",
                 memory.frames(clip, 0, num_frames).numpy(),
                 memory.frames(clip, clip.frames - num_frames, clip.frames).numpy(),
-                training_windows(heard, 0, num_frames),
+                training_windows(spoken, 0, num_frames),
                 training_windows(silent, 0, num_frames),
                 sync_mel_window(sync_mel(waveform), 0, num_frames)[None, None],
             )
@@ -81,7 +81,7 @@ def validation_clips(
 
 @dataclass(frozen=True)
 class Judges:
-    """The networks that judge; a measure whose network is missing is left out."""
+    """The networks that measure; a measure without its network is left out."""
 
     sync: FrozenSyncNet | None = None
     lpips: Frozen[PerceptualLoss] | None = None
@@ -89,7 +89,7 @@ class Judges:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the network in training is sampled: as the finished one will be, from one frame of noise of its own seed."""
+    """Samples clips with the network in training, by the same loop as inference, from noise of a fixed seed."""
 
     unet: UNet3DConditionModel
     vae: Frozen[AutoencoderKL]
@@ -97,7 +97,9 @@ class Sampling:
     num_frames: int
     device: torch.device
     precision: torch.dtype  # of the U-Net, by autocast
-    settings: InferenceSettings = field(default_factory=InferenceSettings)  # solver, steps and guidance count
+    settings: InferenceSettings = field(
+        default_factory=InferenceSettings
+    )  # solver, steps, guidance, DeepCache and start
     seed: int = DEFAULT_SEED
 
     @cached_property
@@ -106,7 +108,7 @@ class Sampling:
         return LatentSampler(settings, self.num_frames, self.resolution, self.device)
 
     def __call__(self, clip: ValidationClip) -> tuple[Tensor, Tensor]:
-        """Sampled faces [f, 3, r, r] in [-1, 1], float32 on the CPU: with the clip's sound, and with silence."""
+        """Sampled faces [f, 3, r, r] in [-1, 1], float32 on the CPU: with the clip's audio, and with silence."""
         mask = load_mask(self.resolution).to(self.device)
         truth = frames_to_pixels(clip.faces).to(self.device)
         masked, reference = self._encode(truth * mask), self._encode(frames_to_pixels(clip.reference).to(self.device))
@@ -137,7 +139,7 @@ class Sampling:
 
 
 class UNetValidation:
-    """Samples and measures the fixed clips; writes what was sampled beside the truth as videos into a folder."""
+    """Samples and measures the fixed clips; writes videos of samples beside the truth into a folder."""
 
     def __init__(self, sample: Sampling, clips: list[ValidationClip], judges: Judges, weights: Mapping[str, float]):
         """`weights` of the measures in the score; ValueError if there is no clip."""
@@ -186,12 +188,12 @@ def motion(pixels: Tensor, where: Tensor) -> float:
 
 
 def score(means: Mapping[str, float], weights: Mapping[str, float]) -> float:
-    """The composite by which the best checkpoint is chosen."""
+    """Weighted sum of the measures, by which the best checkpoint is chosen."""
     return sum(weight * means[name] for name, weight in weights.items() if name in means)
 
 
 def write_comparison(path: Path, faces: np.ndarray, samples: list[Tensor]) -> None:
-    """A video of the truth, the sample with sound and the sample with silence, side by side."""
+    """Write a video of the truth, the sample with audio and the sample with silence, side by side."""
     path.parent.mkdir(parents=True, exist_ok=True)
     shown = [faces, *(pixels_to_frames(pixels.clamp(-1, 1)).numpy() for pixels in samples)]
     joined = np.concatenate(shown, axis=2)

@@ -26,6 +26,7 @@ from latentsync.media.container import (
     start_sec,
     video_stream,
 )
+from latentsync.media.index.hdr import HdrMetadata, hdr_metadata, side_data
 from latentsync.media.pixels.colour import ColourTags, colour_tags
 from latentsync.media.pixels.geometry import (
     Orientation,
@@ -37,7 +38,6 @@ from latentsync.media.pixels.geometry import (
 )
 from latentsync.media.pixels.interlace import FLAGGED, FieldOrder, Fields, fields_of
 from latentsync.media.pixels.pixel_format import pixel_format
-from latentsync.media.video.hdr import HdrMetadata, hdr_metadata, side_data
 
 # A packet of these may hold several pictures, or one that is never shown.
 DECODED_FOR_TIMES = {"vp8", "mpeg4", "msmpeg4v3", "gif"}

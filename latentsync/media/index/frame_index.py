@@ -12,9 +12,9 @@ import av
 import numpy as np
 
 from latentsync.media.container import ChosenTracks, MediaError, PathLike, check_readable, reason
+from latentsync.media.index.packets import FirstPicture, PacketTimes, first_picture, packet_times
 from latentsync.media.pixels.colour import ColourTags
 from latentsync.media.pixels.geometry import Orientation
-from latentsync.media.video.packets import FirstPicture, PacketTimes, first_picture, packet_times
 
 NTSC = Fraction(1000, 1001)
 HALF = Fraction(1, 2)

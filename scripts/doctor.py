@@ -97,8 +97,8 @@ def show(console: Console, title: str, lines: Iterator[Line]) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     argparse.ArgumentParser(prog="python -m scripts.doctor", description=__doc__).parse_args(argv)
     console = Console()
-    for room in (packages, devices, encoders, weights):
-        show(console, room.__name__.capitalize(), room())
+    for section in (packages, devices, encoders, weights):
+        show(console, section.__name__.capitalize(), section())
     try:
         console.print(f"The demo models on the demo pair: {smoke_test()}")
     except (ValueError, OSError, RuntimeError) as error:

@@ -181,6 +181,8 @@ def test_overlapped_stages_give_the_same_bytes_as_stages_in_one_thread(
         "write",
     ]
     assert reports[True].bottleneck and not reports[False].timeline
+    stored = reports[True].to_dict()
+    assert stored["pace"] == reports[True].bottleneck and stored["timeline"][0]["lane"] == "read to look"
 
 
 def test_few_frames_are_in_memory(

@@ -17,7 +17,7 @@ from latentsync.media.sound.write import write_wav
 from scripts import inference
 from scripts.inference import main
 from tests.media.test_downmix import store_channels
-from tests.media.test_tracks import DEFAULT, NONE, Pictures, Tone, heard_hz, store_tracks
+from tests.media.test_tracks import DEFAULT, NONE, Pictures, Tone, store_tracks, tone_hz
 from tests.support.media_clips import grey
 from tests.support.tiny import make_video, read
 from tests.support.whole_runs import FAST, command, tiny_pipeline, use_tiny_models
@@ -92,7 +92,7 @@ def test_a_track_is_what_the_network_hears_and_the_result_carries(
     job = check_job(tracks, tracks, tmp_path / "o.mkv", JobOptions(codec="ffv1", **options))
     assert abs(int(np.argmax(np.abs(np.fft.rfft(job.waveform[:8000])))) * 2 - hz) <= 4
     report = pipeline.run(job, FAST)
-    assert abs(heard_hz(tmp_path / "o.mkv") - hz) <= 4
+    assert abs(tone_hz(tmp_path / "o.mkv") - hz) <= 4
     assert abs(grey(read(tmp_path / "o.mkv")[0]) - level) <= 2
     with av.open(str(tmp_path / "o.mkv")) as made:
         assert len(made.streams.audio) == len(made.streams.video) == 1

@@ -84,7 +84,7 @@ plan = plan_of(settings)
 assert stage_names(plan)[-1] == "short" and "short" in make_rules(settings)
 assert any(measure.name == "toy_frames" and measure.at_most == 20 for measure in measures_of(settings))
 first, toy = make_step((STAGES[0],), settings), make_step((STAGES[-1],), settings)
-[(_, kept)] = first(source_clip(video, video.name), {"readable": None})
+[(_, kept)] = first(source_clip(video, str(video), video.name), {"readable": None})
 [(name, outcome)] = toy(kept.clip, {"short": None})
 print(name, outcome.reason, outcome.detail)
 """

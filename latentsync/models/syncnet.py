@@ -18,9 +18,7 @@ from latentsync.weights import check_agreement, load_strict, read_checkpoint
 NORM_GROUPS = 32
 NORM_EPS = 1e-6
 ATTENTION_HEADS = 8
-MIN_EMBEDDING = (
-    4 * NORM_GROUPS
-)  # the last group norm has D / 32 values a group, and with one or two nothing can be learned
+MIN_EMBEDDING = 4 * NORM_GROUPS  # the last group norm has D / 32 values a group; with one or two nothing is learned
 
 
 @dataclass

@@ -43,7 +43,8 @@ def test_reading_from_the_middle_gives_the_same_pictures(
     kind: str, count: int, gop: int, start: int, length: int
 ) -> None:
     with TemporaryDirectory() as folder:
-        is_hevc = kind.startswith("hevc")  # libx265 fails with some short groups of pictures and with small pictures
+        is_hevc = kind.startswith("hevc")  # libx265 fails with some short groups of pictures and with small pictures,
+        count = max(count, 3) if is_hevc else count  # and gives packets of one or two pictures random time stamps
         pictures = moving(count, 64, 96) if is_hevc else moving(count, 32, 48)
         path = store(Path(folder) / kind, pictures, gop=12 if is_hevc else gop, **KINDS[kind])
         whole = [shown.frame for shown in read_frames(path)]

@@ -1,7 +1,7 @@
 """Align the faces of videos for training: `python -m scripts.align_clips --input_dir data/avatars --out data/aligned`.
 
-For videos that show one face in every frame; anything else is work for the data pipeline. Folders are kept. Videos without a
-face in some frame are left out and named at the end. Finished clips are kept, so the command resumes.
+For videos with one face in every frame; use the data pipeline for others. Subfolders are kept. Videos with a frame without a
+face are left out and listed at the end. Existing clips are not aligned again, so the command resumes.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from scripts.command import run_command
 def align(
     video: Path, input_dir: Path, out: Path, detector: str, resolution: int, alignment: Alignment = DEFAULT_ALIGNMENT
 ) -> str | None:
-    """Align one video; returns the reason if it had to be left out."""
+    """Align one video; returns the reason if it is left out, else None."""
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     clip = (out / video.relative_to(input_dir)).with_suffix(".mp4")
@@ -40,9 +40,9 @@ def align(
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--input_dir", type=Path, required=True, help="folder of .mp4 videos")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="folder for the aligned clips")
     parser.add_argument("--detector", choices=BACKENDS, default="cascade")
-    parser.add_argument("--resolution", type=int, default=128)
+    parser.add_argument("--resolution", type=int, default=128, help="side of the aligned faces in pixels")
     parser.add_argument(
         "--alignment", choices=ALIGNMENTS, default=DEFAULT_ALIGNMENT, help="whole_nose: for weights of release 1.0"
     )
@@ -51,7 +51,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def align_all(args: argparse.Namespace) -> int:
-    """Align every video of a folder; 1 if none could be aligned."""
+    """Align every video of a folder; returns the exit status, 1 if none could be aligned."""
     videos = find_clips(args.input_dir)
     job = partial(
         align,
@@ -69,7 +69,7 @@ def align_all(args: argparse.Namespace) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
-    return run_command("align_clips", lambda: align_all(args), if_stopped="the same command goes on from here")
+    return run_command("align_clips", lambda: align_all(args), if_stopped="the same command resumes")
 
 
 if __name__ == "__main__":

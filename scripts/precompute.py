@@ -1,9 +1,9 @@
-"""Compute once what training reads of clips: `python -m scripts.precompute --unet_config_path configs/unet/stage1.yaml`.
+"""Precompute the features that training reads: `python -m scripts.precompute --unet_config_path configs/unet/stage1.yaml`.
 
-For a U-Net: the auto-encoder's latents, the speech encoder's rows and, with the sync loss, mel spectrograms; then its training
-needs neither of these networks in memory. For a SyncNet (`--config_path`): mel spectrograms and, in latent space, latents.
-Everything lies in data.cache_dir by the content of clips and networks; what is there is kept, so the command resumes, and
-several may run at once. A training computes what it finds missing, before its first step.
+For a U-Net: the auto-encoder's latents, the speech encoder's features and, with the sync loss, mel spectrograms; training then
+needs neither network in memory. For a SyncNet (`--config_path`): mel spectrograms and, in latent space, latents. Features are
+cached in data.cache_dir by the content hashes of clip and network, and computed only if missing: the command resumes, and
+several may run at the same time. A training computes features that are still missing before its first step.
 """
 
 import argparse
@@ -29,17 +29,17 @@ from scripts.status import configure_logging
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     run = parser.add_mutually_exclusive_group(required=True)
-    run.add_argument(
-        "--unet_config_path", type=Path, help="configuration of the U-Net's training that will read the cache"
-    )
+    run.add_argument("--unet_config_path", type=Path, help="configuration of a U-Net's training")
     run.add_argument("--config_path", type=Path, help="configuration of a SyncNet's training")
-    parser.add_argument("--device", help="where the networks run (default: the best of this machine)")
-    parser.add_argument("overrides", nargs="*", help="configuration entries such as data.cache_dir=data/cache")
+    parser.add_argument("--device", help="device of the networks (default: a GPU if there is one)")
+    parser.add_argument(
+        "overrides", nargs="*", help="override configuration entries, such as data.cache_dir=data/cache"
+    )
     return parser.parse_args(argv)
 
 
 def chosen(args: argparse.Namespace) -> tuple[UNetRun | SyncNetRun, list[CachedFeature]]:
-    """The run, and the features that its training reads."""
+    """The run and the cached features that its training needs."""
     device = pick_device(args.device)
     if args.config_path:
         syncnet = load(args.config_path, SyncNetRun, args.overrides)
@@ -49,14 +49,14 @@ def chosen(args: argparse.Namespace) -> tuple[UNetRun | SyncNetRun, list[CachedF
 
 
 def clips_of(run: UNetRun | SyncNetRun, console: Console) -> list[TrainingClip]:
-    """The clips of training and validation; those left out are named."""
+    """The training and validation clips; those left out are printed."""
     data, clips = run.data, []
     sources = [(data.train_data_dir, data.train_fileslist), (data.val_data_dir, data.val_fileslist)]
     for name, (folder, fileslist) in zip(("training", "validation"), sources, strict=True):
         if folder or fileslist or name == "training":
             paths = find_clips(folder, fileslist)
             index = index_clips(
-                paths, 1, data.cache_dir, data.reader, progress=lambda p: iter(track(p, "Look", console=console))
+                paths, 1, data.cache_dir, data.reader, progress=lambda p: iter(track(p, "Index clips", console=console))
             )
             console.print(f"{name}: {describe_index(index)}", soft_wrap=True)
             clips += index.clips
@@ -64,7 +64,7 @@ def clips_of(run: UNetRun | SyncNetRun, console: Console) -> list[TrainingClip]:
 
 
 def fill(feature: CachedFeature, clips: Sequence[TrainingClip], console: Console) -> ClipIndex:
-    """Compute what is missing of one feature; a clip that cannot be read is named and left out."""
+    """Compute one feature of the clips that lack it; returns the clips that still do because they cannot be read."""
     missing = feature.missing(clips)
     console.print(f"{feature.kind}: {len(clips) - len(missing)} of {len(clips)} clips are in {feature.folder}")
     for clip in track(missing, feature.kind, console=console):
@@ -76,18 +76,18 @@ def fill(feature: CachedFeature, clips: Sequence[TrainingClip], console: Console
 
 
 def precompute(args: argparse.Namespace) -> int:
-    """Fill the caches; 1 if clips are left out."""
+    """Fill the caches; returns the exit status, 1 if a clip could not be read."""
     configure_logging()
     console = Console(highlight=False, markup=False)
     run, features = chosen(args)
     clips = clips_of(run, console)
-    left = [fill(feature, clips, console).clips for feature in features]
-    return int(any(left))
+    failed = [fill(feature, clips, console).clips for feature in features]
+    return int(any(failed))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
-    return run_command("precompute", lambda: precompute(args), if_stopped="the same command goes on from here")
+    return run_command("precompute", lambda: precompute(args), if_stopped="the same command resumes")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What training scripts show: log messages, and a description beside a checkpoint."""
+"""Output of the training scripts: log messages, and a JSON description beside a checkpoint."""
 
 import json
 import logging
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def configure_logging(is_main: bool = True, name: str = "latentsync") -> None:
-    """Show messages of the logger `name`: information on stdout, warnings on stderr; other processes show warnings only."""
+    """Print messages of the logger `name`: INFO on stdout, warnings on stderr; without `is_main`, warnings only."""
     information, warnings = logging.StreamHandler(sys.stdout), logging.StreamHandler(sys.stderr)
     information.addFilter(lambda record: record.levelno < logging.WARNING)
     warnings.setLevel(logging.WARNING)
@@ -18,5 +18,5 @@ def configure_logging(is_main: bool = True, name: str = "latentsync") -> None:
 
 
 def write_description(checkpoint: Path, metadata: Mapping[str, Any]) -> None:
-    """Write a checkpoint's metadata as a JSON file of the same name beside it."""
+    """Write a checkpoint's metadata into a JSON file with the same name beside it."""
     checkpoint.with_suffix(".json").write_text(json.dumps(metadata, indent=1) + "\n")

@@ -1,6 +1,6 @@
 """Train a SyncNet: ./train_syncnet.sh --config_path configs/syncnet/syncnet_16_pixel_attn.yaml data.train_data_dir=CLIPS
 
-The same command goes on where a stopped run was. docs/training_data_and_syncnet.md says what to expect of the curves.
+The same command resumes a stopped run. docs/training_data_and_syncnet.md describes the loss curves to expect.
 """
 
 import argparse
@@ -25,20 +25,18 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         prog="train_syncnet.sh", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--config_path", type=Path, required=True, help="what to train, see configs/syncnet")
-    add(
-        "--out", type=Path, help="also put the trained SyncNet here (.safetensors); the run's folder has it in any case"
-    )
+    add("--config_path", type=Path, required=True, help="configuration of the training, see configs/syncnet")
+    add("--out", type=Path, help="also save the best SyncNet to this .safetensors file; the run folder always has it")
     add(
         "--dry_run",
         action="store_true",
-        help="build everything, show sizes, memory and the first batch, one step, stop",
+        help="build all parts, run one step without the optimizer, print sizes, memory and losses, exit",
     )
-    add("--device", choices=("cpu", META), help="cpu, or with --dry_run meta: sizes alone, without clips or memory")
-    add("overrides", nargs="*", metavar="section.name=value", help="entries that replace the configuration's")
+    add("--device", choices=("cpu", META), help="cpu; with --dry_run also meta: shapes only, without clips")
+    add("overrides", nargs="*", metavar="section.name=value", help="override configuration entries")
     args = parser.parse_intermixed_args(argv)
     if args.device == META and not args.dry_run:
-        parser.error("--device meta goes with --dry_run: there is nothing to train on it")
+        parser.error("--device meta requires --dry_run: tensors on it have no values to train")
     return args
 
 
@@ -54,7 +52,7 @@ def run(args: argparse.Namespace) -> None:
         print(dry_run_on_meta(config))
         return
     if args.out and args.out.suffix != ".safetensors":
-        raise ValueError(f"cannot write {args.out}: give it a name that ends in .safetensors.")
+        raise ValueError(f"cannot write {args.out}: the name must end in .safetensors.")
     training = SyncNetTraining(config, processes, counted)
     if args.dry_run:
         print(dry_run(training))
@@ -69,7 +67,7 @@ def run(args: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     return run_command(
-        "train_syncnet", lambda: run(args), if_stopped="the same command goes on from the last checkpoint"
+        "train_syncnet", lambda: run(args), if_stopped="the same command resumes from the last checkpoint"
     )
 
 

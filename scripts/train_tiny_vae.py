@@ -1,6 +1,6 @@
-"""Train a small decoder beside an auto-encoder: `python -m scripts.train_tiny_vae --config_path CONFIG --vae VAE --out FILE`.
+"""Distil an auto-encoder's decoder into a small one: `python -m scripts.train_tiny_vae --config_path CONFIG --vae VAE --out FILE`.
 
-It reads the latents that `scripts.precompute` keeps for the U-Net's training; what is missing is computed.
+It trains on the latents that `scripts.precompute` caches for the U-Net's training; missing ones are computed.
 """
 
 import argparse
@@ -23,15 +23,20 @@ from latentsync.weights import describe, save_checkpoint
 from scripts.command import run_command
 from scripts.status import configure_logging, write_description
 
-SCORED = 64  # faces
+SCORED = 64  # number of faces for the PSNR
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config_path", type=Path, required=True, help="see configs/demo/tiny_vae.yaml")
-    parser.add_argument("--vae", type=Path, required=True, help="the auto-encoder that it imitates (.safetensors)")
-    parser.add_argument("--out", type=Path, required=True, help=f"where it goes: {TINY_VAE} beside the U-Net")
-    parser.add_argument("overrides", nargs="*", help="configuration entries such as train.max_steps=10")
+    parser.add_argument("--vae", type=Path, required=True, help="the auto-encoder to distil (.safetensors)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        help=f"file for the decoder ({TINY_VAE} in the U-Net's folder)",
+    )
+    parser.add_argument("overrides", nargs="*", help="override configuration entries, such as train.max_steps=10")
     return parser.parse_args(argv)
 
 
@@ -40,21 +45,21 @@ def run(args: argparse.Namespace) -> None:
     data, device = config.data, pick_device()
     teacher = Frozen(load_vae(args.vae).to(device))
     mask = load_mask(data.resolution)
-    kept = latents_feature(data.cache_dir, args.vae, mask, data.latents_precision, device)
+    cached = latents_feature(data.cache_dir, args.vae, mask, data.latents_precision, device)
     torch.manual_seed(config.train.seed)
     student = build_tiny_vae(config.model).to(memory_format=torch.channels_last)
     objective = TinyVaeObjective(student, teacher, data.resolution)
     clips = index_clips(find_clips(data.train_data_dir, data.train_fileslist), 1, data.cache_dir).clips
-    items = LatentItems(kept, clips, config.train.seed)
+    items = LatentItems(cached, clips, config.train.seed)
     folder, workers = data.train_output_dir, data.num_workers
     trainer = Trainer(objective, items, data.batch_size, config.train, folder, num_workers=workers)
     trainer.train()
     objective.load_state_dict(trainer.averaged_state())
     unseen = index_clips(find_clips(data.val_data_dir), 1, data.cache_dir).clips if data.val_data_dir else clips
-    scored = LatentItems(kept, unseen, config.train.seed + 1)
+    scored = LatentItems(cached, unseen, config.train.seed + 1)
     latents = torch.stack([scored[position] for position in range(SCORED)]).to(device)
     psnr_db = round(imitation_psnr(student.eval(), teacher.net, latents), 2)
-    print(f"against the auto-encoder's own decode: {psnr_db} dB")
+    print(f"PSNR against the auto-encoder's decoder: {psnr_db} dB")
     scores = {"imitation_psnr_db": psnr_db}
     metadata = describe(
         KIND, config.model, trainer.step, resolution=data.resolution, seed=config.train.seed, scores=scores
@@ -67,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     configure_logging()
     return run_command(
-        "train_tiny_vae", lambda: run(args), if_stopped="the same command goes on from the last checkpoint"
+        "train_tiny_vae", lambda: run(args), if_stopped="the same command resumes from the last checkpoint"
     )
 
 

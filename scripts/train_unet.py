@@ -17,23 +17,23 @@ DEVICES = ("cpu", META)
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="train_unet.sh", description=__doc__)
     add = parser.add_argument
-    add("--unet_config_path", type=Path, required=True, help="what to train, see configs/unet")
-    add("--out", type=Path, help="also put the trained U-Net here (.safetensors); the run's folder has it in any case")
+    add("--unet_config_path", type=Path, required=True, help="configuration of the training, see configs/unet")
+    add("--out", type=Path, help="also save the trained U-Net to this .safetensors file; the run folder always has it")
     add(
         "--dry_run",
         action="store_true",
-        help="build everything, show sizes, memory and the first batch, do one step, stop",
+        help="build all parts, run one step without the optimizer, print sizes, memory and losses, exit",
     )
-    add("--device", choices=DEVICES, help="cpu, or with --dry_run meta: sizes alone, without weights, clips or memory")
-    add("overrides", nargs="*", metavar="section.name=value", help="entries that replace the configuration's")
+    add("--device", choices=DEVICES, help="cpu; with --dry_run also meta: shapes only, without weights and clips")
+    add("overrides", nargs="*", metavar="section.name=value", help="override configuration entries")
     args = parser.parse_intermixed_args(argv)
     if args.device == META and not args.dry_run:
-        parser.error("--device meta goes with --dry_run: there is nothing to train on it")
+        parser.error("--device meta requires --dry_run: tensors on it have no values to train")
     return args
 
 
 def store(training: UNetTraining, out: Path) -> None:
-    """Save the trained U-Net and its description at `out`."""
+    """Save the trained U-Net to `out`, and its metadata to a JSON file beside it."""
     weights = training.trainer.averaged_state()
     if training.trainer.processes.is_main:
         training.file.save(out, weights, training.trainer.step)
@@ -50,10 +50,10 @@ def run(args: argparse.Namespace) -> None:
         return
     if args.dry_run:
         text = dry_run(config, processes)
-        print(text if processes.is_main else f"process {processes.rank}: the same")
+        print(text if processes.is_main else f"process {processes.rank}: as process 0")
         return
     if args.out and args.out.suffix != ".safetensors":
-        raise ValueError(f"cannot write {args.out}: give it a name that ends in .safetensors.")
+        raise ValueError(f"cannot write {args.out}: the name must end in .safetensors.")
     training = train_unet(config, processes)
     if args.out:
         store(training, args.out)
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
-    return run_command("train_unet", lambda: run(args), if_stopped="the same command goes on from the last checkpoint")
+    return run_command("train_unet", lambda: run(args), if_stopped="the same command resumes from the last checkpoint")
 
 
 if __name__ == "__main__":

@@ -20,10 +20,12 @@ from scripts.status import configure_logging, write_description
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config_path", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True, help="where the trained auto-encoder goes (.safetensors)")
-    parser.add_argument("--validation_dir", type=Path, help="aligned clips that training does not see")
-    parser.add_argument("overrides", nargs="*", help="configuration entries such as train.max_steps=10")
+    parser.add_argument("--config_path", type=Path, required=True, help="see configs/demo/vae.yaml")
+    parser.add_argument("--out", type=Path, required=True, help="file for the trained auto-encoder (.safetensors)")
+    parser.add_argument(
+        "--validation_dir", type=Path, help="aligned clips to measure the PSNR on (default: the training clips)"
+    )
+    parser.add_argument("overrides", nargs="*", help="override configuration entries, such as train.max_steps=10")
     return parser.parse_args(argv)
 
 
@@ -43,7 +45,7 @@ def train(args: argparse.Namespace) -> None:
     fold_latent_statistics(vae, *latent_statistics(vae, memory, clips, generator))
     scored = index_clips(find_clips(args.validation_dir), 1, run.data.cache_dir).clips if args.validation_dir else clips
     psnr_db = reconstruction_psnr(vae, memory, scored, generator)
-    print(f"reconstruction {psnr_db:.1f} dB")
+    print(f"reconstruction: PSNR {psnr_db:.1f} dB")
     metadata = describe(
         "vae",
         run.model,
@@ -60,7 +62,7 @@ def train(args: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     configure_logging()
-    return run_command("train_vae", lambda: train(args), if_stopped="the same command goes on from the last checkpoint")
+    return run_command("train_vae", lambda: train(args), if_stopped="the same command resumes from the last checkpoint")
 
 
 if __name__ == "__main__":

@@ -16,11 +16,17 @@ from latentsync.weights import save_state
 from scripts.command import run_command
 from scripts.status import configure_logging, write_description
 
-TEXT = {"n_vocab": 8, "n_text_ctx": 8, "n_text_state": 16, "n_text_head": 1, "n_text_layer": 1}  # a decoder nobody uses
+TEXT = {
+    "n_vocab": 8,
+    "n_text_ctx": 8,
+    "n_text_state": 16,
+    "n_text_head": 1,
+    "n_text_layer": 1,
+}  # the unused text decoder
 
 
 def official_format(encoder: AudioEncoder, model: WhisperModelConfig) -> dict[str, object]:
-    """The file that `whisper.load_model` reads: dimensions and the whole network's state dict."""
+    """The content of a file for `whisper.load_model`: dimensions and the state dict with an untrained decoder."""
     dims = {**vars(model), **TEXT}
     whole = Whisper(ModelDimensions(**dims))
     whole.encoder.load_state_dict(encoder.state_dict())
@@ -29,9 +35,9 @@ def official_format(encoder: AudioEncoder, model: WhisperModelConfig) -> dict[st
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config_path", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True, help="where the trained encoder goes (.pt)")
-    parser.add_argument("overrides", nargs="*", help="configuration entries such as train.max_steps=10")
+    parser.add_argument("--config_path", type=Path, required=True, help="see configs/demo/whisper.yaml")
+    parser.add_argument("--out", type=Path, required=True, help="file for the trained encoder (.pt)")
+    parser.add_argument("overrides", nargs="*", help="override configuration entries, such as train.max_steps=10")
     return parser.parse_args(argv)
 
 
@@ -62,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     configure_logging()
     return run_command(
-        "train_whisper", lambda: train(args), if_stopped="the same command goes on from the last checkpoint"
+        "train_whisper", lambda: train(args), if_stopped="the same command resumes from the last checkpoint"
     )
 
 

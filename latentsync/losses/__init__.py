@@ -1,1 +1,1 @@
-"""Training distances: formulas from tensors to one number a sample."""
+"""Loss formulas without trainable parameters: from tensors to one number per sample."""

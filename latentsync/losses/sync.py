@@ -1,4 +1,4 @@
-"""How far lips and audio are from belonging together: cosine similarity read as a probability."""
+"""The sync loss: cross-entropy of the cosine similarity of lips and audio, used as the probability that they are in sync."""
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,7 @@ from latentsync.device import full_precision
 def sync_similarity(vision: Tensor, audio: Tensor) -> Tensor:
     """Cosine similarity [b] of two batches of embeddings [b, D], in float32 and clamped to [0, 1].
 
-    The embeddings of a SyncNet are not negative; rounding can still leave the range of a probability.
+    A SyncNet's embeddings have no negative values, so only rounding errors are clamped.
     """
     return F.cosine_similarity(vision.float(), audio.float(), dim=1, eps=1e-8).clamp(0.0, 1.0)
 
@@ -20,12 +20,12 @@ def sync_loss(vision: Tensor, audio: Tensor, labels: Tensor | None = None) -> Te
 
     Args:
         vision, audio: embeddings [b, D].
-        labels: 1 where lips and audio belong together, else 0; [b] or [b, 1]. None: all belong together.
+        labels: 1 where lips and audio are in sync, else 0; [b] or [b, 1]. None: all are in sync.
 
     Returns:
-        One loss a sample, in [0, 100]: logarithms are clamped at -100.
+        One loss per sample, in [0, 100]: PyTorch clamps the logarithms at -100.
     """
     similarity = sync_similarity(vision, audio)
     target = torch.ones_like(similarity) if labels is None else labels.reshape(-1).to(similarity)
-    with full_precision(similarity.device):  # this loss is refused in half precision
+    with full_precision(similarity.device):  # PyTorch refuses this loss under autocast
         return F.binary_cross_entropy(similarity, target, reduction="none")

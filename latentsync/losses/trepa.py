@@ -1,4 +1,4 @@
-"""TREPA: clips should look alike to a video model, not only frame by frame (Li et al. 2024, "LatentSync", section 3.4).
+"""The loss TREPA: the distance of two clips' features of a video model (Li et al. 2024, "LatentSync", section 3.4).
 
 Legend: b clips, c channels, f frames, h w pixels, d width of a feature.
 """
@@ -14,8 +14,8 @@ from latentsync.models.videomae import VideoMAE
 def video_input(pixels: Tensor, size: int) -> Tensor:
     """Pixels [-1, 1] b 3 f h w -> the video model's input [0, 1] b 3 f `size` `size`.
 
-    Frames are resized by bicubic interpolation (a = -0.75, half-pixel centres, no antialias); what overshoots is cut.
-    The model was trained on standardised colours; the loss is defined without that step.
+    Frames are resized by bicubic interpolation (a = -0.75, half-pixel centres, no antialiasing) and clamped. The model was
+    trained on inputs with normalised mean and deviation; the loss is defined without that normalisation.
     """
     frames = rearrange(pixels, "b c f h w -> (b f) c h w")
     if frames.shape[-2:] != (size, size):
@@ -24,24 +24,26 @@ def video_input(pixels: Tensor, size: int) -> Tensor:
 
 
 def trepa_features(net: VideoMAE, pixels: Tensor) -> Tensor:
-    """Unit temporal features, b d in float32, of pixels [-1, 1] b 3 f h w; the network runs in its parameters' type."""
+    """Temporal features of unit length, b d in float32, of pixels [-1, 1] b 3 f h w; the network runs in its parameters' dtype."""
     dtype = net.patch_embed.proj.weight.dtype
     features = net.features(video_input(pixels.float(), net.config.img_size).to(dtype))
     return F.normalize(features.float(), dim=1)
 
 
 def trepa_loss(net: VideoMAE, fake: Tensor, real: Tensor) -> Tensor:
-    """Mean squared difference (a scalar) of the two clips' unit temporal features; at most 4 / d.
+    """Mean squared error (a scalar) of the two clips' `trepa_features`; at most 4 / d.
 
     Args:
-        net: frozen video model, see `load_videomae`.
-        fake, real: pixels [-1, 1] b 3 f h w, any frame size; only `fake` receives a gradient.
+        net: the frozen video model, see `load_videomae`.
+        fake, real: pixels [-1, 1] b 3 f h w, any frame size; gradients flow to `fake` only.
 
     Raises:
-        ValueError: the clips differ in shape, or the model does not take their number of frames.
+        ValueError: the clips differ in shape, or the model does not support their number of frames.
     """
     if fake.shape != real.shape:
-        raise ValueError(f"The clips have shapes {tuple(fake.shape)} and {tuple(real.shape)}, but must have the same.")
+        raise ValueError(
+            f"The clips have shapes {tuple(fake.shape)} and {tuple(real.shape)}, but must have the same shape."
+        )
     with torch.no_grad():
         target = trepa_features(net, real)
     return F.mse_loss(trepa_features(net, fake), target)

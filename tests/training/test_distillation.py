@@ -1,4 +1,4 @@
-"""Distilling a U-Net: the student learns from the guided teacher, a killed run goes on bit by bit, its file sets the preset."""
+"""Distilling a U-Net: the teacher's guided step, exact resume after a kill, the stored preset, and delta files."""
 
 import shutil
 from dataclasses import replace
@@ -41,7 +41,7 @@ def distilling(data: Path, *overrides: str) -> tuple[str, ...]:
 
 
 @pytest.mark.slow
-def test_a_killed_distillation_goes_on_bit_by_bit_and_its_file_sets_the_preset(data: Path, tmp_path: Path) -> None:
+def test_a_killed_distillation_resumes_exactly_and_its_file_sets_the_preset(data: Path, tmp_path: Path) -> None:
     runs = {name: distilling(data, f"data.train_output_dir={tmp_path / name}") for name in ("whole", "killed")}
     assert run_together(train, 1, data, runs["whole"]) == [0]
     assert run_together(train, 1, data, runs["killed"], 3) == [KILLED]
@@ -56,7 +56,7 @@ def test_a_killed_distillation_goes_on_bit_by_bit_and_its_file_sets_the_preset(d
     assert not any(name.startswith("target.") for name in checkpoint.tensors)
 
 
-def test_the_target_is_the_teachers_guided_step_and_the_error_falls(data: Path, tmp_path: Path) -> None:
+def test_the_teacher_predicts_with_guidance_and_the_loss_falls(data: Path, tmp_path: Path) -> None:
     run = load(data, UNetRun, distilling(data, f"data.train_output_dir={tmp_path}"))
     training = prepare(run, Processes(cpu=True))
     step = training.step
@@ -68,9 +68,9 @@ def test_the_target_is_the_teachers_guided_step_and_the_error_falls(data: Path, 
     assert all(int(t) % 100 == 99 for t in drawn.timesteps)
     noisy = add_noise(latents, drawn.noise, drawn.timesteps, step.schedule)
     plain = replace(step.plan, guidance_scale=1.0)
-    step.plan, guided = plain, step._taught(noisy, drawn.timesteps, batch)
-    unguided = step._taught(noisy, drawn.timesteps, batch)
-    silent = step._taught(noisy, drawn.timesteps, replace(batch, audio=torch.zeros_like(batch.audio)))
+    step.plan, guided = plain, step._teacher_noise(noisy, drawn.timesteps, batch)
+    unguided = step._teacher_noise(noisy, drawn.timesteps, batch)
+    silent = step._teacher_noise(noisy, drawn.timesteps, replace(batch, audio=torch.zeros_like(batch.audio)))
     torch.testing.assert_close(guided, silent + 1.5 * (unguided - silent), rtol=1e-3, atol=1e-4)
     step.train()
     optimizer = torch.optim.Adam(step.unet.parameters(), 3e-3)
@@ -85,7 +85,7 @@ def test_the_target_is_the_teachers_guided_step_and_the_error_falls(data: Path, 
     assert all(p.grad is None for p in step.target.parameters()) and not step.teacher.net.training
 
 
-def test_a_delta_is_loaded_with_its_base_beside_it(data: Path, tmp_path: Path) -> None:
+def test_a_delta_is_loaded_with_its_base(data: Path, tmp_path: Path) -> None:
     whole = tmp_path / "a" / "whole.safetensors"
     save_checkpoint(whole, read_checkpoint(data.parent / "start.pt").tensors, {"kind": "unet", "model": UNET})
     part = tmp_path / "a" / "part.safetensors"
@@ -98,7 +98,7 @@ def test_a_delta_is_loaded_with_its_base_beside_it(data: Path, tmp_path: Path) -
     unet, metadata = load_unet(part)
     assert metadata["distilled"] and all(torch.equal(v, weights[f"unet.{n}"]) for n, v in unet.state_dict().items())
     alone = shutil.copy(part, tmp_path / "part.safetensors")
-    assert read_checkpoint(alone).tensors.keys() == unet.state_dict().keys()  # found where it was
+    assert read_checkpoint(alone).tensors.keys() == unet.state_dict().keys()  # the base is found at its stored path
     other = {name: tensor + 1 for name, tensor in read_checkpoint(whole).tensors.items()}
     save_checkpoint(whole, other, {"kind": "unet", "model": UNET})
     with pytest.raises(CheckpointError, match="a delta to another file"):

@@ -1,4 +1,4 @@
-"""Training a SyncNet: exact resume, what is said before and beside it, what comes out, and the shipped configurations."""
+"""Training a SyncNet: exact resume, preflight and warnings, the trained file, and the shipped configurations."""
 
 import json
 import logging
@@ -31,7 +31,7 @@ from tests.support.training_program import run_together
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "configs/syncnet"
-SHIPPED = {  # keys and parameters of the golden tables; the visual encoder's input; what the data section says
+SHIPPED = {  # keys and parameters of the golden tables; the visual encoder's input; the data section's view
     "syncnet_16_pixel_attn": (266, 401_306_080, [48, 128, 256], (False, 16, True)),
     "syncnet_16_pixel": (178, 371_766_496, [48, 128, 256], (False, 16, True)),
     "syncnet_16_latent": (144, 65_544_416, [64, 32, 32], (True, 16, False)),
@@ -95,7 +95,7 @@ def same(first: Any, second: Any) -> bool:
 
 @pytest.fixture(scope="module")
 def whole_run(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, SyncNetTraining, list[str]]:
-    """Four steps without a stop: the folder, the training, the logged messages."""
+    """Four uninterrupted steps: the folder, the training, the logged messages."""
     folder, messages = tmp_path_factory.mktemp("whole"), MessageList()
     logger = logging.getLogger("latentsync.training.syncnet")
     logger.addHandler(messages)
@@ -108,7 +108,7 @@ def whole_run(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
 
 
 class MessageList(logging.Handler):
-    """Keeps logged messages."""
+    """Collects logged messages."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -118,7 +118,7 @@ class MessageList(logging.Handler):
         self.lines.append(record.getMessage())
 
 
-def test_four_steps_equal_two_a_stop_and_two_more(
+def test_a_resumed_run_equals_an_uninterrupted_one(
     clips: Path, whole_run: tuple[Path, SyncNetTraining, list[str]], tmp_path: Path
 ) -> None:
     train(tiny_run(clips, tmp_path), stop_step=2)
@@ -131,7 +131,7 @@ def test_four_steps_equal_two_a_stop_and_two_more(
 
 
 def train_alone(run: SyncNetRun, kill_at: int | None) -> None:
-    """What each process does; with `kill_at` the first one is killed after that step was reported."""
+    """The program of each process; with `kill_at`, the first one kills itself after reporting that step."""
 
     def report(row: dict[str, Any]) -> None:
         if row["step"] == kill_at:
@@ -141,7 +141,7 @@ def train_alone(run: SyncNetRun, kill_at: int | None) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one_does_and_go_on_after_a_kill(clips: Path, tmp_path: Path) -> None:
+def test_two_processes_train_as_one_does_and_resume_after_a_kill(clips: Path, tmp_path: Path) -> None:
     plain = ["model.audio_encoder.dropout=0", "model.visual_encoder.dropout=0", "validation.clips=2"]
 
     def run(name: str) -> SyncNetRun:
@@ -157,17 +157,17 @@ def test_two_processes_train_as_one_does_and_go_on_after_a_kill(clips: Path, tmp
     assert whole["next_position"] == 8 and same(whole, killed)
 
 
-def test_a_run_leaves_a_network_that_knows_its_scores(whole_run: tuple[Path, SyncNetTraining, list[str]]) -> None:
-    folder, training, said = whole_run
+def test_the_trained_file_contains_its_scores(whole_run: tuple[Path, SyncNetTraining, list[str]]) -> None:
+    folder, training, messages = whole_run
     net, metadata = load_syncnet(folder / OUTPUT)
     assert metadata["kind"] == "syncnet" and 0 <= metadata["scores"]["accuracy"] <= 1 and "threshold" in metadata
     assert metadata["min_shift"] == 5 and metadata["lower_half"] and metadata["clips"] == 4
     assert training.scores is not None and len(training.scores.right) == len(training.scores.wrong)
     assert net.config == training.run.net
     assert {"loss_chart.png", "config.yaml", "clips.jsonl", "log.jsonl"} <= {path.name for path in folder.iterdir()}
-    assert load(folder / "config.yaml", SyncNetRun) == training.run, "the resolved configuration runs again"
+    assert load(folder / "config.yaml", SyncNetRun) == training.run, "the resolved configuration can be loaded again"
     assert len((folder / "clips.jsonl").read_text().splitlines()) == 4
-    assert any("are few" in text for text in said) and said[-1].startswith(str(folder / OUTPUT))
+    assert any("are few" in text for text in messages) and messages[-1].startswith(str(folder / OUTPUT))
     best = json.loads((folder / "checkpoints/best.json").read_text())
     assert metadata["step"] == best["step"] and metadata["scores"]["accuracy"] == best["score"]
 
@@ -179,7 +179,7 @@ def test_changed_data_are_logged_when_a_run_resumes(
     train(tiny_run(clips, tmp_path), stop_step=1)
     (tmp_path / "list.txt").write_text("\n".join(str(clips / f"train/{n}.mp4") for n in range(3)))
     train(tiny_run(clips, tmp_path, f"data.train_fileslist={tmp_path / 'list.txt'}"), stop_step=2)
-    assert "not those of before (4, now 3)" in caplog.text
+    assert "changed (4 before, now 3)" in caplog.text
 
 
 def test_validation_clips_are_held_out_where_none_are_given(clips: Path, tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ def test_validation_clips_are_held_out_where_none_are_given(clips: Path, tmp_pat
     assert len(held_out) == 2 and not held_out & {clip.path for clip in training.items.clips}
 
 
-def test_the_same_clip_everywhere_cannot_be_told_apart_and_stops_the_run(clips: Path, tmp_path: Path, capsys) -> None:
+def test_silent_clips_fail_the_preflight_and_stop_the_run(clips: Path, tmp_path: Path, capsys) -> None:
     silent = tmp_path / "clips"
     for number in range(3):
         write_clip(silent / f"{number}.mp4", number, frames=24, loudness=0.0)
@@ -203,11 +203,11 @@ def test_the_same_clip_everywhere_cannot_be_told_apart_and_stops_the_run(clips: 
         f"data.val_data_dir={clips / 'val'}",
     ]
     assert main(arguments) == 2
-    assert "All sounds are alike" in (error := capsys.readouterr().err) and "preflight.skip=true" in error
+    assert "All mel windows are identical" in (error := capsys.readouterr().err) and "preflight.skip=true" in error
     assert not (tmp_path / "out/checkpoints").exists()
 
 
-def test_a_sound_network_learns_a_few_pairs_by_heart(clips: Path, tmp_path: Path) -> None:
+def test_a_network_overfits_a_few_pairs(clips: Path, tmp_path: Path) -> None:
     run = tiny_run(
         clips, tmp_path, "preflight.max_steps=150", "preflight.learning_rate=1e-3", "preflight.target_loss=0.3"
     )
@@ -215,25 +215,25 @@ def test_a_sound_network_learns_a_few_pairs_by_heart(clips: Path, tmp_path: Path
     before = {name: value.clone() for name, value in training.objective.state_dict().items()}
     outcome = overfit(training.objective, training.items, run.preflight)
     assert outcome.passed and outcome.loss <= 0.3, outcome.sentence()
-    assert same(before, training.objective.state_dict()), "the network itself is left as it was"
+    assert same(before, training.objective.state_dict()), "the network itself is not changed"
     run.preflight.max_sec = 0.0
     hurried = overfit(training.objective, training.items, run.preflight)
     assert hurried.passed is None and "too few" in hurried.sentence()
 
 
 def test_right_and_wrong_pairs_are_balanced_in_the_loss() -> None:
-    class Told(torch.nn.Module):
+    class PerfectSyncNet(torch.nn.Module):
         config = SimpleNamespace(visual_encoder=SimpleNamespace(block_out_channels=[4]))
 
         def forward(self, image: torch.Tensor, mel: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             return torch.eye(4), torch.eye(4)
 
     batch = SyncBatch(torch.zeros(4, 1), torch.zeros(4, 1))
-    losses = SyncNetWithHeads(Told(), 4)(batch, torch.arange(1))  # type: ignore[arg-type]
-    assert float(losses["sync"]) == 0 and float(losses["accuracy"]) == 1, "every sound fits its own lips and no others"
+    losses = SyncNetWithHeads(PerfectSyncNet(), 4)(batch, torch.arange(1))  # type: ignore[arg-type]
+    assert float(losses["sync"]) == 0 and float(losses["accuracy"]) == 1, "all audio matches its own lips and no others"
 
 
-def test_known_mouths_add_a_loss_and_stay_out_of_the_file(clips: Path, tmp_path: Path) -> None:
+def test_mouth_heads_add_a_loss_and_are_not_saved(clips: Path, tmp_path: Path) -> None:
     run = tiny_run(clips, tmp_path)
     net = StableSyncNet(run.net)
     objective = SyncNetWithHeads(net, 4, mouth_heads=True)
@@ -248,10 +248,10 @@ def test_clips_without_mouth_tracks_train_without_them(
 ) -> None:
     caplog.set_level(logging.INFO)
     training = SyncNetTraining(tiny_run(clips, tmp_path, "data.known_mouths=true"), Processes(cpu=True))
-    assert training.objective.lips_head is None and "only clips of drawn heads" in caplog.text
+    assert training.objective.lips_head is None and "these clips have no mouth tracks" in caplog.text
 
 
-def test_latents_come_from_the_cache_that_command_and_training_fill(clips: Path, tmp_path: Path, capsys) -> None:
+def test_training_and_precompute_fill_the_same_latents_cache(clips: Path, tmp_path: Path, capsys) -> None:
     vae = {"block_out_channels": [8, 8, 8, 8], "layers_per_block": 1, "norm_num_groups": 4}
     torch.manual_seed(0)
     save_checkpoint(tmp_path / "vae.safetensors", build_vae(vae).state_dict(), describe("vae", vae, 1))
@@ -299,7 +299,7 @@ def test_the_demo_configuration_is_the_shipped_demo_network() -> None:
         (["train.loss_weights.lips=1"], "unknown key 'train.loss_weights.lips'"),
     ],
 )
-def test_contradictions_are_told_when_the_configuration_is_loaded(
+def test_contradictions_in_a_configuration_are_errors_at_loading(
     clips: Path, tmp_path: Path, overrides: list[str], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
@@ -312,30 +312,32 @@ def test_a_dry_run_needs_no_clips(clips: Path, capsys) -> None:
     assert "65.544 M" in shown and "256x64x32x32" in shown and "GiB" in shown
 
 
-def test_a_plateau_is_explained_once_a_stretch() -> None:
+def test_a_plateau_is_reported_once_per_configured_number_of_steps() -> None:
     watch = PlateauWatch(PlateauConfig(steps=100, margin=0.02))
     advice = [watch.observe({"step": step, "sync": 0.69}) for step in range(10, 310, 10)]
     assert [10 * (i + 1) for i, text in enumerate(advice) if text] == [100, 200, 300] and "0.693" in (advice[9] or "")
     assert not any(watch.observe({"step": step, "sync": 0.5}) for step in range(310, 600, 10))
 
 
-def test_shifted_clips_are_told_by_a_network_that_knows() -> None:
+def test_shifted_clips_are_reported_only_by_an_accurate_network() -> None:
     assert offset_warning([0, 0, 1, -1], 0.9) is None and offset_warning([5, 5, 5, 5], 0.6) is None
     assert "75% of 4" in (offset_warning([4, 4, 0, 4], 0.9) or "")
 
 
-def test_few_and_leaking_data_are_named() -> None:
+def test_too_few_clips_and_leaks_into_validation_give_warnings() -> None:
     def clip(name: str, key: str) -> TrainingClip:
         return TrainingClip(Path(name), key, 125, 256, "av")
 
     cut = [clip(f"d/talk_shot_{n:03d}_000.mp4", str(n)) for n in range(3)]
     assert {source_of(part) for part in cut} == {Path("d/talk")}
     few, leak = data_warnings(ClipIndex(cut), [cut[0]])
-    assert "3 clips from about 1 videos" in few and "1 validation clips are training clips" in leak
+    assert "3 clips from about 1 videos" in few and "1 validation clips are also training clips" in leak
     assert "come from 1 videos" in data_warnings(ClipIndex(cut), [clip("d/talk_shot_009_000.mp4", "9")])[1]
 
 
-def test_a_chart_that_cannot_be_drawn_ends_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_chart_that_cannot_be_drawn_is_logged_and_not_raised(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     good = [CurvePanel("loss", {"a": [(1, 2.0), (2, 1.0)]}, 0.7, "chance"), HistogramPanel("h", {"x": [0.1, 0.2]})]
     assert save_charts(tmp_path / "chart.png", good) and (tmp_path / "chart.png").read_bytes()[1:4] == b"PNG"
     (tmp_path / "file").write_text("")

@@ -1,4 +1,4 @@
-"""The training loop: resuming changes nothing, nothing that breaks ends a run in silence, and the last checkpoint loads."""
+"""The training loop: exact resume, skipped steps, checkpoints, validation; and errors in configurations."""
 
 import json
 from importlib.util import find_spec
@@ -20,14 +20,14 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 class Numbers(Dataset[Tensor]):
-    """Item n: four numbers that follow from n."""
+    """Item n: four random numbers seeded with n."""
 
     def __getitem__(self, position: int) -> Tensor:
         return torch.randn(4, generator=item_generator(1, position))
 
 
 class Regression(nn.Module):
-    """A small problem with dropout, so that a wrong resume shows; from position `bad` on to `bad_stop` it has no finite loss."""
+    """A small regression with dropout, which shows errors in resuming; the loss is NaN at positions `bad` to `bad_stop` - 1."""
 
     def __init__(self, bad: int = 10**9, bad_stop: int = 10**9) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ def final_state(folder: Path) -> dict[str, object]:
 
 
 def assert_same(a: object, b: object, where: str = "") -> None:
-    """Nested states are equal, bit by bit."""
+    """Assert that two nested states are exactly equal."""
     if isinstance(a, Tensor):
         assert isinstance(b, Tensor) and torch.equal(a, b), where
     elif isinstance(a, dict):
@@ -72,7 +72,7 @@ def assert_same(a: object, b: object, where: str = "") -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_four_steps_equal_two_a_stop_and_two_more(tmp_path: Path, precision: str) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, precision: str) -> None:
     choices = {"precision": precision, "gradient_accumulation": 2}
     trainer(tmp_path / "a", **choices).train()
     trainer(tmp_path / "b", **choices).train(stop_step=2)
@@ -82,7 +82,7 @@ def test_four_steps_equal_two_a_stop_and_two_more(tmp_path: Path, precision: str
     assert [json.loads(line)["step"] for line in (tmp_path / "b/log.jsonl").read_text().splitlines()] == [1, 2, 3, 4]
 
 
-def test_accumulating_batches_is_training_on_their_union(tmp_path: Path) -> None:
+def test_accumulated_batches_equal_one_large_batch(tmp_path: Path) -> None:
     class Plain(Regression):
         def __init__(self) -> None:
             super().__init__()
@@ -101,10 +101,10 @@ def test_a_step_without_a_finite_gradient_is_skipped_and_counted(tmp_path: Path)
     trainer(tmp_path, objective, max_steps=3).train(rows.append)
     assert all(torch.equal(a, b) for a, b in zip(before, objective.parameters(), strict=True))
     assert [row["skipped"] for row in rows] == [1, 2, 3]
-    assert not list(tmp_path.glob("checkpoints/step-*")), "only what a finite gradient has made is kept"
+    assert not list(tmp_path.glob("checkpoints/step-*")), "no checkpoint is written after skipped steps"
 
 
-def test_many_bad_steps_lead_back_to_the_last_checkpoint_and_on_with_other_data(tmp_path: Path) -> None:
+def test_skipped_steps_in_a_row_roll_back_to_the_last_checkpoint_and_skip_the_data(tmp_path: Path) -> None:
     rows: list[dict[str, object]] = []
     trainer(tmp_path, Regression(8, 16), max_skipped_steps=2).train(rows.append)
     assert [row["step"] for row in rows] == [1, 2, 3, 3, 4] and rows[-1]["skipped"] == 2
@@ -114,13 +114,13 @@ def test_many_bad_steps_lead_back_to_the_last_checkpoint_and_on_with_other_data(
     assert steps == [1, 2, 3, 4]
 
 
-def test_a_run_that_never_recovers_stops_with_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="3 steps in a row.*after 2 returns.*Lower train.learning_rate"):
+def test_a_run_that_does_not_recover_raises_a_training_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="3 steps in a row.*after 2 rollbacks.*Lower train.learning_rate"):
         trainer(tmp_path, Regression(8), max_skipped_steps=3, max_rollbacks=2, max_steps=20).train()
     assert final_state(tmp_path)["step"] == 2
 
 
-def test_the_last_checkpoints_and_the_best_are_kept_and_nothing_else_is_touched(tmp_path: Path) -> None:
+def test_the_last_checkpoints_the_best_and_other_files_are_kept(tmp_path: Path) -> None:
     scores = {1: 0.1, 2: 0.9, 3: 0.5, 4: 0.4, 5: float("nan")}
     hooks = Hooks(
         export=lambda path, weights, step: path.write_bytes(b"w"), validate=lambda step: {"score": scores[step]}
@@ -134,7 +134,7 @@ def test_the_last_checkpoints_and_the_best_are_kept_and_nothing_else_is_touched(
     assert (tmp_path / "checkpoints/step-00000001/notes.txt").read_text() == "mine"
 
 
-def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_checkpoint_is_skipped_for_the_one_before(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     trainer(tmp_path).train()
     newest = tmp_path / "checkpoints/step-00000004" / STATE
     newest.write_bytes(newest.read_bytes()[:1000])
@@ -146,35 +146,37 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path, caplog: pytest.LogC
         again.resume()
 
 
-def test_a_full_disk_leaves_the_last_checkpoint_and_the_run_goes_on(
+def test_a_full_disk_keeps_the_last_checkpoint_and_training_continues(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     resource = pytest.importorskip("resource", reason="file sizes are limited on POSIX only")
     trainer(tmp_path).train(stop_step=1)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
 
-    def fill_the_disk(row: dict[str, object]) -> None:
+    def limit_file_size(row: dict[str, object]) -> None:
         full = row["step"] in (2, 3)
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096 if full else limits[0], limits[1]))
 
     try:
-        trainer(tmp_path).train(fill_the_disk)
+        trainer(tmp_path).train(limit_file_size)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert names == ["step-00000001", "step-00000004"]
-    assert "cannot be written" in caplog.text and "Training goes on" in caplog.text
+    assert "cannot be written" in caplog.text and "Training continues" in caplog.text
     trainer(tmp_path / "other").train()
     assert_same(final_state(tmp_path), final_state(tmp_path / "other"))
 
 
-def test_a_full_disk_at_the_end_is_a_sentence(tmp_path: Path) -> None:
+def test_a_last_checkpoint_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").write_text("a file where the folder should be")
     with pytest.raises(ValueError, match="cannot be written.*choose another data.train_output_dir"):
         trainer(tmp_path).train()
 
 
-def test_watching_never_ends_a_training_but_may_stop_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_errors_in_hooks_are_logged_and_stop_training_ends_the_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     def broken(*args: object) -> dict[str, float]:
         raise RuntimeError("no display")
 
@@ -187,38 +189,38 @@ def test_watching_never_ends_a_training_but_may_stop_it(tmp_path: Path, caplog: 
     assert final_state(tmp_path / "b")["step"] == 3
 
 
-def test_validation_sees_the_average_and_leaves_the_training_as_it_was(tmp_path: Path) -> None:
+def test_validation_uses_averaged_weights_and_does_not_change_training(tmp_path: Path) -> None:
     seen: list[Tensor] = []
 
-    def look(step: int) -> dict[str, float]:
+    def validate(step: int) -> dict[str, float]:
         torch.randn(3)
-        assert not watched.training
-        seen.append(watched.net[0].weight.detach().clone())
+        assert not objective.training
+        seen.append(objective.net[0].weight.detach().clone())
         return {}
 
-    watched = Regression()
-    run = trainer(tmp_path / "a", watched, Hooks(validate=look), validation_steps=2)
+    objective = Regression()
+    run = trainer(tmp_path / "a", objective, Hooks(validate=validate), validation_steps=2)
     run.train()
     assert torch.equal(seen[-1], run.averaged_state()["net.0.weight"])
-    assert not torch.equal(seen[-1], watched.net[0].weight)
+    assert not torch.equal(seen[-1], objective.net[0].weight)
     trainer(tmp_path / "b").train()
     assert_same(final_state(tmp_path / "a")["module"], final_state(tmp_path / "b")["module"])
 
 
-def test_the_learning_rate_warms_up_and_stays_or_falls() -> None:
+def test_the_learning_rate_warms_up_then_decays_or_stays_constant() -> None:
     cosine = settings(max_steps=100, warmup_steps=10, final_rate_share=0.1)
     assert [learning_rate_share(step, cosine) for step in (0, 9, 10, 100)] == pytest.approx([0.1, 1.0, 1.0, 0.1])
     constant = settings(schedule="constant", warmup_steps=0)
     assert {learning_rate_share(step, constant) for step in (0, 3, 999)} == {1.0}
 
 
-@pytest.mark.skipif(find_spec("bitsandbytes") is not None, reason="the package is here")
-def test_a_missing_optimizer_package_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="adamw8bit, which needs the package bitsandbytes"):
+@pytest.mark.skipif(find_spec("bitsandbytes") is not None, reason="bitsandbytes is installed")
+def test_a_missing_optimizer_package_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="adamw8bit needs the package bitsandbytes"):
         trainer(tmp_path, optimizer="adamw8bit")
 
 
-def test_frozen_networks_refuse_training_whatever_their_owner_does() -> None:
+def test_frozen_networks_stay_frozen_when_their_owner_trains() -> None:
     net = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5))
     owner = Regression()
     owner.frozen = Frozen(net)
@@ -234,7 +236,7 @@ def test_frozen_networks_refuse_training_whatever_their_owner_does() -> None:
     assert x.grad is not None and all(p.grad is None for p in net.parameters())
 
 
-def test_folding_statistics_scales_latents_and_keeps_pictures() -> None:
+def test_folding_statistics_normalises_latents_and_keeps_reconstructions() -> None:
     torch.manual_seed(0)
     vae = build_vae({"block_out_channels": [8, 8, 8, 8], "layers_per_block": 1, "norm_num_groups": 4}).eval()
     pixels = torch.randn(4, 3, 32, 32)
@@ -248,7 +250,7 @@ def test_folding_statistics_scales_latents_and_keeps_pictures() -> None:
         assert torch.allclose(decode(vae, latents), before, atol=1e-4)
 
 
-def test_configurations_build_on_each_other(tmp_path: Path) -> None:
+def test_a_configuration_inherits_from_its_base(tmp_path: Path) -> None:
     (tmp_path / "low.yaml").write_text("train: {max_steps: 5, loss_weights: {recon: 2.0}}\ndata: {num_frames: 8}")
     (tmp_path / "high.yaml").write_text("base: low.yaml\ntrain: {max_steps: 6, loss_weights: {sync: 0.1}}")
     run = load(tmp_path / "high.yaml", UNetRun, ["data.batch_size=3"])
@@ -278,13 +280,13 @@ def test_configurations_build_on_each_other(tmp_path: Path) -> None:
         ("a: [", "no readable YAML"),
     ],
 )
-def test_a_wrong_configuration_is_told_when_it_loads(tmp_path: Path, text: str, message: str) -> None:
+def test_a_wrong_configuration_is_an_error_at_loading(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "c.yaml").write_text(text)
     with pytest.raises(ValueError, match=message):
         load(tmp_path / "c.yaml", UNetRun)
 
 
-def test_wrong_entries_on_the_command_line_are_told(tmp_path: Path) -> None:
+def test_wrong_command_line_entries_are_errors(tmp_path: Path) -> None:
     path = CONFIGS / "unet/stage1.yaml"
     with pytest.raises(ValueError, match="command line.*batchsize.*data.batch_size"):
         load(path, UNetRun, ["data.batchsize=3"])

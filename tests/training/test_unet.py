@@ -1,4 +1,4 @@
-"""Training the U-Net: what is trained and what is not, its losses, its gate, and runs that are killed, in tiny networks."""
+"""Training the U-Net, with tiny networks: losses, trained and frozen parts, the SyncNet check, resume after a kill."""
 
 import json
 import logging
@@ -45,7 +45,7 @@ SHIPPED = ["stage1", "stage2", "stage2_efficient", "stage1_512", "stage2_512", "
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The configuration of stage 1 on three clips whose features are cached."""
+    """A stage 1 configuration with three clips and their cached features."""
     return make_data(tmp_path_factory.mktemp("training") / "data")
 
 
@@ -54,7 +54,7 @@ def run_of(config: Path, *overrides: str) -> UNetRun:
 
 
 def step_of(config: Path, *overrides: str) -> tuple[UNetStep, ClipBatch, Tensor]:
-    """An objective, a batch of it, and the batch's positions."""
+    """A run's objective, a batch of its first two items, and their positions."""
     training = prepare(run_of(config, *overrides), Processes(cpu=True))
     return training.step, collate([training.data[0], training.data[1]]), torch.tensor([0, 1])
 
@@ -74,7 +74,7 @@ def tiny_videomae() -> VideoMAE:
 
 
 def test_the_losses_are_those_of_the_method(data: Path) -> None:
-    """Each loss of a step against the formula written out; the golden cases check the formulas themselves."""
+    """Each loss of a step equals its formula, written out here; the golden cases check the formulas themselves."""
     step, batch, positions = step_of(data, *STAGE2, "data.cached_latents=true", "objective.audio_dropout=0")
     assert step.pixel_losses is not None and step.pixel_losses.sync is not None
     pixels = torch.tanh(torch.randn(2, 3, NUM_FRAMES, RESOLUTION, RESOLUTION, generator=item_generator(0, 0)))
@@ -87,27 +87,27 @@ def test_the_losses_are_those_of_the_method(data: Path) -> None:
         drawn = step.draw(latents, [item_generator(step.seed, position) for position in (0, 1)])
         noisy = add_noise(latents, drawn.noise, drawn.timesteps, step.schedule)
         mask = step.mask.expand(2, 1, NUM_FRAMES, *step.mask.shape)
-        shown_audio = step.unet.project_kv(batch.audio)
-        predicted = step.unet(torch.cat([noisy, mask, masked, reference], 1), drawn.timesteps, shown_audio)
+        audio_kv = step.unet.project_kv(batch.audio)
+        predicted = step.unet(torch.cat([noisy, mask, masked, reference], 1), drawn.timesteps, audio_kv)
         clean = one_step_x0(noisy, predicted, drawn.timesteps, step.schedule)
-        shown = decode(step.pixel_losses.vae.net, frames_of(clean)).unflatten(0, (2, NUM_FRAMES)).transpose(1, 2)
-        lips = pack_frames(shown, lower_half=True)
+        decoded = decode(step.pixel_losses.vae.net, frames_of(clean)).unflatten(0, (2, NUM_FRAMES)).transpose(1, 2)
+        lips = pack_frames(decoded, lower_half=True)
         expected = {
             "recon": (predicted - drawn.noise).pow(2).mean(),
             "sync": sync_loss(*step.pixel_losses.sync.net.net(lips, batch.mel)).mean(),
-            "lpips": step.pixel_losses.lpips.net(frames_of(shown), frames_of(pixels)).mean(),
-            "trepa": trepa_loss(step.pixel_losses.trepa.net, shown, pixels),
+            "lpips": step.pixel_losses.lpips.net(frames_of(decoded), frames_of(pixels)).mean(),
+            "trepa": trepa_loss(step.pixel_losses.trepa.net, decoded, pixels),
         }
     assert losses.keys() == expected.keys()
     for name, value in expected.items():
         assert torch.allclose(losses[name], value, rtol=1e-4, atol=1e-7), name
 
 
-def test_gradients_reach_exactly_what_is_to_be_trained(data: Path) -> None:
+def test_gradients_reach_exactly_the_trainable_parameters(data: Path) -> None:
     step, batch, positions = step_of(data, *STAGE2)
     frozen = [step.pixel_losses.vae, step.pixel_losses.sync.net]  # type: ignore[union-attr]
     before = {name: value.clone() for name, value in step.state_dict().items()}
-    for parameter in step.unet.parameters():  # the zero layers of a new network let no gradient pass
+    for parameter in step.unet.parameters():  # zero-initialised layers would block gradients
         torch.nn.init.normal_(parameter, std=0.05)
     step.train()
     total_loss(step(batch, positions), {}).backward()
@@ -120,8 +120,8 @@ def test_gradients_reach_exactly_what_is_to_be_trained(data: Path) -> None:
         assert not each.net.training and all(p.grad is None for p in each.net.parameters())
 
 
-def test_the_demo_objective_keeps_its_numbers() -> None:
-    """The weighted error of the demo's first stage, worked out by hand for one cell seen and one hidden."""
+def test_the_demo_objective_has_known_values() -> None:
+    """The weighted error of the demo's first stage, computed by hand for one visible and one generated cell."""
     objective = UNetObjective(snr_power=0.5, snr_limit=5.0, visible_weight=0.2)
     step = UNetStep(UNet3DConditionModel(UNetConfig.from_dict(UNET)), torch.tensor([[1.0, 0.0]]), objective, 0)
     noise, predicted = torch.zeros(2, 4, 1, 1, 2), torch.ones(2, 4, 1, 1, 2)
@@ -131,26 +131,26 @@ def test_the_demo_objective_keeps_its_numbers() -> None:
     assert float(error) == pytest.approx(float(weights.mean()) * 0.6) and float(weights[1]) == 5.0
 
 
-def test_an_unproven_syncnet_may_not_teach(data: Path) -> None:
+def test_a_syncnet_without_proven_accuracy_is_refused(data: Path) -> None:
     frozen_networks = run_of(data).frozen_networks
-    for metadata, words in (({}, "unknown accuracy"), ({"scores": {"accuracy": 0.7}}, "right on 70.0%")):
-        with pytest.raises(ValueError, match=f"{words}.*frozen_networks.allow_unproven_sync=true"):
+    for metadata, message in (({}, "unknown accuracy"), ({"scores": {"accuracy": 0.7}}, "right on 70.0%")):
+        with pytest.raises(ValueError, match=f"{message}.*frozen_networks.allow_unproven_sync=true"):
             check_accuracy(metadata, frozen_networks)
         check_accuracy(metadata, replace(frozen_networks, allow_unproven_sync=True))
         check_accuracy(metadata, replace(frozen_networks, sync_accuracy=0.9))
     check_accuracy({"scores": {"accuracy": 0.86}}, frozen_networks)
-    with pytest.raises(ValueError, match="looks at 4 frames, but data.num_frames is 3"):
+    with pytest.raises(ValueError, match="expects 4 frames, but data.num_frames is 3"):
         prepare(run_of(data, *STAGE2, "data.num_frames=3", "data.train_output_dir=x"), Processes(cpu=True))
 
 
-def test_trainable_modules_that_are_not_there_are_told() -> None:
+def test_unknown_trainable_modules_are_an_error() -> None:
     unet = UNet3DConditionModel(UNetConfig.from_dict(UNET))
     with pytest.raises(ValueError, match="contains 'motion_modules.'; names have attentions"):
         choose_trainable(unet, ["motion_modules."])
 
 
-def test_pixels_give_the_latents_that_the_cache_has(data: Path) -> None:
-    """Batches of pixels are encoded in the step: posterior samples around the cached means, the same for the same items."""
+def test_encoding_in_the_step_matches_the_cached_latents(data: Path) -> None:
+    """Pixels are encoded to samples of the posterior whose mean is cached; the same items give the same samples."""
     live, cached = step_of(data, "data.cached_latents=false"), step_of(data)
     generators = [[item_generator(7, position) for position in (0, 1)] for _ in range(2)]
     encoded = [live[0]._encoded(live[1], each) for each in generators]
@@ -182,7 +182,7 @@ def test_missing_features_are_computed_before_the_first_step(
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("stage", [(), STAGE2], ids=["stage1", "stage2"])
-def test_four_steps_equal_a_kill_and_the_rest_bit_by_bit(
+def test_a_run_resumed_after_a_kill_equals_an_uninterrupted_one(
     data: Path, tmp_path: Path, stage: tuple[str, ...], count: int
 ) -> None:
     def folder(name: str) -> tuple[str, ...]:
@@ -197,7 +197,7 @@ def test_four_steps_equal_a_kill_and_the_rest_bit_by_bit(
     assert_same(whole, killed)
 
 
-def test_two_processes_train_as_one_does_on_the_same_batch(data: Path, tmp_path: Path) -> None:
+def test_two_processes_train_as_one_on_the_same_batch(data: Path, tmp_path: Path) -> None:
     rows = []
     for count in (1, 2):
         folder = tmp_path / str(count)
@@ -210,8 +210,8 @@ def test_two_processes_train_as_one_does_on_the_same_batch(data: Path, tmp_path:
     assert one_state["next_position"] == two_state["next_position"] == 8
 
 
-def test_parameters_that_are_shared_out_train_and_resume_as_whole_ones(data: Path, tmp_path: Path) -> None:
-    pytest.importorskip("torch.distributed.fsdp", reason="no FSDP here")
+def test_sharded_training_equals_unsharded_and_resumes_exactly(data: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch.distributed.fsdp", reason="this PyTorch has no FSDP")
     stage = (*STAGE2, "train.ema_decay=0.9", "train.max_steps=2")
     folders = {name: f"data.train_output_dir={tmp_path / name}" for name in ("alone", "whole", "killed")}
     assert run_together(train, 1, data, (*stage, folders["alone"])) == [0]
@@ -225,7 +225,7 @@ def test_parameters_that_are_shared_out_train_and_resume_as_whole_ones(data: Pat
         assert all(torch.allclose(one[key], two[key], atol=1e-3) for key in one)  # type: ignore[index, call-overload]
 
 
-def test_a_kill_in_the_middle_of_a_save_costs_that_checkpoint_only(data: Path, tmp_path: Path) -> None:
+def test_a_kill_during_a_save_loses_that_checkpoint_only(data: Path, tmp_path: Path) -> None:
     overrides = (f"data.train_output_dir={tmp_path / 'run'}",)
     assert run_together(train, 1, data, overrides, None, 3) == [KILLED]
     assert [path.name for path in (tmp_path / "run/checkpoints").glob("*.partial")] == ["step-00000003.partial"]
@@ -235,13 +235,13 @@ def test_a_kill_in_the_middle_of_a_save_costs_that_checkpoint_only(data: Path, t
     assert not list((tmp_path / "run/checkpoints").glob("*.partial"))
 
 
-def test_a_process_that_cannot_read_stops_all_with_its_reason(tmp_path: Path) -> None:
+def test_a_read_error_in_one_process_stops_all_with_the_same_message(tmp_path: Path) -> None:
     assert run_together(train_with_bad_item, 2, tmp_path, 1) == [0, 0]
     texts = {(tmp_path / f"{rank}.txt").read_text() for rank in (0, 1)}
     assert len(texts) == 1 and re.match("process 1 cannot read items.*the disk is gone", texts.pop())
 
 
-def test_damaged_silent_and_short_clips_are_left_out_and_named(data: Path, tmp_path: Path, capsys: Any) -> None:
+def test_unreadable_clips_are_left_out_and_listed(data: Path, tmp_path: Path, capsys: Any) -> None:
     clips = data.parent / "clips"
     listed = tmp_path / "list.txt"
     (tmp_path / "broken.mp4").write_bytes((clips / "0.mp4").read_bytes()[:500])
@@ -255,10 +255,10 @@ def test_damaged_silent_and_short_clips_are_left_out_and_named(data: Path, tmp_p
     listed.write_text("gone.mp4")
     assert main(["--unet_config_path", str(data), "--device", "cpu", *overrides]) == 2
     error = capsys.readouterr().err
-    assert "None of the 1 clips can be trained on" in error and error.count("\n") == 1
+    assert "None of the 1 clips can be used for training" in error and error.count("\n") == 1
 
 
-def test_a_run_validates_keeps_its_best_and_stores_what_inference_loads(data: Path, tmp_path: Path) -> None:
+def test_a_run_validates_and_stores_a_file_for_inference(data: Path, tmp_path: Path) -> None:
     run = run_of(
         data,
         *STAGE2,
@@ -287,7 +287,7 @@ def test_a_run_validates_keeps_its_best_and_stores_what_inference_loads(data: Pa
     assert load(tmp_path / "config.yaml", UNetRun) == run
 
 
-def test_a_run_starts_from_the_weights_that_fit(data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_init_from_loads_the_tensors_that_fit(data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     torch.manual_seed(3)
     stage1 = UNet3DConditionModel(UNetConfig.from_dict(UNET))
@@ -302,28 +302,28 @@ def test_a_run_starts_from_the_weights_that_fit(data: Path, tmp_path: Path, capl
         f"data.train_output_dir={tmp_path / 'r'}",
     )
     training = train_unet(run, Processes(cpu=True))
-    taken = training.step.unet.state_dict()
-    assert all(torch.equal(value, taken[name]) for name, value in stage1.state_dict().items())
-    assert re.search(r"\d+ start anew \(.*motion_modules.*1 of the file are not used \(extra\)", caplog.text)
+    loaded = training.step.unet.state_dict()
+    assert all(torch.equal(value, loaded[name]) for name, value in stage1.state_dict().items())
+    assert re.search(r"\d+ newly initialised \(.*motion_modules.*1 of the file unused \(extra\)", caplog.text)
 
 
-def test_the_clips_alignment_is_stored_and_another_one_of_the_initial_weights_is_logged(
+def test_the_alignment_is_stored_and_a_mismatch_with_init_from_is_logged(
     data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     weights = UNet3DConditionModel(UNetConfig.from_dict(UNET)).state_dict()
     old = {key.replace(".attn2.", ".audio_cross_attn.attn."): value for key, value in weights.items()}
     torch.save({"state_dict": old}, tmp_path / "first_release.pt")
-    for alignment, is_told in (("", True), ("whole_nose", False)):
+    for alignment, is_logged in (("", True), ("whole_nose", False)):
         caplog.clear()
         run = run_of(data, f"init_from={tmp_path / 'first_release.pt'}", f"data.alignment={alignment}")
         training = prepare(run, Processes(cpu=True))
-        assert ("trained with the alignment whole_nose" in caplog.text) == is_told
+        assert ("trained with the alignment whole_nose" in caplog.text) == is_logged
         assert training.file.metadata(0)["alignment"] == (alignment or "nose_tip")
     with pytest.raises(ValueError, match="data.alignment is 'chin': choose nose_tip or whole_nose"):
         run_of(data, "data.alignment=chin")
 
 
-def test_a_dry_run_shows_sizes_and_writes_no_run(data: Path, tmp_path: Path, capsys: Any) -> None:
+def test_a_dry_run_prints_sizes_and_writes_no_run_folder(data: Path, tmp_path: Path, capsys: Any) -> None:
     folder = tmp_path / "run"
     overrides = [*STAGE2, f"data.train_output_dir={folder}"]
     assert main(["--unet_config_path", str(data), "--dry_run", "--device", "cpu", *overrides]) == 0
@@ -345,9 +345,9 @@ def test_full_size_configurations_pass_a_dry_run_on_meta(name: str) -> None:
     assert ("trepa" in text) == (name != "stage1") and "GiB" in text
 
 
-@pytest.mark.skipif(not GOLDEN.exists(), reason="the recorded tables are not here")
+@pytest.mark.skipif(not GOLDEN.exists(), reason="the golden tables are not available")
 @pytest.mark.parametrize("name", SHIPPED)
-def test_shipped_configurations_are_the_public_ones(name: str) -> None:
+def test_shipped_configurations_match_the_public_ones(name: str) -> None:
     recorded = json.loads(GOLDEN.read_text())
     run = load(CONFIGS / f"unet/{name}.yaml", UNetRun)
     config = UNetConfig.from_dict(run.model)
@@ -357,7 +357,7 @@ def test_shipped_configurations_are_the_public_ones(name: str) -> None:
         "stage1_512",
         "first_stage",
         "second_stage",
-    )  # the last is release 1.0's, which has none
+    )  # release 1.0's second stage has no motion modules either
     expected["use_motion_module"] = not is_first
     expected["motion_module_decoder_only"] = name == "stage2_efficient"
     assert config == UNetConfig.from_dict(expected)
@@ -371,7 +371,7 @@ def test_shipped_configurations_are_the_public_ones(name: str) -> None:
         assert parameter.requires_grad == (is_first or any(part in key for part in parts)), key
 
 
-def test_stage_two_weights_keep_their_kind(tmp_path: Path, data: Path) -> None:
+def test_half_weights_are_stored_in_float16(tmp_path: Path, data: Path) -> None:
     run = run_of(data, "half_weights=true", "train.max_steps=1", f"data.train_output_dir={tmp_path}")
     train_unet(run, Processes(cpu=True))
     checkpoint = read_checkpoint(tmp_path / "checkpoints/step-00000001/weights.safetensors")

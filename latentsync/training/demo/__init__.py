@@ -1,1 +1,1 @@
-"""Training the demo's own auto-encoder, small decoder and speech encoder."""
+"""Training of the demo's auto-encoder, small decoder and speech encoder."""

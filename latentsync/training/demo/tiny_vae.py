@@ -1,6 +1,6 @@
-"""Training a small decoder to imitate the auto-encoder's: latents of faces in, the auto-encoder's own pixels as the truth.
+"""Distilling the auto-encoder's decoder into a small one: latents of faces in, that decoder's pixels as the target.
 
-Legend: b faces, c channels, h w latent height and width, r pixels a side.
+Legend: b faces, c channels, h w latent height and width, r side of a face in pixels.
 """
 
 import torch
@@ -17,11 +17,11 @@ from latentsync.training.engine.frozen import Frozen
 from latentsync.training.engine.loop import Losses, item_generator
 from latentsync.weights import LATENT_STRIDE
 
-PEAK = 2.0  # pixels lie in [-1, 1]
+PEAK = 2.0  # range of pixel values, [-1, 1]
 
 
 class LatentItems(Dataset[Tensor]):
-    """Item n: scaled latents [4, h, w] of a frame of a clip, both drawn from (seed, n)."""
+    """Item n: scaled latents [4, h, w] of a random frame of a random clip, chosen by a generator seeded with (seed, n)."""
 
     def __init__(self, latents: ClipFeature, clips: list[TrainingClip], seed: int):
         self.latents, self.clips, self.seed = latents, clips, seed
@@ -34,30 +34,30 @@ class LatentItems(Dataset[Tensor]):
 
 
 class TinyVaeObjective(nn.Module):
-    """Losses of a batch of latents [b, 4, h, w]: `pixel`, `edge` and `colour` (of latent cells)."""
+    """Losses of a batch of latents [b, 4, h, w]: `pixel`, `edge`, and `colour` (mean colour of each latent cell)."""
 
     weight: Tensor
 
     def __init__(self, student: AutoencoderTiny, teacher: Frozen[AutoencoderKL], resolution: int):
         super().__init__()
-        student.encoder.requires_grad_(False)  # is not used
+        student.encoder.requires_grad_(False)  # unused here
         self.student, self.teacher = student, teacher
         self.register_buffer("weight", mouth_weight(resolution), persistent=False)
 
     def forward(self, latents: Tensor, positions: Tensor) -> Losses:
         with torch.no_grad():
-            truth = decode(self.teacher.net, latents)
+            target = decode(self.teacher.net, latents)
         decoded = decode_tiny(self.student, latents)
         return {
-            "pixel": (self.weight * (decoded - truth).abs()).mean(),
-            "edge": edge_loss(decoded, truth, self.weight),
-            "colour": F.l1_loss(F.avg_pool2d(decoded, LATENT_STRIDE), F.avg_pool2d(truth, LATENT_STRIDE)),
+            "pixel": (self.weight * (decoded - target).abs()).mean(),
+            "edge": edge_loss(decoded, target, self.weight),
+            "colour": F.l1_loss(F.avg_pool2d(decoded, LATENT_STRIDE), F.avg_pool2d(target, LATENT_STRIDE)),
         }
 
 
 @torch.no_grad()
 def imitation_psnr(student: AutoencoderTiny, teacher: AutoencoderKL, latents: Tensor) -> float:
-    """Peak signal-to-noise ratio in dB of the student's pixels against the teacher's, both clamped to [-1, 1]."""
+    """PSNR in dB of the student's pixels against the teacher's, both clamped to [-1, 1]."""
     pairs = [(decode_tiny(student, part), decode(teacher, part)) for part in latents.split(8)]
-    errors = [F.mse_loss(mine.clamp(-1, 1), right.clamp(-1, 1)) for mine, right in pairs]
+    errors = [F.mse_loss(decoded.clamp(-1, 1), target.clamp(-1, 1)) for decoded, target in pairs]
     return float(10 * torch.log10(PEAK**2 / torch.stack(errors).mean()))

@@ -1,6 +1,6 @@
 """Training a small image auto-encoder on aligned faces.
 
-Absolute errors of pixels, of their edges and of each latent cell's mean colour, and a slight KL term.
+The losses are L1 errors of pixels, of edges and of each latent cell's mean colour, and a KL term of small weight.
 """
 
 import torch
@@ -16,13 +16,16 @@ from latentsync.face.pixels import frames_to_pixels
 from latentsync.training.engine.loop import Losses, item_generator
 from latentsync.weights import LATENT_STRIDE
 
-MOUTH_ROWS, MOUTH_COLUMNS = (0.55, 0.90), (0.25, 0.75)  # where lips lie in an aligned face, as shares of its side
+MOUTH_ROWS, MOUTH_COLUMNS = (
+    (0.55, 0.90),
+    (0.25, 0.75),
+)  # region of the lips in an aligned face, as fractions of its side
 MOUTH_WEIGHT = 4.0
-MASKED_EVERY = 4  # one picture in four is shown masked, as the U-Net's second condition is
+MASKED_EVERY = 4  # one image in four is masked, like the U-Net's masked input
 
 
 class FaceItems(Dataset[Tensor]):
-    """Item n: a frame of a clip as pixels [3, r, r], both drawn from (seed, n); one in `MASKED_EVERY` is masked."""
+    """Item n: pixels [3, r, r] of a random frame, chosen by a generator seeded with (seed, n); every `MASKED_EVERY`th is masked."""
 
     def __init__(self, memory: FrameMemory, clips: list[TrainingClip], seed: int):
         self.memory, self.clips, self.seed = memory, clips, seed
@@ -35,7 +38,7 @@ class FaceItems(Dataset[Tensor]):
 
 
 class VaeObjective(nn.Module):
-    """Losses of a batch of pixels [b, 3, r, r]: `pixel`, `edge`, `colour` (of latent cells) and `kl`."""
+    """Losses of a batch of pixels [b, 3, r, r]: `pixel`, `edge`, `colour` (mean colour of each latent cell) and `kl`."""
 
     weight: Tensor
 
@@ -56,7 +59,7 @@ class VaeObjective(nn.Module):
 
 
 def mouth_weight(resolution: int) -> Tensor:
-    """[r, r]: `MOUTH_WEIGHT` around the lips, 1 elsewhere."""
+    """Loss weights of pixels, [r, r]: `MOUTH_WEIGHT` around the lips, 1 elsewhere."""
     weight = torch.ones(resolution, resolution)
     (top, bottom), (left, right) = MOUTH_ROWS, MOUTH_COLUMNS
     weight[int(top * resolution) : int(bottom * resolution), int(left * resolution) : int(right * resolution)] = (
@@ -66,7 +69,7 @@ def mouth_weight(resolution: int) -> Tensor:
 
 
 def edge_loss(decoded: Tensor, pixels: Tensor, weight: Tensor) -> Tensor:
-    """Weighted absolute error of the differences between neighbouring pixels, over both directions."""
+    """Weighted L1 error of the differences between neighbouring pixels, summed over both directions."""
     error = decoded - pixels
     across = (weight[:, 1:] * error.diff(dim=-1).abs()).mean()
     down = (weight[1:] * error.diff(dim=-2).abs()).mean()
@@ -77,7 +80,7 @@ def edge_loss(decoded: Tensor, pixels: Tensor, weight: Tensor) -> Tensor:
 def latent_statistics(
     vae: AutoencoderKL, memory: FrameMemory, clips: list[TrainingClip], generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation [4] of unscaled latents over a few hundred frames."""
+    """Mean and standard deviation, [4] each, of unscaled latents over 256 random frames."""
     parts = [frames_to_pixels(random_faces(memory, clips, 32, generator)) for _ in range(8)]
     latents = torch.cat([vae.encode(part).latent_dist.mean for part in parts])
     return latents.mean((0, 2, 3)), latents.std((0, 2, 3))
@@ -87,7 +90,7 @@ def latent_statistics(
 def reconstruction_psnr(
     vae: AutoencoderKL, memory: FrameMemory, clips: list[TrainingClip], generator: torch.Generator
 ) -> float:
-    """Peak signal-to-noise ratio in dB of reconstructions (from the posterior's mean), values clamped to [-1, 1]."""
+    """PSNR in dB of 32 random frames decoded from the posterior's mean and clamped to [-1, 1]."""
     pixels = frames_to_pixels(random_faces(memory, clips, 32, generator))
     decoded = vae.decode(vae.encode(pixels).latent_dist.mean).sample.clamp(-1, 1)
     return float(10 * torch.log10(4 / F.mse_loss(decoded, pixels)))

@@ -1,7 +1,8 @@
-"""Training the demo's speech encoder: Whisper's architecture, taught on the avatars' phonemes.
+"""Training the demo's speech encoder: Whisper's architecture, trained on the phonemes of the avatars' speech.
 
-Two losses: `phoneme`, cross-entropy of every 20 ms row's phoneme from the last hidden state; `mouth`, the squared error of
-the mouth's controls read linearly from the mean of the very window of rows and layers that the U-Net attends to.
+Two losses: `phoneme`, the cross-entropy of the phoneme of every 20 ms row, predicted from the last hidden state; `mouth`, the
+mean squared error of the mouth's controls, predicted linearly from the mean over the window of rows and layers that the
+U-Net attends to.
 """
 
 from dataclasses import dataclass
@@ -24,12 +25,12 @@ from latentsync.training.engine.loop import Losses
 
 CONTROLS = ("aperture", "width", "teeth", "tongue", "tuck")
 CLASSES = {targets: index for index, targets in enumerate(dict.fromkeys(TARGETS.values()))}
-IGNORED = -100  # label of rows without speech that counts
+IGNORED = -100  # label of padding rows
 
 
 @dataclass(frozen=True)
 class SpeechSample:
-    """One utterance as the encoder sees it: `mel` [80, 2 * rows], labels [rows], controls [frames, 5]."""
+    """One utterance: `mel` [80, 2 * rows], phoneme `labels` [rows] and mouth `controls` [frames, 5]."""
 
     mel: Tensor
     labels: Tensor
@@ -37,7 +38,7 @@ class SpeechSample:
 
 
 class SpeechEncoderWithHeads(nn.Module):
-    """The encoder and the two linear heads that teach it; only the encoder is kept."""
+    """The encoder and a linear head for each loss; the heads are dropped after training."""
 
     def __init__(self, encoder: AudioEncoder):
         super().__init__()
@@ -52,14 +53,14 @@ class SpeechEncoderWithHeads(nn.Module):
         return self.phoneme_head(states[:, :, -1]), states
 
     def mouth(self, states: Tensor) -> Tensor:
-        """Hidden states [rows, d, w] of one utterance -> controls [frames, 5] from every frame's window."""
+        """Hidden states [rows, layers + 1, width] of one utterance -> controls [frames, 5], each from its frame's window."""
         frames = len(states) * MODEL_FPS // WHISPER_ROW_HZ
         rows = window_rows(range(frames), len(states)).to(states.device)
         return self.mouth_head(states.mean(1)[rows].mean(1))
 
 
 def speech_sample(rng: np.random.Generator, max_rows: int) -> SpeechSample:
-    """Draw an utterance, cut to at most `max_rows` rows, starting anywhere in it half of the time."""
+    """A random utterance of at most `max_rows` rows; in half of the cases it starts at a random frame of the first half."""
     speech = speak(random_sentence(rng, held_out=False), random_voice(rng))
     frames = frames_in(speech.duration_sec)
     track = mouth_track(speech.phonemes, frames)
@@ -72,7 +73,7 @@ def speech_sample(rng: np.random.Generator, max_rows: int) -> SpeechSample:
 
 
 def row_labels(speech: Speech, rows: int) -> np.ndarray:
-    """Phoneme class of every 20 ms row, [rows] int64."""
+    """Phoneme classes of the 20 ms rows, int64 [rows]."""
     labels = np.full(rows, CLASSES[TARGETS["_"]])
     for phoneme in speech.phonemes:
         first, last = round(phoneme.start_sec * WHISPER_ROW_HZ), round(phoneme.end_sec * WHISPER_ROW_HZ)
@@ -92,7 +93,7 @@ def _cut(waveform: np.ndarray, labels: np.ndarray, controls: np.ndarray, start: 
 
 
 class SpeechItems(Dataset[dict[str, Tensor]]):
-    """Item n: an utterance drawn from (seed, n), filled up to the encoder's length; `rows` says how long it is."""
+    """Item n: an utterance drawn from (seed, n), padded to `max_rows` rows; `rows` is its length before padding."""
 
     def __init__(self, max_rows: int, seed: int):
         self.max_rows, self.seed = max_rows, seed
@@ -109,7 +110,7 @@ class SpeechItems(Dataset[dict[str, Tensor]]):
 
 
 class WhisperObjective(nn.Module):
-    """The two losses of a batch of utterances."""
+    """The losses `phoneme` and `mouth` of a batch of utterances."""
 
     def __init__(self, model: SpeechEncoderWithHeads):
         super().__init__()
@@ -120,6 +121,6 @@ class WhisperObjective(nn.Module):
         mouth = [
             F.mse_loss(self.model.mouth(each[:rows]), controls[: rows // 2])
             for each, controls, rows in zip(states, batch["controls"], batch["rows"].tolist(), strict=True)
-        ]  # windows end where the utterance ends, as they do at inference
+        ]  # windows do not reach into the padding, as at inference
         phoneme = F.cross_entropy(logits.flatten(0, 1), batch["labels"].flatten(), ignore_index=IGNORED)
         return {"phoneme": phoneme, "mouth": torch.stack(mouth).mean()}

@@ -1,1 +1,1 @@
-"""What every training shares: loop, batches, state, checkpoints, log, distributed processes."""
+"""The parts that all trainings share: loop, batches, state, checkpoints, log, distributed processes."""

@@ -1,4 +1,4 @@
-"""The stream of batches: which items a step uses, on which process, prefetched by how many workers."""
+"""The stream of batches: the items of each step, divided among the processes and prefetched by workers."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -11,21 +11,21 @@ from latentsync.data.draws import PositionSampler
 from latentsync.training.engine.distributed import Processes
 
 Collate = Callable[[Sequence[Any]], Any]
-SPREAD = 2_654_435_761  # odd, so that seeds of neighbouring positions differ in all bits that a generator uses
+SPREAD = 2_654_435_761  # an odd multiplier, so that the seeds of neighbouring positions differ in many bits
 
 
 def item_generator(seed: int, position: int) -> torch.Generator:
-    """A CPU generator for one item: the same numbers whichever process trains on it."""
+    """A CPU generator for one item; its numbers depend on `seed` and `position` only, not on the process."""
     return torch.Generator().manual_seed((seed * 1_000_003 + position) * SPREAD % (1 << 63))
 
 
 def batch_generator(seed: int, step: int) -> torch.Generator:
-    """A CPU generator for one step: the same numbers in a resumed run."""
+    """A CPU generator for one step; its numbers depend on `seed` and `step` only."""
     return torch.Generator().manual_seed((seed * 1_000_003 + step) % (2**63))
 
 
 class Numbered(Dataset[tuple[int, Any]]):
-    """A dataset whose items are (position, item)."""
+    """`data` with items (position, item)."""
 
     def __init__(self, data: Dataset[Any]):
         self.data = data
@@ -35,7 +35,7 @@ class Numbered(Dataset[tuple[int, Any]]):
 
 
 class NumberedCollate:
-    """Collates (position, item) pairs into a batch and a tensor of positions."""
+    """Collates (position, item) pairs into a batch of items and a tensor of positions."""
 
     def __init__(self, collate: Collate | None):
         self.collate = collate or default_collate
@@ -45,12 +45,12 @@ class NumberedCollate:
 
 
 class Batches:
-    """This process's batches in order, from any position."""
+    """This process's part of the batches, in order, starting at any position."""
 
     def __init__(
         self, data: Dataset[Any], batch_size: int, collate: Collate | None, workers: int, processes: Processes
     ):
-        """`batch_size` counts items over all processes; ValueError if they cannot share it evenly."""
+        """`batch_size` is the total over all processes; ValueError if it is not a multiple of their number."""
         PositionSampler(batch_size, processes.rank, processes.count)
         self.data, self.batch_size, self.workers, self.processes = Numbered(data), batch_size, workers, processes
         self.collate = NumberedCollate(collate)
@@ -58,17 +58,17 @@ class Batches:
         self._stream: Iterator[tuple[Any, Tensor]] = iter(())
 
     def next(self, position: int) -> tuple[Any, Tensor]:
-        """The batch at `position`, on the device, and its items' positions, on the CPU. All processes call it.
+        """This process's batch at `position`, on its device, and its items' positions, on the CPU. All processes call it.
 
         Raises:
-            ValueError: in all processes, where one of them cannot read its items.
+            ValueError: in all processes, if one of them cannot read its items.
         """
         if position != self._next_position:
             self._stream, self._next_position = self._open(position), position
         with self.processes.raise_together():
             try:
                 batch, positions = next(self._stream)
-            except Exception as error:  # of any kind: the other processes must stop too
+            except Exception as error:  # of any type, because the other processes must stop too
                 raise ValueError(
                     f"process {self.processes.rank} cannot read items from {position} on: {error}"
                 ) from error
@@ -88,7 +88,7 @@ class Batches:
             batch_sampler=sampler,
             collate_fn=self.collate,
             num_workers=self.workers,
-            generator=torch.Generator(),  # leaves the process's own random state untouched
+            generator=torch.Generator(),  # does not advance the process's default generator
         )
         return iter(loader)
 

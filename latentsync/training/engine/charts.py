@@ -1,4 +1,4 @@
-"""Training charts as PNG files, drawn without a display. Errors are logged, not raised."""
+"""Training charts as PNG files, drawn without a display. Errors in drawing are logged, not raised."""
 
 import json
 import logging
@@ -42,22 +42,22 @@ Panel = CurvePanel | HistogramPanel
 
 
 def save_charts(path: Path, panels: Sequence[Panel]) -> bool:
-    """Draw panels below each other into a PNG file, written atomically; returns whether that succeeded."""
+    """Draw panels below each other into a PNG file, written atomically; returns False on an error, which is logged."""
     try:
         _draw(path, [panel for panel in panels if not _is_empty(panel)])
-    except Exception as error:  # a chart must not end a training
+    except Exception as error:  # a chart must not stop a training
         log.warning("the chart %s was not drawn: %s", path, error)
         return False
     return True
 
 
 def curve(rows: Sequence[Mapping[str, Any]], name: str) -> list[tuple[float, float]]:
-    """The values of one name in log rows, by step."""
+    """The points (step, value) of one name in log rows."""
     return [(row["step"], row[name]) for row in rows if isinstance(row.get(name), int | float)]
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a JSON-lines file, none if there is no file; incomplete rows are skipped."""
+    """The rows of a JSON-lines file, [] if it does not exist; incomplete rows are skipped."""
     rows = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         try:
@@ -102,5 +102,5 @@ def _draw_curves(axes: Any, panel: CurvePanel) -> None:
 def _draw_histograms(axes: Any, panel: HistogramPanel) -> None:
     for name, values in panel.values.items():
         axes.hist(values, bins=panel.bins, range=panel.limits, alpha=0.55, density=True, label=name)
-    for name, place in panel.marks.items():
-        axes.axvline(place, color="black", linestyle=":", label=name)
+    for name, value in panel.marks.items():
+        axes.axvline(value, color="black", linestyle=":", label=name)

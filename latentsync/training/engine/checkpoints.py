@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class CannotSaveError(ValueError):
-    """A checkpoint could not be written; earlier ones are untouched."""
+    """A checkpoint could not be written; earlier ones are kept."""
 
 
 class Checkpoints:
@@ -42,10 +42,10 @@ class Checkpoints:
         return sorted(step for step in (int(name[1]) for name in names if name) if self.has(step))
 
     def newest(self) -> tuple[Path, dict[str, Any]] | None:
-        """The newest readable checkpoint and its state; damaged ones are logged and not deleted.
+        """(path, state) of the newest readable checkpoint, or None; damaged ones are logged and not deleted.
 
         Raises:
-            CheckpointError: there are checkpoints, but none can be read.
+            CheckpointError: there are checkpoints, but none is readable.
         """
         damaged = None
         for step in reversed(self.steps()):
@@ -56,7 +56,7 @@ class Checkpoints:
                 damaged = error
         if damaged is not None:
             raise CheckpointError(
-                f"No checkpoint in {self.folder} can be read; move the folder away to start anew. {damaged}"
+                f"No checkpoint in {self.folder} can be read; move the folder away to start from step 0. {damaged}"
             )
         return None
 
@@ -82,8 +82,8 @@ class Checkpoints:
         except (OSError, RuntimeError, SafetensorError) as error:  # torch reports a full disk as a RuntimeError
             discard(partial)
             raise CannotSaveError(
-                f"The checkpoint {path} cannot be written ({' '.join(str(error).split())[:160]}); the one before it is"
-                " untouched. Free some space or choose another data.train_output_dir."
+                f"The checkpoint {path} cannot be written ({' '.join(str(error).split())[:160]}); the previous one"
+                " is kept. Free some space or choose another data.train_output_dir."
             ) from error
         self._discard_old()
         return path
@@ -96,7 +96,7 @@ class Checkpoints:
             return None
 
     def record_score(self, step: int, score: float) -> None:
-        """Make a checkpoint the best one if its score is finite and no earlier one is higher."""
+        """Record a checkpoint as the best one if its score is finite and not lower than the best so far."""
         best = self.best()
         if math.isfinite(score) and (best is None or score >= best["score"]):
             with atomic_write(self.folder / BEST) as partial:
@@ -108,7 +108,7 @@ class Checkpoints:
         for step in self.steps()[: -self.keep]:
             if step != best:
                 discard(self.path(step))
-        for path in self.folder.glob(f"step-*{PARTIAL}"):  # a run was killed while saving
+        for path in self.folder.glob(f"step-*{PARTIAL}"):  # left by a run that was killed while saving
             discard(path)
 
 
@@ -122,4 +122,4 @@ def discard(folder: Path) -> None:
     try:
         folder.rmdir()
     except OSError:
-        log.info("%s holds other files and is kept", folder)
+        log.info("%s contains other files and is kept", folder)

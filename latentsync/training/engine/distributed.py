@@ -1,4 +1,4 @@
-"""Distributed processes: one on a CPU, one GPU, many GPUs or many machines. All calls of accelerate are here."""
+"""Distributed processes on CPUs or GPUs, on one machine or several. Only this module calls accelerate."""
 
 import os
 import random
@@ -16,20 +16,20 @@ from latentsync.device import pick_device
 
 
 class Processes:
-    """This process among those that accelerate started, or a single process.
+    """The group of processes that accelerate started, seen from this one; or a single process.
 
-    Mixed precision is the training loop's task, not accelerate's, so that one Python process can train in several formats.
+    The training loop handles mixed precision itself, so that one Python process can run trainings with several dtypes.
     """
 
     def __init__(self, cpu: bool = False):
-        """With `cpu`, no GPU is used. ValueError if several processes were started that do not form a group."""
+        """With `cpu`, no GPU is used. ValueError if several processes were started but are not connected as a group."""
         plain = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
         on_cpu = cpu or pick_device().type == "cpu"
         self.accelerator = Accelerator(cpu=on_cpu, mixed_precision="no", kwargs_handlers=[plain])
         started = int(os.environ.get("WORLD_SIZE", "1"))
         if started != self.count:
             raise ValueError(
-                f"{started} processes were started, but each trains alone: several processes need GPUs of one kind, or"
+                f"{started} processes were started, but are not connected: several processes need GPUs of one kind, or"
                 " the CPU (--device cpu)."
             )
 
@@ -63,7 +63,7 @@ class Processes:
         """
         if not self.is_sharded:
             return self.accelerator.prepare_model(module)
-        from torch.distributed.fsdp import fully_shard  # of PyTorch 2.6 and later
+        from torch.distributed.fsdp import fully_shard  # needs PyTorch 2.6
 
         names = os.environ.get("FSDP_TRANSFORMER_CLS_TO_WRAP", "").split(",")
         for part in reversed(list(module.modules())):  # inner modules first
@@ -73,14 +73,14 @@ class Processes:
         return module
 
     def gradient_sync(self, module: nn.Module, enabled: bool) -> AbstractContextManager[Any]:
-        """The context of a forward and backward pass; gradients are averaged over processes only where `enabled`."""
+        """The context of a forward and backward pass; gradients are averaged over processes only if `enabled`."""
         if self.is_sharded:
             module.set_requires_gradient_sync(enabled)  # type: ignore[operator]
             return nullcontext()
         return nullcontext() if enabled else self.accelerator.no_sync(module)
 
     def mean(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Means of named scalars over processes. All processes call it."""
+        """Named scalars averaged over processes. All processes call it."""
         if self.count == 1 or not values:
             return dict(values)
         names = list(values)
@@ -88,17 +88,17 @@ class Processes:
         return dict(zip(names, means, strict=True))
 
     def first_reason(self, reason: str) -> str:
-        """The first non-empty `reason` of all processes, returned by all of them. All processes call it."""
+        """The first non-empty `reason` among all processes, in all of them; "" if all are empty. All processes call it."""
         if self.count == 1:
             return reason
-        some = self.accelerator.reduce(torch.tensor(float(bool(reason)), device=self.device), reduction="sum")
-        if not float(some):
+        given = self.accelerator.reduce(torch.tensor(float(bool(reason)), device=self.device), reduction="sum")
+        if not float(given):
             return ""
         return next(each for each in gather_object([reason]) if each)
 
     @contextmanager
     def raise_together(self) -> Iterator[None]:
-        """All processes raise ValueError where one raises ValueError or OSError inside, so that none waits for another."""
+        """If one process raises ValueError or OSError inside, all raise ValueError, so that none waits for another."""
         reason, cause = "", None
         try:
             yield
@@ -113,7 +113,7 @@ class Processes:
         return broadcast_object_list([value])[0] if self.count > 1 else value
 
     def broadcast_from_main(self, compute: Callable[[], Any]) -> Any:
-        """The result of `compute`, which only the first process calls, in all processes; its errors as `raise_together`."""
+        """The result of `compute`, called in the first process only, in all processes; errors as in `raise_together`."""
         value = None
         with self.raise_together():
             if self.is_main:
@@ -121,12 +121,12 @@ class Processes:
         return self.broadcast(value)
 
     def from_all(self, value: Any) -> list[Any]:
-        """The values of all processes by rank, in all of them."""
+        """The values of all processes, ordered by rank, in all of them."""
         return gather_object([value]) if self.count > 1 else [value]
 
     @contextmanager
     def own_randomness(self) -> Iterator[None]:
-        """Restores the state of this process's random number generators at the end."""
+        """Restores the states of this process's random number generators on exit."""
         before = randomness()
         try:
             yield

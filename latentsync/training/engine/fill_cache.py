@@ -1,4 +1,4 @@
-"""Computes features that are missing in the cache before the first step, divided among the processes."""
+"""Computes missing cached features before the first step, divided among the processes."""
 
 import logging
 from collections.abc import Sequence
@@ -13,16 +13,16 @@ log = logging.getLogger(__name__)
 
 
 def fill_cache(features: Sequence[CachedFeature], clips: Sequence[TrainingClip], processes: Processes) -> None:
-    """Compute every feature that the cache does not hold; a clip that cannot be read is logged and skipped.
+    """Compute the features of `clips` that are missing in the cache; a clip that cannot be read is logged and skipped.
 
     Raises:
-        ValueError: in all processes, where one cannot write the cache.
+        ValueError: in all processes, if one of them cannot write the cache.
     """
     for feature in features:
         keys = processes.broadcast_from_main(partial(missing_keys, feature, clips))
         if keys:
             log.info(
-                "%d of %d clips have no %s in %s: computed now (scripts.precompute does it ahead, on any number of machines).",
+                "%d of %d clips have no %s in %s: computed now (scripts.precompute does it in advance).",
                 len(keys),
                 len(clips),
                 feature.kind,
@@ -34,7 +34,7 @@ def fill_cache(features: Sequence[CachedFeature], clips: Sequence[TrainingClip],
 
 
 def missing_keys(feature: CachedFeature, clips: Sequence[TrainingClip]) -> list[str]:
-    """Keys of the clips that the cache does not hold."""
+    """Keys of the clips whose feature is missing in the cache."""
     return [clip.key for clip in feature.missing(clips)]
 
 

@@ -1,4 +1,4 @@
-"""Frozen networks: called in training, never changed by it."""
+"""Frozen networks: used in a training, never changed by it."""
 
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -9,7 +9,7 @@ Net = TypeVar("Net", bound=nn.Module)
 
 
 class Frozen(Generic[Net]):
-    """Keeps a network in evaluation mode and without parameter gradients.
+    """Holds a network in evaluation mode and without parameter gradients.
 
     It is not an `nn.Module`, so the network is not part of its owner's parameters, state dict or training mode; the network
     ignores `train()` and raises on `requires_grad_(True)`. Gradients still flow through it to its inputs.
@@ -26,7 +26,7 @@ class Frozen(Generic[Net]):
 
 def _refuse_training(module: nn.Module) -> Callable[[bool], nn.Module]:
     def train(mode: bool = True) -> nn.Module:
-        """Stay in evaluation mode."""
+        """Does nothing: the module stays in evaluation mode."""
         return module
 
     return train
@@ -34,7 +34,7 @@ def _refuse_training(module: nn.Module) -> Callable[[bool], nn.Module]:
 
 def _refuse_gradients(net: nn.Module) -> Callable[[bool], nn.Module]:
     def requires_grad_(requires_grad: bool = True) -> nn.Module:
-        """Stay without gradients."""
+        """Raises if gradients are requested."""
         if requires_grad:
             raise RuntimeError("This network is frozen and cannot be trained.")
         return net

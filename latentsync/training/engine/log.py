@@ -1,4 +1,4 @@
-"""The log of a run: JSON lines and, if installed, TensorBoard. Errors in it never end the training."""
+"""The log of a run: JSON lines and, if installed, TensorBoard. Errors in logging never stop the training."""
 
 import json
 import logging
@@ -32,7 +32,7 @@ class RunLog:
         self.guarded("opening TensorBoard", self._open_board)
 
     def cut(self, step: int) -> None:
-        """Remove rows after `step`, which a resumed or rolled back run writes again."""
+        """Remove rows after `step`; a resumed or rolled back run writes them again."""
         for name in ("log.jsonl", "validation.jsonl"):
             self.guarded(f"reading {name}", lambda name=name: cut_rows(self.folder / name, step))  # type: ignore[misc]
 
@@ -49,7 +49,7 @@ class RunLog:
         self._append("validation.jsonl", row, "validation")
 
     def guarded(self, what: str, act: Callable[[], Any]) -> None:
-        """Call `act` on the first process; exceptions are logged and do not end the training."""
+        """Call `act` on the first process; its exceptions are logged, not raised."""
         if self.enabled:
             try:
                 act()
@@ -91,7 +91,7 @@ def cut_rows(path: Path, step: int) -> None:
 
 
 def row_step(line: str) -> int | None:
-    """The step of a row; None for an incomplete row, as a killed process leaves it."""
+    """The step of a row; None for an incomplete row, left by a killed process."""
     try:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
@@ -99,7 +99,7 @@ def row_step(line: str) -> int | None:
 
 
 class Meter:
-    """Means of the losses over steps and processes since the last log row, and the time per step."""
+    """Mean losses over steps and processes, and seconds per step, since the last log row."""
 
     def __init__(self, processes: Processes, step: int):
         self.processes = processes

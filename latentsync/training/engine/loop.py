@@ -20,12 +20,12 @@ state of the data is therefore one number, and n processes train on the same ite
 *Hooks.* `export(path, weights, step)` writes the weights for inference into every checkpoint (those of `averaged_state`, on
 the first process only). `validate(step)` runs on all processes every `config.validation_steps` steps with the averaged weights
 in evaluation mode and returns measures; if `score` is among them (higher is better), the best checkpoint is kept.
-`charts(folder)` draws after each validation. Errors in validation, charts and logs are logged and never end the training.
-`StopTraining(reason)`, raised by `validate` or `on_row`, ends it after a last checkpoint.
+`charts(folder)` draws after each validation. Errors in validation, charts and logs are logged and never stop the training.
+`StopTraining(reason)`, raised by `validate` or `on_row`, stops it after a last checkpoint.
 
 *Folder.* `checkpoints/step-00000250/` (`state.pt` to resume, `weights.safetensors` for inference), `checkpoints/best.json`,
 `log.jsonl`, `validation.jsonl`, `tensorboard/`. Checkpoints are written atomically. Steps with a non-finite gradient are
-skipped and counted; after too many in a row the last checkpoint is loaded again and the data that led there are skipped.
+skipped and counted; after too many in a row the last checkpoint is loaded again and the items used since are skipped.
 """
 
 import logging
@@ -56,11 +56,11 @@ log = logging.getLogger(__name__)
 
 
 class StopTraining(Exception):
-    """Raised by a hook to end the training after a last checkpoint; the text is the reason."""
+    """Raised by a hook to stop the training after a last checkpoint; the text is the reason."""
 
 
 class TrainingError(ValueError):
-    """A training cannot continue; the message says why and what to do."""
+    """A training cannot continue; the message contains the reason and what to do."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Hooks:
 
 
 def total_loss(losses: Losses, weights: Mapping[str, float]) -> Tensor:
-    """The weighted sum of the losses; a weight that is not given is 1."""
+    """The weighted sum of the losses; the default weight is 1."""
     return torch.stack([weights.get(name, 1.0) * loss for name, loss in losses.items()]).sum()
 
 
@@ -92,19 +92,19 @@ class Trainer:
         num_workers: int = 0,
         processes: Processes | None = None,
     ):
-        """`batch_size` is the total over all processes; `num_workers` prefetch for each process.
+        """`batch_size` is the total over all processes; `num_workers` is per process.
 
         Raises:
             ValueError: no parameter is trained, the batch cannot be divided, the folder has no name, or the optimizer's
                 package is not installed.
         """
         if str(folder) in ("", "."):
-            raise ValueError("data.train_output_dir is not set: name the folder for checkpoints and log.")
+            raise ValueError("data.train_output_dir is not set: choose a folder for checkpoints and logs.")
         self.config, self.folder, self.hooks = config, Path(folder), hooks or Hooks()
         self.processes = processes or Processes()
         self.objective = objective.to(self.processes.device)
         if self.processes.is_sharded and config.precision == "fp16":
-            raise ValueError("train.precision is fp16, which does not go with FSDP: choose bf16.")
+            raise ValueError("train.precision=fp16 is not supported with FSDP: use bf16.")
         self.wrapped = self.processes.wrap(self.objective)
         self.optimizer = make_optimizer(self.objective, config)
         self.scaler = torch.amp.GradScaler(self.processes.device.type, enabled=config.precision == "fp16")
@@ -124,7 +124,7 @@ class Trainer:
         return self.state.averaged()
 
     def resume(self) -> int:
-        """Load the newest readable checkpoint, if there is one; returns the step. All processes call it."""
+        """Load the newest readable checkpoint, if there is one; returns its step, else the current one. All processes call it."""
         newest: tuple[Path, dict[str, Any]] | None = None
         with self.processes.raise_together():
             newest = self.checkpoints.newest() if self.processes.is_main else None
@@ -182,7 +182,7 @@ class Trainer:
     def _train_step(self) -> Losses:
         """One optimizer step: forward, backward, clip, update. Returns the unweighted losses, averaged over its batches.
 
-        A step whose gradient is not finite changes no weight and is counted.
+        A step with a non-finite gradient is counted and changes no weight.
         """
         config, state, batch_count = self.config, self.state, self.config.gradient_accumulation
         for group in self.optimizer.param_groups:
@@ -210,8 +210,8 @@ class Trainer:
         if state.count_finite(state.grad_norm):
             self.scaler.step(self.optimizer)
             self.ema.update(self.objective, state.step)
-        elif not self.scaler.is_enabled():  # in fp16 the loss scale makes such steps usual
-            self._warn(f"step {state.step} was skipped: the gradient is not finite")
+        elif not self.scaler.is_enabled():  # in fp16 such steps are normal: they adjust the loss scale
+            self._warn(f"step {state.step} was skipped: non-finite gradient")
         self.scaler.update()
         return means
 
@@ -219,7 +219,7 @@ class Trainer:
         dtype = DTYPES[self.config.precision]
         return torch.autocast(self.processes.device.type, dtype, enabled=dtype != torch.float32)
 
-    # Once in a while: log, validate, save, roll back.
+    # Not in every step: log, validate, save, roll back.
 
     def _log(self, meter: Meter, on_row: Callable[[Row], None]) -> None:
         row = {
@@ -243,7 +243,7 @@ class Trainer:
                 self._record_validation(self.hooks.validate(self.step))
             except StopTraining:
                 raise
-            except Exception as error:  # validation must not end a training
+            except Exception as error:  # validation must not stop a training
                 self._warn(f"validation at step {self.step} failed: {type(error).__name__}: {error}")
         if self.processes.is_main:
             self.run_log.guarded("drawing the charts", lambda: self.hooks.charts and self.hooks.charts(self.folder))
@@ -255,7 +255,7 @@ class Trainer:
                 self.checkpoints.record_score(self.step, float(measures["score"]))
 
     def _save(self, is_last: bool) -> None:
-        """Write a checkpoint unless the last gradient was not finite; an error ends the training only if `is_last`."""
+        """Write a checkpoint unless the last step was skipped; an error is raised if `is_last`, otherwise logged."""
         if self.state.skipped_in_a_row or self.step == self.state.saved_step:
             return
         export, step = self.hooks.export, self.step
@@ -274,11 +274,11 @@ class Trainer:
             raise TrainingError(reason)
         else:
             self._warn(
-                f"{reason} Training goes on; the next checkpoint is due in {self.config.checkpoint_steps} steps."
+                f"{reason} Training continues; the next checkpoint is due in {self.config.checkpoint_steps} steps."
             )
 
     def _roll_back(self) -> None:
-        """Load the last checkpoint after too many skipped steps in a row and continue with the data behind them."""
+        """Load the last checkpoint after too many skipped steps in a row, and continue with the items after theirs."""
         state = self.state
         count, rollbacks, skipped, position = (
             state.skipped_in_a_row,
@@ -289,18 +289,18 @@ class Trainer:
         has_checkpoint = self.processes.broadcast_from_main(lambda: bool(self.checkpoints.steps()))
         if not has_checkpoint or rollbacks >= self.config.max_rollbacks:
             raise TrainingError(
-                f"{count} steps in a row had a gradient that is not finite, after {rollbacks} returns to the last"
-                f" checkpoint; the checkpoints in {self.folder} are from before. Lower train.learning_rate, train in bf16"
-                " or fp32, or look for damaged clips, then start the same command again."
+                f"{count} steps in a row had a non-finite gradient, after {rollbacks} rollbacks to the last checkpoint;"
+                f" the checkpoints in {self.folder} are from earlier steps. Lower train.learning_rate, set train.precision to"
+                " bf16 or fp32, or look for damaged clips, then run the same command again."
             )
         self.resume()
         state.rollbacks, state.skipped, state.next_position = rollbacks + 1, skipped, position
         self.run_log.cut(self.step)
-        self._warn(f"{count} steps in a row had no finite gradient: went back to step {self.step}")
+        self._warn(f"{count} steps in a row had a non-finite gradient: rolled back to step {self.step}")
 
     @contextmanager
     def _stop_together(self) -> Iterator[None]:
-        """All processes raise StopTraining where one does inside."""
+        """If one process raises StopTraining inside, all do."""
         reason = ""
         try:
             yield

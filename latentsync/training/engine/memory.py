@@ -1,4 +1,4 @@
-"""The memory of a training: exact for what belongs to parameters, measured in one step for what a step creates."""
+"""The memory of a training: computed for parameters, gradients, optimizer and average; measured in one step for activations."""
 
 import weakref
 from collections.abc import Mapping
@@ -22,9 +22,9 @@ OPTIMIZER_BYTES = {"adamw": 8, "adamw8bit": 2}  # per parameter: two moments
 
 
 class PeakMemory(TorchDispatchMode):
-    """Tracks the storage of all tensors created inside: `peak` is the largest number of bytes alive at once.
+    """Tracks the storages of all tensors created inside; `peak` is the largest number of bytes allocated at once.
 
-    On the meta device the bytes are those that the shapes would need.
+    On the meta device nothing is allocated; the sizes follow from the shapes.
     """
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ class TrainingMemory:
     optimizer: int
     average: int
     frozen: int
-    activations: int  # and other temporary tensors of a step
+    activations: int  # with all other temporary tensors of a step
 
     @property
     def total(self) -> int:
@@ -73,7 +73,7 @@ class TrainingMemory:
 
 
 def training_memory(net: nn.Module, frozen_bytes: int, peak: int, optimizer: str, averages: bool) -> TrainingMemory:
-    """Memory of training `net` in float32 with autocast; `peak` bytes are what `measure_step` returns."""
+    """Memory of training `net` in float32 with autocast; `peak` bytes come from `measure_step`."""
     trained = sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad)
     return TrainingMemory(
         weights=byte_count(net),
@@ -88,7 +88,7 @@ def training_memory(net: nn.Module, frozen_bytes: int, peak: int, optimizer: str
 def measure_step(objective: nn.Module, batch: Any, positions: Tensor, config: TrainConfig) -> tuple[Losses, int]:
     """Forward and backward pass of one batch; returns its losses and the peak bytes of gradients and activations.
 
-    On the meta device, where autocast does not work, activations count half if the precision has 16 bits.
+    Autocast does not work on the meta device; there the measured activations are halved for 16-bit precisions.
     """
     parameters = [parameter for parameter in objective.parameters() if parameter.requires_grad]
     device, dtype = parameters[0].device.type, DTYPES[config.precision]

@@ -11,7 +11,7 @@ from latentsync.config import TrainConfig
 
 
 def learning_rate_share(step: int, config: TrainConfig) -> float:
-    """Factor of the learning rate: linear warm-up, then constant, or a half cosine down to `final_rate_share`."""
+    """Factor of the learning rate: linear warm-up, then constant or cosine decay to `final_rate_share`."""
     if step < config.warmup_steps:
         return (step + 1) / config.warmup_steps
     if config.schedule == "constant":
@@ -22,19 +22,19 @@ def learning_rate_share(step: int, config: TrainConfig) -> float:
 
 
 def make_optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW over the parameters with `requires_grad`, or its 8-bit form (Dettmers et al. 2022).
+    """AdamW, or its 8-bit form (Dettmers et al. 2022), over the parameters with `requires_grad`.
 
     Raises:
-        ValueError: no parameter is trained, or bitsandbytes is not installed.
+        ValueError: there are no trainable parameters, or bitsandbytes is not installed.
     """
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     if not trained:
-        raise ValueError("No parameter is trained: check trainable_modules.")
+        raise ValueError("There are no trainable parameters: check trainable_modules.")
     if config.optimizer == "adamw":
         return torch.optim.AdamW(trained, config.learning_rate, weight_decay=config.weight_decay)
     if find_spec("bitsandbytes") is None:
         raise ValueError(
-            f"train.optimizer is {config.optimizer}, which needs the package bitsandbytes: `pip install bitsandbytes`,"
+            f"train.optimizer={config.optimizer} needs the package bitsandbytes: run `pip install bitsandbytes`,"
             " or set train.optimizer=adamw."
         )
     return import_module("bitsandbytes").optim.AdamW8bit(
@@ -49,7 +49,7 @@ def trained_tensors(module: nn.Module) -> dict[str, Tensor]:
 
 
 class Ema:
-    """Exponential moving average of `trained_tensors`; the decay grows with the step up to `decay`. Off with `decay` 0."""
+    """Exponential moving average of `trained_tensors`; the decay rises with the step up to `decay`. `decay` 0: no average."""
 
     def __init__(self, module: nn.Module, decay: float):
         self.decay = decay

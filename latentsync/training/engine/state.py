@@ -1,4 +1,4 @@
-"""The training state: everything that a checkpoint must hold for an exact resume."""
+"""The training state: everything that an exact resume needs from a checkpoint."""
 
 import logging
 import math
@@ -25,15 +25,15 @@ class TrainingState:
     def __init__(self, module: nn.Module, optimizer: torch.optim.Optimizer, ema: Ema, scaler: torch.amp.GradScaler):
         self.module, self.optimizer, self.ema, self.scaler = module, optimizer, ema, scaler
         self.step = 0
-        self.next_position = 0  # position in the data of the next batch
-        self.skipped = 0  # number of steps whose gradient was not finite
+        self.next_position = 0  # the next batch's position in the data
+        self.skipped = 0  # number of steps with a non-finite gradient
         self.skipped_in_a_row = 0
         self.rollbacks = 0
         self.saved_step = -1
         self.grad_norm = 0.0
 
     def count_finite(self, norm: float) -> bool:
-        """Whether a gradient's norm is finite; counts steps where it is not."""
+        """Whether a gradient's norm is finite; if not, the step is counted as skipped."""
         if math.isfinite(norm):
             self.skipped_in_a_row = 0
             return True
@@ -42,12 +42,12 @@ class TrainingState:
         return False
 
     def averaged(self) -> dict[str, Tensor]:
-        """The module's state dict with averaged weights where there are any; unsharded, on the CPU."""
+        """The module's state dict, with averaged weights if there is a moving average; unsharded, on the CPU."""
         return gathered({**self.module.state_dict(), **self.ema.average})
 
     @contextmanager
     def averaged_weights(self) -> Iterator[None]:
-        """The module has the averaged weights inside, and exactly its own again afterwards."""
+        """The module has the averaged weights inside; its own are restored exactly on exit."""
         if not self.ema.average:
             yield
             return
@@ -77,10 +77,10 @@ class TrainingState:
         }
 
     def load_state_dict(self, state: Mapping[str, Any], processes: Processes) -> None:
-        """Restore a `state_dict`; what cannot be restored and starts anew is logged as a warning.
+        """Restore a `state_dict`; parts that do not fit are reset, with a warning.
 
         Raises:
-            CheckpointError: it belongs to another network.
+            CheckpointError: the state belongs to another network.
         """
         self._load_module(state["module"])
         self.step, self.next_position = int(state["step"]), int(state["next_position"])
@@ -90,7 +90,7 @@ class TrainingState:
             _copy(state["ema"], self.ema.average)
         elif self.ema.average:
             self.ema.average = {name: value.detach().clone() for name, value in trained_tensors(self.module).items()}
-            log.warning("The checkpoint has no moving average of these weights: it starts anew.")
+            log.warning("The checkpoint has no moving average of these weights: it starts from the current weights.")
         self._load_optimizer(state["optimizer"])
         if self.scaler.is_enabled() and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
@@ -98,7 +98,7 @@ class TrainingState:
             set_randomness(state["randomness"][processes.rank])
         else:
             log.warning(
-                "The checkpoint was written by %d processes, this run has %d: the data are the same, dropout is not.",
+                "The checkpoint was written by %d processes, this run has %d: the data stay the same, dropout masks differ.",
                 len(state["randomness"]),
                 processes.count,
             )
@@ -117,7 +117,7 @@ class TrainingState:
     def _load_optimizer(self, stored: dict[str, Any]) -> None:
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         if not fits(stored, parameters):
-            log.warning("The checkpoint's optimizer state belongs to other parameters: it starts anew.")
+            log.warning("The checkpoint's optimizer state belongs to other parameters: the optimizer is reset.")
             return
         entries = {
             index: {name: sharded_like(value, parameters[index]) for name, value in entry.items()}
@@ -154,7 +154,7 @@ def gathered(tree: Any) -> Any:
 
 
 def sharded_like(value: Any, like: Any) -> Any:
-    """A tensor sharded as `like` is, if the shapes are equal; otherwise unchanged."""
+    """`value`, sharded like `like` if that is a sharded tensor of the same shape; otherwise unchanged."""
     if not (isinstance(value, Tensor) and is_sharded(like) and value.shape == like.shape):
         return value
     from torch.distributed.tensor import distribute_tensor  # only where tensors are sharded

@@ -1,4 +1,4 @@
-"""The training and validation clips of a SyncNet's run, and the features it reads of them."""
+"""The training and validation clips of a SyncNet run, and their cached features."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from latentsync.face.masks import load_mask
 
 @dataclass(frozen=True)
 class SyncNetData:
-    """The data of a run."""
+    """The clips of a run and how their windows are read."""
 
     run: SyncNetRun
     training: ClipIndex
@@ -47,11 +47,11 @@ class SyncNetData:
         )
 
     def validation_clips(self) -> Iterator[SyncClip]:
-        """Whole clips that the training does not see, one in memory at a time."""
+        """Whole validation clips, one in memory at a time."""
         return self._whole(self.validation[: self.run.validation.clips])
 
     def calibration_clips(self) -> Iterator[SyncClip]:
-        """Whole clips of the training, evenly spread over it."""
+        """Whole training clips, evenly spaced in the index: the similarity threshold is chosen on them."""
         clips = self.training.clips
         return self._whole(clips[:: max(1, len(clips) // self.run.validation.calibration_clips)])
 
@@ -74,7 +74,7 @@ def load_syncnet_data(run: SyncNetRun, progress: Progress = iter) -> SyncNetData
     if len(training.clips) < 2 or len(validation) < 2:
         reasons = "".join(f"\n  {clip.path}: {clip.reason}" for clip in training.rejected[:5])
         raise ValueError(
-            f"A SyncNet needs at least two usable clips to train on and two to be scored on; there are"
+            f"A SyncNet needs at least two usable training clips and two validation clips; there are"
             f" {len(training.clips)} and {len(validation)}.{reasons}"
         )
     if data.latent_space:
@@ -85,13 +85,13 @@ def load_syncnet_data(run: SyncNetRun, progress: Progress = iter) -> SyncNetData
 
 
 def cached_features(run: SyncNetRun, device: torch.device) -> list[CachedFeature]:
-    """What the run's training reads from the cache; what is missing is computed on `device`."""
+    """The cached features that the run needs; missing ones are computed on `device`."""
     latents = [cached_latents(run, device)] if run.data.latent_space else []
     return [mel_feature(run.data.cache_dir), *latents]
 
 
 def cached_latents(run: SyncNetRun, device: torch.device | None = None) -> CachedFeature:
-    """Latents of faces for `data.latent_space`, the same as a U-Net's at this resolution; missing ones run on `device`."""
+    """Latents of faces for `data.latent_space`, shared with U-Net runs of this resolution; missing ones run on `device`."""
     data, mask = run.data, load_mask(run.data.resolution)
     return latents_feature(data.cache_dir, run.vae, mask, data.latents_precision, device)
 
@@ -105,7 +105,7 @@ def _index(run: SyncNetRun, folder: str, fileslist: str, progress: Progress) -> 
 
 
 def _held_out(index: ClipIndex, count: int) -> tuple[ClipIndex, list[TrainingClip]]:
-    """The index without `count` clips that are spread evenly over it, at most a tenth but two; and these."""
+    """Split off `count` evenly spaced clips, at most a tenth but at least two; returns the remaining index and these clips."""
     count = max(2, min(count, len(index.clips) // 10))
     chosen = {index.clips[i * len(index.clips) // count].path for i in range(count)} if index.clips else set()
     kept = [clip for clip in index.clips if clip.path not in chosen]

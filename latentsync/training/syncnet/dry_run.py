@@ -1,6 +1,6 @@
-"""Dry run of a SyncNet's training: shows sizes, memory and the first batch, makes one step, writes nothing.
+"""Dry run of a SyncNet's training: one step without the optimizer, described by sizes, memory and losses; writes nothing.
 
-On the meta device tensors have shapes only, so a full-size run is checked on any machine, without clips.
+Tensors on the meta device have shapes only, so a full-size run can be checked on any machine, without clips.
 """
 
 import torch
@@ -18,7 +18,7 @@ MILLION = 1e6
 
 
 def dry_run(training: SyncNetTraining) -> str:
-    """Make one step of a run, without the optimizer, and describe it."""
+    """Run one step without the optimizer; returns its description."""
     batch, positions = training.trainer.batches.next(0)
     text = _describe(training.run, training.objective, batch, positions)
     training.trainer.batches.close()
@@ -26,7 +26,7 @@ def dry_run(training: SyncNetTraining) -> str:
 
 
 def dry_run_on_meta(run: SyncNetRun) -> str:
-    """Build a run of shapes alone, make one step of it and describe it."""
+    """`dry_run` on the meta device: shapes only, no clips."""
     with torch.device(META):
         objective = SyncNetWithHeads(StableSyncNet(run.net), run.data.num_frames, run.data.known_mouths)
         batch = _meta_batch(run)

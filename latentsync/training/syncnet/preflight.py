@@ -1,7 +1,7 @@
-"""Before a SyncNet's training: can this network learn these data at all?
+"""Preflight of a SyncNet's training: overfit a few pairs, to find errors in data or network before the first step.
 
-A SyncNet's loss may stay at chance, 0.693, for days, and from outside a plateau looks like a bug. So a copy of the network first
-learns a handful of pairs by heart. A sound network on sound data does that in minutes; one that cannot never will.
+A SyncNet's loss may stay at chance, 0.693, for days, which looks the same as a bug. A correct network overfits a few pairs of
+correct data in minutes; one that cannot will not learn from the whole data either.
 """
 
 import copy
@@ -19,19 +19,19 @@ from latentsync.data.sync_clips import SyncBatch, SyncClips, collate
 from latentsync.device import DTYPES
 from latentsync.training.syncnet.step import CHANCE_LOSS, SyncNetWithHeads
 
-ALIKE = 1e-3  # deviation between windows below which they carry nothing that tells them apart
-FEW_CLIPS, FEW_SOURCES, FEW_HOURS = 500, 50, 5.0  # below, a SyncNet hardly learns to judge people it has not seen
-MOVING = 0.8  # share of chance: a loss below it has clearly begun to fall
+MIN_DEVIATION = 1e-3  # standard deviation over a batch; below it the windows or embeddings count as identical
+FEW_CLIPS, FEW_SOURCES, FEW_HOURS = 500, 50, 5.0  # with less a SyncNet hardly generalises to other people
+FALLING = 0.8  # fraction of the chance loss; below it the loss is clearly falling
 NOT_FALLING = (
-    "It does not fall: lips and sound do not tell these pairs apart. Look at a few clips (is the mouth in the lower half, is"
-    " the sound its own?), at the model's sections, and at preflight.learning_rate."
+    "The loss does not fall: right and wrong pairs cannot be distinguished. Check a few clips (is the mouth in the lower"
+    " half, does the audio belong to the video?), the model section, and preflight.learning_rate."
 )
-PART_NUMBERS = re.compile(r"_shot_\d+(_\d+)?$")  # endings that the data pipeline gives to parts of one video
+PART_NUMBERS = re.compile(r"_shot_\d+(_\d+)?$")  # suffixes that the data pipeline gives to parts of one video
 
 
 @dataclass(frozen=True)
 class Preflight:
-    """What came of it: `passed` is None where the loss falls, but not yet far enough, and where time ran out before."""
+    """The result: `passed` is None if the loss falls but has not reached the target, or if the time limit was too short to tell."""
 
     passed: bool | None
     loss: float
@@ -39,7 +39,7 @@ class Preflight:
     reason: str = ""
 
     def sentence(self) -> str:
-        """The outcome for a person."""
+        """The result as a log message."""
         done = f"Preflight: {self.steps} steps on one small batch, loss {self.loss:.3f} (chance is {CHANCE_LOSS:.3f})."
         return f"{done} {self.reason}".strip()
 
@@ -47,9 +47,9 @@ class Preflight:
 def overfit(
     objective: SyncNetWithHeads, data: SyncClips, config: SyncPreflightConfig, precision: str = "fp32"
 ) -> Preflight:
-    """Let a copy of `objective` learn `config.pairs` pairs by heart, on the objective's device; it is left as it was."""
+    """Overfit a copy of `objective` on `config.pairs` pairs, on the objective's device; the objective itself is not changed."""
     weight = next(objective.parameters())
-    items = config.pairs // (2 * WINDOWS_AN_ITEM)  # every window stands in a right and in a wrong pair
+    items = config.pairs // (2 * WINDOWS_AN_ITEM)  # every window is in one right and one wrong pair
     batch = collate([data[position] for position in range(items)]).to(weight.device)
     learner = copy.deepcopy(objective).train()
     optimizer = torch.optim.AdamW(learner.parameters(), config.learning_rate, weight_decay=0.0)
@@ -64,64 +64,68 @@ def overfit(
             optimizer.step()
             continue
         break
-    return _judge(loss, step, batch, learner, config)
+    return _result(loss, step, batch, learner, config)
 
 
-def _judge(
+def _result(
     loss: float, steps: int, batch: SyncBatch, learner: SyncNetWithHeads, config: SyncPreflightConfig
 ) -> Preflight:
     if loss <= config.target_loss:
         return Preflight(True, loss, steps)
-    trouble = _trouble(batch, learner)
-    if trouble:
-        return Preflight(False, loss, steps, trouble)
-    if loss < MOVING * CHANCE_LOSS:
-        return Preflight(None, loss, steps, f"It falls, but is not at {config.target_loss:g} yet: watch the curve.")
+    problem = _problem(batch, learner)
+    if problem:
+        return Preflight(False, loss, steps, problem)
+    if loss < FALLING * CHANCE_LOSS:
+        return Preflight(
+            None, loss, steps, f"The loss falls, but has not reached {config.target_loss:g}: watch the curve."
+        )
     if steps < config.max_steps:
-        return Preflight(None, loss, steps, f"{config.max_sec:.0f} s are too few here to tell whether it will fall.")
+        return Preflight(None, loss, steps, f"{config.max_sec:.0f} s are too few to see whether the loss falls.")
     return Preflight(False, loss, steps, NOT_FALLING)
 
 
 @torch.no_grad()
-def _trouble(batch: SyncBatch, learner: SyncNetWithHeads) -> str:
-    """What is visibly wrong with the data or the network's answers, or the empty text."""
-    for name, windows in (("pictures", batch.image), ("sounds", batch.mel)):
+def _problem(batch: SyncBatch, learner: SyncNetWithHeads) -> str:
+    """A sentence on non-finite or identical windows or embeddings; empty if there are none."""
+    for name, windows in (("frames", batch.image), ("mel windows", batch.mel)):
         if not bool(windows.isfinite().all()):
-            return f"The {name} hold numbers that are not finite."
-        if float(windows.float().std(0).mean()) < ALIKE:
+            return f"The {name} have non-finite values."
+        if float(windows.float().std(0).mean()) < MIN_DEVIATION:
             return (
-                f"All {name} are alike: the clips are {'still' if name == 'pictures' else 'silent'}, or read wrongly."
+                f"All {name} are identical: the clips are {'still' if name == 'frames' else 'silent'}, or read wrongly."
             )
-    for name, told in zip(("lips", "sounds"), learner.net(batch.image, batch.mel), strict=True):
-        if not bool(told.isfinite().all()):
+    for name, embeddings in zip(("lips", "audio"), learner.net(batch.image, batch.mel), strict=True):
+        if not bool(embeddings.isfinite().all()):
             return f"The embeddings of {name} are not finite: lower preflight.learning_rate and train.learning_rate."
-        if float(told.float().std(0).mean()) < ALIKE:
-            return f"The network gives one embedding for all {name}: its encoder has collapsed or sees nothing."
+        if float(embeddings.float().std(0).mean()) < MIN_DEVIATION:
+            return f"The embeddings of {name} are all identical: the encoder has collapsed or its input is constant."
     return ""
 
 
 def source_of(clip: TrainingClip) -> Path:
-    """The video that a clip was probably cut from: the data pipeline numbers shots and segments at the end of names."""
+    """The video that a clip was probably cut from: its path without the data pipeline's shot and segment numbers."""
     return clip.path.with_name(PART_NUMBERS.sub("", clip.path.stem))
 
 
 def data_warnings(training: ClipIndex, validation: list[TrainingClip]) -> list[str]:
-    """Sentences on what about the data makes a plateau or a poor expert likely."""
+    """Warnings about data that make a plateau, or a SyncNet that does not generalise, likely."""
     clips, warnings = training.clips, []
     sources = {source_of(clip) for clip in clips}
     if len(clips) < FEW_CLIPS or len(sources) < FEW_SOURCES or training.hours < FEW_HOURS:
         warnings.append(
-            f"{len(clips)} clips from about {len(sources)} videos, {training.hours:.1f} h, are few: below {FEW_HOURS:g} h and"
-            f" {FEW_SOURCES} videos a SyncNet learns its speakers rather than lips; start from a released one (init_from)."
+            f"{len(clips)} clips from about {len(sources)} videos, {training.hours:.1f} h, are few: with less than {FEW_HOURS:g} h"
+            f" or {FEW_SOURCES} videos a SyncNet overfits to its speakers; start from a released one (init_from)."
         )
     if training.rejected:
-        warnings.append(f"{len(training.rejected)} clips were left out; clips.jsonl in the run's folder says why.")
+        warnings.append(
+            f"{len(training.rejected)} clips were left out; the reasons are in clips.jsonl in the run folder."
+        )
     shared = {clip.key for clip in clips} & {clip.key for clip in validation}
     if shared:
-        warnings.append(f"{len(shared)} validation clips are training clips too: their score is worth nothing.")
+        warnings.append(f"{len(shared)} validation clips are also training clips: the validation score is meaningless.")
     known = sources & {source_of(clip) for clip in validation}
     if known and not shared:
         warnings.append(
-            f"Validation clips come from {len(known)} videos that the training sees: the score is flattering."
+            f"Validation clips come from {len(known)} videos that are also trained on: the score is too optimistic."
         )
     return warnings

@@ -1,8 +1,8 @@
-"""A SyncNet's whole training: data, preflight, steps, validation, charts, and the file that comes out.
+"""A SyncNet's whole training: data, preflight, steps, validation, charts, and the trained network's file.
 
-The run's folder holds, beside what the loop keeps: `config.yaml`, `clips.jsonl` (what is trained on, what was left out and
-why), `loss_chart.png`, and at the end `syncnet.safetensors`: the best checkpoint. Every validated checkpoint holds its
-validation scores and threshold in its metadata (`scores`, `threshold`); a U-Net's training checks them.
+Besides the loop's files, the run folder holds `config.yaml`, `clips.jsonl` (the training clips, and those left out with
+reasons), `loss_chart.png`, and at the end `syncnet.safetensors`, the best checkpoint. The metadata of every validated
+checkpoint contains its validation scores and threshold (`scores`, `threshold`); a U-Net's training checks the accuracy.
 """
 
 import logging
@@ -27,13 +27,13 @@ from latentsync.training.engine.fill_cache import fill_cache
 from latentsync.training.engine.loop import Hooks, Row, Trainer
 from latentsync.training.syncnet.data import cached_features, load_syncnet_data
 from latentsync.training.syncnet.preflight import data_warnings, overfit
-from latentsync.training.syncnet.step import CHANCE_LOSS, ONLY_WATCHED, SyncNetWithHeads, net_weights
+from latentsync.training.syncnet.step import CHANCE_LOSS, ONLY_LOGGED, SyncNetWithHeads, net_weights
 from latentsync.training.syncnet.validate import SyncScores, score_syncnet
 from latentsync.training.syncnet.watch import PlateauWatch, offset_warning
 from latentsync.weights import describe, load_partly, read_checkpoint, save_checkpoint
 
 OUTPUT, CHART, CONFIG, CLIPS = "syncnet.safetensors", "loss_chart.png", "config.yaml", "clips.jsonl"
-HOW_TO_INSIST = "Nothing was trained; to train all the same, set preflight.skip=true."
+HOW_TO_SKIP = "Nothing was trained; set preflight.skip=true to train anyway."
 log = logging.getLogger(__name__)
 
 
@@ -57,11 +57,11 @@ class SyncNetTraining:
         self.items = self.data.items()
         teaches_mouths = run.data.known_mouths and self.items.knows_mouths
         if run.data.known_mouths and not teaches_mouths:
-            log.info("Note: only clips of drawn heads have mouth tracks, so data.known_mouths is ignored here.")
+            log.info("Note: these clips have no mouth tracks (only drawn heads have), so data.known_mouths is ignored.")
         self.objective = SyncNetWithHeads(StableSyncNet(run.net), run.data.num_frames, teaches_mouths)
         if run.init_from:
             left_out = load_partly(self.objective.net, read_checkpoint(run.init_from).tensors)
-            log.info(f"Started from {run.init_from}; {len(left_out)} tensors start anew.")
+            log.info(f"Started from {run.init_from}; {len(left_out)} tensors are newly initialised.")
         self.trainer = Trainer(
             self.objective,
             self.items,
@@ -76,12 +76,12 @@ class SyncNetTraining:
         self.watch = PlateauWatch(run.plateau)
 
     def train(self, on_row: Callable[[Row], None] | None = None, stop_step: int | None = None) -> Path | None:
-        """Train to the end (or `stop_step`) and write the best network; returns its path on the first process.
+        """Train to the end (or `stop_step`) and write the best network; returns the file's path on the first process.
 
         `on_row` is called with each log row on the first process.
 
         Raises:
-            ValueError: the preflight failed, or the training cannot go on.
+            ValueError: the preflight failed, or the training cannot continue.
         """
         self.processes.broadcast_from_main(self._write_run_files)
         clips = [*self.data.training.clips, *self.data.validation]
@@ -107,7 +107,7 @@ class SyncNetTraining:
         before, now = contents(self.folder / CLIPS), [clip.key for clip in self.data.training.clips]
         if before and before != now:
             log.info(
-                f"Note: the clips are not those of before ({len(before)}, now {len(now)}): the data begin a new order."
+                f"Note: the training clips have changed ({len(before)} before, now {len(now)}): they are drawn in a new order."
             )
         write_index(self.data.training, self.folder / CLIPS)
         log.info(describe_index(self.data.training))
@@ -117,14 +117,14 @@ class SyncNetTraining:
             self.watch.observe(row)
 
     def _preflight(self) -> None:
-        """Overfit a few pairs; with `init_from`, also look for shifted clips."""
+        """Overfit a few pairs; with `init_from`, also warn of clips with shifted audio."""
         if self.run.preflight.skip:
             return
         with self.processes.own_randomness():
             outcome = overfit(self.objective, self.items, self.run.preflight, self.run.train.precision)
         with self.processes.raise_together():
             if outcome.passed is False:
-                raise ValueError(f"{outcome.sentence()} {HOW_TO_INSIST}")
+                raise ValueError(f"{outcome.sentence()} {HOW_TO_SKIP}")
         log.info(outcome.sentence())
         if self.run.init_from:
             self._score()
@@ -171,7 +171,7 @@ class SyncNetTraining:
         save_checkpoint(path, tensors, metadata)
 
     def _write_best(self) -> Path:
-        """The best checkpoint, or the last one where none was validated, with its scores, as the run's result."""
+        """Write the best checkpoint, or the last one if none was validated, as `syncnet.safetensors`; scores it if it has none."""
         checkpoints = self.trainer.checkpoints
         best = checkpoints.best()
         step = best["step"] if best and checkpoints.has(best["step"]) else checkpoints.steps()[-1]
@@ -182,8 +182,7 @@ class SyncNetTraining:
             metadata = with_scores(metadata, self._score().summary())
         save_checkpoint(self.folder / OUTPUT, source.tensors, metadata)
         log.info(
-            f"{self.folder / OUTPUT}: step {step}, accuracy {metadata['scores']['accuracy']:.1%} on clips that the training"
-            " did not see."
+            f"{self.folder / OUTPUT}: step {step}, accuracy {metadata['scores']['accuracy']:.1%} on validation clips."
         )
         return self.folder / OUTPUT
 
@@ -193,24 +192,24 @@ class SyncNetTraining:
 
 
 def train_config(run: SyncNetRun) -> TrainConfig:
-    """The loop's configuration: measures that are only logged have the weight 0."""
-    return replace(run.train, loss_weights={**run.train.loss_weights, **ONLY_WATCHED})
+    """The loop's configuration, with weight 0 for measures that are only logged."""
+    return replace(run.train, loss_weights={**run.train.loss_weights, **ONLY_LOGGED})
 
 
 def with_scores(metadata: Mapping[str, Any], scores: Mapping[str, float]) -> dict[str, Any]:
-    """Metadata with the scores and the similarity threshold of a correct pair."""
+    """`metadata` with `scores`, and with the similarity threshold that separates right from wrong pairs."""
     return {**metadata, "threshold": scores["threshold"], "scores": dict(scores)}
 
 
 def add_scores(path: Path, scores: Mapping[str, float]) -> None:
-    """Write scores into the metadata of a checkpoint's weights, if there are any."""
+    """Write scores into the metadata of a checkpoint's weights file, if it exists."""
     if path.exists():
         checkpoint = read_checkpoint(path)
         save_checkpoint(path, checkpoint.tensors, with_scores(checkpoint.metadata, scores))
 
 
 def panels(rows: list[dict[str, Any]], validation: list[dict[str, Any]], scores: SyncScores | None) -> list[Panel]:
-    """Loss against chance, accuracy, and how similar right and wrong pairs are to the network as it is now."""
+    """The chart's panels: losses, accuracy and, with `scores`, histograms of pair similarities and of sync offsets."""
     drawn: list[Panel] = [
         CurvePanel(
             "sync loss",
@@ -230,6 +229,6 @@ def panels(rows: list[dict[str, Any]], validation: list[dict[str, Any]], scores:
         similarities = {"right pairs": scores.right.tolist(), "wrong pairs": scores.wrong.tolist()}
         marks = {f"threshold {scores.threshold:.2f}": scores.threshold}
         drawn.append(HistogramPanel("similarity, validation clips", similarities, (0.0, 1.0), marks=marks))
-        places = {"training clips": scores.offsets}
-        drawn.append(HistogramPanel("sync offset found, frames (above 0: audio early)", places, (-10.5, 10.5), 21))
+        offsets = {"training clips": scores.offsets}
+        drawn.append(HistogramPanel("measured sync offset, frames (above 0: audio early)", offsets, (-10.5, 10.5), 21))
     return drawn

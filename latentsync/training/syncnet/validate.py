@@ -1,4 +1,4 @@
-"""Scoring a StableSyncNet on clips that its training does not see."""
+"""Scoring a StableSyncNet on validation clips."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -19,12 +19,12 @@ from latentsync.timebase import samples_of_frames
 
 @dataclass(frozen=True)
 class SyncScores:
-    """How well right and wrong pairs are told apart: similarities [n] of each, and what follows from them."""
+    """Similarities [n] of right and of wrong pairs, and the scores computed from them."""
 
     right: Tensor
     wrong: Tensor
     threshold: float  # chosen on the calibration clips
-    offsets: list[int] = field(default_factory=list)  # of the calibration clips, in frames; > 0: the audio is early
+    offsets: list[int] = field(default_factory=list)  # measured on the calibration clips, in frames; > 0: audio early
 
     @property
     def accuracy(self) -> float:
@@ -33,13 +33,13 @@ class SyncScores:
     @property
     def loss(self) -> float:
         """Balanced cross-entropy; 0.693 is chance."""
-        said = torch.cat([self.right, self.wrong])
+        similarities = torch.cat([self.right, self.wrong])
         return float(
-            F.binary_cross_entropy(said, torch.cat([torch.ones_like(self.right), torch.zeros_like(self.wrong)]))
+            F.binary_cross_entropy(similarities, torch.cat([torch.ones_like(self.right), torch.zeros_like(self.wrong)]))
         )
 
     def summary(self) -> dict[str, float]:
-        """Numbers for a log row and a checkpoint's metadata."""
+        """The scores by name, for a log row and a checkpoint's metadata."""
         named = {"accuracy": self.accuracy, "loss": self.loss, "threshold": self.threshold}
         within = [abs(offset) <= 1 for offset in self.offsets]
         named["offset_within_1"] = sum(within) / max(1, len(within))
@@ -53,32 +53,32 @@ def score_syncnet(
     num_frames: int,
     min_shift: int = MIN_SHIFT,
 ) -> SyncScores:
-    """Score a network, in evaluation mode meanwhile; its threshold is chosen on the `calibration` clips of the training."""
+    """Score a network in evaluation mode on `validation`; the threshold is chosen on `calibration`, which are training clips."""
     was_training = net.training
     net.eval()
-    known = embed_clips(net, calibration, num_frames, min_shift)
-    threshold = best_threshold(*_pairs(known, min_shift))
+    calibrating = embed_clips(net, calibration, num_frames, min_shift)
+    threshold = best_threshold(*_pairs(calibrating, min_shift))
     right, wrong = _pairs(embed_clips(net, validation, num_frames, min_shift), min_shift)
     net.train(was_training)
-    return SyncScores(right, wrong, threshold, [most_similar_offset(clip.lips, clip.sound) for clip in known])
+    return SyncScores(right, wrong, threshold, [most_similar_offset(clip.lips, clip.sound) for clip in calibrating])
 
 
 def embed_clips(
     net: StableSyncNet, clips: Iterable[SyncClip], num_frames: int, min_shift: int = MIN_SHIFT
 ) -> list[ClipEmbeddings]:
-    """Embed all clips that are long enough for pairs; one clip is in memory at a time."""
+    """Embeddings of all clips that are long enough for wrong pairs; one clip is in memory at a time."""
     return [embed_clip(net, clip, num_frames) for clip in clips if clip.starts(num_frames) > 2 * min_shift]
 
 
 def embed_clip(net: StableSyncNet, clip: SyncClip, num_frames: int) -> ClipEmbeddings:
-    """Embed all windows of `num_frames` frames that have their pictures and sound."""
+    """Embeddings of all windows of `num_frames` frames with both pictures and audio."""
     count = clip.starts(num_frames)
     lips = embed_windows(net, net.embed_lips, lambda start: clip.image(start, num_frames), count)
     return ClipEmbeddings(lips, embed_sound(net, clip, num_frames))
 
 
 def embed_sound(net: StableSyncNet, clip: SyncClip, num_frames: int) -> Tensor:
-    """Embeddings [windows, D] of the sound alone."""
+    """Embeddings [windows, D] of the audio alone."""
     return embed_windows(net, net.embed_audio, lambda start: clip.sound(start, num_frames), clip.starts(num_frames))
 
 
@@ -90,7 +90,7 @@ def embed_windows(
     count: int,
     batch_size: int = 32,
 ) -> Tensor:
-    """Embeddings [count, D], float32 on the CPU, of windows 0 ... count - 1; the batch size changes them by rounding only."""
+    """Embeddings [count, D], float32 on the CPU, of windows 0 ... count - 1; they depend on `batch_size` by rounding only."""
     weight = next(net.parameters())
     batches = [range(first, min(first + batch_size, count)) for first in range(0, count, batch_size)]
     return torch.cat([embed(torch.stack([window(i) for i in batch]).to(weight)).float().cpu() for batch in batches])
@@ -108,7 +108,7 @@ def _pairs(embedded: list[ClipEmbeddings], min_shift: int, seed: int = 0) -> tup
 
 
 def shift_sound(waveform: np.ndarray, frames: int) -> np.ndarray:
-    """Sound moved later (frames > 0) or earlier by video frames, silence where nothing is left; same length."""
+    """`waveform` delayed (`frames` > 0) or advanced by video frames; padded with silence to the same length."""
     samples = samples_of_frames(abs(frames))
     if frames >= 0:
         return np.concatenate([np.zeros(samples, waveform.dtype), waveform])[: len(waveform)]
@@ -118,7 +118,7 @@ def shift_sound(waveform: np.ndarray, frames: int) -> np.ndarray:
 def offset_errors(
     net: StableSyncNet, clip: SyncClip, waveform: np.ndarray, shifts: range, num_frames: int
 ) -> list[int]:
-    """For every shift of the sound, the found offset minus the true one, in frames."""
+    """The error of the measured offset, in frames, for every shift of the audio in `shifts` (see `shift_sound`)."""
     lips = embed_clip(net, clip, num_frames).lips
     moved = [SyncClip(clip.pictures, sync_mel(torch.from_numpy(shift_sound(waveform, shift)))) for shift in shifts]
     found = [most_similar_offset(lips, embed_sound(net, sound, num_frames)) for sound in moved]

@@ -1,4 +1,4 @@
-"""What a SyncNet's curves mean: a plateau at chance, and clips whose lips and sound are apart."""
+"""Warnings from a SyncNet's curves: a plateau at the chance loss, and clips whose audio is shifted."""
 
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -9,12 +9,12 @@ from latentsync.config.syncnet_run import PlateauConfig
 from latentsync.metrics.sync.offset import offset_in_words
 from latentsync.training.syncnet.step import CHANCE_LOSS
 
-TRUSTED_ACCURACY = 0.75  # from here on the offsets that a network finds say something about the data
-SHIFTED_SHARE = 0.2  # of clips more than a frame off, from which the data need a look
+TRUSTED_ACCURACY = 0.75  # from this accuracy on, measured offsets are reliable
+SHIFTED_SHARE = 0.2  # fraction of clips with an offset of more than a frame, from which a warning is given
 
 
 class PlateauWatch:
-    """Keeps the losses of the last `config.steps` steps and gives advice once for every such stretch at chance."""
+    """Detects a plateau: the mean loss over the last `config.steps` steps is at chance. Warns once in `config.steps` steps."""
 
     def __init__(self, config: PlateauConfig):
         self.config = config
@@ -22,7 +22,7 @@ class PlateauWatch:
         self.last_advice = 0
 
     def observe(self, row: Mapping[str, Any]) -> str | None:
-        """Take in a log row; returns advice for a person where it is due."""
+        """Add a log row; returns a warning for the log, or None."""
         step, loss = int(row["step"]), row.get("sync")
         if loss is None:
             return None
@@ -35,17 +35,17 @@ class PlateauWatch:
             return None
         self.last_advice = step
         return (
-            f"Plateau: the loss of the last {self.config.steps} steps is {mean:.3f}, chance is {CHANCE_LOSS:.3f}. From scratch"
-            " this may last for 100 000 steps and end suddenly. The preflight shows whether network and data can learn at all;"
-            " if they can, what helps is more speakers, a larger batch (train.gradient_accumulation), clips whose sound is not"
-            " shifted, or starting from a released SyncNet (init_from)."
+            f"Plateau: the mean loss of the last {self.config.steps} steps is {mean:.3f}, chance is {CHANCE_LOSS:.3f}. A training"
+            " from scratch may stay there for 100 000 steps and leave it suddenly. If the preflight passed, these help: more"
+            " speakers, a larger batch (train.gradient_accumulation), clips without shifted audio, or a released SyncNet to"
+            " start from (init_from)."
         )
 
 
 def offset_warning(offsets: Sequence[int], accuracy: float) -> str | None:
-    """A sentence where many training clips seem shifted; None where all is well or the network cannot say yet.
+    """A warning if many training clips seem to have shifted audio; None if few do or `accuracy` is too low to rely on.
 
-    `offsets` are those that a network finds in training clips, in frames; > 0: the audio is early.
+    `offsets` are measured by the network on training clips, in frames; > 0: the audio is early.
     """
     if accuracy < TRUSTED_ACCURACY or not offsets:
         return None
@@ -53,6 +53,6 @@ def offset_warning(offsets: Sequence[int], accuracy: float) -> str | None:
     if off < SHIFTED_SHARE:
         return None
     return (
-        f"{off:.0%} of {len(offsets)} training clips have lips and sound more than a frame apart (median: audio"
+        f"The audio of {off:.0%} of {len(offsets)} training clips is shifted by more than a frame (median: audio"
         f" {offset_in_words(median(offsets))}; the chart shows all): run the data pipeline's synchronisation stage on them."
     )

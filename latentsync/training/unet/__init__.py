@@ -1,1 +1,1 @@
-"""Training and distilling the U-Net: data, step, pixel-space losses, validation."""
+"""Training and distilling the U-Net: data, step, losses on pixels, validation."""

@@ -1,4 +1,4 @@
-"""The training clips of a U-Net's run, and the features an item holds: only those that the run's losses need."""
+"""The training clips of a U-Net run, and the features of its items: only those that its losses need."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -25,49 +25,49 @@ NEEDS_PIXELS = ("lpips", "trepa")
 
 
 def unet_index(run: UNetRun) -> ClipIndex:
-    """The clips that the run can train on, and those left out with the reason.
+    """The index of the run's clips: usable ones, and those left out with the reason.
 
     Raises:
-        ValueError: there is no data, or none of it can be used.
+        ValueError: there are no clips, or none is usable.
     """
     data = run.data
     paths = find_clips(data.train_data_dir, data.train_fileslist)
     index = index_clips(paths, min_frames(data.num_frames), data.cache_dir, data.reader)
     if not index.clips:
         reasons = "; ".join(f"{clip.path} {clip.reason}" for clip in index.rejected[:3])
-        raise ValueError(f"None of the {len(paths)} clips can be trained on: {reasons}.")
+        raise ValueError(f"None of the {len(paths)} clips can be used for training: {reasons}.")
     return index
 
 
 def unet_items(run: UNetRun, clips: list[TrainingClip], device: torch.device) -> UNetClips:
-    """The run's items; features that are not kept run on `device`."""
+    """The run's training items; features without a cache are computed on `device`."""
     data, mask = run.data, load_mask(run.data.resolution)
-    shows_pixels = not data.cached_latents or any(loss in run.pixel_losses for loss in NEEDS_PIXELS)
+    needs_pixels = not data.cached_latents or any(loss in run.pixel_losses for loss in NEEDS_PIXELS)
     return UNetClips(
         clips,
         data.num_frames,
         run.train.seed,
-        audio=audio_of(run, device),
+        audio=audio_feature(run, device),
         latents=cached_latents(run, device) if data.cached_latents else None,
         mel=mel_feature(data.cache_dir) if "sync" in run.pixel_losses else None,
-        frames=FrameMemory(data.resolution, data.memory_bytes) if shows_pixels else None,
-        mask=mask if shows_pixels else None,
+        frames=FrameMemory(data.resolution, data.memory_bytes) if needs_pixels else None,
+        mask=mask if needs_pixels else None,
     )
 
 
-def audio_of(run: UNetRun, device: torch.device) -> ClipFeature:
-    """The U-Net's audio features of clips, cached or computed for every item."""
+def audio_feature(run: UNetRun, device: torch.device) -> ClipFeature:
+    """The clips' audio features, from the cache or computed for every item."""
     if run.data.cached_audio:
         return whisper_feature(run.data.cache_dir, run.frozen_networks.whisper, device)
     if run.data.num_workers:
         raise ValueError(
             "data.cached_audio=false runs the speech encoder in the training process: set data.num_workers=0."
         )
-    return LiveFeature(newest_kept(whisper_compute(run.frozen_networks.whisper, device)))
+    return LiveFeature(last_result_cached(whisper_compute(run.frozen_networks.whisper, device)))
 
 
 def cached_features(run: UNetRun, device: torch.device) -> list[CachedFeature]:
-    """What the run's training reads from the cache; what is missing is computed on `device`."""
+    """The cached features that the run needs; missing ones are computed on `device`."""
     features = (
         [whisper_feature(run.data.cache_dir, run.frozen_networks.whisper, device)] if run.data.cached_audio else []
     )
@@ -78,13 +78,13 @@ def cached_features(run: UNetRun, device: torch.device) -> list[CachedFeature]:
     return features
 
 
-def newest_kept(compute: Compute) -> Compute:
-    """`compute` with the result of the last clip cached."""
-    remembered: Callable[[TrainingClip], dict[str, torch.Tensor]] = lru_cache(maxsize=1)(compute)
-    return lambda clip: {name: value.cpu() for name, value in remembered(clip).items()}
+def last_result_cached(compute: Compute) -> Compute:
+    """`compute` with its last result cached."""
+    cached: Callable[[TrainingClip], dict[str, torch.Tensor]] = lru_cache(maxsize=1)(compute)
+    return lambda clip: {name: value.cpu() for name, value in cached(clip).items()}
 
 
 def cached_latents(run: UNetRun, device: torch.device | None = None) -> CachedFeature:
-    """The auto-encoder's latents of clips at the run's resolution, under the network's mask; computed on `device`."""
+    """Latents of the clips, unmasked and masked, at the run's resolution; missing ones are computed on `device`."""
     mask = load_mask(run.data.resolution)
     return latents_feature(run.data.cache_dir, run.frozen_networks.vae, mask, run.data.latents_precision, device)

@@ -1,8 +1,9 @@
 """Distilling a U-Net into one that samples in few steps without guidance: latent consistency (Luo et al. 2023, Song et al. 2023).
 
-Two neighbouring points of one sampling trajectory must lead to the same clean latents. The teacher, with guidance, goes from the
-noisier point to the other by one DDIM step of `skip` diffusion steps. The student's prediction from the first point is trained
-towards that of its moving average from the second. At step 0 the prediction is the identity, which ties all others to the data.
+Any two points of one sampling trajectory must give the same prediction of the clean latents. The teacher, with guidance, computes
+the second point from the noisier first one by a DDIM step over `skip` timesteps. The student's prediction from the first point is
+trained towards the prediction of the student's moving average from the second. At timestep 0 the prediction is the identity, the
+boundary condition that ties all other predictions to the data.
 
 Legend: b clips, c channels, f frames, h w latent height and width.
 """
@@ -26,22 +27,22 @@ from latentsync.training.engine.frozen import Frozen
 from latentsync.training.engine.loop import Losses, item_generator
 from latentsync.training.unet.step import Drawn, UNetStep
 
-HUBER_WIDTH = 0.001  # errors below it count by their square, as in Luo et al.
+HUBER_WIDTH = 0.001  # of the pseudo-Huber loss, as in Luo et al.: quadratic below, linear above
 
 
 class DistillStep(UNetStep):
-    """`consistency`, the distance of neighbouring points' predictions, and any pixel losses of the student's prediction."""
+    """Losses: `consistency`, the distance between the two points' predictions, and any pixel losses of the student's prediction."""
 
     def __init__(
         self, unet: UNet3DConditionModel, teacher: Frozen[UNet3DConditionModel], plan: DistillConfig, **others: Any
     ):
-        """`unet` is the student; `others` are `UNetStep`'s arguments. The moving average is part of the state."""
+        """`unet` is the student; `others` are `UNetStep`'s arguments. The state dict contains the moving average."""
         super().__init__(unet, **others)
         self.teacher, self.plan = teacher, plan
         self.target = copy.deepcopy(unet).requires_grad_(False)
 
     def forward(self, batch: ClipBatch, positions: Tensor) -> Losses:
-        """Unweighted losses of a batch, whose items have the numbers `positions`; in training the average is updated first."""
+        """Unweighted losses of a batch, whose items are at `positions`; in training mode the average is updated first."""
         if self.training:
             self._update_average()
         generators = [item_generator(self.seed, position) for position in positions.tolist()]
@@ -61,7 +62,7 @@ class DistillStep(UNetStep):
         return losses
 
     def draw(self, latents: Tensor, generators: list[torch.Generator]) -> Drawn:
-        """Noise and timesteps, a multiple of `skip` before the last training step; every clip has its audio."""
+        """Noise and timesteps, each a multiple of `skip` before the last one; no audio dropout."""
         shape, skip = (1, *latents.shape[1:]), self.plan.skip
         points = self.schedule.num_train_timesteps // skip
         noise, timesteps = [], []
@@ -74,7 +75,7 @@ class DistillStep(UNetStep):
         return Drawn(torch.cat(noise).to(latents), torch.cat(timesteps), has_audio)
 
     def distance(self, clean: Tensor, target: Tensor) -> Tensor:
-        """Distance of latents b c f h w; cells that the mask leaves visible have the objective's `visible_weight`."""
+        """Mean distance of latents b c f h w; visible cells have the objective's `visible_weight`, generated ones 1."""
         error = clean - target
         cells = 1 - (1 - self.objective.visible_weight) * self.mask
         if self.plan.loss == "l2":
@@ -82,23 +83,23 @@ class DistillStep(UNetStep):
         return (((error**2 + HUBER_WIDTH**2).sqrt() - HUBER_WIDTH) * cells).mean()
 
     def _target(self, noisy: Tensor, timesteps: Tensor, batch: ClipBatch) -> Tensor:
-        """Clean latents that the averaged student predicts from the teacher's next point."""
+        """Clean latents predicted by the student's moving average from the point after the teacher's DDIM step."""
         earlier = (timesteps - self.plan.skip).clamp(min=0)
-        noise = self._taught(noisy, timesteps, batch)
+        noise = self._teacher_noise(noisy, timesteps, batch)
         with full_precision(noisy.device):
-            nearer = ddim_step(noisy, noise, timesteps, earlier, self.schedule)
-        predicted = self._denoiser(self.target, batch)(nearer, earlier)
+            cleaner = ddim_step(noisy, noise, timesteps, earlier, self.schedule)
+        predicted = self._denoiser(self.target, batch)(cleaner, earlier)
         with full_precision(noisy.device):
-            return consistency(nearer, predicted, earlier, self.schedule)
+            return consistency(cleaner, predicted, earlier, self.schedule)
 
-    def _taught(self, noisy: Tensor, timesteps: Tensor, batch: ClipBatch) -> Tensor:
-        """The teacher's prediction with guidance, float32."""
+    def _teacher_noise(self, noisy: Tensor, timesteps: Tensor, batch: ClipBatch) -> Tensor:
+        """The noise that the teacher predicts with guidance, float32."""
         return self._denoiser(self.teacher.net, batch, self.plan.guidance_scale)(noisy, timesteps)
 
     def _denoiser(
         self, unet: UNet3DConditionModel, batch: ClipBatch, guidance_scale: float = 1.0
     ) -> Callable[[Tensor, Tensor], Tensor]:
-        """(noisy latents b c f h w, timesteps b) -> predicted noise, float32, with the batch's conditioning and audio."""
+        """A function (noisy latents b c f h w, timesteps b) -> predicted noise, float32, given the batch's conditions."""
         masked, reference, audio = batch.masked_latents, batch.reference_latents, batch.audio
         assert masked is not None and reference is not None and audio is not None
 

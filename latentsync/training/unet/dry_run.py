@@ -1,6 +1,6 @@
-"""Dry run of a U-Net's training: builds every part, shows sizes and memory, makes one step, writes nothing.
+"""Dry run of a U-Net's training: one step without the optimizer, described by sizes, memory and losses; writes nothing.
 
-On the meta device tensors have shapes only, so a full-size run is checked on any machine, without weights and clips.
+Tensors on the meta device have shapes only, so a full-size run can be checked on any machine, without weights and clips.
 """
 
 from collections.abc import Iterator
@@ -42,10 +42,10 @@ MILLION = 1e6
 
 
 def dry_run(run: UNetRun, processes: Processes) -> str:
-    """Build a run on its device, make one step without the optimizer and describe it; the run folder is not written.
+    """Build a run on its device and run one step without the optimizer; returns the description. The run folder is not written.
 
     Raises:
-        ValueError: as `prepare`.
+        ValueError: see `prepare`.
     """
     training = prepare(run, processes)
     trainer = training.trainer
@@ -56,20 +56,20 @@ def dry_run(run: UNetRun, processes: Processes) -> str:
 
 
 def dry_run_on_meta(run: UNetRun) -> str:
-    """Build a run of shapes alone, make one step of it and describe it.
+    """`dry_run` on the meta device: shapes only, no weights and clips.
 
     Raises:
-        ValueError: parts do not fit each other.
+        ValueError: settings or networks do not fit each other.
     """
     step, batch = meta_step(run), meta_batch(run)
     losses, peak = measure_step(step, batch, torch.arange(run.data.batch_size), run.train)
     missed = [name for name, p in step.named_parameters() if p.requires_grad and p.grad is None]
-    assert not missed, f"no gradient reaches {missed[:3]}"
+    assert not missed, f"parameters without a gradient: {missed[:3]}"
     return description(run, step, batch, losses, peak)
 
 
 def meta_step(run: UNetRun) -> UNetStep:
-    """The objective with all of its networks on the device meta."""
+    """The objective with all its networks, on the meta device."""
     with torch.device(META):
         unet = UNet3DConditionModel(UNetConfig.from_dict(run.model))
     choose_trainable(unet, run.trainable_modules)
@@ -87,13 +87,13 @@ def meta_step(run: UNetRun) -> UNetStep:
 
 
 def meta_vae() -> AutoencoderKL:
-    """The public auto-encoder's shape."""
+    """An auto-encoder with the public one's shapes, on the meta device."""
     with torch.device(META):
         return build_vae(PUBLIC_VAE_SHAPE)
 
 
 def meta_pixel_losses(run: UNetRun) -> PixelLosses | None:
-    """The losses on pixels with the shapes of the public networks; the SyncNet's is that of `frozen_networks.syncnet_config`."""
+    """The losses on pixels, with public networks' shapes and the SyncNet of `frozen_networks.syncnet_config`; None if unused."""
     wanted = run.pixel_losses
     if not wanted:
         return None
@@ -106,11 +106,11 @@ def meta_pixel_losses(run: UNetRun) -> PixelLosses | None:
 
 
 def meta_frozen_syncnet(run: UNetRun) -> FrozenSyncNet:
-    """The SyncNet of `frozen_networks.syncnet_config`, checked against the run's clips."""
+    """The SyncNet of `frozen_networks.syncnet_config` on the meta device; ValueError unless its input fits the run's clips."""
     path = run.frozen_networks.syncnet_config
     if not path:
         raise ValueError(
-            "The loss sync on the device meta needs frozen_networks.syncnet_config: a file of configs/syncnet."
+            "A dry run with the loss sync on the meta device needs frozen_networks.syncnet_config, a file of configs/syncnet."
         )
     settings = load(path, SyncNetRun)
     config = SyncNetConfig.from_dict(settings.model)
@@ -122,7 +122,7 @@ def meta_frozen_syncnet(run: UNetRun) -> FrozenSyncNet:
 
 
 def meta_batch(run: UNetRun) -> ClipBatch:
-    """A batch of the shapes that the run's data will have, with the public speech encoder's audio."""
+    """A batch with the shapes of the run's data; audio features have the public speech encoder's number of tokens."""
     data, model = run.data, UNetConfig.from_dict(run.model)
     b, f, r = data.batch_size, data.num_frames, data.resolution
 
@@ -161,14 +161,14 @@ def frozen_nets(step: UNetStep) -> dict[str, nn.Module]:
 
 
 def description(run: UNetRun, step: UNetStep, batch: ClipBatch, losses: Losses, peak: int) -> str:
-    """Parameters of every network, the batch, the losses and the memory, as lines of text."""
+    """Lines of text: the parameters of every network, the batch, the losses and the memory."""
     frozen = frozen_nets(step)
     memory = training_memory(
         step.unet, sum(map(byte_count, frozen.values())), peak, run.train.optimizer, bool(run.train.ema_decay)
     )
     lines = ["part                      trained M   frozen M"]
     lines += [
-        f"{name:24} {trained / MILLION:10.3f} {still / MILLION:10.3f}" for name, trained, still in counts(step.unet)
+        f"{name:24} {trained / MILLION:10.3f} {fixed / MILLION:10.3f}" for name, trained, fixed in counts(step.unet)
     ]
     lines += [f"{name:24} {0:10.3f} {parameters(net) / MILLION:10.3f}" for name, net in frozen.items()]
     lines += [*batch_lines(batch.present()), "losses:"]
@@ -177,12 +177,12 @@ def description(run: UNetRun, step: UNetStep, batch: ClipBatch, losses: Losses, 
 
 
 def counts(unet: nn.Module) -> Iterator[tuple[str, int, int]]:
-    """(name, trained, frozen) parameters of the network's children and of the whole."""
+    """(name, trained parameters, frozen parameters) of the network's children and of the whole network."""
     for name, child in [*unet.named_children(), ("U-Net", unet)]:
         trained = sum(p.numel() for p in child.parameters() if p.requires_grad)
         yield name, trained, parameters(child) - trained
 
 
 def parameters(net: nn.Module) -> int:
-    """Numbers in a network's parameters."""
+    """Number of a network's parameters."""
     return sum(parameter.numel() for parameter in net.parameters())

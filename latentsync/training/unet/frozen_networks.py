@@ -1,4 +1,4 @@
-"""The frozen networks beside the U-Net: loading them, and the check of the SyncNet's accuracy."""
+"""The frozen networks of a U-Net's training: loading, and the check of the SyncNet's accuracy."""
 
 import logging
 from collections.abc import Mapping
@@ -27,26 +27,26 @@ log = logging.getLogger(__name__)
 
 
 def frozen_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """Number format of the frozen networks: the step's on accelerators, float32 on a CPU."""
+    """Dtype of the frozen networks: `precision` on accelerators, float32 on a CPU."""
     return torch.float32 if device.type == "cpu" else DTYPES[precision]
 
 
 def load_vae_at(path: Path | str) -> AutoencoderKL:
-    """The auto-encoder of one of this project's files, or of a folder of the public format."""
+    """The auto-encoder from a file of this project or a folder in the public (diffusers) format."""
     return load_vae(path) if Path(path).is_file() else load_public_vae(path)
 
 
 def load_frozen_vae(run: UNetRun, device: torch.device) -> Frozen[AutoencoderKL]:
-    """The auto-encoder, frozen, on the device."""
+    """The run's auto-encoder, frozen, on the device."""
     return Frozen(placed(load_vae_at(run.frozen_networks.vae), device, frozen_dtype(run.train.precision, device)))
 
 
 def load_pixel_losses(run: UNetRun, device: torch.device) -> PixelLosses | None:
-    """The losses on pixels that have a weight, with their networks on the device; None if none has.
+    """The losses on pixels with a weight above 0, with their networks on the device; None if there are none.
 
     Raises:
         CheckpointError: a network's file is missing, damaged or of another kind.
-        ValueError: the SyncNet does not fit the clips, or is not known to be good enough to teach.
+        ValueError: the SyncNet's input does not fit the clips, or `check_accuracy` fails.
     """
     wanted, dtype = run.pixel_losses, frozen_dtype(run.train.precision, device)
     if not wanted:
@@ -62,7 +62,7 @@ def load_pixel_losses(run: UNetRun, device: torch.device) -> PixelLosses | None:
 
 
 def load_frozen_syncnet(run: UNetRun, device: torch.device, dtype: torch.dtype) -> FrozenSyncNet:
-    """The SyncNet on the device, with its accuracy and alignment checked."""
+    """The SyncNet on the device, after the checks of its accuracy and alignment."""
     syncnet, metadata = read_frozen_syncnet(run)
     check_accuracy(metadata, run.frozen_networks)
     warn_of_alignment(metadata, run)
@@ -80,20 +80,25 @@ class SyncView:
     lower_half: bool
 
     def image_size(self, face_px: int) -> tuple[int, int]:
-        """Height and width of its input for faces of `face_px` pixels, which only a latent network sees as they are."""
+        """Height and width of the input for square faces of `face_px`; only a pixel SyncNet resizes them, to `resolution`."""
         side = face_px // LATENT_STRIDE if self.latent_space else self.resolution
         return side // 2 if self.lower_half else side, side
 
 
 def read_frozen_syncnet(run: UNetRun) -> tuple[FrozenSyncNet, dict[str, Any]]:
-    """The SyncNet on the CPU, if it fits the run's clips, and its file's metadata."""
+    """The SyncNet on the CPU, and its file's metadata.
+
+    Raises:
+        CheckpointError: the file cannot be loaded.
+        ValueError: the network's input does not fit the run's clips.
+    """
     files = run.frozen_networks
     settings = load(files.syncnet_config, SyncNetRun) if files.syncnet_config else None
     try:
         net, metadata = load_syncnet(files.syncnet, SyncNetConfig.from_dict(settings.model) if settings else None)
     except CheckpointError as error:
         hint = (
-            "" if settings else " Set frozen_networks.syncnet_config to its configuration if the file is a public one."
+            "" if settings else " If the file is a public one, set frozen_networks.syncnet_config to its configuration."
         )
         raise CheckpointError(f"{error}{hint}") from error
     view = view_of(net.config, run, {**(view_settings(settings) if settings else {}), **metadata})
@@ -102,12 +107,12 @@ def read_frozen_syncnet(run: UNetRun) -> tuple[FrozenSyncNet, dict[str, Any]]:
 
 
 def view_settings(settings: SyncNetRun) -> dict[str, Any]:
-    """What the configuration of a SyncNet says of its input."""
+    """The fields of `SyncView` in a SyncNet's configuration."""
     return {field.name: getattr(settings.data, field.name) for field in fields(SyncView)}
 
 
 def view_of(config: SyncNetConfig, run: UNetRun, known: Mapping[str, Any]) -> SyncView:
-    """What a SyncNet looks at; what `known` does not say follows from its channels, or is as the run's clips are."""
+    """A SyncNet's input; fields missing in `known` follow from the network's channels or from the run's clips."""
     num_frames = known.get("num_frames", run.data.num_frames)
     latent_space = known.get("latent_space", config.visual_encoder.in_channels == LATENT_CHANNELS * num_frames)
     lower_half = known.get("lower_half", not latent_space)
@@ -115,17 +120,17 @@ def view_of(config: SyncNetConfig, run: UNetRun, known: Mapping[str, Any]) -> Sy
 
 
 def check_syncnet(config: SyncNetConfig, view: SyncView, run: UNetRun, origin: Path | str) -> None:
-    """ValueError unless the SyncNet looks at as many frames as a clip has, at a size its layers reduce to D x 1 x 1."""
+    """ValueError unless the SyncNet's input has `data.num_frames` frames and a size that its layers reduce to D x 1 x 1."""
     if view.num_frames != run.data.num_frames:
         raise ValueError(
-            f"{origin} looks at {view.num_frames} frames, but data.num_frames is {run.data.num_frames}: take a SyncNet"
-            " of that length."
+            f"{origin} expects {view.num_frames} frames, but data.num_frames is {run.data.num_frames}: use a SyncNet for that"
+            " number of frames."
         )
     check_geometry(config, view.image_size(run.data.resolution), (NUM_MELS, sync_mel_length(view.num_frames)))
 
 
 def check_accuracy(metadata: Mapping[str, Any], settings: FrozenNetworksConfig) -> None:
-    """The gate: an unproven SyncNet gives small losses to everything, and one that is bad on this data distorts faces.
+    """Refuse a SyncNet without proven accuracy: an untrained one gives any clip a small loss, an inaccurate one distorts faces.
 
     Raises:
         ValueError: its accuracy on validation pairs is unknown or below `min_sync_accuracy`, and `allow_unproven_sync` is false.
@@ -135,24 +140,23 @@ def check_accuracy(metadata: Mapping[str, Any], settings: FrozenNetworksConfig) 
         return
     found = f"right on {accuracy:.1%} of validation pairs" if accuracy else "of unknown accuracy"
     raise ValueError(
-        f"{settings.syncnet} is {found}, but the loss sync asks for at least {settings.min_sync_accuracy:.0%}"
-        " (frozen_networks.min_sync_accuracy). Measure it on your clips and write the result into"
-        " frozen_networks.sync_accuracy, train it further, set train.loss_weights.sync=0, or insist with"
-        " frozen_networks.allow_unproven_sync=true."
+        f"{settings.syncnet} is {found}, but the loss sync requires at least {settings.min_sync_accuracy:.0%}"
+        " (frozen_networks.min_sync_accuracy). Measure it on your clips and set frozen_networks.sync_accuracy to the result,"
+        " train it further, set train.loss_weights.sync=0, or skip this check with frozen_networks.allow_unproven_sync=true."
     )
 
 
 def warn_of_alignment(metadata: Mapping[str, Any], run: UNetRun) -> None:
-    """A SyncNet that learnt from faces aligned by other points judges worse, which its accuracy on the run's clips tells."""
+    """Warn if the SyncNet was trained on faces aligned by other points, on which it is less accurate."""
     path, given = run.frozen_networks.syncnet, run.data.aligned_by
     released = release_of(path)
     known = metadata.get("alignment") or (released.alignment if released else given)
     if known != given:
         log.warning(
-            "%s learnt from faces with the alignment %s, but the clips have %s (data.alignment).", path, known, given
+            "%s was trained with the alignment %s, but this run's clips have %s (data.alignment).", path, known, given
         )
 
 
 def placed(net: Any, device: torch.device, dtype: torch.dtype) -> Any:
-    """The network on a device in a number format; diffusers' own `to` warns of what does not matter here."""
+    """Move a network to a device and dtype with PyTorch's `to`; diffusers' own logs irrelevant warnings. Returns the network."""
     return nn.Module.to(net, device, dtype)

@@ -1,4 +1,4 @@
-"""The losses on pixels: what a SyncNet, a perceptual and a video network say of the clip that the U-Net's prediction leads to.
+"""The losses on pixels: a SyncNet, a perceptual and a video network applied to the clip decoded from the U-Net's prediction.
 
 Legend: b clips, c channels, f frames, h w height and width; pixels in [-1, 1], latents scaled.
 """
@@ -22,12 +22,12 @@ from latentsync.models.vae import decode
 from latentsync.models.videomae import VideoMAE
 from latentsync.training.engine.frozen import Frozen
 
-FRAMES_AT_ONCE = 4  # decoded and compared together where activations are computed again in the backward pass
+FRAMES_AT_ONCE = 4  # per checkpointed call, where activations are recomputed in the backward pass
 
 
 @dataclass(frozen=True)
 class FrozenSyncNet:
-    """A SyncNet and what it looks at: faces at `resolution` px or their latents, the lower half of them or all."""
+    """A SyncNet and its input: faces at `resolution` px or their latents, the whole face or its lower half."""
 
     net: Frozen[StableSyncNet]
     resolution: int
@@ -35,25 +35,25 @@ class FrozenSyncNet:
     lower_half: bool = True
 
     def embeddings(self, pixels: Tensor | None, latents: Tensor | None, mel: Tensor) -> tuple[Tensor, Tensor]:
-        """(lips, sound), [b, D] each, of clips b 3 f h w or their latents, and mel windows [b, 1, 80, n]."""
+        """Embeddings (lips, audio), [b, D] each, of clips b 3 f h w or their latents b 4 f h w, and mel windows [b, 1, 80, n]."""
         clip = latents if self.sees_latents else pixels
-        assert clip is not None, "the clip is there in the form that the SyncNet sees"
+        assert clip is not None, "the SyncNet's input, pixels or latents, is missing"
         if not self.sees_latents:
             clip = resized(clip, self.resolution)
         dtype = self.net.net.audio_encoder.conv_in.weight.dtype
         return self.net.net(pack_frames(clip, self.lower_half).to(dtype), mel.to(dtype))
 
     def loss(self, pixels: Tensor | None, latents: Tensor | None, mel: Tensor) -> Tensor:
-        """Mean cross-entropy of "lips and sound belong together"."""
+        """Mean binary cross-entropy of the similarity against the label "in sync"."""
         return sync_loss(*self.embeddings(pixels, latents, mel)).mean()
 
     def similarity(self, pixels: Tensor | None, latents: Tensor | None, mel: Tensor) -> Tensor:
-        """Cosine similarities [b] in [0, 1]."""
+        """Cosine similarities [b] of lips and audio, clamped to [0, 1]."""
         return sync_similarity(*self.embeddings(pixels, latents, mel))
 
 
 def resized(clip: Tensor, resolution: int) -> Tensor:
-    """Clips b c f h w at `resolution` squared: bicubic (a = -0.75), no antialias; as they are if they fit."""
+    """Clips b c f h w resized to `resolution` x `resolution`: bicubic (a = -0.75), no antialiasing; unchanged at that size."""
     if clip.shape[-2:] == (resolution, resolution):
         return clip
     frames = rearrange(clip, "b c f h w -> (b f) c h w")
@@ -63,10 +63,10 @@ def resized(clip: Tensor, resolution: int) -> Tensor:
 
 @dataclass(frozen=True)
 class PixelLosses:
-    """The losses `sync`, `lpips` and `trepa`, as far as their networks are there.
+    """The losses `sync`, `lpips` and `trepa`, each only if its network is given.
 
-    With `recompute` the auto-encoder and the perceptual network see a few frames at a time and compute their activations
-    again in the backward pass, so that memory does not grow with the length of clips.
+    With `recompute` the auto-encoder and the perceptual network process a few frames at a time and recompute their activations
+    in the backward pass, so that the memory for activations does not grow with the length of clips.
     """
 
     vae: Frozen[AutoencoderKL] | None = None
@@ -101,7 +101,7 @@ class PixelLosses:
         return rearrange(self._in_parts(decode_frames, frames_of(latents)), "(b f) c h w -> b c f h w", b=len(latents))
 
     def _in_parts(self, compute: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-        """`compute` over frames, which are its inputs' first dimension."""
+        """`compute` over the inputs' first dimension, frames; with `recompute` in checkpointed parts."""
         if not (self.recompute and torch.is_grad_enabled()):
             return compute(*inputs)
         parts = zip(*(each.split(FRAMES_AT_ONCE) for each in inputs), strict=True)

@@ -1,7 +1,7 @@
-"""The U-Net's training step: predict the noise in a clip; optionally losses on the clip decoded from the prediction.
+"""The U-Net's training step: predict the noise in a clip's latents; optionally, losses on the clip decoded from the prediction.
 
-Stage 1 stays in latent space. Stage 2 estimates the clean latents in one step, decodes them and adds pixel losses. The stages
-differ only in configuration: which modules train, and which losses have a weight.
+Stage 1 has a loss on latents only. Stage 2 estimates the clean latents in one step, decodes them and adds losses on pixels. The
+stages differ only in configuration: which modules are trained, and which losses have a weight.
 
 Legend: b clips, c channels, f frames, h w latent height and width.
 """
@@ -27,17 +27,17 @@ from latentsync.training.unet.pixel_losses import PixelLosses
 
 @dataclass(frozen=True)
 class Drawn:
-    """Random numbers of a batch."""
+    """The random numbers of a batch."""
 
     noise: Tensor  # b c f h w
     timesteps: Tensor  # b, on the CPU
-    has_audio: Tensor  # b, 1 where the clip keeps its audio, 0 where it gets zeros
+    has_audio: Tensor  # b; 0 where audio dropout replaces the clip's audio features by zeros, else 1
 
 
 class UNetStep(nn.Module):
-    """`recon`, the error of the predicted noise, and the losses of `pixel_losses`.
+    """Losses: `recon`, the error of the predicted noise, and those of `pixel_losses`.
 
-    Without `encoder` the batches contain latents; with it they contain pixels, which are encoded as samples of the posterior.
+    Without `encoder`, batches contain latents; with it they contain pixels, which are encoded to samples of the posterior.
     """
 
     mask: Tensor
@@ -59,7 +59,7 @@ class UNetStep(nn.Module):
         self.register_buffer("mask", mask, persistent=False)
 
     def forward(self, batch: ClipBatch, positions: Tensor) -> Losses:
-        """Unweighted losses of a batch, whose items have the numbers `positions`."""
+        """Unweighted losses of a batch, whose items are at `positions`."""
         generators = [item_generator(self.seed, position) for position in positions.tolist()]
         batch = batch if batch.latents is not None else self._encoded(batch, generators)
         latents, masked, reference, audio = batch.latents, batch.masked_latents, batch.reference_latents, batch.audio
@@ -67,8 +67,8 @@ class UNetStep(nn.Module):
         drawn = self.draw(latents, generators)
         noisy = add_noise(latents, drawn.noise, drawn.timesteps, self.schedule)
         sample = unet_input(noisy, self.mask[None, None, None], masked, reference)
-        kept_audio = self.unet.project_kv(audio * drawn.has_audio[:, None, None, None])
-        predicted = self.unet(sample, drawn.timesteps, kept_audio)
+        audio_kv = self.unet.project_kv(audio * drawn.has_audio[:, None, None, None])
+        predicted = self.unet(sample, drawn.timesteps, audio_kv)
         losses = {"recon": self.error(predicted, drawn.noise, drawn.timesteps)}
         if self.pixel_losses is not None:
             with full_precision(latents.device):
@@ -77,7 +77,7 @@ class UNetStep(nn.Module):
         return losses
 
     def draw(self, latents: Tensor, generators: list[torch.Generator]) -> Drawn:
-        """Noise, timesteps and which clips keep their audio, each item's from its own generator."""
+        """Noise, timesteps and audio dropout, each item's from its own generator."""
         shape, steps = (1, *latents.shape[1:]), self.schedule.num_train_timesteps
         noise, timesteps, has_audio = [], [], []
         for generator in generators:
@@ -89,7 +89,7 @@ class UNetStep(nn.Module):
         )
 
     def error(self, predicted: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """Mean squared error of the predicted noise b c f h w, weighted by the objective."""
+        """Mean squared error of the predicted noise b c f h w, weighted by timestep and by cell as the objective sets."""
         squared = (predicted.float() - noise) ** 2
         cells = 1 - (1 - self.objective.visible_weight) * self.mask
         return (squared * cells * self._snr_weight(timesteps).to(noise)[:, None, None, None, None]).mean()
@@ -108,7 +108,7 @@ class UNetStep(nn.Module):
             noise = torch.cat([torch.randn(shape, generator=generator) for generator in generators])
             return (posterior.mean + posterior.std * noise.to(posterior.mean)) * SCALING_FACTOR
 
-        assert batch.pixels is not None, "batches bring latents or pixels"
+        assert batch.pixels is not None, "batches contain latents or pixels"
         with full_precision(batch.pixels.device):
             return with_latents(batch, encode)
 

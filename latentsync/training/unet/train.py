@@ -1,4 +1,4 @@
-"""A U-Net's training put together from its configuration: network, data, frozen networks, validation, what is stored."""
+"""A U-Net's training, built from its configuration: network, data, frozen networks, validation, stored files."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -33,22 +33,22 @@ from latentsync.training.unet.data import cached_features, unet_index, unet_item
 from latentsync.training.unet.distill import DistillStep
 from latentsync.training.unet.frozen_networks import load_frozen_vae, load_pixel_losses, read_frozen_syncnet
 from latentsync.training.unet.step import UNetStep, choose_trainable
-from latentsync.training.unet.validate import Judges, Sampling, UNetValidation, validation_clips
+from latentsync.training.unet.validate import MetricNetworks, Sampling, UNetValidation, validation_clips
 from latentsync.weights import delta_of, describe, load_partly, read_checkpoint, save_checkpoint
 
-# A U-Net run's charts, drawn from its log: each loss, and the measures of the validation.
+# Titles of the validation chart's panels, by measure.
 TITLES = {
-    "sync": "similarity of lips and sound: sampled, shown silence (the leak), the truth",
+    "sync": "similarity of lips and audio: sampled, sampled with silence (leakage), true",
     "psnr_db": "PSNR in the generated region, dB",
     "lpips": "LPIPS of the lower half",
-    "silent_motion": "movement of lips that are shown silence, as a share of the truth's",
-    "score": "score: the best checkpoint has the greatest",
+    "silent_motion": "movement of lips sampled with silence, as a fraction of the true movement",
+    "score": "score (the best checkpoint has the highest)",
 }
 SYNC_CURVES = ("sync", "silent_sync", "sync_truth")
 
 
 def draw_unet_charts(folder: Path) -> None:
-    """Write `losses.png` and `validation.png` into a run's folder."""
+    """Write `losses.png` and `validation.png` into a run folder."""
     rows, validation = read_rows(folder / "log.jsonl"), read_rows(folder / "validation.jsonl")
     named = {name: curve(rows, name) for name in LOSSES}
     save_charts(folder / "losses.png", [CurvePanel(name, {name: points}) for name, points in named.items() if points])
@@ -65,7 +65,7 @@ UNET = "unet."  # prefix of the network's names in the objective's state dict
 
 @dataclass(frozen=True)
 class UNetFile:
-    """How the trained U-Net is stored."""
+    """Saves the trained U-Net with its metadata."""
 
     run: UNetRun
     step: UNetStep
@@ -92,7 +92,7 @@ class UNetFile:
         )
 
     def save(self, path: Path, weights: Mapping[str, Tensor], steps_done: int) -> None:
-        """Save the U-Net of an objective's state dict: in float16 with `half_weights`, as a delta with `store_changes`."""
+        """Save the U-Net from its objective's state dict: in float16 with `half_weights`, as a delta with `store_changes`."""
         tensors = {name.removeprefix(UNET): value for name, value in weights.items() if name.startswith(UNET)}
         if self.run.half_weights:
             tensors = {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
@@ -105,7 +105,7 @@ class UNetFile:
 
 @dataclass(frozen=True)
 class UNetTraining:
-    """The parts of a run, built and checked."""
+    """The parts of a run."""
 
     run: UNetRun
     step: UNetStep
@@ -116,49 +116,47 @@ class UNetTraining:
 
 
 def build_unet(run: UNetRun) -> UNet3DConditionModel:
-    """The network with the run's initial weights; tensors of `init_from` that do not fit are logged.
+    """The network with the run's initial weights; tensors that are missing in `init_from`, or unused, are logged.
 
     Raises:
         CheckpointError: `init_from` cannot be read or holds another kind of network.
-        ValueError: `trainable_modules` names no parameter.
+        ValueError: no tensor of `init_from` fits, or `trainable_modules` matches no parameter or is set without `init_from`.
     """
     torch.manual_seed(run.train.seed)
     unet = UNet3DConditionModel(UNetConfig.from_dict(run.model))
     initialise_for_training(unet)
     if run.trainable_modules and not run.init_from:
         raise ValueError(
-            "trainable_modules freezes the other weights, but they are random: set init_from to the checkpoint of the first"
-            " stage or of a release."
+            "trainable_modules freezes the other weights, but they are random: set init_from to a checkpoint of the first stage"
+            " or of a release."
         )
     if run.init_from:
         checkpoint = read_checkpoint(run.init_from)
         checkpoint.require_kind("unet")
         tensors = rename_v10_keys(checkpoint.tensors)
-        log.info(start_report(run.init_from, tensors, load_partly(unet, tensors), unet))
+        log.info(loading_report(run.init_from, tensors, load_partly(unet, tensors), unet))
         if alignment_of(checkpoint) != run.data.aligned_by:
             log.warning(
                 f"{run.init_from} was trained with the alignment {alignment_of(checkpoint)}, but this run's clips have"
-                f" {run.data.aligned_by}: the network must learn it anew; set data.alignment if the clips have another one."
+                f" {run.data.aligned_by}: the network has to adapt to it; correct data.alignment if it is not the clips' own."
             )
     choose_trainable(unet, run.trainable_modules)
     unet.enable_gradient_checkpointing(run.gradient_checkpointing)
     return unet
 
 
-def start_report(origin: str, tensors: Mapping[str, Tensor], left_out: list[str], unet: nn.Module) -> str:
-    """A sentence about which tensors of a checkpoint were loaded; ValueError if none was."""
+def loading_report(origin: str, tensors: Mapping[str, Tensor], left_out: list[str], unet: nn.Module) -> str:
+    """A log message on which tensors of a checkpoint were loaded; ValueError if none was."""
     own = unet.state_dict()
     unused = [name for name in tensors if name not in own or name in left_out]
-    taken = len(own) - len(left_out)
-    if not taken:
-        raise ValueError(f"{origin} has no tensor of this U-Net: check init_from.")
-    text = f"started from {origin}: {taken} of {len(own)} tensors loaded"
+    loaded = len(own) - len(left_out)
+    if not loaded:
+        raise ValueError(f"{origin} contains no tensor of this U-Net: check init_from.")
+    text = f"started from {origin}: {loaded} of {len(own)} tensors loaded"
     if left_out:
-        text += f"; {len(left_out)} start anew ({', '.join(left_out[:3])}{', ...' if len(left_out) > 3 else ''})"
+        text += f"; {len(left_out)} newly initialised ({', '.join(left_out[:3])}{', ...' if len(left_out) > 3 else ''})"
     if unused:
-        text += (
-            f"; {len(unused)} of the file are not used ({', '.join(unused[:3])}{', ...' if len(unused) > 3 else ''})"
-        )
+        text += f"; {len(unused)} of the file unused ({', '.join(unused[:3])}{', ...' if len(unused) > 3 else ''})"
     return text + "."
 
 
@@ -183,19 +181,24 @@ def build_step(run: UNetRun, device: torch.device) -> UNetStep:
 
 
 def load_teacher(run: UNetRun) -> UNet3DConditionModel:
-    """The U-Net that a distillation learns from; CheckpointError where it is missing, damaged or of another shape."""
+    """The teacher of a distillation.
+
+    Raises:
+        CheckpointError: its file is missing, damaged or of another shape.
+        ValueError: it is itself distilled.
+    """
     data = run.data
     size = {"resolution": data.resolution, "num_frames": data.num_frames, "alignment": data.aligned_by}
     unet, metadata = load_unet(run.distill.teacher, UNetConfig.from_dict(run.model), size)
     if "distilled" in metadata:
         raise ValueError(
-            f"distill.teacher {run.distill.teacher} is distilled itself: name the U-Net that it was made from."
+            f"distill.teacher {run.distill.teacher} is itself distilled: set it to the U-Net that this one was distilled from."
         )
     return unet
 
 
 def prepare(run: UNetRun, processes: Processes | None = None) -> UNetTraining:
-    """Build all parts of a run; every check that can be made before the first step is made here.
+    """Build all parts of a run, with all checks that are possible before the first step.
 
     Raises:
         ValueError: data, weights or settings are missing or do not fit each other.
@@ -229,13 +232,13 @@ def prepare(run: UNetRun, processes: Processes | None = None) -> UNetTraining:
     return UNetTraining(run, step, data, index, trainer, file)
 
 
-def video_folder(folder: Path, at: int, processes: Processes) -> Path | None:
-    """Where the videos of a validation go; one process writes them."""
-    return folder / "validation" / f"step-{at:08d}" if processes.is_main else None
+def video_folder(folder: Path, step: int, processes: Processes) -> Path | None:
+    """The folder of a validation's videos on the first process, which writes them; None on the others."""
+    return folder / "validation" / f"step-{step:08d}" if processes.is_main else None
 
 
 def make_validation(run: UNetRun, step: UNetStep, processes: Processes) -> UNetValidation:
-    """The validation on the configured clips, with those judges whose files are there.
+    """The validation on the configured clips, with the measures whose networks are available.
 
     Raises:
         ValueError: there are no validation clips, or the auto-encoder or speech encoder is missing.
@@ -243,7 +246,7 @@ def make_validation(run: UNetRun, step: UNetStep, processes: Processes) -> UNetV
     data, device = run.data, processes.device
     if not (data.val_data_dir or data.val_fileslist):
         raise ValueError(
-            "train.validation_steps asks for validation clips: set data.val_data_dir or data.val_fileslist."
+            "train.validation_steps requires validation clips: set data.val_data_dir or data.val_fileslist."
         )
     found = find_clips(data.val_data_dir, data.val_fileslist)
     index = index_clips(found, min_frames(data.num_frames), data.cache_dir)
@@ -263,11 +266,11 @@ def make_validation(run: UNetRun, step: UNetStep, processes: Processes) -> UNetV
         settings,
         run.validation.seed,
     )
-    return UNetValidation(sampling, clips, load_judges(run, step, device), run.validation.weights)
+    return UNetValidation(sampling, clips, load_metric_networks(run, step, device), run.validation.weights)
 
 
-def load_judges(run: UNetRun, step: UNetStep, device: torch.device) -> Judges:
-    """The networks that judge: the losses' own, else those whose files are there."""
+def load_metric_networks(run: UNetRun, step: UNetStep, device: torch.device) -> MetricNetworks:
+    """The networks for validation measures: those of the losses, else those whose files exist."""
     losses = step.pixel_losses
     sync, lpips = (losses.sync, losses.lpips) if losses else (None, None)
     if sync is None and Path(run.frozen_networks.syncnet).is_file():
@@ -275,7 +278,7 @@ def load_judges(run: UNetRun, step: UNetStep, device: torch.device) -> Judges:
         sync.net.net.to(device)
     if lpips is None and Path(run.frozen_networks.vgg).is_file():
         lpips = Frozen(load_perceptual_loss(run.frozen_networks.vgg).to(device))
-    return Judges(sync, lpips)
+    return MetricNetworks(sync, lpips)
 
 
 def train_unet(
@@ -284,21 +287,21 @@ def train_unet(
     """Train a U-Net as configured; the same call resumes. `on_row` is called with each log row on the first process.
 
     Raises:
-        ValueError: something is missing or does not fit, before any step; or the training cannot go on.
+        ValueError: before the first step, as `prepare`; later, if the training cannot continue.
     """
     processes = processes or Processes()
     training = prepare(run, processes)
     fill_cache(cached_features(run, processes.device), training.index.clips, processes)
     if processes.is_main:
-        keep_config(run, training.index)
+        write_run_files(run, training.index)
     reason = training.trainer.train(on_row)
     if reason:
         log.info(f"stopped: {reason}")
     return training
 
 
-def keep_config(run: UNetRun, index: ClipIndex) -> None:
-    """Write the resolved configuration and the list of clips into the run's folder.
+def write_run_files(run: UNetRun, index: ClipIndex) -> None:
+    """Write the resolved configuration and the list of clips into the run folder.
 
     Raises:
         ValueError: the folder cannot be written.

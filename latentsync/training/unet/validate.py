@@ -1,14 +1,14 @@
-"""Validating a U-Net: fixed clips are sampled from fixed noise, as in inference, with their own audio and with silence.
+"""Validating a U-Net: fixed clips are sampled from fixed noise, as at inference, with their own audio and with silence.
 
 The measures, means over the clips:
 
-- `sync`: SyncNet similarity of the sampled lips and the clip's audio, 0 ... 1; `sync_truth` that of the real lips;
-- `psnr_db` in the region that is generated, `lpips` of the lower half, against the clip;
-- leakage from the input, sampled with silence: `silent_sync`, similarity to the clip's real audio, which was not given;
-  `silent_motion`, movement of the lips as a share of that of the real ones.
+- `sync`: SyncNet similarity of the sampled lips and the clip's audio, 0 ... 1; `sync_truth`: the same for the true lips;
+- `psnr_db` in the generated region and `lpips` of the lower half, against the clip;
+- leakage of lip movement from the input, sampled with silence: `silent_sync`, similarity to the clip's audio, which is not an
+  input; `silent_motion`, movement of the lips as a fraction of the true movement.
 
-The reference comes from elsewhere in the clip, as in training. `score` is the sum of all available measures
-times `validation.weights`; greater is better.
+The reference is another part of the clip, as in training. `score` is the sum of the available measures weighted by
+`validation.weights`; higher is better.
 
 Legend: f frames, r face resolution in px, s audio tokens, d width of an audio token.
 """
@@ -42,7 +42,7 @@ from latentsync.timebase import MODEL_FPS
 from latentsync.training.engine.frozen import Frozen
 from latentsync.training.unet.pixel_losses import FRAMES_AT_ONCE, FrozenSyncNet
 
-PEAK = 2.0  # pixels lie in [-1, 1]
+PEAK = 2.0  # range of pixel values, [-1, 1]
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class ValidationClip:
 
     name: str
     faces: np.ndarray  # uint8 [f, r, r, 3]
-    reference: np.ndarray  # uint8 [f, r, r, 3], from elsewhere in the clip
+    reference: np.ndarray  # uint8 [f, r, r, 3], another part of the clip
     audio: Tensor  # [f, s, d]
     silence: Tensor  # [f, s, d]: features of silence
     mel: Tensor  # [1, 1, 80, n]
@@ -60,7 +60,7 @@ class ValidationClip:
 def validation_clips(
     clips: list[TrainingClip], memory: FrameMemory, encoder: AudioEncoder, num_frames: int
 ) -> list[ValidationClip]:
-    """The first window of every clip; the last one is its reference. Clips hold 3 * num_frames frames or more."""
+    """The first window of every clip; its reference is the last window. Clips must have at least 3 * num_frames frames."""
     features_of = WhisperFeatures(encoder).features
     prepared = []
     for index, clip in enumerate(clips):
@@ -80,8 +80,8 @@ def validation_clips(
 
 
 @dataclass(frozen=True)
-class Judges:
-    """The networks that measure; a measure without its network is left out."""
+class MetricNetworks:
+    """The networks for measures; a measure whose network is None is left out."""
 
     sync: FrozenSyncNet | None = None
     lpips: Frozen[PerceptualLoss] | None = None
@@ -89,14 +89,14 @@ class Judges:
 
 @dataclass(frozen=True)
 class Sampling:
-    """Samples clips with the network in training, by the same loop as inference, from noise of a fixed seed."""
+    """Samples clips with the U-Net being trained, with the sampling loop of inference and noise of a fixed seed."""
 
     unet: UNet3DConditionModel
     vae: Frozen[AutoencoderKL]
     resolution: int
     num_frames: int
     device: torch.device
-    precision: torch.dtype  # of the U-Net, by autocast
+    precision: torch.dtype  # of the U-Net's autocast
     settings: InferenceSettings = field(
         default_factory=InferenceSettings
     )  # solver, steps, guidance, DeepCache and start
@@ -108,7 +108,7 @@ class Sampling:
         return LatentSampler(settings, self.num_frames, self.resolution, self.device)
 
     def __call__(self, clip: ValidationClip) -> tuple[Tensor, Tensor]:
-        """Sampled faces [f, 3, r, r] in [-1, 1], float32 on the CPU: with the clip's audio, and with silence."""
+        """Sampled faces [f, 3, r, r] in [-1, 1], float32 on the CPU: (with the clip's audio, with silence)."""
         mask = load_mask(self.resolution).to(self.device)
         truth = frames_to_pixels(clip.faces).to(self.device)
         masked, reference = self._encode(truth * mask), self._encode(frames_to_pixels(clip.reference).to(self.device))
@@ -139,18 +139,20 @@ class Sampling:
 
 
 class UNetValidation:
-    """Samples and measures the fixed clips; writes videos of samples beside the truth into a folder."""
+    """Samples the fixed clips, measures them, and writes videos of the samples beside the true clips."""
 
-    def __init__(self, sample: Sampling, clips: list[ValidationClip], judges: Judges, weights: Mapping[str, float]):
-        """`weights` of the measures in the score; ValueError if there is no clip."""
+    def __init__(
+        self, sample: Sampling, clips: list[ValidationClip], networks: MetricNetworks, weights: Mapping[str, float]
+    ):
+        """`weights` are those of the measures in the score. ValueError if there are no clips."""
         if not clips:
-            raise ValueError("There is no validation clip: set data.val_data_dir or data.val_fileslist.")
-        self.sample, self.clips, self.judges, self.weights = sample, clips, judges, dict(weights)
+            raise ValueError("There are no usable validation clips: set data.val_data_dir or data.val_fileslist.")
+        self.sample, self.clips, self.networks, self.weights = sample, clips, networks, dict(weights)
         self.generated = load_mask(sample.resolution) < 0.5
 
     @torch.no_grad()
     def __call__(self, folder: Path | None) -> dict[str, float]:
-        """Means over the clips, and `score`; videos go to `folder` if there is one."""
+        """Means of the measures over the clips, and `score`; writes videos into `folder` unless it is None."""
         rows = []
         for clip in self.clips:
             spoken, silent = self.sample(clip)
@@ -161,39 +163,39 @@ class UNetValidation:
         return {**means, "score": score(means, self.weights)}
 
     def _measure(self, clip: ValidationClip, spoken: Tensor, silent: Tensor) -> dict[str, float]:
-        """The measures of one clip; `spoken`, `silent` [f, 3, r, r] on the CPU."""
+        """The measures of one clip; `spoken` and `silent` are sampled pixels [f, 3, r, r] on the CPU."""
         truth = frames_to_pixels(clip.faces)
         error = ((spoken - truth) ** 2)[..., self.generated].mean()
         row = {
             "psnr_db": float(10 * torch.log10(PEAK**2 / error.clamp(min=1e-10))),
             "silent_motion": motion(silent, self.generated) / max(motion(truth, self.generated), 1e-6),
         }
-        if self.judges.sync is not None and not self.judges.sync.sees_latents:
+        if self.networks.sync is not None and not self.networks.sync.sees_latents:
             names = {"sync": spoken, "silent_sync": silent, "sync_truth": truth}
             row |= {name: self._similarity(pixels, clip.mel) for name, pixels in names.items()}
-        if self.judges.lpips is not None:
+        if self.networks.lpips is not None:
             pair = (each.to(self.sample.device) for each in (spoken, truth))
-            row["lpips"] = float(self.judges.lpips.net(*pair).mean())
+            row["lpips"] = float(self.networks.lpips.net(*pair).mean())
         return row
 
     def _similarity(self, pixels: Tensor, mel: Tensor) -> float:
-        assert self.judges.sync is not None
+        assert self.networks.sync is not None
         clip = rearrange(pixels, "f c h w -> 1 c f h w").to(self.sample.device)
-        return float(self.judges.sync.similarity(clip, None, mel.to(self.sample.device)))
+        return float(self.networks.sync.similarity(clip, None, mel.to(self.sample.device)))
 
 
 def motion(pixels: Tensor, where: Tensor) -> float:
-    """Mean absolute difference of neighbouring frames [f, 3, r, r] in the region `where` [r, r]."""
+    """Mean absolute difference of consecutive frames of `pixels` [f, 3, r, r] in the region `where`, bool [r, r]."""
     return float(pixels.diff(dim=0).abs()[..., where].mean()) if len(pixels) > 1 else 0.0
 
 
 def score(means: Mapping[str, float], weights: Mapping[str, float]) -> float:
-    """Weighted sum of the measures, by which the best checkpoint is chosen."""
+    """Weighted sum of the available measures; the checkpoint with the highest is the best."""
     return sum(weight * means[name] for name, weight in weights.items() if name in means)
 
 
 def write_comparison(path: Path, faces: np.ndarray, samples: list[Tensor]) -> None:
-    """Write a video of the truth, the sample with audio and the sample with silence, side by side."""
+    """Write a video with the true faces and `samples` (with audio, with silence) side by side."""
     path.parent.mkdir(parents=True, exist_ok=True)
     shown = [faces, *(pixels_to_frames(pixels.clamp(-1, 1)).numpy() for pixels in samples)]
     joined = np.concatenate(shown, axis=2)

@@ -1,4 +1,4 @@
-"""Configurations: one schema per kind of run, read from YAML files that may build on each other."""
+"""Configuration schemas, one per kind of run, and their loading from YAML files that may extend each other."""
 
 from latentsync.config.common import (
     ModelRun,

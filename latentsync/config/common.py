@@ -1,4 +1,4 @@
-"""Configuration sections of every training, and the runs of the demo's auto-encoder and speech encoder."""
+"""Configuration sections shared by all trainings, and the schemas for the demo's auto-encoder and speech encoder."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,27 +13,27 @@ OPTIMIZERS = ("adamw", "adamw8bit")
 
 @dataclass
 class TrainConfig:
-    """The section `train`, which is the same for every model."""
+    """The section `train`, the same for every model."""
 
-    max_steps: int = 1000  # of the optimizer
+    max_steps: int = 1000  # optimizer steps
     learning_rate: float = 1e-3
-    schedule: str = "cosine"  # after the warm-up: down a cosine, or constant
+    schedule: str = "cosine"  # after the warm-up: cosine decay, or constant
     warmup_steps: int = 100  # linear
     final_rate_share: float = 0.05  # the cosine schedule ends at this share of the learning rate
     optimizer: str = "adamw"  # or adamw8bit, which needs the package bitsandbytes
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
-    gradient_accumulation: int = 1  # batches an optimizer step
-    ema_decay: float = 0.995  # 0 switches the moving average off
-    precision: str = "fp32"  # of the step: fp32, bf16 or fp16 by autocast, fp16 with a loss scale
+    gradient_accumulation: int = 1  # batches per optimizer step
+    ema_decay: float = 0.995  # of the moving average of the weights; 0: no average
+    precision: str = "fp32"  # fp32, or bf16 or fp16 under autocast; fp16 with loss scaling
     checkpoint_steps: int = 250
-    keep_checkpoints: int = 3  # the last ones; the best one is kept beside them
-    validation_steps: int = 0  # validate after so many steps; 0: never
+    keep_checkpoints: int = 3  # number of latest checkpoints to keep; the best one is kept too
+    validation_steps: int = 0  # steps between validations; 0: no validation
     log_steps: int = 25
-    max_skipped_steps: int = 20  # steps in a row without a finite gradient, then the last checkpoint is loaded again
-    max_rollbacks: int = 3
+    max_skipped_steps: int = 20  # consecutive steps with non-finite gradients, then the last checkpoint is reloaded
+    max_rollbacks: int = 3  # reloads, then training stops
     seed: int = 1247
-    loss_weights: dict[str, float] = field(default_factory=dict)  # by the loss's name; 1 where none is given
+    loss_weights: dict[str, float] = field(default_factory=dict)  # by name of the loss; default 1
 
     def check(self) -> None:
         """ValueError on an invalid value."""
@@ -45,7 +45,7 @@ class TrainConfig:
         for name in ("max_steps", "warmup_steps", "validation_steps", "weight_decay", "max_rollbacks", "learning_rate"):
             checks.at_least(f"train.{name}", getattr(self, name), 0)
         if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"train.ema_decay is {self.ema_decay}, but must lie in [0, 1), usually 0.99 to 0.9999.")
+            raise ValueError(f"train.ema_decay is {self.ema_decay}, but must be in [0, 1), usually 0.99 to 0.9999.")
         checks.share("train.final_rate_share", self.final_rate_share)
         if not self.max_grad_norm > 0:
             raise ValueError(f"train.max_grad_norm is {self.max_grad_norm}, but must be positive; 1.0 is usual.")
@@ -53,14 +53,14 @@ class TrainConfig:
 
 @dataclass
 class OutputConfig:
-    """Where a run keeps its checkpoints, log and charts."""
+    """The folder for a run's checkpoints, log and charts."""
 
     train_output_dir: str = ""
 
 
 @dataclass
 class WhisperModelConfig:
-    """Whisper's dimensions of the audio encoder (names as in openai-whisper's `ModelDimensions`)."""
+    """Dimensions of Whisper's audio encoder, named as in openai-whisper's `ModelDimensions`."""
 
     n_mels: int = 80
     n_audio_ctx: int = 1500
@@ -71,15 +71,15 @@ class WhisperModelConfig:
 
 @dataclass
 class WhisperDataConfig(OutputConfig):
-    """Utterances are synthesised on the fly."""
+    """Settings of the utterances, which are synthesised during training."""
 
     batch_size: int = 16
-    num_workers: int = 0  # processes that make utterances ahead
+    num_workers: int = 0  # processes that synthesise utterances in advance
 
 
 @dataclass
 class WhisperRun:
-    """Training the demo's speech encoder."""
+    """Configuration of the training of the demo's speech encoder."""
 
     model: WhisperModelConfig = field(default_factory=WhisperModelConfig)
     data: WhisperDataConfig = field(default_factory=WhisperDataConfig)
@@ -92,15 +92,15 @@ class WhisperRun:
 
 @dataclass
 class VaeDataConfig(ClipDataConfig, OutputConfig):
-    """Clips from which single frames are drawn."""
+    """Clips from which single frames are sampled."""
 
 
 @dataclass
 class ModelRun:
-    """Training the demo's image auto-encoder; `model` holds diffusers' configuration entries."""
+    """Configuration of the training of the demo's image auto-encoder; `model` holds the entries of diffusers' configuration."""
 
     model: dict[str, Any] = field(default_factory=dict)
-    half_weights: bool = False  # store the trained weights in float16: half the size, the third digit lost
+    half_weights: bool = False  # store the trained weights in float16: half the size, about 3 significant digits
     data: VaeDataConfig = field(default_factory=VaeDataConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
 

@@ -1,8 +1,9 @@
-"""Reading a configuration: YAML files that hold only what differs from a `base`, then entries from the command line.
+"""Loading a configuration: YAML files that contain only the differences from a `base`, then overrides from the command line.
 
-`base: other.yaml` (or a list, later ones win) names files by their path from the file that says it. Sections are merged key by
-key; a list or a plain value replaces the one below it. What nobody sets has the schema's default. A file may also be written in
-the layout of the public releases (see `latentsync.config.public_layout`), where the schema has a `public_layout`.
+`base: other.yaml` (or a list, in which later files override earlier ones) names files relative to the file that contains it.
+Sections are merged key by key; a list or a plain value replaces that of the base. Keys that are not set have the schema's
+default. If the schema has a `public_layout`, a file may also have the layout of the public releases (see
+`latentsync.config.public_layout`).
 """
 
 import difflib
@@ -25,12 +26,11 @@ log = logging.getLogger(__name__)
 def load(path: Path | str, schema: type[Run], overrides: Sequence[str] = ()) -> Run:
     """Read a YAML configuration into `schema`; `overrides` are dotlist entries such as `train.max_steps=10`.
 
-    Calls the schema's method `check()`, if it has one. Every key of a file in the public layout that is renamed or dropped is
-    logged once.
+    Calls the schema's method `check()`, if it has one. Logs once every renamed or dropped key of a file in the public layout.
 
     Raises:
-        ValueError: a file is missing or no YAML, a key is unknown (the nearest known one is named), a value has the wrong
-            type, or entries contradict each other.
+        ValueError: a file is missing or not valid YAML, a key is unknown (the message suggests the closest one), a value has the
+            wrong type, or entries contradict each other.
     """
     merged = OmegaConf.structured(schema)
     layers = [(origin, _in_own_layout(section, origin, schema)) for origin, section in _layers(Path(path), ())]
@@ -48,12 +48,12 @@ def load(path: Path | str, schema: type[Run], overrides: Sequence[str] = ()) -> 
 
 
 def to_yaml(run: Any) -> str:
-    """A run's configuration, every entry written out, as YAML text."""
+    """A run's configuration with all entries, defaults included, as YAML text."""
     return OmegaConf.to_yaml(OmegaConf.structured(run))
 
 
 def _layers(path: Path, above: tuple[Path, ...]) -> Iterator[tuple[Path | str, DictConfig]]:
-    """The files that make up a configuration, the lowest first, each without its `base`."""
+    """Path and content, without `base`, of a configuration file and its bases; a base comes before the file that names it."""
     if path.resolve() in above:
         raise ValueError(f"{path} is its own base: {' -> '.join(str(each) for each in [*above, path.resolve()])}.")
     section = _read(path)
@@ -68,10 +68,10 @@ def _read(path: Path) -> DictConfig:
         raise ValueError(f"Configuration {path} does not exist; the shipped ones are in configs/.")
     try:
         section = OmegaConf.load(path)
-    except Exception as error:  # of the YAML library, which is not one of ours
-        raise ValueError(f"{path} is no readable YAML file: {' '.join(str(error).split())}") from error
+    except Exception as error:  # any error of the YAML library
+        raise ValueError(f"{path} is not a valid YAML file: {' '.join(str(error).split())}") from error
     if not isinstance(section, DictConfig):
-        raise ValueError(f"{path} holds no sections: write entries such as `train:`.")
+        raise ValueError(f"{path} has no sections: write entries such as `train:`.")
     return section
 
 
@@ -79,22 +79,22 @@ def _from_dotlist(overrides: Sequence[str]) -> DictConfig:
     wrong = [entry for entry in overrides if "=" not in entry or entry.startswith("=")]
     if wrong:
         raise ValueError(
-            f"{wrong[0]!r} is no configuration entry: write section.name=value, such as train.max_steps=10."
+            f"{wrong[0]!r} is not a configuration entry: write section.name=value, such as train.max_steps=10."
         )
     try:
         return OmegaConf.from_dotlist([f"{entry}''" if entry.endswith("=") else entry for entry in overrides])
-    except Exception as error:  # of OmegaConf or of the YAML library
+    except Exception as error:  # any error of OmegaConf or the YAML library
         raise ValueError(f"{' '.join(overrides)}: {' '.join(str(error).split())}") from error
 
 
 @cache
 def _log_once(line: str) -> None:
-    """A configuration may be read several times by one command."""
+    """Log a line once per process, as a command may read a configuration several times."""
     log.info(line)
 
 
 def _in_own_layout(section: DictConfig, origin: Path | str, schema: type) -> DictConfig:
-    """A file's content in this project's layout; keys of the public one are logged."""
+    """A file's content in this project's layout; logs the keys of the public layout."""
     layout: PublicLayout | None = getattr(schema, "public_layout", None)
     content = OmegaConf.to_container(section)
     if layout is None or not is_public(content, layout):  # type: ignore[arg-type]
@@ -113,7 +113,7 @@ def _in_own_layout(section: DictConfig, origin: Path | str, schema: type) -> Dic
 
 
 def _with_new_names(section: DictConfig, schema: type) -> DictConfig:
-    """Sections under names that earlier versions used get today's (`renamed_sections` of the schema: old -> new)."""
+    """Rename sections of earlier versions to their current names (`renamed_sections` of the schema: old -> new)."""
     renamed: Mapping[str, str] = getattr(schema, "renamed_sections", {})
     for old, new in renamed.items():
         if old in section:
@@ -138,9 +138,9 @@ def _merge(below: Any, section: DictConfig, origin: Path | str, schema: type) ->
 
 
 def did_you_mean(key: str, known: Sequence[str]) -> str:
-    """A sentence that names the known key nearest to a wrong one, or the empty text."""
+    """A sentence that suggests the known key closest to a wrong one; empty if none is close."""
     close = difflib.get_close_matches(key, known, n=1)
-    if not close:  # the right name in another section
+    if not close:  # perhaps the right name in the wrong section
         close = [name for name in known if name.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]][:1]
     return f" Did you mean {close[0]!r}?" if close else ""
 
@@ -156,5 +156,5 @@ def key_names(section: Any, prefix: str = "") -> list[str]:
 
 
 def plain(run: Any) -> dict[str, Any]:
-    """A run's configuration, every entry written out, as plain dictionaries, lists and values."""
+    """A run's configuration with all entries, defaults included, as plain dictionaries, lists and values."""
     return OmegaConf.to_container(OmegaConf.structured(run))  # type: ignore[return-value]

@@ -1,8 +1,8 @@
-"""Configuration files in the layout of the public releases, read as if they were written in this project's.
+"""Translate configuration files in the layout of the public releases into this project's layout.
 
-Theirs have the sections `data`, `ckpt`, `run`, `optimizer` and `model`. Every key that only they have is renamed, or dropped as it
-has one value here or nothing corresponds to it; each gives a line for the user. Values that ask for what this project does not do
-are refused, and so are files that mix both layouts. Keys are dotted: `data.resolution`.
+Public files have the sections `data`, `ckpt`, `run`, `optimizer` and `model`. Every key that exists only there is either renamed,
+or dropped because its value is fixed here or it has no counterpart; a line for the user is returned for each. A ValueError is
+raised for values that this project does not support, and for files that mix both layouts. Keys are dotted: `data.resolution`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,81 +17,85 @@ from latentsync.audio.windows import CONTEXT
 from latentsync.face.masks import mask_image, read_mask_image, resize_mask
 from latentsync.timebase import MODEL_FPS, SAMPLE_RATE_HZ
 
-SECTIONS = ("ckpt", "run", "optimizer")  # that only their files have
-MASK = "latentsync/utils/mask.png"  # the path of the releases' mask in their files
+SECTIONS = ("ckpt", "run", "optimizer")  # sections that only public files have
+MASK = "latentsync/utils/mask.png"  # path of the releases' mask in public files
 SCHEDULES = {"constant": "constant", "constant_with_warmup": "constant", "cosine": "cosine"}
 PIXEL_LOSSES = ("train.loss_weights.sync", "train.loss_weights.lpips", "train.loss_weights.trepa")
-UNSAID = {"train.schedule": "constant", "train.warmup_steps": 0, "train.ema_decay": 0.0}  # as their training does it
+PUBLIC_DEFAULTS = {"train.schedule": "constant", "train.warmup_steps": 0, "train.ema_decay": 0.0}
 
 Flat = dict[str, Any]  # values by dotted key
-Special = Callable[[Any, Flat, Flat], str]  # (value, all of theirs, ours so far) -> what became of it; changes ours
+Special = Callable[
+    [Any, Flat, Flat], str
+]  # (value, public entries, own entries) -> text for the user; changes own entries
 
 
 @dataclass(frozen=True)
 class Only:
-    """The value that a key must have, because here it is always so."""
+    """The only supported value of a key, and why."""
 
     value: Any
-    because: str
+    reason: str
 
 
 @dataclass(frozen=True)
 class PublicLayout:
-    """What becomes of the keys of their files for one kind of run."""
+    """How the keys of public files are translated for one kind of run."""
 
-    shared: tuple[str, ...]  # under `data`, that mean the same in both
-    renamed: Mapping[str, str]  # theirs -> ours
-    only: Mapping[str, Only]
-    dropped: Mapping[str, str]  # with the reason
-    special: Mapping[str, Special]  # in the order in which they count
-    remarks: Mapping[str, str] = field(default_factory=dict)  # on shared keys
+    shared: tuple[str, ...]  # keys of `data` that mean the same in both layouts
+    renamed: Mapping[str, str]  # public key -> own key
+    only: Mapping[str, Only]  # keys with a single supported value
+    dropped: Mapping[str, str]  # key -> why it is ignored
+    special: Mapping[str, Special]  # applied in this order; later ones override earlier ones
+    remarks: Mapping[str, str] = field(default_factory=dict)  # notes for the user on shared keys
 
     @property
     def keys(self) -> list[str]:
-        """All keys that only their files have."""
+        """All keys that only public files have."""
         return [*self.renamed, *self.only, *self.dropped, *self.special]
 
     def is_shared(self, key: str) -> bool:
-        """Whether a key stands in files of both layouts."""
+        """Whether a key exists in both layouts."""
         section, _, name = key.partition(".")
         return key not in self.keys and (section == "model" or (section == "data" and name in self.shared))
 
 
 def is_public(section: Mapping[str, Any], layout: PublicLayout) -> bool:
-    """Whether a file is written in their layout."""
+    """Whether a file has the public layout."""
     return any(_is_theirs(key, layout) for key in flattened(section))
 
 
 def unknown_key(section: Mapping[str, Any], layout: PublicLayout, own_keys: Sequence[str]) -> str | None:
-    """The first key of a file in their layout that neither layout has; None if there is none."""
+    """The first key of a file in the public layout that exists in neither layout; None if there is none."""
     known = {*layout.keys, *own_keys}
     return next((key for key in flattened(section) if key not in known and not layout.is_shared(key)), None)
 
 
 def translate(section: Mapping[str, Any], layout: PublicLayout) -> tuple[dict[str, Any], list[str]]:
-    """A file of their layout in this project's, and a line for the user about every key that is only theirs.
+    """A public file's entries in this project's layout, and a line for the user about every key that only public files have.
 
     Raises:
-        ValueError: it mixes the layouts, or a value asks for what this project does not do.
+        ValueError: the file mixes the layouts, or has a value that this project does not support.
     """
     theirs = flattened(section)
     own = [key for key in theirs if not _is_theirs(key, layout) and not layout.is_shared(key)]
     if own:
         first = next(key for key in theirs if _is_theirs(key, layout))
         raise ValueError(
-            f"{first!r} belongs to the layout of the public files and {own[0]!r} to this project's: write one of them, or a"
-            " second file in this project's layout that names the first as its base."
+            f"{first!r} belongs to the layout of the public files and {own[0]!r} to this project's: use one layout, or put the"
+            " latter into a second file that names the first as its base."
         )
-    ours = {**UNSAID, **{key: value for key, value in theirs.items() if layout.is_shared(key)}}
+    ours = {**PUBLIC_DEFAULTS, **{key: value for key, value in theirs.items() if layout.is_shared(key)}}
     ours |= {layout.renamed[key]: value for key, value in theirs.items() if key in layout.renamed}
-    said = {key: change(theirs[key], theirs, ours) for key, change in layout.special.items() if key in theirs}
-    lines = [_line(key, value, layout, said) for key, value in theirs.items()]
-    lines.append("what the file does not say is as in the public training: a constant rate, no average of the weights")
+    special_texts = {key: change(theirs[key], theirs, ours) for key, change in layout.special.items() if key in theirs}
+    lines = [_line(key, value, layout, special_texts) for key, value in theirs.items()]
+    lines.append(
+        "other settings are those of the public training: constant learning rate, no moving average of the weights"
+    )
     return nested(ours), [line for line in lines if line]
 
 
 def flattened(section: Mapping[str, Any]) -> Flat:
-    """Entries of sections by their dotted keys; what lies deeper stays together."""
+    """Entries of sections by their dotted keys, two levels deep; deeper sections stay nested."""
     found: Flat = {}
     for name, value in section.items():
         if isinstance(value, Mapping):
@@ -102,7 +106,7 @@ def flattened(section: Mapping[str, Any]) -> Flat:
 
 
 def nested(flat: Flat) -> dict[str, Any]:
-    """Sections from dotted keys of any depth."""
+    """Nested sections from dotted keys of any depth."""
     found: dict[str, Any] = {}
     for key, value in flat.items():
         *sections, name = key.split(".")
@@ -117,10 +121,10 @@ def _is_theirs(key: str, layout: PublicLayout) -> bool:
     return key in layout.keys or key.partition(".")[0] in SECTIONS
 
 
-def _line(key: str, value: Any, layout: PublicLayout, said: Mapping[str, str]) -> str:
-    """What became of a key; ValueError where only another value is known."""
-    if key in said:
-        return f"{key} {said[key]}"
+def _line(key: str, value: Any, layout: PublicLayout, special_texts: Mapping[str, str]) -> str:
+    """The line for the user about a key, empty for most shared ones; ValueError if its value is not supported."""
+    if key in special_texts:
+        return f"{key} {special_texts[key]}"
     if key in layout.renamed:
         return f"{key} is read as {layout.renamed[key]}"
     if key in layout.dropped:
@@ -128,8 +132,8 @@ def _line(key: str, value: Any, layout: PublicLayout, said: Mapping[str, str]) -
     if key in layout.only:
         only = layout.only[key]
         if value is not None and value != only.value:
-            raise ValueError(f"{key} is {value!r}, but only {only.value!r} is possible: {only.because}.")
-        return f"{key} is not needed: {only.because}"
+            raise ValueError(f"{key} is {value!r}, but only {only.value!r} is supported: {only.reason}.")
+        return f"{key} is not needed: {only.reason}"
     return f"{key}: {layout.remarks[key]}" if key in layout.remarks else ""
 
 
@@ -147,7 +151,7 @@ def _precision(value: Any, theirs: Flat, ours: Flat) -> str:
 
 def _start(value: Any, theirs: Flat, ours: Flat) -> str:
     ours["init_from"] = value or ""
-    return "is read as init_from: the weights are taken, and steps are counted from 0"
+    return "is read as init_from: training starts from these weights at step 0"
 
 
 def _pixel_losses(value: Any, theirs: Flat, ours: Flat) -> str:
@@ -166,12 +170,12 @@ def _sync_loss(value: Any, theirs: Flat, ours: Flat) -> str:
 def _mixed_noise(value: Any, theirs: Flat, ours: Flat) -> str:
     if not value:
         ours["objective.mixed_noise_alpha"] = 0.0
-    return f"is read as objective.mixed_noise_alpha{'' if value else ' 0, which draws every frame by itself'}"
+    return f"is read as objective.mixed_noise_alpha{'' if value else ' 0: independent noise for every frame'}"
 
 
 def _trainable(value: Any, theirs: Flat, ours: Flat) -> str:
     if not theirs.get("model.use_motion_module", True):
-        return "is not used: without motion modules everything is trained"
+        return "is not used: without motion modules all parameters are trained"
     ours["trainable_modules"] = value or []
     return "is read as trainable_modules"
 
@@ -180,7 +184,7 @@ def _syncnet(value: Any, theirs: Flat, ours: Flat) -> str:
     ours["frozen_networks.syncnet_config"] = value or ""
     weights = _weights_of_syncnet(value)
     if not weights:
-        return "is read as frozen_networks.syncnet_config; its weights are named by frozen_networks.syncnet"
+        return "is read as frozen_networks.syncnet_config; the weights are those of frozen_networks.syncnet"
     ours["frozen_networks.syncnet"] = weights
     return (
         f"is read as frozen_networks.syncnet_config, and {weights}, which that file names, as frozen_networks.syncnet"
@@ -188,22 +192,22 @@ def _syncnet(value: Any, theirs: Flat, ours: Flat) -> str:
 
 
 def _weights_of_syncnet(path: Any) -> str:
-    """The checkpoint that a SyncNet's file in their layout names; empty if there is none."""
+    """The checkpoint named in a SyncNet's file of the public layout; empty if there is none."""
     try:
         section = OmegaConf.to_container(OmegaConf.load(path))
         return str(section["ckpt"]["inference_ckpt_path"] or "")  # type: ignore[index, call-overload]
-    except Exception:  # no such file, no YAML, or of another layout: whoever reads it tells
+    except Exception:  # missing, not YAML, or in another layout: an error is raised when the file is used
         return ""
 
 
 def _mask(value: Any, theirs: Flat, ours: Flat) -> str:
-    """Their mask is this project's; ValueError for another one."""
+    """ValueError unless the mask equals this project's."""
     if value and not _is_own_mask(str(value)):
         raise ValueError(
-            f"data.mask_image_path names {value}, which is not the mask of this project and of all releases, {MASK}: weights"
-            " that were trained with another mask cannot be used here; for others take the entry out."
+            f"data.mask_image_path is {value}, which is not the mask of this project and of all releases, {MASK}: weights"
+            " trained with another mask are not supported; remove the entry for all other weights."
         )
-    return "is not needed: it is the mask of this project"
+    return "is not needed: the mask is built in"
 
 
 def _is_own_mask(path: str) -> bool:
@@ -218,7 +222,7 @@ RATES = {
     "data.video_fps": Only(MODEL_FPS, "clips are read at 25 frames a second"),
 }
 CACHES = {
-    name: "what is computed from clips is kept by their content in data.cache_dir"
+    name: "features are cached in data.cache_dir, by the clips' content"
     for name in ("data.audio_cache_dir", "data.audio_mel_cache_dir", "data.audio_embeds_cache_dir")
 }
 TRAINING = {
@@ -254,10 +258,12 @@ UNET_LAYOUT = PublicLayout(
     },
     only={
         **RATES,
-        "data.audio_feat_length": Only(list(CONTEXT), "a frame is given two frames of audio before and after itself"),
+        "data.audio_feat_length": Only(
+            list(CONTEXT), "the audio of a frame includes that of two frames before and after it"
+        ),
         "data.mask": Only("fix_mask", "the mask is fixed"),
-        "run.max_train_epochs": Only(-1, "a training is as long as run.max_train_steps says"),
-        "optimizer.scale_lr": Only(False, "optimizer.lr is the rate itself, for any number of processes"),
+        "run.max_train_epochs": Only(-1, "run.max_train_steps sets the length of the training"),
+        "optimizer.scale_lr": Only(False, "optimizer.lr is not scaled by the number of processes"),
         "model.custom_audio_layer": Only(False, "the audio enters by cross-attention alone"),
         "model.audio_condition_method": Only("cross_attn", "the audio enters by cross-attention alone"),
         "model.unet_use_cross_frame_attention": Only(False, "frames attend to each other in motion modules alone"),
@@ -266,8 +272,8 @@ UNET_LAYOUT = PublicLayout(
     dropped={
         **CACHES,
         "data.val_video_path": "validation samples clips, see data.val_data_dir and train.validation_steps",
-        "data.val_audio_path": "validation samples clips with their own sound",
-        "run.enable_xformers_memory_efficient_attention": "attention is PyTorch's own",
+        "data.val_audio_path": "validation samples clips with their own audio",
+        "run.enable_xformers_memory_efficient_attention": "PyTorch's own attention is used",
     },
     special={
         "ckpt.resume_ckpt_path": _start,
@@ -280,7 +286,7 @@ UNET_LAYOUT = PublicLayout(
         "run.mixed_precision_training": _precision,
         "optimizer.lr_scheduler": _schedule,
     },
-    remarks={"data.batch_size": "counts over all processes, where the public training counts on each GPU"},
+    remarks={"data.batch_size": "is the total over all processes; in the public training it is per GPU"},
 )
 
 SYNCNET_LAYOUT = PublicLayout(
@@ -289,10 +295,12 @@ SYNCNET_LAYOUT = PublicLayout(
     only=RATES,
     dropped={
         **CACHES,
-        "ckpt.inference_ckpt_path": "a U-Net's training names its SyncNet by frozen_networks.syncnet",
-        "data.num_val_samples": "validation looks at validation.clips",
-        "data.pretrained_audio_model_path": "the SyncNet reads mel spectrograms",
+        "ckpt.inference_ckpt_path": "the training of a U-Net names its SyncNet in frozen_networks.syncnet",
+        "data.num_val_samples": "validation.clips is the number of clips for validation",
+        "data.pretrained_audio_model_path": "the SyncNet's input is mel spectrograms",
     },
     special={"ckpt.resume_ckpt_path": _start, "run.mixed_precision_training": _precision},
-    remarks={"data.batch_size": "counts windows over all processes, each in a right and in a wrong pair"},
+    remarks={
+        "data.batch_size": "is the number of windows over all processes, each in a matching and a mismatched pair"
+    },
 )

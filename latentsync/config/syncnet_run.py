@@ -19,36 +19,36 @@ PIXEL_CHANNELS = 3
 
 @dataclass
 class SyncNetDataConfig(ClipDataConfig):
-    """Clips for the SyncNet. `batch_size` counts windows, and every window stands in a right and in a wrong pair."""
+    """Clips for the SyncNet. `batch_size` counts windows; each is part of one matching and one mismatched pair."""
 
     train_output_dir: str = ""
-    latent_space: bool = False  # look at the auto-encoder's latents instead of pixels
-    lower_half: bool = True  # look at the rows from the middle down only
-    min_shift: int = MIN_SHIFT  # frames from which lips and sound of one clip count as wrong
-    jitter_px: int = 0  # changes of training windows, see `latentsync.data.sync_clips.Augmentation`
+    latent_space: bool = False  # input is the auto-encoder's latents instead of pixels
+    lower_half: bool = True  # input is the lower half of the face only
+    min_shift: int = MIN_SHIFT  # smallest offset, in frames, of a mismatched pair from one clip
+    jitter_px: int = 0  # this and the next two: see `latentsync.data.sync_clips.Augmentation`
     brightness: float = 0.0
     mel_noise: float = 0.0
-    known_mouths: bool = False  # teach the movement of the mouth too, if all clips know it: those of drawn heads do
+    known_mouths: bool = False  # also train on mouth tracks, if all clips have them; only clips of drawn heads do
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """Height and width of what the visual encoder sees, in pixels or latent cells."""
+        """Height and width of the visual encoder's input, in pixels or latent cells."""
         side = self.resolution // LATENT_STRIDE if self.latent_space else self.resolution
         return side // 2 if self.lower_half else side, side
 
     @property
     def image_channels(self) -> int:
-        """Channels of what the visual encoder sees: those of all frames of a window."""
+        """Channels of the visual encoder's input: those of all frames of a window together."""
         return self.num_frames * (LATENT_CHANNELS if self.latent_space else PIXEL_CHANNELS)
 
 
 @dataclass
 class SyncPreflightConfig:
-    """Before the training a copy of the network has to learn a few pairs by heart; one that cannot would never learn."""
+    """A check before training: a copy of the network must overfit a few pairs. If it cannot, training would fail too."""
 
-    pairs: int = 32  # right and wrong ones together
+    pairs: int = 32  # matching and mismatched ones together
     max_steps: int = 300
-    max_sec: float = 600.0  # where the machine is too slow to tell, the training starts with a warning
+    max_sec: float = 600.0  # on a machine too slow for a result within this time, training starts with a warning
     target_loss: float = 0.1
     learning_rate: float = 3e-4
     skip: bool = False
@@ -56,16 +56,16 @@ class SyncPreflightConfig:
 
 @dataclass
 class SyncValidationConfig:
-    """How much is looked at after every `train.validation_steps`, in order of the clips' names."""
+    """Numbers of clips for the validation every `train.validation_steps` steps; the first ones in order of their names."""
 
     clips: int = 64  # of data.val_data_dir or data.val_fileslist
-    calibration_clips: int = 64  # of the training: they choose the threshold, and show the offsets of the data
-    held_out_clips: int = 16  # taken from the training clips where no validation data are given
+    calibration_clips: int = 64  # training clips from which the threshold is chosen and the data's offsets are measured
+    held_out_clips: int = 16  # training clips set aside if no validation data are given
 
 
 @dataclass
 class PlateauConfig:
-    """When advice is due: the mean loss of the last `steps` lies no more than `margin` below chance, 0.693."""
+    """Advice is logged when the mean loss of the last `steps` steps is no more than `margin` below chance, 0.693."""
 
     steps: int = 20_000
     margin: float = 0.02
@@ -73,9 +73,10 @@ class PlateauConfig:
 
 @dataclass
 class SyncNetRun:
-    """Training a SyncNet; `model` holds the sections `audio_encoder` and `visual_encoder` (see `SyncNetConfig`).
+    """Configuration of a SyncNet's training.
 
-    `init_from` is a checkpoint to start from; `vae` makes the latents of `data.latent_space`.
+    `model` has the sections `audio_encoder` and `visual_encoder` (see `SyncNetConfig`). `init_from` is a checkpoint whose weights
+    training starts from. `vae` is the auto-encoder that computes latents if `data.latent_space` is set.
     """
 
     public_layout: ClassVar[PublicLayout] = SYNCNET_LAYOUT
@@ -96,7 +97,7 @@ class SyncNetRun:
         return SyncNetConfig.from_dict(self.model)
 
     def check(self) -> None:
-        """ValueError naming the entry that is wrong or contradicts another."""
+        """ValueError that names an entry which is invalid or contradicts another."""
         self.train.check()
         checks.known_names("train.loss_weights", self.train.loss_weights, LOSSES)
         self._check_data()
@@ -116,16 +117,16 @@ class SyncNetRun:
         ):
             if count < 1 or count % of:
                 raise ValueError(
-                    f"{name} is {count}, but must be a multiple of {of}: windows come in fours, two of a clip."
+                    f"{name} is {count}, but must be a multiple of {of}: windows are drawn in groups of four, two per clip."
                 )
         if data.latent_space and (data.jitter_px or data.brightness):
-            raise ValueError("data.jitter_px and data.brightness change pixels; leave them at 0 in latent_space.")
+            raise ValueError("data.jitter_px and data.brightness change pixels: set them to 0 with data.latent_space.")
 
     def _check_model(self) -> None:
         checks.known_names("model", self.model, ENCODERS)
         for name in ENCODERS:
             if name not in self.model:
-                raise ValueError(f"model.{name} is missing; start from a file of configs/syncnet with `base:`.")
+                raise ValueError(f"model.{name} is missing: name a file of configs/syncnet as the `base`.")
             checks.known_names(f"model.{name}", self.model[name], SyncNetEncoderConfig.__dataclass_fields__)
         found, wanted = self.model["visual_encoder"].get("in_channels"), self.data.image_channels
         if found != wanted:

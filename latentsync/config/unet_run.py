@@ -1,4 +1,4 @@
-"""Configuration of a U-Net's training; inference reads `model`, `data.resolution` and `data.num_frames` of it."""
+"""Configuration of a U-Net's training; inference uses its `model`, `data.resolution` and `data.num_frames`."""
 
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -18,27 +18,27 @@ METRICS = ("sync", "psnr_db", "lpips", "silent_sync", "silent_motion")
 
 @dataclass
 class UNetDataConfig(ClipDataConfig, OutputConfig):
-    """Clips for the U-Net. Cached features are computed once, before the first step or by `scripts.precompute`; otherwise
-    their network runs in every step."""
+    """Clips for the U-Net. Cached features are computed once, before the first step or by `scripts.precompute`; features
+    that are not cached are computed in every step."""
 
-    cached_latents: bool = True  # posterior means from the cache; else posterior samples of the auto-encoder
-    cached_audio: bool = True
+    cached_latents: bool = True  # cached: posterior means; not cached: posterior samples, drawn anew in every step
+    cached_audio: bool = True  # Whisper features
 
 
 @dataclass
 class FrozenNetworksConfig:
-    """The frozen networks beside the U-Net; only those that a run needs are loaded.
+    """The frozen networks used in training; only those that a run needs are loaded.
 
-    A run with the loss `sync` starts only if its SyncNet has an accuracy of at least `min_sync_accuracy` on validation pairs.
-    Files trained by this project hold it; for others set `sync_accuracy` to what you measured, or `allow_unproven_sync`.
+    A run with the loss `sync` requires a SyncNet whose accuracy on validation pairs is at least `min_sync_accuracy`. Checkpoints
+    of this project store their accuracy; for others set `sync_accuracy` to a measured value, or `allow_unproven_sync`.
     """
 
-    vae: str = "checkpoints/vae"  # a folder of the public format or one of this project's files
+    vae: str = "checkpoints/vae"  # a folder in diffusers' format or a checkpoint of this project
     whisper: str = "checkpoints/whisper/tiny.pt"
     syncnet: str = "checkpoints/stable_syncnet.pt"
-    syncnet_config: str = ""  # for a SyncNet file that does not carry its configuration
+    syncnet_config: str = ""  # for a SyncNet file that does not contain its configuration
     min_sync_accuracy: float = 0.85
-    sync_accuracy: float = 0.0  # measured by you, for a file that does not say; 0: unknown
+    sync_accuracy: float = 0.0  # measured accuracy, for a file that does not store it; 0: unknown
     allow_unproven_sync: bool = False
     vgg: str = "checkpoints/auxiliary/vgg16-397923af.pth"
     videomae: str = "checkpoints/auxiliary/vit_g_hybrid_pt_1200e_ssv2_ft.pth"
@@ -46,9 +46,9 @@ class FrozenNetworksConfig:
 
 @dataclass
 class ValidationConfig:
-    """Which fixed clips are sampled every `train.validation_steps`, and how the best checkpoint is chosen.
+    """The clips that are sampled every `train.validation_steps` steps, and the weights that rank the checkpoints.
 
-    The score is the weighted sum of the measures, see `latentsync.training.unet.validate`.
+    A checkpoint's score is the weighted sum of its metrics, see `latentsync.training.unet.validate`; the highest is the best.
     """
 
     clips: int = 8  # of data.val_data_dir or data.val_fileslist, in order of their names
@@ -60,14 +60,14 @@ class ValidationConfig:
 
 @dataclass
 class UNetObjective:
-    """The loss on the predicted noise; `snr_power` 0 with `visible_weight` 1 is the plain mean squared error.
+    """The loss on the predicted noise; with `snr_power` 0 and `visible_weight` 1 it is the plain mean squared error.
 
-    The error at a timestep is weighted by snr^-snr_power, at most `snr_limit`: the shape of the mouth is decided at high noise,
+    The error at a timestep is weighted by min(snr^-snr_power, snr_limit): the shape of the mouth is decided at high noise levels,
     to which the plain error is hardly sensitive.
     """
 
-    mixed_noise_alpha: float = 1.0  # weight of the noise that all frames share
-    audio_dropout: float = 0.0  # share of clips with unconditional (zero) audio, for guidance
+    mixed_noise_alpha: float = 1.0  # weight of the noise component shared by all frames
+    audio_dropout: float = 0.0  # share of clips trained with zero audio, for classifier-free guidance
     snr_power: float = 0.0
     snr_limit: float = 5.0
     visible_weight: float = 1.0  # weight of the latent cells that the mask leaves visible
@@ -75,22 +75,22 @@ class UNetObjective:
 
 @dataclass
 class DistillConfig:
-    """Distilling a U-Net into one that samples in few steps, see `latentsync.training.unet.distill`; off without a teacher."""
+    """Distillation into a U-Net that samples in few steps, see `latentsync.training.unet.distill`; off without a teacher."""
 
-    teacher: str = ""  # the U-Net's file; the student begins with its weights unless init_from names others
-    guidance_scale: float = 1.5  # of the teacher; the student needs none
-    skip: int = 20  # diffusion steps between neighbouring points of the way
+    teacher: str = ""  # checkpoint of the teacher; the student starts from its weights unless init_from is set
+    guidance_scale: float = 1.5  # of the teacher; the student is sampled without guidance
+    skip: int = 20  # diffusion steps between neighbouring points of the sampling trajectory
     loss: str = "huber"  # or l2
-    target_decay: float = 0.95  # of the average that gives the targets
+    target_decay: float = 0.95  # of the student's moving average, which predicts the targets
 
 
 @dataclass
 class UNetRun:
-    """Training a U-Net.
+    """Configuration of a U-Net's training.
 
-    `init_from` is a checkpoint whose weights are taken where they fit; `trainable_modules` are parts of parameter names,
-    and only parameters that contain one are trained (none given: all);
-    `inference` the settings that the trained checkpoint recommends (see `latentsync.inference.settings`).
+    `init_from` is a checkpoint; its weights are loaded where names and shapes match. Only parameters whose names contain an entry
+    of `trainable_modules` are trained; all if it is empty. `inference` holds settings stored in the trained checkpoint as its
+    defaults (see `latentsync.inference.settings`).
     """
 
     public_layout: ClassVar[PublicLayout] = UNET_LAYOUT
@@ -108,10 +108,10 @@ class UNetRun:
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     inference: dict[str, Any] = field(default_factory=dict)
     half_weights: bool = False  # store the trained weights in float16
-    store_changes: bool = False  # store only what is no longer as in init_from, which must then lie beside
+    store_changes: bool = False  # store only weights that differ from init_from, which is then needed for loading
 
     def weight(self, loss: str) -> float:
-        """Weight of a loss; those that are not named do not exist, except `recon`."""
+        """Weight of a loss; if it is not set, 1 for `recon` and `consistency`, 0 for others."""
         return self.train.loss_weights.get(loss, 1.0 if loss in ("recon", "consistency") else 0.0)
 
     @property
@@ -120,7 +120,7 @@ class UNetRun:
         return [loss for loss in PIXEL_LOSSES if self.weight(loss) > 0]
 
     def check(self) -> None:
-        """ValueError naming the entry that is wrong or contradicts another."""
+        """ValueError that names an entry which is invalid or contradicts another."""
         self.train.check()
         if self.store_changes and not self.init_from:
             raise ValueError("store_changes needs a base checkpoint: set init_from.")
@@ -154,6 +154,6 @@ class UNetRun:
             )
         if self.objective.audio_dropout:
             raise ValueError(
-                "distill.teacher is set and objective.audio_dropout is not 0: the student is sampled without guidance and must"
-                " always get the audio, so set objective.audio_dropout=0."
+                "distill.teacher is set, so set objective.audio_dropout=0: the student is sampled without guidance and is"
+                " always trained with audio."
             )

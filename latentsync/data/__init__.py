@@ -1,1 +1,1 @@
-"""From clip files to training batches."""
+"""Clip files, cached features and training batches."""

@@ -1,7 +1,7 @@
-"""Videos to aligned clips, the form that training reads: square .mp4 files of 25 frames a second with their sound.
+"""Convert videos to aligned clips, the input of training: square .mp4 files at 25 fps with audio.
 
-The data pipeline makes such clips from anything; here, from videos that show one face throughout, such as drawn ones, whose
-known mouth movement is kept in a .json beside the clip.
+This module handles videos that show one face in every frame; for other videos use the data pipeline. The known mouth movement
+of drawn videos is copied to a .json file beside the clip.
 """
 
 import json
@@ -18,21 +18,21 @@ from latentsync.media.video.read import frames_at
 from latentsync.media.video.write import VideoFormat, VideoWriter
 from latentsync.timebase import MODEL_FPS
 
-CRF = 10  # of aligned clips: nothing that a network could see is lost
-KNOWN = ("aperture", "width")  # entries of a truth file that stay true when the face is aligned
+CRF = 10  # of aligned clips: visually lossless
+KNOWN = ("aperture", "width")  # entries of a truth file that do not depend on the alignment of the face
 
 
 class NoFaceError(ValueError):
-    """A frame of a training clip shows no face, so the clip cannot be aligned throughout."""
+    """No face was detected in a frame of a training clip."""
 
 
 def align_clip(video: Path, clip: Path, detector: FaceDetector, resolution: int) -> Path:
-    """Align every frame of a video at 25 fps and write it, with its sound, to `clip`, which appears when it is complete.
+    """Align every frame of a video at 25 fps and write the result, with the audio, to `clip`; returns `clip`.
 
-    A clip that exists is kept.
+    The file appears only when it is complete. An existing file is not changed.
 
     Raises:
-        NoFaceError: a frame shows no face.
+        NoFaceError: no face was detected in a frame.
         MediaError: the video cannot be read, or the clip cannot be written.
     """
     if clip.exists():

@@ -1,7 +1,7 @@
-"""The clips of a training run: found in a folder or a list, looked at once before training, and read at random.
+"""The clips of a training run: found in a folder or a list, checked once before training, then read at random positions.
 
-A clip is an aligned face as the data pipeline leaves it: a square video of 25 frames a second with its sound. What cannot be
-trained on is named with the reason and left out, before any training starts.
+A clip is an output of the data pipeline: a square video of an aligned face at 25 fps, with audio. Clips that cannot be used are
+left out before training starts, each with a reason.
 """
 
 import json
@@ -23,19 +23,19 @@ from latentsync.media.video.clip_reader import READER_CHOICES, Reader, ReaderCho
 from latentsync.timebase import MODEL_FPS, SAMPLE_RATE_HZ
 
 SUFFIX = ".mp4"
-LENGTH_TOLERANCE_SEC = 0.5  # between pictures and sound; encoders pad sound by up to 0.1 s
-LOOK_VERSION = "1"  # of what is looked at; another number looks at every clip again
+LENGTH_TOLERANCE_SEC = 0.5  # between video and audio; encoders pad audio by up to 0.1 s
+CHECK_VERSION = "1"  # of the checks; a new number invalidates their cached results
 
 Progress = Callable[[Sequence[Path]], Iterator[Path]]
 
 
 @dataclass(frozen=True)
 class TrainingClip:
-    """A clip that can be trained on."""
+    """A clip that can be used for training."""
 
     path: Path
     key: str  # hash of the file's bytes
-    frames: int  # at 25 fps, with both pictures and sound, so that every window has all of its mel columns
+    frames: int  # frames at 25 fps for which there is audio, so that no window lacks mel columns
     size_px: int
     reader: Reader
 
@@ -44,17 +44,17 @@ class TrainingClip:
         return read_clip(self.path, start_frame, stop_frame, self.reader)
 
     def waveform(self) -> NDArray[np.float32]:
-        """The sound, float32 [n] at 16 kHz in [-1, 1)."""
+        """The audio, float32 [n] at 16 kHz in [-1, 1)."""
         return read_audio(self.path)
 
     def mouth(self) -> NDArray[np.float32] | None:
-        """Aperture and width of the mouth, float32 [frames, 2], from the .json beside a drawn clip; None where unknown."""
+        """Aperture and width of the mouth, float32 [frames, 2], from the .json file beside a drawn clip; None if unknown."""
         return known_mouth(self.path.with_suffix(".json"), self.frames)
 
 
 @dataclass(frozen=True)
 class RejectedClip:
-    """A clip that is left out, and why: one sentence."""
+    """A clip that is left out, and the reason."""
 
     path: Path
     reason: str
@@ -62,7 +62,7 @@ class RejectedClip:
 
 @dataclass(frozen=True)
 class ClipIndex:
-    """What a folder or list holds: clips to train on, in the order of their paths, and those left out."""
+    """The clips of a folder or list: those to train on, in the order of their paths, and those left out."""
 
     clips: list[TrainingClip]
     rejected: list[RejectedClip] = field(default_factory=list)
@@ -73,7 +73,7 @@ class ClipIndex:
 
 
 def known_mouth(truth: Path, frames: int) -> NDArray[np.float32] | None:
-    """Aperture and width of the mouth, float32 [frames, 2], from a file of known truth; None if there is none."""
+    """Aperture and width of the mouth, float32 [frames, 2], from a truth file; None if it is missing, invalid or too short."""
     try:
         stored = json.loads(truth.read_text(encoding="utf-8"))
         mouth = np.stack([stored["aperture"], stored["width"]], axis=1).astype(np.float32)
@@ -83,12 +83,12 @@ def known_mouth(truth: Path, frames: int) -> NDArray[np.float32] | None:
 
 
 def find_clips(data_dir: Path | str = "", fileslist: Path | str = "") -> list[Path]:
-    """Paths of the clips of a list (one a line; it counts alone), or of a folder and all folders in it; sorted, each once.
+    """Paths of the clips in a list, one per line, or else in a folder and its subfolders; sorted, without duplicates.
 
-    A relative path in a list starts at the working directory or, where nothing is there, at the list's own folder.
+    A relative path in a list is relative to the working directory or, if no such file exists, to the list's folder.
 
     Raises:
-        ValueError: neither is given, the one given does not exist, or it names no clip.
+        ValueError: neither is given, the one given does not exist, or it has no clip.
     """
     if fileslist:
         found = _listed(Path(fileslist))
@@ -101,7 +101,7 @@ def find_clips(data_dir: Path | str = "", fileslist: Path | str = "") -> list[Pa
             "There is no training data: set data.train_data_dir to a folder of clips, or data.train_fileslist."
         )
     if not found:
-        raise ValueError(f"{fileslist or data_dir} holds no {SUFFIX} clips; the data pipeline's last folder has them.")
+        raise ValueError(f"{fileslist or data_dir} has no {SUFFIX} clips; use the last folder of the data pipeline.")
     return sorted(set(found))
 
 
@@ -122,28 +122,28 @@ def index_clips(
     workers: int = 4,
     progress: Progress = iter,
 ) -> ClipIndex:
-    """Look at every clip once (what was seen is kept in `cache_dir` by content) and sort out what cannot be trained on.
+    """Check every clip and separate those that cannot be used; results are cached in `cache_dir` by content.
 
     Args:
         paths: of the clips.
-        min_frames: a shorter clip is left out.
-        reader: of the frames, auto, av or decord; see `choose_reader`.
-        progress: is handed the paths and passes them on, so that a caller can count them.
+        min_frames: shorter clips are left out.
+        reader: of the frames: auto, av or decord; see `choose_reader`.
+        progress: wraps the iteration over the paths, as `rich.progress.track` does.
 
     Raises:
-        ValueError: there is no such reader, or the cache cannot be written.
+        ValueError: `reader` is unknown, or the cache cannot be written.
     """
     if reader not in READER_CHOICES:
         raise ValueError(f"data.reader is {reader!r}; it must be one of {', '.join(READER_CHOICES)}.")
-    look = partial(_look, records=RecordStore(Path(cache_dir) / "clips"), reader=reader)
+    check = partial(_check, records=RecordStore(Path(cache_dir) / "clips"), reader=reader)
     with ThreadPoolExecutor(workers) as pool:
-        seen = [found for _, found in zip(progress(paths), pool.map(look, paths), strict=True)]
-    return _sorted_out(seen, min_frames)
+        checked = [found for _, found in zip(progress(paths), pool.map(check, paths), strict=True)]
+    return _separated(checked, min_frames)
 
 
-def _sorted_out(seen: list[TrainingClip | RejectedClip], min_frames: int) -> ClipIndex:
+def _separated(checked: list[TrainingClip | RejectedClip], min_frames: int) -> ClipIndex:
     index = ClipIndex([], [])
-    for clip in seen:
+    for clip in checked:
         if isinstance(clip, RejectedClip):
             index.rejected.append(clip)
         elif clip.frames < min_frames:
@@ -153,13 +153,13 @@ def _sorted_out(seen: list[TrainingClip | RejectedClip], min_frames: int) -> Cli
     return index
 
 
-def _look(path: Path, records: RecordStore, reader: ReaderChoice) -> TrainingClip | RejectedClip:
-    """What is known of a clip by its content, or what looking at it shows."""
+def _check(path: Path, records: RecordStore, reader: ReaderChoice) -> TrainingClip | RejectedClip:
+    """Result of the checks of a clip, from the cache if its content was checked before."""
     try:
         key = _key_of(path, records)
     except OSError as error:
         return RejectedClip(path, f"cannot be read: {error.strerror or error}")
-    facts_key = digest_of(key, reader, LOOK_VERSION)
+    facts_key = digest_of(key, reader, CHECK_VERSION)
     facts = records.get(facts_key)
     if facts is None:
         facts = _facts(path, reader)
@@ -170,28 +170,29 @@ def _look(path: Path, records: RecordStore, reader: ReaderChoice) -> TrainingCli
 
 
 def _key_of(path: Path, records: RecordStore) -> str:
-    """Content key, from the last time if the file is the one that was seen then: same place, inode, size and times."""
+    """Content key of a file, cached as long as its path, inode, size and times are the same."""
     stat = path.stat()
-    place = digest_of(str(path.resolve()), *map(str, (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)))
-    known = records.get(place)
+    numbers = stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+    identity = digest_of(str(path.resolve()), *map(str, numbers))
+    known = records.get(identity)
     if known is None:
         known = {"key": content_key(path)}
-        records.put(place, known)
+        records.put(identity, known)
     return known["key"]
 
 
 def _facts(path: Path, reader: ReaderChoice) -> dict[str, Any]:
-    """The entries of `TrainingClip` that the file tells, or a reason against it."""
+    """Entries of `TrainingClip` read from the file, or `reason` if it cannot be used."""
     try:
         info = probe(path)
         reason = _objection(info)
         if reason:
             return {"reason": reason}
         samples = len(read_audio(path))
-        sound_sec = samples / SAMPLE_RATE_HZ
-        pictures_sec = info.frame_count / MODEL_FPS
-        if abs(sound_sec - pictures_sec) > LENGTH_TOLERANCE_SEC:
-            return {"reason": f"its pictures last {pictures_sec:.2f} s, its sound {sound_sec:.2f} s"}
+        audio_sec = samples / SAMPLE_RATE_HZ
+        video_sec = info.frame_count / MODEL_FPS
+        if abs(audio_sec - video_sec) > LENGTH_TOLERANCE_SEC:
+            return {"reason": f"its video lasts {video_sec:.2f} s, its audio {audio_sec:.2f} s"}
         read_clip(path, info.frame_count - 1, info.frame_count)
         chosen = choose_reader(path, info.frame_count, reader)
     except MediaError as error:
@@ -202,17 +203,17 @@ def _facts(path: Path, reader: ReaderChoice) -> dict[str, Any]:
 
 def _objection(info: MediaInfo) -> str | None:
     if not info.has_audio:
-        return "has no sound"
+        return "has no audio"
     width, height = info.square_size
     if width != height:
         return f"is {width} x {height} px, not a square aligned face: run the data pipeline on it"
     if abs(info.fps - MODEL_FPS) > 0.01:
-        return f"runs at {float(info.fps):.2f} frames a second, not {MODEL_FPS}: run the data pipeline on it"
+        return f"has {float(info.fps):.2f} frames per second, not {MODEL_FPS}: run the data pipeline on it"
     return None
 
 
 def describe_index(index: ClipIndex, shown: int = 10) -> str:
-    """An index as lines of text: how much there is, and what was left out and why."""
+    """A summary of an index as lines of text: clips, hours, and up to `shown` of the clips left out, with reasons."""
     lines = [f"{len(index.clips)} clips, {index.hours:.2f} h; {len(index.rejected)} left out"]
     lines += [f"  {clip.path}: {clip.reason}" for clip in index.rejected[:shown]]
     if len(index.rejected) > shown:
@@ -221,13 +222,13 @@ def describe_index(index: ClipIndex, shown: int = 10) -> str:
 
 
 def contents(path: Path) -> list[str]:
-    """Keys of the clips to train on in a file of `write_index`, in order; none if there is no such file."""
+    """Keys of the clips to train on, in order, from a file written by `write_index`; empty if it does not exist."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     return [row["key"] for row in map(json.loads, lines) if "key" in row]
 
 
 def write_index(index: ClipIndex, path: Path) -> None:
-    """The whole index as JSON lines: a clip each, those left out with `reason`."""
+    """Write the index as JSON lines, one per clip; those of clips left out have the entry `reason`."""
     rows = [asdict(clip) for clip in index.clips] + [asdict(clip) for clip in index.rejected]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row, default=str) + "\n" for row in rows), encoding="utf-8")

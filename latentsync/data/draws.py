@@ -1,6 +1,6 @@
-"""What is drawn for item n of an endless training sequence: a pure function of (seed, n), whoever asks and in which order.
+"""Random draws for item n of an endless training sequence: a pure function of (seed, n), independent of processes and order.
 
-Item n lies in epoch n // size at place n % size; every epoch visits every clip once, in an order of its own.
+Item n is number n % size of epoch n // size; every epoch visits every clip once, in a new random order.
 """
 
 import logging
@@ -28,7 +28,7 @@ class Draw:
         self.generator = torch.Generator().manual_seed(mixed % (1 << 63))
 
     def below(self, stop: int) -> int:
-        """A whole number in [0, stop)."""
+        """A random integer in [0, stop)."""
         return int(torch.randint(stop, (1,), generator=self.generator))
 
     def one_of(self, values: list[int]) -> int:
@@ -44,9 +44,7 @@ def epoch_order(size: int, seed: int, epoch: int) -> tuple[int, ...]:
 def readable_item(
     clips: list[TrainingClip], seed: int, position: int, make: Callable[[TrainingClip, Draw], Item]
 ) -> Item:
-    """Make item `position` from the clip it visits or, where that turns out unreadable, from another one drawn for it.
-
-    Nothing waits for a file: an unreadable clip is logged and costs a second try.
+    """Make item `position` from its clip or, if that cannot be read, from a randomly drawn other one; logs a warning then.
 
     Raises:
         MediaError: `MAX_ATTEMPTS` clips in a row cannot be read.
@@ -60,24 +58,24 @@ def readable_item(
         except MediaError as error:
             if attempt == MAX_ATTEMPTS - 1:
                 raise MediaError(f"{MAX_ATTEMPTS} clips in a row cannot be read; the last: {error}") from error
-            log.warning("left out a clip that cannot be read any more: %s", error)
+            log.warning("A clip cannot be read, another one replaces it: %s", error)
             clip = clips[draw.below(len(clips))]
     raise AssertionError("the last attempt returns or raises")
 
 
 class PositionSampler(Sampler[list[int]]):
-    """Batches of positions for one process of several, from a step on: the state of the data is the step alone.
+    """Batches of positions for one of several processes, from `first_step` on; the step is the only state.
 
-    Step s holds positions s * batch_size ... (s + 1) * batch_size - 1 over all processes; process `rank` takes its part in
-    order, so that two processes with half of the batch each train on what one would.
+    The batch of step s is positions s * batch_size ... (s + 1) * batch_size - 1. Each process gets a contiguous part of it in order
+    of the ranks, so the items of a step do not depend on the number of processes.
     """
 
     def __init__(
         self, batch_size: int, rank: int = 0, world_size: int = 1, first_step: int = 0, stop_step: int | None = None
     ):
-        """`batch_size` counts items over all processes; ValueError if they cannot share it evenly."""
+        """`batch_size` is the total over all processes; ValueError if it is not a multiple of their number."""
         if batch_size < 1 or batch_size % world_size:
-            raise ValueError(f"A batch of {batch_size} items cannot be shared evenly by {world_size} processes.")
+            raise ValueError(f"The batch size is {batch_size}, but must be a multiple of {world_size}, the number of processes.")
         self.batch_size, self.share = batch_size, batch_size // world_size
         self.rank, self.first_step, self.stop_step = rank, first_step, stop_step
 

@@ -1,9 +1,9 @@
-"""What networks and formulas say about a clip, computed once: latents of its faces, Whisper rows and the mel of its sound.
+"""Features of clips, computed once and cached: VAE latents of the faces, Whisper hidden states and mel spectrogram of the audio.
 
-Files lie under `cache_dir/KIND-SETTINGS/`, named by the clip's content; SETTINGS is a hash of everything else that decides the
-numbers: the network's weights, resolution, mask, precision. `settings.json` beside them says it in words.
+Files are stored under `cache_dir/KIND-SETTINGS/` and named by a hash of the clip's content. SETTINGS is a hash of everything else
+that the values depend on: the network's weights, resolution, mask, precision; `settings.json` in the folder lists them.
 
-Tensor legend: t frames of a clip, s Whisper rows (50 a second), d hidden states, w their width, n mel columns (80 a second),
+Tensor legend: t frames of a clip, s Whisper rows (50 per second), d hidden states, w their width, n mel columns (80 per second),
 c h w latents.
 """
 
@@ -35,18 +35,18 @@ Encode = Callable[[Tensor], Tensor]  # pixels [f, 3, h, w] -> scaled latents [f,
 
 
 class ClipFeature(Protocol):
-    """Something known of every clip, as named tensors whose first dimension is time."""
+    """A feature of clips: named tensors whose first dimension is time."""
 
     def rows(self, clip: TrainingClip, name: str, start: int, stop: int) -> Tensor:
-        """Entries start ... stop - 1 of a tensor, fewer where it ends before."""
+        """Rows start ... stop - 1 of a tensor; fewer at its end."""
 
     def length(self, clip: TrainingClip, name: str) -> int:
-        """Number of entries of a tensor."""
+        """Number of rows of a tensor."""
 
 
 @dataclass(frozen=True)
 class LiveFeature:
-    """A feature that is computed whenever it is asked for and never kept."""
+    """A feature that is computed at every access and not cached."""
 
     compute: Compute
 
@@ -58,9 +58,9 @@ class LiveFeature:
 
 
 class CachedFeature:
-    """A feature kept on disk. `make_compute` builds what computes it, a network perhaps, when the first clip lacks it.
+    """A feature cached on disk. `make_compute` returns the function that computes it; it is called at the first cache miss.
 
-    A feature goes to the readers in other processes, so `make_compute` is a function that can be named, or a partial of one.
+    Features are sent to DataLoader workers, so `make_compute` must be picklable: a module-level function or a partial of one.
     """
 
     def __init__(
@@ -76,18 +76,18 @@ class CachedFeature:
         return self.make_compute()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Readers in other processes load what they need themselves."""
+        """State for pickling, without `compute`: each worker makes its own."""
         return {name: value for name, value in self.__dict__.items() if name != "compute"}
 
     def has(self, clip: TrainingClip) -> bool:
         return self.store.has(clip.key)
 
     def missing(self, clips: Sequence[TrainingClip]) -> list[TrainingClip]:
-        """Clips for which nothing is kept, each content once."""
+        """Clips that are not cached, without duplicates of the same content."""
         return list({clip.key: clip for clip in clips if not self.has(clip)}.values())
 
     def fill(self, clips: Sequence[TrainingClip]) -> Iterator[TrainingClip]:
-        """Compute and keep what is missing; yields every clip when it is done.
+        """Compute and cache what is missing; yields every clip once it is cached.
 
         Raises:
             MediaError: a clip cannot be read.
@@ -102,7 +102,7 @@ class CachedFeature:
             yield clip
 
     def rows(self, clip: TrainingClip, name: str, start: int, stop: int) -> Tensor:
-        """See `ClipFeature`; a missing or damaged file is made anew."""
+        """See `ClipFeature`; a missing or damaged file is computed again."""
         found = self.store.rows(clip.key, name, start, stop)
         return self._make(clip)[name][start:stop] if found is None else found
 
@@ -117,12 +117,12 @@ class CachedFeature:
 
 
 def mel_compute(clip: TrainingClip) -> Tensors:
-    """`mel`, float32 [n, 80]: the SyncNet's spectrogram, time first."""
+    """`mel`, float32 [n, 80]: the SyncNet's mel spectrogram, time first."""
     return {"mel": sync_mel(clip.waveform()).T}
 
 
 def mel_feature(cache_dir: Path | str) -> CachedFeature:
-    """The SyncNet's mel spectrogram of every clip, as `mel`, float32 [n, 80]."""
+    """Feature `mel`, float32 [n, 80]: the SyncNet's mel spectrogram."""
     return CachedFeature(cache_dir, "mel", {}, _mel_maker)
 
 
@@ -131,13 +131,13 @@ def _mel_maker() -> Compute:
 
 
 def whisper_compute(path: Path | str, device: torch.device) -> Compute:
-    """Loads the speech encoder; gives `audio`, float16 [s, d, w], of clips."""
-    listen = WhisperFeatures(load_audio_encoder(path).to(device))
-    return lambda clip: {"audio": listen.features(clip.waveform()).half()}
+    """Load the speech encoder; the returned function computes `audio`, float16 [s, d, w], of a clip."""
+    whisper = WhisperFeatures(load_audio_encoder(path).to(device))
+    return lambda clip: {"audio": whisper.features(clip.waveform()).half()}
 
 
 def whisper_feature(cache_dir: Path | str, path: Path | str, device: torch.device | None = None) -> CachedFeature:
-    """Hidden states of the speech encoder at `path` for every clip, as `audio`, float16 [s, d, w].
+    """Feature `audio`, float16 [s, d, w]: hidden states of the speech encoder at `path`.
 
     Raises:
         ValueError: there is no encoder at `path`.
@@ -147,7 +147,7 @@ def whisper_feature(cache_dir: Path | str, path: Path | str, device: torch.devic
 
 
 def latents_compute(encode_pixels: Encode, mask: Tensor) -> Compute:
-    """Gives `latents` and `masked_latents`, float16 [t, c, h, w], of clips; `mask` [r, r], 1 = keep."""
+    """A function that computes `latents` and `masked_latents`, float16 [t, c, h, w], of a clip; `mask` [r, r], 1 = keep."""
 
     @torch.no_grad()
     def compute(clip: TrainingClip) -> Tensors:
@@ -163,9 +163,9 @@ def latents_compute(encode_pixels: Encode, mask: Tensor) -> Compute:
 
 
 def vae_encode(path: Path | str, device: torch.device, precision: str = "fp32") -> Encode:
-    """The encoder of the auto-encoder at `path`, one of this project's files or a folder of a public one.
+    """Load the encoder of an auto-encoder: `path` is a checkpoint of this project or a folder in diffusers' format.
 
-    Latents are the posterior's means; bf16 and fp16 compute under autocast.
+    The latents are posterior means; with `precision` bf16 or fp16 they are computed under autocast.
     """
     dtype = DTYPES[precision]
     vae = load_vae(path) if Path(path).is_file() else load_public_vae(path).eval().requires_grad_(False)
@@ -185,10 +185,10 @@ def latents_feature(
     precision: str = "fp32",
     device: torch.device | None = None,
 ) -> CachedFeature:
-    """Latents of every clip's faces, plain and under `mask` [r, r], at the mask's resolution, float16 [t, 4, r / 8, r / 8].
+    """Features `latents` and `masked_latents`, float16 [t, 4, r / 8, r / 8]: faces resized to r, without and with `mask` [r, r].
 
     Raises:
-        ValueError: there is no auto-encoder at `path`, or no such precision.
+        ValueError: there is no auto-encoder at `path`, or `precision` is unknown.
     """
     if precision not in DTYPES:
         raise ValueError(f"data.latents_precision is {precision!r}: choose {', '.join(DTYPES)}.")

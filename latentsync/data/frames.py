@@ -1,4 +1,4 @@
-"""Faces of clips at the network's size: kept in memory while there is room, decoded again where there is none.
+"""Decoded faces of clips at the network's resolution, cached in memory up to a limit.
 
 Tensor legend: f frames, h w 3 pixels, r resolution.
 """
@@ -11,9 +11,9 @@ from latentsync.face.pixels import resize_frames
 
 
 class FrameMemory:
-    """Faces at `resolution` by clip; what was kept stays, so that the share of clips found in memory is steady.
+    """Cache of whole clips' faces at `resolution` px; a clip that does not fit any more is decoded at every access.
 
-    With `lower_half` only rows from resolution // 2 down are kept and returned.
+    Nothing is evicted, so the hit rate stays the same. With `lower_half` only rows from resolution // 2 on are kept and returned.
     """
 
     def __init__(self, resolution: int, limit_bytes: int, lower_half: bool = False):
@@ -39,7 +39,7 @@ class FrameMemory:
 
 
 def random_faces(memory: FrameMemory, clips: list[TrainingClip], count: int, generator: torch.Generator) -> Tensor:
-    """Draw `count` single faces: uint8 [count, r, r, 3]."""
+    """`count` faces drawn at random from the clips, uint8 [count, r, r, 3]."""
     chosen = torch.randint(len(clips), (count,), generator=generator).tolist()
     shares = torch.rand(count, generator=generator).tolist()
     starts = [int(share * clips[index].frames) for index, share in zip(chosen, shares, strict=True)]

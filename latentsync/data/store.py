@@ -1,7 +1,7 @@
-"""Files of computed things by the content of what they were computed from: several processes may write at once.
+"""Content-addressed caches on disk that several processes may write at the same time.
 
-A key is a hash, never a file name, so equal names in two folders never meet and a replaced file is computed anew. A file
-appears complete, by rename, or not at all; writers of one key write the same, so the last one may win.
+A key is a hash of content, never a file name: files with equal names do not collide, and a replaced file gets a new key. Files are
+written by atomic rename, so readers never see a partial one; all writers of a key write the same content.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ KEY_BYTES = 16
 
 
 def digest_of(*parts: str) -> str:
-    """Hash of texts, 32 hexadecimal digits."""
+    """Hash of strings, 32 hexadecimal digits."""
     return hashlib.blake2b("\0".join(parts).encode(), digest_size=KEY_BYTES).hexdigest()
 
 
@@ -31,10 +31,10 @@ def content_key(path: Path | str) -> str:
 
 
 def network_key(path: Path | str) -> str:
-    """What identifies the weights in a file, or in a folder of weights: their bytes.
+    """Hash of a weights file, or of the names and contents of all files in a folder; 32 hexadecimal digits.
 
     Raises:
-        ValueError: there is no such file, or no file in the folder.
+        ValueError: the file does not exist, or the folder has no file.
     """
     path = Path(path)
     files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
@@ -48,10 +48,10 @@ def _named(file: Path) -> tuple[str, str]:
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file, then rename it to `path`.
+    """Call `write` with a temporary path, then rename the file to `path`.
 
     Raises:
-        ValueError: the folder cannot be written, or the disk is full.
+        ValueError: the folder is not writable, or the disk is full.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,12 +59,12 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
             write(partial)
     except (OSError, SafetensorError) as error:
         raise ValueError(
-            f"The cache file {path} cannot be written ({error}): free space or choose another folder."
+            f"The cache file {path} cannot be written ({error}): free disk space or choose another folder."
         ) from error
 
 
 class RecordStore:
-    """Small JSON records by key."""
+    """Small JSON records, stored by key."""
 
     def __init__(self, folder: Path | str):
         self.folder = Path(folder)
@@ -73,20 +73,20 @@ class RecordStore:
         return self.folder / key[:2] / f"{key}.json"
 
     def get(self, key: str) -> dict[str, Any] | None:
-        """The record, or None if there is none that can be read."""
+        """The record, or None if it is missing or damaged."""
         try:
             return json.loads(self.path(key).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
 
     def put(self, key: str, record: Mapping[str, Any]) -> None:
-        """Keep a record; ValueError if the folder cannot be written."""
+        """Store a record; ValueError if the folder cannot be written."""
         text = json.dumps(record)
         write_whole(self.path(key), lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
 class TensorStore:
-    """Named tensors by key, of which a stretch can be read without the rest."""
+    """Named tensors, stored by key; ranges of rows can be read without loading the whole file."""
 
     def __init__(self, folder: Path | str):
         self.folder = Path(folder)
@@ -98,12 +98,12 @@ class TensorStore:
         return self.path(key).is_file()
 
     def put(self, key: str, tensors: Mapping[str, Tensor]) -> None:
-        """Keep tensors; ValueError if the folder cannot be written."""
+        """Store tensors; ValueError if the folder cannot be written."""
         plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
         write_whole(self.path(key), lambda partial: save_file(plain, partial))
 
     def length(self, key: str, name: str, dim: int = 0) -> int | None:
-        """Size of a tensor along `dim`, or None if there is no file that can be read."""
+        """Size of a tensor along `dim`, or None if the file is missing or damaged."""
         try:
             with safe_open(self.path(key), framework="pt") as file:
                 return file.get_slice(name).get_shape()[dim]
@@ -111,7 +111,7 @@ class TensorStore:
             return None
 
     def rows(self, key: str, name: str, start: int, stop: int) -> Tensor | None:
-        """Entries start ... stop - 1 along the first dimension, or None if there is no file that can be read."""
+        """Rows start ... stop - 1 of a tensor, or None if the file is missing or damaged."""
         try:
             with safe_open(self.path(key), framework="pt") as file:
                 return file.get_slice(name)[start:stop]

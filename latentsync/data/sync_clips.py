@@ -1,11 +1,11 @@
-"""Clips for the SyncNet: pictures of lips, packed as its visual encoder reads them, and mel windows of the sound.
+"""Training data of the SyncNet: windows of faces (or their latents) with frames packed into channels, and mel windows.
 
-An item holds four windows, two of each of two clips, A A' B B'. Their own sounds are the right pairs; moving the sounds on by
-one place makes the wrong ones: A with the sound of A' and B with that of B' (hard: the same clip at another moment), A' with
-the sound of B and B' with that of A (easy: another clip). So right and wrong, hard and easy are exactly balanced in every item,
-every sound is used once rightly and once wrongly, and a loss does not depend on how items are spread over batches.
+An item has four windows, two from each of two clips: A A' B B'. Each window with its own audio is a matching pair. Rotating the
+audio by one gives the mismatched pairs: A with the audio of A' and B with that of B' (hard: same clip, other time), A' with the
+audio of B and B' with that of A (easy: other clip). Matching and mismatched, hard and easy pairs are thus balanced in every item,
+every window of audio is in one matching and one mismatched pair, and the loss does not depend on how items are batched.
 
-Tensor legend: b windows, f frames, c colours or latent channels, h w, n mel columns.
+Tensor legend: b windows, f frames, t frames of a clip, c colours or latent channels, h w, n mel columns.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ from latentsync.timebase import sync_mel_length
 
 
 class Pictures(Protocol):
-    """What the visual encoder sees of clips."""
+    """Input of the visual encoder, by clip."""
 
     def window(self, clip: TrainingClip, start: int, num_frames: int) -> Tensor:
         """A window, float32 [f, c, h, w]: pixels in [-1, 1], or scaled latents."""
@@ -36,7 +36,7 @@ class Pictures(Protocol):
 
 @dataclass(frozen=True)
 class PixelPictures:
-    """Decoded faces, their lower half or all of them."""
+    """Decoded faces, or their lower halves, in [-1, 1]."""
 
     memory: FrameMemory
 
@@ -46,7 +46,7 @@ class PixelPictures:
 
 @dataclass(frozen=True)
 class LatentPictures:
-    """Latents of faces, their lower half or all of them."""
+    """Scaled latents of faces, or their lower halves."""
 
     feature: ClipFeature
     lower_half: bool = False
@@ -64,7 +64,7 @@ class SyncClip:
     mel: Tensor
 
     def starts(self, num_frames: int) -> int:
-        """Number of windows of `num_frames` frames that have all of their pictures and sound."""
+        """Number of windows of `num_frames` frames with complete frames and audio."""
         starts = len(self.pictures) - num_frames + 1
         while starts > 0 and sync_mel_window(self.mel, starts - 1, num_frames).shape[-1] < sync_mel_length(num_frames):
             starts -= 1
@@ -75,22 +75,22 @@ class SyncClip:
         return self.pictures[start : start + num_frames].flatten(0, 1)
 
     def sound(self, start: int, num_frames: int) -> Tensor:
-        """Mel window [1, 80, n] of the same stretch."""
+        """Mel window [1, 80, n] of the same frames."""
         return sync_mel_window(self.mel, start, num_frames)[None]
 
 
 def load_sync_clip(clip: TrainingClip, pictures: Pictures) -> SyncClip:
-    """A whole clip as the SyncNet sees and hears it."""
+    """Load a whole clip as input of the SyncNet."""
     return SyncClip(pictures.window(clip, 0, clip.frames), sync_mel(clip.waveform()))
 
 
 @dataclass(frozen=True)
 class SyncBatch:
-    """Windows of lips and their own sounds, in groups of four (see above), or one such group."""
+    """One or more groups of four windows (see above), each with its own audio."""
 
     image: Tensor  # [b, f * c, h, w]
     mel: Tensor  # [b, 1, 80, n]
-    mouth: Tensor | None = None  # [b, f, 2], aperture and width, where they are known
+    mouth: Tensor | None = None  # [b, f, 2], aperture and width of the mouth, if known for all clips
 
     def to(self, device: torch.device) -> "SyncBatch":
         """The same batch on another device."""
@@ -102,20 +102,20 @@ class SyncBatch:
 
 
 def collate(items: Sequence[SyncBatch]) -> SyncBatch:
-    """Groups -> a batch of all of their windows."""
+    """Concatenate groups to a batch of all their windows."""
     return SyncBatch(**{name: torch.cat([item.present()[name] for item in items]) for name in items[0].present()})
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How training windows are changed; nothing by default."""
+    """Augmentation of training windows; off by default."""
 
-    jitter_px: int = 0  # pictures of a group are moved by up to this many pixels
-    brightness: float = 0.0  # and made up to this share brighter or darker, each window for itself
-    mel_noise: float = 0.0  # deviation of the noise added to sounds, whose values lie in [-4, 4]
+    jitter_px: int = 0  # largest random shift, the same for all windows of a group
+    brightness: float = 0.0  # largest relative change of brightness, drawn for each window
+    mel_noise: float = 0.0  # standard deviation of the noise added to mel windows, whose values are in [-4, 4]
 
     def image(self, image: Tensor, draw: Draw) -> Tensor:
-        """Change pictures [b, c, h, w]."""
+        """Augment images [b, c, h, w]."""
         if self.jitter_px:
             side = 2 * self.jitter_px + 1
             image = image.roll((draw.below(side) - self.jitter_px, draw.below(side) - self.jitter_px), (-2, -1))
@@ -125,12 +125,12 @@ class Augmentation:
         return image
 
     def sound(self, mel: Tensor, draw: Draw) -> Tensor:
-        """Change mel windows [b, 1, 80, n]."""
+        """Augment mel windows [b, 1, 80, n]."""
         return mel + self.mel_noise * torch.randn(mel.shape, generator=draw.generator) if self.mel_noise else mel
 
 
 class SyncClips(Dataset[SyncBatch]):
-    """Item n of an endless sequence: two windows of the clip that n visits, and two of another one."""
+    """Item n of an endless sequence: two windows of the clip at position n (see `draws`), and two of another clip."""
 
     def __init__(
         self,
@@ -142,20 +142,20 @@ class SyncClips(Dataset[SyncBatch]):
         min_shift: int = MIN_SHIFT,
         augmentation: Augmentation | None = None,
     ):
-        """`min_shift`: frames by which the two windows of a clip differ at least.
+        """`min_shift` is the smallest distance of the two windows of a clip, in frames.
 
         Raises:
             ValueError: there are fewer than two clips, or one is too short.
         """
         if len(clips) < 2:
             raise ValueError(
-                f"A SyncNet needs at least two usable clips, there are {len(clips)}: see the reasons above."
+                f"A SyncNet needs at least two usable clips, but there are {len(clips)}; see the reasons above."
             )
         shortest = min(clips, key=lambda clip: clip.frames)
         if shortest.frames < min_frames(num_frames, min_shift):
             raise ValueError(
-                f"{shortest.path} has {shortest.frames} frames; windows of {num_frames} that lie {min_shift} apart need"
-                f" {min_frames(num_frames, min_shift)}."
+                f"{shortest.path} has {shortest.frames} frames, but at least {min_frames(num_frames, min_shift)} are needed for"
+                f" windows of {num_frames} frames that are {min_shift} apart."
             )
         self.clips, self.num_frames, self.seed, self.min_shift = clips, num_frames, seed, min_shift
         self.pictures, self.mel = pictures, mel
@@ -163,7 +163,7 @@ class SyncClips(Dataset[SyncBatch]):
         self.knows_mouths = all(clip.mouth() is not None for clip in clips)
 
     def __len__(self) -> int:
-        """Items of one epoch; positions go on beyond it."""
+        """Number of items of one epoch; larger positions are valid too."""
         return len(self.clips)
 
     def __getitem__(self, position: int) -> SyncBatch:
@@ -185,7 +185,7 @@ class SyncClips(Dataset[SyncBatch]):
         return others[1] if others[0] is clip else others[0]
 
     def _two_starts(self, clip: TrainingClip, draw: Draw) -> tuple[int, int]:
-        """First frames of two windows at least `min_shift` apart."""
+        """Random first frames of two windows that are at least `min_shift` frames apart."""
         starts = clip.frames - self.num_frames + 1
         first = draw.below(starts)
         return first, draw.one_of([other for other in range(starts) if abs(other - first) >= self.min_shift])
@@ -197,10 +197,10 @@ class SyncClips(Dataset[SyncBatch]):
 
 
 def min_frames(num_frames: int, min_shift: int = MIN_SHIFT) -> int:
-    """Frames that a clip needs: two whole windows, and for every window another one `min_shift` away."""
+    """Minimum length of a clip in frames: two windows, and for every window another one that is `min_shift` frames away."""
     return max(2 * num_frames, num_frames + 2 * min_shift)
 
 
 def rotate_sounds(sounds: Tensor) -> Tensor:
-    """Sounds [b, D] of groups of four -> the wrong sound of each window: the next one of its group."""
+    """Audio embeddings [b, D] rotated by one within each group of four: the mismatched audio of each window."""
     return sounds.unflatten(0, (-1, WINDOWS_AN_ITEM)).roll(-1, 1).flatten(0, 1)

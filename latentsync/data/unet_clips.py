@@ -1,4 +1,4 @@
-"""Clip files to batches for the U-Net: a window of faces, a reference from elsewhere in the same clip, and the sound.
+"""Training data of the U-Net: a window of faces, a reference window from another part of the same clip, and the audio.
 
 Tensor legend: b batch, c channels, f frames, h w; s Whisper rows, d hidden states, w their width, n mel columns.
 """
@@ -19,31 +19,31 @@ from latentsync.data.frames import FrameMemory
 from latentsync.face.pixels import prepare_faces
 from latentsync.timebase import sync_mel_length, sync_mel_start
 
-WINDOWS_NEEDED = 3  # clips hold at least this many windows, so that a reference exists for every start
+WINDOWS_NEEDED = 3  # minimum length of a clip in windows, so that every start has a reference without overlap
 
 
 @dataclass(frozen=True)
 class ClipBatch:
-    """A training batch in float32, or one item of it without b; what a training does not use is None.
+    """A training batch in float32, or one item of it, without dimension b; tensors that a training does not use are None.
 
-    Pixels are in [-1, 1], latents scaled, `mel` in [-4, 4]. Masked ones are mid grey (0) where the face is generated.
+    Pixels are in [-1, 1], latents scaled, `mel` in [-4, 4]. Masked pixels are 0 (mid grey) in the generated region.
     """
 
-    audio: Tensor | None = None  # [b, f, tokens, w], the sound around each frame
+    audio: Tensor | None = None  # [b, f, tokens, w], Whisper features around each frame
     latents: Tensor | None = None  # [b, c, f, h, w]
     masked_latents: Tensor | None = None
     reference_latents: Tensor | None = None
     pixels: Tensor | None = None  # [b, 3, f, r, r]
     masked_pixels: Tensor | None = None
     reference_pixels: Tensor | None = None
-    mel: Tensor | None = None  # [b, 1, 80, n], the sound of the window for the SyncNet
+    mel: Tensor | None = None  # [b, 1, 80, n], mel window for the SyncNet
 
     def to(self, device: torch.device) -> "ClipBatch":
         """The same batch on another device."""
         return ClipBatch(**{name: value.to(device, non_blocking=True) for name, value in self.present().items()})
 
     def present(self) -> dict[str, Tensor]:
-        """What the batch holds, by name."""
+        """The tensors that are not None, by name."""
         named = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value for name, value in named.items() if value is not None}
 
@@ -52,16 +52,16 @@ class ClipBatch:
 
 
 def collate(items: Sequence[ClipBatch]) -> ClipBatch:
-    """Items of equal kinds -> a batch."""
+    """Stack items that have the same tensors."""
     return ClipBatch(**{name: torch.stack([item.present()[name] for item in items]) for name in items[0].present()})
 
 
 @torch.no_grad()
 def with_latents(batch: ClipBatch, encode: Encode) -> ClipBatch:
-    """A batch of pixels with the latents that `encode` makes of them."""
+    """A batch of pixels with its latents, computed by `encode`."""
 
     def encoded(pixels: Tensor | None) -> Tensor:
-        assert pixels is not None, "the batch holds pixels"
+        assert pixels is not None, "the batch has pixels"
         latents = encode(rearrange(pixels, "b c f h w -> (b f) c h w"))
         return rearrange(latents.float(), "(b f) c h w -> b c f h w", b=len(batch))
 
@@ -74,9 +74,9 @@ def with_latents(batch: ClipBatch, encode: Encode) -> ClipBatch:
 
 
 class UNetClips(Dataset[ClipBatch]):
-    """Item n of an endless sequence: a window of the clip that n visits, as golden `training_facts` says.
+    """Item n of an endless sequence: a window of the clip at position n (see `draws`), and a reference window of the same clip.
 
-    The start is uniform over the clip; the reference starts anywhere at least `num_frames` away, so that they share no frame.
+    The start is uniform over the clip; so is that of the reference among those that are at least `num_frames` away.
     """
 
     def __init__(
@@ -90,24 +90,25 @@ class UNetClips(Dataset[ClipBatch]):
         frames: FrameMemory | None = None,
         mask: Tensor | None = None,
     ):
-        """Each of `audio`, `latents`, `mel` and `frames` adds its part to the items; `frames` needs the `mask` [r, r].
+        """Each of `audio`, `latents`, `mel` and `frames` adds its tensors to the items; `frames` requires `mask` [r, r].
 
         Raises:
-            ValueError: a clip is too short, or there is none.
+            ValueError: there is no clip, or one is too short.
         """
         if not clips:
-            raise ValueError("There is no clip left to train on: see the reasons above.")
+            raise ValueError("No clip can be used for training; see the reasons above.")
         shortest = min(clips, key=lambda clip: clip.frames)
         if shortest.frames < min_frames(num_frames):
             raise ValueError(
-                f"{shortest.path} has {shortest.frames} frames; windows of {num_frames} need {min_frames(num_frames)}."
+                f"{shortest.path} has {shortest.frames} frames, but at least {min_frames(num_frames)} are needed for windows of"
+                f" {num_frames} frames."
             )
-        assert frames is None or mask is not None, "pixels are shown with and without the mask"
+        assert frames is None or mask is not None, "masked pixels need a mask"
         self.clips, self.num_frames, self.seed = clips, num_frames, seed
         self.audio, self.latents, self.mel, self.frames, self.mask = audio, latents, mel, frames, mask
 
     def __len__(self) -> int:
-        """Items of one epoch; positions go on beyond it."""
+        """Number of items of one epoch; larger positions are valid too."""
         return len(self.clips)
 
     def __getitem__(self, position: int) -> ClipBatch:
@@ -146,12 +147,12 @@ class UNetClips(Dataset[ClipBatch]):
 
 
 def min_frames(num_frames: int) -> int:
-    """Frames that a clip needs for windows of `num_frames` with a reference."""
+    """Minimum length of a clip in frames, for windows of `num_frames` frames with a reference."""
     return WINDOWS_NEEDED * num_frames
 
 
 def draw_window(frames: int, num_frames: int, draw: Draw) -> tuple[int, int]:
-    """Starts of a window and of its reference in a clip of `frames` frames; the two share no frame."""
+    """Random starts of a window and of its reference in a clip of `frames` frames; the two do not overlap."""
     starts = frames - num_frames + 1
     start = draw.below(starts)
     elsewhere = [other for other in range(starts) if abs(other - start) >= num_frames]
@@ -159,7 +160,7 @@ def draw_window(frames: int, num_frames: int, draw: Draw) -> tuple[int, int]:
 
 
 def audio_window(feature: ClipFeature, clip: TrainingClip, start: int, num_frames: int) -> Tensor:
-    """The sound around each frame of a window, float32 [f, rows * d, w]; reads only the rows it needs."""
+    """Whisper features around each frame of a window, float32 [f, rows * d, w]; reads only the rows needed."""
     rows = window_rows(range(start, start + num_frames), feature.length(clip, "audio"))
     first = int(rows.min())
     features = feature.rows(clip, "audio", first, int(rows.max()) + 1)

@@ -1,4 +1,4 @@
-"""The data room: which clips are taken, that an item follows from its position alone, and caches that know contents."""
+"""Training data: the choice of clips, items that depend on their position alone, and caches keyed by content."""
 
 import json
 import multiprocessing
@@ -38,7 +38,7 @@ DEMO_VIDEO = Path(__file__).resolve().parents[2] / "assets/demo_video.mp4"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four good clips, two of them with one name."""
+    """Four valid clips, two of them with the same file name."""
     root = tmp_path_factory.mktemp("clips")
     for number, name in enumerate(("a.mp4", "b.mp4", "deep/a.mp4", "deep/er/c.MP4")):
         written = write_clip((root / name).with_suffix(".mp4"), number)
@@ -55,7 +55,7 @@ def indexed(paths: list[Path], cache: Path, min_frames: int = 3 * WINDOW) -> Cli
     return index_clips(paths, min_frames, cache)
 
 
-def test_folders_are_searched_wholly_and_lists_are_taken_as_they_are(folder: Path, tmp_path: Path) -> None:
+def test_folders_are_searched_recursively_and_a_list_replaces_them(folder: Path, tmp_path: Path) -> None:
     names = ["a.mp4", "b.mp4", "deep/a.mp4", "deep/er/c.MP4"]
     assert find_clips(folder) == [folder / name for name in names]
     (folder / "list.txt").write_text(f"\n{folder / 'b.mp4'}\ndeep/a.mp4\n\n{folder / 'b.mp4'}\n")
@@ -63,14 +63,14 @@ def test_folders_are_searched_wholly_and_lists_are_taken_as_they_are(folder: Pat
     for arguments, message in [
         (("", ""), "set data.train_data_dir"),
         ((tmp_path / "gone", ""), "does not exist"),
-        ((tmp_path, ""), "holds no .mp4"),
+        ((tmp_path, ""), "has no .mp4"),
         (("", tmp_path / "gone.txt"), "cannot be read"),
     ]:
         with pytest.raises(ValueError, match=message):
             find_clips(*arguments)
 
 
-def test_what_cannot_be_trained_on_is_named_with_its_reason(folder: Path, tmp_path: Path) -> None:
+def test_unusable_clips_are_listed_with_reasons(folder: Path, tmp_path: Path) -> None:
     good = folder / "a.mp4"
     data = good.read_bytes()
     (tmp_path / "cut.mp4").write_bytes(data[: len(data) // 2])
@@ -88,9 +88,9 @@ def test_what_cannot_be_trained_on_is_named_with_its_reason(folder: Path, tmp_pa
         "cut": "cut short|cannot",
         "empty": "empty",
         "text": "Git LFS",
-        "mute": "no sound",
+        "mute": "no audio",
         "short": "has 11 frames, 12 are needed",
-        "fast": "30.00 frames a second",
+        "fast": "30.00 frames per second",
         "wide": "128 x 64",
         "gone": "No such file",
     }.items():
@@ -98,20 +98,20 @@ def test_what_cannot_be_trained_on_is_named_with_its_reason(folder: Path, tmp_pa
     assert "1 clips" in describe_index(index) and "8 left out" in describe_index(index)
 
 
-def test_a_clip_is_looked_at_once_and_again_when_it_changes(folder: Path, tmp_path: Path, monkeypatch) -> None:
-    looked: list[Path] = []
-    look = clips_module._facts
-    monkeypatch.setattr(clips_module, "_facts", lambda path, reader: (looked.append(path), look(path, reader))[1])
+def test_a_clip_is_checked_once_and_again_when_it_changes(folder: Path, tmp_path: Path, monkeypatch) -> None:
+    checked: list[Path] = []
+    facts = clips_module._facts
+    monkeypatch.setattr(clips_module, "_facts", lambda path, reader: (checked.append(path), facts(path, reader))[1])
     clip = shutil.copy(folder / "a.mp4", tmp_path / "x.mp4")
     first = indexed([clip], tmp_path / "cache").clips[0]
-    assert indexed([clip], tmp_path / "cache").clips == [first] and len(looked) == 1
+    assert indexed([clip], tmp_path / "cache").clips == [first] and len(checked) == 1
     shutil.copy(folder / "a.mp4", tmp_path / "moved.mp4")
-    assert indexed([tmp_path / "moved.mp4"], tmp_path / "cache").clips[0].key == first.key and len(looked) == 1
+    assert indexed([tmp_path / "moved.mp4"], tmp_path / "cache").clips[0].key == first.key and len(checked) == 1
     shutil.copy(folder / "b.mp4", clip)
-    assert indexed([clip], tmp_path / "cache").clips[0].key != first.key and len(looked) == 2
+    assert indexed([clip], tmp_path / "cache").clips[0].key != first.key and len(checked) == 2
 
 
-def test_readers_agree_where_decord_is_trusted(folder: Path, monkeypatch) -> None:
+def test_decord_is_chosen_only_where_it_agrees_with_pyav(folder: Path, monkeypatch) -> None:
     path = folder / "a.mp4"
     truth = read_clip(path, 3, 23)
     assert truth.shape == (20, SIDE, SIDE, 3)
@@ -121,7 +121,7 @@ def test_readers_agree_where_decord_is_trusted(folder: Path, monkeypatch) -> Non
         assert choose_reader(path, FRAMES, "decord") == "decord"
         found = read_clip(path, 3, 23, "decord")
         assert max(difference_levels(a, b) for a, b in zip(found, truth, strict=True)) < 2
-        assert choose_reader(path, FRAMES - 1, "decord") == "av", "another count of frames"
+        assert choose_reader(path, FRAMES - 1, "decord") == "av", "the frame count differs"
         if choose_reader(path, FRAMES, "auto") == "decord":
             assert max(difference_levels(a, b) for a, b in zip(found, truth, strict=True)) <= 1.1
     monkeypatch.setattr(clip_reader, "decord", lambda: None)
@@ -130,16 +130,17 @@ def test_readers_agree_where_decord_is_trusted(folder: Path, monkeypatch) -> Non
         choose_reader(path, FRAMES, "opencv")  # type: ignore[arg-type]
 
 
-def rows_of(clip: TrainingClip) -> dict[str, Tensor]:
+def numbered_features(clip: TrainingClip) -> dict[str, Tensor]:
+    """Stand-in features whose values are the numbers of their rows; `masked_latents` have 1000 added."""
     rows = torch.arange(2.0 * clip.frames)[:, None, None].expand(-1, 2, 3)
     frames = torch.arange(1.0 * clip.frames)[:, None, None, None].expand(-1, 4, 2, 2)
     return {"audio": rows, "latents": frames, "masked_latents": frames + 1000}
 
 
 def unet_items(clips: list[TrainingClip], cache: Path) -> UNetClips:
-    told = LiveFeature(rows_of)
+    feature = LiveFeature(numbered_features)
     memory = FrameMemory(32, 10**7)
-    return UNetClips(clips, WINDOW, 5, told, told, mel_feature(cache), memory, load_mask(32))
+    return UNetClips(clips, WINDOW, 5, feature, feature, mel_feature(cache), memory, load_mask(32))
 
 
 def same(first: ClipBatch, second: ClipBatch) -> bool:
@@ -147,17 +148,17 @@ def same(first: ClipBatch, second: ClipBatch) -> bool:
     return parts[0].keys() == parts[1].keys() and all(torch.equal(parts[0][name], parts[1][name]) for name in parts[0])
 
 
-def test_an_item_follows_from_its_position_alone(clips: list[TrainingClip], tmp_path: Path) -> None:
+def test_an_item_depends_only_on_its_position(clips: list[TrainingClip], tmp_path: Path) -> None:
     items, others = unet_items(clips, tmp_path), unet_items(clips, tmp_path)
     forward = [items[position] for position in range(9)]
     backward = {position: others[position] for position in reversed(range(9))}
     assert all(same(item, backward[position]) for position, item in enumerate(forward))
-    assert not same(forward[0], forward[4]), "another epoch draws anew"
+    assert not same(forward[0], forward[4]), "each epoch has new random draws"
     loader = DataLoader(items, batch_sampler=PositionSampler(3, stop_step=3), collate_fn=collate, num_workers=2)
     assert all(same(batch, collate(forward[3 * i : 3 * i + 3])) for i, batch in enumerate(loader))
 
 
-def test_items_go_to_readers_that_start_from_nothing(clips: list[TrainingClip], tmp_path: Path) -> None:
+def test_datasets_and_features_can_be_pickled(clips: list[TrainingClip], tmp_path: Path) -> None:
     pictures = PixelPictures(FrameMemory(32, 10**7))
     items = SyncClips(clips, WINDOW, 7, pictures, mel_feature(tmp_path))
     first = items[0]
@@ -171,16 +172,16 @@ def test_an_epoch_visits_every_clip_once(clips: list[TrainingClip]) -> None:
     assert all(sorted(order) == list(range(len(clips))) for order in orders) and len(set(orders)) > 1
 
 
-def test_processes_share_a_step_and_a_later_start_goes_on() -> None:
+def test_processes_split_a_batch_and_sampling_can_start_at_any_step() -> None:
     whole = list(PositionSampler(4, stop_step=4))
     halves = [list(PositionSampler(4, rank, 2, stop_step=4)) for rank in range(2)]
     assert [first + second for first, second in zip(*halves, strict=True)] == whole
     assert list(PositionSampler(4, first_step=2, stop_step=4)) == whole[2:]
-    with pytest.raises(ValueError, match="shared evenly"):
+    with pytest.raises(ValueError, match="must be a multiple of 2"):
         PositionSampler(3, 0, 2)
 
 
-def test_windows_are_those_of_the_clip_and_references_lie_elsewhere(clips: list[TrainingClip], tmp_path: Path) -> None:
+def test_windows_match_the_clip_and_do_not_overlap_references(clips: list[TrainingClip], tmp_path: Path) -> None:
     items = unet_items(clips, tmp_path)
     mask = load_mask(32)
     for position in range(40):
@@ -191,13 +192,13 @@ def test_windows_are_those_of_the_clip_and_references_lie_elsewhere(clips: list[
         clip = clips[readable_item(clips, 5, position, lambda clip, draw: clips.index(clip))]
         pixels = frames_to_pixels(resize_frames(clip.faces(start, start + WINDOW), 32)).transpose(0, 1)
         assert torch.equal(item.pixels, pixels) and torch.equal(item.masked_pixels, pixels * mask)
-        assert torch.equal(item.audio, training_windows(rows_of(clip)["audio"], start, WINDOW))
+        assert torch.equal(item.audio, training_windows(numbered_features(clip)["audio"], start, WINDOW))
         assert item.mel.shape == (1, 80, 13)
     batch = collate([items[0], items[1]])
     assert len(batch) == 2 and batch.latents.shape == (2, 4, WINDOW, 2, 2) and batch.audio.shape == (2, WINDOW, 20, 3)
 
 
-def test_latents_of_pixels_are_encoded_frame_by_frame(clips: list[TrainingClip]) -> None:
+def test_with_latents_encodes_every_frame(clips: list[TrainingClip]) -> None:
     batch = collate([UNetClips(clips, WINDOW, 5, frames=FrameMemory(32, 0), mask=load_mask(32))[n] for n in range(2)])
     encoded = with_latents(batch, lambda pixels: pixels[:, :, ::8, ::8])
     assert torch.equal(encoded.latents, batch.pixels[..., ::8, ::8])
@@ -205,7 +206,7 @@ def test_latents_of_pixels_are_encoded_frame_by_frame(clips: list[TrainingClip])
     assert torch.equal(encoded.reference_latents, batch.reference_pixels[..., ::8, ::8])
 
 
-def test_a_clip_that_vanishes_is_replaced_and_nothing_waits(folder: Path, tmp_path: Path, caplog) -> None:
+def test_a_clip_that_becomes_unreadable_is_replaced(folder: Path, tmp_path: Path, caplog) -> None:
     shutil.copytree(folder, tmp_path / "clips")
     clips = indexed(find_clips(tmp_path / "clips"), tmp_path / "cache").clips
     items = UNetClips(clips, WINDOW, 5, frames=FrameMemory(32, 0), mask=load_mask(32))
@@ -218,7 +219,7 @@ def test_a_clip_that_vanishes_is_replaced_and_nothing_waits(folder: Path, tmp_pa
         items[0]
 
 
-def test_memory_holds_what_fits_and_changes_nothing(clips: list[TrainingClip]) -> None:
+def test_frame_memory_keeps_what_fits_and_returns_the_same_frames(clips: list[TrainingClip]) -> None:
     size = FRAMES * 16 * 32 * 3
     some, none = FrameMemory(32, 2 * size, lower_half=True), FrameMemory(32, 0, lower_half=True)
     for clip in clips:
@@ -226,23 +227,23 @@ def test_memory_holds_what_fits_and_changes_nothing(clips: list[TrainingClip]) -
     assert len(some.kept) == 2 and some.used_bytes == 2 * size and not none.kept
 
 
-def test_features_are_kept_by_content(clips: list[TrainingClip], folder: Path, tmp_path: Path) -> None:
-    asked: list[Path] = []
+def test_features_are_cached_by_content(clips: list[TrainingClip], folder: Path, tmp_path: Path) -> None:
+    computed: list[Path] = []
 
     def compute(clip: TrainingClip) -> dict[str, Tensor]:
-        asked.append(clip.path)
-        return {"audio": torch.full((3, 1), float(len(asked)))}
+        computed.append(clip.path)
+        return {"audio": torch.full((3, 1), float(len(computed)))}
 
     feature = CachedFeature(tmp_path, "whisper", {"network": "x"}, lambda: compute)
     assert len(feature.missing(clips)) == 4
-    assert len(list(feature.fill(clips))) == 4 and len(asked) == 4
+    assert len(list(feature.fill(clips))) == 4 and len(computed) == 4
     same_name = [clip for clip in clips if clip.path.stem == "a"]
     assert len({float(feature.rows(clip, "audio", 0, 1)) for clip in same_name}) == 2
     assert not feature.missing(clips)
     shutil.copy(folder / "a.mp4", tmp_path / "other name.mp4")
     copied = indexed([tmp_path / "other name.mp4"], tmp_path / "c").clips
     list(feature.fill(copied))
-    assert len(asked) == 4, "the same content is known"
+    assert len(computed) == 4, "equal content is found in the cache"
     other = CachedFeature(tmp_path, "whisper", {"network": "y"}, lambda: compute)
     assert len(other.missing(clips)) == 4
     feature.store.path(clips[0].key).write_bytes(b"damaged")
@@ -250,7 +251,7 @@ def test_features_are_kept_by_content(clips: list[TrainingClip], folder: Path, t
     assert json.loads((feature.folder / "settings.json").read_text())["network"] == "x"
 
 
-def test_weights_are_known_by_their_bytes(tmp_path: Path) -> None:
+def test_network_keys_depend_on_the_bytes_of_the_weights(tmp_path: Path) -> None:
     (tmp_path / "vae").mkdir()
     (tmp_path / "vae/config.json").write_text("{}")
     before = network_key(tmp_path / "vae")
@@ -266,7 +267,7 @@ def fill_store(folder: Path, rounds: int) -> None:
         store.put(f"{number % 5:02x}", {"audio": torch.full((5000, 8), float(number % 5))})
 
 
-def test_two_processes_write_one_cache_at_once(tmp_path: Path) -> None:
+def test_two_processes_write_to_the_same_cache(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn")
     writers = [context.Process(target=fill_store, args=(tmp_path, 40)) for _ in range(2)]
     for writer in writers:
@@ -275,19 +276,19 @@ def test_two_processes_write_one_cache_at_once(tmp_path: Path) -> None:
     while any(writer.is_alive() for writer in writers):
         for number in range(5):
             rows = store.rows(f"{number:02x}", "audio", 0, 5000)
-            assert rows is None or bool((rows == number).all()), "a file is whole or not there"
+            assert rows is None or bool((rows == number).all()), "a file is complete or missing"
     assert [writer.exitcode for writer in writers] == [0, 0]
     assert all(store.length(f"{number:02x}", "audio") == 5000 for number in range(5))
     assert not list(tmp_path.rglob("*.partial"))
 
 
-def test_a_full_or_locked_folder_is_named(tmp_path: Path) -> None:
+def test_an_unwritable_cache_raises(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="cannot be written"):
         TensorStore(tmp_path / "file").put("ab", {"x": torch.zeros(1)})
 
 
-def test_latents_are_those_of_plain_and_masked_faces(clips: list[TrainingClip]) -> None:
+def test_latents_are_computed_of_unmasked_and_masked_faces(clips: list[TrainingClip]) -> None:
     mask = torch.ones(32, 32)
     mask[16:] = 0
     made = latents_compute(lambda pixels: pixels.mean((2, 3), keepdim=True), mask)(clips[0])
@@ -298,7 +299,9 @@ def test_latents_are_those_of_plain_and_masked_faces(clips: list[TrainingClip]) 
     )
 
 
-def test_sync_groups_are_balanced_and_wrong_pairs_lie_apart(clips: list[TrainingClip], tmp_path: Path) -> None:
+def test_sync_groups_are_balanced_and_mismatched_windows_are_min_shift_apart(
+    clips: list[TrainingClip], tmp_path: Path
+) -> None:
     pictures = PixelPictures(FrameMemory(32, 10**7, lower_half=True))
     items = SyncClips(clips, WINDOW, 7, pictures, mel_feature(tmp_path), min_shift=6)
     group = items[0]
@@ -316,10 +319,10 @@ def find_start(items: SyncClips, clips: list[TrainingClip], window: Tensor) -> t
         for start in range(clip.frames - WINDOW + 1):
             if torch.equal(items.pictures.window(clip, start, WINDOW).flatten(0, 1), window):
                 return number, start
-    raise AssertionError("the window is of no clip")
+    raise AssertionError("the window is not from any clip")
 
 
-def test_augmentation_is_drawn_for_the_item(clips: list[TrainingClip], tmp_path: Path) -> None:
+def test_augmentation_is_deterministic_for_an_item(clips: list[TrainingClip], tmp_path: Path) -> None:
     def items(augmentation: Augmentation) -> SyncClips:
         pictures = PixelPictures(FrameMemory(32, 10**7, lower_half=True))
         return SyncClips(clips, WINDOW, 7, pictures, mel_feature(tmp_path), 5, augmentation)
@@ -330,7 +333,7 @@ def test_augmentation_is_drawn_for_the_item(clips: list[TrainingClip], tmp_path:
     assert not torch.equal(first.image, plain.image) and 0.15 < float((first.mel - plain.mel).std()) < 0.25
 
 
-def test_known_mouths_travel_with_the_clip(folder: Path, tmp_path: Path) -> None:
+def test_items_have_mouth_tracks_if_all_clips_do(folder: Path, tmp_path: Path) -> None:
     for number in range(2):
         shutil.copy(folder / ("a.mp4", "b.mp4")[number], tmp_path / f"{number}.mp4")
         truth = {"aperture": np.linspace(0, 1, FRAMES).tolist(), "width": [0.5] * FRAMES}
@@ -343,7 +346,7 @@ def test_known_mouths_travel_with_the_clip(folder: Path, tmp_path: Path) -> None
     assert clips[1].mouth() is None
 
 
-def test_aligned_clips_are_what_training_reads(tmp_path: Path) -> None:
+def test_aligned_clips_are_valid_training_clips(tmp_path: Path) -> None:
     video = shutil.copy(DEMO_VIDEO, tmp_path / "talk.mp4")
     known = {"aperture": [0.5] * 200, "width": [1.0] * 200, "landmarks": "of the video's own pixels"}
     (tmp_path / "talk.json").write_text(json.dumps(known))

@@ -1,4 +1,4 @@
-"""Configuration files in the layout of the public releases: read as ours, every key of theirs is said, nothing is ambiguous."""
+"""Configuration files in the public releases' layout: translated to this project's, with one log line per key of theirs."""
 
 import logging
 from pathlib import Path
@@ -45,7 +45,7 @@ def syncnet_file() -> dict[str, Any]:
 
 
 def unet_file() -> dict[str, Any]:
-    """In the layout of release 1.6, with values of our own."""
+    """A U-Net's file in the layout of release 1.6, with other values."""
     return {
         "data": {
             "syncnet_config_path": "elsewhere/syncnet.yaml",
@@ -104,7 +104,7 @@ def unet_file() -> dict[str, Any]:
 
 
 def first_release_file() -> dict[str, Any]:
-    """The layout of release 1.0: a kind of mask instead of its picture, and keys that later ones dropped."""
+    """A U-Net's file in the layout of release 1.0: the mask's kind instead of its path, and keys that later releases dropped."""
     content = unet_file()
     for name in ("mask_image_path", "audio_feat_length", "audio_embeds_cache_dir"):
         del content["data"][name]
@@ -125,7 +125,7 @@ def write(path: Path, content: dict[str, Any]) -> Path:
     return path
 
 
-def test_a_unets_file_is_read_as_ours(tmp_path: Path) -> None:
+def test_a_unet_file_is_translated(tmp_path: Path) -> None:
     run = load(write(tmp_path / "theirs.yaml", unet_file()), UNetRun)
     assert (run.data.resolution, run.data.num_frames, run.data.batch_size, run.data.num_workers) == (512, 16, 3, 5)
     assert (run.data.train_fileslist, run.data.train_output_dir, run.init_from) == ("list.txt", "out/unet", "start.pt")
@@ -143,7 +143,7 @@ def test_a_unets_file_is_read_as_ours(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [unet_file(), first_release_file()], ids=["1.6", "1.0"])
-def test_every_key_that_only_they_have_gives_one_line(
+def test_every_public_key_is_logged_once(
     tmp_path: Path, content: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -156,7 +156,7 @@ def test_every_key_that_only_they_have_gives_one_line(
     assert all("\n" not in line and line.endswith(".") for line in lines)
 
 
-def test_switches_turn_losses_and_noise_off(tmp_path: Path) -> None:
+def test_switches_disable_losses_and_mixed_noise(tmp_path: Path) -> None:
     content = unet_file()
     content["run"] |= {"pixel_space_supervise": False, "use_mixed_noise": False, "mixed_precision_training": False}
     run = load(write(tmp_path / "a.yaml", content), UNetRun)
@@ -164,11 +164,11 @@ def test_switches_turn_losses_and_noise_off(tmp_path: Path) -> None:
     assert run.objective.mixed_noise_alpha == 0.0 and run.train.precision == "fp32"
     content["run"] |= {"pixel_space_supervise": True, "use_syncnet": False}
     assert load(write(tmp_path / "b.yaml", content), UNetRun).pixel_losses == ["lpips", "trepa"]
-    content["model"]["use_motion_module"] = False  # then theirs trains everything
+    content["model"]["use_motion_module"] = False  # then the public training trains all parameters
     assert load(write(tmp_path / "c.yaml", content), UNetRun).trainable_modules == []
 
 
-def test_a_syncnets_file_is_read_as_ours_and_names_the_unets_teacher(
+def test_a_syncnet_file_is_translated_and_its_checkpoint_is_used_by_the_unet(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -180,8 +180,8 @@ def test_a_syncnets_file_is_read_as_ours_and_names_the_unets_teacher(
     assert (run.train.learning_rate, run.train.max_grad_norm, run.train.precision) == (2e-5, 0.5, "fp16")
     assert (run.train.schedule, run.train.seed, run.init_from) == ("constant", 42, "")
     for key in flattened(syncnet_file()):
-        said = any(line.startswith((f"{path}: {key} ", f"{path}: {key}:")) for line in lines)
-        assert said == (key in SYNCNET_LAYOUT.keys or key == "data.batch_size"), key  # noqa: SIM118
+        logged = any(line.startswith((f"{path}: {key} ", f"{path}: {key}:")) for line in lines)
+        assert logged == (key in SYNCNET_LAYOUT.keys or key == "data.batch_size"), key  # noqa: SIM118
     content = unet_file()
     content["data"]["syncnet_config_path"] = str(path)
     unet = load(write(tmp_path / "unet.yaml", content), UNetRun)
@@ -199,10 +199,10 @@ REFUSED = {
         changed("data", "mask_image_path", "latentsync/utils/mask2.png"),
         "mask2.png, which is not the mask",
     ),
-    "a mask of one's own": (changed("data", "mask_image_path", "my/mask.png"), "my/mask.png"),
+    "a custom mask": (changed("data", "mask_image_path", "my/mask.png"), "my/mask.png"),
     "another kind of mask": (changed("data", "mask", "half"), "'half', but only 'fix_mask'"),
     "another rate": (changed("data", "video_fps", 30), "data.video_fps is 30, but only 25"),
-    "other windows of sound": (changed("data", "audio_feat_length", [1, 3]), "audio_feat_length"),
+    "another audio window": (changed("data", "audio_feat_length", [1, 3]), "audio_feat_length"),
     "epochs": (changed("run", "max_train_epochs", 5), "run.max_train_steps"),
     "a scaled rate": (changed("optimizer", "scale_lr", True), "optimizer.scale_lr is True"),
     "an unknown schedule": (changed("optimizer", "lr_scheduler", "polynomial"), "'polynomial': choose constant"),
@@ -210,27 +210,27 @@ REFUSED = {
         changed("model", "audio_condition_method", "group_norm"),
         "'group_norm', but only 'cross_attn'",
     ),
-    "a value that cannot be built": (changed("model", "act_fn", "gelu"), "act_fn is 'gelu'"),
+    "an unsupported activation": (changed("model", "act_fn", "gelu"), "act_fn is 'gelu'"),
     "a wrong name": (
         changed("run", "sync_loss_wieght", 1),
         "'run.sync_loss_wieght'. Did you mean 'run.sync_loss_weight'",
     ),
     "a wrong name of data": (changed("data", "mask_image_pth", ""), "Did you mean 'data.mask_image_path'"),
-    "a section of ours": (changed("train", "max_steps", 5), "'train.max_steps' to this project's"),
-    "an entry of ours": (changed("data", "cache_dir", "c"), "'data.cache_dir' to this project's"),
+    "a section of this project": (changed("train", "max_steps", 5), "'train.max_steps' to this project's"),
+    "an entry of this project": (changed("data", "cache_dir", "c"), "'data.cache_dir' to this project's"),
     "a base": ({**unet_file(), "base": ["other.yaml"]}, "does not exist"),
 }
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_what_is_not_done_here_is_refused(tmp_path: Path, kind: str) -> None:
+def test_unsupported_values_raise(tmp_path: Path, kind: str) -> None:
     content, words = REFUSED[kind]
     with pytest.raises(ValueError) as caught:
         load(write(tmp_path / "theirs.yaml", content), UNetRun)
     assert words in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_copy_of_the_mask_is_the_mask_and_a_changed_one_is_not(tmp_path: Path) -> None:
+def test_a_copy_of_the_mask_is_accepted_and_a_changed_one_raises(tmp_path: Path) -> None:
     image = mask_image()
     cv2.imwrite(str(tmp_path / "copy.png"), image)
     content = changed("data", "mask_image_path", str(tmp_path / "copy.png"))
@@ -241,7 +241,7 @@ def test_a_copy_of_the_mask_is_the_mask_and_a_changed_one_is_not(tmp_path: Path)
         load(tmp_path / "a.yaml", UNetRun)
 
 
-def test_a_file_of_ours_may_build_on_one_of_theirs(tmp_path: Path) -> None:
+def test_an_own_file_may_have_a_public_file_as_base(tmp_path: Path) -> None:
     write(tmp_path / "theirs.yaml", unet_file())
     run = load(
         write(tmp_path / "ours.yaml", {"base": "theirs.yaml", "train": {"max_steps": 5}}), UNetRun, ["train.seed=9"]
@@ -250,17 +250,17 @@ def test_a_file_of_ours_may_build_on_one_of_theirs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "schema"), [("unet/stage2.yaml", UNetRun), ("syncnet/base.yaml", SyncNetRun)])
-def test_files_of_ours_give_no_line(name: str, schema: type, caplog: pytest.LogCaptureFixture) -> None:
+def test_own_files_log_nothing(name: str, schema: type, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     try:
         load(CONFIGS / name, schema)
     except ValueError as error:
-        assert "model.audio_encoder is missing" in str(error)  # a base alone is no run
+        assert "model.audio_encoder is missing" in str(error)  # a base file is incomplete on its own
     assert not caplog.messages
 
 
 @pytest.mark.slow
-def test_the_commands_say_the_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_commands_print_the_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     unet, syncnet = write(tmp_path / "unet.yaml", first_release_file()), write(tmp_path / "s.yaml", syncnet_file())
     off = ["train.loss_weights.sync=0", "train.loss_weights.lpips=0", "train.loss_weights.trepa=0"]
     meta = ["--dry_run", "--device", "meta"]
@@ -268,13 +268,15 @@ def test_the_commands_say_the_lines(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "optimizer.lr is read as train.learning_rate." in capsys.readouterr().out
     assert train_syncnet.main(["--config_path", str(syncnet), *meta]) == 0
     assert "run.validation_steps is read as train.validation_steps." in capsys.readouterr().out
-    assert train_unet.main(["--unet_config_path", str(unet), *meta, "run.seed=3"]) == 2  # a command line is ours
+    assert (
+        train_unet.main(["--unet_config_path", str(unet), *meta, "run.seed=3"]) == 2
+    )  # overrides are in this project's layout
     assert "the command line: unknown key 'run'" in capsys.readouterr().err
     assert inference.main(["--demo", "--unet_config_path", str(unet)]) == 2
     assert "demo" in capsys.readouterr().err  # another network than the demo's
 
 
-def test_sections_of_earlier_versions_are_read(tmp_path: Path) -> None:
+def test_sections_of_earlier_versions_are_renamed(tmp_path: Path) -> None:
     base = CONFIGS / "unet/stage1.yaml"
     path = write(tmp_path / "old.yaml", {"base": str(base), "experts": {"vae": "my_vae"}})
     run = load(path, UNetRun, ["experts.whisper=my_whisper.pt"])

@@ -26,7 +26,7 @@ EYE_DISTANCE = 56.0  # between the eyes in the patch
 PATCH_MIN_FACE = (96, 96)  # smallest face in the patch; typical is 130
 PATCH_EYES = np.array([[68.0, 72.0], [124.0, 72.0]], dtype=np.float32)
 BOX_EYES = np.array([[0.295, 0.40], [0.705, 0.40]], dtype=np.float32)  # eyes in the face cascade's box
-CORRECTION = 0.1  # weight of the measured eyes in a track that has settled
+CORRECTION = 0.1  # weight of the measured eyes in a track of many frames
 OFF_TRACK = 6.0  # patch pixels between measured and tracked eyes from which the measured ones replace the tracked
 MAX_DOUBTFUL = 5  # frames that a track continues without both eyes before the face is searched in the patch
 MAX_MISSED = 12  # frames (half a second) that are tracked with the flow alone
@@ -156,7 +156,7 @@ class CascadeDetector(TrackingDetector[EyeTrack]):
     def search(self, frame: FrameArray, effort: Effort, known: list[Box]) -> list[EyeTrack]:
         """All faces with at least one detected eye, the largest first; if there is none, the largest certain face.
 
-        Where a face is known or was detected before, further faces need both eyes.
+        If a face is known or was detected before, further faces need both eyes.
         """
         found: list[EyeTrack] = []
         for view in VIEWS[effort]:
@@ -230,7 +230,7 @@ class CascadeDetector(TrackingDetector[EyeTrack]):
         return EyeTrack(eyes, matrix, patch, track.frames + 1, missed, doubtful, opening)
 
     def redetect_eyes(self, patch: FrameArray) -> FloatArray | None:
-        """Both eyes [2, 2] of the largest face in the patch, independent of the track, which may have begun beside them."""
+        """Both eyes [2, 2] of the largest face in the patch, independent of the track, which may have started at a wrong place."""
         boxes = self.faces_in(patch)
         if not len(boxes):
             return None
@@ -279,5 +279,5 @@ def load_cascade(name: str) -> cv2.CascadeClassifier:
     folder = getattr(getattr(cv2, "data", None), "haarcascades", None)
     cascade = cv2.CascadeClassifier(str(Path(folder) / name)) if folder else None
     if cascade is None or cascade.empty():
-        raise ValueError(f"OpenCV {cv2.__version__} comes without {name}: install opencv-python 4.x from its wheel.")
+        raise ValueError(f"OpenCV {cv2.__version__} lacks {name}: install opencv-python 4.x from its wheel.")
     return cascade

@@ -1,4 +1,4 @@
-"""Pass 1: detect and track all faces of a video. Per face and frame only a few dozen numbers are kept, no pictures.
+"""Pass 1: detect and track all faces of a video. Per face and frame only a few dozen numbers are kept.
 
 Array legend: n frames, m detected faces (of all frames, in order), k stored appearance descriptors, p stored thumbnails.
 """

@@ -146,7 +146,7 @@ class AvatarClip:
 
 
 def random_clip(seed: int) -> AvatarClip:
-    """The clip of a seed. Seeds of `HELD_OUT_FIRST_SEED` and above have held-out sentences and their own identities."""
+    """The clip of a seed. Seeds from `HELD_OUT_FIRST_SEED` on have held-out sentences and identities."""
     rng = np.random.default_rng(seed)
     return spoken_clip(seed, random_sentence(rng, held_out=seed >= HELD_OUT_FIRST_SEED), rng)
 

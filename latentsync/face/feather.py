@@ -48,7 +48,7 @@ def pasted_region(matrix: FloatArray, size: tuple[int, int], frame_hw: tuple[int
 
 
 def region_around(corners: FloatArray, frame_hw: tuple[int, int]) -> Region | None:
-    """Rows and columns within `MARGIN` of the `corners` [n, 2]; None if they lie outside the frame."""
+    """Rows and columns within `MARGIN` of the `corners` [n, 2]; None if they are outside the frame."""
     limit = np.array(frame_hw[::-1])
     low = np.clip(np.floor(corners.min(axis=0)) - MARGIN, 0, limit).astype(int)
     high = np.clip(np.ceil(corners.max(axis=0)) + MARGIN + 1, 0, limit).astype(int)
@@ -110,7 +110,7 @@ class Placement:
 
     @classmethod
     def of(cls, matrix: FloatArray, size: tuple[int, int], frame_hw: tuple[int, int]) -> "Placement | None":
-        """The placement in a frame of h x w; None if the crop lies outside."""
+        """The placement in a frame of h x w; None if the crop is outside."""
         region = pasted_region(matrix, size, frame_hw)
         if region is None:
             return None

@@ -1,7 +1,7 @@
 """Descriptor of the lower face, used to distinguish frames in which it is covered from those in which it is visible.
 
-A grid of cells lies over mouth, chin and cheeks in an upright patch. The descriptor holds the mean CIELAB colour of each cell,
-relative to the face between brows and nose, and its mean gradient. Both are scaled as if the face between brows and nose had
+Mouth, chin and cheeks in an upright patch are divided into a grid of cells. The descriptor holds the mean CIELAB colour of each
+cell, relative to the face between brows and nose, and its mean gradient. Both are scaled as if the face between brows and nose had
 the same lightness in every frame, so that the illumination of the whole face cancels.
 """
 

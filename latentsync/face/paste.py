@@ -132,7 +132,7 @@ class Patch:
     def of(
         cls, frame_hw: tuple[int, int], face: Face, matrix: FloatArray, original: Face | None = None
     ) -> "Patch | None":
-        """The patch of a face for a frame of h x w; None if it lies outside the frame or equals `original`.
+        """The patch of a face for a frame of h x w; None if it is outside the frame or equals `original`.
 
         Args:
             face: [3, r, r], float in [-1, 1].

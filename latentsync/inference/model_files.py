@@ -1,4 +1,4 @@
-"""The files of the networks: where they are, and what is missing or damaged, before any of them is loaded.
+"""The files of the networks: finds them, and lists the missing or damaged ones, before any is loaded.
 
 Only names and shapes are read, which is fast for files of any size. The width of the speech encoder follows from the
 U-Net's shapes.

@@ -161,7 +161,7 @@ def overlap(a: Box, b: Box) -> float:
 
 
 def is_known(box: Box, boxes: list[Box]) -> bool:
-    """Whether a box is at the place of one of `boxes`: they overlap, or the middle of one lies well inside the other."""
+    """Whether a box is at the place of one of `boxes`: they overlap, or the middle of one is well inside the other."""
     return any(
         overlap(box, other) > SAME_PLACE or _contains_middle(box, other) or _contains_middle(other, box)
         for other in boxes
@@ -169,7 +169,7 @@ def is_known(box: Box, boxes: list[Box]) -> bool:
 
 
 def _contains_middle(outer: Box, inner: Box) -> bool:
-    """Whether the middle of `inner` lies in the inner half of `outer`."""
+    """Whether the middle of `inner` is in the inner half of `outer`."""
     x, y = (inner[0] + inner[2]) / 2, (inner[1] + inner[3]) / 2
     w, h = outer[2] - outer[0], outer[3] - outer[1]
     return abs(x - (outer[0] + outer[2]) / 2) < w / 4 and abs(y - (outer[1] + outer[3]) / 2) < h / 4

@@ -49,7 +49,7 @@ class FacePolicy:
 
 @dataclass(frozen=True)
 class FacePlan:
-    """What is done with every source frame; arrays [n, ...]."""
+    """The plan of every source frame; arrays [n, ...]."""
 
     matrices: FloatArray  # [n, 2, 3] as of `align_matrix`, from frames of square pixels; NaN where passed through
     weight: FloatArray  # [n] opacity of the edit: below 1 in fades, 0 where passed through

@@ -113,7 +113,7 @@ ROW = np.dtype(
     ]
 )
 PER_FACE = tuple(ROW.names or ())
-ROWS = 4096  # allocated at once: small arrays allocated between frames would fragment the heap
+ROWS = 4096  # allocated together: small arrays allocated between frames would fragment the heap
 
 
 def track_faces(

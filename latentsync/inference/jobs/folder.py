@@ -26,7 +26,7 @@ from latentsync.media.container import MediaError
 from latentsync.media.video.mux import atomic_output
 
 JOB, FACES, LOCK = "job.json", "faces.npz", "job.lock"
-# The job's own files. JOB is deleted last: while it is there, the others are known to be this program's.
+# The job's own files. JOB is deleted last: as long as it exists, the others are known to be this program's.
 OWN_FILES = ("part_*.mp4", "part_*.mov", "part_*.json", "part_*.lock", FACES, "*.partial", JOB)
 FILES_BEFORE_JOB = {LOCK, f"{JOB}.partial"}  # all that a job can have before JOB is written
 END_BYTES = 1 << 20  # at both ends of a file
@@ -92,7 +92,7 @@ class JobFolder:
         self._clear()
         lock = self.folder / LOCK
         with suppress(PermissionError):  # Windows does not delete open files
-            lock.unlink(missing_ok=True)  # while the lock is held: after that the file may be another run's
+            lock.unlink(missing_ok=True)  # while the lock is held; later the file may be another run's
         self.lock.release()
         with suppress(OSError):
             if sys.platform == "win32":

@@ -48,7 +48,7 @@ class LipsyncJob:
 
     @property
     def sound(self) -> AudioSource:
-        """The audio track of the output. If it is the video's own, it starts at the time of the first frame."""
+        """The audio track of the output. If it is the video's own track, it starts at the time of the first frame."""
         tracks = ChosenTracks(self.audio, audio=self.options.audio_track)
         return AudioSource(tracks, sound_start_sec(self.video, self.audio, self.info, self.options))
 

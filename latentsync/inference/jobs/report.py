@@ -76,7 +76,7 @@ class StageTimes:
 
 @dataclass(frozen=True)
 class JobReport:
-    """The result of a job, or what it would be (`planned`); `to_dict` is the JSON beside the output."""
+    """The result of a job, or of its plan (`planned`); `to_dict` is the JSON file beside the output."""
 
     output: str
     video: str

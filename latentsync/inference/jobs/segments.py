@@ -1,4 +1,4 @@
-"""Output segments: the output is written in files of about 10 s, cut where this does not change what is sampled."""
+"""Output segments: the output is written in files of about 10 s, split where this does not change the sampled windows."""
 
 from dataclasses import dataclass
 

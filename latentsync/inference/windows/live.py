@@ -26,7 +26,7 @@ from latentsync.inference.windows.sampler import WindowSampler
 from latentsync.inference.windows.stream import FrameIn, FrameOut, LipsyncStream, stride_of
 from latentsync.media.pixels.picture import RgbPicture
 
-DELAY_SEC = 1.2  # delay of a decision: longer than any stretch of frames that it depends on
+DELAY_SEC = 1.2  # delay of the plan of a frame: longer than any run of frames on which it depends
 
 
 class LiveStream:
@@ -54,12 +54,12 @@ class LiveStream:
         self.delay = int(np.ceil(DELAY_SEC * fps))  # frames
         detector.reset()
         self.cuts, self.smoother = SceneCuts(), Smoother()
-        self.detections: deque[Detection] = deque()  # of the frames that later decisions may depend on
-        self.held: deque[FrameArray] = deque()  # frames without a decision
+        self.detections: deque[Detection] = deque()  # of frames on which later plans may depend
+        self.held: deque[FrameArray] = deque()  # frames not planned yet
         self.pushed = self.decided = self.first_number = self.next_number = self.segment = 0
         self.chosen: set[int] = set()  # tracks of the person being edited
         self.last_seen = 0  # frame
-        self.last_segment = NOT_EDITED  # of the plan, for the last frame decided on
+        self.last_segment = NOT_EDITED  # segment, in its plan, of the last planned frame
 
     def push(self, frame: FrameArray) -> list[FrameOut]:
         """Push the next frame; its array must not be modified afterwards."""
@@ -132,7 +132,7 @@ class LiveStream:
                 faces.append(warp_face(frame, align_matrix(found.points, resolution, smoother), resolution))
         if not faces:
             raise ValueError(
-                f"the reference is {settings.reference!r}, but no frame with a face is given for it: give"
+                f"the reference is {settings.reference!r}, but no frame with a face is given for it: pass"
                 " reference_frames of the person, or choose the reference 'current'."
             )
         return self.sampler.encode_window(np.stack(faces))

@@ -25,10 +25,10 @@ CALM = 0.5  # share of movements that are used, the smallest: cuts and hands cau
 NOISE = 1.0  # CIELAB units, added to the deviation of every movement
 YAW_UNIT = 2.0  # degrees that count as one CIELAB unit
 MIN_FRAMES = 24  # with fewer known frames all of them are usual
-MIN_OTHERS, MIN_SHARE = 12, 0.2  # frames, and share, of another appearance to be considered as the usual one
-NEAR = 0.25  # share of the frames whose distance sets the scale
-LIMIT = 2.5  # times that distance: the farthest usual frame
-LEAST_LIMIT = 10.0  # frames closer than this are always usual
+MIN_OTHERS, MIN_SHARE = 12, 0.2  # frames, and share of all, that another appearance needs to be considered
+NEAR = 0.25  # quantile of the distances that is their unit
+LIMIT = 2.5  # largest distance of a usual frame, in that unit
+LEAST_LIMIT = 10.0  # frames up to this distance are always usual
 MORE_LIPS, SURE_LIPS = 2.0, 0.8  # factor and margin by which lips must be redder to override the majority
 SLACK = 3  # so many frames on each side of unusual ones are unusual too
 ROUNDS = 8  # iterations; the closest half has converged by then
@@ -111,7 +111,7 @@ def usual_runs(segments: Sequence[range], usual: BoolArray) -> list[range]:
 
 @dataclass(frozen=True)
 class ElsewhereReference:
-    """Another moment of the same face that does not overlap what is repainted, as in training.
+    """Another moment of the same face that does not overlap the repainted frames, as in training.
 
     The lower face should be visible, and the choice should change seldom and be near the start. So it is the first window of usual
     frames in the same segment that does not overlap the repainted frames. Without one it is, in this order, half a window of that

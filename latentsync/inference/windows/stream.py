@@ -29,7 +29,7 @@ from latentsync.timebase import MODEL_FPS, WHISPER_ROW_HZ
 
 # Both functions convert only the part of a picture around the face to RGB.
 def face_of(picture: Picture, matrix: FloatArray, resolution: int) -> FrameArray:
-    """The aligned face of a picture, uint8 r r 3; `matrix` [2, 3] as of `align_matrix`, from the picture's own pixels."""
+    """The aligned face of a picture, uint8 r r 3; `matrix` [2, 3] as of `align_matrix`, from the picture's stored pixels."""
     part = sampled_region(invert_matrix(matrix), crop_size(resolution), picture.height_width)
     return warp_face(picture.rgb_part(part), matrix, resolution)
 
@@ -44,7 +44,7 @@ def with_face(
     return picture.edited(patch.region, lambda frame: patch.blend_into(frame, opacity))
 
 
-UNCHANGED = "unchanged"  # action of a frame whose new face equals the old one or lies outside of the picture
+UNCHANGED = "unchanged"  # action of a frame whose new face equals the old one or is outside of the picture
 TIME_SLACK_SEC = 1e-6  # so that a time that was rounded down keeps its feature row
 
 
@@ -56,7 +56,7 @@ class FrameIn:
     time_sec: float  # in the audio
     source: int  # frame number in the source video
     segment: int = NOT_EDITED  # frames of one segment are edited together
-    matrix: FloatArray | None = None  # [2, 3] from the picture's own pixels to the crop; needed in a segment
+    matrix: FloatArray | None = None  # [2, 3] from the picture's stored pixels to the crop; required in a segment
     weight: float = 1.0  # opacity of the new lips, 0 ... 1
     face: FrameArray | None = None  # the aligned face, uint8 r r 3, if already warped
 
@@ -106,7 +106,7 @@ def stride_of(fps: float) -> int:
 class LipsyncStream:
     """Push frames in order and receive them in order, with some delay; `flush` returns the last ones.
 
-    At most `group_frames` frames are held. `references` returns the reference latents for source frames, or None where the frames
+    At most `group_frames` frames are held. `references` returns the reference latents for source frames, or None if the frames
     are their own reference.
     """
 
@@ -118,7 +118,7 @@ class LipsyncStream:
     on_step: OnStep = lambda done, total: None
     _held: list[FrameIn] = field(default_factory=list)
     _tail: list[NewFaces] = field(default_factory=list)  # new faces of the first held frames, one a frame
-    _before: deque[AlignedFace] = field(default_factory=deque)  # frames of this segment that came before the held ones
+    _before: deque[AlignedFace] = field(default_factory=deque)  # frames of this segment before the held ones
 
     def __post_init__(self) -> None:
         check_overlap(self.overlap, self.sampler.models.num_frames)

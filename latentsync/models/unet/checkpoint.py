@@ -139,7 +139,7 @@ def _own(checkpoint: Checkpoint) -> tuple[UNetConfig, dict[str, Any]]:
 def _public(
     checkpoint: Checkpoint, config: UNetConfig | None, expected: Mapping[str, Any]
 ) -> tuple[UNetConfig, dict[str, Any]]:
-    """Configuration and metadata of a public file; what cannot be derived comes from `expected`."""
+    """Configuration and metadata of a public file; values that cannot be derived are those of `expected`."""
     path, tensors = checkpoint.path, rename_v10_keys(checkpoint.tensors)
     if not is_unet(tensors):
         held = network_of(tensors)
@@ -150,7 +150,7 @@ def _public(
         stored = config_from_shapes({key: tuple(value.shape) for key, value in tensors.items()}, config)
     except ValueError as error:
         raise CheckpointError(
-            f"{path} is not built like the public models ({error}), and its shapes are not enough: give its configuration file."
+            f"{path} differs from the public models ({error}), and its shapes do not suffice: give its configuration file."
         ) from error
     except (LookupError, StopIteration) as error:
         raise CheckpointError(f"{path} holds an incomplete U-Net ({error} is missing): {DAMAGED}.") from error

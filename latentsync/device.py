@@ -29,7 +29,7 @@ def pick_device(name: str | None = None) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ValueError(f"{name!r} is no device: use cpu, {' or '.join(AVAILABLE)}.") from error
+        raise ValueError(f"{name!r} is not a device: use cpu, {' or '.join(AVAILABLE)}.") from error
     if device.type != "cpu" and not AVAILABLE.get(device.type, lambda: False)():
         raise ValueError(f"This machine (or this PyTorch) has no device {name!r}: use cpu.")
     return device
@@ -51,8 +51,8 @@ def spread_devices(workers: int | None = None) -> list[torch.device]:
 def pick_dtype(device: torch.device, precision: Precision = "auto") -> torch.dtype:
     """Precision of the large networks on `device`; `auto` is float16 on GPUs that are fast at it, float32 everywhere else.
 
-    The public checkpoints were made for float16; bfloat16 has three bits less, which shows in smooth skin, so it is never chosen
-    automatically. `half` is `auto`, but bfloat16 on a CPU that has instructions for it.
+    The public checkpoints were made for float16; bfloat16 has three bits less, which is visible in smooth skin, so it is never
+    chosen automatically. `half` is the same, except for bfloat16 on a CPU that has instructions for it.
 
     Raises:
         ValueError: `precision` is unknown, or slower than float32 on this device.
@@ -69,7 +69,7 @@ def pick_dtype(device: torch.device, precision: Precision = "auto") -> torch.dty
 
 
 def check_precision(device: torch.device, precision: Precision) -> None:
-    """ValueError for a half precision on a CPU without instructions for it: float32 is faster and more exact there."""
+    """Raise ValueError for a half precision on a CPU without instructions for it: float32 is faster and more exact there."""
     if device.type != "cpu" or precision == "fp32":
         return
     if precision == "fp16":
@@ -84,7 +84,7 @@ def has_bfloat16() -> bool:
 
 
 def check_compiler(device: torch.device) -> None:
-    """ValueError if `torch.compile` cannot work on this device: it needs a C++ compiler, or Triton on a GPU."""
+    """Raise ValueError if `torch.compile` cannot work on this device: it needs a C++ compiler, or Triton on a GPU."""
     if device.type == "cpu" and not any(map(shutil.which, CPU_COMPILERS)):
         raise ValueError("compiling needs a C++ compiler, and none is installed: leave out compiling, or install g++.")
     if device.type == GPU and find_spec("triton") is None:

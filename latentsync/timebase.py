@@ -1,6 +1,6 @@
 """Every rate of the project and every conversion between them.
 
-Video runs on the model's 25 Hz clock, audio at 16 kHz. Whisper's spectrogram has 100 frames a second and its encoder
+Video has the model's 25 frames a second, audio 16 kHz. Whisper's spectrogram has 100 frames a second and its encoder
 returns 50 feature rows a second; the SyncNet's mel spectrogram has 80 frames a second (hop 200 at 16 kHz).
 """
 

@@ -141,7 +141,7 @@ BIG_UPLOAD = "This file is larger than {limit}, the limit: cut it or encode it s
 
 # parts of the library's messages that name options of the command line -> the words of the page
 PAGE_WORDS = {
-    "use --on-missing-face passthrough, or cut it": "keep such frames unchanged (Advanced settings), or cut the video",
+    "use --on_missing_face passthrough, or cut the video": "keep such frames unchanged (Advanced settings), or cut the video",
     "--preflight shows them": "Check first shows them",
     "as --preflight shows them": "as Check first shows them",
     ", or a picture out of the video": "",

@@ -1,4 +1,4 @@
-"""Mel cepstral coefficients (MFCC), the audio input of the sync expert (SyncNet v2): 13 coefficients at 100 Hz."""
+"""Mel cepstral coefficients (MFCC), the audio input of SyncNet v2 (sync confidence): 13 coefficients at 100 Hz."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from scipy.fft import dct
 from latentsync.timebase import SAMPLE_RATE_HZ
 
 FRAMES_PER_BLOCK = 4096  # computed at once, so that memory does not grow with the length of the audio
-INT16_SCALE = 32768.0  # scale of the samples in the training of the expert: [-1, 1] times this
+INT16_SCALE = 32768.0  # scale of the samples in SyncNet v2's training: [-1, 1] times this
 SMALLEST = float(np.finfo(np.float64).eps)  # replaces an energy of zero before the logarithm
 
 
 @dataclass(frozen=True)
 class MfccConfig:
-    """Parameters of the MFCC; windows and hops in samples. The defaults are those of the public sync expert."""
+    """Parameters of the MFCC; windows and hops in samples. The defaults are those of the public SyncNet v2."""
 
     sample_rate_hz: int = SAMPLE_RATE_HZ
     window: int = 400

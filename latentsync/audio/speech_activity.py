@@ -1,8 +1,8 @@
-"""Speech activity detection: whether audio is audible, and where its level changes as that of speech does.
+"""Speech activity detection: whether audio is audible, and where its level varies like that of speech.
 
 Speech is detected by its syllables: the level rises and falls by many decibels several times a second, in several frequency
 bands at once. Tones, hum and steady noise do not. Music and other varying sounds often do, so a detection means only that
-there *may* be speech, while audio without a detection contains none.
+there *may* be speech; audio without a detection has none.
 
 Tensor legend: n frames of 10 ms, b bands.
 """
@@ -38,7 +38,7 @@ SpeechProblem = Literal["inaudible", "no speech"]
 
 
 def speech_problem(waveform: NDArray[np.floating]) -> SpeechProblem | None:
-    """Why lips cannot be synchronised to audio, float [samples] at 16 kHz in [-1, 1]; None where they can, or in doubt.
+    """Why lips cannot be synchronised to audio, float [samples] at 16 kHz in [-1, 1]; None if they can, or if uncertain.
 
     "inaudible": the loudest tenth of a second is below `INAUDIBLE_DB`; "no speech": a second or more without syllables.
     """

@@ -28,7 +28,7 @@ def sync_mel(waveform: Tensor | np.ndarray) -> Tensor:
     Raises:
         ValueError: the waveform is empty or not one-dimensional.
     """
-    # float64, as in the training of the checkpoints: in quiet bands rounding errors of float32 would be visible
+    # float64, as in the training of the checkpoints: in quiet bands float32 has visible rounding errors
     samples = torch.as_tensor(waveform).to(device="cpu", dtype=torch.float64)
     if samples.ndim != 1 or len(samples) == 0:
         raise ValueError(f"sync_mel needs mono samples of shape [n], n > 0; got {list(samples.shape)}")

@@ -18,8 +18,8 @@ from latentsync.timebase import MODEL_FPS
 
 Segments = Literal["overlap", "reference"]
 
-# In "overlap" mode neighbouring segments overlap by 3/15 of their length: 1/15 is trimmed from each, and the middle 1/15 is a
-# cross-fade. For the public encoders (30 s) that gives at least 2 s of context on both sides of a row and a fade of 2 s.
+# In "overlap" mode neighbouring segments overlap by 3/15 of their length: 1/15 is trimmed from each, and the middle 1/15 is
+# cross-faded. For the public encoders (30 s) that gives at least 2 s of context on both sides of a row and a fade of 2 s.
 OVERLAP_PART = 15
 
 
@@ -108,7 +108,7 @@ def segment_plan(n_ctx: int, segments: Segments) -> SegmentPlan:
 
 
 class FeatureTrack:
-    """Feature rows of one audio track, computed on demand; memory does not grow with the rows already read."""
+    """Feature rows of one audio track, computed on demand in bounded memory."""
 
     def __init__(self, encoder: AudioEncoder, log_mel: Tensor, plan: SegmentPlan, batch_size: int) -> None:
         self.encoder = encoder
@@ -165,7 +165,7 @@ class FeatureTrack:
 
 
 class WhisperFeatures:
-    """Computes the hidden states of a Whisper encoder for waveforms.
+    """Hidden states of a Whisper encoder for waveforms.
 
     Audio is split into segments of the encoder's context (`n_ctx` rows: 1500, 30 s, for the public encoders). Audio of one
     segment gives the same rows in both modes. For longer audio, "overlap" (default) overlaps neighbouring segments by a fifth

@@ -43,7 +43,7 @@ class HeadMotion:
 
 @dataclass(frozen=True)
 class AvatarClip:
-    """A clip determined by its seed; `frames()` draws it, `waveform` is its audio, `truth()` its ground truth."""
+    """A clip, determined by its seed; `frames()` draws it, `waveform` is its audio, `truth()` its ground truth."""
 
     seed: int
     sentence: str
@@ -146,7 +146,7 @@ class AvatarClip:
 
 
 def random_clip(seed: int) -> AvatarClip:
-    """The clip of a seed. Seeds of `HELD_OUT_FIRST_SEED` and above have held-out sentences and their own identities."""
+    """The clip of a seed. Seeds from `HELD_OUT_FIRST_SEED` on have held-out sentences and identities."""
     rng = np.random.default_rng(seed)
     return spoken_clip(seed, random_sentence(rng, held_out=seed >= HELD_OUT_FIRST_SEED), rng)
 
@@ -163,7 +163,7 @@ def spoken_clip(seed: int, text: str, rng: np.random.Generator) -> AvatarClip:
 def make_clip(seed: int, folder: Path) -> Path:
     """Write the clip of a seed as .mp4 (H.264, 25 fps, 16 kHz audio) and its truth as .json; returns the video's path.
 
-    The truth is written last: where both files exist, the clip is complete and kept.
+    The truth is written last, so a clip of which both files exist is complete; it is not made again.
     """
     video, truth, sound = (folder / f"avatar_{seed:07d}{suffix}" for suffix in (".mp4", ".json", ".wav"))
     if truth.exists() and video.exists():

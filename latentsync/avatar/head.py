@@ -1,4 +1,4 @@
-"""Draws a head on a square canvas: the static parts once, then eyes, brows and mouth in every frame.
+"""Draws a head on a square canvas: the static parts once; eyes, brows and mouth in every frame.
 
 Canvas coordinates are in pixels, x to the right and y down; the face is frontal and centred.
 """
@@ -15,8 +15,8 @@ CENTRE_X = CANVAS / 2
 SUBPIXEL_BITS = 4
 MOUTH_INSIDE: Colour = (38, 12, 14)
 TEETH: Colour = (226, 222, 212)
-GLOSS: Colour = (255, 240, 226)  # specular light, which makes the relief of dark skin visible
-UPPER_SHARE = 0.35  # share of a mouth opening above the lip line; the rest is due to the jaw
+GLOSS: Colour = (255, 240, 226)  # specular light, without which dark skin would look flat
+UPPER_SHARE = 0.35  # share of a mouth opening above the lip line; the jaw makes the share below it
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class Head:
             for angle in np.linspace(np.pi, 2 * np.pi, 13):
                 spot = (CENTRE_X + (half + 8) * np.cos(angle), 126 + 78 * np.sin(angle))
                 _ellipse(mask, spot, (20, 20), 255)
-        opening = np.zeros_like(mask)  # the hair leaves the face free
+        opening = np.zeros_like(mask)  # no hair over the face
         shift = 18 if person.hair_style == "side" else 0
         _ellipse(opening, (CENTRE_X + shift, person.eye_y + 36), (half - 2, person.eye_y - top + 4 + shift / 2), 255)
         outline = np.zeros_like(mask)

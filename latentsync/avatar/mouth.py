@@ -13,7 +13,7 @@ from latentsync.avatar.speech import STRESS_MARKS, Phoneme
 from latentsync.timebase import MODEL_FPS
 
 CONTROL_HZ = 200  # rate at which the targets are smoothed, before they are sampled at the frames
-JAW_SIGMA_SEC = 0.055  # the jaw is slow
+JAW_SIGMA_SEC = 0.055  # standard deviation of the smoothing; the jaw is slow
 LIP_SIGMA_SEC = 0.035  # the lips are faster
 
 

@@ -1,7 +1,7 @@
 """Speech synthesis with phoneme timings, by the espeak-ng library through ctypes.
 
-espeak-ng is an optional extra (`pip install -r requirements-dev.txt` or the `avatars` extra): it is GPL software that
-is only needed to make avatar clips and used only in this file. The interface follows espeak-ng's `speak_lib.h`.
+espeak-ng is an optional extra (`pip install -r requirements-dev.txt` or the `avatars` extra): it is GPL software,
+needed only to make avatar clips and used only in this file. The interface follows espeak-ng's `speak_lib.h`.
 """
 
 import _ctypes
@@ -85,7 +85,7 @@ _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctype
 def _fresh_library() -> Iterator[tuple[ctypes.CDLL, int]]:
     """A newly loaded espeak-ng library, and its sample rate in Hz.
 
-    It is unloaded afterwards: espeak-ng keeps state between texts, but a clip must be determined by its seed alone.
+    It is unloaded afterwards: espeak-ng keeps state between texts, but a clip must depend on its seed alone.
     """
     try:
         import espeakng_loader

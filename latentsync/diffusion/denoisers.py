@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class AudioCondition(Protocol):
-    """The audio of a batch, in whatever form a network takes it."""
+    """The audio of a batch, in the form that the network needs."""
 
     def with_unconditional(self: "Audio") -> "Audio":
         """The same for a doubled batch, whose first half has zeros for audio."""
@@ -25,8 +25,8 @@ Timestep = TypeVar("Timestep", int, Tensor)  # one for all clips, or one per cli
 def unet_input(noisy: Tensor, mask: Tensor, masked_latents: Tensor, reference_latents: Tensor) -> Tensor:
     """Pack the 13 input channels: noisy latents 4, mask 1 (1 = visible), masked latents 4, reference latents 4.
 
-    All b c f h w. Where `noisy` has n times the clips (guidance), conditioning is repeated n times;
-    a `mask` of one frame or one clip is used for all.
+    All b c f h w. If `noisy` has n times as many clips (guidance), conditioning is repeated n times. A `mask` of one frame or
+    one clip is used for all.
     """
     mask = mask.expand(masked_latents.shape[0], -1, noisy.shape[2], -1, -1)
     condition = torch.cat([mask, masked_latents, reference_latents], dim=1).to(noisy.dtype)
@@ -41,7 +41,7 @@ def conditioned(
     masked_latents: Tensor,
     reference_latents: Tensor,
 ) -> Callable[[Tensor, Timestep, Audio], Tensor]:
-    """Bind the conditioning channels: (13 channels, t, audio) -> noise becomes (4 noisy channels, t, audio) -> noise.
+    """Bind the conditioning channels: from a denoiser of 13 channels (x, t, audio) to one of the 4 noisy channels.
 
     The latents are b 4 f h w, the mask b 1 f h w.
     """
@@ -58,7 +58,7 @@ def guided(
     guidance_scale: float,
     is_guided: Callable[[Timestep], bool] = lambda timestep: True,
 ) -> Callable[[Tensor, Timestep], Tensor]:
-    """Bind the audio with classifier-free guidance (Ho & Salimans 2022): noise u + scale (c - u) of (x_t, t).
+    """Bind the audio with classifier-free guidance (Ho & Salimans 2022): a denoiser (x_t, t) -> u + scale (c - u).
 
     The unconditional prediction u has zeros for audio. It is computed together with the conditional one c, as the first half of
     a doubled batch. With a scale of 1 or less, and in steps for which `is_guided` returns False (Kynkäänniemi et al. 2024,

@@ -1,4 +1,4 @@
-"""Noise: draw it, add it to latents, remove it in one step. All tensors b c f h w, latents scaled."""
+"""Noise: drawing it, adding it to latents, and the one-step estimate of x0. All tensors b c f h w, latents scaled."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ from latentsync.diffusion.schedule import NoiseSchedule
 
 
 def draw(shape: tuple[int, ...], generator: torch.Generator | None = None) -> Tensor:
-    """Standard normal float32 numbers, drawn on the generator's own device (the CPU where none is given)."""
+    """Standard normal float32 numbers, drawn on the generator's device (the CPU without one)."""
     return torch.randn(shape, generator=generator, device=generator.device if generator else "cpu")
 
 
@@ -37,13 +37,13 @@ def shared_noise(shape: tuple[int, ...], generator: torch.Generator | None = Non
 
 
 def add_noise(latents: Tensor, noise: Tensor, timesteps: Tensor | int, schedule: NoiseSchedule) -> Tensor:
-    """Latents at diffusion step t: sqrt(a_t) latents + sqrt(1 - a_t) noise; `timesteps` one per clip or one for all."""
+    """Latents at diffusion step t: sqrt(a_t) latents + sqrt(1 - a_t) noise; `timesteps`: one per clip or one for all."""
     signal, sigma = schedule.signal_and_noise(timesteps, latents)
     return signal * latents + sigma * noise
 
 
 def one_step_x0(noisy: Tensor, predicted_noise: Tensor, timesteps: Tensor | int, schedule: NoiseSchedule) -> Tensor:
-    """Estimate of the clean latents from one prediction: (x_t - sqrt(1 - a_t) eps) / sqrt(a_t), in the type of x_t."""
+    """Estimate of the clean latents x0 from one prediction: (x_t - sqrt(1 - a_t) eps) / sqrt(a_t), in the type of x_t."""
     signal, sigma = schedule.signal_and_noise(timesteps, noisy)
     return (noisy - sigma * predicted_noise.to(noisy.dtype)) / signal
 
@@ -54,7 +54,7 @@ def init_latents(
     """The start of sampling: pure noise, or `reference_latents` noised to the first step.
 
     The network was never trained on pure noise: even the last training step keeps 7 % of the signal's amplitude, mostly the mean
-    colour, so that pure noise is taken for a grey picture. Starting from a reference avoids the resulting colour offset
-    (Lin et al. 2024, "Common diffusion noise schedules and sample steps are flawed").
+    colour, so the network interprets pure noise as a noisy grey picture. Starting from a reference avoids the resulting colour
+    offset (Lin et al. 2024, "Common diffusion noise schedules and sample steps are flawed").
     """
     return noise if reference_latents is None else add_noise(reference_latents, noise, first_timestep, schedule)

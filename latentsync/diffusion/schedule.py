@@ -1,4 +1,4 @@
-"""How much signal and noise a latent holds at each diffusion step (scaled-linear schedule, Rombach et al. 2022)."""
+"""Noise schedule: amplitude of signal and noise at each diffusion step (scaled-linear, Rombach et al. 2022); sampling steps."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,7 +9,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class NoiseSchedule:
-    """Square roots of the variances grow linearly from `beta_start` to `beta_end` over `num_train_timesteps` steps.
+    """Scaled-linear: sqrt(beta) grows linearly from sqrt(`beta_start`) to sqrt(`beta_end`) over `num_train_timesteps` steps.
 
     `steps_offset` is added to every sampling step. The defaults are the public model's.
     """
@@ -25,7 +25,7 @@ class NoiseSchedule:
 
     @cached_property
     def alphas_cumprod(self) -> Tensor:
-        """Share of the signal's variance left after each step: `num_train_timesteps` float32 values on the CPU."""
+        """Fraction of the signal's variance that remains after each step: `num_train_timesteps` float32 values on the CPU."""
         return torch.cumprod(1.0 - self.betas, dim=0)
 
     @property
@@ -43,7 +43,7 @@ class NoiseSchedule:
     def ddim_timesteps(self, steps: int) -> list[int]:
         """Steps for sampling in `steps` evaluations, evenly spaced, the noisiest first.
 
-        ValueError where they do not fit into the schedule.
+        Raises ValueError if they do not fit into the schedule.
         """
         stride = self.num_train_timesteps // steps if steps > 0 else 0
         timesteps = [index * stride + self.steps_offset for index in reversed(range(steps))]
@@ -57,7 +57,7 @@ class NoiseSchedule:
     def trailing_timesteps(self, steps: int) -> list[int]:
         """Steps for sampling in `steps` evaluations, evenly spaced, from the last training step on (Lin et al. 2024).
 
-        ValueError where they do not fit into the schedule.
+        Raises ValueError if they do not fit into the schedule.
         """
         total = self.num_train_timesteps
         if not 0 < steps <= total:

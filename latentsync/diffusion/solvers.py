@@ -1,7 +1,7 @@
-"""Solvers: from noise to latents in few evaluations of a denoiser. `SOLVERS` lists them all; one more is one more entry.
+"""Solvers: from noise to latents in few evaluations of a denoiser. Each is an entry of `SOLVERS`; a new one is added there.
 
 DPM-Solver++ 2M (Lu et al. 2022) and UniPC (Zhao et al. 2023) are diffusers' schedulers, set up from a `NoiseSchedule`. Both are
-multistep methods: they use earlier predictions of the clean latents. No call leaves state behind.
+multistep methods: they use earlier predictions of the clean latents. No state is kept between calls.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +16,7 @@ from latentsync.diffusion.noise import add_noise, one_step_x0, shared_noise
 from latentsync.diffusion.schedule import NoiseSchedule
 
 Denoiser = Callable[[Tensor, int], Tensor]  # (x_t b c f h w, t) -> predicted noise
-OnStep = Callable[[int, int], None]  # (finished steps, all steps); an exception from it ends the sampling
+OnStep = Callable[[int, int], None]  # (finished steps, all steps); may raise to stop sampling
 
 
 class Sample(Protocol):
@@ -39,7 +39,7 @@ class Sample(Protocol):
 def ddim_step(
     latents: Tensor, noise: Tensor, timestep: Tensor | int, next_timestep: Tensor | int, schedule: NoiseSchedule
 ) -> Tensor:
-    """One step from x_t with predicted `noise` to the noise level of `next_timestep`; steps one per clip or one for all."""
+    """One step from x_t with predicted `noise` to the noise level of `next_timestep`; timesteps one per clip or one for all."""
     return add_noise(one_step_x0(latents, noise, timestep, schedule), noise, next_timestep, schedule)
 
 
@@ -72,7 +72,7 @@ def ddim_sample(
 
 # Consistency functions (Song et al. 2023) and their few-step sampling in latents (Luo et al. 2023, "LCM").
 #
-# A distilled network predicts the clean latents from any step at once; noise is added again before the next step.
+# A distilled network predicts the clean latents from any step directly; noise is added again before the next step.
 TIME_SCALE, DATA_DEVIATION = 10.0, 0.5  # of the boundary condition, as in Luo et al.
 
 
@@ -102,8 +102,8 @@ def lcm_sample(
 ) -> Tensor:
     """Sample with a distilled denoiser along `timesteps`.
 
-    The noise added between the steps is drawn from `seed` for one frame of one clip and repeated, so that it is the same in
-    every call and consecutive windows of a video join without a seam, however many are sampled together.
+    The noise added between the steps is drawn from `seed` for one frame of one clip and repeated. So it is the same in
+    every call, and consecutive windows of a video have no seam, however many are sampled together.
     """
     generator = torch.Generator().manual_seed(seed)
     for done, timestep in enumerate(timesteps, 1):
@@ -125,7 +125,7 @@ def dpm_sample(
     on_step: OnStep | None = None,
 ) -> Tensor:
     """DPM-Solver++ 2M along `timesteps`, then to the noise level of step 0."""
-    from diffusers import DPMSolverMultistepScheduler  # imported here: it takes half a second, which other solvers save
+    from diffusers import DPMSolverMultistepScheduler  # imported here because it takes half a second
 
     scheduler = DPMSolverMultistepScheduler(**_shared_settings(schedule), algorithm_type="dpmsolver++")
     scheduler.set_timesteps(timesteps=list(timesteps), device="cpu")
@@ -172,7 +172,7 @@ def _sample(
 
 @dataclass(frozen=True)
 class Solver:
-    """A solver by the name that users give it; settings and command lines take their choices from `SOLVERS`.
+    """A solver and its name in settings and on the command line, whose choices come from `SOLVERS`.
 
     `timesteps(schedule, steps)` are the diffusion steps at which the denoiser is evaluated. `is_stochastic`: noise is added
     between the steps. `needs_distilled`: for consistency-distilled weights only.

@@ -113,8 +113,9 @@ def transform_points(matrix: FloatArray, points: NDArray[np.floating]) -> FloatA
 def rescaled(
     matrix: NDArray[np.floating], scale: tuple[float, float], origin: tuple[float, float] = (0.0, 0.0)
 ) -> NDArray[np.float64]:
-    """Matrices [..., 2, 3] for a resized part of the frame: one pixel of it is `scale` (x, y) pixels of the frame wide and high,
-    and its top left corner is that of pixel `origin` (x, y) of the frame. Float64.
+    """Matrices [..., 2, 3], float64, for a resized part of the frame instead of the frame.
+
+    A pixel of the part is `scale` (x, y) pixels of the frame wide and high; the part begins at pixel `origin` (x, y) of the frame.
     """
     linear, ratio = matrix[..., :2].astype(np.float64), np.array(scale)
     offset = linear @ (np.array(origin) + (ratio - 1) / 2) + matrix[..., 2]
@@ -196,7 +197,7 @@ def shrunk_region(
 ) -> tuple[FrameArray, NDArray[np.float64]]:
     """The region of a frame (uint8 h w 3) under a w x h patch, reduced to about the scale of the patch, and its matrix.
 
-    `matrix` [2, 3] maps the frame to the patch; the returned one, float64 [2, 3], maps the reduced region to the patch.
+    `matrix` [2, 3] maps the frame to the patch; the returned matrix, float64 [2, 3], maps the reduced region to the patch.
     """
     w, h = size
     corners = transform_points(invert_matrix(matrix), np.array([[0, 0], [w, 0], [0, h], [w, h]]))

@@ -3,7 +3,7 @@
 A descriptor is computed from an upright thumbnail: colours of hair, skin and chin (means in CIELAB, lightness relative to the
 skin) and histograms of oriented gradients (Dalal and Triggs, 2005) of brows, eyes, nose and hairline. The mouth is left out,
 because it moves in speech. Descriptors distinguish people who differ in hair, skin, glasses or beard under similar light. They
-are no face recognition: relatives with the same hair are similar, and strong coloured light changes the descriptor.
+are not face recognition: relatives with the same hair are similar, and strong coloured light changes the descriptor.
 """
 
 import cv2
@@ -12,9 +12,8 @@ import numpy as np
 from latentsync.face.align import TEMPLATE, FloatArray, FrameArray, normalise_points, rotation_between, warp_region
 
 THUMBNAIL = 96  # side in pixels
-THUMBNAIL_POINTS = ((TEMPLATE - TEMPLATE[2]) * 0.67 + np.array([47.5, 46.5])).astype(
-    np.float32
-)  # brows and nose in the thumbnail
+# brows and nose in the thumbnail
+THUMBNAIL_POINTS = ((TEMPLATE - TEMPLATE[2]) * 0.67 + np.array([47.5, 46.5])).astype(np.float32)
 REGIONS = (  # x0, y0, x1, y1 in the thumbnail
     (38, 12, 58, 18),  # hair above the forehead, or a bald head
     (24, 24, 29, 40),  # temple, left
@@ -29,8 +28,8 @@ SKIN = (3, 5, 6)  # regions whose mean lightness is subtracted from all
 COLOUR_UNIT = 12.0  # CIELAB units per unit of the descriptor
 GRADIENT_PART = (20, 8, 76, 64)  # hairline to nose
 CELL, ORIENTATIONS = 8, 8
-MOST_APART = 3.0  # largest squared difference of one colour: beside a narrow head the background may be visible
-COLOUR_SHARE = 0.35  # weight of the colours in the similarity; the rest is that of the gradients
+MOST_APART = 3.0  # limit of the squared difference of one colour: beside a narrow head it may be of the background
+COLOUR_SHARE = 0.35  # weight of the colours in the similarity; that of the gradients is 1 - COLOUR_SHARE
 
 
 def thumbnail(frame: FrameArray, points: FloatArray) -> FrameArray:

@@ -1,7 +1,7 @@
 """Position and blend weights of an aligned face in a frame: region, coverage, feathered edge.
 
-Coordinates are x, y of pixel centres. Pixels of a frame need not be square: then the matrix to the crop is not a similarity, and
-the feather has the same width on the face, not in pixels. Legend: h w pixels of a frame or of a part of it.
+Coordinates are x, y of pixel centres. If the pixels of a frame are not square, the matrix to the crop is not a similarity, and the
+width of the feather is equal on the face, not in pixels. Legend: h w pixels of a frame or of a part of it.
 """
 
 import math
@@ -14,7 +14,7 @@ import numpy as np
 from latentsync.face.align import FloatArray, Region, invert_matrix, transform_points
 
 EDGE_DIVISOR = 20  # width of the feather: 1/20 of the square root of the face's area
-SMALL_REGION = 1 << 17  # pixels; smaller regions are faster to blend at once than in five parts
+SMALL_REGION = 1 << 17  # pixels; smaller regions are blended faster as a whole than in five parts
 Weights = tuple[FloatArray, FloatArray, FloatArray]  # inner mask, blend weight, share outside the crop: each h w
 Widths = tuple[int, int]  # of the feather along x and y, pixels of the frame
 SQUARE_TOLERANCE = 1e-3  # deviation of the pixel aspect from 1 that is due to the rounding of matrices
@@ -48,7 +48,7 @@ def pasted_region(matrix: FloatArray, size: tuple[int, int], frame_hw: tuple[int
 
 
 def region_around(corners: FloatArray, frame_hw: tuple[int, int]) -> Region | None:
-    """Rows and columns within `MARGIN` of the `corners` [n, 2]; None if they lie outside the frame."""
+    """Rows and columns within `MARGIN` of the `corners` [n, 2]; None if they are outside the frame."""
     limit = np.array(frame_hw[::-1])
     low = np.clip(np.floor(corners.min(axis=0)) - MARGIN, 0, limit).astype(int)
     high = np.clip(np.ceil(corners.max(axis=0)) + MARGIN + 1, 0, limit).astype(int)
@@ -110,7 +110,7 @@ class Placement:
 
     @classmethod
     def of(cls, matrix: FloatArray, size: tuple[int, int], frame_hw: tuple[int, int]) -> "Placement | None":
-        """The placement in a frame of h x w; None if the crop lies outside."""
+        """The placement in a frame of h x w; None if the crop is outside."""
         region = pasted_region(matrix, size, frame_hw)
         if region is None:
             return None
@@ -138,7 +138,7 @@ class Placement:
         return 2 * down + 1, 2 * across + 1
 
     def parts(self, within: Region) -> Iterator[tuple[Region, bool]]:
-        """Split `within` into disjoint parts; yields each with whether its weight is 1 everywhere."""
+        """Split `within` into disjoint parts; yields each part and whether its weight is 1 everywhere."""
         solid = self.solid and intersection(self.solid, within)
         if solid is None:
             yield within, False
@@ -168,7 +168,7 @@ def intersection(first: Region, second: Region) -> Region | None:
 def feather_widths(matrix: FloatArray, size: tuple[int, int], region: Region) -> Widths:
     """Widths of the feather from the area of the eroded mask.
 
-    The area is computed from the outline, without a mask; only where the width could round either way, the mask is summed.
+    The area is computed from the outline; only if the rounding of the width depends on the exact area, the mask is summed.
     """
     w, h = size
     outline = np.array([[-0.5, -0.5], [w - 0.5, -0.5], [w - 0.5, h - 0.5], [-0.5, h - 0.5]], dtype=np.float32)
@@ -192,9 +192,8 @@ def solid_part(matrix: FloatArray, size: tuple[int, int], region: Region, widths
         return None
     linear = np.abs(matrix[:, :2].astype(np.float64))
     half = (np.array(size) - 1) / 2
-    if (
-        np.linalg.det(linear) < 1e-3 * linear[:, 0].max() * linear[:, 1].max()
-    ):  # near 45 degrees only small rectangles fit
+    # near 45 degrees only small rectangles fit
+    if np.linalg.det(linear) < 1e-3 * linear[:, 0].max() * linear[:, 1].max():
         return None
     # corners of the rectangle, plus the reach of all filters, touch the edges of the crop
     reach = np.linalg.solve(linear, half) - (2 * np.array(widths) + 3)

@@ -1,7 +1,7 @@
 """Descriptor of the lower face, used to distinguish frames in which it is covered from those in which it is visible.
 
-A grid of cells lies over mouth, chin and cheeks in an upright patch. The descriptor holds the mean CIELAB colour of each cell,
-relative to the face between brows and nose, and its mean gradient. Both are scaled as if the face between brows and nose had
+Mouth, chin and cheeks in an upright patch are divided into a grid of cells. The descriptor holds the mean CIELAB colour of each
+cell, relative to the face between brows and nose, and its mean gradient. Both are scaled as if the face between brows and nose had
 the same lightness in every frame, so that the illumination of the whole face cancels.
 """
 
@@ -17,15 +17,14 @@ UPPER_ROWS = 14  # of the patch: the upper face, to which colours are relative
 LOWER_FROM = 12  # first row of the cells
 COLUMNS, ROWS, CHANNELS = 3, 4, 4
 LENGTH = ROWS * COLUMNS * CHANNELS
-# CIELAB lightness to which every upper face is scaled, and its least value: dark pixels are noisy
+# CIELAB lightness to which every upper face is scaled, and the lightness that limits this gain: dark pixels are noisy
 LIGHT, DARKEST = 60.0, 20.0
-TO_CIELAB = np.array(
-    [100 / 255, 1, 1], np.float32
-)  # factors from OpenCV's 8-bit CIELAB, which also adds 128 to a and b
+# factors from OpenCV's 8-bit CIELAB, which also adds 128 to a and b
+TO_CIELAB = np.array([100 / 255, 1, 1], np.float32)
 TOE = 16.0  # L = 116 * cube root of light - 16: light scales L + 16, a and b
 GRADIENT_UNIT = 6.0  # scale of log gradients relative to CIELAB units
 LIP_ROW = 1  # row of cells with the lips of most faces
-MOST_RED = 18.0  # CIELAB units: lips, also with lipstick, stay below
+MOST_RED = 18.0  # CIELAB units: lips, also with lipstick, are below
 
 LowerFaces = NDArray[np.int8]  # [..., LENGTH]
 
@@ -50,7 +49,7 @@ def _cells(values: FloatArray) -> FloatArray:
 
 
 def redness_of_lips(lower_faces: NDArray[np.integer]) -> float:
-    """CIELAB a of the mouth minus that of the skin or beard on both sides, in the median of descriptors [n, LENGTH].
+    """CIELAB a of the mouth minus that of the skin or beard on both sides, of the median descriptor of [n, LENGTH].
 
     About 2 to 16 where lips are visible, for all skin colours; about 0 or less where a hand, cup, microphone or mask covers them.
     Values above those of lips are returned as 0.

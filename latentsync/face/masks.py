@@ -59,7 +59,7 @@ def read_mask_image(path: Path | str) -> NDArray[np.uint8]:
 
 
 def resize_mask(image: NDArray[np.uint8], resolution: int) -> NDArray[np.uint8]:
-    """A mask image resized to `resolution` squared by 8x8 Lanczos on uint8 (edges become grey); unchanged at that size."""
+    """A mask image resized to `resolution` x `resolution` by 8x8 Lanczos on uint8 (edges become grey); unchanged at that size."""
     if image.shape == (resolution, resolution):
         return image
     return cv2.resize(image, (resolution, resolution), interpolation=cv2.INTER_LANCZOS4).astype(np.uint8, copy=False)
@@ -83,7 +83,7 @@ def shipped_mask(resolution: int) -> NDArray[np.uint8]:
 
 
 def latent_mask(mask: torch.Tensor) -> torch.Tensor:
-    """Mask [..., h, w] at the size of the latents [..., h/8, w/8]: nearest neighbour, the top left pixel of each cell."""
+    """Mask [..., h, w] at the size of the latents [..., h/8, w/8]: the top left pixel of each 8 x 8 cell (nearest neighbour)."""
     return mask[..., ::LATENT_STRIDE, ::LATENT_STRIDE]
 
 

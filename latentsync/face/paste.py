@@ -1,7 +1,7 @@
 """Pasting an aligned face back into its frame, with an edge that is feathered in proportion to the size of the face.
 
-Only the pixels in the bounding box of the face are computed. In the middle of the face the blend weight is 1, so no weights are
-computed there; only the feathered border is blended.
+Only the pixels in the bounding box of the face are computed. In the middle of the face the blend weight is 1, so weights are
+computed and applied only in the feathered border.
 
 Legend: c colours, h w pixels of a frame, of a part of it or of the 3:4 crop, r side of the square face.
 """
@@ -121,7 +121,7 @@ def type_and_shape(value: object) -> str:
 
 @dataclass(frozen=True)
 class Patch:
-    """An aligned square face to be blended into a frame, with its position and the region that it changes."""
+    """An aligned square face to blend into a frame, with its position and the region that it changes."""
 
     region: Region  # rows and columns of the frame outside of which nothing changes
     placement: Placement
@@ -132,13 +132,13 @@ class Patch:
     def of(
         cls, frame_hw: tuple[int, int], face: Face, matrix: FloatArray, original: Face | None = None
     ) -> "Patch | None":
-        """The patch of a face for a frame of h x w; None if it lies outside the frame or equals `original`.
+        """The patch of a face for a frame of h x w; None if it is outside the frame or equals `original`.
 
         Args:
             face: [3, r, r], float in [-1, 1].
             matrix: [2, 3] as from `align_matrix` at resolution r.
-            original: [3, r, r], the aligned face that `face` was generated from. Where the two agree, the frame keeps its
-                own pixels, which are sharper than a face that was warped there and back.
+            original: [3, r, r], the aligned face that `face` was generated from. Where the two are equal, the frame keeps its
+                own pixels, which are sharper than a face that was warped twice.
 
         Raises ValueError for arguments of another shape or type.
         """

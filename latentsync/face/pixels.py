@@ -85,7 +85,7 @@ def between(values: torch.Tensor, frames: torch.Tensor, count: int) -> torch.Ten
 
 
 def without_error(decoded: torch.Tensor, error: torch.Tensor) -> torch.Tensor:
-    """`decoded` [f, c, h, w] plus the colour error of the original face, see `colour_error`."""
+    """`decoded` [f, c, h, w] corrected by adding the `colour_error` of the original face, interpolated to its size."""
     scale = decoded.shape[-1] // error.shape[-1]
     return decoded + F.interpolate(error, scale_factor=scale, mode="bilinear", align_corners=False)
 
@@ -108,8 +108,8 @@ def match_ring(pasted: torch.Tensor, original: torch.Tensor, ring: torch.Tensor)
 def changed_weight(face: torch.Tensor, original: torch.Tensor) -> torch.Tensor:
     """Blend weight [1, h, w] in [0, 1] of pixels in which `face` differs from `original`; both [c, h, w] in [-1, 1], on the CPU.
 
-    It is 1 where a colour differs by 4 levels of 255 or more, and 0 away from all differences of more than one level. Its soft
-    edge, 1/64 of the face wide, lies outside the pixels that differ.
+    It is 1 where a colour differs by 4 of 255 levels or more, and 0 away from all pixels that differ by more than one level. Its
+    soft edge, 1/64 of the face wide, is outside the pixels that differ.
     """
     level = 2 / 255
     differs = ((face - original).abs_().amax(dim=0).div_(level).sub_(1).div_(3)).clamp_(0, 1).numpy()

@@ -1,7 +1,7 @@
 """Resizing of a face to and from its 3:4 crop with separable filters as banded matrices, cached per size.
 
-A filter of a few taps between two fixed sizes is a matrix with a narrow band. Multiplying it in blocks needs a third of the
-time of OpenCV's and PyTorch's routines. Its weights are taken from them, so results differ only by the order of summation.
+A filter of a few taps between two fixed sizes is a matrix with a narrow band. Multiplying it in blocks takes a third of the
+time of OpenCV's and PyTorch's routines. Its weights are computed by them, so results differ only by the order of summation.
 
 Legend: c planes, h w pixels, n samples along one axis.
 """

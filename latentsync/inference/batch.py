@@ -1,4 +1,4 @@
-"""Many jobs from a list (CSV or JSON lines), each with its own files and settings: in turn, on worker processes, or on Ray."""
+"""Runs many jobs from a list (CSV or JSON lines), each with its own files and settings: in turn, on worker processes, or on Ray."""
 
 import csv
 import json
@@ -182,7 +182,7 @@ _pipeline: Callable[[], LipsyncPipeline]  # of a worker process
 
 
 def _begin(load: Load, devices: "multiprocessing.Queue[torch.device]", threads: int) -> None:
-    """Initialise a worker process with one of the devices; the first job loads the models, so that it reports any error."""
+    """Initialise a worker process with one of the devices; the first job loads the models and reports errors of loading."""
     global _pipeline
     torch.set_num_threads(threads)
     device = devices.get()
@@ -202,7 +202,7 @@ class Worker:
 
     @cached_property
     def pipeline(self) -> LipsyncPipeline:
-        """Loaded with the first job, so that this job reports any error."""
+        """Loaded in the first job, which reports errors of loading."""
         return self.load(pick_device())
 
     def run(self, entry: JobEntry) -> JobOutcome:
@@ -215,7 +215,7 @@ def run_all_on_cluster(
 ) -> Iterator[JobOutcome]:
     """Run the entries on `workers` actors of the running Ray cluster; yields outcomes in the order of the entries.
 
-    With `gpus` each actor has a GPU to itself. If an actor dies, its job fails and a new actor takes its place.
+    With `gpus` each actor has a GPU to itself. If an actor dies, its job fails and a new actor is started.
     """
     import ray
 

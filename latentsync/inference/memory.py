@@ -1,4 +1,4 @@
-"""How much is computed at once, so that inference fits into the memory of its device."""
+"""Batch sizes by which inference fits into the memory of its device, and returning freed memory to the system."""
 
 import ctypes
 import sys
@@ -10,7 +10,7 @@ import torch
 
 MemoryChoice = Literal["auto", "low", "high"]
 PIXELS_AT_ONCE = 4 * 512 * 512  # of the auto-encoder: 4 frames of 512 px, 16 of 256 px
-CPU_VAE_FRAMES = 2  # more are not faster, and 16 frames of the demo's 128 px need 180 MB more
+CPU_VAE_FRAMES = 2  # larger batches are not faster; 16 frames of the demo's 128 px need 180 MB more
 WINDOW_BYTES = 2.5e9  # of one guided window of 16 frames at 256 px in half precision; proportional to the pixels
 MAX_WINDOWS = 8
 M_ARENA_MAX = -8  # glibc, malloc.h
@@ -34,7 +34,7 @@ class MemoryPlan:
 
 
 def memory_plan(choice: MemoryChoice, device: torch.device, resolution: int) -> MemoryPlan:
-    """A plan for faces of `resolution` px: the smallest (`low`), the largest (`high`), or what is free (`auto`).
+    """A plan for faces of `resolution` px: the smallest (`low`), the largest (`high`), or by free memory (`auto`).
 
     On a CPU windows are sampled one at a time, and few frames are encoded or decoded at once: more would not be faster.
     """

@@ -1,6 +1,6 @@
-"""The files of the networks: where they are, and what is missing or damaged, before any of them is loaded.
+"""The files of the networks: finds them, and lists the missing or damaged ones, before any is loaded.
 
-Only names and shapes are read, which takes a moment for files of any size. The width of the speech encoder follows from the
+Only names and shapes are read, which is fast for files of any size. The width of the speech encoder follows from the
 U-Net's shapes.
 """
 
@@ -29,7 +29,7 @@ class ModelFile:
 
     role: str  # such as "U-Net"
     path: Path
-    problem: str = ""  # what is wrong with it, as a sentence without full stop; empty if nothing is
+    problem: str = ""  # as a sentence without full stop; empty if there is none
     to_fetch: tuple[str, ...] = ()  # paths under checkpoints/ that the download command fetches
 
 
@@ -54,7 +54,7 @@ class ModelFiles:
 
     @property
     def way_out(self) -> str:
-        """A sentence with the command that fetches the public files among the problems; empty if there are none."""
+        """A sentence with the command that fetches the missing public files; empty if there are none."""
         paths = [path for file in self.problems for path in file.to_fetch]
         if not paths:
             return ""
@@ -81,14 +81,14 @@ def find_model_files(
     Raises ValueError where the configuration is missing or wrong, or the detector is unknown.
     """
     config, expected = configured(unet_config_path)
-    unet, facts = _look_at_unet(Path(unet_path), config, expected)
+    unet, facts = _unet_file(Path(unet_path), config, expected)
     run = facts.get("run", {})
-    trained_with = run.get("frozen_networks") or run.get("experts", {})  # `experts`: files of earlier versions
+    trained_with = run.get("frozen_networks") or run.get("experts", {})  # `experts`: key in older files
     width = facts.get("model", {}).get("cross_attention_dim", PUBLIC_WIDTH)
     return ModelFiles(
         unet,
-        _look_at_vae(vae_path(unet_path, trained_with.get("vae", ""))),
-        _look_at_encoder(audio_encoder_path(unet_path, width, trained_with.get("whisper", "")), width),
+        _vae_file(vae_path(unet_path, trained_with.get("vae", ""))),
+        _encoder_file(audio_encoder_path(unet_path, width, trained_with.get("whisper", "")), width),
         tuple(ModelFile("face detector", path, text, _public(path)) for path, text in _detector_files(detector)),
         facts,
     )
@@ -110,7 +110,7 @@ def folders(unet_path: Path | str) -> list[Path]:
 
 
 def vae_path(unet_path: Path | str, trained_with: Path | str = "") -> Path:
-    """The auto-encoder of a U-Net, a file or a folder; `trained_with` is the path of the one in its training."""
+    """The auto-encoder of a U-Net, a file or a folder; `trained_with` is the path of the one it was trained with."""
     beside, public = folders(unet_path)
     own = [Path(trained_with)] if trained_with else []
     places = [beside / "vae.safetensors", beside / "vae", *own, public / "vae"]
@@ -118,7 +118,7 @@ def vae_path(unet_path: Path | str, trained_with: Path | str = "") -> Path:
 
 
 def audio_encoder_path(unet_path: Path | str, width: int, trained_with: Path | str = "") -> Path:
-    """The speech encoder of a U-Net with audio tokens of `width`; `trained_with` is the path of the one in its training."""
+    """The speech encoder of a U-Net with audio tokens of `width`; `trained_with` is the path of the one it was trained with."""
     beside, public = (
         [folder / name for name in ("whisper.pt", f"whisper/{WHISPER_OF_WIDTH.get(width, 'tiny')}.pt")]
         for folder in folders(unet_path)
@@ -127,9 +127,7 @@ def audio_encoder_path(unet_path: Path | str, width: int, trained_with: Path | s
     return next((place for place in places if place.is_file()), places[-1])
 
 
-def _look_at_unet(
-    path: Path, config: UNetConfig | None, expected: Mapping[str, Any]
-) -> tuple[ModelFile, dict[str, Any]]:
+def _unet_file(path: Path, config: UNetConfig | None, expected: Mapping[str, Any]) -> tuple[ModelFile, dict[str, Any]]:
     role = "U-Net"
     if not path.exists() and path.resolve().parent == DEMO:
         problem = f"the demo model {path} is missing: restore the folder {DEMO} from the repository"
@@ -139,12 +137,12 @@ def _look_at_unet(
     try:
         _, facts = read_unet_facts(path, config, expected)
     except CheckpointError as error:
-        return ModelFile(role, path, without_remedy(error, path), _public(path)), _width_alone(path)
+        return ModelFile(role, path, without_remedy(error, path), _public(path)), _metadata_without_configuration(path)
     return ModelFile(role, path), {**expected, **facts}
 
 
-def _width_alone(path: Path) -> dict[str, Any]:
-    """Metadata of a U-Net that only lacks its configuration, from which its other files can still be found."""
+def _metadata_without_configuration(path: Path) -> dict[str, Any]:
+    """Metadata of a U-Net that lacks nothing but its configuration; they suffice to find the other networks' files."""
     try:
         model, facts = read_unet_facts(path, None, {"resolution": None})
     except CheckpointError:
@@ -152,7 +150,7 @@ def _width_alone(path: Path) -> dict[str, Any]:
     return {**facts, "model": model.to_dict()}
 
 
-def _look_at_vae(path: Path) -> ModelFile:
+def _vae_file(path: Path) -> ModelFile:
     role = "image auto-encoder"
     if not path.is_file():
         return ModelFile(role, path, public_vae_problem(path), VAE_FILES if path == CHECKPOINTS / "vae" else ())
@@ -163,10 +161,10 @@ def _look_at_vae(path: Path) -> ModelFile:
     return ModelFile(role, path)
 
 
-def _look_at_encoder(path: Path, width: int) -> ModelFile:
+def _encoder_file(path: Path, width: int) -> ModelFile:
     role = "speech encoder"
     if not path.exists() and width not in WHISPER_OF_WIDTH:
-        problem = f"the U-Net needs audio tokens of {width} numbers, which no public encoder has: put whisper.pt beside the U-Net"
+        problem = f"the U-Net needs audio tokens of width {width}, which no public encoder has: put whisper.pt beside the U-Net"
         return ModelFile(role, path, problem)
     try:
         given = encoder_width(path)

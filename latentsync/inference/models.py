@@ -39,9 +39,7 @@ class LipsyncModels:
     num_frames: int  # frames sampled together
     device: torch.device
     dtype: torch.dtype
-    defaults: InferenceSettings = field(
-        default_factory=InferenceSettings
-    )  # the settings that the checkpoint recommends
+    defaults: InferenceSettings = field(default_factory=InferenceSettings)  # recommended by the checkpoint
     tiny_vae: "AutoencoderTiny | None" = None  # a small decoder, if its file exists
     distilled: bool = False  # the U-Net was distilled for few steps without guidance
     alignment: Alignment = DEFAULT_ALIGNMENT  # of the faces that the U-Net was trained on
@@ -51,7 +49,7 @@ class LipsyncModels:
         check_settings(settings, self.distilled, self.tiny_vae is not None)
 
     def check_detector(self, detector: FaceDetector) -> None:
-        """ValueError for a detector whose points are for another alignment than that of the U-Net's training faces."""
+        """ValueError for a detector whose alignment is not that of the faces the U-Net was trained on."""
         if detector.alignment != self.alignment:
             raise ValueError(
                 f"the detector gives points for the alignment {detector.alignment}, but these weights were trained with"
@@ -75,11 +73,11 @@ class LipsyncModels:
     ) -> "LipsyncModels":
         """Load a U-Net and the networks that belong to it; `load(DEMO_UNET)` returns the demo models.
 
-        The resolution of a U-Net that this project trained or fetched, or of release 1.0, is known; one of unknown origin needs
-        `unet_config_path`, a YAML file with the sections `model` and `data`. The auto-encoder is `vae.safetensors` or the
+        The resolution of a U-Net that this project trained or fetched, or of release 1.0, is known; a file of unknown origin
+        needs `unet_config_path`, a YAML file with the sections `model` and `data`. The auto-encoder is `vae.safetensors` or the
         folder `vae` beside the U-Net, else the one that it was trained with, else in `checkpoints`, else in the hub's cache;
         the speech encoder, in the same order, `whisper.pt` or `whisper/tiny.pt`; a small decoder is `tiny_vae.safetensors`
-        beside the U-Net. `precision` auto is that of the preset that the weights recommend; with `compiled` the U-Net's blocks are
+        beside the U-Net. `precision` `auto` is that of the recommended preset; with `compiled` the U-Net's blocks are
         compiled at their first use.
 
         Raises:
@@ -102,7 +100,9 @@ class LipsyncModels:
             compile_blocks(unet)
         return cls(
             unet=unet,
-            vae=nn.Module.to(load_companion_vae(files.vae.path), device, dtype),  # diffusers' own `to` warns of nothing
+            vae=nn.Module.to(
+                load_companion_vae(files.vae.path), device, dtype
+            ),  # diffusers' `to` logs needless warnings
             audio_encoder=audio_encoder.to(device),
             resolution=metadata["resolution"],
             num_frames=metadata["num_frames"],
@@ -131,7 +131,7 @@ def check_settings(settings: InferenceSettings, distilled: bool, has_tiny_vae: b
         )
     if distilled and not settings.needs_distilled_weights:
         raise ValueError(
-            f"these weights were distilled for few steps and do not go with the solver {settings.solver}: choose the preset"
+            f"these weights were distilled for few steps and do not support the solver {settings.solver}: choose the preset"
             " turbo, or the weights that they were made from."
         )
     if settings.vae == "tiny" and not has_tiny_vae:
@@ -142,7 +142,7 @@ def check_settings(settings: InferenceSettings, distilled: bool, has_tiny_vae: b
 
 
 def recommended(metadata: Mapping[str, Any]) -> InferenceSettings:
-    """The settings that a checkpoint recommends; the defaults for what it leaves open."""
+    """The settings that a checkpoint recommends, with defaults for all others."""
     return InferenceSettings().changed(metadata.get("inference", {}))
 
 

@@ -1,6 +1,6 @@
 """A lip-sync run from files to file. Read `LipsyncPipeline.run` for an overview.
 
-1. Pass 1 (`track_faces`) reads the video once and finds the faces in every frame; it keeps a few numbers per face and frame.
+1. Pass 1 (`track_faces`) reads the video once and finds the faces in every frame; a few numbers per face and frame are kept.
 2. `plan` decides whose face is edited in which frames.
 3. Pass 2 (`Renderer`) reads the video again and repaints it window by window; a few windows of frames are in memory.
 4. The output is written in segments, which are joined without a second encode.
@@ -46,7 +46,7 @@ from latentsync.timebase import MODEL_FPS
 from latentsync.weights import PUBLIC_UNET
 
 Progress = Callable[[str, int, int], None]  # (stage, frames done, total frames); may raise to stop the run
-STAGES = DETECT, GENERATE = "Find the face", "Generate lips"  # for people: the two passes
+STAGES = DETECT, GENERATE = "Find the face", "Generate lips"  # shown to the user: the two passes
 READ, DETECT_STAGE = "read to look", "look"  # pipeline stages of pass 1, as the report names them
 READ_AHEAD = 4  # frames that are read before they are needed
 POLL_SEC = 0.2  # between checks whether other processes have finished their segments
@@ -183,7 +183,7 @@ class LipsyncPipeline:
             first = int(missing[0])
             raise MediaError(
                 f"{job.video} shows no face to edit in {len(missing)} of {len(plan)} frames, first at"
-                f" {float(times[first]):.2f} s ({plan.action[first]}): use --on-missing-face passthrough, or cut it."
+                f" {float(times[first]):.2f} s ({plan.action[first]}): use --on_missing_face passthrough, or cut the video."
             )
         return plan
 
@@ -206,7 +206,7 @@ class LipsyncPipeline:
         return LiveStream(sampler, self.detector, features, fps, policy, reference_frames)
 
     def _check(self, job: LipsyncJob, settings: InferenceSettings) -> None:
-        """Raise ValueError for settings that the models do not support, and for a picture of a person without a face."""
+        """Raise ValueError for settings that the models do not support, and if the picture of `face` shows no face."""
         self.models.check(settings)
         check_overlap(settings.overlap, self.models.num_frames)
         choice = parse_face_choice(job.options.face)
@@ -216,7 +216,7 @@ class LipsyncPipeline:
     def _load_or_track_faces(
         self, job: LipsyncJob, folder: JobFolder, progress: Progress, stopwatch: Stopwatch
     ) -> FaceTracks:
-        """The result of pass 1, from the job's folder if it is there."""
+        """The result of pass 1, loaded from the job's folder if it is stored there."""
         if folder.faces.is_file():
             return FaceTracks.load(folder.faces)
         face_tracks = self.track_faces(job, progress, stopwatch)
@@ -243,7 +243,7 @@ class LipsyncPipeline:
         on_frame(len(renderer.timeline))
 
     def _key(self, job: LipsyncJob, settings: InferenceSettings) -> dict[str, Any]:
-        """What must not have changed for a job to be resumed."""
+        """The key of a job: a job is resumed only if all of these are unchanged."""
         picture = parse_face_choice(job.options.face).picture
         return {
             "video": identity(job.video),

@@ -1,4 +1,4 @@
-"""Preflight: what a job would edit, and a contact sheet of the faces that were found. Nothing is sampled."""
+"""Preflight: reports what a job would edit, with a contact sheet of the detected faces. Nothing is sampled."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,7 +20,7 @@ from latentsync.inference.timing import Stopwatch
 from latentsync.media.container import MediaError
 from latentsync.media.probe import MADE_HERE
 
-MARK, MARK_END = MADE_HERE.encode(), 200  # marks our sheets, within so many bytes
+MARK, MARK_END = MADE_HERE.encode(), 200  # comment in every sheet; it ends within the first 200 bytes
 SHOWN = 20  # pictures on the sheet
 COLUMNS = 4
 WIDTH = 400  # px of one picture

@@ -1,4 +1,4 @@
-"""What a user can choose: how windows are sampled (`InferenceSettings`, presets) and how a video is processed (`JobOptions`)."""
+"""Settings of a run: how windows are sampled (`InferenceSettings`, presets) and how a video is processed (`JobOptions`)."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -25,14 +25,14 @@ Rest = Literal["cut", "keep"]  # of a video that is longer than the audio
 OnMissingFace = Literal["passthrough", "error"]
 
 MIN_FPS, MAX_FPS, MAX_CRF = 1, 240, 63
-RANDOM_SEED = -1  # draw another seed for every run
+RANDOM_SEED = -1  # draws a seed for every run
 DEFAULT_SEED = 1247
 DEEPCACHE_INTERVAL = 3  # of --enable_deepcache, as in the public script
 CUSTOM = "custom"  # no preset: the checkpoint's recommendation, or settings chosen one by one
 PRESETS_IN_HALF = ("fast", "turbo")  # half precision where the device is fast at it
 
-# Trades of time for quality, one table for the command line, Python and the web app; chosen with `python -m benchmarks.presets`.
-# name -> fields of `InferenceSettings`. What a checkpoint was trained for (reference, init, colour) is not part of a preset.
+# Presets trade quality for speed: one table for the command line, Python and the web app (`python -m benchmarks.presets`).
+# Name -> fields of `InferenceSettings`. Fields that depend on a checkpoint's training (reference, init, colour) are not included.
 WHOLE_WAY = (0.0, 1.0)
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
@@ -81,22 +81,22 @@ def needs_distilled(preset: str) -> bool:
 
 
 def expanded(entries: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings by name with those of their `preset` filled in, if they name one; all others override it."""
+    """The entries that are not None, completed by those of their `preset`, if they name one; given entries override it."""
     given = {name: value for name, value in entries.items() if value is not None}
     return {**PRESETS.get(given.get("preset", CUSTOM), {}), **given}
 
 
 @dataclass(frozen=True)
 class InferenceSettings:
-    """How windows are sampled. The defaults suit the public checkpoints; others may recommend their own.
+    """How windows are sampled. The defaults are for the public checkpoints; others may recommend their own.
 
     `steps`, `solver`: how noise becomes latents, see `latentsync.diffusion.solvers`; `lcm` needs distilled weights.
 
-    `guidance_scale`, `guidance_interval`: classifier-free guidance is applied between these two fractions of the way from noise
-    (0) to latents (1). Outside of it a step costs half.
+    `guidance_scale`, `guidance_interval`: strength of classifier-free guidance, and the interval of sampling progress, from noise
+    (0) to latents (1), in which it is applied. Outside of it a step costs half.
 
-    `deepcache_interval`: of every N steps the first runs the whole U-Net, the others only its last layer, on deep features kept
-    from the first (DeepCache). 1 runs the whole U-Net in every step.
+    `deepcache_interval`: of every N steps the first runs the whole U-Net, the others only its last layer, on the deep
+    features of the first (DeepCache). 1 runs the whole U-Net in every step.
 
     `preset`: the name in `PRESETS` that these settings equal, else `custom`.
 
@@ -162,8 +162,8 @@ class InferenceSettings:
             )
         if interval > 1 and self.needs_distilled_weights:
             raise ValueError(
-                f"deepcache_interval is {interval}, but the solver {self.solver} (preset turbo) takes few, long steps with new"
-                " noise between them, so features cannot be kept: leave out --enable_deepcache and --deepcache_interval."
+                f"deepcache_interval is {interval}, but the solver {self.solver} (preset turbo) makes few, long steps with new"
+                " noise between them, so features cannot be reused: leave out --enable_deepcache and --deepcache_interval."
             )
 
     def changed(self, entries: Mapping[str, Any]) -> "InferenceSettings":
@@ -187,7 +187,7 @@ class JobOptions:
 
     `length`, `rest`: what happens where the audio is longer or shorter than the video, see `latentsync.inference.jobs.timeline`.
 
-    `limit_sec`: only this much of the beginning, for a preview.
+    `limit_sec`: length of a preview; only the beginning of the output is made. None: all of it.
 
     `face`: which person, see `latentsync.inference.faces.select`. `min_face_px`, `max_yaw_deg`: limits below and above which a
     face is passed through, None for the defaults of `FacePolicy`. `on_missing_face`: frames without a face are passed through,
@@ -210,7 +210,7 @@ class JobOptions:
     max_yaw_deg: float | None = None
     interlaced: Interlaced = "deinterlace"
     codec: Codec = "auto"
-    crf: int = DEFAULT_CRF  # 46 dB outside the face on real, already encoded footage
+    crf: int = DEFAULT_CRF  # PSNR 46 dB outside the face on real, already encoded footage
     memory: MemoryChoice = "auto"
     video_track: int | None = None
     audio_track: int | None = None
@@ -266,6 +266,6 @@ def checked_interval(interval: Sequence[float]) -> tuple[float, float]:
         start, stop = 1.0, 0.0
     if not 0 <= start <= stop <= 1:
         raise ValueError(
-            f"guidance_interval is {interval!r}: choose two rising fractions of the way from noise to picture, such as 0 0.5."
+            f"guidance_interval is {interval!r}: choose two rising fractions of the sampling from noise to picture, such as 0 0.5."
         )
     return start, stop

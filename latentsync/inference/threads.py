@@ -1,7 +1,7 @@
 """Pipeline stages that overlap: each runs in its own thread, connected to its neighbour by a bounded queue.
 
 A stage is either a generator whose items are produced before they are needed (`run_ahead`) or a function that consumes an
-iterator while the caller goes on (`run_behind`). Both are context managers, and no thread outlives them. An error in a stage is
+iterator while the caller continues (`run_behind`). Both are context managers, and no thread outlives them. An error in a stage is
 raised once in the caller, unchanged. An error or a stop in the caller ends every stage after its current item. The order of
 items does not depend on thread scheduling.
 """
@@ -21,7 +21,7 @@ Item = TypeVar("Item")
 
 
 class Abandoned(Exception):
-    """Raised in a stage whose neighbour has ended early; it never leaves this file."""
+    """Raised in a stage whose neighbour has ended early; always caught in this file."""
 
 
 class Channel(Generic[Item]):
@@ -33,7 +33,7 @@ class Channel(Generic[Item]):
         self.items: deque[Item] = deque()
         self.changed = Condition()
         self.is_closed = False  # the producer has ended
-        self.is_abandoned = False  # the consumer has ended, or the block of the context manager
+        self.is_abandoned = False  # the consumer has ended, or the context manager's block
         self.error: BaseException | None = None  # the reason for either
 
     def put(self, item: Item) -> None:
@@ -81,12 +81,12 @@ def start_thread(target: Callable[[], None], name: str) -> Thread:
     """Start a thread in which PyTorch uses a single core.
 
     If a second thread used several cores too, there would be more OpenMP threads than cores. OpenMP then sleeps at each of its
-    many short waits, and the networks in the main thread took up to twice their time.
+    many short waits, which made the networks in the main thread up to twice as slow.
     """
     num_threads, is_ready = torch.get_num_threads(), Event()
 
     def run() -> None:
-        torch.get_num_threads()  # the first call in a thread sets its number from the global one, so it has to come first
+        torch.get_num_threads()  # the first call in a thread copies the global number, so it must precede the next line
         torch.set_num_threads(1)
         is_ready.set()
         target()
@@ -94,7 +94,7 @@ def start_thread(target: Callable[[], None], name: str) -> Thread:
     thread = Thread(target=run, name=name, daemon=True)
     thread.start()
     is_ready.wait()
-    torch.set_num_threads(num_threads)  # of threads that start later
+    torch.set_num_threads(num_threads)  # for threads that start later
     return thread
 
 
@@ -134,8 +134,8 @@ def run_behind(
 ) -> Generator[Callable[[Item], None], None, None]:
     """Run `consume` in a thread, at most `capacity` items behind the caller; yields the function that appends an item.
 
-    On leaving the block all items are consumed first, unless an error ends it. `consumer` times the thread, `producer` the
-    caller.
+    Leaving the block waits until all items are consumed; an error in the block ends the thread after its current item.
+    `consumer` times the thread, `producer` the caller.
     """
     channel: Channel[Item] = Channel(capacity, producer, consumer)
 

@@ -1,4 +1,4 @@
-"""Where the time of a run goes: seconds by operation, and by pipeline stage (a thread of its own)."""
+"""Times of a run: seconds by operation, and by pipeline stage (a thread of its own)."""
 
 import sys
 import time

@@ -1,1 +1,1 @@
-"""Networks: whatever has parameters lives here."""
+"""Networks: every module with parameters, and the loading of its weights."""

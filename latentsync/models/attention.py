@@ -1,7 +1,7 @@
 """Attention parts shared by the U-Net's spatial transformers and motion modules.
 
 Legend: b clips, f frames, c channels, h w latent height and width, s tokens, d width of an audio token, n any batch.
-Parameter names follow the public checkpoints, so a strict load needs no map.
+Parameter names follow the public checkpoints, so a strict load needs no renaming.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +15,10 @@ from torch import Tensor, nn
 PROJECTION_NORM_EPS = 1e-6  # of the GroupNorm before a spatial transformer or motion module
 
 
-SHORT_KEYS = {torch.float32: 32, torch.bfloat16: 256}  # with at most so many keys a CPU does not use the fused kernel
+SHORT_KEYS = {
+    torch.float32: 32,
+    torch.bfloat16: 256,
+}  # largest number of keys for which a CPU does not use the fused kernel
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -30,7 +33,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 class ClipGroupNorm(nn.GroupNorm):
-    """GroupNorm whose statistics are shared by the frames of a clip, or, with `frames` 1, computed for each frame alone."""
+    """GroupNorm whose statistics are shared by the frames of a clip, or, with `frames` 1, computed for each frame separately."""
 
     def forward(self, input: Tensor, frames: int = 1) -> Tensor:
         """`input` (b f) c h w -> the same shape, in the type of the parameters, so float32 under autocast."""
@@ -63,7 +66,7 @@ class Attention(nn.Module):
         self.to_out = nn.ModuleList([nn.Linear(width, width)])
 
     def forward(self, x: Tensor, kv: AttentionKV | None = None) -> Tensor:
-        """Attend from tokens `x` n s c to `kv`, or to `x` itself without one -> n s c."""
+        """Attend from tokens `x` n s c to `kv`, or to `x` itself if it is None -> n s c."""
         kv = self.project_kv(x) if kv is None else kv
         q = self._heads(self.to_q(x[kv.num_unconditional :]))
         attended = self.to_out[0](rearrange(attend(q, kv.keys, kv.values), "n heads s c -> n s (heads c)"))
@@ -95,7 +98,7 @@ class GEGLU(nn.Module):
         self.proj = nn.Linear(width, 2 * inner_width)
 
     def forward(self, x: Tensor) -> Tensor:
-        # two products with half of the weights each: the results are contiguous, gradients need no concatenation
+        # two products, each with half of the weights: results are contiguous, and gradients need no concatenation
         (value_weight, gate_weight), (value_bias, gate_bias) = self.proj.weight.chunk(2), self.proj.bias.chunk(2)
         return F.linear(x, value_weight, value_bias) * F.gelu(F.linear(x, gate_weight, gate_bias))
 
@@ -147,8 +150,8 @@ class TransformerBlock(nn.Module):
 class AudioKV:
     """The audio's keys and values for every cross-attention of a network: computed once, used in every sampling step.
 
-    With `num_unconditional`, the batch has as many more clips in front of these, whose audio is zeros (for guidance). Without
-    entries in `projected` the cross-attentions are left out, which is not the same as zeros.
+    With `num_unconditional`, the batch begins with that many additional clips, whose audio is zeros (for guidance). If `projected`
+    is empty, the cross-attentions are skipped, which is not the same as audio of zeros.
     """
 
     projected: Mapping[nn.Module, AttentionKV]  # by cross-attention
@@ -173,8 +176,8 @@ class AudioKV:
 class ProjectedOnUse(Mapping[nn.Module, AttentionKV]):
     """Keys and values of `tokens` n t d, computed whenever a cross-attention reads them.
 
-    For training: with FSDP a block's parameters are complete in its forward pass alone, and their gradients are reduced when
-    its backward pass ends.
+    For training: with FSDP a block's parameters are complete only during its forward pass, and their gradients are reduced at the
+    end of its backward pass.
     """
 
     def __init__(self, tokens: Tensor, attentions: Sequence[Attention]):

@@ -91,7 +91,7 @@ class DistortionBackbone(ResNet):
 
 
 class HyperIQA(nn.Module):
-    """A hyper-network: generates, for every image, the weights of a small network that scores it."""
+    """A hyper-network: generates the weights of a small network for each image, which scores the image."""
 
     def __init__(self, config: HyperIQAConfig | None = None) -> None:
         super().__init__()
@@ -117,7 +117,7 @@ class HyperIQA(nn.Module):
         weights, biases = [], []
         for layer, inputs in enumerate(self.config.target_sizes[:-1], 1):
             cells = getattr(self, f"fc{layer}w_conv")(features)
-            weights.append(cells.flatten(1).unflatten(1, (-1, inputs)))  # channel-major order read as [o, i]
+            weights.append(cells.flatten(1).unflatten(1, (-1, inputs)))  # channel-major values as [o, i]
             biases.append(getattr(self, f"fc{layer}b_fc")(pooled))
         weights.append(self.fc5w_fc(pooled)[:, None])
         biases.append(self.fc5b_fc(pooled))

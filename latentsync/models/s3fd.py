@@ -20,11 +20,8 @@ STRIDES = [4, 8, 16, 32, 64, 128]
 MIN_SIZES = [16, 32, 64, 128, 256, 512]  # sides of the priors in pixels
 VARIANCES = (0.1, 0.2)  # scales of the regressed centres and of the logarithms of the sides
 MEAN_RGB = (123.0, 117.0, 104.0)  # subtracted from pixels in [0, 255]
-SOURCES = {
-    15: "L2Norm3_3",
-    22: "L2Norm4_3",
-    29: "L2Norm5_3",
-}  # layers of `vgg` that are sources, and their normalisations
+# layers of `vgg` whose outputs are the first three maps -> their normalisations
+SOURCES = {15: "L2Norm3_3", 22: "L2Norm4_3", 29: "L2Norm5_3"}
 
 
 class L2Norm(nn.Module):

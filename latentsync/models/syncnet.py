@@ -1,6 +1,6 @@
-"""StableSyncNet: are these lips and this audio in sync? Two convolutional encoders with a common embedding space.
+"""StableSyncNet: scores whether lips and audio are in sync, by two convolutional encoders with a common embedding space.
 
-b c f h w for clips; an encoder gets b c h w, with the frames of a clip packed into channels.
+Tensor legend: clips b c f h w; inputs of an encoder b c h w, with the frames of a clip packed into channels.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,8 @@ from latentsync.weights import check_agreement, load_strict, read_checkpoint
 NORM_GROUPS = 32
 NORM_EPS = 1e-6
 ATTENTION_HEADS = 8
-MIN_EMBEDDING = 4 * NORM_GROUPS  # the last group norm has D / 32 values a group; with one or two nothing is learned
+# The last group norm has D / 32 values a group; with one or two a group the network cannot learn.
+MIN_EMBEDDING = 4 * NORM_GROUPS
 
 
 @dataclass
@@ -62,7 +63,7 @@ class SyncNetConfig:
 
     @classmethod
     def from_dict(cls, sections: Mapping[str, Mapping[str, Any]]) -> "SyncNetConfig":
-        """Build from the sections `audio_encoder` and `visual_encoder`; ValueError if one contradicts itself."""
+        """Build from the sections `audio_encoder` and `visual_encoder`; ValueError if one is inconsistent."""
         return cls(
             SyncNetEncoderConfig(**sections["audio_encoder"]), SyncNetEncoderConfig(**sections["visual_encoder"])
         )
@@ -82,7 +83,7 @@ def downsample_padding(stride: tuple[int, int]) -> tuple[int, int, int, int]:
 
 
 class ResidualBlock(nn.Module):
-    """Two normalised 3x3 convolutions beside a shortcut, then a strided 3x3 convolution unless the stride is (1, 1)."""
+    """Two 3x3 convolutions, each after a GroupNorm, with a shortcut; then a strided 3x3 convolution unless the stride is (1, 1)."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: tuple[int, int], dropout: float) -> None:
         super().__init__()
@@ -123,7 +124,7 @@ class SelfAttention(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """Self-attention over all positions of a feature map, with a feed-forward, inside a residual."""
+    """Self-attention over all positions of a feature map, then feed-forward; residual."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

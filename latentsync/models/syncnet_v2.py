@@ -27,7 +27,7 @@ def conv_audio(
 def conv_lip(
     in_channels: int, out_channels: int, kernel: tuple[int, int, int], stride: int = 1, padding: int = 0
 ) -> list[nn.Module]:
-    """Stride and padding are spatial: time has neither."""
+    """3D convolution, batch norm, ReLU; stride and padding are spatial only."""
     convolution = nn.Conv3d(in_channels, out_channels, kernel, (1, stride, stride), (0, padding, padding))
     return [convolution, nn.BatchNorm3d(out_channels), nn.ReLU()]
 
@@ -95,7 +95,7 @@ class SyncNetV2(nn.Module):
     def embed_lip_track(self, frames: Tensor) -> Tensor:
         """Embeddings [f - 4, 1024] of all windows of consecutive frames [3, f, 224, 224]: row i is of frames i ... i + 4.
 
-        Equal to `embed_lips` of all windows, without computing every frame five times.
+        Equal to `embed_lips` of all windows, but every frame is computed once instead of five times.
         """
         features = rearrange(self.netcnnlip(frames[None]), "1 c f 1 1 -> f c")
         return self.netfclip(features)

@@ -80,8 +80,8 @@ KIND = "tiny_vae"
 
 
 def build_tiny_vae(config: Mapping[str, Any]) -> "AutoencoderTiny":
-    """A decoder from diffusers' entries `decoder_block_out_channels` and `num_decoder_blocks`, which have one value per resolution,
-    from 1/8 of the pixels to all of them. The encoder is not used and has the smallest possible size."""
+    """A decoder from diffusers' entries `decoder_block_out_channels` and `num_decoder_blocks`, one value per resolution
+    from 1/8 to 1/1 of the pixels. The encoder is not used and has the smallest possible size."""
     from diffusers import AutoencoderTiny
 
     levels = len(config["decoder_block_out_channels"])

@@ -1,7 +1,7 @@
 """The video transformer of the temporal loss: VideoMAE v2 ViT-g (Wang et al. 2023, "VideoMAE V2").
 
 Legend: b clips, c channels, f frames, h w pixels, s tokens ordered time, row, column, d width of a token.
-Parameter names are those of the public checkpoint, so a strict load needs no map.
+Parameter names are those of the public checkpoint, so a strict load needs no renaming.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,9 @@ from torch.utils.checkpoint import checkpoint
 
 from latentsync.weights import load_strict, read_checkpoint
 
-TIME_MARGIN = 0.1  # added to the number of time steps of another clip length, against rounding of the resized table
+TIME_MARGIN = (
+    0.1  # added to the number of time steps before the table is resized, so that its length is not rounded down
+)
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then MLP; each behind its LayerNorm, each residual."""
+    """Attention, then MLP; each after a LayerNorm, each residual."""
 
     def __init__(self, config: VideoMAEConfig):
         super().__init__()

@@ -26,10 +26,10 @@ EYE_DISTANCE = 56.0  # between the eyes in the patch
 PATCH_MIN_FACE = (96, 96)  # smallest face in the patch; typical is 130
 PATCH_EYES = np.array([[68.0, 72.0], [124.0, 72.0]], dtype=np.float32)
 BOX_EYES = np.array([[0.295, 0.40], [0.705, 0.40]], dtype=np.float32)  # eyes in the face cascade's box
-CORRECTION = 0.1  # weight of the measured eyes in a track that has settled
+CORRECTION = 0.1  # weight of the measured eyes in a track of many frames
 OFF_TRACK = 6.0  # patch pixels between measured and tracked eyes from which the measured ones replace the tracked
 MAX_DOUBTFUL = 5  # frames that a track continues without both eyes before the face is searched in the patch
-MAX_MISSED = 12  # frames (half a second) that are tracked with the flow alone
+MAX_MISSED = 12  # frames (half a second) that are tracked by the flow only
 WIDE_REACH = (28, 24)  # half width and height of the window of the patch in which an eye is first searched
 NEAR_REACH = (22, 20)  # the same for an eye that is tracked
 MIN_EYE, MAX_EYE = (22, 22), (44, 44)  # sizes of an eye in the patch
@@ -40,7 +40,7 @@ MIN_FLOW_SHARE = 0.4  # least share of the features that agree with the common m
 
 # Alignment points in the coordinates of the eyes: origin midway, unit = eye distance, x along the eyes, y down the face.
 BROWS_FROM_EYES = np.array([[-0.53, -0.33], [0.53, -0.33]], dtype=np.float32)
-# The nose tip was measured relative to the eyes of this detector. In the mean shape of annotated faces the landmarks 27 to 35 lie
+# The nose tip was measured relative to the eyes of this detector. In the mean shape of annotated faces the landmarks 27 to 35 are
 # -0.02, 0.17, 0.37, 0.57, 0.70, 0.74, 0.78, 0.74 and 0.70 eye distances below the eyes: their mean is 0.528, that of the tip
 # (29, 30, 31, 35) 0.584. The centre of the whole nose is placed in the same ratio to the measured tip, 0.90.
 NOSE_FROM_EYES: dict[Alignment, float] = {"nose_tip": 0.50, "whole_nose": 0.50 * 0.90}
@@ -156,19 +156,19 @@ class CascadeDetector(TrackingDetector[EyeTrack]):
     def search(self, frame: FrameArray, effort: Effort, known: list[Box]) -> list[EyeTrack]:
         """All faces with at least one detected eye, the largest first; if there is none, the largest certain face.
 
-        Where a face is known or was detected before, further faces need both eyes.
+        If a face is known or was detected before, further faces need both eyes.
         """
         found: list[EyeTrack] = []
         for view in VIEWS[effort]:
             for neighbours in (FACE_NEIGHBOURS, SURE_NEIGHBOURS):
                 candidates = self.candidates(frame, view, neighbours)
                 for eyes in candidates:
-                    taken = known + [face_from_eyes(state.eyes).box for state in found]
-                    if is_known(face_from_eyes(eyes).box, taken):
+                    boxes = known + [face_from_eyes(state.eyes).box for state in found]
+                    if is_known(face_from_eyes(eyes).box, boxes):
                         continue
-                    sure = neighbours == SURE_NEIGHBOURS and effort is Effort.FULL and not taken
-                    state = self.settle(frame, eyes, eyes_needed=0 if sure else 2 if taken or view.turn_deg else 1)
-                    if state is not None and not is_known(face_from_eyes(state.eyes).box, taken):
+                    sure = neighbours == SURE_NEIGHBOURS and effort is Effort.FULL and not boxes
+                    state = self.settle(frame, eyes, eyes_needed=0 if sure else 2 if boxes or view.turn_deg else 1)
+                    if state is not None and not is_known(face_from_eyes(state.eyes).box, boxes):
                         found.append(state)
                 if found or known or not candidates:
                     break
@@ -230,7 +230,7 @@ class CascadeDetector(TrackingDetector[EyeTrack]):
         return EyeTrack(eyes, matrix, patch, track.frames + 1, missed, doubtful, opening)
 
     def redetect_eyes(self, patch: FrameArray) -> FloatArray | None:
-        """Both eyes [2, 2] of the largest face in the patch, independent of the track, which may have begun beside them."""
+        """Both eyes [2, 2] of the largest face in the patch, independent of the track, which may have started at a wrong place."""
         boxes = self.faces_in(patch)
         if not len(boxes):
             return None
@@ -279,5 +279,5 @@ def load_cascade(name: str) -> cv2.CascadeClassifier:
     folder = getattr(getattr(cv2, "data", None), "haarcascades", None)
     cascade = cv2.CascadeClassifier(str(Path(folder) / name)) if folder else None
     if cascade is None or cascade.empty():
-        raise ValueError(f"OpenCV {cv2.__version__} comes without {name}: install opencv-python 4.x from its wheel.")
+        raise ValueError(f"OpenCV {cv2.__version__} lacks {name}: install opencv-python 4.x from its wheel.")
     return cascade

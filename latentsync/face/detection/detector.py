@@ -2,8 +2,8 @@
 
 A backend is one file of this folder and one line of `BACKENDS`. The file defines `make_backend(weights_dir, device, alignment)`,
 which returns a `FaceDetector` (most easily a subclass of `latentsync.face.detection.tracking.TrackingDetector`) or raises
-ValueError where its weights are missing, and `file_problems()`, see `detector_problems`. Command line choices and checks follow
-from the list.
+ValueError if its weights are missing, and `file_problems()`, see `detector_problems`. The choices of the command line and its
+checks are derived from `BACKENDS`.
 """
 
 import importlib
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from latentsync.weights.table import DEFAULT_ALIGNMENT, Alignment
 
-BACKENDS = {  # name -> module, which is imported when it is used
+BACKENDS = {  # name -> module, imported at first use
     "cascade": "latentsync.face.detection.cascade",  # OpenCV's cascades and optical flow: no weights, CPU
     "face_alignment": "latentsync.face.detection.landmarks",  # S3FD and 68 landmarks, with weights
 }

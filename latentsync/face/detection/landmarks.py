@@ -1,7 +1,7 @@
 """Face detector with 68 landmarks: S3FD and 2DFAN (Bulat and Tzimiropoulos, 2017) of the `face_alignment` library.
 
 The library downloads missing weights by itself; here they must exist on disk beforehand, so that a run never accesses the
-network. A tracked face takes its box from its last landmarks; S3FD searches the frame for further faces at intervals.
+network. The box of a tracked face is computed from its last landmarks; S3FD searches the frame for further faces at intervals.
 """
 
 import shutil
@@ -37,8 +37,8 @@ HARD_THRESHOLD = 0.2  # of S3FD in a hard search
 SEARCH_SIDES = {Effort.QUICK: 640, Effort.FULL: 1280}  # longer side in pixels, at most
 SMALL_FRAME = 1000  # longer side in pixels up to which a frame is upscaled by 2 in a hard search
 FOREHEAD = 0.25  # height of S3FD's box above the brows, over the height of the landmarks
-JITTER_SHARE = 0.02  # of the face width: smaller movements are smoothed, the smaller the more
-MIN_UPDATE = 0.3  # weight of the new points when they hardly move
+JITTER_SHARE = 0.02  # of the face width: smaller movements are smoothed, more so the smaller they are
+MIN_UPDATE = 0.3  # least weight of the new points
 
 
 @dataclass(frozen=True)

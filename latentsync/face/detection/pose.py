@@ -10,7 +10,7 @@ EYES = (36, 45)  # outer corners, left and right in the image (Multi-PIE order o
 PUPILS = (slice(36, 42), slice(42, 48))
 NOSE_TIP = 30
 INNER_LIPS = ((61, 67), (62, 66), (63, 65))  # upper and lower, pair by pair
-NOSE_DEPTH = 1.0  # depth of the nose tip before the outer corners of the eyes, over half their distance
+NOSE_DEPTH = 1.0  # depth of the nose tip in front of the outer corners of the eyes, over half their distance
 
 LIPS_DARK, OPENING_DARK = 0.58, 0.36  # brightness over that of the skin: lips are brighter, an opening is darker
 MOUTH_FROM_EYES = (-0.38, 0.75, 0.38, 1.65)  # x0, y0, x1, y1 in eye distances from the middle of the eyes
@@ -20,7 +20,7 @@ SKIN_FROM_EYES = (-0.55, 0.35, 0.55, 0.70)
 def yaw_of_landmarks(landmarks: FloatArray) -> float:
     """Yaw of the head in degrees, positive to the right of the image, from 68 landmarks [68, 2].
 
-    Weak perspective: the nose tip lies before the plane of the eyes by about half the distance d of their outer corners. So it
+    Weak perspective: the nose tip is in front of the plane of the eyes by about half the distance d of their outer corners. So it
     is displaced by d / 2 * sin(yaw) along the line of the eyes, while d shrinks by cos(yaw).
     """
     left, right = landmarks[EYES[0]], landmarks[EYES[1]]
@@ -41,7 +41,7 @@ def opening_of_patch(patch: FrameArray, eyes: FloatArray) -> float:
     """Height of the dark opening of the mouth over the distance of the eyes, in an upright grey patch uint8 [h, w].
 
     `eyes` [2, 2]: x, y of both eyes in the patch. Pixels that are dark relative to the skin count as open. Teeth and beards make
-    this a rough measure, which is suited to compare frames of one face.
+    this a rough measure, only for comparing frames of one face.
     """
     distance, middle = float(eyes[1, 0] - eyes[0, 0]), eyes.mean(axis=0)
     skin = max(float(np.median(_part(patch, middle, distance, SKIN_FROM_EYES))), 1.0)

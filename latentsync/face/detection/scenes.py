@@ -15,11 +15,11 @@ from latentsync.face.align import FloatArray, FrameArray
 COPY = (32, 18)  # w, h of the small copy
 LEVELS = 4  # of each colour in the histogram
 FLAT = 3.0  # standard deviation in grey levels below which a picture has no layout
-SUDDEN = 0.35  # least change of a cut
-AGAINST_RECENT = 2.5  # least ratio of the change of a cut to the recent changes
+SUDDEN = 0.35  # smallest change at a cut
+AGAINST_RECENT = 2.5  # smallest ratio of the change at a cut to the recent changes
 RECENT = 0.5  # decay of the recent change from frame to frame
 FLASH_FRAMES = 5  # longest flash
-BACK_AGAIN = 0.15  # change below which two pictures show the same scene
+SAME_SCENE = 0.15  # change below which two pictures show the same scene
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class SceneCuts:
         self.recent = max(changed if not sudden else 0.0, RECENT * self.recent)
         if not sudden:
             return False
-        if self._came_back(now, index):
+        if self._ends_flash(now, index):
             self.cuts = [cut for cut in self.cuts if cut < self.flash_start]
             return True
         if index - self.flash_start > FLASH_FRAMES:
@@ -81,6 +81,7 @@ class SceneCuts:
         self.cuts.append(index)
         return True
 
-    def _came_back(self, now: FrameSummary, index: int) -> bool:
+    def _ends_flash(self, now: FrameSummary, index: int) -> bool:
+        """Whether the picture is again that before the last sudden change, a few frames ago."""
         recent = index - self.flash_start <= FLASH_FRAMES
-        return recent and self.before_cut is not None and change(self.before_cut, now) < BACK_AGAIN
+        return recent and self.before_cut is not None and change(self.before_cut, now) < SAME_SCENE

@@ -17,12 +17,12 @@ from latentsync.face.detection.detector import Box, Face
 from latentsync.weights.table import DEFAULT_ALIGNMENT, Alignment
 
 SEARCH_EVERY = 10  # frames between two quick searches while faces are followed
-ALERT = 50  # frames after a lost track in which the frame is searched more often
+ALERT = 50  # frames after a lost track in which the whole frame is searched more often
 ALERT_EVERY = 3  # frames between two searches then
 FULL_EVERY, HARD_EVERY = 3, 12  # frames between two full and two hard searches while there is no face
 SAME_PLACE = 0.35  # intersection over union from which two boxes are the same face
 CHECK_EVERY = 2  # frames between two checks of the identity of a track
-STRANGER = 0.5  # similarity to the descriptor of the track below which it shows another person
+STRANGER = 0.5  # similarity to the track's descriptor below which a face is another person's
 FAMILIAR = 0.75  # similarity from which the descriptor of the track is updated
 ADAPTION = 0.05  # weight of the new descriptor in the update
 MAX_STRANGE = 12  # consecutive frames with another person after which a track ends
@@ -64,7 +64,7 @@ class TrackingDetector(ABC, Generic[State]):
         self.next_number = 0
         self.followed: int | None = None  # the track that `points` returns
         self.since_search = self.since_face = 0  # frames
-        self.alert = 0  # frames in which the frame is still searched more often
+        self.alert = 0  # frames left in which the whole frame is searched more often
         self.is_first = True
 
     @abstractmethod
@@ -109,7 +109,7 @@ class TrackingDetector(ABC, Generic[State]):
             if track.strange or track.age % CHECK_EVERY == 0:
                 self._check(frame, track)
         kept = [track for track in kept if track.strange <= MAX_STRANGE]
-        self.tracks = self._without_doubles(kept)
+        self.tracks = self._without_duplicates(kept)
         self.alert = ALERT if len(self.tracks) < len(before) else max(0, self.alert - 1)
 
     def _check(self, frame: FrameArray, track: Track[State]) -> None:
@@ -123,7 +123,7 @@ class TrackingDetector(ABC, Generic[State]):
     def _descriptor(self, frame: FrameArray, state: State) -> FloatArray:
         return appearance_descriptor(thumbnail(frame, self.face(state).points))[None]
 
-    def _without_doubles(self, tracks: list[Track[State]]) -> list[Track[State]]:
+    def _without_duplicates(self, tracks: list[Track[State]]) -> list[Track[State]]:
         """Of several tracks at the same place, keep the one with the most similar descriptor."""
         kept: list[Track[State]] = []
         for track in sorted(tracks, key=lambda t: (-round(t.similarity, 1), t.number)):
@@ -132,7 +132,7 @@ class TrackingDetector(ABC, Generic[State]):
         return sorted(kept, key=lambda t: t.number)
 
     def _efforts(self) -> list[Effort]:
-        """Searches that are due in this frame, in order; those after a success are skipped."""
+        """Searches that are due in this frame, in order, until one detects a face."""
         self.since_search += 1
         if not self.tracks:
             full = self.is_first or self.since_face % FULL_EVERY == 0
@@ -161,7 +161,7 @@ def overlap(a: Box, b: Box) -> float:
 
 
 def is_known(box: Box, boxes: list[Box]) -> bool:
-    """Whether a box is at the place of one of `boxes`: they overlap, or the middle of one lies well inside the other."""
+    """Whether a box is at the place of one of `boxes`: they overlap, or the middle of one is well inside the other."""
     return any(
         overlap(box, other) > SAME_PLACE or _contains_middle(box, other) or _contains_middle(other, box)
         for other in boxes
@@ -169,7 +169,7 @@ def is_known(box: Box, boxes: list[Box]) -> bool:
 
 
 def _contains_middle(outer: Box, inner: Box) -> bool:
-    """Whether the middle of `inner` lies in the inner half of `outer`."""
+    """Whether the middle of `inner` is in the inner half of `outer`."""
     x, y = (inner[0] + inner[2]) / 2, (inner[1] + inner[3]) / 2
     w, h = outer[2] - outer[0], outer[3] - outer[1]
     return abs(x - (outer[0] + outer[2]) / 2) < w / 4 and abs(y - (outer[1] + outer[3]) / 2) < h / 4

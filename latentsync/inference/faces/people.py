@@ -1,10 +1,10 @@
 """Groups the face tracks of a video into people, across gaps and cuts.
 
-Consecutive tracks of one shot at the same place are one person unless their appearance is clearly different. Tracks that are
+Consecutive tracks at the same place in one shot are one person unless their appearance is clearly different. Tracks that are
 visible at the same time are different people. Otherwise the similarity of the appearance descriptors decides
 (`latentsync.face.appearance`, no face recognition): the same person from `SAME` on, different people below `DIFFERENT`. Between
 the two, a person alone in a shot is assigned to the most similar known person, so that a video of one speaker does not lose a
-shot because of a change of light, and a person in a shot with others becomes a person of their own.
+shot because of a change of light, and a person in a shot with others counts as a new person.
 """
 
 from collections import defaultdict

@@ -1,8 +1,8 @@
 """The plan between pass 1 and pass 2: which frames are edited, and where the face is in each.
 
-A frame is edited if the chosen person is detected, large enough and not turned away. Short gaps inside a shot are bridged: the
-points of their frames are interpolated. The frames of longer gaps are passed through unchanged, and the edit fades out before
-and in after them; there is no fade at cuts and at the ends of the video. Consecutive edited frames form a segment; a segment
+A frame is edited if the chosen person's face is detected, large enough and not turned away. Short gaps inside a shot are bridged:
+the points of their frames are interpolated. The frames of longer gaps are passed through unchanged, and the edit fades out before
+and in after them; there is no fade at cuts or at the ends of the video. Consecutive edited frames form a segment; a segment
 never spans a long gap, a cut, or a jump of the face. The plan of a frame depends only on the frames nearby.
 """
 
@@ -49,7 +49,7 @@ class FacePolicy:
 
 @dataclass(frozen=True)
 class FacePlan:
-    """What is done with every source frame; arrays [n, ...]."""
+    """The plan of every source frame; arrays [n, ...]."""
 
     matrices: FloatArray  # [n, 2, 3] as of `align_matrix`, from frames of square pixels; NaN where passed through
     weight: FloatArray  # [n] opacity of the edit: below 1 in fades, 0 where passed through
@@ -263,7 +263,7 @@ def covered_share(boxes: FloatArray, others: FloatArray) -> FloatArray:
 
 
 def drop_short_runs(action: IntArray, shot: IntArray, times: TimeArray, policy: FacePolicy) -> None:
-    """Set short runs of edited frames between two gaps of one shot to `TOO_SHORT`, in place, since they would flicker."""
+    """Set short runs of edited frames between two gaps of one shot to `TOO_SHORT`, in place: they would look like flicker."""
     edited = is_edited(action)
     for part in runs(edited):
         inside = edited[part.start] and part.start > 0 and part.stop < len(edited)

@@ -116,7 +116,7 @@ def frame_descriptor(frame: FrameArray, detector: FaceDetector, name: str) -> Fl
 
 
 def by_appearance(people: Sequence[Person], descriptor: FloatArray, name: str) -> Person:
-    """The person most similar to `descriptor` [d]; ValueError if nobody is similar enough."""
+    """The person most similar to `descriptor` [d]; ValueError below the similarity `DIFFERENT`. `name` is of the picture."""
     scores = [similarity(descriptor[None], person.descriptors) for person in people]
     best = int(np.argmax(scores))
     if scores[best] < DIFFERENT:

@@ -1,4 +1,4 @@
-"""Pass 1: detect and track all faces of a video. Only a few dozen numbers per face are kept, no frames.
+"""Pass 1: detect and track all faces of a video. Per face and frame only a few dozen numbers are kept.
 
 Array legend: n frames, m detected faces (of all frames, in order), k stored appearance descriptors, p stored thumbnails.
 """
@@ -23,10 +23,10 @@ from latentsync.media.video.mux import atomic_output
 IntArray = NDArray[np.int32]
 MAX_FACES = 16  # largest faces kept per frame
 DESCRIPTOR_STRIDE = 5  # frames between two descriptors of a track, at first
-MAX_DESCRIPTORS = 8  # of a track: beyond that every second one is dropped and the stride doubles
+MAX_DESCRIPTORS = 8  # of a track: when there are more, every second one is dropped and the stride doubles
 MAX_THUMBNAILS = 256  # kept, those of the longest tracks
 STORED_NAMES = {"descriptors": "looks", "descriptor_track": "look_track"}  # names in the file, where they differ
-BETTER = 1.1  # quality ratio from which a new thumbnail replaces the old one
+BETTER = 1.1  # a new thumbnail replaces the old one if its quality is this many times higher
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class FaceTracks:
                 values = {f.name: stored[STORED_NAMES.get(f.name, f.name)] for f in fields(cls)}
         except (OSError, KeyError, ValueError, EOFError, NotImplementedError, zlib.error, zipfile.BadZipFile) as error:
             raise ValueError(
-                f"{path} is not a file of face tracks ({error}): delete it, and the faces are detected again."
+                f"{path} is not a file of face tracks ({error}): delete it, then the faces are detected again."
             ) from error
         w, h = (int(side) for side in values.pop("size"))
         return cls(frame_count=int(values.pop("frame_count")), size=(w, h), **values)
@@ -113,7 +113,7 @@ ROW = np.dtype(
     ]
 )
 PER_FACE = tuple(ROW.names or ())
-ROWS = 4096  # allocated at once: small arrays allocated between frames would fragment the heap
+ROWS = 4096  # allocated together: small arrays allocated between frames would fragment the heap
 
 
 def track_faces(

@@ -1,4 +1,4 @@
-"""The folder of an unfinished job: its key, the faces found in pass 1, and finished segments. The same command resumes from it.
+"""The folder from which an unfinished job resumes: its key, the faces found in pass 1, and finished segments.
 
 Files are written atomically, so a file that has its name is complete. The folder must not hold other files. After success the
 job's own files are deleted, and the folder too.
@@ -26,7 +26,7 @@ from latentsync.media.container import MediaError
 from latentsync.media.video.mux import atomic_output
 
 JOB, FACES, LOCK = "job.json", "faces.npz", "job.lock"
-# The job's own files. JOB is deleted last: while it is there, the others are known to be this program's.
+# The job's own files. JOB is deleted last: as long as it exists, the others are known to be this program's.
 OWN_FILES = ("part_*.mp4", "part_*.mov", "part_*.json", "part_*.lock", FACES, "*.partial", JOB)
 FILES_BEFORE_JOB = {LOCK, f"{JOB}.partial"}  # all that a job can have before JOB is written
 END_BYTES = 1 << 20  # at both ends of a file
@@ -40,7 +40,7 @@ class JobFolder:
     """
 
     def __init__(self, folder: Path, key: Mapping[str, Any], seed: int, force: bool = False, suffix: str = ".mp4"):
-        """`key` identifies the job. `seed` is stored with a new job; a resumed job keeps its own. `suffix` is of segment files."""
+        """`key` identifies the job. `seed` is stored with a new job; a resumed job keeps its own. `suffix`: of segments."""
         self.folder, self.key, self.seed, self.force, self.suffix = folder, dict(key), seed, force, suffix
         self.lock = FileLock(folder / LOCK, timeout=0)
 
@@ -92,7 +92,7 @@ class JobFolder:
         self._clear()
         lock = self.folder / LOCK
         with suppress(PermissionError):  # Windows does not delete open files
-            lock.unlink(missing_ok=True)  # while the lock is held: after that the file may be another run's
+            lock.unlink(missing_ok=True)  # while the lock is held; later the file may be another run's
         self.lock.release()
         with suppress(OSError):
             if sys.platform == "win32":
@@ -148,7 +148,7 @@ class JobFolder:
 
 
 def _difference(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    """The first entry in which two jobs' keys differ, in words."""
+    """Words for the first entry in which two jobs' keys differ, such as "another video"."""
     names = [name for name in wanted if stored.get(name) != wanted[name]]
     return f"another {names[0].replace('_', ' ')}" if names else "other settings"
 

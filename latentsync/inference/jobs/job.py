@@ -44,11 +44,11 @@ class LipsyncJob:
     format: VideoFormat  # of the output
     encoder: str  # name of the encoder
     options: JobOptions
-    warnings: tuple[str, ...] = ()  # for the user, before the job runs; a sentence each
+    warnings: tuple[str, ...] = ()  # one sentence each, shown before the job runs
 
     @property
     def sound(self) -> AudioSource:
-        """The audio track of the output. If it is the video's own, it starts at the time of the first frame."""
+        """The audio track of the output. If it is the video's own track, it starts at the time of the first frame."""
         tracks = ChosenTracks(self.audio, audio=self.options.audio_track)
         return AudioSource(tracks, sound_start_sec(self.video, self.audio, self.info, self.options))
 
@@ -109,7 +109,7 @@ def check_job(
 
 
 def track_warnings(pictures: ChosenTracks, sound: ChosenTracks) -> Iterator[str]:
-    """Which tracks are used where there are several and none was chosen."""
+    """Warnings that name the track used, where a file has several and none was chosen."""
     if track := default_track(pictures, "video"):
         yield f"{Path(pictures).name} has several video tracks: {track} is used. Choose another with --video_track."
     if track := default_track(sound, "audio"):
@@ -117,7 +117,7 @@ def track_warnings(pictures: ChosenTracks, sound: ChosenTracks) -> Iterator[str]
 
 
 def sound_warnings(sound: ChosenTracks, waveform: np.ndarray) -> Iterator[str]:
-    """Audio that is unlikely to move the lips: channels that cancel each other, silence, no speech. `waveform` at 16 kHz."""
+    """Warnings about audio that will hardly move the lips: cancelling channels, silence, no speech. `waveform` is at 16 kHz."""
     name = Path(sound).name
     if (channel := single_channel(sound)) is not None:
         yield (
@@ -132,7 +132,7 @@ def sound_warnings(sound: ChosenTracks, waveform: np.ndarray) -> Iterator[str]:
 
 
 def sound_start_sec(video: Path, audio: Path, info: MediaInfo, options: JobOptions) -> float:
-    """Where the audio starts, in seconds: at the first frame if it is the video's own and the video keeps its own times."""
+    """Seconds of audio before the first frame, which are cut: above 0 only for the video's own audio and timestamps."""
     return info.start_sec if options.fps is None and video.resolve() == audio.resolve() else 0.0
 
 
@@ -168,7 +168,7 @@ def check_name(output: Path) -> None:
 
 
 def check_space(output: Path, pixels: int, frames: float) -> None:
-    """Raise MediaError if the disk certainly has too little room for `frames` frames of `pixels` pixels."""
+    """Raise MediaError if the free disk space is certainly too small for `frames` frames of `pixels` pixels."""
     needed, free = BYTES_PER_PIXEL * pixels * frames, shutil.disk_usage(output.parent).free
     if free < needed:
         raise MediaError(

@@ -1,8 +1,8 @@
-"""Pass 2 of a job: the output segment by segment, each read, sampled, pasted and written on its own.
+"""Pass 2 of a job: writes the output in segments, each read, sampled, pasted and encoded independently.
 
-Reading, repainting, pasting and writing overlap, also across segment borders: while the networks work on one group of windows,
-the next group is read and the last one is pasted and written. About three groups of frames are in memory, whatever the length of
-the video (one read ahead, one in the networks, one being written), plus the piece being read where the video plays backwards.
+Reading, repainting, pasting and writing overlap, also across segment borders: while the networks process one group of windows,
+the next group is read and the previous one is pasted and written. Memory holds about three groups of frames, however long the
+video is (one read ahead, one in the networks, one being written), plus the piece being read where the video plays backwards.
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -33,11 +33,10 @@ from latentsync.media.video.write import VideoWriter
 
 OnFrame = Callable[[int], None]  # called with the number of finished frames of the output
 READ, REPAINT, PASTE, WRITE = "read", "repaint", "paste", "write"  # the pipeline stages
-AHEAD_BYTES = 1 << 30  # at most, of frames waiting before the networks; the same after them
-FREE_EVERY = (
-    16  # frames between two returns of freed memory to the system: a few hundred MB of decoders, frames and encoders
-)
-WRITE_BEHIND = 4  # finished frames waiting for the encoder, which has its own queue
+AHEAD_BYTES = 1 << 30  # limit of the queue of frames before the networks, and of that after them
+# Frames between two calls that return freed memory to the system: decoders, frames and encoders free a few hundred MB.
+FREE_EVERY = 16
+WRITE_BEHIND = 4  # finished frames waiting for the encoder, which has a queue of its own
 
 
 class Renderer:
@@ -47,7 +46,7 @@ class Renderer:
         self.job, self.plan, self.sampler = job, plan, sampler
         self.num_frames, self.stride = sampler.models.num_frames, job.source.stride
         self.timeline = job.timeline
-        # the plan's matrices are for square pixels; stored pictures may have others
+        # the plan's matrices are for square pixels; stored pixels may not be square
         self.matrices = rescaled(plan.matrices, job.info.square_scale).astype(np.float32)
         _, form = job.format.encoding(job.format.segment_suffix)
         self.read_pictures = partial(job.source.pictures, form)
@@ -103,7 +102,7 @@ class Renderer:
         return LipsyncStream(self.sampler, self.features, self.references, self.stride, overlap, on_step)
 
     def _capacity(self, group_frames: int) -> int:
-        """Capacity of the queues before and after the networks, in frames; half where the video plays backwards in pieces."""
+        """Capacity of the queues before and after the networks, in frames; halved if a video played backwards is read in pieces."""
         frame_bytes = 3 * self.job.info.width * self.job.info.height
         wanted = group_frames // 2 if (np.diff(self.timeline.order) < 0).any() else group_frames
         return max(1, min(wanted, AHEAD_BYTES // frame_bytes))
@@ -117,7 +116,7 @@ class Renderer:
                 yield index, self._frame_in(place, picture)
 
     def _piece(self, start: int, stop: int) -> Iterator[Picture]:
-        """Source frames start ... stop - 1. Memory freed by the decoder of the previous piece is returned first."""
+        """Source frames start ... stop - 1. Before, memory freed by the decoder of the previous piece is returned to the system."""
         return_freed_memory()
         return self.read_pictures(start, stop)
 

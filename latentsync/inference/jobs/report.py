@@ -30,7 +30,8 @@ REPORT_KEYS = {"summary", "output", "per_frame", "settings"}  # by which a repor
 SOFT_ABOVE, SMALL_BELOW = 1.5, 0.25  # face width / model resolution beyond which there is a warning
 LIBRARIES = ("torch", "diffusers", "av", "opencv-python", "numpy")
 
-Fact = tuple[int, str | None, bool]  # output frame, reason why it was not changed after all, whether it was retried
+# Output frame, why it was not edited despite the plan, whether it was sampled a second time.
+Fact = tuple[int, str | None, bool]
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class FrameReport:
     time_sec: float
     source: int  # frame number in the source
     action: str  # SYNCED, TO_EDIT, BRIDGED, or the reason why the frame was passed through
-    take: int  # number of the edited segment, whose frames were edited together; -1 without
+    take: int  # number of the edited segment; -1 if the plan does not edit the frame
     box: tuple[float, float, float, float] | None  # x0, y0, x1, y1 of the face, px of the picture as shown
     yaw_deg: float | None  # 0 is frontal
     weight: float  # of the new lips, 0 ... 1
@@ -69,13 +70,13 @@ class StageTimes:
 
     name: str  # `lane` in the JSON
     busy_sec: float
-    input_wait_sec: float  # for input
-    output_wait_sec: float  # for room in the next stage's queue
+    input_wait_sec: float  # waiting for input
+    output_wait_sec: float  # waiting for room in the next stage's queue
 
 
 @dataclass(frozen=True)
 class JobReport:
-    """The result of a job, or what it would be (`planned`); `to_dict` is the JSON beside the output."""
+    """The result of a job, or of its plan (`planned`); `to_dict` is the JSON file beside the output."""
 
     output: str
     video: str
@@ -97,14 +98,14 @@ class JobReport:
     dtype: str
     encoder: str
     versions: dict[str, str]
-    timings_sec: dict[str, float]  # by operation; after a resume those of the last process
+    timings_sec: dict[str, float]  # by operation; after a resume only of the last process
     warnings: tuple[str, ...] = ()
-    timeline: tuple[StageTimes, ...] = ()  # empty if no stages overlapped; after a resume the last process
+    timeline: tuple[StageTimes, ...] = ()  # empty if no stages overlapped; after a resume only of the last process
     planned: bool = False  # by a preflight: nothing was edited
 
     @property
     def bottleneck(self) -> str:
-        """Name of the busiest pipeline stage, for which the others wait; empty if no stages overlapped."""
+        """Name of the busiest pipeline stage, which the others wait for; empty if no stages overlapped."""
         return max(self.timeline, key=lambda stage: stage.busy_sec).name if self.timeline else ""
 
     @property
@@ -203,7 +204,7 @@ def stage_times(timer: StageTimer) -> StageTimes:
 def frame_report(
     job: LipsyncJob, plan: FacePlan, segment_of_frame: NDArray[np.int64], index: int, reason: str | None, planned: bool
 ) -> FrameReport:
-    """The report of output frame `index`; `reason`: why it was not changed after all."""
+    """The report of output frame `index`; `reason`: why it was not edited despite the plan."""
     source = int(job.timeline.order[index])
     seen, yaw = bool(np.isfinite(plan.box[source]).all()), float(plan.yaw[source])
     passed = bool(reason) or segment_of_frame[index] == NOT_EDITED
@@ -219,7 +220,7 @@ def frame_report(
 
 
 def action_of(job: LipsyncJob, plan: FacePlan, index: int, planned: bool) -> str:
-    """The action of output frame `index`, taken or planned."""
+    """The action of output frame `index`, done or planned."""
     if index >= job.timeline.frames_with_sound:
         return REST
     action = str(plan.action[job.timeline.order[index]])
@@ -231,9 +232,9 @@ def length_sentence(job: LipsyncJob) -> str:
     video_sec, sound_sec, count = float(job.source.times[-1]), float(job.sound_sec), len(job.timeline)
     facts = f"the video lasts {video_sec:.2f} s, the sound {sound_sec:.2f} s"
     if count < len(job.source):
-        return f"{facts}: the rest of the video is cut."
+        return f"{facts}: the end of the video is cut."
     if job.timeline.frames_with_sound < count:
-        return f"{facts}: the rest of the video is kept as it is."
+        return f"{facts}: the end of the video is kept unedited."
     if count == len(job.source):
         is_cut = sound_sec - video_sec >= video_sec / count
         return f"{facts}: the sound is cut." if is_cut else f"{facts}: the same length."
@@ -249,7 +250,7 @@ def warnings_of(plan: FacePlan, resolution: int) -> Iterator[str]:
         return
     width = float(np.median(plan.box[edited, 2] - plan.box[edited, 0]))
     if width > SOFT_ABOVE * resolution:
-        yield f"Faces are {width:.0f} px wide, but the model generates {resolution} px: the mouth will be softer than the rest."
+        yield f"Faces are {width:.0f} px wide, but the model generates {resolution} px: the mouth will be softer than in the video."
     if width < SMALL_BELOW * resolution:
         yield f"Faces are only {width:.0f} px wide: they have little detail, and detection is less reliable."
 
@@ -279,7 +280,7 @@ def save_report(report: JobReport, path: Path) -> None:
 
 
 def is_report(path: Path, output: Path) -> bool:
-    """Whether a file is a report of this program about an output of that name."""
+    """Whether a file is a report that this program wrote about an output of that name."""
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

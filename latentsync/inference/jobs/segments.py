@@ -1,4 +1,4 @@
-"""Output segments: the output is written in files of about 10 s, cut where this does not change what is sampled."""
+"""Output segments: the output is written in files of about 10 s, split where this does not change the sampled windows."""
 
 from dataclasses import dataclass
 
@@ -40,10 +40,10 @@ def plan_output_segments(
 ) -> list[OutputSegment]:
     """Cut the output into segments of at least `frames` frames; the last one may be shorter.
 
-    Inside an edited segment, an output segment begins where a window begins: a multiple of `fresh` frames (those that a window
-    adds) after the edited segment's first frame. It does not begin so close to the edited segment's end that the last window
-    would need frames of the previous output segment. Where windows overlap by `overlap` frames, sampling begins one window
-    earlier.
+    Inside an edited segment, an output segment begins where a window begins: a multiple of `fresh` frames after the
+    edited segment's first frame (`fresh`: the frames of a window that the previous window does not contain). It does not begin so
+    close to the edited segment's end that the last window would need frames of the previous output segment. Where windows
+    overlap by `overlap` frames, sampling begins one window earlier.
     """
     segments, start = [], 0
     while start < len(segment_of_frame):

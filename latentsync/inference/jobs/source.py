@@ -1,4 +1,4 @@
-"""The video of a job as numbered frames with times: its own frames, or frames at a constant rate."""
+"""The video of a job as numbered frames with timestamps: its own frames, or frames at a constant rate."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from latentsync.timebase import MODEL_FPS, frames_in
 
 @dataclass(frozen=True)
 class Source:
-    """A video: `times` [n + 1] of its frames in seconds from the first one, the last entry is the end.
+    """A video. `times` [n + 1]: of its frames in seconds from the first one; the last entry is the end of the last frame.
 
     `fps` is a constant rate, None for the video's own frames; `interlaced` as in `read_frames`.
     """

@@ -1,8 +1,8 @@
 """Which source frame is shown when, and reading the source in that order with few frames in memory.
 
-The output lasts as long as the audio, to the nearest frame. `rest`, for a source that is longer: its rest is cut (`cut`) or kept
-unedited (`keep`). `length`, for a source that is shorter: it is played back and forth without repeating the frames at which it
-turns (`bounce`), repeated (`loop`), its last frame is held (`hold`), or the output ends with it (`cut`).
+The output lasts as long as the audio, to the nearest frame. If the source is longer, its remaining frames are dropped or kept
+unedited (`rest`: `cut` or `keep`). If it is shorter (`length`), it is played back and forth without repeating the frames at which
+it turns (`bounce`), repeated (`loop`), its last frame is held (`hold`), or the output ends with it (`cut`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -21,12 +21,12 @@ Read = Callable[[int, int], Iterator[Frame]]  # (start, stop) -> frames start ..
 
 @dataclass(frozen=True)
 class Timeline:
-    """The output's frames: `order` [n] is the source frame of each, `ticks` [n + 1] their times and the end."""
+    """The output's frames: `order` [n] is the source frame of each, `ticks` [n + 1] their start times and the end."""
 
     order: NDArray[np.int64]
     ticks: NDArray[np.int64]  # in units of `time_base` seconds
     time_base: Fraction
-    frames_with_sound: int  # frames shown while the audio lasts; any later ones are the rest of the source
+    frames_with_sound: int  # frames shown while the audio lasts; later ones are kept unedited
 
     def __len__(self) -> int:
         return len(self.order)

@@ -21,11 +21,9 @@ from latentsync.inference.settings import InferenceSettings
 if TYPE_CHECKING:
     from latentsync.inference.pipeline import LipsyncPipeline
 
-Load = Callable[
-    [torch.device], "LipsyncPipeline"
-]  # pickled for the workers: a module's function, or a `partial` of one
+Load = Callable[[torch.device], "LipsyncPipeline"]  # pickled: a module's function or a partial of it
 SPAWN = multiprocessing.get_context("spawn")  # a forked process may hang if its parent has used threads or a GPU
-GRACE_SEC = 1.0  # for a worker to end by itself; any process may write the segments that it leaves unfinished
+GRACE_SEC = 1.0  # time for a worker to end by itself; other processes write the segments that it leaves unfinished
 
 
 @dataclass(frozen=True)
@@ -47,8 +45,8 @@ def worker_pool(
 ) -> Iterator[list[str]]:
     """Run worker processes that write segments of a job while the block writes segments too; `settings` have the job's seed.
 
-    Yields a list of errors, one sentence each, that is filled on leaving the block. A worker's failure does not fail the job:
-    the other processes write its segments.
+    Yields a list that is filled with the workers' errors, one sentence each, on leaving the block. If a worker fails, the
+    other processes write its segments, and the job continues.
     """
     errors: list[str] = []
     stop, worker_errors = SPAWN.Event(), SPAWN.SimpleQueue()
@@ -65,7 +63,9 @@ def worker_pool(
         for worker in workers:
             worker.join(GRACE_SEC)
             if worker.exitcode:
-                errors.append(f"a worker process ended with code {worker.exitcode}; the others did its work.")
+                errors.append(
+                    f"a worker process ended with code {worker.exitcode}; other processes wrote its segments."
+                )
             worker.terminate()  # it may still be loading its models
             worker.join()
         while not worker_errors.empty():
@@ -81,7 +81,7 @@ def _work(
     stop: Event,
     errors: "SimpleQueue[str]",
 ) -> None:
-    """The worker process: write segments until none is left, or the main process ends."""
+    """Target of a worker process: write segments until none is left, or the main process ends."""
     parent = multiprocessing.parent_process()
 
     def check(done: int) -> None:
@@ -93,4 +93,4 @@ def _work(
         try:
             pool.load(device).assist(job, settings, folder, check)
         except (ValueError, OSError, RuntimeError) as error:
-            errors.put(f"a worker process on {device} failed ({error}); the others did its work.")
+            errors.put(f"a worker process on {device} failed ({error}); other processes wrote its segments.")

@@ -1,4 +1,4 @@
-"""Latents of windows: sampled from noise, as inference and validation both do it; and kept for frames that are shown again.
+"""Latents of windows: the sampler shared by inference and validation, and a cache for frames that are shown again.
 
 Legend: b windows (clips), c channels, f frames, h w latent height and width.
 """
@@ -39,7 +39,7 @@ class LatentSampler:
         self.settings, self.schedule = settings, NoiseSchedule()
         solver = find_solver(settings.solver)
         self.timesteps = solver.timesteps(self.schedule, settings.steps)
-        self.solve = solver.seeded(settings.seed + 1)  # not the noise of the start
+        self.solve = solver.seeded(settings.seed + 1)  # independent of the initial noise
         side = resolution // LATENT_STRIDE
         generator = torch.Generator().manual_seed(settings.seed)
         self.noise = shared_noise((1, LATENT_CHANNELS, num_frames, side, side), generator).to(device)
@@ -53,9 +53,9 @@ class LatentSampler:
         reference: Tensor,
         on_step: OnStep | None = None,
     ) -> Tensor:
-        """Clean latents b c f h w; `mask` b 1 f h w, or of one window or frame for all; latents are float32."""
+        """Clean latents b c f h w; `mask` b 1 f h w, where b or f may be 1; latents are float32."""
         interval = self.settings.deepcache_interval
-        cache = DeepCache(interval) if interval > 1 else None  # features belong to one call
+        cache = DeepCache(interval) if interval > 1 else None  # features are valid within one call
         conditional = conditioned(partial(unet, cache=cache), mask, masked, reference)
         denoise = guided(conditional, audio, self.settings.guidance_scale, self._is_guided)
         noise = self.noise[:, :, : masked.shape[2]].expand(len(masked), -1, -1, -1, -1)
@@ -68,26 +68,26 @@ class LatentSampler:
         return start <= self.schedule.progress(timestep) <= stop
 
 
-CACHE_BYTES = 1 << 28  # 5 minutes of 256 px at 25 frames a second, a good minute of 512 px
+CACHE_BYTES = 1 << 28  # 5 minutes of 256 px at 25 frames a second, over a minute of 512 px
 
 
 class LatentCache:
     """Latents of single frames, on the CPU, for frames of the source that are shown again.
 
-    A video that is played back and forth, in a loop or held shows the same aligned face several times, and what the auto-encoder
-    computes from it is the same each time. Once `limit_bytes` are full nothing is replaced: a loop comes back to the first frames
-    first, and playing back and forth meets all of them equally often.
+    A video that is played back and forth, in a loop or held shows the same aligned face several times, with the same latents each
+    time. When the cache is full (`limit_bytes`), no entry is replaced: a loop shows the oldest frames next, and a video played
+    back and forth shows all frames equally often.
     """
 
     def __init__(self, order: NDArray[np.integer] | Sequence[int] = (), limit_bytes: int = CACHE_BYTES):
-        """`order` are the source frames that will be needed, in order; those that occur once are not kept."""
+        """`order` are the source frames that will be needed, in order; those that occur once are not cached."""
         frames, shows = np.unique(np.asarray(order, np.int64), return_counts=True)
         self.repeated = set(frames[shows > 1].tolist())
         self.bytes_left = limit_bytes
         self.results: dict[tuple[Hashable, int], Tensor] = {}
 
     def __call__(self, kind: Hashable, sources: Sequence[int], compute: Callable[[], Tensor]) -> Tensor:
-        """Results [n, ...] of a kind for the frames `sources`, at most n: cached if all of them are, else computed.
+        """Results [n, ...] of a kind for the frames `sources`, at most n: from the cache if it has all of them, else computed.
 
         `compute` returns those of all frames of a window, the last of which is repeated where `sources` are fewer.
         """

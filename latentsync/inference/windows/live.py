@@ -1,11 +1,11 @@
-"""Live streams: frames are pushed one by one, and frames with new lips come back.
+"""Live streams: frames are pushed one by one, and frames with new lips are returned.
 
 The same windows are sampled as for a file. A file's first pass plans the whole video; here each frame is planned from the frames
-around it (the decisions of `latentsync.inference.faces.plan` are local), so that it comes out `DELAY_SEC` and up to a group of
-windows after it was pushed. The person with the largest face at the start is followed; another one only after that person was
-out of sight for longer than `FacePolicy.max_gap_sec`.
+around it (the decisions of `latentsync.inference.faces.plan` are local). So it is returned `DELAY_SEC` and up to a group of
+windows later. The person with the largest face at the start is edited; another one only after that person was not detected
+for longer than `FacePolicy.max_gap_sec`.
 
-The whole audio is needed beforehand, because Whisper normalises its features by the loudest moment.
+The whole audio is needed beforehand, because Whisper normalises its features by the maximum of the whole file.
 """
 
 from collections import deque
@@ -26,15 +26,15 @@ from latentsync.inference.windows.sampler import WindowSampler
 from latentsync.inference.windows.stream import FrameIn, FrameOut, LipsyncStream, stride_of
 from latentsync.media.pixels.picture import RgbPicture
 
-DELAY_SEC = 1.2  # delay of a decision: longer than any stretch of frames that it depends on
+DELAY_SEC = 1.2  # delay of the plan of a frame: longer than any run of frames on which it depends
 
 
 class LiveStream:
     """Push frames (uint8 h w 3, RGB, square pixels) of one size at `fps`; `flush` at the end. Both return finished frames.
 
-    If the setting `reference` is not `current`, `reference_frames` must show the same person: at least one frame, at best a
-    window of them at about 25 a second. Raises ValueError if they are missing or show no face, and for a detector whose points
-    are not those that the models' faces were aligned by.
+    If the setting `reference` is not `current`, `reference_frames` must show the same person: at least one frame, preferably a
+    whole window at about 25 a second. Raises ValueError if they are missing or show no face, and for a detector whose
+    alignment is not that of the models.
     """
 
     def __init__(
@@ -54,12 +54,12 @@ class LiveStream:
         self.delay = int(np.ceil(DELAY_SEC * fps))  # frames
         detector.reset()
         self.cuts, self.smoother = SceneCuts(), Smoother()
-        self.detections: deque[Detection] = deque()  # of the frames that later decisions may depend on
-        self.held: deque[FrameArray] = deque()  # frames without a decision
+        self.detections: deque[Detection] = deque()  # of frames on which later plans may depend
+        self.held: deque[FrameArray] = deque()  # frames not planned yet
         self.pushed = self.decided = self.first_number = self.next_number = self.segment = 0
-        self.chosen: set[int] = set()  # tracks of the person being followed
+        self.chosen: set[int] = set()  # tracks of the person being edited
         self.last_seen = 0  # frame
-        self.last_segment = NOT_EDITED  # of the plan, for the last frame decided on
+        self.last_segment = NOT_EDITED  # segment, in its plan, of the last planned frame
 
     def push(self, frame: FrameArray) -> list[FrameOut]:
         """Push the next frame; its array must not be modified afterwards."""
@@ -78,7 +78,7 @@ class LiveStream:
         return [*self._decide(len(self.held)), *self.stream.flush()]
 
     def _follow(self, seen: list[Detection]) -> None:
-        """Record the faces of a frame and choose the person to follow."""
+        """Record the faces of a frame and choose the person to edit."""
         self.detections.extend(seen)
         self.next_number = max([self.next_number, *(detection.track + 1 for detection in seen)])
         if any(detection.track in self.chosen for detection in seen):
@@ -132,7 +132,7 @@ class LiveStream:
                 faces.append(warp_face(frame, align_matrix(found.points, resolution, smoother), resolution))
         if not faces:
             raise ValueError(
-                f"the reference is {settings.reference!r}, but no frame with a face is given for it: give"
+                f"the reference is {settings.reference!r}, but no frame with a face is given for it: pass"
                 " reference_frames of the person, or choose the reference 'current'."
             )
         return self.sampler.encode_window(np.stack(faces))

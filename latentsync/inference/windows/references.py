@@ -1,4 +1,4 @@
-"""Reference frames: which other moment of the face the network gets beside the frames that it repaints."""
+"""Choice of the reference frames: another moment of the face, which the network gets beside the frames that it repaints."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -21,16 +21,16 @@ from latentsync.inference.settings import Reference
 Values = NDArray[np.float32]
 
 LAG = 3  # frames; movement is the change over this time
-CALM = 0.5  # share of the smallest movements that count: cuts and hands cause the largest ones
+CALM = 0.5  # share of movements that are used, the smallest: cuts and hands cause the largest ones
 NOISE = 1.0  # CIELAB units, added to the deviation of every movement
 YAW_UNIT = 2.0  # degrees that count as one CIELAB unit
 MIN_FRAMES = 24  # with fewer known frames all of them are usual
-MIN_OTHERS, MIN_SHARE = 12, 0.2  # frames, and share, of another appearance to be considered as the usual one
-NEAR = 0.25  # share of the frames whose distance sets the scale
-LIMIT = 2.5  # times that distance: the farthest usual frame
-LEAST_LIMIT = 10.0  # frames closer than this are always usual
+MIN_OTHERS, MIN_SHARE = 12, 0.2  # frames, and share of all, that another appearance needs to be considered
+NEAR = 0.25  # quantile of the distances that is their unit
+LIMIT = 2.5  # largest distance of a usual frame, in that unit
+LEAST_LIMIT = 10.0  # frames up to this distance are always usual
 MORE_LIPS, SURE_LIPS = 2.0, 0.8  # factor and margin by which lips must be redder to override the majority
-SLACK = 3  # frames next to unusual ones are unusual too
+SLACK = 3  # so many frames on each side of unusual ones are unusual too
 ROUNDS = 8  # iterations; the closest half has converged by then
 
 
@@ -80,7 +80,7 @@ def _near_middle(values: Values, among: BoolArray) -> BoolArray:
     return np.asarray(distance <= max(LIMIT * np.quantile(distance[among], NEAR), LEAST_LIMIT))
 
 
-NEAREST = 3  # windows at the start of a segment that are a reference: what is repainted overlaps two of them at most
+NEAREST = 3  # candidate windows at the start of a segment; the repainted frames overlap at most two of them
 KEPT = NEAREST  # windows whose latents are kept
 Choice = Callable[[Sequence[int]], range]  # source frames to repaint -> their reference frames
 
@@ -111,12 +111,12 @@ def usual_runs(segments: Sequence[range], usual: BoolArray) -> list[range]:
 
 @dataclass(frozen=True)
 class ElsewhereReference:
-    """Another moment of the same face that does not overlap what is repainted, as in training.
+    """Another moment of the same face that does not overlap the repainted frames, as in training.
 
-    The lower face should be visible, and the choice seldom change and be near the start: the first window of usual frames of
-    the segment around the frames, for frames that overlap it the next one that they do not.
-    If that segment has no whole window left, half of one will do, then a window of another segment, then the longest rest. If
-    all usual frames are repainted together, the farthest window is chosen.
+    The lower face should be visible, and the choice should change seldom and be near the start. So it is the first window of usual
+    frames in the same segment that does not overlap the repainted frames. Without one it is, in this order, half a window of that
+    segment, a window of another segment, or the longest part of a window. If all usual frames are repainted together, it is the
+    farthest window.
     """
 
     segments: Sequence[range]
@@ -144,7 +144,7 @@ class ElsewhereReference:
         return next((w for w in windows if len(w) == self.num_frames and _gap(w, low, high) > 0), range(0))
 
     def _longest(self, places: Sequence[range], low: int, high: int, at_least: int = 1) -> range:
-        """The longest window, a whole one at most, of what is left beside `low` ... `high`; empty if it is too short."""
+        """The longest part of a window outside `low` ... `high`; empty if all have fewer than `at_least` source frames."""
         rests = [rest for run in places for rest in _outside(run, low, high) if len(rest) >= at_least]
         return max(rests, key=len, default=range(0))[: self._length : self.stride]
 

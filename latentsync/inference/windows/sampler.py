@@ -60,7 +60,7 @@ class Window:
 
 @dataclass(frozen=True)
 class NewFaces:
-    """`faces` and the `originals` that they were made from, [f, 3, r, r] float32 on the CPU, equal outside of the mask.
+    """`faces` and the `originals` that they replace, [f, 3, r, r] float32 on the CPU, equal outside of the mask.
 
     Originals are in [-1, 1]; faces may exceed that and are clamped when pasted. `rejection` is the reason why the output check
     failed, None if it passed; `retried`: they were sampled a second time, in float32.
@@ -91,7 +91,7 @@ class WindowSampler:
         self.latents = LatentSampler(settings, models.num_frames, models.resolution, models.device)
 
     def sample(self, windows: Sequence[Window], on_step: OnStep = lambda done, total: None) -> list[NewFaces]:
-        """New faces for any number of windows; what the output check rejects is sampled once more in float32."""
+        """New faces for any number of windows; windows that fail the output check are sampled once more in float32."""
         results = self._sample_all(windows, on_step)
         broken = [index for index, result in enumerate(results) if result.rejection]
         if broken and self.dtype != torch.float32:
@@ -125,8 +125,8 @@ class WindowSampler:
                 smaller = self.memory.halved()
                 if smaller is None:
                     raise ValueError(
-                        f"the memory of {self.models.device} is too small for a single window of this model: end what else"
-                        " uses it, or choose another device or a smaller model."
+                        f"the memory of {self.models.device} is too small for a single window of this model: close other"
+                        " programs that use it, or choose another device or a smaller model."
                     ) from error
             self._free()
             self.memory = smaller
@@ -240,7 +240,7 @@ class WindowSampler:
         finally:
             self.dtype = self.models.dtype
             for network in networks:
-                nn.Module.to(network, self.dtype)  # exact: the values came from that type
+                nn.Module.to(network, self.dtype)  # exact: the values were converted from that type
 
     def _free(self) -> None:
         module = getattr(torch, self.models.device.type)
@@ -249,8 +249,8 @@ class WindowSampler:
 
 
 # The output check of generated faces: values that are not finite, and pictures that show no face.
-FLAT_DEVIATION = 0.01  # of pixels in [-1, 1]: a face with a hundredth is one colour
-MASK_LEVEL, MASK_DEVIATION = 0.03, 0.06  # mid grey, the colour under the mask, and how even it must be
+FLAT_DEVIATION = 0.01  # standard deviation of pixels in [-1, 1] below which a face is one colour
+MASK_LEVEL, MASK_DEVIATION = 0.03, 0.06  # largest |mean| and standard deviation of the masked input's mid grey
 
 
 def rejection_reason(faces: Tensor, mask: Tensor) -> str | None:

@@ -1,7 +1,7 @@
-"""Frames in, frames with new lips out: the one path of files, live streams and previews.
+"""Frames in, frames with new lips out: used for files, live streams and previews alike.
 
-Consecutive frames of a segment are gathered into groups. A group is sampled as `stride` windows, each of which sees the mouth at
-about the model's 25 frames a second: at 50 a second every other frame belongs to the first window, the others to the second.
+Consecutive frames of a segment are collected in groups. A group is sampled as `stride` interleaved windows of about the model's
+25 frames a second: at 50 a second every other frame belongs to the first window, the others to the second.
 Frames that are not edited are passed through untouched and never share a window with others. With an overlap, the last frames of a
 group are sampled once more with the next one and cross-faded.
 
@@ -27,9 +27,9 @@ from latentsync.media.pixels.picture import Picture
 from latentsync.timebase import MODEL_FPS, WHISPER_ROW_HZ
 
 
-# Only the part of a picture around the face is converted to RGB.
+# Both functions convert only the part of a picture around the face to RGB.
 def face_of(picture: Picture, matrix: FloatArray, resolution: int) -> FrameArray:
-    """The aligned face of a picture, uint8 r r 3; `matrix` [2, 3] as of `align_matrix`, from the picture's own pixels."""
+    """The aligned face of a picture, uint8 r r 3; `matrix` [2, 3] as of `align_matrix`, from the picture's stored pixels."""
     part = sampled_region(invert_matrix(matrix), crop_size(resolution), picture.height_width)
     return warp_face(picture.rgb_part(part), matrix, resolution)
 
@@ -44,8 +44,8 @@ def with_face(
     return picture.edited(patch.region, lambda frame: patch.blend_into(frame, opacity))
 
 
-UNCHANGED = "unchanged"  # action of a frame whose new face equals the old one or lies outside of the picture
-TIME_SLACK_SEC = 1e-6  # keeps a time that was rounded down in its own feature row
+UNCHANGED = "unchanged"  # action of a frame whose new face equals the old one or is outside of the picture
+TIME_SLACK_SEC = 1e-6  # so that a time that was rounded down keeps its feature row
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,9 @@ class FrameIn:
     time_sec: float  # in the audio
     source: int  # frame number in the source video
     segment: int = NOT_EDITED  # frames of one segment are edited together
-    matrix: FloatArray | None = None  # [2, 3] from the picture's own pixels to the crop; needed in a segment
+    matrix: FloatArray | None = None  # [2, 3] from the picture's stored pixels to the crop; required in a segment
     weight: float = 1.0  # opacity of the new lips, 0 ... 1
-    face: FrameArray | None = None  # the aligned face, uint8 r r 3, if it was warped before
+    face: FrameArray | None = None  # the aligned face, uint8 r r 3, if already warped
 
     def warped(self, resolution: int) -> FrameArray:
         """The aligned face."""
@@ -98,15 +98,15 @@ class Repainted:
 
 
 def stride_of(fps: float) -> int:
-    """Distance between the frames of a window, in frames of a video of `fps`: about 25 frames of a window are one second."""
+    """Distance between the frames of a window, in frames of a video of `fps`: 25 frames of a window last about one second."""
     return max(1, round(fps / MODEL_FPS))
 
 
 @dataclass
 class LipsyncStream:
-    """Push frames in order and receive them in order, with some delay; `flush` returns the rest.
+    """Push frames in order and receive them in order, with some delay; `flush` returns the last ones.
 
-    At most `group_frames` frames are held. `references` returns the reference latents for source frames, or None where the frames
+    At most `group_frames` frames are held. `references` returns the reference latents for source frames, or None if the frames
     are their own reference.
     """
 
@@ -118,7 +118,7 @@ class LipsyncStream:
     on_step: OnStep = lambda done, total: None
     _held: list[FrameIn] = field(default_factory=list)
     _tail: list[NewFaces] = field(default_factory=list)  # new faces of the first held frames, one a frame
-    _before: deque[AlignedFace] = field(default_factory=deque)  # frames of this segment that came before the held ones
+    _before: deque[AlignedFace] = field(default_factory=deque)  # frames of this segment before the held ones
 
     def __post_init__(self) -> None:
         check_overlap(self.overlap, self.sampler.models.num_frames)
@@ -149,7 +149,7 @@ class LipsyncStream:
         return done + self._advance() if len(self._held) == self.group_frames else done
 
     def rest(self) -> list[Repainted]:
-        """New faces of all held frames: at the end, and before a frame of another segment."""
+        """Sample all held frames: at the end, and before a frame of another segment."""
         faces = self._tail if len(self._held) == len(self._tail) else self._new_faces(self._held)
         done = list(map(Repainted, self._held, faces))
         self._held, self._tail = [], []

@@ -1,7 +1,7 @@
 """Residual blocks, resampling and the levels of the U-Net.
 
 Legend: b clips, f frames, c channels, h w latent height and width, s audio tokens, d width of an audio token.
-Feature maps are (b f) c h w, channels last in memory: then pixels are tokens without a copy.
+Feature maps are (b f) c h w, channels last in memory, so that pixels become tokens without a copy.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Conditioning:
 
 
 class ResidualBlock(nn.Module):
-    """Twice norm, SiLU, convolution, with the time embedding added after the first; residual."""
+    """Two times norm, SiLU, convolution, with the time embedding added after the first convolution; residual."""
 
     def __init__(self, in_channels: int, out_channels: int, time_width: int, norm_groups: int, norm_eps: float):
         super().__init__()
@@ -136,7 +136,7 @@ class DownLevel(Level):
 
 
 class MiddleLevel(Level):
-    """The bottom level: a full layer, then a residual block alone."""
+    """The bottom level: a full layer, then a residual block."""
 
     def __init__(self, plan: LevelPlan):
         super().__init__(plan, [plan.channels, plan.channels], attended=1)

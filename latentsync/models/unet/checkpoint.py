@@ -1,4 +1,4 @@
-"""Loading a U-Net: our checkpoints store their configuration; for public files it follows from names and shapes."""
+"""Loading a U-Net: our checkpoints store the configuration; for public files it is derived from names and shapes."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -60,8 +60,8 @@ def load_unet(
 ) -> tuple[UNet3DConditionModel, dict[str, Any]]:
     """Build and load a U-Net, frozen, in evaluation mode, on the CPU; returns it with its metadata.
 
-    The metadata are `model`, `alignment` and, where known, `resolution` in pixels, `num_frames`, and whatever else a file of this
-    project stores. For a public file fetched with the project's command they follow from names, shapes and the table of
+    The metadata are `model`, `alignment`, if known `resolution` in pixels and `num_frames`, and all other entries that a file of
+    this project stores. For a public file fetched with the project's command they follow from names, shapes and the table of
     releases; release 1.0 is recognised by its parameter names. A file of unknown origin needs a `config` or, in `expected`, a
     `resolution`.
 
@@ -77,7 +77,7 @@ def load_unet(
     checkpoint = read_checkpoint(path)
     stored, metadata = _facts(checkpoint, config, expected or {})
     tensors = rename_v10_keys(checkpoint.tensors)
-    with torch.device("meta"):  # neither initialised nor stored twice
+    with torch.device("meta"):  # no initialisation, and no second copy in memory
         unet = UNet3DConditionModel(stored)
     load_strict(unet, tensors, path)
     return unet.eval().requires_grad_(False), metadata
@@ -88,7 +88,7 @@ def read_unet_facts(
 ) -> tuple[UNetConfig, dict[str, Any]]:
     """The configuration and metadata that `load_unet` would find, from names and shapes alone: no weights are read.
 
-    Raises CheckpointError as `load_unet`, except for damage that only shows when the weights are read.
+    Raises CheckpointError as `load_unet`, except for damage that only reading the weights reveals.
     """
     return _facts(read_header(path), config, expected or {})
 
@@ -139,7 +139,7 @@ def _own(checkpoint: Checkpoint) -> tuple[UNetConfig, dict[str, Any]]:
 def _public(
     checkpoint: Checkpoint, config: UNetConfig | None, expected: Mapping[str, Any]
 ) -> tuple[UNetConfig, dict[str, Any]]:
-    """Configuration and metadata of a public file; what cannot be derived comes from `expected`."""
+    """Configuration and metadata of a public file; values that cannot be derived are those of `expected`."""
     path, tensors = checkpoint.path, rename_v10_keys(checkpoint.tensors)
     if not is_unet(tensors):
         held = network_of(tensors)
@@ -150,7 +150,7 @@ def _public(
         stored = config_from_shapes({key: tuple(value.shape) for key, value in tensors.items()}, config)
     except ValueError as error:
         raise CheckpointError(
-            f"{path} is not built like the public models ({error}), and its shapes are not enough: give its configuration file."
+            f"{path} differs from the public models ({error}), and its shapes do not suffice: give its configuration file."
         ) from error
     except (LookupError, StopIteration) as error:
         raise CheckpointError(f"{path} holds an incomplete U-Net ({error} is missing): {DAMAGED}.") from error
@@ -164,19 +164,19 @@ def _public(
 
 def _release_facts(checkpoint: Checkpoint, expected: Mapping[str, Any]) -> dict[str, Any]:
     """Metadata known from a file's release. A file recognised by its names alone may be a finetuned release 1.0 of another size, so
-    `expected` comes first there; for a file of unknown release only the alignment is returned."""
+    `expected` has precedence there; for a file of unknown release only the alignment is returned."""
     fetched, first = release_of(checkpoint.path), is_v10(checkpoint.tensors)
     alignment = alignment_of(checkpoint) if fetched or first else expected.get("alignment", DEFAULT_ALIGNMENT)
     if not (fetched or first):
         return {"alignment": alignment}
     released = fetched or V10
     size = {"resolution": released.resolution, "num_frames": PUBLIC_NUM_FRAMES}
-    asked = {} if fetched else {name: expected[name] for name in size if name in expected}
-    return {"release": released.release, "alignment": alignment, **size, **asked}
+    overridden = {} if fetched else {name: expected[name] for name in size if name in expected}
+    return {"release": released.release, "alignment": alignment, **size, **overridden}
 
 
 def _comparable(config: UNetConfig, stored: UNetConfig) -> UNetConfig:
-    """`config` without differences that do not matter: settings of absent parts, lengths of constant tables."""
+    """`config` with the stored values where a difference has no effect: settings of absent parts, lengths of constant tables."""
     if not config.use_motion_module and not stored.use_motion_module:
         same = ("motion_module_resolutions", "motion_module_mid_block", "motion_module_decoder_only")
         config = replace(config, **{name: getattr(stored, name) for name in same})

@@ -18,12 +18,12 @@ FIXED_KEYS: dict[str, Any] = {
     "resnet_time_scale_shift": "default",
     "motion_module_type": "Vanilla",
 }
-UNUSED_KEYS = ("sample_size",)  # dropped, whatever its value
+UNUSED_KEYS = ("sample_size",)  # dropped with any value
 
 
 @dataclass
 class UNetConfig:
-    """Shape of the U-Net; the defaults are the public stage-2 model. ValueError on a value that cannot be built.
+    """Shape of the U-Net; the defaults are the public stage-2 model. Raises ValueError for values that cannot be built.
 
     `attention_head_dim` is the number of heads (a historical name). A level has attention if its entry in
     `down_block_types`/`up_block_types` is a CrossAttn type; `motion_module_resolutions` are the downsampling factors
@@ -83,7 +83,7 @@ class UNetConfig:
 
     @classmethod
     def from_dict(cls, section: Mapping[str, Any]) -> "UNetConfig":
-        """Build from a plain or OmegaConf mapping; missing keys take defaults, ValueError names an unknown key.
+        """Build from a plain or OmegaConf mapping; missing keys get defaults; ValueError names an unknown key.
 
         The keys of `FIXED_KEYS` and `UNUSED_KEYS` are dropped; ValueError for another value than the fixed one.
         """

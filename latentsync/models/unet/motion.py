@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from latentsync.models.attention import PROJECTION_NORM_EPS, ClipGroupNorm, FeedForward, attend
 
 SELF_ATTENTION = "Temporal_Self"
-MAX_ATTENTION_HEADS = 65_535  # GPU kernels launch one grid row per head; more pixels than that are split
+MAX_ATTENTION_HEADS = 65_535  # per call, a limit of GPU kernels (grid size); larger inputs are split by pixels
 
 
 @dataclass
@@ -42,7 +42,7 @@ class MotionModuleConfig:
                 raise ValueError(f"motion_module_kwargs.{name} is {getattr(self, name)}, but must be at least 1.")
 
     def inner_width(self, channels: int) -> int:
-        """Width inside a motion module of a layer with `channels` channels; ValueError where heads do not divide it."""
+        """Width inside a motion module of a layer with `channels` channels; ValueError if it is not a multiple of the heads."""
         width, rest = divmod(channels, self.temporal_attention_dim_div)
         heads = self.num_attention_heads
         if rest or width % heads:
@@ -97,7 +97,7 @@ class FrameAttention(nn.Module):
         return self.to_out[0](parts[0] if len(parts) == 1 else torch.cat(parts, dim=2))
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        # pixels and heads are adjacent in memory: merged into one head dimension, no tensor is copied
+        # pixels and heads are adjacent in memory, so merging them into one head dimension copies no tensor
         q, k, v = (rearrange(t, "b f p (heads c) -> b (p heads) f c", heads=self.heads) for t in (q, k, v))
         return rearrange(attend(q, k, v), "b (p heads) f c -> b f p (heads c)", heads=self.heads)
 

@@ -56,13 +56,12 @@ class TimeEmbedding(nn.Module):
 
 
 class DeepCache:
-    """Deep features of a U-Net, kept from one sampling step to the next (Ma et al. 2024, "DeepCache"; branch 0).
+    """Deep features of a U-Net, cached from one sampling step to the next (Ma et al. 2024, "DeepCache"; branch 0).
 
     The first of every `interval` steps runs the whole network, the others only `conv_in`, the last layer of the outermost
     level and `conv_out`; 1 runs the whole network in every step. Use a new cache for every sampling call, because the features
-    belong to its clips. When the batch size changes between two steps (guidance begins or ends), the next step runs the whole
-    network, and the interval is counted from there.
-    ValueError for an interval below 1.
+    are those of its clips. When the batch size changes between two steps (guidance begins or ends), the next step runs the whole
+    network, and the interval is counted from there. Raises ValueError for an interval below 1.
     """
 
     def __init__(self, interval: int):
@@ -73,7 +72,7 @@ class DeepCache:
         self._steps_left = 0  # that may still use the features
 
     def features(self, count: int, compute: Callable[[], Tensor]) -> Tensor:
-        """Deep features of this step's `count` (b f) feature maps: the kept ones, or new ones when they are due."""
+        """Deep features of this step's `count` (b f) feature maps: the cached ones, or new ones when they are due."""
         if self._features is not None and self._steps_left and len(self._features) == count:
             self._steps_left -= 1
         else:
@@ -86,8 +85,8 @@ class UNet3DConditionModel(nn.Module):
     """Predicts noise from noisy latents, conditioning channels, the diffusion step and the audio.
 
     GroupNorm statistics of the residual blocks are shared by all frames of a clip, so the result depends on which frames form a
-    clip. Input and output convolution and the motion modules' last layer start at zero, as in the public
-    model, which continues from a trained image model; `initialise_for_training` makes a start from scratch possible.
+    clip. Input and output convolution and the motion modules' last layer are initialised to zero, as in
+    the public model, which continues from a trained image model; see `initialise_for_training` for training from scratch.
     """
 
     def __init__(self, config: UNetConfig):
@@ -231,9 +230,9 @@ def initialise_for_training(unet: UNet3DConditionModel) -> None:
     unet.conv_in.reset_parameters()
 
 
-# Compiling the repeated blocks. All windows have one length, so there are few shapes, and each is compiled once.
+# Compiling the repeated blocks. All windows have the same length, so there are few shapes, and each is compiled once.
 REPEATED = (ResidualBlock, TransformerBlock, FrameTransformerBlock)
-MAX_SHAPES = 64  # of one block type: widths, sizes, batches with and without guidance
+MAX_SHAPES = 64  # of one type of block: widths, sizes, batches with and without guidance
 
 
 def compile_blocks(unet: nn.Module) -> None:

@@ -24,7 +24,8 @@ def is_unet(keys: Container[str]) -> bool:
 def config_from_shapes(shapes: Shapes, base: UNetConfig | None = None) -> UNetConfig:
     """The configuration of the U-Net with these names and shapes, which must satisfy `is_unet`.
 
-    What shapes do not show (numbers of heads and of norm groups, constants) comes from `base`, by default the public models.
+    Values that shapes do not determine (numbers of heads and norm groups, constants) come from `base`, by default the public
+    models.
     ValueError if shapes and `base` contradict each other.
     """
     base = base or UNetConfig()

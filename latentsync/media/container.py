@@ -50,10 +50,8 @@ FORMATS = (
 )
 STILL_FORMATS = "png_pipe,jpeg_pipe,webp_pipe"
 MAX_PIXELS = 1 << 27  # of a picture: 134 megapixels; a damaged header that states more would need gigabytes
-MIN_RATE_HZ, MAX_RATE_HZ = (
-    4_000,
-    768_000,
-)  # of audio; at 1 Hz, from a damaged header, each sample would be resampled to 16,000
+# Of audio; at 1 Hz, which a damaged header may state, each sample would be resampled to 16,000.
+MIN_RATE_HZ, MAX_RATE_HZ = 4_000, 768_000
 NO_TRACK = Disposition.attached_pic | Disposition.timed_thumbnails  # cover pictures and previews
 USUAL_LAYOUTS = {1: "mono", 2: "stereo"}  # of files that do not state one
 STILL_CODECS = {"mjpeg", "png", "bmp", "webp", "tiff"}

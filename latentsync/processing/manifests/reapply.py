@@ -1,4 +1,4 @@
-"""Other thresholds applied to existing manifests; no video is opened.
+"""Applying other thresholds to existing manifests without opening a video.
 
 A clip that was kept may be dropped now. A clip that was dropped may be kept by that stage now, but the later stages never
 measured it, so it has no rows there and is counted as unmeasured.

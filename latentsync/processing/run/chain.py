@@ -1,4 +1,4 @@
-"""The work on one clip: several steps, each recorded before the next begins.
+"""Running several steps on one clip, each recorded before the next begins.
 
 A step writes into a staging folder. Its files are published, then its rows recorded, and only then is its input file
 removed, if a stage wrote it and `keep_stages` is off. If the process is killed at any moment, the next worker finds either
@@ -86,7 +86,7 @@ class Chain:
         record = self._attempt(plan, item, staging)
         record = _timed(record, time.time() - begun)
         if any(row.verdict == "failed" for rows in record.values() for row in rows):
-            # A worker that was believed dead may have finished the clip and removed its input file.
+            # Another worker, wrongly taken for dead, may have finished the clip and removed its input file.
             record = self._manifests.recorded(plan.name, item.key) or record
         check_current(self._run_folder)
         self._manifests.record(plan.name, item.key, record)
@@ -107,7 +107,7 @@ class Chain:
                 return self._run(step, plan, item, staging, room)
             except StaleRun:
                 raise
-            except Exception as error:  # of a codec or a network: this clip has failed, the run goes on
+            except Exception as error:  # of a codec or a network: the clip is recorded as failed, and the run continues
                 if isinstance(error, OSError) and error.errno in DISK_FULL:
                     raise
                 failure, kind = str(error).replace(f"{room}/", "").replace(f"{staging}/", ""), type(error).__name__
@@ -145,7 +145,7 @@ class Chain:
         return source_clip(path, source, row.source).scored(**row.scores)
 
     def _folders(self, step: "Step", plan: StepPlan, room: Path) -> dict[str, Path | None]:
-        """Where each stage writes; an optional file only if it is kept, or if other workers would have to fetch the source."""
+        """The folder of each stage. None for optional files, unless they are kept or spare other workers a download of the source."""
         folders: dict[str, Path | None] = {}
         for stage in step.stages:
             far = not self._run_folder.input.is_local and plan.cuts and stage.name == plan.stages[-1]

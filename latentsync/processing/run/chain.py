@@ -145,7 +145,7 @@ class Chain:
         return source_clip(path, source, row.source).scored(**row.scores)
 
     def _folders(self, step: "Step", plan: StepPlan, room: Path) -> dict[str, Path | None]:
-        """The folder of each stage. None for optional files, unless they are kept or spare other workers a download of the source."""
+        """The folder of each stage. None for optional files, unless they are kept or spare other workers a download."""
         folders: dict[str, Path | None] = {}
         for stage in step.stages:
             far = not self._run_folder.input.is_local and plan.cuts and stage.name == plan.stages[-1]

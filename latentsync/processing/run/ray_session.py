@@ -39,8 +39,9 @@ class Cluster:
 def ray_session(address: str = "", cores: int | None = None, gpus: int | None = None) -> Iterator[Cluster]:
     """Start Ray on this machine, or join the cluster at `address` ("auto", "host:6379", "ray://host:10001").
 
-    Without `cores` and `gpus` the whole machine is used. If Ray is started here, it is stopped at
-    the end and its folder removed; a session that the program has already started is used unchanged. Raises ValueError if a cluster cannot be reached.
+    Without `cores` and `gpus` the whole machine is used. If Ray is started here, it is stopped at the end and its
+    folder removed; a session that the program has already started is used unchanged. Raises ValueError if a cluster cannot be
+    reached.
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)

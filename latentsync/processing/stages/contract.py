@@ -99,9 +99,7 @@ class Stage(ABC, Generic[S]):
     keeps: ClassVar[str] = ""  # what it keeps, for the table in docs/data.md
     reasons: ClassVar[tuple[Reason, ...]] = ()  # every code that it drops clips for
     settings_type: ClassVar[type[Settings]] = Settings
-    writes: ClassVar[Writes] = (
-        "never"  # "never": the folder is ignored; "optional": it may be None; "always": it is set
-    )
+    writes: ClassVar[Writes] = "never"  # "never" ignores the folder, "optional" accepts None, "always" needs a folder
     needs_gpu: ClassVar[bool] = False  # whether it runs a network
     cuts: ClassVar[bool] = False  # whether it returns several clips for one
 

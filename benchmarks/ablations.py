@@ -88,10 +88,10 @@ def score_faces(faces: np.ndarray, audio: Path) -> dict[str, float]:
 def sync_score(faces: np.ndarray, audio: Path) -> float:
     """Mean similarity of lips and sound, -1 ... 1."""
     net, facts = load_syncnet(DEMO / "syncnet.safetensors")
-    seen = embed_lips(net, faces, facts["resolution"], facts["num_frames"])
-    heard = embed_sound(net, read_audio(audio), facts["num_frames"])
-    count = min(len(seen), len(heard))
-    return float(torch.cosine_similarity(seen[:count], heard[:count]).mean())
+    lips = embed_lips(net, faces, facts["resolution"], facts["num_frames"])
+    sound = embed_sound(net, read_audio(audio), facts["num_frames"])
+    count = min(len(lips), len(sound))
+    return float(torch.cosine_similarity(lips[:count], sound[:count]).mean())
 
 
 def scores_of(arm: str, seed: int, args: argparse.Namespace, pairs: Sequence[Pair]) -> dict[str, float]:

@@ -77,13 +77,13 @@ class Results:
 
     def row(self, name: str, way: str) -> dict[str, Any]:
         seam = float(np.sum(self.changes) / np.sum(self.true_changes)) - 1 if self.changes else None
-        heard = correlation(np.array(self.openings), np.array(self.true_openings))
+        fit = correlation(np.array(self.openings), np.array(self.true_openings))
         return {
             "left over": name,
             "way": way,
             "distance": round(float(np.mean(self.distances)), 2),
             "seam": None if seam is None else round(seam, 3),
-            "new sound": round(heard, 3),
+            "new sound": round(fit, 3),
             "ms": round(1e3 * float(np.median(self.seconds))),
         }
 

@@ -40,7 +40,7 @@ def measure(
 ) -> dict[str, Any]:
     """A row of the table: the mean over all pairs."""
     settings = pipeline.models.defaults.changed({"overlap": overlap})
-    window, seams, heard, seconds, frames = pipeline.models.num_frames, [], [], 0.0, 0
+    window, seams, correlations, seconds, frames = pipeline.models.num_frames, [], [], 0.0, 0
     for video, audio in pairs:
         output = folder / f"{video.stem}_{overlap}.mp4"
         begun = time.perf_counter()
@@ -49,12 +49,12 @@ def measure(
         faces = np.stack(list(aligned_faces(output, make_detector(), pipeline.models.resolution)))
         truth = read_openings(audio)[: len(faces)]
         seams.append(seam_jump(mouth_changes(faces), window))
-        heard.append(correlation(lip_apertures(faces)[: len(truth)], truth))
+        correlations.append(correlation(lip_apertures(faces)[: len(truth)], truth))
     known = [seam for seam in seams if seam is not None]
     return {
         "overlap": overlap,
         "seam": round(float(np.mean(known)), 3),
-        "new sound": round(float(np.mean(heard)), 3),
+        "new sound": round(float(np.mean(correlations)), 3),
         "ms a frame": round(1e3 * seconds / frames, 1),
     }
 

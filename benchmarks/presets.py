@@ -86,11 +86,11 @@ def case_of(video: TrainingClip, audio: TrainingClip, sampler: WindowSampler, wi
     count, memory = models.num_frames, FrameMemory(models.resolution, limit_bytes=0)
     windows = min(windows, video.frames // count - 1, audio.frames // count)
     waveform = torch.from_numpy(audio.waveform())
-    heard, mel = WhisperFeatures(models.audio_encoder).features(waveform).float(), sync_mel(waveform)
+    features, mel = WhisperFeatures(models.audio_encoder).features(waveform).float(), sync_mel(waveform)
     reference = sampler.encode_window(memory.frames(video, video.frames - count, video.frames).numpy())
     starts = [index * count for index in range(windows)]
     made = [
-        Window(memory.frames(video, at, at + count).numpy(), training_windows(heard, at, count), reference)
+        Window(memory.frames(video, at, at + count).numpy(), training_windows(features, at, count), reference)
         for at in starts
     ]
     truth = read_openings(audio.path)[: windows * count]
@@ -121,10 +121,10 @@ class Way:
 
     def row(self, name: str, cases: Sequence[Case], right: "Way", judge: FrozenSyncNet | None) -> dict[str, Any]:
         lips = [lip_apertures(pixels_to_frames(torch.cat(clip)).numpy()) for clip in self.pixels]
-        heard = [
+        pairs = [
             pair for case, clip in zip(cases, self.pixels, strict=True) for pair in zip(clip, case.mels, strict=True)
         ]
-        synced = [similarity(judge, *pair) for pair in heard] if judge else []
+        synced = [similarity(judge, *pair) for pair in pairs] if judge else []
         generated = self.sampler.mask < 0.5
         chosen = self.settings
         return {

@@ -60,8 +60,8 @@ def use(url: str, folder: Path, pair: tuple[Path, Path], frames: int) -> bool:
     while (status := client.predict(job_id, api_name="/status"))["state"] in ("waiting", "running"):
         time.sleep(0.5)
     assert status["state"] == "done", status
-    video, told = client.predict(job_id, api_name="/fetch")
-    facts = json.loads(Path(told).read_text(encoding="utf-8"))
+    video, report_path = client.predict(job_id, api_name="/fetch")
+    facts = json.loads(Path(report_path).read_text(encoding="utf-8"))
     client.close()
     theirs = facts["video"] == pair[0].name and facts["settings"]["seed"] == frames
     return theirs and probe(video).frame_count == frames

@@ -128,7 +128,7 @@ class Column:
 
     name: str  # key in `report.json`
     label: str
-    better: Literal["higher", "lower", ""] = ""  # empty where neither is better by itself
+    better: Literal["higher", "lower", ""] = ""  # empty if neither direction is better
     digits: int = 2
     chart: bool = False
     tasks: tuple[str, ...] = ()  # only in these; empty: wherever its metric is computed

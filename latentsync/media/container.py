@@ -28,12 +28,12 @@ def limit_threads(count: int) -> None:
 
 
 def decoder_threads() -> int:
-    """For a decoder's `thread_count`."""
+    """Number of threads for a decoder's `thread_count`; 0: one for each core."""
     return _limit
 
 
 def converter_threads() -> int:
-    """For a `VideoReformatter`."""
+    """Number of threads for a `VideoReformatter`."""
     return min(_limit or os.cpu_count() or 1, CONVERTER_THREADS)
 
 
@@ -123,7 +123,7 @@ def opened(path: PathLike) -> InputContainer:
 
 
 def check_readable(path: PathLike) -> bytes:
-    """The first bytes of a file; MediaError if it is certainly not a media file, which a demuxer might only guess."""
+    """The first bytes of a file; MediaError if it cannot be a media file, although a demuxer might accept it."""
     file = Path(path)
     try:
         if not file.exists():
@@ -217,7 +217,7 @@ def is_one_picture(stream: VideoStream) -> bool:
 
 
 def audio_tracks(container: InputContainer) -> list[AudioStream]:
-    """The audio tracks, all of which are numbered."""
+    """The audio tracks; all of them are numbered."""
     return list(container.streams.audio)
 
 

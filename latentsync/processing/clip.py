@@ -66,11 +66,11 @@ class Clip:
         return str(place.with_name(f"{stem}{span}_{self.clip_id[:SHORT_ID_DIGITS]}.mp4"))
 
     def scored(self, **scores: Score) -> "Clip":
-        """The clip with more scores."""
+        """The clip with these scores added."""
         return replace(self, scores={**self.scores, **scores})
 
     def moved(self, path: Path) -> "Clip":
-        """The clip as the whole of another file."""
+        """The clip as the complete content of another file."""
         return replace(self, path=path, path_start_sec=0.0)
 
     def cut(self, start_frame: int, stop_frame: int) -> "Clip":
@@ -109,7 +109,7 @@ StageOutcome: TypeAlias = Kept | Dropped
 def source_clip(path: Path, source: str, relative: str) -> Clip:
     """The clip of a whole source file, not yet measured.
 
-    `path` is its local copy (or the file itself), `source` its path or address as the user knows it, `relative` its POSIX
+    `path` is its local copy (or the file itself), `source` its original path or address, `relative` its POSIX
     path in the input folder. Raises OSError if the file cannot be read.
     """
     source_id = _digest(file_hash(path, hashlib.blake2b(digest_size=32)), relative)

@@ -43,7 +43,7 @@ def process(
     """Turn a folder of raw videos into training clips, or continue an earlier run of the same command.
 
     Args:
-        input_dir: only read; a path or an address that fsspec knows.
+        input_dir: never changed; a path or an address that fsspec knows.
         output_dir: where `high_visual_quality` and `manifests` are created; None: beside the input folder.
         dry_run: measure and report, in `dry_run` in the output folder, and keep no clips.
         on_progress: called about twice a second with each stage's progress.

@@ -1,4 +1,4 @@
-"""The folders of one run: the input, which is only read, the output with its manifests, and one for unfinished files."""
+"""The folders of one run: the input, which is never changed, the output with its manifests, and one for unfinished files."""
 
 import os
 import socket

@@ -182,7 +182,7 @@ def usual_scheduling() -> Iterator[None]:
     """Restore the scheduling policy of all threads, which SVT-AV1 changes when it is opened by root, as in many containers.
 
     It sets Linux' real-time policy for its own threads and the one that opens it, and all later threads and processes inherit
-    it: each can then occupy a core without limit, and threads that wait for another one can block it for ever. On exit all
+    it: each can then occupy a core without limit, and threads that wait for another one can block it indefinitely. On exit all
     threads get the policy that this thread had on entry.
     """
     if not hasattr(os, "sched_getscheduler"):  # not Linux

@@ -1,6 +1,6 @@
 """Stage 1: files that cannot be decoded completely, that lack video or audio, or that are silent are dropped.
 
-Of the others, the span that has both video and audio is kept.
+Other files are cut to the span that has both video and audio.
 """
 
 import math

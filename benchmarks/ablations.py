@@ -1,12 +1,12 @@
-"""What parts of the U-Net's training are worth: the same short second stage without one of them at a time, several seeds each.
+"""Ablations of the U-Net's second stage: the same short training with one setting changed at a time, for several seeds.
 
 python -m benchmarks.ablations [--steps 100] [--seeds 1 2 3] [--clips 3] [--arms ...] [--out FILE.json]
 
-Every run starts from the same first stage (`runs/demo/unet_stage1/unet.safetensors` of scripts/train_demo.sh) and sees the same
-clips; finished runs and their scores are kept in --folder, so the command goes on where it was stopped. The results speak other
-people's sentences on people that no training saw. `sync`: similarity of lips and new sound by the demo SyncNet, which the run
-with the sync loss has trained against. `aperture`: correlation of the lip opening with the truth of the new sound.
-`jitter`: acceleration of the opening against that of the truth (1: as steady).
+Every run starts from the same first stage (`runs/demo/unet_stage1/unet.safetensors` of scripts/train_demo.sh) and trains on the
+same clips. Finished runs and their scores are kept in --folder, so an interrupted command can be continued. Scores are those of
+people who are not in any training set, lip-synced to the sentences of others. `sync`: similarity of the lips and the new audio by
+the demo SyncNet, against which the run with sync loss was trained. `aperture`: correlation of the lip opening with the true one of
+the new audio. `jitter`: acceleration of the opening, of unit variance, divided by that of the truth (1 = equally steady).
 """
 
 import argparse
@@ -47,13 +47,13 @@ ARMS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "noise of every frame its own": ("objective.mixed_noise_alpha=0",),
     }
 )
-BATCH = 2  # windows a step
+BATCH = 2  # windows per step
 SCORES = ("sync", "aperture", "jitter")
-Pair = tuple[Path, Path]  # video, another clip whose sound it is given
+Pair = tuple[Path, Path]  # video, and the clip whose audio it is lip-synced to
 
 
 def train(arm: str, seed: int, steps: int, folder: Path) -> Path:
-    """Weights of one run; a run that is finished is not repeated."""
+    """Path of the weights of one run, which is trained unless it is already finished."""
     weights = folder / "unet.safetensors"
     if not weights.is_file():
         length = [f"train.max_steps={steps}", f"train.checkpoint_steps={steps}", f"train.seed={seed}"]
@@ -88,14 +88,14 @@ def score_faces(faces: np.ndarray, audio: Path) -> dict[str, float]:
 def sync_score(faces: np.ndarray, audio: Path) -> float:
     """Mean similarity of lips and sound, -1 ... 1."""
     net, facts = load_syncnet(DEMO / "syncnet.safetensors")
-    seen = embed_lips(net, faces, facts["resolution"], facts["num_frames"])
-    heard = embed_sound(net, read_audio(audio), facts["num_frames"])
-    count = min(len(seen), len(heard))
-    return float(torch.cosine_similarity(seen[:count], heard[:count]).mean())
+    lips = embed_lips(net, faces, facts["resolution"], facts["num_frames"])
+    sound = embed_sound(net, read_audio(audio), facts["num_frames"])
+    count = min(len(lips), len(sound))
+    return float(torch.cosine_similarity(lips[:count], sound[:count]).mean())
 
 
 def scores_of(arm: str, seed: int, args: argparse.Namespace, pairs: Sequence[Pair]) -> dict[str, float]:
-    """Scores of one run, from its folder if they are there."""
+    """Scores of one run, read from its folder if they were stored there."""
     folder = args.folder / f"{list(ARMS).index(arm)}-{seed}-{args.steps}"
     known = folder / f"scores-{args.clips}.json"
     if not known.is_file():

@@ -1,10 +1,10 @@
-"""Another system beside this one on the same clip: seconds, memory, and our metrics on both results.
+"""Comparison with another lip-sync program on one clip: seconds, memory, and our metrics of both results.
 
 python -m benchmarks.compare --command 'python run.py --face {video} --audio {audio} --outfile {out}' [--video V --audio A]
 
-{video}, {audio} and {out} are filled in after the command was split into arguments, so names with spaces are safe; no shell is
-involved. Ours runs as a program too, with the models loaded anew. The correlation with the new sound needs a JSON file with the
-true opening beside the sound, as `scripts.make_avatars` writes it.
+The command is split into arguments before {video}, {audio} and {out} are replaced, so file names may contain spaces; no shell is
+used. Our inference is also started as a program, so that its time includes loading the models. The correlation with the new
+audio needs a JSON file with the true opening beside the audio, as written by `scripts.make_avatars`.
 """
 
 import argparse
@@ -33,10 +33,10 @@ FACE_PX, WINDOW = 128, 16
 
 
 def filled_in(command: Sequence[str], **paths: Path) -> list[str]:
-    """Arguments with {video}, {audio} and {out} replaced; ValueError where one of them is not used."""
+    """Arguments with {video}, {audio} and {out} replaced; ValueError if one of them is missing."""
     for name in paths:
         if not any(f"{{{name}}}" in argument for argument in command):
-            raise ValueError(f"the command does not say where {{{name}}} goes: {' '.join(command)}")
+            raise ValueError(f"the command does not contain {{{name}}}: {' '.join(command)}")
     arguments = list(command)
     for name, path in paths.items():
         arguments = [argument.replace(f"{{{name}}}", str(path)) for argument in arguments]
@@ -61,7 +61,7 @@ def row(name: str, command: Sequence[str], args: argparse.Namespace, folder: Pat
     out = folder / f"{name}.mp4"
     done = run_program(filled_in(command, video=args.video, audio=args.audio, out=out))
     if done.status or not out.is_file():
-        raise ValueError(f"{name} ended with status {done.status} and wrote no {out.name}: {done.output}")
+        raise ValueError(f"{name} exited with status {done.status} and did not write {out.name}: {done.output}")
     truth = args.audio.with_suffix(".json")
     known = np.array(json.loads(truth.read_text())["aperture_px"]) if truth.is_file() else None
     return {"system": name, "s": round(done.seconds, 1), "peak MB": done.peak_mb, **measured(out, known)}

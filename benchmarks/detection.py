@@ -1,9 +1,9 @@
-"""Finding faces in every frame anew, and following them as a job does: `python -m benchmarks.detection [--video v.mp4]`.
+"""Face detection in every frame compared with tracking: `python -m benchmarks.detection [--video v.mp4]`.
 
-Three ways over the same frames: the cascade searches the whole frame at its own size, or in the small copy that a job searches,
-or faces are searched now and then and followed in between. A way has found the frame's face where it gives one; `jitter` is the
-median second difference of the point between the eyes, in thousandths of the face's width: on a head that moves smoothly, less is
-better. Without a video one of 1080p is drawn.
+Three ways on the same frames: the cascade searches the whole frame at full size; it searches the reduced copy that inference
+uses; or, as in inference, faces are detected at intervals and tracked in between. `found` counts frames with a face. `jitter` is
+the median second difference of the point between the eyes, in thousandths of the face width; lower is better for a head that moves
+smoothly. Without --video a 1080p clip is drawn.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def searching(side: int) -> Find:
 
 
 def following() -> Find:
-    """What a job does."""
+    """Detect at intervals and track in between, as inference does."""
     detector = CascadeDetector()
 
     def find(frame: FrameArray) -> tuple[np.ndarray, float] | None:

@@ -1,4 +1,4 @@
-"""The public models' networks with random weights, for timings, which do not depend on the numbers."""
+"""The public models' networks with random weights, for timings, which do not depend on the values."""
 
 from pathlib import Path
 from typing import TypeVar
@@ -30,14 +30,14 @@ def random_unet(tiny: bool = False, dtype: torch.dtype = torch.float32) -> UNet3
 
 
 def random_vae(tiny: bool = False) -> AutoencoderKL:
-    """The public auto-encoder's shape, or a tiny one."""
+    """An auto-encoder of the public size, or a tiny one."""
     with torch.device("meta"):
         vae = build_vae(TINY_SHAPE if tiny else PUBLIC_VAE_SHAPE)
     return filled(vae).to(memory_format=torch.channels_last)
 
 
 def random_tiny_vae(tiny: bool = False) -> AutoencoderTiny:
-    """The small decoder of the public size, or an even smaller one."""
+    """The small auto-encoder (TAESD) of the public size, or a tiny one."""
     with torch.device("meta"):
         vae = build_tiny_vae(SMALLEST_SHAPE if tiny else PUBLIC_TINY_SHAPE)
     return filled(vae)

@@ -1,10 +1,10 @@
-"""The whole sampler at full size for every preset: `python -m benchmarks.gpu --out gpu.json`.
+"""Time of sampling at full size for every preset: `python -m benchmarks.gpu --out gpu.json`.
 
-Random weights of the public size, bfloat16, faces of 256 and 512 px; a window is encoded, sampled and decoded as in a job, without
-its video. Eager first, then with compiled blocks, then with the small decoder as well. The table is written again after every row,
-so a run that is cut keeps what it has. One call takes less than ten minutes on a data-centre GPU.
+Random weights of the public sizes, bfloat16, faces of 256 and 512 px. Windows are encoded, sampled and decoded as in inference,
+without reading or writing a video: eager, then with compiled blocks, each with the full and the small decoder. The JSON file is
+rewritten after every row, so an interrupted run keeps its rows. It takes less than ten minutes on a data-centre GPU.
 
-To try the script anywhere: `python -m benchmarks.gpu --device cpu --tiny`.
+To try the script on any machine: `python -m benchmarks.gpu --device cpu --tiny`.
 """
 
 import argparse
@@ -38,12 +38,12 @@ def random_models(args: argparse.Namespace, resolution: int) -> LipsyncModels:
     device, dtype = pick_device(args.device), DTYPES[args.precision]
     unet = random_unet(args.tiny).to(device, dtype)
     vae, small = (nn.Module.to(make(args.tiny), device, dtype) for make in (random_vae, random_tiny_vae))
-    encoder = AudioEncoder(80, 50, unet.config.cross_attention_dim, 2, 1)  # is not asked
+    encoder = AudioEncoder(80, 50, unet.config.cross_attention_dim, 2, 1)  # not used
     return LipsyncModels(unet, vae, encoder, resolution, NUM_FRAMES, device, dtype, tiny_vae=small)
 
 
 def random_windows(models: LipsyncModels, count: int) -> list[Window]:
-    """Faces and sounds of noise."""
+    """Windows of random faces and audio features."""
     rng, side = np.random.default_rng(0), models.resolution
     faces = rng.integers(0, 256, (NUM_FRAMES, side, side, 3), dtype=np.uint8)
     audio = torch.randn(NUM_FRAMES, TOKENS, models.unet.config.cross_attention_dim).to(models.device)
@@ -51,14 +51,14 @@ def random_windows(models: LipsyncModels, count: int) -> list[Window]:
 
 
 def synchronise(device: torch.device) -> None:
-    """Wait until the device is done with what it was given."""
+    """Wait until all work queued on the device is done."""
     module = getattr(torch, device.type)
     if hasattr(module, "synchronize"):
         module.synchronize()
 
 
 def peak_gb(device: torch.device) -> float | None:
-    """Most memory in use on an accelerator since the last call; None where it does not tell."""
+    """Peak memory allocated on an accelerator since the last call, in GB; None if the device does not report it."""
     module: Any = getattr(torch, device.type)
     if not hasattr(module, "max_memory_allocated"):
         return None
@@ -68,7 +68,7 @@ def peak_gb(device: torch.device) -> float | None:
 
 
 def measure(models: LipsyncModels, settings: InferenceSettings, args: argparse.Namespace) -> dict[str, Any]:
-    """Times of groups of `args.windows` windows; the first of each way is not counted."""
+    """Times of groups of `args.windows` windows; the first group of each way is not counted."""
     models = replace(models, distilled=settings.needs_distilled_weights)
     sampler, windows = WindowSampler(models, settings, Stopwatch()), random_windows(models, args.windows)
     sampler.memory = replace(sampler.memory, windows=args.windows, offload=False)
@@ -94,7 +94,7 @@ def measure(models: LipsyncModels, settings: InferenceSettings, args: argparse.N
 
 @torch.inference_mode()
 def denoising_sec(sampler: WindowSampler, windows: Sequence[Window]) -> float:
-    """Time of the sampling alone."""
+    """Seconds of the denoising loop alone."""
     device, side = sampler.models.device, sampler.latents.noise.shape[-1]
     latents = torch.randn(len(windows), *sampler.latents.noise.shape[1:]).to(device)
     masks = torch.ones(NUM_FRAMES, 1, side, side, device=device)
@@ -107,7 +107,7 @@ def denoising_sec(sampler: WindowSampler, windows: Sequence[Window]) -> float:
 
 
 def ways(args: argparse.Namespace, models: LipsyncModels) -> Iterator[tuple[str, str]]:
-    """(way, decoder) in the order in which they are measured; blocks stay compiled once they are."""
+    """(way, decoder) in the order in which they are measured: compiling the blocks cannot be undone."""
     yield "eager", "full"
     yield "eager", "tiny"
     if args.compile:
@@ -129,7 +129,7 @@ def rows(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--device", help="default: the best of this machine")
+    parser.add_argument("--device", help="default: the best available")
     parser.add_argument("--tiny", action="store_true", help="tiny networks and faces, to try the script")
     parser.add_argument("--resolutions", type=int, nargs="+", help="of the face in px (default: 256 512)")
     parser.add_argument("--presets", nargs="+", choices=PRESETS, default=list(PRESETS))

@@ -1,9 +1,9 @@
-"""Where the time of a whole job goes, stage by stage.
+"""Time of each stage of a whole inference job.
 
 python -m benchmarks.job [--unet checkpoints/latentsync_unet.pt] [--video v.mp4 --audio a.wav] [--out job.json]
 
-Without a U-Net the shipped demo models are taken, without a pair the shipped demo clip. The job runs twice, and the second
-run counts: what is only done once by a process (kernels compiled, memory reserved) is not its stages' time.
+The defaults are the demo models and the demo clip. The job runs twice and the second run is measured, which excludes work that a
+process does once (compiling kernels, reserving memory).
 """
 
 import argparse
@@ -25,7 +25,7 @@ from scripts.command import run_command
 
 
 def stage_rows(timings_sec: dict[str, float], whole_sec: float, frames: int) -> list[dict[str, Any]]:
-    """A row for every stage, the longest first; the last ones are what no stage claims, and the whole."""
+    """A row for every stage, the longest first; the last ones are the time outside all stages, and the whole job."""
     stages = dict(sorted(timings_sec.items(), key=lambda stage: -stage[1]))
     stages |= {"everything else": whole_sec - sum(timings_sec.values()), "the whole job": whole_sec}
     return [

@@ -1,11 +1,11 @@
-"""How to fill the last window of a segment: `python -m benchmarks.last_window [--clips 6] [--out FILE.json]`.
+"""Ways to fill the last window of a segment: `python -m benchmarks.last_window [--clips 6] [--out FILE.json]`.
 
-A segment seldom is a whole number of windows long. Drawn people, held out from training, in the demo's models: a full window, then
-`left over` frames, which are sampled alone (`shorten`), with their last one repeated (`repeat`), or together with the frames before
-them (`shift`); and segments that are shorter than a window altogether. Compared are those last frames only. `distance` is that from
-the truth where the face is generated, in levels, with the video's own sound; `seam` is how much more the lower face changes at the
-border of the windows than in the truth; `new sound` is the correlation of the lips' opening with the truth of another clip's sound;
-`ms` the time of encoding, sampling and decoding that window.
+The length of a segment is rarely a multiple of the window. Held-out drawn people are lip-synced with the demo models: a full
+window, then `left over` frames, which are sampled alone (`shorten`), padded with their last frame (`repeat`), or together with the
+frames before them (`shift`); and, as `N alone`, segments shorter than a window. Only the last frames are compared. `distance`: mean
+difference from the truth in the generated region, in levels of 255, with the video's own audio. `seam`: change of that region
+at the window border relative to the truth, minus 1. `new sound`: correlation of the lip opening with the truth of another
+clip's audio. `ms`: time to encode, sample and decode the window.
 """
 
 import argparse
@@ -52,7 +52,7 @@ def last_plan(before: int, count: int, num_frames: int, way: Way) -> WindowPlan:
 
 @dataclass(frozen=True)
 class Clip:
-    """A person who speaks: aligned `faces` [t, r, r, 3], how far the lips are open [t], and the sound's features."""
+    """A talking person: aligned `faces` [t, r, r, 3], true lip `opening` [t], and the features of the audio."""
 
     faces: np.ndarray
     opening: np.ndarray
@@ -66,7 +66,7 @@ class Clip:
 
 @dataclass
 class Results:
-    """What one way gave for one number of frames."""
+    """Measurements of one way for one number of frames."""
 
     distances: list[float] = field(default_factory=list)
     changes: list[float] = field(default_factory=list)
@@ -77,19 +77,19 @@ class Results:
 
     def row(self, name: str, way: str) -> dict[str, Any]:
         seam = float(np.sum(self.changes) / np.sum(self.true_changes)) - 1 if self.changes else None
-        heard = correlation(np.array(self.openings), np.array(self.true_openings))
+        fit = correlation(np.array(self.openings), np.array(self.true_openings))
         return {
             "left over": name,
             "way": way,
             "distance": round(float(np.mean(self.distances)), 2),
             "seam": None if seam is None else round(seam, 3),
-            "new sound": round(heard, 3),
+            "new sound": round(fit, 3),
             "ms": round(1e3 * float(np.median(self.seconds))),
         }
 
 
 class Bench:
-    """All segments of some clips, in every way."""
+    """Samples the segments of some clips in every way."""
 
     def __init__(self, models: LipsyncModels, settings: InferenceSettings, clips: Sequence[Clip]):
         self.sampler = WindowSampler(models, settings, Stopwatch())
@@ -113,7 +113,7 @@ class Bench:
                 plan = last_plan(self.frames, count, self.frames, way)
                 faces, taken = self._sampled(clip, sound, start, plan, reference)
                 self._note(f"{count}", way, clip, sound, start + self.frames, faces, taken, whole[-1])
-                if way != "shift":  # there is nothing to shift back over
+                if way != "shift":  # there are no earlier frames to include
                     plan = last_plan(0, count, self.frames, way)
                     faces, taken = self._sampled(clip, sound, start, plan, reference)
                     self._note(f"{count} alone", way, clip, sound, start, faces, taken)
@@ -121,7 +121,7 @@ class Bench:
     def _sampled(
         self, clip: Clip, sound: Clip, start: int, plan: WindowPlan, reference: torch.Tensor
     ) -> tuple[np.ndarray, float]:
-        """The faces that a window keeps, and the seconds that it took."""
+        """The kept faces of a window, and the seconds of sampling it."""
         at = [start + frame for frame in plan.frames]
         begun = time.perf_counter()
         (new,) = self.sampler.sample([Window(clip.faces[at], sound.sound.windows(at), reference)])

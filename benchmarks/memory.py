@@ -1,10 +1,10 @@
-"""Memory of a whole job against the length of its video: decoding, faces, sampling, paste and encoding are real.
+"""Peak memory of a whole job by length of its video; decoding, detection, sampling, paste and encoding are real.
 
 python -m benchmarks.memory [--seconds 30 600] [--out memory.json]
 python -m benchmarks.memory --video talk.mp4 --audio talk.wav --seconds 9.6 77
 
-The networks are small stand-ins, because theirs is the same at any length; of a given video, which is played back and forth while
-its sound is repeated, they are the demo's. Every length is a process of its own.
+Drawn videos use small stand-in networks, since the memory of networks does not depend on the length. A given video uses the demo
+networks; it is played back and forth, and its audio is repeated. Every length runs in its own process.
 """
 
 import argparse
@@ -36,7 +36,7 @@ KB_PER_UNIT = 1 / 1024 if sys.platform == "darwin" else 1  # of ru_maxrss: bytes
 
 
 def peak_mb() -> float:
-    """The most memory that this process has had so far; on Linux without what its parent had when it was started."""
+    """Peak resident memory of this process so far; on Linux without the part inherited from its parent."""
     status = Path("/proc/self/status")
     lines = status.read_text(encoding="utf-8").splitlines() if status.exists() else []
     kilobytes: list[float] = [int(line.split()[1]) for line in lines if line.startswith("VmHWM:")]
@@ -53,13 +53,13 @@ def demo_pipeline() -> tuple[LipsyncPipeline, InferenceSettings]:
 
 
 def write_sound(path: Path, sound: Path, seconds: float) -> None:
-    """The sound, repeated until it lasts so long."""
+    """Write the audio, repeated or cut to a duration of `seconds`."""
     waveform = read_audio(sound)
     write_wav(path, np.resize(waveform, round(seconds * SAMPLE_RATE_HZ)))
 
 
 def run_job(video: Path, audio: Path, is_drawn: bool, seconds: float, answer: Connection) -> None:
-    """In a process of its own: one job and its report; sends its row of the table."""
+    """Run one job, in its own process, and write its report; sends the row of the table through `answer`."""
     torch.set_num_threads(1)
     pipeline, settings = drawn_pipeline() if is_drawn else demo_pipeline()
     output = audio.with_name("o.mp4")
@@ -104,12 +104,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seconds", nargs="+", type=float, default=[30.0, 600.0], help="lengths of the videos")
     parser.add_argument("--video", type=Path, help="real footage; needs --audio")
-    parser.add_argument("--audio", type=Path, help="its sound, which is repeated as often as --seconds ask for")
+    parser.add_argument("--audio", type=Path, help="its audio, repeated up to the length of --seconds")
     parser.add_argument("--size", nargs=2, type=int, default=[1920, 1080], metavar=("W", "H"), help="px")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     args = parser.parse_args(argv)
     if (args.video is None) != (args.audio is None):
-        parser.error("--video and --audio belong together.")
+        parser.error("--video and --audio must be given together.")
     return args
 
 

@@ -1,12 +1,12 @@
-"""What a job costs beside its networks, against a plain transcode of the same clip: python -m benchmarks.overhead
+"""Cost of a job without its networks, compared with a plain transcode of the same clip: python -m benchmarks.overhead
 
 [--video v.mp4 --audio a.wav] [--seconds 8] [--rounds 3] [--threads N] [--out overhead.json]
 
-Reading (twice), detection and tracking with the cascade, warp, paste and encode; the networks are the demo's distilled ones,
-whose own stages are left out (faces of noise, which untrained ones make, take the encoder longer). The transcode decodes the
-clip and encodes it with the same settings, nothing else. Both are run in turns, the job with its stages taking turns and
-overlapping; `without networks` adds up the clocks of its report. On a busy machine the processor's own seconds are the better
-measure. Without a video one of 1080p is drawn: a talking head that moves about.
+The cost includes reading (twice), detection and tracking with the cascade, warping, paste and encoding. The demo's distilled
+networks run too, but their stages are not counted; untrained ones would produce noise, which is slower to encode. The transcode
+decodes the clip and encodes it with the same settings. Transcodes, jobs with one stage at a time and jobs with overlapping
+stages alternate; `without networks` is the sum of the stage times in the job's report. On a busy machine processor time is the
+more reliable number. Without --video a 1080p clip of a moving, talking head is drawn.
 """
 
 import argparse
@@ -35,12 +35,12 @@ from latentsync.testing import DEMO_AUDIO, FULL_HD, moving_head
 from latentsync.timebase import MODEL_FPS
 from scripts.command import run_command
 
-NETWORKS = {"encode", "sample", "decode", "match colour", "listen"}  # stages that are left out
-MOST_RATIO = 2.5  # of the costs beside the networks over those of the transcode
+NETWORKS = {"encode", "sample", "decode", "match colour", "listen"}  # stages that are not counted
+MOST_RATIO = 2.5  # largest accepted ratio of the cost without networks to that of the transcode
 
 
 def drawn_pair(folder: Path, seconds: float) -> tuple[Path, Path]:
-    """The drawn clip and the demo's sound."""
+    """A drawn clip, and the audio of the demo."""
     video = folder / "clip.mp4"
     with VideoWriter(video, VideoFormat.constant(*FULL_HD, MODEL_FPS)) as writer:
         for frame in moving_head(round(seconds * MODEL_FPS)):
@@ -65,7 +65,7 @@ def transcode(path: Path, output: Path, format: VideoFormat) -> int:
 
 @contextmanager
 def timed(way: str, frames: int, rows: dict[str, tuple[float, float]]) -> Iterator[None]:
-    """Note the seconds a frame that something takes: those that pass, and those of all processors together."""
+    """Store wall time and processor time of the `with` block in `rows[way]`, in seconds a frame."""
     begun, begun_cpu = time.perf_counter(), time.process_time()
     yield
     rows[way] = (time.perf_counter() - begun) / frames, (time.process_time() - begun_cpu) / frames
@@ -74,7 +74,7 @@ def timed(way: str, frames: int, rows: dict[str, tuple[float, float]]) -> Iterat
 def one_round(
     models: LipsyncModels, video: Path, audio: Path, folder: Path, seconds: float
 ) -> dict[str, tuple[float, float]]:
-    """Way -> seconds a frame that pass, and seconds of processors (NaN for single stages)."""
+    """Way -> wall time and processor time in seconds a frame (the latter NaN for single stages)."""
     job = check_job(video, audio, folder / "out.mp4", JobOptions(limit_sec=seconds))
     rows: dict[str, tuple[float, float]] = {}
     with timed("plain transcode", len(job.source), rows):
@@ -109,7 +109,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--video", type=Path, help="a clip of somebody (default: a drawn one)")
     parser.add_argument("--audio", type=Path, help="its sound")
     parser.add_argument("--seconds", type=float, default=8.0, help="of the drawn clip, and of the jobs")
-    parser.add_argument("--rounds", type=int, default=3, help="times that each way is run, in turns")
+    parser.add_argument("--rounds", type=int, default=3, help="runs of each way, alternating")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", type=Path, help="JSON file to write")
     return parser.parse_args(argv)

@@ -1,9 +1,9 @@
-"""What overlapping windows win and cost: `python -m benchmarks.overlap [--overlaps 0 4 8] [--clips 4] [--out FILE.json]`.
+"""Quality and time of overlapping windows: `python -m benchmarks.overlap [--overlaps 0 4 8] [--clips 4] [--out FILE.json]`.
 
-Drawn people speak other people's sound, with windows that share some frames. The seam is how much more the lower face moves from
-frame to frame at window borders than elsewhere (0: no more). It is measured at the borders of windows without overlap, and for the
-same frames of the true mouth movement, which knows no windows. The correlation is that of the lip opening
-with the new sound's truth.
+Drawn people are lip-synced to the audio of others, with windows that share some frames. `seam`: frame-to-frame change of the lower
+face at window borders relative to other frames, minus 1 (0 = no seam). It is measured at the borders of windows without overlap;
+the row `truth` has the seam of the true lip opening at the same frames, where it is 0 except by chance. `new sound`: correlation of
+the lip opening with that of the new audio.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from scripts.command import run_command
 
 
 def mouth_changes(faces: np.ndarray) -> np.ndarray:
-    """How much the lower half of aligned faces [t, r, r, 3] changes from frame to frame, [t - 1]."""
+    """Mean absolute change between frames of the lower half of aligned faces [t, r, r, 3]: [t - 1]."""
     lower = faces[:, faces.shape[1] // 2 :].astype(np.float32)
     return np.abs(np.diff(lower, axis=0)).mean(axis=(1, 2, 3))
 
@@ -40,7 +40,7 @@ def measure(
 ) -> dict[str, Any]:
     """A row of the table: the mean over all pairs."""
     settings = pipeline.models.defaults.changed({"overlap": overlap})
-    window, seams, heard, seconds, frames = pipeline.models.num_frames, [], [], 0.0, 0
+    window, seams, correlations, seconds, frames = pipeline.models.num_frames, [], [], 0.0, 0
     for video, audio in pairs:
         output = folder / f"{video.stem}_{overlap}.mp4"
         begun = time.perf_counter()
@@ -49,18 +49,18 @@ def measure(
         faces = np.stack(list(aligned_faces(output, make_detector(), pipeline.models.resolution)))
         truth = read_openings(audio)[: len(faces)]
         seams.append(seam_jump(mouth_changes(faces), window))
-        heard.append(correlation(lip_apertures(faces)[: len(truth)], truth))
+        correlations.append(correlation(lip_apertures(faces)[: len(truth)], truth))
     known = [seam for seam in seams if seam is not None]
     return {
         "overlap": overlap,
         "seam": round(float(np.mean(known)), 3),
-        "new sound": round(float(np.mean(heard)), 3),
+        "new sound": round(float(np.mean(correlations)), 3),
         "ms a frame": round(1e3 * seconds / frames, 1),
     }
 
 
 def true_seam(pairs: Sequence[tuple[Path, Path]], window: int) -> dict[str, Any]:
-    """The row of the truth: changes of the true opening at the frames at which windows would meet."""
+    """The row `truth`: the seam of the true lip opening at the frames of window borders."""
     seams = [seam_jump(np.abs(np.diff(read_openings(audio))), window) for _, audio in pairs]
     known = [seam for seam in seams if seam is not None]
     return {"overlap": "truth", "seam": round(float(np.mean(known)), 3), "new sound": 1.0, "ms a frame": 0.0}

@@ -1,9 +1,9 @@
-"""Align and paste of one frame: in the face's region alone, against the whole frame done the plain way.
+"""Alignment and paste of one frame: in the region of the face alone, compared with plain operations on the whole frame.
 
 python -m benchmarks.paste [--resolution 512] [--out paste.json]
 
-`paste` is that of a face that is new all over, as `plain paste` does it; `paste in a job` that of a face repainted where the
-mask says so, as jobs do it: only what changed is blended.
+`paste` and `plain paste` replace the whole aligned face. `paste in a job` replaces the masked region, as in inference, where only
+changed pixels are blended.
 
 Legend: c colours, h w pixels, r side of the square face.
 """
@@ -28,16 +28,16 @@ from latentsync.face.pixels import frames_to_pixels, keep_surroundings
 from scripts.command import run_command
 
 FRAME_SIZES = {"720p": (1280, 720), "1080p": (1920, 1080), "4K": (3840, 2160)}  # w, h
-FACE_SHARES = (0.25, 1.0)  # height of the crop, of the frame's
+FACE_SHARES = (0.25, 1.0)  # height of the crop as a fraction of the frame height
 TURN_DEG = 3.0  # how far the head is tilted
-MAX_LEVELS, MEAN_LEVELS = 2, 0.05  # two pictures that differ by no more count as equal
+MAX_LEVELS, MEAN_LEVELS = 2, 0.05  # largest differences of pictures that count as equal
 
 
 def plain_warp(image: torch.Tensor, matrix: torch.Tensor, size: tuple[int, int], fill: float) -> torch.Tensor:
     """Bilinear warp of an image [c, h, w] along `matrix` [2, 3] (image -> target) to w x h `size`, `fill` outside.
 
-    The target's pixel grid is made in homogeneous coordinates, sent through the inverse, normalised and sampled once;
-    a fill other than 0 takes a second sampling, of ones.
+    The target's pixel grid in homogeneous coordinates is transformed by the inverse, normalised and sampled once; a fill
+    other than 0 needs a second sampling, of ones.
     """
     inverse = torch.linalg.inv(torch.cat([matrix, torch.tensor([[0.0, 0.0, 1.0]])]))
     ys, xs = torch.arange(size[1], dtype=torch.float32), torch.arange(size[0], dtype=torch.float32)
@@ -63,8 +63,8 @@ def plain_paste(frame: FrameArray, face: torch.Tensor, matrix: FloatArray) -> Fr
     """The frame with a face [3, r, r] pasted in, every step on planes of the whole frame, in float32.
 
     The face and a mask of ones are warped to the frame's size with torch. The mask is eroded by a pixel (`unfold` and
-    the least of each window), then by the feather's width and blurred with OpenCV's fast filters, and the two pictures
-    are blended. No step is repeated or slowed down, and none knows where the face is.
+    the minimum of each window), then by the feather width and blurred with OpenCV's fast filters, and the two pictures are
+    blended. No step is slowed down on purpose, and none is limited to the region of the face.
     """
     height, width = frame.shape[:2]
     size = crop_size(face.shape[-1])
@@ -85,7 +85,7 @@ def plain_paste(frame: FrameArray, face: torch.Tensor, matrix: FloatArray) -> Fr
 def paste(frame: FrameArray, face: torch.Tensor, matrix: FloatArray, original: torch.Tensor | None = None) -> None:
     """Paste a face [3, r, r] into the frame in place, as jobs do."""
     patch = Patch.of((frame.shape[0], frame.shape[1]), face, matrix, original)
-    assert patch is not None, "the face lies in the frame"
+    assert patch is not None, "the face is inside the frame"
     patch.blend_into(frame)
 
 
@@ -111,7 +111,9 @@ def check_equal(what: str, ours: FrameArray, plain: FrameArray, inside: np.ndarr
     difference = np.abs(ours.astype(np.int16) - plain)
     most, mean = int(difference.max()), float(difference[inside].mean() if inside is not None else difference.mean())
     if most > MAX_LEVELS or mean > MEAN_LEVELS:
-        raise RuntimeError(f"{what} differ by up to {most} levels, {mean:.3f} on average: the timings mean nothing.")
+        raise RuntimeError(
+            f"{what} differ by up to {most} levels, {mean:.3f} on average, so timings cannot be compared."
+        )
 
 
 def measure(name: str, share: float, resolution: int, repeats: int) -> dict[str, Any]:

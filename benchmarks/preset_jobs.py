@@ -1,8 +1,8 @@
-"""Presets end to end: `python -m benchmarks.preset_jobs [--rounds 3] [--clips 16] [--precision fp32] [--out FILE.json]`.
+"""Presets in whole jobs: `python -m benchmarks.preset_jobs [--rounds 3] [--clips 16] [--precision fp32] [--out FILE.json]`.
 
-Seconds are those of whole jobs on the shipped demo pair, from the files to the finished file, with the networks loaded; the
-presets take turns. `new sound` is the correlation of the lips' opening with the new sound's truth, over held-out drawn people
-who speak each other's sentences (as `scripts.score_demo` counts it); `lowest` is the worst clip's.
+Seconds are those of a whole job on the demo pair, from reading the inputs to the finished file, without loading the networks; the
+presets alternate. `new sound` is the mean correlation of the lip opening with the truth of the new audio over held-out drawn people
+who speak each other's sentences (computed as in `scripts.score_demo`); `lowest` is that of the worst clip.
 """
 
 import argparse
@@ -31,7 +31,7 @@ Way = tuple[LipsyncPipeline, InferenceSettings]
 
 
 def ways(unet: Path, precision: Precision | None = None) -> dict[str, Way]:
-    """Every preset with the networks that it is for: distilled ones where it needs them and they are there."""
+    """Every preset with its networks; one that needs distilled networks is left out if they are missing."""
     found: dict[str, Way] = {}
     for name in PRESETS:
         path = distilled_companion(unet) if needs_distilled(name) else unet
@@ -43,7 +43,7 @@ def ways(unet: Path, precision: Precision | None = None) -> dict[str, Way]:
 
 
 def seconds(way: Way, folder: Path) -> float:
-    """Of one whole job on the demo pair."""
+    """Seconds of one whole job on the demo pair."""
     pipeline, settings = way
     begun = time.perf_counter()
     pipeline(DEMO_VIDEO, DEMO_AUDIO, folder / "timed.mp4", settings, force=True)
@@ -51,13 +51,13 @@ def seconds(way: Way, folder: Path) -> float:
 
 
 def correlations(way: Way, videos: Sequence[Path], folder: Path) -> list[float]:
-    """With the truth of the new sound, for each video with the sound of one further on."""
+    """Correlation of the lip opening with the truth of the new audio, for each video with the audio of another one."""
     pairs = [(video, videos[(i + AUDIO_FROM) % len(videos)]) for i, video in enumerate(videos)]
     return [score_lips(*way, *pair, folder).new for pair in track(pairs, way[1].preset)]
 
 
 def measure(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
-    """A row for each preset; what was not asked for is left out."""
+    """A row for each preset; columns that are not requested are left out."""
     found = ways(args.unet, args.precision)
     rows: dict[str, dict[str, Any]] = {
         name: {"preset": name, "vae": way[1].vae, "precision": precision_name(way)} for name, way in found.items()
@@ -76,7 +76,7 @@ def measure(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
 
 
 def median_seconds(found: dict[str, Way], rounds: int, folder: Path) -> dict[str, float]:
-    """Of a job of each way; they take turns, and the first turn only warms up."""
+    """Median seconds of a job of each way; the ways alternate, and the first round is not counted."""
     taken: dict[str, list[float]] = {name: [] for name in found}
     for _ in range(rounds + 1):
         for name, way in found.items():

@@ -1,11 +1,11 @@
-"""What the presets trade: `python -m benchmarks.presets [--quick] [--clips 3] [--out FILE.json] [--plot docs/presets.png]`.
+"""Speed and quality of presets: `python -m benchmarks.presets [--quick] [--clips 3] [--out FILE.json] [--plot docs/presets.png]`.
 
-Drawn people, held out from training, who speak other people's sound, in the demo's models (or --unet). Every way is compared with
-a DDIM solution of many steps from the same noise: root mean square distance of latents, and of pixels where a face is generated.
-`new sound` is the correlation of the lips' opening with the new sound's truth, `sync` the demo SyncNet's similarity, `jitter` the
-opening's acceleration (share of the face's height a frame squared); seconds are those of encoding, sampling and decoding, the
-median of the windows, and of one processor (`cpu s`), which with `--threads 1` a busy machine changes least. The ways take turns
-at every window, so that the machine is as busy for all.
+Held-out drawn people are lip-synced to the audio of others with the demo models (or --unet). Every way of sampling is compared
+with a DDIM solution of many steps from the same noise: root mean square difference of the latents, and of the pixels in the
+generated region. `new sound`: correlation of the lip opening with the truth of the new audio. `sync`: similarity by the demo
+SyncNet. `jitter`: acceleration of the opening, in face heights per frame squared. `s a window`: median wall time to encode,
+sample and decode a window. `cpu s`: its processor time, which with `--threads 1` is the number that other programs disturb
+least. The ways alternate window by window, so that varying load affects all of them alike.
 """
 
 import argparse
@@ -73,24 +73,24 @@ PLOT_TITLES = ("Distance to a long DDIM solution, pixels (rms)", "Lip opening: c
 
 @dataclass(frozen=True)
 class Case:
-    """Windows of one video with another's sound."""
+    """Windows of one video with the audio of another."""
 
     windows: list[Window]
-    truth: np.ndarray  # [t] opening of the lips in the new sound's own clip
-    mels: list[Tensor]  # [1, 1, 80, n] a window
+    truth: np.ndarray  # [t], lip opening in the clip of the new audio
+    mels: list[Tensor]  # [1, 1, 80, n] for each window
 
 
 def case_of(video: TrainingClip, audio: TrainingClip, sampler: WindowSampler, windows: int) -> Case:
-    """The first windows; the reference is the video's last window, another moment as in training."""
+    """The first windows; the reference frames are the video's last window, another moment as in training."""
     models = sampler.models
     count, memory = models.num_frames, FrameMemory(models.resolution, limit_bytes=0)
     windows = min(windows, video.frames // count - 1, audio.frames // count)
     waveform = torch.from_numpy(audio.waveform())
-    heard, mel = WhisperFeatures(models.audio_encoder).features(waveform).float(), sync_mel(waveform)
+    features, mel = WhisperFeatures(models.audio_encoder).features(waveform).float(), sync_mel(waveform)
     reference = sampler.encode_window(memory.frames(video, video.frames - count, video.frames).numpy())
     starts = [index * count for index in range(windows)]
     made = [
-        Window(memory.frames(video, at, at + count).numpy(), training_windows(heard, at, count), reference)
+        Window(memory.frames(video, at, at + count).numpy(), training_windows(features, at, count), reference)
         for at in starts
     ]
     truth = read_openings(audio.path)[: windows * count]
@@ -98,33 +98,33 @@ def case_of(video: TrainingClip, audio: TrainingClip, sampler: WindowSampler, wi
 
 
 class Way:
-    """What one choice of settings makes of the windows that it is given."""
+    """Samples windows with one choice of settings and stores results and times."""
 
     def __init__(self, models: LipsyncModels, settings: InferenceSettings):
         self.sampler, self.settings = WindowSampler(models, settings, Stopwatch()), settings
         self.latents: list[Tensor] = []
-        self.pixels: list[list[Tensor]] = []  # of each case
-        self.seconds: list[tuple[float, float]] = []  # of each window: by the clock, of processor
+        self.pixels: list[list[Tensor]] = []  # one list for each case
+        self.seconds: list[tuple[float, float]] = []  # of each window: wall time, processor time
         solve = self.sampler.latents.solve
 
         def noted(*args: Any, **kwargs: Any) -> Tensor:
             self.latents.append(solve(*args, **kwargs))
             return self.latents[-1]
 
-        self.sampler.latents.solve = noted  # what is sampled is looked at as well
+        self.sampler.latents.solve = noted  # stores the sampled latents too
 
     def sample(self, window: Window) -> None:
-        """Another window of the last case."""
+        """Sample the next window of the last case."""
         begun = time.perf_counter(), time.process_time()
         self.pixels[-1].append(self.sampler.sample([window])[0].faces)
         self.seconds.append((time.perf_counter() - begun[0], time.process_time() - begun[1]))
 
     def row(self, name: str, cases: Sequence[Case], right: "Way", judge: FrozenSyncNet | None) -> dict[str, Any]:
         lips = [lip_apertures(pixels_to_frames(torch.cat(clip)).numpy()) for clip in self.pixels]
-        heard = [
+        pairs = [
             pair for case, clip in zip(cases, self.pixels, strict=True) for pair in zip(clip, case.mels, strict=True)
         ]
-        synced = [similarity(judge, *pair) for pair in heard] if judge else []
+        synced = [similarity(judge, *pair) for pair in pairs] if judge else []
         generated = self.sampler.mask < 0.5
         chosen = self.settings
         return {
@@ -151,7 +151,7 @@ class Way:
 
 @torch.no_grad()
 def similarity(judge: FrozenSyncNet, pixels: Tensor, mel: Tensor) -> float:
-    """Of lips [f, 3, r, r] and a sound, 0 ... 1."""
+    """Similarity of lips [f, 3, r, r] and audio, 0 ... 1."""
     return float(judge.similarity(rearrange(pixels, "f c h w -> 1 c f h w"), None, mel))
 
 
@@ -163,7 +163,7 @@ def distance(first: Sequence[Tensor], second: Sequence[Tensor]) -> float:
 
 
 def cases_of(args: argparse.Namespace, sampler: WindowSampler, folder: Path) -> list[Case]:
-    """Held-out drawn people, each with the next one's sound."""
+    """Held-out drawn people, each with the audio of the next one."""
     drawn = held_out_clips(max(2, args.clips), folder)
     resolution = sampler.models.resolution
     aligned = [align_clip(video, folder / "aligned" / video.name, make_detector(), resolution) for video in drawn]
@@ -174,7 +174,7 @@ def cases_of(args: argparse.Namespace, sampler: WindowSampler, folder: Path) -> 
 
 
 def chosen_ways(args: argparse.Namespace, defaults: InferenceSettings) -> dict[str, InferenceSettings]:
-    """The presets, the hasty ones also with the whole auto-encoder in float32, and the sweep."""
+    """The presets, the two fastest also with the full auto-encoder in float32, and the sweep."""
     found = {name: defaults.changed({"preset": name}) for name in PRESETS}
     found |= {f"{name}, full, fp32": found[name].changed({"vae": "full"}) for name in ("fast", "turbo")}
     full = {"guidance_scale": 1.5, "guidance_interval": (0.0, 1.0), "vae": "full"}
@@ -184,7 +184,7 @@ def chosen_ways(args: argparse.Namespace, defaults: InferenceSettings) -> dict[s
 
 
 def measure(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
-    """A row for every way that the weights at hand can go; the first is the long solution."""
+    """A row for every way whose weights are installed; the first is the long DDIM solution."""
     load = cache(lambda path, precision: LipsyncModels.load(path, precision=precision))
     teacher = load(args.unet, "fp32")
     cases = cases_of(args, WindowSampler(teacher, teacher.defaults, Stopwatch()), folder)
@@ -206,7 +206,7 @@ def measure(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
 def possible_ways(
     args: argparse.Namespace, chosen: Mapping[str, InferenceSettings], load: Callable[[Path, Precision], LipsyncModels]
 ) -> Iterator[tuple[str, Way]]:
-    """Those of the chosen ways that the weights at hand can go, with their names."""
+    """The chosen ways whose weights are installed, by name; prints the others."""
     student_path = args.distilled or distilled_companion(args.unet)
     for name, settings in chosen.items():
         path = student_path if settings.needs_distilled_weights else args.unet
@@ -218,7 +218,7 @@ def possible_ways(
 
 
 def load_judge() -> FrozenSyncNet | None:
-    """The demo's SyncNet; None where it is not there."""
+    """The demo SyncNet; None if it is not installed."""
     path = DEMO / "syncnet.safetensors"
     if not path.is_file():
         return None
@@ -227,7 +227,7 @@ def load_judge() -> FrozenSyncNet | None:
 
 
 def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Write a PNG: distance to the long solution and fit of the lips, over the seconds a window; presets are named."""
+    """Write a PNG: distance to the long solution and correlation of the lips by seconds per window; presets are labelled."""
     matplotlib.use("Agg")
     from matplotlib import pyplot
 

@@ -1,9 +1,9 @@
-"""Data processing: the cost of each stage, memory against number and length of clips, and one core against two.
+"""Data processing: cost of each stage, memory by number and length of clips, and speed with one core and with two.
 
 python -m benchmarks.processing [--parts stages memory cores] [--video FILE] [--out_dir DIR]
 
-Costs are CPU seconds of one process, which a busy machine changes little; the comparison of cores is wall time, each run kept to
-its cores by the system.
+Costs are CPU seconds of one process, which other programs disturb little. The comparison of cores is wall time, with each run
+pinned to its cores.
 """
 
 import argparse
@@ -51,13 +51,13 @@ SEED = 7_000_000
 SENTENCES = 9  # about 20 s
 FRAME = (1280, 720)  # w, h px
 HOURS = 2000
-DRAWN = 4  # sources for the comparison of cores; the others are their copies
+DRAWN = 4  # different sources for the comparison of cores; the others are copies
 KEEP_ALL: dict[str, Any] = {"min_sync_confidence": -100.0, "max_offset_frames": 15, "min_quality": 0.0}
 FUSED_TO_FACES = 2  # steps: stages 1 to 6
 
 
 def make_source(path: Path, length_sec: float, seed: int = SEED) -> None:
-    """A drawn person in 720p who speaks; beyond what was drawn, from the beginning again."""
+    """A drawn, talking person in 720p; repeated if `length_sec` is longer than the drawing."""
     rng = np.random.default_rng(seed)
     avatar = spoken_clip(seed, " ".join(random_sentence(rng, held_out=False) for _ in range(SENTENCES)), rng)
     width, height = FRAME
@@ -106,7 +106,7 @@ def timed_step(stages: StageClasses, video: Path, settings: Any, folder: Path) -
 
 
 def earlier_steps(stages: StageClasses) -> list[StageClasses]:
-    """What must run before: whole steps, and the stages of the same step before the first of `stages`."""
+    """The steps that must run before `stages`: whole steps, and earlier stages of the same step."""
     place = next(index for index, step in enumerate(STEPS) if stages[0] in step)
     inside = STEPS[place][: STEPS[place].index(stages[0])]
     return [*STEPS[:place], *((stage,) for stage in inside)]
@@ -122,7 +122,7 @@ def kept_by(step: Any, clip: Any, folder: Path) -> list[Any]:
 
 
 def memory_rows(args: argparse.Namespace, plan: Plan, settings: Any, folder: Path) -> Iterator[dict[str, Any]]:
-    """Peak memory of one worker: over ever longer sources, then over many short ones."""
+    """Peak memory of one worker: for increasingly long sources, then for many short ones."""
     for number, seconds in enumerate((10, 20, 80)):
         yield memory_row(plan, folder / f"long {number}", [seconds])
     for number in range(3):
@@ -132,7 +132,7 @@ def memory_rows(args: argparse.Namespace, plan: Plan, settings: Any, folder: Pat
 def memory_row(plan: Plan, folder: Path, lengths_sec: Sequence[int]) -> dict[str, Any]:
     videos = folder / "raw"
     videos.mkdir(parents=True)
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:  # what drawing takes is not this process's
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:  # in another process, so that its memory is not measured
         pool.submit(make_source, videos / "0.mp4", lengths_sec[0]).result()
     for number in range(1, len(lengths_sec)):
         shutil.copy(videos / "0.mp4", videos / f"{number}.mp4")
@@ -157,7 +157,7 @@ def cores_rows(args: argparse.Namespace, plan: Plan, settings: Any, folder: Path
     taken: dict[int, float] = {}
     all_cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
     for cores in (1, 2):
-        if hasattr(os, "sched_setaffinity"):  # Ray, its helpers and the encoder's threads keep to these cores too
+        if hasattr(os, "sched_setaffinity"):  # also for Ray, its processes and the encoder's threads
             os.sched_setaffinity(0, sorted(all_cores)[:cores])
         with ray_session(cores=cores, gpus=0):
             run_folder = make_run_folder(videos, folder / f"{cores} cores")

@@ -1,10 +1,10 @@
-"""Steps per second of the U-Net's first stage, with cached features and with the auto-encoder and Whisper in every step.
+"""Steps per second of the U-Net's first stage, with cached features and with features computed in every step.
 
-`python -m benchmarks.stage1_cache [--sizes demo mid] [--out FILE.json]`. Clips are made up and networks have random weights
-(times do not depend on them); both ways train the same U-Net on the same items, in turns, in one run.
+`python -m benchmarks.stage1_cache [--sizes demo mid] [--out FILE.json]`. Clips are synthetic and networks have random weights,
+which do not affect the time. Both ways train the same U-Net on the same items and alternate in one run.
 
-demo: the demo's networks and batch, 128 px. mid: a third as wide as the public U-Net, an auto-encoder half as wide as the
-public one, the public speech encoder (tiny) in full size, 256 px, two clips of 4 frames a batch.
+demo: the demo's networks and batch, 128 px. mid: a U-Net of 0.3 times the public widths, an auto-encoder of half the public
+widths, the public speech encoder (tiny), 256 px, two clips of 4 frames a batch.
 """
 
 import argparse
@@ -49,7 +49,7 @@ WAYS = {"cached": (), "computed": ("data.cached_latents=false", "data.cached_aud
 
 
 def make_clips(folder: Path, side: int) -> None:
-    """Clips of moving stripes with noise for sound."""
+    """Write clips of moving stripes with noise as audio."""
     folder.mkdir()
     across = np.arange(side)[None, :] + np.arange(side)[:, None]
     for number in range(CLIPS):
@@ -72,7 +72,7 @@ def make_frozen_networks(folder: Path) -> tuple[str, ...]:
 
 
 def configurations(size: str, folder: Path, precision: str) -> dict[str, UNetRun]:
-    """The run of each way; clips are made, and the cache is filled before any timing."""
+    """The configuration of each way; makes the clips and fills the cache, so that neither is timed."""
     config, overrides = SIZES[size]
     frozen_networks = make_frozen_networks(folder) if size == "mid" else ()
     common = (
@@ -92,14 +92,14 @@ def configurations(size: str, folder: Path, precision: str) -> dict[str, UNetRun
     clips = index_clips(find_clips(cached.data.train_data_dir), 1, cached.data.cache_dir).clips
     list(whisper_feature(cached.data.cache_dir, cached.frozen_networks.whisper).fill(clips))
     side, store = cached.data.resolution // LATENT_STRIDE, cached_latents(cached).store
-    for clip in clips:  # what is read from the cache takes its time whatever the numbers
+    for clip in clips:  # reading from the cache takes the same time for any values
         names = ("latents", "masked_latents")
         store.put(clip.key, {name: torch.randn(clip.frames, LATENT_CHANNELS, side, side).half() for name in names})
     return runs
 
 
 class Steps:
-    """One step of a training after another: items, losses, gradients, optimizer, average; no log, no checkpoint."""
+    """Training steps: items, losses, gradients, optimizer, average of weights; without logs and checkpoints."""
 
     def __init__(self, run: UNetRun):
         self.training, self.run = prepare(run, Processes(cpu=True)), run
@@ -118,7 +118,7 @@ class Steps:
 
 
 def measure(size: str, steps: int, rounds: int, precision: str) -> dict[str, Any]:
-    """One row: steps per second of each way from the median step; the ways take turns."""
+    """One row: steps per second of each way from the median step; the ways alternate."""
     with tempfile.TemporaryDirectory() as name:
         runs = configurations(size, Path(name), precision)
         taken = median_ms({way: Steps(run) for way, run in runs.items()}, steps, rounds)
@@ -129,7 +129,7 @@ def measure(size: str, steps: int, rounds: int, precision: str) -> dict[str, Any
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
-    parser.add_argument("--steps", type=int, default=2, help="timed steps of a turn, after one that is not")
+    parser.add_argument("--steps", type=int, default=2, help="timed steps of a turn, after one that is not timed")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each way")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="of both ways")
     parser.add_argument("--threads", type=int, default=1)

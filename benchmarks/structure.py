@@ -1,7 +1,7 @@
-"""How large the library is and how its parts depend on each other: `python -m benchmarks.structure [--root FOLDER]`.
+"""Size of the library and imports between its parts: `python -m benchmarks.structure [--root FOLDER]`.
 
-An arrow is a pair of entries of one folder, of which the first imports something inside the second; the imports of type
-checking alone do not count. A circle is a set of modules, or of entries of one folder, that import each other in a ring.
+An arrow is a pair of entries of one folder, of which the first imports something inside the second; imports for type checking only
+are not counted. A circle is a set of modules, or of entries of one folder, that import each other in a ring.
 """
 
 import argparse

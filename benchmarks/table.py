@@ -1,4 +1,4 @@
-"""What every benchmark needs: timing two ways side by side, a table for people, JSON with the machine's facts."""
+"""Utilities of all benchmarks: timing alternatives side by side, a text table, and JSON with facts about the machine."""
 
 import json
 import os
@@ -17,7 +17,7 @@ PACKAGES = ("torch", "numpy", "opencv-python", "opencv-python-headless", "av")
 
 
 def machine_facts() -> dict[str, Any]:
-    """What timings depend on: processor, cores, threads, accelerator, load, versions."""
+    """The facts that timings depend on: processor, cores, threads, accelerator, load, versions."""
     return {
         "processor": processor_name(),
         "system": platform.platform(),
@@ -31,7 +31,7 @@ def machine_facts() -> dict[str, Any]:
 
 
 def processor_name() -> str:
-    """The processor's model name, where the system tells it."""
+    """The processor's model name, if the system reports it."""
     facts = Path("/proc/cpuinfo")
     lines = facts.read_text(encoding="utf-8").splitlines() if facts.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -46,9 +46,9 @@ def installed(package: str) -> str | None:
 
 
 def median_ms(ways: Mapping[str, Callable[[], object]], repeats: int, rounds: int = 3) -> dict[str, float]:
-    """Median milliseconds of each way, run `repeats` times in a row as over the frames of a clip.
+    """Median milliseconds of each way, run `repeats` times in a row as for the frames of a clip.
 
-    The ways take turns in `rounds`, so that a busy machine is busy for all; the first run of each turn is not counted.
+    The ways alternate in `rounds`, so that varying load affects all of them; the first run of each turn is not counted.
     """
     taken: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):

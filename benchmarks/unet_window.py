@@ -1,11 +1,11 @@
-"""One guided window of the full-size U-Net, computed plainly and as inference does it: `python -m benchmarks.unet_window`.
+"""One guided window of the full-size U-Net, computed naively and as in inference: `python -m benchmarks.unet_window`.
 
-plain: float32, eager, the audio's keys and values in every step, both branches of guidance in full. ours: keys and values once
-a window, nothing computed for the unconditional branch's audio; in float32, and in bfloat16 where the processor has it. With
-`--deepcache N` also with the whole network in every N-th step only; `--steps N` then makes a whole step and N - 1 cached ones.
-Weights are random (times do not depend on them, but what DeepCache changes does); the ways take turns in one run. `difference`
-is the largest one from the plain result, as a share of its largest number; `cpu s` is processor time, which with `--threads 1` a
-busy machine changes least.
+plain: float32, eager, keys and values of the audio computed in every step, both branches of guidance in full. ours: keys and values
+computed once a window, and nothing for the audio of the unconditional branch; in float32, and in bfloat16 if the processor supports
+it. `--deepcache N` adds a way that runs the whole network only in every N-th step; `--steps N` then measures one full step and
+N - 1 cached ones. Weights are random, which does not affect the time, but does affect the error of DeepCache. The ways alternate in
+one run. `difference`: largest difference from the plain result, relative to its largest magnitude. `cpu s`: processor time, which
+with `--threads 1` is the number that other programs disturb least.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from latentsync.models.attention import AudioKV
 from latentsync.models.unet.network import DeepCache, UNet3DConditionModel, compile_blocks
 from scripts.command import run_command
 
-GUIDANCE, TOKENS = 1.5, 50  # audio tokens a frame, of the public speech encoder
+GUIDANCE, TOKENS = 1.5, 50  # TOKENS: audio tokens per frame of the public speech encoder
 CPU = torch.device("cpu")
 
 
@@ -45,7 +45,7 @@ class PlainAudio:
 
 
 class WindowInputs:
-    """What a window of random numbers needs."""
+    """Random inputs of a window."""
 
     def __init__(self, frames: int, side: int, width: int):
         generator = torch.Generator().manual_seed(0)
@@ -77,7 +77,7 @@ def window(
 
 
 def ways(args: argparse.Namespace) -> dict[str, Callable[[], Tensor]]:
-    """The ways to compute the window; each holds the network in its own number format."""
+    """The ways to compute the window by name; each has its own copy of the network in its precision."""
     unet = random_unet(args.tiny)
     inputs = WindowInputs(args.frames, args.side, unet.config.cross_attention_dim)
     found: dict[str, Callable[[], Tensor]] = {"plain fp32": partial(window, unet, inputs, args.steps, is_plain=True)}
@@ -95,7 +95,7 @@ def ways(args: argparse.Namespace) -> dict[str, Callable[[], Tensor]]:
 
 
 def formats() -> dict[str, torch.dtype]:
-    """The number formats that this processor is fast at."""
+    """The precisions that this processor supports natively, by name."""
     try:
         check_precision(CPU, "bf16")
     except ValueError:
@@ -105,7 +105,7 @@ def formats() -> dict[str, torch.dtype]:
 
 @torch.inference_mode()
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """A row for every way, of its fastest round."""
+    """A row for every way, with the time of its fastest round."""
     taken: dict[str, list[float]] = {}
     processor: dict[str, list[float]] = {}
     results: dict[str, Tensor] = {}

@@ -1,8 +1,8 @@
 """Encoding and decoding faces at the public sizes: `python -m benchmarks.vae [--resolutions 256 512] [--frames 1]`.
 
-The auto-encoder in both layouts and, where the processor is fast at it, in bfloat16, and the small decoder; random weights, of
-which times do not depend. The ways take turns in one run. `difference` is the largest one from the first row's result of the
-same work, as a share of its largest number; the small decoder is another network, so it has none.
+The auto-encoder in both memory layouts and, if the processor supports it, in bfloat16, and the small decoder. Weights are random,
+which does not affect the time. The ways alternate in one run. `difference`: largest difference from the result of the first row
+of the same work, relative to its largest magnitude; empty for the small decoder, which is another network.
 """
 
 import argparse
@@ -25,7 +25,7 @@ Way = Callable[[], Tensor]
 
 
 def auto_encoders(tiny: bool) -> dict[str, AutoencoderKL]:
-    """The auto-encoder as it can be held; the first is the one that the others are compared with."""
+    """The auto-encoder in each memory layout and precision; the others are compared with the first."""
     found = {
         "float32, contiguous": random_vae(tiny).to(memory_format=torch.contiguous_format),
         "float32, channels last": random_vae(tiny),
@@ -34,12 +34,12 @@ def auto_encoders(tiny: bool) -> dict[str, AutoencoderKL]:
         check_precision(CPU, "bf16")
     except ValueError:
         return found
-    half = nn.Module.to(random_vae(tiny), torch.bfloat16)  # past diffusers, which has a word for it
+    half = nn.Module.to(random_vae(tiny), torch.bfloat16)  # not diffusers' own `to`, which logs a warning
     return {**found, "bfloat16, channels last": half}
 
 
 def ways(args: argparse.Namespace, resolution: int) -> dict[tuple[str, str], Way]:
-    """(work, network) -> what is timed; each gives its result in float32."""
+    """(work, network) -> what is timed; each returns its result in float32."""
     generator = torch.Generator().manual_seed(0)
     faces = torch.rand(args.frames, 3, resolution, resolution, generator=generator) * 2 - 1
     latents = torch.randn(args.frames, 4, resolution // 8, resolution // 8, generator=generator)

@@ -1,8 +1,8 @@
-"""Users who come to the web app at once, with the demo models: do all finish with their own result, and does memory come back.
+"""Several users of the web app at once, with the demo models: whether each gets their own result, and whether memory grows.
 
 python -m benchmarks.web_users [--users 5] [--rounds 3] [--out web_users.json]
 
-The first round warms up; memory after each later one is compared with that after the first.
+The first round warms up; memory after each later round is compared with that after the first.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from web.serve import Server
 from web.settings import EXAMPLES, AppSettings
 
 MAX_GROWTH = 0.1
-FRAMES = 12  # of the first user's pair; everybody's next one has a frame more
+FRAMES = 12  # of the first user's pair; each further user's has one frame more
 
 
 def rss_mb() -> float:
@@ -53,15 +53,15 @@ def make_pair(folder: Path, frames: int) -> tuple[Path, Path]:
 
 
 def use(url: str, folder: Path, pair: tuple[Path, Path], frames: int) -> bool:
-    """One user's visit; whether the result is theirs."""
+    """Submit a job as one user and return whether the result is theirs, by file name, seed and number of frames."""
     client = Client(url, download_files=str(folder), verbose=False)
     files = {"video": handle_file(pair[0]), "audio": handle_file(pair[1])}
     job_id = client.predict(**files, preset="fast", model="demo", seed=frames, api_name="/submit")
     while (status := client.predict(job_id, api_name="/status"))["state"] in ("waiting", "running"):
         time.sleep(0.5)
     assert status["state"] == "done", status
-    video, told = client.predict(job_id, api_name="/fetch")
-    facts = json.loads(Path(told).read_text(encoding="utf-8"))
+    video, report_path = client.predict(job_id, api_name="/fetch")
+    facts = json.loads(Path(report_path).read_text(encoding="utf-8"))
     client.close()
     theirs = facts["video"] == pair[0].name and facts["settings"]["seed"] == frames
     return theirs and probe(video).frame_count == frames

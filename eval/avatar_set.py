@@ -18,11 +18,11 @@ from latentsync.avatar.mouth import mouth_track
 PINNED = Path(__file__).resolve().parent / "bench_lists" / "avatars.json"
 CLIPS = 24
 AUDIO_FROM = 7  # in the task `cross` a person speaks the sentence of the clip this many places later
-HASHED_FRAMES = 8  # frames that are hashed
+HASHED_FRAMES = 8  # number of frames that are hashed
 
 
 def seeds(count: int) -> range:
-    """The first seeds of the list."""
+    """The first `count` seeds of the list."""
     return range(HELD_OUT_FIRST_SEED, HELD_OUT_FIRST_SEED + count)
 
 

@@ -81,7 +81,7 @@ def real(args: argparse.Namespace, max_frames: int) -> tuple[list[EvalClip], dic
 
 
 def pin() -> int:
-    """Write the hashes of the avatars, after they were changed on purpose."""
+    """Write the hashes of the avatars to the list, after an intended change of the drawings."""
     rows = [hashes(random_clip(seed)) for seed in seeds(CLIPS)]
     PINNED.write_text(json.dumps({"clips": rows}, indent=1) + "\n", encoding="utf-8")
     print(PINNED)

@@ -128,7 +128,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--clips", type=int, default=8, help=f"number of clips, at most {CLIPS} (default: %(default)s)")
     add("--sync_model", type=Path, default=DEMO_SYNCNET, help="file of a StableSyncNet (default: the demo's)")
     add("--out", type=Path, metavar="FILE.json", help="also write the table there")
-    add("--device", help="cpu, or a GPU (default: the best that there is)")
+    add("--device", help="cpu, or a GPU (default: the best available)")
     return parser.parse_args(argv)
 
 

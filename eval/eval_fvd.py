@@ -1,6 +1,6 @@
 """Frechet video distance between results and real videos: eval/eval_fvd.sh --videos FOLDER --truth FOLDER [--help].
 
-It compares two sets, not pairs, by the faces in frames 20 to 35 of each video. A number worth quoting needs at least a few
+It compares two sets, not pairs, by the faces in frames 20 to 35 of each video. A meaningful distance needs at least a few
 dozen videos.
 """
 

@@ -1,8 +1,8 @@
 """Picture quality of videos: eval/eval_quality.sh --videos FILES [--truth FILES] [--help].
 
 HyperIQA needs no truth. PSNR, SSIM and LPIPS compare with the true video in the full frame, inside the mask, outside of
-it, and on a ring of 8 pixels at its border. FID and CMMD compare the two sets. Without --metrics everything is computed
-whose weights and truth are given, and the summary lists what was left out and why.
+it, and on a ring of 8 pixels at its border. FID and CMMD compare the two sets. Without --metrics all metrics are
+computed whose weights and truth are given, and the summary lists the others with the reason.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from scripts.command import run_command
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="eval_quality.sh", description=__doc__)
-    add_videos(parser, "what the videos should look like")
+    add_videos(parser, "the true videos")
     add_detector(parser)
     add = parser.add_argument
     add("--metrics", nargs="+", choices=quality_metrics(), help="only these; an error if one cannot be computed")
@@ -67,7 +67,7 @@ def evaluate(args: argparse.Namespace) -> int:
 
 
 def load_networks(args: argparse.Namespace, asked: list[str]) -> tuple[dict[str, LoadedNetwork], dict[str, str]]:
-    """Networks by metric, and why a metric is left out; ValueError instead for one that `--metrics` names."""
+    """Networks by metric, and the reasons why metrics are left out; ValueError for a metric that `--metrics` requests."""
     known = quality_metrics()
     networks: dict[str, LoadedNetwork] = {}
     skipped: dict[str, str] = {}

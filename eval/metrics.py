@@ -71,7 +71,7 @@ def load_network(weights: Weights, args: argparse.Namespace, device: torch.devic
 
 @dataclass(frozen=True)
 class Tools:
-    """What the metrics compute with; a metric whose network is not in `networks` is left out of a report."""
+    """Detector, cache and networks of the metrics; a metric whose network is not in `networks` is left out of a report."""
 
     detector: FaceDetector
     cache: FeatureCache
@@ -84,11 +84,11 @@ class Tools:
 
 @dataclass(frozen=True)
 class Sample:
-    """A video to score and what belongs to it. Features that several metrics use are computed once."""
+    """A video to score, with its truth and source. Features that several metrics use are computed once."""
 
     tools: Tools
     video: Path
-    truth: Path | None = None  # what it should look like
+    truth: Path | None = None  # the true video
     source: Path | None = None  # the input that it was made from
     task: str = RECONSTRUCTION
     true_openings: NDArray[np.float64] | None = None  # [t], where they are known exactly
@@ -128,7 +128,7 @@ class Column:
 
     name: str  # key in `report.json`
     label: str
-    better: Literal["higher", "lower", ""] = ""  # empty where neither is better by itself
+    better: Literal["higher", "lower", ""] = ""  # empty if neither direction is better
     digits: int = 2
     chart: bool = False
     tasks: tuple[str, ...] = ()  # only in these; empty: wherever its metric is computed
@@ -159,7 +159,7 @@ def sync(sample: Sample) -> Scores:
 
 
 def lips(sample: Sample) -> Scores:
-    """Likeness to the true and to the old lips. In silence nothing moves in the truth, so there is no correlation."""
+    """Similarity to the true lips and to those of the source; no correlation under silence, where the true lips do not move."""
     names = ("aperture_correlation", "source_correlation", "landmark_distance")
     kept = names[2:] if sample.task == SILENT else names
     return {name: sample.lips[name] for name in kept if name in sample.lips}
@@ -299,8 +299,8 @@ def larger_is_better(column_name: str) -> bool:
 def score_clip(clip: EvalClip, video: Path, tools: Tools) -> dict[str, float]:
     """All scores of a report for one result.
 
-    The speaker of the sound stands in for the truth of real clips. That is another person, so only metrics that need
-    neither truth nor source are computed there.
+    For `cross` clips of real people the result can be the video of the audio's speaker, in place of a true video. It shows another
+    person, so only metrics that need neither truth nor source are computed.
 
     Raises:
         UnscorableError: the result has another length than the truth, or shows no face.

@@ -44,7 +44,7 @@ def add_videos(parser: argparse.ArgumentParser, truth: str = "") -> None:
     add("--out", type=Path, metavar="FILE.jsonl", help="write the lines to this file instead of stdout")
     add("--cache", type=Path, default=CACHE, help="folder of cached features (default: %(default)s)")
     add("--no_cache", action="store_true", help="do not cache features")
-    add("--device", help="cpu, or a GPU (default: the best that there is)")
+    add("--device", help="cpu, or a GPU (default: the best available)")
 
 
 def add_detector(parser: argparse.ArgumentParser, default: str = "cascade") -> None:
@@ -62,8 +62,8 @@ def add_sync_model(parser: argparse.ArgumentParser) -> None:
         default="expert",
         help="expert (the published SyncNet v2), demo (stand-in for drawn heads), or the file of a StableSyncNet",
     )
-    add("--boxes", choices=("s3fd", "cascade"), default="s3fd", help="face detector for the expert")
-    add("--published", action="store_true", help="the rules of the published evaluation with their flaws")
+    add("--boxes", choices=("s3fd", "cascade"), default="s3fd", help="face detector for SyncNet v2 (expert)")
+    add("--published", action="store_true", help="use the rules of the published evaluation, including their flaws")
 
 
 def sync_judge(args: argparse.Namespace) -> SyncJudge:
@@ -88,7 +88,7 @@ def stable_judge(
 
     Raises:
         CheckpointError: the file is missing.
-        ValueError: model, resolution or number of frames are unknown, or the network takes latents or whole faces.
+        ValueError: model, resolution or number of frames are unknown, or the network uses latents or whole faces.
     """
     run = load(config_path, SyncNetRun) if config_path else None
     seen = {**({"model": run.model, **asdict(run.data)} if run else {}), **read_checkpoint(path).metadata}
@@ -97,7 +97,7 @@ def stable_judge(
             f"{path} has no metadata (model, resolution, num_frames): give its training configuration with --config_path."
         )
     if seen.get("latent_space", False) or not seen.get("lower_half", True):
-        raise ValueError(f"{path} does not take the pixels of the lower face: give a SyncNet that does.")
+        raise ValueError(f"{path} does not use the pixels of the lower face: give a SyncNet that does.")
     net, _ = load_syncnet(path, SyncNetConfig.from_dict(run.model) if run else None)
     released = release_of(path)
     alignment = seen.get("alignment") or (released.alignment if released else DEFAULT_ALIGNMENT)

@@ -43,7 +43,7 @@ LAYOUTS = {
 
 
 def choose(root: Path, layout_name: str, count: int, seed: int, min_sec: float) -> dict[str, Any]:
-    """A list of `count` clips: by a hash of seed and name, each speaker once before any is used twice.
+    """A list of `count` clips: by a hash of seed and name, using every speaker once before any is used twice.
 
     The choice does not depend on the order of the folder, and added files change it little.
 

@@ -45,7 +45,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add_detector(parser)
     add("--cache", type=Path, default=CACHE, help="folder of cached features (default: %(default)s)")
     add("--no_cache", action="store_true", help="do not cache features")
-    add("--device", help="cpu, or a GPU (default: the best that there is)")
+    add("--device", help="cpu, or a GPU (default: the best available)")
     args = parser.parse_args(argv)
     args.given = sys.argv[1:] if argv is None else argv
     return args
@@ -59,7 +59,7 @@ def systems_of(args: argparse.Namespace) -> list[System]:
     systems = [Truth(), *chosen, Copy()]
     names = [system.name for system in systems]
     if len(set(names)) < len(names):
-        raise ValueError(f"Two of the systems {', '.join(names)} have one name: give each its own.")
+        raise ValueError(f"Two of the systems {', '.join(names)} have the same name: give each its own.")
     return systems
 
 

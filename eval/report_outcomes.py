@@ -1,4 +1,4 @@
-"""The work of a report: every system processes every clip, the results are scored, and some become pictures."""
+"""The steps of a report: every system processes every clip, the results are scored, and some are shown as pictures."""
 
 import sys
 from collections.abc import Sequence
@@ -36,13 +36,13 @@ class SystemOutcome:
         """Plain values for JSON."""
         row = self.row.to_dict()
         row.pop("video")
-        row.pop("detail", None)  # names folders of the machine
+        row.pop("detail", None)  # contains paths of this machine
         work = {"seconds": self.made.seconds, "frames": self.clip.frame_count}
         return {"clip": self.clip.name, "task": self.clip.task, "system": self.system, **work, **_rounded(row)}
 
 
 def run_all(systems: Sequence[System], clips: Sequence[EvalClip], work: Path) -> list[SystemOutcome]:
-    """Run every system on every clip; a failure is an outcome, and the others continue."""
+    """Run every system on every clip; a failure is recorded as an outcome, and the next clip follows."""
     outcomes = []
     for index, system in enumerate(systems):
         for clip in clips:

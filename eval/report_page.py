@@ -54,7 +54,7 @@ def section(
 
 
 def caption(metric: Column) -> str:
-    """A metric's name with an arrow that says which direction is better."""
+    """A metric's name with an arrow in the better direction."""
     return f"{metric.label} {ARROWS[metric.better]}"
 
 

@@ -14,7 +14,7 @@ TRUTH, COPY = "ground truth", "copy of input"
 RANKED = {
     "sync_distance_as_heard": "sync distance",
     "aperture_correlation": "lip opening",
-}  # score -> its name in a text
+}  # score -> its label
 TOO_GOOD = {"sync_confidence": "sync confidence", "sync_distance": "sync distance"}
 
 

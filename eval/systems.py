@@ -37,7 +37,7 @@ class System(Protocol):
     name: str
 
     def facts(self) -> dict[str, Any]:
-        """What a reader needs to reproduce the results."""
+        """The facts needed to reproduce the results."""
 
     def make(self, clip: EvalClip, out: Path) -> tuple[Path, Made]:
         """The result of a clip, written to `out` or already elsewhere; UnscorableError or another ValueError without one."""
@@ -58,7 +58,7 @@ class Truth:
 
 
 class Copy:
-    """The input with the new audio: the score of doing nothing."""
+    """The input with the new audio: the baseline without lip-sync."""
 
     name = "copy of input"
 
@@ -112,7 +112,7 @@ class Command:
         self.name, self.arguments = name, shlex.split(template)
         missing = [field for field in FIELDS if not any(field in argument for argument in self.arguments)]
         if missing:
-            raise ValueError(f"The command of {name} lacks {', '.join(missing)}: it is run as `{template}`.")
+            raise ValueError(f"The command of {name} lacks {', '.join(missing)}: got `{template}`.")
 
     def facts(self) -> dict[str, Any]:
         return {"what": "a program; its time includes start and loading", "command": " ".join(self.arguments)}

@@ -41,7 +41,7 @@ def pair_up(videos: Sequence[Path], given: Sequence[Path]) -> list[Pair]:
     """Each video with its partner in `given`: by position if both are single files or lists, else by file name.
 
     Raises:
-        ValueError: two partners have one name, or the lists differ in length.
+        ValueError: two partners have the same name, or the lists differ in length.
     """
     if not given:
         return [Pair(video, None) for video in videos]
@@ -57,7 +57,9 @@ def pair_up(videos: Sequence[Path], given: Sequence[Path]) -> list[Pair]:
     by_name: dict[str, Path] = {}
     for partner in partners:
         if partner.stem in by_name:
-            raise ValueError(f"{by_name[partner.stem]} and {partner} have one name: use lists (.txt) to pair them.")
+            raise ValueError(
+                f"{by_name[partner.stem]} and {partner} have the same name: use lists (.txt) to pair them."
+            )
         by_name[partner.stem] = partner
     return [Pair(video, by_name.get(video.stem)) for video in videos]
 

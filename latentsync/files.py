@@ -38,7 +38,7 @@ def atomic_write(path: PathLike, shared: bool = False) -> Iterator[Path]:
         yield partial
         os.replace(partial, path)
     except BaseException:
-        with suppress(OSError):  # it was never created, or the folder is gone
+        with suppress(OSError):  # it was never created, or the folder was removed
             partial.unlink()
         raise
 

@@ -33,7 +33,7 @@ class WebApp:
     def submit(
         self, owner: str, wish: Wish, video: str | None, audio: str | None, names: tuple[str, str] | None = None
     ) -> WebJob:
-        """Check the request and put a job into the queue; WebError or ValueError if something is wrong with it."""
+        """Check the request and put a job into the queue; WebError or ValueError if it is invalid."""
         if not video or not audio:
             raise WebError(texts.NEED_BOTH)
         names = names or (Path(video).name, Path(audio).name)

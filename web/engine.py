@@ -44,7 +44,7 @@ class Engine:
         return self
 
     def stop(self, timeout_sec: float = 30.0) -> None:
-        """End the running job, the waiting jobs and the thread."""
+        """Cancel the running job and the waiting ones, and end the thread."""
         with self._changed:
             self._stopping = True
             for job in self._waiting:
@@ -69,7 +69,7 @@ class Engine:
                 job.end("cancelled")
 
     def place(self, job: WebJob) -> int:
-        """Number of jobs before this one, the running one included."""
+        """Number of jobs before this one, including the running one."""
         with self._changed:
             return self._waiting.index(job) + 1 if job in self._waiting else 0
 
@@ -153,7 +153,7 @@ class Engine:
 
         def progress(stage: str, done: int, total: int) -> None:
             job.enter(stage, done, total)
-            if done == total:  # the next stage may take long before it reports
+            if done == total:  # the next stage may run long before its first report
                 job.enter(texts.WRITE_STAGE) if stage == GENERATE else job.enter(GENERATE, 0, frames)
 
         job.enter(DETECT)

@@ -2,7 +2,7 @@
 
 
 class WebError(ValueError):
-    """An error that the user can fix; its message is one sentence that says how."""
+    """An error that the user can fix; its message is one sentence with the remedy."""
 
 
 class CancelledError(Exception):

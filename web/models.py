@@ -26,7 +26,7 @@ class ModelChoice:
     precision: Precision = "auto"
 
     def made_for(self, preset: str) -> "ModelChoice":
-        """The choice for a preset: in its precision, with distilled weights if it needs them and they are installed."""
+        """The choice for a preset: in its precision, and with distilled weights if it needs them and they are installed."""
         distilled = needs_distilled(preset)
         precision, device = precision_of(preset), pick_device()
         differs = pick_dtype(device, precision) != pick_dtype(device)

@@ -19,7 +19,7 @@ from web.settings import PRESETS, PREVIEW_SEC, Limits
 
 @dataclass(frozen=True)
 class Wish:
-    """An unchecked request; None stands for the value of the preset or the model."""
+    """An unchecked request; None means the default of the preset or the model."""
 
     kind: str = "run"
     preset: str = ""

@@ -33,7 +33,7 @@ class Page:
 
     def build(self) -> gr.Blocks:
         with gr.Blocks(title=texts.TITLE, analytics_enabled=False) as blocks:
-            JobApi(self.app).add_routes()  # first, so that no event of the page gets their names
+            JobApi(self.app).add_routes()  # first, so that no event of the page has the same name
             self.token = gr.BrowserState("", storage_key="latentsync")
             self.current = gr.State("")  # id of the shown job
             self.timer = gr.Timer(POLL_SEC, active=False)
@@ -237,7 +237,7 @@ class Page:
             try:
                 named = (
                     (preset, None, None, *wish[2:]) if preset in PRESETS else ("", *wish)
-                )  # the sliders equal the preset
+                )  # the sliders have the values of the preset
                 job = self.app.submit(owner, Wish(kind, *named), video, audio)
             except (ValueError, OSError) as error:
                 return self.updates({self.message: views.error_html(str(error))})
@@ -332,7 +332,7 @@ class Page:
 
 
 def outcome_html(job: WebJob) -> str:
-    """How a job ended, as one message."""
+    """The end of a job as one message."""
     if job.state == "failed":
         return views.error_html(job.error)
     if job.state == "cancelled":

@@ -86,7 +86,7 @@ class Uploads:
 
 
 def frame_near(path: Path, time_sec: float) -> tuple[FrameArray, float]:
-    """The frame shown at a time, or the last frame if it lies beyond the end, and the frame's own time in seconds."""
+    """The frame shown at a time, or the last frame if the time is beyond the end, and the frame's own time in seconds."""
     times = [float(time) for time in frame_times(path)]
     number = min(int(np.searchsorted(times, time_sec + 1e-6, side="right")) - 1, len(times) - 2)
     frame = next(iter(read_frames(path, max(0, number), max(0, number) + 1))).frame

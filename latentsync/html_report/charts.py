@@ -21,7 +21,7 @@ class StackedBar:
     """One bar of several parts, with its name before it and a text after it."""
 
     name: str
-    parts: Sequence[tuple[str, float, str]]  # CSS class, length, text that a pointer shows
+    parts: Sequence[tuple[str, float, str]]  # CSS class, length, tooltip
     text: str
 
 

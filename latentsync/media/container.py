@@ -28,12 +28,12 @@ def limit_threads(count: int) -> None:
 
 
 def decoder_threads() -> int:
-    """For a decoder's `thread_count`."""
+    """Number of threads for a decoder's `thread_count`; 0: one for each core."""
     return _limit
 
 
 def converter_threads() -> int:
-    """For a `VideoReformatter`."""
+    """Number of threads for a `VideoReformatter`."""
     return min(_limit or os.cpu_count() or 1, CONVERTER_THREADS)
 
 
@@ -50,10 +50,8 @@ FORMATS = (
 )
 STILL_FORMATS = "png_pipe,jpeg_pipe,webp_pipe"
 MAX_PIXELS = 1 << 27  # of a picture: 134 megapixels; a damaged header that states more would need gigabytes
-MIN_RATE_HZ, MAX_RATE_HZ = (
-    4_000,
-    768_000,
-)  # of audio; at 1 Hz, from a damaged header, each sample would be resampled to 16,000
+# Of audio; at 1 Hz, which a damaged header may state, each sample would be resampled to 16,000.
+MIN_RATE_HZ, MAX_RATE_HZ = 4_000, 768_000
 NO_TRACK = Disposition.attached_pic | Disposition.timed_thumbnails  # cover pictures and previews
 USUAL_LAYOUTS = {1: "mono", 2: "stereo"}  # of files that do not state one
 STILL_CODECS = {"mjpeg", "png", "bmp", "webp", "tiff"}
@@ -125,7 +123,7 @@ def opened(path: PathLike) -> InputContainer:
 
 
 def check_readable(path: PathLike) -> bytes:
-    """The first bytes of a file; MediaError if it is certainly not a media file, which a demuxer might only guess."""
+    """The first bytes of a file; MediaError if it cannot be a media file, although a demuxer might accept it."""
     file = Path(path)
     try:
         if not file.exists():
@@ -219,7 +217,7 @@ def is_one_picture(stream: VideoStream) -> bool:
 
 
 def audio_tracks(container: InputContainer) -> list[AudioStream]:
-    """The audio tracks, all of which are numbered."""
+    """The audio tracks; all of them are numbered."""
     return list(container.streams.audio)
 
 

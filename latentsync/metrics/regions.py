@@ -8,7 +8,7 @@ from latentsync.face.align import FloatArray, crop_size, invert_matrix
 from latentsync.face.masks import mask_image
 
 RESOLUTION = 256  # px; side of the aligned face of all matrices in the evaluation
-RING_PX = 8  # width of the ring: half of it lies inside the mask, half outside
+RING_PX = 8  # width of the ring, half of it inside the mask and half outside
 REGIONS = ("full", "inside", "outside", "ring")
 
 

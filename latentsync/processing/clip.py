@@ -1,4 +1,4 @@
-"""A clip on its way through the data-processing stages, and the outcome of a stage.
+"""A clip that the data-processing stages pass on, and the outcome of a stage.
 
 Times are on the 25 Hz clock of `latentsync.timebase`, which starts where a player starts the file (see
 `media.video.read.frames_at`): a span is exact in frames, and start_sec, end_sec are whole multiples of 1/25 s.
@@ -15,26 +15,26 @@ from latentsync.timebase import MODEL_FPS
 
 Score: TypeAlias = float
 Scores: TypeAlias = Mapping[str, Score]
-Reason: TypeAlias = str  # the code of a reason to drop a clip, as manifests carry it; each stage defines its own
+Reason: TypeAlias = str  # code of the reason for dropping a clip, written to manifests; each stage defines its own
 
-ID_DIGITS = 16  # of 4 bits each
+ID_DIGITS = 16  # hexadecimal
 SHORT_ID_DIGITS = 8
-MAX_STEM_BYTES = 200  # file systems hold 255 bytes a name
+MAX_STEM_BYTES = 200  # file systems allow 255 bytes for a name
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A span of a user's video on its way through the stages."""
+    """A span of a source video, the input and output of stages."""
 
     clip_id: str  # computed from the source's content, its relative path and the span
-    source: str  # path or address of the user's file, which is only read
+    source: str  # path or address of the user's file, which is never changed
     relative: str  # POSIX path of the source relative to the input folder
     path: Path  # local file that holds the clip now; the source itself until a stage writes one
     source_id: str = ""  # computed from the source's content and its relative path
     start_sec: float = 0.0  # span in the source
     end_sec: float = 0.0  # 0 until stage 1 has measured it
     path_start_sec: float = 0.0  # where in `path` the clip begins
-    scores: dict[str, Score] = field(default_factory=dict)  # everything measured so far
+    scores: dict[str, Score] = field(default_factory=dict)  # all scores measured so far, by name
 
     @property
     def start_frame(self) -> int:
@@ -66,16 +66,16 @@ class Clip:
         return str(place.with_name(f"{stem}{span}_{self.clip_id[:SHORT_ID_DIGITS]}.mp4"))
 
     def scored(self, **scores: Score) -> "Clip":
-        """The clip with more scores."""
+        """The clip with these scores added."""
         return replace(self, scores={**self.scores, **scores})
 
     def moved(self, path: Path) -> "Clip":
-        """The clip as the whole of another file."""
+        """The clip as the complete content of another file."""
         return replace(self, path=path, path_start_sec=0.0)
 
     def cut(self, start_frame: int, stop_frame: int) -> "Clip":
         """A part of the clip; frames of the 25 Hz clock, counted from the start of the clip."""
-        assert 0 <= start_frame < stop_frame <= self.frame_count, "a part lies in its clip"
+        assert 0 <= start_frame < stop_frame <= self.frame_count, "a part is within its clip"
         first, last = self.start_frame + start_frame, self.start_frame + stop_frame
         return replace(
             self,
@@ -109,7 +109,7 @@ StageOutcome: TypeAlias = Kept | Dropped
 def source_clip(path: Path, source: str, relative: str) -> Clip:
     """The clip of a whole source file, not yet measured.
 
-    `path` is its local copy (or the file itself), `source` its path or address as the user knows it, `relative` its POSIX
+    `path` is its local copy (or the file itself), `source` its original path or address, `relative` its POSIX
     path in the input folder. Raises OSError if the file cannot be read.
     """
     source_id = _digest(file_hash(path, hashlib.blake2b(digest_size=32)), relative)

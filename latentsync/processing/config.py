@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from latentsync.processing.stages.order import STAGES
 
 _ALL_TYPES = tuple(dict.fromkeys(stage.settings_type for stage in STAGES))
-# Without those that others inherit from, which Python does not allow beside them as bases of one class.
+# Without base classes of other entries, which would conflict in the method resolution order below.
 SETTINGS_TYPES = tuple(kind for kind in _ALL_TYPES if not any(kind in other.__mro__[1:] for other in _ALL_TYPES))
 
 
@@ -17,13 +17,13 @@ class StageSettings(*reversed(SETTINGS_TYPES)):  # type: ignore[misc]  # the bas
     """
 
     def check(self) -> None:
-        """Raises ValueError, one sentence with the way out, for settings of any stage that cannot be."""
+        """Raises ValueError for invalid settings of any stage; its message is one sentence with a remedy."""
         for settings in SETTINGS_TYPES:
             settings.check(self)
 
 
 def needs_new_run() -> tuple[str, ...]:
-    """The settings that --reapply cannot change, because other pictures or other clips would be measured."""
+    """Names of the settings that --reapply cannot change, because the scores or the clips themselves depend on them."""
     return tuple(dict.fromkeys(name for settings in SETTINGS_TYPES for name in settings.needs_new_run))
 
 
@@ -38,7 +38,7 @@ class RunSettings:
     workers_per_gpu: int = 4
 
     def check(self) -> None:
-        """Raises ValueError for numbers that cannot be."""
+        """Raises ValueError for invalid numbers."""
         if self.workers_per_gpu < 1:
             raise ValueError(f"run.workers_per_gpu is {self.workers_per_gpu}: a GPU needs at least one worker.")
         if self.cores is not None and self.cores < 1:

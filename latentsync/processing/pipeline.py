@@ -30,7 +30,7 @@ class Processed:
     funnel: Funnel
     clips: str  # address of the folder with the training clips; empty after a dry run
     report: str  # address of the report
-    without_source: int  # clips that could not go on because their source is gone
+    without_source: int  # unfinished clips whose source is no longer in the input folder
 
 
 def process(
@@ -43,8 +43,8 @@ def process(
     """Turn a folder of raw videos into training clips, or continue an earlier run of the same command.
 
     Args:
-        input_dir: only read; a path or an address that fsspec knows.
-        output_dir: where `high_visual_quality` and `manifests` appear; None: beside the input folder.
+        input_dir: never changed; a path or an address that fsspec knows.
+        output_dir: where `high_visual_quality` and `manifests` are created; None: beside the input folder.
         dry_run: measure and report, in `dry_run` in the output folder, and keep no clips.
         on_progress: called about twice a second with each stage's progress.
 
@@ -70,7 +70,7 @@ def process(
 
 @dataclass(frozen=True)
 class Rejudged:
-    """A run after other thresholds were applied."""
+    """The results of applying other thresholds to a run."""
 
     funnel: Funnel
     unmeasured: dict[str, int]  # by stage: clips that are kept now but that no later stage has measured

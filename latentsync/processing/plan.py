@@ -1,4 +1,4 @@
-"""What is run in which order: steps, the groups of steps that share a worker, and what the stages' settings amount to."""
+"""The plan of a run: its steps in order, the groups of steps that share a worker, and the rules and measures of all stages."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from latentsync.processing.stages.order import STAGES, STEPS, StageClasses
 
 @dataclass(frozen=True)
 class StepPlan:
-    """A step before it is made: networks are loaded where it runs."""
+    """A step that is not created yet; `make` is called in the worker that runs it, and loads its networks."""
 
     stages: tuple[str, ...]
     make: Callable[[], Step]  # can be pickled
     needs_gpu: bool = False
-    cuts: bool = False  # makes several clips of one, which then go to whichever worker is free
+    cuts: bool = False  # returns several clips for one, which are then distributed to free workers
 
     @property
     def name(self) -> str:
@@ -53,7 +53,7 @@ def make_step(stages: StageClasses, settings: StageSettings) -> Step:
 
 
 def check_installed(settings: StageSettings) -> None:
-    """Raises ValueError, one sentence with the way out, for wrong settings and for missing libraries or weights."""
+    """Raises ValueError for wrong settings and missing libraries or weights; its message is one sentence with a remedy."""
     settings.check()
     for stage in STAGES:
         stage.check_installed(settings)
@@ -65,7 +65,7 @@ def make_rules(settings: StageSettings) -> dict[str, Rule]:
 
 
 def measures_of(settings: StageSettings) -> list[Measure]:
-    """What a report shows as histograms, with the thresholds in force, in the order of the stages."""
+    """The scores that a report shows as histograms, with their current thresholds, in the order of the stages."""
     return [measure for stage in STAGES for measure in stage.measures(settings)]
 
 
@@ -86,6 +86,6 @@ def groups_of(plan: Plan, has_gpu: bool) -> list[Plan]:
 
 
 def last_stage_before(plan: Plan, step: StepPlan) -> str | None:
-    """The stage whose kept clips are a step's input; None for the first step, whose input are the sources."""
+    """The stage whose kept clips are the input of a step; None for the first step, whose input is the sources."""
     place = [each.name for each in plan].index(step.name)
     return plan[place - 1].stages[-1] if place else None

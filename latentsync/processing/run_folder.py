@@ -1,4 +1,4 @@
-"""The folders of one run: the input, which is only read, the output with its manifests, and one for unfinished files."""
+"""The folders of one run: the input, which is never changed, the output with its manifests, and one for unfinished files."""
 
 import os
 import socket
@@ -22,7 +22,7 @@ LOCAL_STAGING = "latentsync-staging-"  # in this machine's temporary folder, whe
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Where a run reads and writes, and how often it retries; every worker gets a copy."""
+    """The folders of a run and its limits for retries; every worker gets a copy."""
 
     input: Folder
     output: Folder
@@ -30,7 +30,7 @@ class RunFolder:
     keep_stages: bool = False  # keep every stage's files, not only the last stage's
     dry_run: bool = False  # measure only: no clips are kept
     attempts: int = 2  # for a clip on which a step raises an error
-    max_lost_workers: int = 4  # so many workers may die on a clip before it is recorded as failed
+    max_lost_workers: int = 4  # number of workers that die on a clip before it is recorded as failed
 
     @property
     def manifests(self) -> Folder:
@@ -69,14 +69,14 @@ def make_run_folder(
 ) -> RunFolder:
     """The folders of a run; without `output_dir` the output is the folder that contains the input folder.
 
-    Raises ValueError if the input folder is missing or holds no video, or if the output would lie in it.
+    Raises ValueError if the input folder is missing or holds no video, or if the output would be inside it.
     """
     source = Folder(input_dir)
     if not source.is_folder():
         raise ValueError(f"The input folder {input_dir} does not exist or is a file: give a folder with videos.")
     output = Folder(output_dir) if output_dir else source.beside()
     if source.contains(output):
-        raise ValueError(f"The output {output.address} lies in the input folder, which is only read: choose another.")
+        raise ValueError(f"The output {output.address} is in the input folder, which is never changed: choose another.")
     if dry_run:
         output = output.under(DRY_RUN)
     run_folder = RunFolder(source, output, uuid.uuid4().hex[:12], keep_stages=keep_stages, dry_run=dry_run)

@@ -54,7 +54,7 @@ class Folder:
         return Folder(parent)
 
     def contains(self, other: "Folder") -> bool:
-        """Whether `other` is this folder or lies in it."""
+        """Whether `other` is this folder or is inside it."""
         if self.is_local and other.is_local:
             return Path(os.path.realpath(other.root)).is_relative_to(os.path.realpath(self.root))
         return f"{other.address}/".startswith(f"{self.address}/")
@@ -102,7 +102,7 @@ class Folder:
         return copy
 
     def publish(self, staged: Path, name: str, staging: Path) -> None:
-        """Move a finished local file here as `name`; if the folder is remote, a copy stays where `fetch` finds it."""
+        """Move a finished local file here as `name`; for a remote folder a local copy remains, which `fetch` returns."""
         path = self._path(name)
         if not self.is_local:
             self._upload(staged, path)
@@ -114,7 +114,7 @@ class Folder:
         try:
             os.replace(staged, path)
         except OSError as error:
-            if error.errno != errno.EXDEV:  # the staging folder lies on another disk
+            if error.errno != errno.EXDEV:  # the staging folder is on another disk
                 raise
             with atomic_write(path, shared=True) as partial:
                 shutil.copyfile(staged, partial)

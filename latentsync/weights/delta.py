@@ -32,7 +32,7 @@ def same(first: Tensor, second: Tensor | None) -> bool:
 def with_base(checkpoint: "Checkpoint", read: Callable[[Path], "Checkpoint"]) -> "Checkpoint":
     """A delta together with the tensors of its base checkpoint; any other checkpoint unchanged.
 
-    The base is looked for beside the delta, then at the path stored in it. Its checksum is not compared where `read` returns
+    The base is searched beside the delta, then at the path stored in it. Its checksum is not compared where `read` returns
     tensors on the meta device.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Reading and writing checkpoint files. Their interpretation is up to the models.
+"""Reading and writing checkpoint files; the models interpret their content.
 
 The project writes safetensors with metadata (see `latentsync.weights.metadata`) as JSON in the header. PyTorch files are read
 with `weights_only`, so that no code in them can run.
@@ -62,8 +62,8 @@ class Checkpoint:
 def read_checkpoint(path: Path | str) -> Checkpoint:
     """Read `.safetensors`, or a PyTorch file that holds a state dict bare or under one of `CONTAINERS`.
 
-    Tensors of PyTorch files are memory-mapped, so keys and shapes of a large file are known at once. What a file
-    leaves to another one (see `latentsync.weights.delta`) is read from there.
+    Tensors of PyTorch files are memory-mapped, so keys and shapes of a large file are known at once. The
+    tensors that a delta omits (see `latentsync.weights.delta`) are read from its base checkpoint.
 
     Raises:
         CheckpointError: the file is missing, damaged, of another format, or holds no state dict.

@@ -194,7 +194,7 @@ def _bytes(path: Path) -> int:
 
 
 def _receive(remote: Remote, partial: Path, report: Report) -> None:
-    """Download until the file is complete; resume after a lost connection, and give up after `STALLS` attempts in vain."""
+    """Download until the file is complete; resume after a lost connection; give up after `STALLS` attempts without progress."""
     stalls, reason = 0, ""
     if remote.size is not None and _bytes(partial) > remote.size:
         partial.unlink()

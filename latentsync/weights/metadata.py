@@ -1,4 +1,4 @@
-"""Metadata of the project's own checkpoints: enough to build the network and to detect a wrong use."""
+"""Metadata of the project's own checkpoints: enough to build the network and to detect incompatible settings."""
 
 import zlib
 from collections.abc import Mapping

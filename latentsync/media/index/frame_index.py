@@ -124,7 +124,7 @@ def index_of(packets: PacketTimes, first: FirstPicture, path: PathLike) -> Frame
 
 
 def end_ticks(last: int, duration: int, packets: PacketTimes) -> int:
-    """End of the last frame, shown at `last`: by the stream, by its packet's duration, or after one frame duration."""
+    """End in ticks of the last frame, shown at `last`: as the container states, else by its packet's or the usual duration."""
     if packets.end is not None and packets.end > last:
         return packets.end
     return last + max(1, duration or round(1 / (packets.usual_rate * packets.time_base)))
@@ -158,7 +158,7 @@ def standard_rate(rate: Fraction) -> Fraction:
 
 
 def misfit(shown: np.ndarray, step: Fraction) -> float:
-    """Largest difference in ticks of frames from a clock of `step` ticks; infinite if ticks are too coarse to tell."""
+    """Largest deviation in ticks of frame times from multiples of `step`; infinite if ticks are too coarse to decide."""
     if step < 4:
         return 0.0 if len(set(np.diff(shown).tolist())) == 1 and step == shown[1] - shown[0] else np.inf
     return float(np.abs(shown - shown[0] - np.arange(len(shown)) * float(step)).max())

@@ -156,7 +156,7 @@ def first_frame(container: InputContainer, stream: VideoStream, path: PathLike) 
 
 
 def spread_pictures(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
-    """Pictures from `SAMPLED_AT`, as far as they can be decoded."""
+    """One picture from each position in `SAMPLED_AT`; ends early at one that cannot be decoded."""
     lasts_sec = Fraction(container.duration or 0, av.time_base)
     start = int((container.start_time or 0) / av.time_base / time_base_of(stream))
     with suppress(av.error.FFmpegError, OSError, StopIteration):

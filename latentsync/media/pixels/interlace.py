@@ -1,4 +1,4 @@
-"""Detection and deinterlacing of interlaced pictures (two fields in the even and odd lines), one picture out for each.
+"""Detection and deinterlacing of interlaced pictures (two fields in the even and odd lines), one output picture for each.
 
 Decoders flag single pictures as interlaced, and only flagged ones are deinterlaced. If none is flagged but the file states a
 field order, the pictures are deinterlaced if some of them show combing.
@@ -29,8 +29,8 @@ STATED_ORDERS: dict[int, FieldOrder] = {2: "tff", 3: "bff", 4: "bff", 5: "tff"}
 MIN_SIDE_PX = 8  # smaller pictures cannot be filtered
 BLOCK_PX = 16
 COMB_LEVELS = 4.0  # mean difference in a block of lines from both neighbours
-COMB_RATIO = 1.5  # over the difference from the next lines of the same field
-COMB_SHARE = 0.005  # of all blocks
+COMB_RATIO = 1.5  # least ratio of that difference to the difference from the next lines of the same field
+COMB_SHARE = 0.005  # fraction of all blocks, from which a picture shows combing
 
 
 def fields_of(samples: Sequence[VideoFrame], stated_order: int) -> tuple[Fields, FieldOrder]:
@@ -129,7 +129,7 @@ def _ready(graph: Graph) -> Iterator[VideoFrame]:
 
 
 def _graph(picture: VideoFrame, fields: Fields) -> Graph:
-    """A bwdif filter graph for pictures of this size and format; one picture out for each in."""
+    """A bwdif filter graph for pictures of this size and format; one output picture for each input picture."""
     graph = Graph()
     graph.threads = 1
     which = "interlaced" if fields in ("", FLAGGED) else "all"

@@ -32,8 +32,8 @@ Part = tuple[slice, slice]
 Edit = Callable[[np.ndarray], None]  # edits a frame uint8 h w 3 in place
 
 REACH = 4  # pixels: largest distance from a pixel to the chroma samples that it is interpolated from
-STEP = 64  # pixels: parts are grown to multiples of it, so that few sizes occur and converters are reused
-# 8-bit levels of change: up to the first the bits of a sample below 8 are kept, from the second on they are replaced
+STEP = 64  # pixels: parts are enlarged to multiples of it, so that few sizes occur and converters are reused
+# Change of a sample in 8-bit levels: up to SLIGHT_EDIT its lower bits beyond 8 are kept, from FULL_EDIT on replaced.
 SLIGHT_EDIT, FULL_EDIT = 1.0, 8.0
 
 
@@ -203,7 +203,7 @@ def can_change_in_parts(stored: VideoFrame) -> bool:
 
 
 def grown(part: Part, height_width: tuple[int, int], steps: tuple[int, int], reach: int = 0) -> Part:
-    """`part` grown by at least `reach` pixels to multiples of `steps` (rows, columns), clipped to the frame."""
+    """`part` enlarged by at least `reach` pixels to multiples of `steps` (rows, columns), clipped to the frame."""
     rows, columns = (
         slice(max(0, (side.start - reach) // step * step), min(length, -(-(side.stop + reach) // step) * step))
         for side, length, step in zip(part, height_width, steps, strict=True)

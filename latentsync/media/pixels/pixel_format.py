@@ -1,4 +1,4 @@
-"""The properties of libav's pixel formats, and what is lost from one format to another."""
+"""The properties of libav's pixel formats, and what a conversion to another format loses."""
 
 from dataclasses import dataclass
 from functools import cache

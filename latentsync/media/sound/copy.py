@@ -1,4 +1,4 @@
-"""The audio track of an output file, written in step with its video: copied where the container can hold the codec, else AAC.
+"""The audio track of an output file, interleaved with its video: copied where the container can hold the codec, else AAC.
 
 Tensor legend: c channels, n samples; audio is float32 [-1, 1] `c n`.
 """
@@ -21,7 +21,7 @@ from latentsync.media.sound.matroska import CODEC_IDS, delayed_track
 from latentsync.media.sound.packets import sound_packets
 from latentsync.media.sound.read import decoded_sound, late_sec
 
-# Codecs that are copied into each container: its players support them, and they keep their timing there.
+# Codecs that are copied into each container: its players support them, and their timing is preserved.
 _EVERYWHERE = {"aac", "mp3", "ac3", "eac3", "alac"}
 _PCM = {f"pcm_{kind}" for kind in ("u8", "s16le", "s16be", "s24le", "s24be", "s32le", "s32be", "f32le", "f32be")}
 COPIED_CODECS = {
@@ -55,7 +55,7 @@ class SoundTrack(Protocol):
         """Write the audio before `time_sec` and no more."""
 
     def finish(self, duration_sec: Fraction) -> None:
-        """Write the rest up to `duration_sec`, where the audio is cut."""
+        """Write the remaining audio up to `duration_sec`, where it is cut."""
 
 
 def check_sound(source: AudioSource) -> None:

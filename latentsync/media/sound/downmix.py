@@ -22,14 +22,14 @@ from latentsync.media.container import ChosenTracks, PathLike, audio_stream, ope
 MEASURED_HZ = 8_000
 BLOCK = MEASURED_HZ // 2  # samples measured together
 VOICE_HZ = (100, 3600)  # the measured band: a voice, without hum and rumble
-CANCELLED = 0.25  # of the power of uncorrelated channels: 6 dB less
+CANCELLED = 0.25  # power of the mix relative to that of uncorrelated channels: -6 dB
 INVERTED = 0.7  # normalised correlation of a channel with another one's negative
-CLEARLY = 1.2  # times the correlation with the other channel itself
+CLEARLY = 1.2  # least ratio of that correlation to the one with the other channel itself
 DELAY_SEC = 0.003  # between a channel and its inverted copy, at most
-MATTERS = 0.05  # of the louder channel's power: a quieter inverted copy cancels little
-ONE_PAIR = 0.8  # of the power: only two channels that hold more of it are compared
-NEAR_DB = 30.0  # below the loudest block; quieter ones are pauses
-CANCELLED_SHARE = 0.2  # of the blocks that are not pauses, above which a file is not mixed
+MATTERS = 0.05  # least power relative to the louder channel: a quieter inverted copy cancels little
+ONE_PAIR = 0.8  # fraction of the power that the two loudest channels must have, or they are not compared
+NEAR_DB = 30.0  # blocks that are quieter than the loudest by more are pauses
+CANCELLED_SHARE = 0.2  # fraction of cancelled blocks (pauses excluded) above which a file is not mixed
 MEASURES_KEPT = 64
 
 

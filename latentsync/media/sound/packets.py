@@ -10,7 +10,7 @@ from av.packet import Packet
 
 from latentsync.media.container import MediaError, PathLike, reason
 
-PREROLL_SEC = 0.25  # packets this long before the start are kept: decoders need some to start
+PREROLL_SEC = 0.25  # packets from this long before the start are kept: decoders need some to start
 OPUS_STEP_HZ = 400  # the shortest Opus frame is 2.5 ms, all others are multiples of it (RFC 6716, 2.1.4)
 
 

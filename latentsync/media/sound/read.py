@@ -1,4 +1,4 @@
-"""A file's audio track as mono samples: the whole, piece by piece, or one exact span of it.
+"""A file's audio track as mono samples: complete, piece by piece, or one exact span of it.
 
 Tensor legend: n samples, float32 [-1, 1) or int16 `n`. Sample 0 is the start of the file as players count it.
 """
@@ -109,7 +109,7 @@ def span_pieces(
 ) -> Iterator[Samples]:
     """Yield `count` samples from `start_sec` on, piece by piece, mono and resampled; silence where the file has no audio.
 
-    Decoding starts shortly before a span that lies far into the file.
+    Decoding of a span far into the file starts shortly before it.
 
     Raises MediaError as `mono_pieces` does.
     """

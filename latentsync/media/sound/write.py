@@ -43,4 +43,6 @@ def write_flac(path: PathLike, pieces: Iterable[Samples], sample_rate_hz: int = 
                     written += len(piece)
             container.mux(stream.encode(None))
     except (av.error.FFmpegError, OSError) as error:
-        raise MediaError(f"cannot write {path}: {reason(error)}. Make room or choose another folder.") from error
+        raise MediaError(
+            f"cannot write {path}: {reason(error)}. Free some disk space or choose another folder."
+        ) from error

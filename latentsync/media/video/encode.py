@@ -41,14 +41,14 @@ class Encoder:
     suffixes: tuple[str, ...] = (".mp4", ".mov", ".mkv")
     min_side: int = 1  # px
     keeps_aspect: bool = True  # whether its bitstream states the sample aspect ratio, which .mkv files rely on
-    more_formats: tuple[str, ...] = ()  # for sources that lose more in `pixel_format`
+    more_formats: tuple[str, ...] = ()  # alternatives for sources that would lose more in `pixel_format`
     hdr_params: HdrParams | None = None  # the option for HDR metadata
     deep_finer: int = 0  # subtracted from crf for pictures of more than 8 bits, so that their levels survive
     deep_options: tuple[tuple[str, str], ...] = ()  # for these, instead of `options`
     keeps_fields: bool = False  # whether its pictures can be flagged as interlaced
 
     def format_for(self, width: int, height: int, source: str = USUAL) -> str:
-        """The pixel format that supports a size and loses least of pictures of the format `source`."""
+        """The pixel format that supports a size and loses least of a source in the format `source`."""
         odd = width % 2 or height % 2
         assert self.odd_pixel_format is not None or not odd, "the encoder was chosen for this size"
         usual = self.odd_pixel_format if odd and self.odd_pixel_format else self.pixel_format
@@ -182,7 +182,7 @@ def usual_scheduling() -> Iterator[None]:
     """Restore the scheduling policy of all threads, which SVT-AV1 changes when it is opened by root, as in many containers.
 
     It sets Linux' real-time policy for its own threads and the one that opens it, and all later threads and processes inherit
-    it: each can then occupy a core without limit, and threads that wait for another one can block it for ever. On exit all
+    it: each can then occupy a core without limit, and threads that wait for another one can block it indefinitely. On exit all
     threads get the policy that this thread had on entry.
     """
     if not hasattr(os, "sched_getscheduler"):  # not Linux

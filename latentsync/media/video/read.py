@@ -72,7 +72,7 @@ def read_frames(
 def frames_at(path: PathLike, fps: float | Fraction) -> Iterator[VideoFrame]:
     """Yield a video at a constant rate of `fps` frames a second: at each tick the frame whose time is nearest.
 
-    Tick 0 is the start of the file as players count it, so that the file's audio has the same clock. Yields
+    Tick 0 is the start of the file as players count it, which is also sample 0 of its audio. Yields
     `frames_in(end of the last frame, fps)` frames, at least one, the k-th with `time_sec` k / fps. A frame that is
     shown at several ticks is the same array each time: do not write into it.
 

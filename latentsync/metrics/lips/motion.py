@@ -27,7 +27,7 @@ def jitter(series: NDArray[np.floating]) -> float:
 def seam_jump(changes: NDArray[np.floating], window: int = WINDOW_FRAMES) -> float | None:
     """Relative excess of the frame-to-frame change at window borders: 0 = no seam, 1 = twice as large.
 
-    Entry i of `changes` [t - 1] is the change from frame i to i + 1, NaN where unknown. A border lies before each frame whose
+    Entry i of `changes` [t - 1] is the change from frame i to i + 1, NaN where unknown. There is a border before each frame whose
     number is a multiple of `window`. None if there is no border, or nothing moves elsewhere.
 
     Raises:

@@ -30,7 +30,7 @@ def compare_pictures(
 
     Args:
         video: the result.
-        truth: what it should look like.
+        truth: the true video.
         matrices: [t, 2, 3], alignment of the face in the true video (see `face_series`), which places the regions.
         perceptual: LPIPS as a map.
 

@@ -26,7 +26,7 @@ def weighted_mean(values: NDArray[np.floating], weight: Weight | None) -> float:
         return float(values.mean(dtype=np.float64))
     total = float(weight.sum(dtype=np.float64))
     if total <= 0:
-        raise ValueError("The region to compare is empty: the face lies outside the frame.")
+        raise ValueError("The region to compare is empty: the face is outside the frame.")
     return float((values * weight).sum(dtype=np.float64)) / total
 
 

@@ -123,6 +123,6 @@ def scored_face(frame: NDArray[np.uint8], box: tuple[float, float, float, float]
     right, bottom = left + int(box[2] * width), top + int(box[3] * height)
     face = frame[max(0, top) : max(0, bottom), max(0, left) : max(0, right)]
     if face.size == 0:
-        raise ValueError(f"The face box {box} lies outside the frame of {width} x {height} pixels.")
+        raise ValueError(f"The face box {box} is outside the frame of {width} x {height} pixels.")
     resized = cv2.resize(face, (FACE_PX, FACE_PX), interpolation=cv2.INTER_AREA)
     return np.asarray(resized, np.float32) / np.float32(255)

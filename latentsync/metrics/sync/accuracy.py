@@ -1,6 +1,6 @@
-"""Accuracy of a SyncNet: how often it tells a window's own audio from another.
+"""Accuracy of a SyncNet: how often it distinguishes a window's own audio from other audio.
 
-The formulas take embeddings [n, D] of unit length; row i belongs to the window that starts at frame i.
+The formulas are for embeddings [n, D] of unit length; row i belongs to the window that starts at frame i.
 """
 
 from dataclasses import dataclass

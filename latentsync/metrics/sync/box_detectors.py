@@ -22,7 +22,7 @@ class S3FDBoxes:
         self.network = network
 
     def reset(self) -> None:
-        """Nothing to do: each frame is processed alone."""
+        """Does nothing: each frame is processed independently."""
 
     @torch.no_grad()
     def __call__(self, frame: NDArray[np.uint8]) -> NDArray[np.floating]:

@@ -50,12 +50,12 @@ Pair = tuple[torch.Tensor, torch.Tensor]  # lips and sound, [n, d] each
 
 @dataclass(frozen=True)
 class SyncScore:
-    """How well the lips of a video fit its audio."""
+    """Sync of the lips of a video with its audio."""
 
     offset_frames: int  # the best offset; > 0: the audio is early (see `offset.py`)
     confidence: float  # LSE-C: median distance over all offsets minus that at the best offset
     distance: float  # LSE-D: distance at the best offset
-    confidence_as_heard: float  # the same two at offset 0: what a viewer gets
+    confidence_as_heard: float  # the same two at offset 0: the sync that a viewer perceives
     distance_as_heard: float
     tracks: int
 

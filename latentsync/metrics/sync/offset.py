@@ -108,7 +108,7 @@ def _mean_similarity(lips: Tensor, sound: Tensor, shift: int) -> Tensor:
 def combine_tracks(tracks: Sequence[SyncOffset], published: bool = False) -> tuple[int, float]:
     """(offset in frames, confidence) of a video: the medians over its face tracks, the offset to the nearest frame.
 
-    `published` takes the means, with the offset rounded towards zero.
+    If `published`, the means, with the offset rounded towards zero.
 
     Raises:
         ValueError: there is no track.
@@ -146,7 +146,7 @@ def embed_track(
     """Embeddings (lips, audio), [n, 1024] each, of one face track and its audio; n is 0 for less than one window (0.2 s).
 
     Args:
-        net: the expert in evaluation mode.
+        net: SyncNet v2 in evaluation mode.
         faces: crops of consecutive frames at 25 fps, uint8 RGB [224, 224, 3].
         num_faces: how many crops there are.
         samples: mono at 16 kHz from the first frame on, on the scale of 16-bit integers.
@@ -178,6 +178,6 @@ def _batches_of_faces(faces: Iterable[NDArray[np.uint8]], batch_size: int) -> It
 
 
 def _embed_lips(net: SyncNetV2, faces: NDArray[np.uint8], like: Tensor) -> Tensor:
-    """RGB faces [f, h, w, 3] -> embeddings [f - 4, 1024]; the expert's channels are blue, green, red."""
+    """RGB faces [f, h, w, 3] -> embeddings [f - 4, 1024]; the channels of SyncNet v2 are blue, green, red."""
     frames = rearrange(torch.from_numpy(faces).to(like).flip(-1), "f h w c -> c f h w")
     return net.embed_lip_track(frames)

@@ -91,7 +91,7 @@ def split(clips: pd.DataFrame, shares: Mapping[str, float], seed: int = 0) -> li
 
     Args:
         clips: as `with_identity` returns them.
-        shares: hours of each list by its name, in any unit; the largest list gets what the others leave.
+        shares: relative hours of each list by its name, in any unit; the largest list gets the remainder.
         seed: another number gives another split.
 
     The order of identities depends on their names and the seed only, so the lists change little when the data set
@@ -117,7 +117,7 @@ def split(clips: pd.DataFrame, shares: Mapping[str, float], seed: int = 0) -> li
 
 
 def _is_nearer(hours: pd.Series, taken: Sequence[str], another: str, wanted: float) -> bool:
-    """Whether another identity brings a list nearer to the wanted hours."""
+    """Whether adding another identity brings a list closer to the wanted hours."""
     return bool(hours[taken].sum() + hours[another] / 2 <= wanted)
 
 

@@ -37,7 +37,7 @@ TIMES = {"work_sec": "float64", "finished_at": "float64"}  # these differ betwee
 PANDAS_TYPES = {pa.string(): pd.StringDtype(), pa.large_string(): pd.StringDtype(), pa.int64(): pd.Int64Dtype()}
 ORDER = ["source", "start_sec", "end_sec", "clip", "parent"]
 READERS = 16  # threads: an object store has a long latency, but serves many requests at once
-PENDING_RECORDS = "news"  # folder of the records that are not in the tables yet; the name on disk stays as it was
+PENDING_RECORDS = "news"  # folder of the records that are not in the tables yet; existing output folders have this name
 StepRecord = Mapping[str, Sequence[ManifestRow]]  # by the stage's name
 
 

@@ -1,4 +1,4 @@
-"""Other thresholds applied to existing manifests; no video is opened.
+"""Applying other thresholds to existing manifests without opening a video.
 
 A clip that was kept may be dropped now. A clip that was dropped may be kept by that stage now, but the later stages never
 measured it, so it has no rows there and is counted as unmeasured.
@@ -29,15 +29,15 @@ def reapply(tables: Mapping[str, pd.DataFrame], before: Mapping[str, Rule], now:
     """
     judged: dict[str, pd.DataFrame] = {}
     unmeasured: dict[str, int] = {}
-    alive: set[str] | None = None  # clips that the stage before keeps
+    remaining: set[str] | None = None  # clips that the stage before keeps
     for stage, table in tables.items():
-        given = table if alive is None else table[table["parent"].isin(alive)]
+        given = table if remaining is None else table[table["parent"].isin(remaining)]
         rows = [_judge(row, before[stage], now[stage]) for row in rows_of(given)]
         unmeasured[stage] = sum(
             new.verdict == "kept" and old == "dropped" for new, old in zip(rows, given["verdict"], strict=True)
         )
         judged[stage] = frame_of(rows)
-        alive = {row.clip for row in rows if row.verdict == "kept"}
+        remaining = {row.clip for row in rows if row.verdict == "kept"}
     return Reapplied(judged, unmeasured)
 
 

@@ -1,4 +1,4 @@
-"""A row of a manifest: the outcome of a clip at a stage; and back from a row to a clip."""
+"""A row of a manifest: the outcome of a clip at a stage; conversion of outcomes to rows and of rows to clips."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,7 +27,7 @@ class ManifestRow:
     file: str = ""  # path of a kept clip, relative to the output folder; empty: in the source
     file_start_sec: float = 0.0  # where in that file the clip begins
     scores: Mapping[str, Score] = field(default_factory=dict)
-    work_sec: float = 0.0  # of the whole step, on the first row it wrote; else 0
+    work_sec: float = 0.0  # of the whole step, in the first row that it wrote; else 0
     finished_at: float = 0.0  # seconds since 1970
 
     def clip_in(self, path: Path, source: str) -> Clip:
@@ -74,5 +74,5 @@ def parent_of(clip: Clip, given: Sequence[Clip]) -> Clip:
         for each in given
         if each.start_sec <= clip.start_sec + SAME_TIME_SEC and clip.end_sec <= each.end_sec + SAME_TIME_SEC
     ]
-    assert around, "an output clip lies in the span of an input clip"
+    assert around, "an output clip is within the span of an input clip"
     return around[0]

@@ -23,7 +23,7 @@ class Share:
 
 @dataclass(frozen=True)
 class StageCount:
-    """One line of the funnel. Hours are of the source's time; an unreadable file has none."""
+    """One line of the funnel. Hours are durations in the source; those of unreadable files are unknown and count as 0."""
 
     stage: str
     given: Share

@@ -32,7 +32,7 @@ def write_report(
 ) -> Funnel:
     """Write `report.html` and `report.json` into a folder of manifests; the pictures come from the `output` folder.
 
-    `tables` are the manifests in the order of the stages; `about` holds a few facts for the head of the page.
+    `tables` are the manifests in the order of the stages; `about` has facts for the head of the page.
     """
     funnel = funnel_of(tables, shown)
     examples = _examples(tables, output)
@@ -60,7 +60,7 @@ def page(funnel: Funnel, examples: Examples, about: Mapping[str, str]) -> str:
 
 
 def _cards(funnel: Funnel) -> list[tuple[str, str]]:
-    """The numbers in large letters, each with what it counts."""
+    """The headline numbers as text, each with its caption."""
     given, kept = funnel.stages[0].given, funnel.stages[-1].kept
     failed = sum(share.clips for stage in funnel.stages for share in stage.failed.values())
     return [
@@ -86,7 +86,8 @@ def _funnel_chart(stages: Sequence[StageCount]) -> Markup:
 def _histogram_chart(data: Histogram) -> Markup:
     measure = data.measure
     bounds = [bound for bound in (measure.at_least, measure.at_most) if bound is not None]
-    hours = data.hours_from if measure.at_most is None else []  # with two bounds, hours above one of them mean nothing
+    # With an upper bound too, the hours above a lower bound are not those that would be kept.
+    hours = data.hours_from if measure.at_most is None else []
     return histogram(data.edges, data.kept, data.dropped, bounds, hours, measure.unit, measure.title)
 
 
@@ -98,7 +99,7 @@ def _reasons_of(stage: StageCount) -> list[tuple[str, Share | None]]:
 
 
 def _examples(tables: Mapping[str, pd.DataFrame], output: Folder) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    """Up to a handful of dropped clips for each stage and reason, those with a picture first."""
+    """A few dropped clips for each stage and reason, those with a picture first."""
     pictures = output.under(EXAMPLES).files()
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for stage, table in tables.items():

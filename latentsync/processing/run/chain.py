@@ -1,4 +1,4 @@
-"""The work on one clip: several steps, each recorded before the next begins.
+"""Running several steps on one clip, each recorded before the next begins.
 
 A step writes into a staging folder. Its files are published, then its rows recorded, and only then is its input file
 removed, if a stage wrote it and `keep_stages` is off. If the process is killed at any moment, the next worker finds either
@@ -86,7 +86,7 @@ class Chain:
         record = self._attempt(plan, item, staging)
         record = _timed(record, time.time() - begun)
         if any(row.verdict == "failed" for rows in record.values() for row in rows):
-            # A worker that was believed dead may have finished the clip and removed its input file.
+            # Another worker, wrongly taken for dead, may have finished the clip and removed its input file.
             record = self._manifests.recorded(plan.name, item.key) or record
         check_current(self._run_folder)
         self._manifests.record(plan.name, item.key, record)
@@ -102,16 +102,16 @@ class Chain:
         step = self._make(plan)
         failure = ""
         for attempt in range(self._run_folder.attempts):
-            room = staging / f"{plan.name}-{attempt}"
+            scratch = staging / f"{plan.name}-{attempt}"
             try:
-                return self._run(step, plan, item, staging, room)
+                return self._run(step, plan, item, staging, scratch)
             except StaleRun:
                 raise
-            except Exception as error:  # of a codec or a network: this clip has failed, the run goes on
+            except Exception as error:  # of a codec or a network: the clip is recorded as failed, and the run continues
                 if isinstance(error, OSError) and error.errno in DISK_FULL:
                     raise
-                failure, kind = str(error).replace(f"{room}/", "").replace(f"{staging}/", ""), type(error).__name__
-                remove_tree(room)
+                failure, kind = str(error).replace(f"{scratch}/", "").replace(f"{staging}/", ""), type(error).__name__
+                remove_tree(scratch)
         return _failed(plan, item, kind, " ".join(failure.split()))
 
     def _make(self, plan: StepPlan) -> "Step":
@@ -120,11 +120,13 @@ class Chain:
             _made[key] = plan.make()
         return _made[key]
 
-    def _run(self, step: "Step", plan: StepPlan, item: Item, staging: Path, room: Path) -> StepRecord:
+    def _run(self, step: "Step", plan: StepPlan, item: Item, staging: Path, scratch: Path) -> StepRecord:
         clip = self._clip(item, staging)
-        outcomes = step(clip, self._folders(step, plan, room))
+        outcomes = step(clip, self._folders(step, plan, scratch))
         files = (
-            {} if self._keeps_nothing(plan) else _files_to_publish(outcomes, plan, room, self._run_folder.keep_stages)
+            {}
+            if self._keeps_nothing(plan)
+            else _files_to_publish(outcomes, plan, scratch, self._run_folder.keep_stages)
         )
         record = _step_record(plan, item, clip, outcomes, {**files, clip.path: item.row.file})
         for stage, outcome in outcomes:
@@ -144,13 +146,13 @@ class Chain:
             return row.clip_in(path, source)
         return source_clip(path, source, row.source).scored(**row.scores)
 
-    def _folders(self, step: "Step", plan: StepPlan, room: Path) -> dict[str, Path | None]:
-        """Where each stage writes; an optional file only if it is kept, or if other workers would have to fetch the source."""
+    def _folders(self, step: "Step", plan: StepPlan, scratch: Path) -> dict[str, Path | None]:
+        """The folder of each stage. None for optional files, unless they are kept or spare other workers a download."""
         folders: dict[str, Path | None] = {}
         for stage in step.stages:
             far = not self._run_folder.input.is_local and plan.cuts and stage.name == plan.stages[-1]
             wanted = stage.writes == "always" or (stage.writes == "optional" and (self._run_folder.keep_stages or far))
-            folders[stage.name] = room / stage.name if wanted else None
+            folders[stage.name] = scratch / stage.name if wanted else None
         for folder in folders.values():
             if folder:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -168,13 +170,13 @@ class Chain:
 
 
 def _files_to_publish(
-    outcomes: Sequence[tuple[str, StageOutcome]], plan: StepPlan, room: Path, keep_stages: bool
+    outcomes: Sequence[tuple[str, StageOutcome]], plan: StepPlan, scratch: Path, keep_stages: bool
 ) -> dict[Path, str]:
     """New files of kept clips, each with its name in the output folder."""
     return {
-        outcome.clip.path: outcome.clip.path.relative_to(room).as_posix()
+        outcome.clip.path: outcome.clip.path.relative_to(scratch).as_posix()
         for stage, outcome in outcomes
-        if isinstance(outcome, Kept) and outcome.clip.path.is_relative_to(room)
+        if isinstance(outcome, Kept) and outcome.clip.path.is_relative_to(scratch)
         if keep_stages or stage == plan.stages[-1]
     }
 

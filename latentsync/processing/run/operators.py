@@ -1,4 +1,4 @@
-"""What Ray runs in its workers: a group of steps on one clip, as a task or as an actor; and the tracker of progress."""
+"""The tasks and actors that Ray runs: a group of steps on one clip, and the tracker of progress."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -28,7 +28,7 @@ def run_group(batch: pa.Table, chain: Chain) -> Iterator[pa.Table]:
 
 
 class GroupWorker:
-    """`run_group` in an actor, whose process keeps its networks from clip to clip."""
+    """`run_group` in an actor, whose process keeps its networks loaded."""
 
     def __init__(self, chain: Chain):
         self._chain = chain
@@ -38,7 +38,7 @@ class GroupWorker:
 
 
 class RemoteTracker:
-    """A `Tracker` whose counts live in an actor; calls wait while that actor restarts."""
+    """A `Tracker` whose counts are in a Ray actor; calls wait while that actor restarts."""
 
     def __init__(self, actor: Any):
         self._actor = actor

@@ -1,7 +1,7 @@
-"""The progress of a run: attempts that have begun and not ended, and the counts of each stage.
+"""The progress of a run: unfinished attempts, and the counts of each stage.
 
 One `LocalTracker` runs beside the workers (with Ray, in an actor) and outlives each of them, so it counts how many workers
-died on a clip. It holds numbers only, and its size does not grow with the corpus.
+died on a clip. It holds counts only, so its memory does not grow with the number of clips.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class StageProgress:
-    """How far a stage is in this run."""
+    """The progress of a stage in this run."""
 
     stage: str
     done: Tally
@@ -46,10 +46,10 @@ def progress_of(stages: Sequence[str], tallies: Mapping[str, Tally], waiting: Ma
 
 
 class Tracker(Protocol):
-    """Where workers report attempts."""
+    """Receives the attempts that workers report."""
 
     def begin(self, step: str, clip: str) -> int:
-        """Report the start of an attempt; returns how many earlier attempts on this clip never ended."""
+        """Report the start of an attempt; returns the number of earlier attempts on this clip that never ended."""
 
     def end(self, step: str, clip: str, tallies: Mapping[str, Tally]) -> None:
         """Report that the clip is done at this step."""

@@ -39,8 +39,9 @@ class Cluster:
 def ray_session(address: str = "", cores: int | None = None, gpus: int | None = None) -> Iterator[Cluster]:
     """Start Ray on this machine, or join the cluster at `address` ("auto", "host:6379", "ray://host:10001").
 
-    Without `cores` and `gpus` the whole machine is used. A Ray that is started here is stopped at the end and its folder
-    removed; one that the program has already started is used as it is. Raises ValueError if a cluster cannot be reached.
+    Without `cores` and `gpus` the whole machine is used. If Ray is started here, it is stopped at the end and its
+    folder removed; a session that the program has already started is used unchanged. Raises ValueError if a cluster cannot be
+    reached.
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -88,7 +89,7 @@ def _start(options: dict[str, Any]) -> None:
         try:
             ray.init(**options, **QUIET)
             return
-        except Exception as error:  # Ray raises the bare class
+        except Exception as error:  # Ray raises plain Exception
             ray.shutdown()
             if "timed out during startup" not in str(error) or attempt == STARTS:
                 raise OSError(f"Ray could not be started on this machine: {error}") from error
@@ -129,8 +130,8 @@ def _configure_data() -> None:
     context = ray.data.DataContext.get_current()
     context.target_max_block_size = 1
     context.downstream_capacity_backpressure_ratio = QUEUE_RATIO
-    context.op_resource_reservation_enabled = False  # it would reserve a core for each group of stages, busy or not
+    context.op_resource_reservation_enabled = False  # it would reserve a core for each group, even an idle one
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    context.execution_no_progress_timeout_s = -1  # one long clip may be all there is
+    context.execution_no_progress_timeout_s = -1  # a single long clip makes no visible progress
     logging.getLogger("ray.data").setLevel(logging.ERROR)

@@ -22,15 +22,15 @@ SOURCE_BYTES = "source_bytes"  # the score that shows whether a source has chang
 
 @dataclass(frozen=True)
 class Backlog:
-    """Clips that wait for a step, and how many cannot go on because their source is gone from the input folder."""
+    """Clips that wait for a step, and the number of those that cannot continue because their source is no longer there."""
 
     items: list[Item]
-    counts: dict[str, int]  # by step, also of those beyond the limit
+    counts: dict[str, int]  # by step, including clips beyond the limit of a wave
     without_source: int
 
 
 def prepare(run_folder: RunFolder, plan: Plan, manifests: Manifests) -> None:
-    """Remove the rows of what must be done again: failures, changed sources, clips whose file is gone."""
+    """Remove the rows of work that must be repeated: failures, changed sources, clips whose file is missing."""
     manifests.compact()
     tables = manifests.tables()
     changed = _changed_sources(run_folder, tables[plan[0].name])
@@ -47,7 +47,7 @@ def prepare(run_folder: RunFolder, plan: Plan, manifests: Manifests) -> None:
 
 
 def backlog(run_folder: RunFolder, plan: Plan, manifests: Manifests) -> Backlog:
-    """The clips that wait for a step, at most one wave; those in late steps first, so that intermediate files go soon."""
+    """The clips that wait for a step, at most one wave; those in late steps first, so that intermediate files are removed early."""
     sources = run_folder.sources()
     items: list[Item] = []
     counts: dict[str, int] = {}
@@ -70,7 +70,7 @@ def backlog(run_folder: RunFolder, plan: Plan, manifests: Manifests) -> Backlog:
 
 
 def remove_spent_files(run_folder: RunFolder, plan: Plan, manifests: Manifests) -> None:
-    """Remove intermediate files that a killed worker left: those that no clip waits for and none failed on."""
+    """Remove intermediate files that a killed worker left; those of waiting and failed clips are kept."""
     tables = manifests.tables()
     in_use = set(tables[plan[-1].stages[-1]]["file"])
     for step in plan[1:]:
@@ -110,7 +110,7 @@ def _source_id(run_folder: RunFolder, source: str) -> str:
 
 
 def _forget_missing_files(run_folder: RunFolder, plan: Plan, tables: dict[str, pd.DataFrame]) -> None:
-    """Remove the rows of waiting clips whose file is gone; they are made again from the clip before, or from the source."""
+    """Remove the rows of waiting clips whose file is missing; they are made again from the input clip or the source."""
     for step in reversed(plan):
         stage = last_stage_before(plan, step)
         if stage is None:
@@ -124,7 +124,7 @@ def _forget_missing_files(run_folder: RunFolder, plan: Plan, tables: dict[str, p
 
 
 def _forget(step: StepPlan, clips: Set[str], tables: dict[str, pd.DataFrame]) -> None:
-    """Remove the rows of whole calls of a step, found by the clips that its last stage kept."""
+    """Remove all rows of those calls of a step whose last stage kept one of `clips`."""
     for stage in reversed(step.stages):
         clips = set(tables[stage][tables[stage]["clip"].isin(clips)]["parent"])
     for stage in step.stages:

@@ -1,4 +1,4 @@
-"""One run at a time in an output folder, and no workers of a run that was killed.
+"""Ensures that one run at a time uses an output folder, and that workers of a killed run have ended.
 
 When the process of a run is killed, its workers notice within some seconds. Until then they might publish or remove files
 that the next run needs. So each run writes its id into the folder, a worker of another run stops before it records
@@ -69,7 +69,7 @@ def _take_over(run_folder: RunFolder) -> None:
 
 
 def _clear_dead_runs(run_folder: RunFolder) -> None:
-    """Remove what killed runs with a remote output left in this machine's temporary folder."""
+    """Remove the staging folders that killed runs with a remote output left on this machine."""
     for folder in run_folder.staging_root.parent.glob(f"{LOCAL_STAGING}*"):
         if folder.is_dir() and not any(_owner_lives(child) for child in folder.iterdir()):
             remove_tree(folder)

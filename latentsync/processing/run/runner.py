@@ -33,7 +33,7 @@ class RunOutcome:
     """The result of a run."""
 
     tallies: Mapping[str, Tally]  # of this run, by stage
-    without_source: int  # clips that could not go on because their source is gone
+    without_source: int  # unfinished clips whose source is no longer in the input folder
 
 
 def run(
@@ -104,7 +104,7 @@ def _waves(
 def _stream(
     plan: Plan, run_folder: RunFolder, settings: RunSettings, cluster: Cluster, tracker: Tracker, items: Sequence[Item]
 ) -> Any:
-    """The Ray data set that does the work when it is iterated; it yields nothing."""
+    """The lazy Ray data set that runs the plan when it is iterated; it yields no rows."""
     import ray.data
 
     stream: Any = None
@@ -142,7 +142,7 @@ def _on_gpus(chain: Chain, cluster: Cluster, settings: RunSettings) -> dict[str,
 
 
 def _drain(stream: Any) -> None:
-    """Do the work; an error of a worker that ends the whole run is raised here with its original type."""
+    """Iterate over the stream to its end; raises an error of a worker that ends the run, with its original type."""
     from ray.exceptions import RayTaskError, UserCodeException
 
     try:

@@ -1,4 +1,4 @@
-"""Stage 6: the face of every frame is turned upright and scaled to one size by its landmarks."""
+"""Stage 6: the face of every frame is aligned by its landmarks: upright and of one size."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ CRF = 13  # of the aligned faces, as published; they are encoded once
 
 @dataclass
 class AlignedSettings(FaceSettings):
-    """How large the aligned faces are."""
+    """The size of the aligned faces."""
 
     needs_new_run: ClassVar[tuple[str, ...]] = ("detector", "resolution")
     resolution: int = 256  # px of the aligned faces
@@ -31,7 +31,7 @@ class AlignedSettings(FaceSettings):
 
 @dataclass(frozen=True)
 class AlignedRule:
-    """Every frame must show the face, except for moments in which a detector misses it (see `followed_face`)."""
+    """Every frame must show the face, except where the detector misses it briefly (see `followed_face`)."""
 
     def decide(self, scores: Scores) -> Reason | None:
         return FACE_LOST if scores.get("faceless_frames", 0) > 0 else None
@@ -48,7 +48,7 @@ class FaceLostError(Exception):
 class AffineTransformedStage(Stage[AlignedSettings]):
     """Write the aligned face of every frame with the clip's sound, which is unchanged to the sample.
 
-    Smoothing starts anew with each clip. Scores: `bridged_frames` in which the detector missed the face briefly,
+    The smoother is reset for each clip. Scores: `bridged_frames` in which the detector missed the face briefly,
     `faceless_frames` that show none, and `faceless_sec`, the time of the first of them.
     """
 
@@ -93,14 +93,14 @@ class AffineTransformedStage(Stage[AlignedSettings]):
         write_frames(folder / clip.file_name, faces, [clip_sound(clip)], CRF)
 
     def lost(self, clip: Clip, meter: FaceMeter) -> StageOutcome:
-        """The outcome of a clip in which the face was lost; a meter that stopped there has counted one such frame."""
+        """The outcome of a clip in which the face was lost; measuring ended there, so one such frame was counted."""
         known = {name: meter.scores[name] for name in ("bridged_frames", "faceless_frames", "faceless_sec")}
         scored = clip.scored(**{**known, **{name: clip.scores[name] for name in known if name in clip.scores}})
         return Dropped(scored, FACE_LOST, self.rule.explain(FACE_LOST, scored.scores))
 
 
 class Aligner:
-    """Turns the faces of one clip upright, smoothing over time."""
+    """Aligns the faces of one clip, smoothed over time."""
 
     def __init__(self, resolution: int) -> None:
         self.resolution = resolution

@@ -1,4 +1,4 @@
-"""Stage 7: clips whose lips do not fit their sound are dropped; in the others the sound is moved to where it fits."""
+"""Stage 7: clips with low sync confidence or a large offset are dropped; in the others the sound is shifted to offset 0."""
 
 import shutil
 from dataclasses import dataclass
@@ -33,15 +33,15 @@ from latentsync.processing.stages.span import clip_sound, sound_file
 from latentsync.timebase import samples_of_frames
 from latentsync.weights import DEMO
 
-MAX_LEFT_FRAMES = 1  # offset that may be measured after the sound was moved
+MAX_LEFT_FRAMES = 1  # largest offset after the sound was shifted
 # Reasons
 LOW_SYNC_CONFIDENCE = "low_sync_confidence"
 LARGE_OFFSET = "large_offset"
-SYNC_NOT_REPAIRED = "sync_not_repaired"  # the offset is still there after the sound was moved
+SYNC_NOT_REPAIRED = "sync_not_repaired"  # an offset remains after the sound was shifted
 
 
 # The threshold of each judge. SyncNet v2's is the published one. The demo network's embeddings have length 1, so its
-# confidence lies between 0 and 2 and cannot be compared with the other's; its threshold lies above the confidence that
+# confidence is between 0 and 2 and cannot be compared with the other's; its threshold is above the confidence that
 # it measures on training clips of 5 s with another clip's sound.
 MIN_CONFIDENCE: Final = {"syncnet_v2": 3.0, "demo": 0.45}
 SYNC_MODELS = tuple(MIN_CONFIDENCE)
@@ -51,7 +51,7 @@ DEMO_FILE = DEMO / "syncnet.safetensors"
 
 @dataclass
 class SyncSettings(NetworkSettings):
-    """Which network judges sync, and its thresholds."""
+    """The network that measures sync, and its thresholds."""
 
     needs_new_run: ClassVar[tuple[str, ...]] = ("sync_model",)
     sync_model: str = "syncnet_v2"
@@ -82,9 +82,9 @@ class SyncRule:
 
 
 class AvSyncedStage(Stage[SyncSettings]):
-    """Measure the offset of the sound and move its samples until it is 0; measure again what was written.
+    """Measure the offset of the sound, shift the samples by it, and measure the written file again.
 
-    Scores: `sync_confidence` and `sync_distance` at the best offset, on the judge's own scale; `offset_frames` as found
+    Scores: `sync_confidence` and `sync_distance` at the best offset, on the judge's own scale; `offset_frames` in the input
     (above 0: the sound is early) and `offset_left_frames` in the file that was written.
     """
 
@@ -149,7 +149,7 @@ class AvSyncedStage(Stage[SyncSettings]):
         return score_pairs(pairs)
 
     def repaired(self, clip: Clip, sound: Samples, offset_frames: int, folder: Path) -> StageOutcome:
-        """The clip with its sound moved, measured again; its pictures are copied."""
+        """The clip with its sound shifted, measured again; its video stream is copied."""
         path = folder / clip.file_name
         path.parent.mkdir(parents=True, exist_ok=True)
         if offset_frames == 0:
@@ -170,7 +170,7 @@ class AvSyncedStage(Stage[SyncSettings]):
 
 
 def move_sound(sound: Samples, offset_frames: int) -> Samples:
-    """Sound, int16 [n], later by `offset_frames` video frames (below 0: earlier), as long as before; silence fills up."""
+    """Sound, int16 [n], delayed by `offset_frames` video frames (below 0: advanced), of the same length, padded with silence."""
     shift = samples_of_frames(abs(offset_frames))
     silence = np.zeros(min(shift, len(sound)), np.int16)
     kept = sound[: len(sound) - len(silence)] if offset_frames > 0 else sound[len(silence) :]
@@ -178,7 +178,7 @@ def move_sound(sound: Samples, offset_frames: int) -> Samples:
 
 
 def check_weights(settings: SyncSettings) -> None:
-    """Raises ValueError, naming the files and the way out, if the judge's weights are missing."""
+    """Raises ValueError, naming the files and a remedy, if the network's weights are missing."""
     folder = settings.weights_folder
     missing = [name for name in SYNCNET_V2_FILES if not (folder / name).is_file()]
     if settings.sync_model == "syncnet_v2" and missing:

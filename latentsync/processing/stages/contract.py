@@ -1,11 +1,11 @@
-"""What a stage is: its settings, its rule, its measures, and the work on one clip. `order.py` lists the stages.
+"""The interface of a stage: its settings, rule, measures, and the processing of one clip. `order.py` lists the stages.
 
 A stage turns one clip into kept clips or a reason. It writes a kept clip into its folder as `clip.file_name`, all or
-nothing. Where files are optional and the folder is None, nothing is written and the clip remains a span of the file
-that it is in: the spans are the same, and no picture is encoded before the aligned face is. The input of a stage is only
-read; the same clip gives the same bytes.
+nothing. Where files are optional and the folder is None, nothing is written and the clip remains a span of its
+file: the spans are the same, and frames are encoded only once, as aligned faces. A stage does not change its input, and the
+same clip gives the same bytes.
 
-A step is what a runner schedules: one stage, or several that share one decode. It returns the outcome at each of its
+A step is the unit that a runner schedules: one stage, or several that share one decode. It returns the outcome at each of its
 stages, so that manifests do not depend on which stages share a decode.
 """
 
@@ -22,9 +22,9 @@ Folders = Mapping[str, Path | None]  # by the stage's name
 StepOutcomes = list[tuple[str, StageOutcome]]  # the stage's name, and the outcome of a clip there
 Writes = Literal["never", "optional", "always"]
 FETCH_TRAINING = "python -m scripts.download_checkpoints training"
-DURATION = "duration_sec"  # a measure that is no score: the length of the clip
+DURATION = "duration_sec"  # a measure that is not a score: the length of the clip
 
-# Reasons that more than one stage gives; every other reason stands in the file of its stage.
+# Reasons that several stages use; the others are defined in the file of their stage.
 TOO_SHORT = "too_short"
 NO_FACE = "no_face"  # in hardly any frame
 
@@ -36,7 +36,7 @@ class Settings:
     needs_new_run: ClassVar[tuple[str, ...]] = ()  # fields that --reapply cannot change: the videos must be read again
 
     def check(self) -> None:
-        """Raises ValueError, one sentence with the way out, for values that cannot be."""
+        """Raises ValueError for invalid values; its message is one sentence with a remedy."""
 
 
 @dataclass
@@ -44,7 +44,7 @@ class NetworkSettings(Settings):
     """Base of the settings of stages that run a network."""
 
     weights_dir: Path | None = None  # None: checkpoints/auxiliary
-    device: str | None = None  # None: the best of the machine
+    device: str | None = None  # None: the best available
 
     @property
     def weights_folder(self) -> Path:
@@ -93,15 +93,15 @@ class Measure:
 
 
 class Stage(ABC, Generic[S]):
-    """One stage. A new one defines `name` and `__call__`, and what else differs from the defaults below."""
+    """One stage. A new one defines `name` and `__call__`, and overrides the defaults below where needed."""
 
     name: ClassVar[str]  # of the stage, its folder and its manifest
     keeps: ClassVar[str] = ""  # what it keeps, for the table in docs/data.md
     reasons: ClassVar[tuple[Reason, ...]] = ()  # every code that it drops clips for
     settings_type: ClassVar[type[Settings]] = Settings
-    writes: ClassVar[Writes] = "never"  # "never" ignores the folder, "optional" may get None, "always" gets a folder
+    writes: ClassVar[Writes] = "never"  # "never" ignores the folder, "optional" accepts None, "always" needs a folder
     needs_gpu: ClassVar[bool] = False  # whether it runs a network
-    cuts: ClassVar[bool] = False  # whether it makes several clips of one
+    cuts: ClassVar[bool] = False  # whether it returns several clips for one
 
     def __init__(self, settings: S) -> None:
         """Load what the stage needs. Raises ValueError if weights or a library are missing or damaged."""
@@ -110,9 +110,9 @@ class Stage(ABC, Generic[S]):
 
     @abstractmethod
     def __call__(self, clip: Clip, folder: Path | None) -> list[StageOutcome]:
-        """Kept and dropped clips, never empty; each with everything measured so far in its scores.
+        """Kept and dropped clips, at least one, each with all scores measured so far.
 
-        Raises MediaError or OSError only for what is no fault of the clip, such as a full disk.
+        Raises MediaError or OSError only for problems that the clip did not cause, such as a full disk.
         """
 
     @classmethod
@@ -127,12 +127,12 @@ class Stage(ABC, Generic[S]):
 
     @classmethod
     def networks(cls, settings: S) -> str:
-        """Which network measures, as in "sync demo", for the head of the report; empty if there is none."""
+        """The network that is used, as in "sync demo", for the head of the report; empty if there is none."""
         return ""
 
     @classmethod
     def check_installed(cls, settings: S) -> None:
-        """Raises ValueError, naming the files and the way out, if weights or a library are missing."""
+        """Raises ValueError, naming the files and a remedy, if weights or a library are missing."""
 
     def judge(self, clip: Clip) -> StageOutcome:
         """The outcome that the rule gives for a clip's scores."""

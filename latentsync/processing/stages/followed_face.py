@@ -1,6 +1,6 @@
-"""The one face of a clip that is followed: found before the first frame, and bridged where a detector misses it briefly.
+"""Tracking of one face through a clip; frames in which the detector misses it briefly are interpolated ("bridged").
 
-A detector that misses a face in a few of 250 frames must not cost the clip. A frame is only bridged if its picture still
+A clip must not be dropped because the detector misses the face in a few of 250 frames. A frame is only bridged if its picture still
 shows the person, so a hand, a turned head or a cut to something else is not mistaken for a face.
 """
 
@@ -24,16 +24,16 @@ from latentsync.timebase import MODEL_FPS
 from latentsync.weights import Alignment
 from latentsync.weights.table import ALIGNMENTS, DEFAULT_ALIGNMENT
 
-WARM_UP = 8  # detections in the first frame before it counts: detectors settle on a face while they follow it
-LOOK_AHEAD = 25  # frames that are searched for a face that the detector does not find in the first
-BACK_STEP = 4  # frames between two that lead from there back to the first; so many fewer are held
+WARM_UP = 8  # detections in the first frame, of which the last counts: detectors track, and need some to settle
+LOOK_AHEAD = 25  # frames that are searched for a face if the first has none
+BACK_STEP = 4  # every fourth of these frames is kept in memory, to track the face back to the first
 MAX_BRIDGED = 5  # frames in a row, a fifth of a second
-SMALLEST_SHARE = 0.05  # of the frames, those with the smallest face, that do not count for its size
+SMALLEST_SHARE = 0.05  # fraction of the frames, those with the smallest faces, that the face size ignores
 
 
 @dataclass
 class FaceSettings(NetworkSettings):
-    """Which detector finds faces, and by which points they are aligned."""
+    """The face detector, and the landmarks that faces are aligned by."""
 
     needs_new_run: ClassVar[tuple[str, ...]] = ("detector",)
     detector: str = "face_alignment"
@@ -45,7 +45,7 @@ class FaceSettings(NetworkSettings):
 
 
 def check_detector(settings: FaceSettings) -> None:
-    """Raises ValueError, naming the files and the way out, if the detector's library or weights are missing."""
+    """Raises ValueError, naming the files and a remedy, if the detector's library or weights are missing."""
     pick_device(settings.device)
     if settings.detector != "face_alignment":
         return
@@ -77,7 +77,7 @@ class SeenFrame:
 
 
 def primed_frames(clip: Clip, detector: FaceDetector) -> Iterator[FrameArray]:
-    """The clip's frames, one alive at a time; the detector has settled on the face of the first when they begin."""
+    """The clip's frames, one in memory at a time; before the first is returned, the detector has locked on to its face."""
     detector.reset()
     frames = clip_frames(clip)
     first = next(frames)
@@ -92,7 +92,7 @@ def _finds_face(detector: FaceDetector, frame: FrameArray) -> bool:
 
 
 def _follow_back(detector: FaceDetector, clip: Clip) -> None:
-    """Find a face in later frames and follow it back to the first: some are found in few frames but tracked in all."""
+    """Detect a face in later frames and track it back to the first: some faces are detected rarely but can be tracked."""
     passed: list[FrameArray] = []
     for index, frame in enumerate(islice(clip_frames(clip), LOOK_AHEAD)):
         if detector.faces(frame):
@@ -106,7 +106,7 @@ def _follow_back(detector: FaceDetector, clip: Clip) -> None:
 
 
 def bridged(seen_frames: Iterable[SeenFrame]) -> Iterator[SeenFrame]:
-    """The frames, with the face filled in where up to `MAX_BRIDGED` in a row lack it; at most so many frames are held."""
+    """The frames, with the face interpolated where up to `MAX_BRIDGED` in a row lack it; at most that many are in memory."""
     before: SeenFrame | None = None
     gap: list[SeenFrame] = []
     missed = 0  # frames in a row
@@ -134,7 +134,7 @@ def _filled(before: SeenFrame | None, gap: Sequence[SeenFrame], after: SeenFrame
 
 
 def _between(around: Sequence[SeenFrame], share: float) -> Face:
-    """The face that has moved by `share` of the way from the first to the last of `around`."""
+    """The face interpolated at the fraction `share` between the first and the last of `around`."""
     first, last = (seen.face for seen in (around[0], around[-1]))
     assert first is not None and last is not None, "these frames show the face"
     points = ((1 - share) * first.points + share * last.points).astype(first.points.dtype)
@@ -156,7 +156,7 @@ class FaceMeter:
     def __init__(self) -> None:
         self.sides_px: list[float] = []  # one for each frame in which the detector finds a face
         self.frames = self.others = 0
-        self.persons = 0  # different people who were the followed face, one after another
+        self.persons = 0  # number of people followed one after another
         self.last: SeenFrame | None = None  # the last frame, unless the detector found no face in it
         self.bridged = self.faceless = 0
         self.first_faceless: int | None = None  # frame

@@ -29,7 +29,7 @@ class SingleStep:
 
 
 class SourceStep:
-    """Stages 1 to 4: cuts are searched while the source is checked, in one decode of small pictures.
+    """Stages 1 to 4: the source is checked and cuts are detected in one decode of small pictures.
 
     Where a stage has a folder, its files are written from the file of the stage before, as each stage alone writes them.
     """
@@ -70,7 +70,7 @@ class RejectedError(Exception):
 class FaceStep:
     """Stages 5 and 6: faces are aligned while they are measured, in one decode and one detection.
 
-    If the clip is dropped in the end, what was written of it is removed.
+    If the clip is dropped, the partly written file is removed.
     """
 
     name = HighResolutionStage.name

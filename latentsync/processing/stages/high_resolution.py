@@ -12,12 +12,12 @@ from latentsync.processing.stages.followed_face import FaceMeter, FaceSettings, 
 SEVERAL_FACES = "several_faces"
 SMALL_FACE = "small_face"
 
-MIN_FACE_SHARE = 0.5  # of the frames that show a face; a clip with fewer is dropped as NO_FACE
+MIN_FACE_SHARE = 0.5  # fraction of the frames that must show a face, or the clip is dropped as NO_FACE
 
 
 @dataclass
 class FaceSizeSettings(FaceSettings):
-    """How large the face must be, and how often another one may appear."""
+    """The least size of the face, and how often another one may appear."""
 
     min_face_px: int = 256
     max_other_faces: float = 0.02  # share of the frames that may show another face

@@ -1,4 +1,4 @@
-"""Stage 8: clips whose pictures are poor are dropped; the others are the training set."""
+"""Stage 8: clips of low image quality are dropped; the others are the training set."""
 
 import shutil
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from latentsync.timebase import MODEL_FPS
 LOW_QUALITY = "low_quality"
 HYPER_IQA_FILE = "koniq_pretrained.pkl"
 QUALITY_METRICS = ("hyper_iqa", "sharpness")
-# The threshold of each metric: HyperIQA's is the published one, the stand-in's is explained in `metrics.pictures.sharpness`.
+# The threshold of each metric: HyperIQA's is the published one; for the stand-in see `metrics.pictures.sharpness`.
 MIN_QUALITY: Final = {"hyper_iqa": 40.0, "sharpness": 40.0}
 
 Frames = NDArray[np.uint8]
@@ -31,7 +31,7 @@ QualityMetric = Callable[[Frames], float]  # frames [b, h, w, 3], uint8, of one 
 
 @dataclass
 class QualitySettings(NetworkSettings):
-    """Which metric scores the pictures, and the least score."""
+    """The metric of image quality, and its threshold."""
 
     needs_new_run: ClassVar[tuple[str, ...]] = ("quality_metric",)
     quality_metric: str = "hyper_iqa"
@@ -108,7 +108,7 @@ def frames_of(clip: Clip) -> Frames:
 
 
 def check_weights(settings: QualitySettings) -> None:
-    """Raises ValueError, naming the file and the way out, if the metric's weights are missing."""
+    """Raises ValueError, naming the file and a remedy, if the metric's weights are missing."""
     if settings.quality_metric == "hyper_iqa" and not (settings.weights_folder / HYPER_IQA_FILE).is_file():
         raise ValueError(
             f"The quality stage needs {HYPER_IQA_FILE} in {settings.weights_folder}: fetch it with `{FETCH_TRAINING}`, or "

@@ -1,6 +1,6 @@
-"""Stage 1: files that cannot be decoded from end to end, that lack pictures or sound, or that are silent are dropped.
+"""Stage 1: files that cannot be decoded completely, that lack video or audio, or that are silent are dropped.
 
-What is left of a file is the time in which it has both pictures and sound.
+Other files are cut to the span that has both video and audio.
 """
 
 import math
@@ -20,12 +20,12 @@ from latentsync.timebase import MODEL_FPS, SAMPLE_RATE_HZ, frames_in
 
 BLOCK_SAMPLES = SAMPLE_RATE_HZ // 10  # over which loudness is measured
 FULL_SCALE = 32768
-SILENCE_DB = -120.0  # stands for digital silence
-EDGE_SEC = 0.1  # by which pictures and sound may begin or end apart: encoders pad sound
-SMALL_SIDE_PX = 256  # of the pictures that cuts are looked for in
+SILENCE_DB = -120.0  # the value for digital silence
+EDGE_SEC = 0.1  # by which starts or ends of video and audio may differ: encoders pad audio
+SMALL_SIDE_PX = 256  # of the pictures in which cuts are detected
 
 # Reasons
-UNREADABLE = "unreadable"  # no media file, cut short, or a frame or sample that cannot be decoded
+UNREADABLE = "unreadable"  # not a media file, truncated, or with a frame or sample that cannot be decoded
 NO_VIDEO = "no_video"
 NO_AUDIO = "no_audio"
 SILENT = "silent"
@@ -35,14 +35,14 @@ OnPicture = Callable[[SmallPicture], None]
 
 @dataclass
 class ReadableSettings(Settings):
-    """How loud a file must be."""
+    """The least loudness of a file."""
 
     min_loudness_db: float = -60.0  # of the loudest tenth of a second, relative to full scale
 
 
 @dataclass(frozen=True)
 class ReadableRule:
-    """The sound must reach a loudness somewhere."""
+    """The loudest part must reach a minimum loudness."""
 
     min_loudness_db: float
 
@@ -56,7 +56,7 @@ class ReadableRule:
 
 
 class ReadableStage(Stage[ReadableSettings]):
-    """Decode all of a file and measure how long and how loud it is.
+    """Decode a whole file and measure its length and loudness.
 
     Scores: `width_px`, `height_px`, `fps`, `variable_rate` (0 or 1), `audio_rate_hz` of the source; `loudness_db` of the
     loudest tenth of a second, relative to full scale.
@@ -129,7 +129,7 @@ def common_frames(start_sec: float, end_sec: float, sound_sec: float) -> tuple[i
 
 
 class LoudnessMeter:
-    """Measures the length of a stream of samples, and its loudness where it is loudest."""
+    """Measures the length of a stream of samples, and the loudness of its loudest tenth of a second."""
 
     def __init__(self) -> None:
         self.rest = np.zeros(0, np.float64)  # samples that do not yet fill a block

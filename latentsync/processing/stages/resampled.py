@@ -1,4 +1,4 @@
-"""Stage 2: 25 frames a second and 16 kHz mono, in step with each other whatever the rates of the source are.
+"""Stage 2: 25 frames a second and 16 kHz mono, synchronised for all rates of the source.
 
 The default video and audio tracks are read; cover pictures, timecode tracks and further languages are not.
 """

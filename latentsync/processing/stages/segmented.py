@@ -1,4 +1,4 @@
-"""Stage 4: scenes are split into segments of 5 to 10 seconds, exactly at frames; shorter scenes are dropped."""
+"""Stage 4: scenes are split into segments of 5 to 10 seconds with frame accuracy; shorter scenes are dropped."""
 
 import math
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from latentsync.timebase import MODEL_FPS
 
 @dataclass
 class SegmentedSettings(Settings):
-    """How long a segment is."""
+    """The least and largest length of a segment."""
 
     needs_new_run: ClassVar[tuple[str, ...]] = ("min_segment_sec", "max_segment_sec")
     min_segment_sec: float = 5.0
@@ -43,7 +43,7 @@ class SegmentRule:
 class SegmentedStage(Stage[SegmentedSettings]):
     """Split a scene evenly into as few segments as the longest allows. Score: `scene_sec`, the length of the whole scene.
 
-    Even parts waste nothing: a scene of 10.5 s gives two of 5.25 s rather than one of 10 s and a rest.
+    So no part is too short: a scene of 10.5 s gives two of 5.25 s, not one of 10 s and one of 0.5 s.
     """
 
     name = "segmented"

@@ -1,4 +1,4 @@
-"""Stage 3: a clip is cut into its scenes by PySceneDetect's adaptive detector, exactly at the frame of each cut."""
+"""Stage 3: a clip is cut into its scenes by PySceneDetect's adaptive detector, exactly at the first frame of each scene."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from latentsync.processing.stages.readable import SMALL_SIDE_PX
 from latentsync.processing.stages.span import write_clip
 from latentsync.timebase import MODEL_FPS
 
-WINDOW = 2  # pictures before and after one that its change is compared with
+WINDOW = 2  # pictures before and after one, with whose changes its own is compared
 SAME_LEVELS = 0.5  # mean difference of two pictures up to which the second counts as a repetition of the first
 
 
@@ -29,7 +29,7 @@ class CutFinder:
 
     def __init__(self, threshold: float, min_change: float) -> None:
         self.detector = AdaptiveDetector(threshold, min_scene_len=1, window_width=WINDOW, min_content_val=min_change)
-        self.ticks: list[int] = []  # of the pictures that the detector was given
+        self.ticks: list[int] = []  # of the pictures passed to the detector
         self.before: NDArray[np.uint8] | None = None
         self.cuts: list[int] = []  # ticks
 
@@ -59,10 +59,10 @@ class CutFinder:
 
 @dataclass
 class ShotSettings(Settings):
-    """What counts as a cut."""
+    """The thresholds of a cut."""
 
-    scene_threshold: float = 2.0  # how many times the change of its neighbours a cut has
-    min_scene_change: float = 15.0  # mean change of hue, saturation and value (0-255) that a cut has at least
+    scene_threshold: float = 2.0  # change at a cut, as a multiple of the mean change around it
+    min_scene_change: float = 15.0  # least mean change of hue, saturation and value (0-255) at a cut
 
 
 class ShotStage(Stage[ShotSettings]):

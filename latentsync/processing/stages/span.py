@@ -1,4 +1,4 @@
-"""Frames and sound of a clip's span, and a span as its own file.
+"""Reading the frames and sound of a clip's span, and writing a span to its own file.
 
 Tensor legend: h height, w width; a frame is uint8 [0, 255] `h w 3`, RGB; n samples, int16 `n`, mono at 16 kHz.
 """
@@ -53,7 +53,7 @@ def write_clip(clip: Clip, folder: Path) -> Clip:
 def write_frames(path: Path, frames: Iterable[FrameArray], sound: Iterable[Samples], crf: int) -> None:
     """Write frames of one size at 25 fps with their sound; the file appears when it is complete.
 
-    Raises MediaError if the disk cannot take it, and any error of `frames` or `sound`; then no file is left.
+    Raises MediaError if it cannot be written, and any error of `frames` or `sound`; then no file is left.
     """
     frames = iter(frames)
     first = next(frames)

@@ -22,7 +22,7 @@ from latentsync.diffusion.denoisers import conditioned, guided
 from latentsync.diffusion.noise import add_noise, init_latents, mix_noise, one_step_x0
 from latentsync.diffusion.schedule import NoiseSchedule
 from latentsync.diffusion.solvers import ddim_steps
-from latentsync.face import align, masks, paste
+from latentsync.face import align, feather, masks
 from latentsync.losses.sync import sync_loss, sync_similarity
 from latentsync.losses.trepa import trepa_features, trepa_loss, video_input
 from latentsync.timebase import SAMPLE_RATE_HZ, sync_mel_length
@@ -260,7 +260,7 @@ def pasted_back(draft: Draft, frame: np.ndarray, matrix: np.ndarray, resolution:
     steps: dict[str, np.ndarray] = {}
     face = align.warp_face(frame, matrix, resolution)
     output = cases_face.paste_in_full(frame, face, matrix, steps)
-    region = paste.pasted_region(matrix, align.crop_size(resolution), (frame.shape[0], frame.shape[1]))
+    region = feather.pasted_region(matrix, align.crop_size(resolution), (frame.shape[0], frame.shape[1]))
     assert region is not None
     (y0, y1), (x0, x1) = ((part.start, part.stop) for part in region)
     got = {
@@ -270,7 +270,10 @@ def pasted_back(draft: Draft, frame: np.ndarray, matrix: np.ndarray, resolution:
         "restored_region": output[y0:y1, x0:x1],
     }
     draft.arrays.update({cases_face.golden_key(name, resolution): value for name, value in got.items()})
-    yield f"restore_{resolution}", {"box_y0y1x0x1": [y0, y1, x0, x1], "w_edge": paste.edge_width(steps["eroded"].sum())}
+    yield (
+        f"restore_{resolution}",
+        {"box_y0y1x0x1": [y0, y1, x0, x1], "w_edge": feather.edge_width(steps["eroded"].sum())},
+    )
 
 
 @recorded("denoise", "Sampling loop with a small U-Net, with and without guidance.")

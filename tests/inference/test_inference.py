@@ -236,7 +236,7 @@ WRONG_CHOICES = [
     (("--inference_steps", "0"), "steps"),
     (("--overlap", "-1"), "overlap"),
     (("--report=a.txt",), ".json"),
-    (("--report=thesis.json",), "no report"),
+    (("--report=thesis.json",), "is not a report"),
     (("--job_dir=mine",), "other files"),
 ]
 

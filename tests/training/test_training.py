@@ -190,19 +190,19 @@ def test_errors_in_hooks_are_logged_and_stop_training_ends_the_run(
 
 
 def test_validation_uses_averaged_weights_and_does_not_change_training(tmp_path: Path) -> None:
-    seen: list[Tensor] = []
+    weights: list[Tensor] = []
 
     def validate(step: int) -> dict[str, float]:
         torch.randn(3)
         assert not objective.training
-        seen.append(objective.net[0].weight.detach().clone())
+        weights.append(objective.net[0].weight.detach().clone())
         return {}
 
     objective = Regression()
     run = trainer(tmp_path / "a", objective, Hooks(validate=validate), validation_steps=2)
     run.train()
-    assert torch.equal(seen[-1], run.averaged_state()["net.0.weight"])
-    assert not torch.equal(seen[-1], objective.net[0].weight)
+    assert torch.equal(weights[-1], run.averaged_state()["net.0.weight"])
+    assert not torch.equal(weights[-1], objective.net[0].weight)
     trainer(tmp_path / "b").train()
     assert_same(final_state(tmp_path / "a")["module"], final_state(tmp_path / "b")["module"])
 

@@ -31,7 +31,7 @@ PART_NUMBERS = re.compile(r"_shot_\d+(_\d+)?$")  # suffixes that the data pipeli
 
 @dataclass(frozen=True)
 class Preflight:
-    """The result: `passed` is None if the loss falls but has not reached the target, or if the time limit was too short to tell."""
+    """The result: `passed` is None if the loss falls but has not reached the target, or if time ran out before it did."""
 
     passed: bool | None
     loss: float

@@ -18,7 +18,7 @@ class PlateauWatch:
 
     def __init__(self, config: PlateauConfig):
         self.config = config
-        self.seen: deque[tuple[int, float]] = deque()
+        self.recent: deque[tuple[int, float]] = deque()
         self.last_advice = 0
 
     def observe(self, row: Mapping[str, Any]) -> str | None:
@@ -26,11 +26,11 @@ class PlateauWatch:
         step, loss = int(row["step"]), row.get("sync")
         if loss is None:
             return None
-        self.seen.append((step, float(loss)))
-        while self.seen and self.seen[0][0] <= step - self.config.steps:
-            self.seen.popleft()
+        self.recent.append((step, float(loss)))
+        while self.recent and self.recent[0][0] <= step - self.config.steps:
+            self.recent.popleft()
         is_due = step - self.last_advice >= self.config.steps
-        mean = sum(loss for _, loss in self.seen) / len(self.seen)
+        mean = sum(loss for _, loss in self.recent) / len(self.recent)
         if not is_due or mean < CHANCE_LOSS - self.config.margin:
             return None
         self.last_advice = step

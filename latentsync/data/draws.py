@@ -75,7 +75,9 @@ class PositionSampler(Sampler[list[int]]):
     ):
         """`batch_size` is the total over all processes; ValueError if it is not a multiple of their number."""
         if batch_size < 1 or batch_size % world_size:
-            raise ValueError(f"The batch size is {batch_size}, but must be a multiple of {world_size}, the number of processes.")
+            raise ValueError(
+                f"The batch size is {batch_size}, but must be a multiple of {world_size}, the number of processes."
+            )
         self.batch_size, self.share = batch_size, batch_size // world_size
         self.rank, self.first_step, self.stop_step = rank, first_step, stop_step
 

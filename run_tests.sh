@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The checks of the project, in order; stops at the first that fails. Fast tests alone, or with --all every test.
-# Other arguments go to pytest: ./run_tests.sh -k media
+# Run lint, type checks, import contracts and the fast tests; stop at the first failure. --all runs every test.
+# Other arguments are passed to pytest: ./run_tests.sh -k media
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 selection=(-m "not slow")

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Make .venv with what the project needs; a second run is instant. Sourced, it also activates .venv in your shell.
+# Create .venv and install the requirements; if they are up to date, nothing is done. If sourced, also activate .venv.
 #   ./setup_env.sh [--dev] [--checkpoints none|inference|all]        PYTHON=python3.12 ./setup_env.sh
 if (return 0 2>/dev/null); then
     if bash -- "${BASH_SOURCE[0]:-$0}" "$@"; then
@@ -21,26 +21,26 @@ fail() {
 
 make_venv() {
     local python="${PYTHON:-python3}"
-    command -v "$python" >/dev/null || fail "there is no '$python'; install Python 3.10 to 3.13 or name one: PYTHON=/path/to/python3 ./setup_env.sh"
+    command -v "$python" >/dev/null || fail "there is no '$python'; install Python 3.10 to 3.13 or give its path: PYTHON=/path/to/python3 ./setup_env.sh"
     "$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' ||
-        fail "$("$python" --version 2>&1) is not supported; name a Python 3.10 to 3.13: PYTHON=/path/to/python3 ./setup_env.sh"
-    say "Making .venv with $("$python" --version 2>&1)"
-    "$python" -m venv .venv || fail "the virtual environment could not be made; on Debian and Ubuntu run: apt install python3-venv"
+        fail "$("$python" --version 2>&1) is not supported; choose a Python 3.10 to 3.13: PYTHON=/path/to/python3 ./setup_env.sh"
+    say "Creating .venv with $("$python" --version 2>&1)"
+    "$python" -m venv .venv || fail "the virtual environment could not be created; on Debian and Ubuntu run: apt install python3-venv"
 }
 
-# The stamp of an installed list of requirements is its copy inside .venv.
+# After installing a requirements file, copy it into .venv; it is installed again only if it differs from the copy.
 install() {
     local list="$1" stamp=".venv/installed-$1"
     cmp -s "$list" "$stamp" && return
-    "$venv_python" -m pip --version >/dev/null 2>&1 || make_venv # one that was interrupted has no pip
+    "$venv_python" -m pip --version >/dev/null 2>&1 || make_venv # an interrupted creation leaves .venv without pip
     say "Installing $list (the first time this takes some minutes)"
     "$venv_python" -m pip install --disable-pip-version-check --quiet --requirement "$list" ||
-        fail "$list could not be installed; check the network (or pip's index settings) and run this again, it goes on where it stopped"
+        fail "$list could not be installed; check the network (or pip's index settings) and run this again; it resumes"
     [ "$list" != requirements.txt ] || mend_opencv
     cp -- "$list" "$stamp"
 }
 
-# opencv-python needs libGL, glib and X11, which a bare server lacks; its headless twin of the same version does not.
+# opencv-python needs libGL, glib and X11, which servers often lack; opencv-python-headless of the same version does not.
 mend_opencv() {
     "$venv_python" -c 'import cv2' 2>/dev/null && return
     local version
@@ -65,7 +65,7 @@ download_checkpoints() {
     [ "$1" != none ] || return 0
     [ -e scripts/download_checkpoints.py ] || fail "scripts/download_checkpoints.py is missing; the checkout is incomplete"
     "$venv_python" -m scripts.download_checkpoints "$1" ||
-        say "The checkpoints could not be downloaded. When there is a network run: ./setup_env.sh --checkpoints $1"
+        say "The checkpoints could not be downloaded. With a network connection run: ./setup_env.sh --checkpoints $1"
 }
 
 dev=no
@@ -79,7 +79,7 @@ while [ $# -gt 0 ]; do
             ;;
         --checkpoints=*) checkpoints="${1#*=}" ;;
         -h | --help) sed -n '2,3s/^# *//p' setup_env.sh && exit 0 ;;
-        *) fail "unknown option '$1'; there are --dev and --checkpoints none|inference|all" ;;
+        *) fail "unknown option '$1'; options: --dev, --checkpoints none|inference|all" ;;
     esac
     shift
 done
@@ -90,6 +90,6 @@ install requirements.txt
 [ -n "$checkpoints" ] || ask_checkpoints
 case "$checkpoints" in
     none | inference | all) download_checkpoints "$checkpoints" ;;
-    *) fail "--checkpoints is one of none, inference and all, not '$checkpoints'" ;;
+    *) fail "--checkpoints is '$checkpoints', but must be none, inference or all" ;;
 esac
 say "Ready. Activate it with: source .venv/bin/activate"

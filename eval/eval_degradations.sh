@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Whether the metrics rank known degradations correctly: eval/eval_degradations.sh --help
+# Check that the metrics rank known degradations correctly: eval/eval_degradations.sh --help
 set -euo pipefail
 root="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)"
 [ -e "$root/.venv/installed-requirements.txt" ] || "$root/setup_env.sh"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Leakage of the old lips into results: eval/eval_leakage.sh --help
+# Leakage of the original lip movement into results: eval/eval_leakage.sh --help
 set -euo pipefail
 root="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)"
 [ -e "$root/.venv/installed-requirements.txt" ] || "$root/setup_env.sh"

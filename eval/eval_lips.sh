@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Lips of results against the true ones: eval/eval_lips.sh --help
+# Lip movement of results compared with the real videos: eval/eval_lips.sh --help
 set -euo pipefail
 root="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)"
 [ -e "$root/.venv/installed-requirements.txt" ] || "$root/setup_env.sh"

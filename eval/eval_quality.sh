@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Picture quality of videos: eval/eval_quality.sh --help
+# Image quality of videos: eval/eval_quality.sh --help
 set -euo pipefail
 root="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)"
 [ -e "$root/.venv/installed-requirements.txt" ] || "$root/setup_env.sh"

@@ -1,6 +1,6 @@
-"""Stand-ins for tests, benchmarks and commands: small random networks, a stub face detector, drawn clips, and their lip scores.
+"""Stand-ins for tests, benchmarks and commands: small random networks, a stub face detector, drawn clips, and lip scores.
 
-A whole job runs on them in seconds, without weights. Drawn clips know the true opening of the lips, so a result can be scored.
+With them a whole job runs in seconds, without weights. The true lip opening of drawn clips is known, so results can be scored.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,7 +30,7 @@ from latentsync.weights import DEFAULT_ALIGNMENT, Alignment
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO_VIDEO, DEMO_AUDIO = ROOT / "assets/demo_video.mp4", ROOT / "assets/demo_audio.wav"
-AUDIO_FROM = 7  # a drawn person speaks the sentence of the clip this many places further on
+AUDIO_FROM = 7  # clip i is lip-synced to the audio of clip i + AUDIO_FROM
 
 RESOLUTION, NUM_FRAMES, WIDTH = 64, 16, 16
 FULL_HD = (1920, 1080)  # w, h
@@ -49,7 +49,7 @@ UNET = UNetConfig(
 
 
 def stand_in_models(resolution: int = RESOLUTION, num_frames: int = NUM_FRAMES) -> LipsyncModels:
-    """The real architectures with a few thousand random weights each, on the CPU in float32."""
+    """The real network classes with a few thousand random weights each, on the CPU in float32."""
     torch.manual_seed(0)
     unet = UNet3DConditionModel(UNET)
     for parameter in unet.parameters():
@@ -61,7 +61,7 @@ def stand_in_models(resolution: int = RESOLUTION, num_frames: int = NUM_FRAMES) 
 
 
 class StubDetector:
-    """Finds `face`, or one in the middle of the frame and a quarter of its height wide, in every frame that is not dark."""
+    """Detects `face` (default: `middle_face` of the frame) in every frame that is not dark."""
 
     alignment: Alignment = DEFAULT_ALIGNMENT
 
@@ -77,11 +77,11 @@ class StubDetector:
         return next(iter(self.faces(frame)), None)
 
     def reset(self) -> None:
-        """The stub keeps no state."""
+        """Nothing to reset: the stub has no state."""
 
 
 def middle_face(frame: FrameArray) -> Face:
-    """A face in the middle of a frame, a quarter of its height wide."""
+    """A face in the middle of a frame; its width is a quarter of the frame's height."""
     h, w = frame.shape[:2]
     x, y, side = w / 2, h / 2, h / 4
     points = np.array([[-0.3, -0.2], [0.3, -0.2], [0.0, 0.2]], np.float32) * side + np.array([x, y], np.float32)
@@ -89,7 +89,7 @@ def middle_face(frame: FrameArray) -> Face:
 
 
 def drawn_frames(width: int, height: int, count: int) -> Iterator[FrameArray]:
-    """`count` frames, uint8 [h, w, 3]: a bright spot that moves over a smooth grey, which an encoder compresses well."""
+    """`count` frames, uint8 [h, w, 3]: a bright spot moves over a smooth grey background; they compress well."""
     still = np.repeat(np.linspace(60, 180, width, dtype=np.float32)[None, :, None], height, axis=0).repeat(3, axis=2)
     for index in range(count):
         frame = still.astype(np.uint8)
@@ -98,7 +98,7 @@ def drawn_frames(width: int, height: int, count: int) -> Iterator[FrameArray]:
 
 
 def moving_head(count: int) -> Iterator[FrameArray]:
-    """`count` frames of 1080p: the demo's talking head, as high as the frame, moves from side to side before a blurred room."""
+    """`count` frames of 1080p: the demo's talking head fills the frame's height and moves from side to side, background blurred."""
     w, h = FULL_HD
     frames = [shown.frame for shown in read_frames(DEMO_VIDEO)]
     frames += frames[-2:0:-1]
@@ -123,27 +123,27 @@ def write_pair(folder: Path, seconds: float, width: int, height: int) -> tuple[P
 
 
 def held_out_clips(count: int, folder: Path) -> list[Path]:
-    """Videos of `count` drawn people whom training never sees, each with its truth beside it; clips that exist are kept."""
+    """Draw videos of `count` heads that are not used in training, each with a truth file; existing clips are kept."""
     folder.mkdir(parents=True, exist_ok=True)
     return [make_clip(seed, folder) for seed in range(HELD_OUT_FIRST_SEED, HELD_OUT_FIRST_SEED + count)]
 
 
 @dataclass(frozen=True)
 class LipScore:
-    """Correlations of lip openings for one video that was given another clip's audio."""
+    """Correlations of lip openings for one video that was lip-synced to another clip's audio."""
 
     video: str
     audio: str
-    new: float  # output against the truth of the new audio
-    old: float  # output against the truth of the video's own audio
-    copied: float  # input against the truth of the new audio
-    read: float  # input against its own truth: how well openings can be read from this face at all
+    new: float  # output with the truth of the new audio
+    old: float  # output with the truth of the video's own audio
+    copied: float  # input with the truth of the new audio
+    read: float  # input with its own truth: the upper limit of the measurement for this face
 
 
 def score_lips(
     pipeline: LipsyncPipeline, settings: InferenceSettings, video: Path, audio: Path, folder: Path
 ) -> LipScore:
-    """Lip-sync a drawn `video` to the audio of another drawn clip, and compare the lips with both truths."""
+    """Lip-sync a drawn `video` to the audio of another drawn clip, and correlate the lip openings with both truths."""
     output = folder / f"{video.stem}_{audio.stem}.mp4"
     report = pipeline(video, audio, output, settings)
     resolution = pipeline.models.resolution
@@ -165,16 +165,16 @@ def score_lips(
 
 
 def face_matrices(video: Path, resolution: int) -> list[FloatArray]:
-    """The alignment matrix of every frame. A result is read at the places of its source, so that a bad mouth hides no face."""
+    """Alignment matrix of every frame of a source video; used for the result too, as its mouth might disturb the detector."""
     detector, smoother, matrices = make_detector(), Smoother(), []
     for shown in read_frames(video):
         found = detector.points(shown.frame)
-        assert found is not None, "the drawn clips show a face throughout"
+        assert found is not None, "every frame of a drawn clip shows a face"
         matrices.append(align_matrix(found.points, resolution, smoother))
     return matrices
 
 
 def faces_at(output: Path, matrices: Sequence[FloatArray], resolution: int) -> np.ndarray:
-    """Aligned faces, uint8 [t, r, r, 3], of a video whose frames have these alignment matrices."""
+    """Aligned faces, uint8 [t, r, r, 3], of a video, with one alignment matrix per frame."""
     pairs = zip(read_frames(output), matrices, strict=True)
     return np.stack([warp_face(shown.frame, matrix, resolution) for shown, matrix in pairs])

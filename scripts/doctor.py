@@ -1,6 +1,6 @@
-"""Check this machine: packages, devices, encoders, weights, and a short run of the demo: python -m scripts.doctor.
+"""Print packages, devices, encoders and weights of this machine, and run a short part of the demo: python -m scripts.doctor.
 
-Exit status 1 if the demo fails.
+The exit status is 1 if the demo fails.
 """
 
 import argparse
@@ -51,37 +51,37 @@ def packages() -> Iterator[Line]:
 
 
 def devices() -> Iterator[Line]:
-    """Available devices, and whether this PyTorch is built for the GPU."""
+    """Available devices, and the GPU architectures that PyTorch is built for."""
     for kind, is_available in AVAILABLE.items():
         yield kind, "available" if is_available() else "none"
     for index in range(torch.cuda.device_count()):
         major, minor = torch.cuda.get_device_capability(index)
         built = ", ".join(torch.cuda.get_arch_list())
-        yield torch.cuda.get_device_name(index), f"architecture {major}.{minor}; this PyTorch is built for {built}"
+        yield torch.cuda.get_device_name(index), f"architecture {major}.{minor}; PyTorch is built for {built}"
     device = pick_device()
     yield "chosen", f"{device}, {str(pick_dtype(device)).removeprefix('torch.')}, {torch.get_num_threads()} threads"
 
 
 def encoders() -> Iterator[Line]:
-    """The video encoders of the installed PyAV for each codec; the first one is used."""
+    """The encoders of the installed PyAV for each codec; the first one is used."""
     for codec, known in ENCODERS.items():
         names = [encoder.name for encoder in known if is_installed(encoder.name)]
-        yield codec, ", ".join(names) or "[yellow]none[/]: choose another --codec"
+        yield codec, ", ".join(names) or "[yellow]no encoder[/]: choose another --codec"
 
 
 def weights() -> Iterator[Line]:
-    """State of the official weights, and how to get those that are missing or damaged."""
+    """State of the official weights, and the command that downloads those that are missing or damaged."""
     files = find_model_files(detector="face_alignment")
     for file in files.all:
         inside = file.path.is_relative_to(CHECKPOINTS)
         name = f"{file.role}: {file.path.relative_to(CHECKPOINTS) if inside else file.path}"
-        yield name, f"[yellow]{escape(file.problem)}[/]" if file.problem else "there"
+        yield name, f"[yellow]{escape(file.problem)}[/]" if file.problem else "installed"
     if files.way_out:
         yield "", escape(files.way_out)
 
 
 def smoke_test() -> str:
-    """Run the demo for a moment; returns the report's summary."""
+    """Run the first `SMOKE_SEC` seconds of the demo; returns the report's summary."""
     pipeline = LipsyncPipeline.from_pretrained(DEMO_UNET, detector="cascade")
     with tempfile.TemporaryDirectory() as folder:
         return pipeline(*PAIR, Path(folder) / "smoke.mp4", options=JobOptions(limit_sec=SMOKE_SEC)).summary()
@@ -100,9 +100,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for section in (packages, devices, encoders, weights):
         show(console, section.__name__.capitalize(), section())
     try:
-        console.print(f"The demo models on the demo pair: {smoke_test()}")
+        console.print(f"Demo: {smoke_test()}")
     except (ValueError, OSError, RuntimeError) as error:
-        console.print(f"[red]The demo does not run here:[/] {error}", soft_wrap=True)
+        console.print(f"[red]The demo failed:[/] {error}", soft_wrap=True)
         return 1
     return 0
 

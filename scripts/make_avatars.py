@@ -1,7 +1,7 @@
-"""Make avatar clips with known truth: `python -m scripts.make_avatars --count 100 --out data/avatars`.
+"""Draw talking heads with known lip motion: `python -m scripts.make_avatars --count 100 --out data/avatars`.
 
-Every clip is NAME.mp4 (H.264, 25 fps, 16 kHz sound), and NAME.json (phonemes, mouth, landmarks, identity). A clip follows
-from its seed alone; clips that exist are kept, so a stopped run goes on where it was.
+Each clip is NAME.mp4 (H.264, 25 fps, 16 kHz audio) and NAME.json (phonemes, mouth, landmarks, identity). A clip depends only on its
+seed. Existing clips are kept, so the same command resumes an interrupted run.
 """
 
 import argparse
@@ -21,9 +21,9 @@ from scripts.command import run_command
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, required=True, help="number of clips")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the clips")
+    parser.add_argument("--out", type=Path, required=True, help="output folder")
     parser.add_argument("--first_seed", type=int, default=0, help="seed of the first clip")
-    parser.add_argument("--held_out", action="store_true", help="identities and sentences that training never uses")
+    parser.add_argument("--held_out", action="store_true", help="identities and sentences that training does not use")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one per core)")
     return parser.parse_args(argv)
 
@@ -39,7 +39,7 @@ def make_avatars(args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
-    return run_command("make_avatars", lambda: make_avatars(args), if_stopped="the same command goes on where it was")
+    return run_command("make_avatars", lambda: make_avatars(args), if_stopped="the same command resumes it")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Make the pictures of the documentation: `python -m scripts.make_figures [avatars|demo|pair]`.
+"""Make the images of the documentation: `python -m scripts.make_figures [avatars|demo|pair]`.
 
-avatars: docs/avatars.png, 24 identities. pair: assets/demo_video.mp4 and assets/demo_audio.wav, two held-out clips.
-demo: docs/demo.png, the demo's result between its input and the truth: the same person, drawn speaking the new sound.
+avatars: docs/avatars.png, 24 identities. pair: assets/demo_video.mp4 and assets/demo_audio.wav, from two held-out clips.
+demo: docs/demo.png, the demo's input, result and ground truth: the same head, drawn with the lips of the new audio.
 """
 
 import argparse
@@ -37,6 +37,7 @@ SHOWN_PX = 192
 
 
 def most_open(clip: AvatarClip, within: int = 50) -> np.ndarray:
+    """The first frame with more than 45 % of the largest mouth opening in the first `within` frames."""
     at = int(np.argmax(clip.mouth.aperture[:within] > 0.45 * clip.mouth.aperture[:within].max()))
     return next(islice(clip.frames(), at, None))
 
@@ -75,7 +76,7 @@ def demo() -> None:
 
 
 def write_truth_video(folder: Path) -> Path:
-    """The video's person, head motion and all, drawn with the mouth of the new sound."""
+    """Draw the video's head with its own motion and the lips of the new audio; returns the file's path."""
     person, sound = random_clip(VIDEO_SEED), random_clip(AUDIO_SEED)
     count = min(len(person), len(sound))
     spoken = replace(person, mouth=sound.mouth, speech=sound.speech)
@@ -87,7 +88,7 @@ def write_truth_video(folder: Path) -> Path:
 
 
 def plot_demo(shown: list[list[np.ndarray]], lips: np.ndarray, truth: np.ndarray, shots: np.ndarray) -> None:
-    """Rows of pictures (input, result, truth), and the curves of lip opening below them."""
+    """Plot rows of frames (input, result, truth), and the curves of lip opening below them."""
     figure, (top, curves) = plt.subplots(2, 1, figsize=(12, 6), height_ratios=(1.3, 1), layout="constrained")
     rows = [np.concatenate([cv2.resize(face, (SHOWN_PX, SHOWN_PX)) for face in row], axis=1) for row in shown]
     middles = SHOWN_PX // 2 + SHOWN_PX * np.arange(len(shots))
@@ -98,9 +99,9 @@ def plot_demo(shown: list[list[np.ndarray]], lips: np.ndarray, truth: np.ndarray
     count = min(len(lips), len(truth))
     scale = truth[:count].std() / lips[:count].std()
     fitted = scale * (lips - lips[:count].mean()) + truth[:count].mean()
-    curves.plot(seconds[:count], truth[:count], label="truth of the new sound")
+    curves.plot(seconds[:count], truth[:count], label="truth of the new audio")
     curves.plot(
-        seconds, fitted, label=f"read from the result (correlation {correlation(lips[:count], truth[:count]):.2f})"
+        seconds, fitted, label=f"measured in the result (correlation {correlation(lips[:count], truth[:count]):.2f})"
     )
     curves.set(xlabel="seconds", ylabel="lip opening")
     curves.legend()
@@ -110,7 +111,7 @@ def plot_demo(shown: list[list[np.ndarray]], lips: np.ndarray, truth: np.ndarray
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", help="avatars, pair, demo (default: avatars and demo)")
+    parser.add_argument("what", nargs="*", help="any of avatars, pair, demo (default: avatars and demo)")
     makers = {"avatars": avatars, "pair": pair, "demo": demo}
     args = parser.parse_args(argv)
 

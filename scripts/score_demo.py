@@ -1,8 +1,8 @@
-"""Score the demo models on people and sentences that their training never saw: `python -m scripts.score_demo [--json FILE]`.
+"""Score the demo models on heads and sentences that were not used for training: `python -m scripts.score_demo [--json FILE]`.
 
-Lips: every held-out video is given the sound of another held-out clip. The opening of the lips, read from the output's
-pixels, is correlated with the truth of the new sound and with the truth of the old one; copying the input is scored too.
-SyncNet: right and wrong pairs told apart, and the offset of sound that was moved by -5 ... +5 frames.
+Lips: every held-out video is lip-synced to the audio of another held-out clip. The lip opening measured in the output is correlated
+with the truth of the new audio and with that of the old audio; the input video is scored for comparison.
+SyncNet: accuracy on matching and mismatched pairs, and the offsets found for audio shifted by -5 ... +5 frames.
 """
 
 import argparse
@@ -59,7 +59,7 @@ def score_syncnet(clips: list[TrainingClip]) -> dict[str, float]:
 
 def print_scores(lips: list[LipScore], syncnet: dict[str, float]) -> None:
     table = Table(
-        "video", "audio", "new audio", "old audio", "copy of input", "readable", title="Lip opening, correlation"
+        "video", "audio", "new audio", "old audio", "input", "upper limit", title="Correlation of lip openings"
     )
     for row in lips:
         table.add_row(row.video, row.audio, *(f"{v:.2f}" for v in (row.new, row.old, row.copied, row.read)))
@@ -85,9 +85,9 @@ def summary(settings: InferenceSettings, lips: list[LipScore], syncnet: dict[str
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="write the scores to this file")
-    parser.add_argument("--data", type=Path, help="keep clips and outputs in this folder (default: a temporary one)")
-    parser.add_argument("--clips", type=int, default=CLIPS)
-    parser.add_argument("--settings", default="{}", help="other settings than the checkpoint's, as JSON")
+    parser.add_argument("--data", type=Path, help="folder for clips and outputs (default: a temporary one)")
+    parser.add_argument("--clips", type=int, default=CLIPS, help="number of clips (default: %(default)s)")
+    parser.add_argument("--settings", default="{}", help="inference settings that replace the checkpoint's, as JSON")
     return parser.parse_args(argv)
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The demo models' whole life from nothing: clips, speech encoder, auto-encoder, SyncNet, U-Net and
-# their small, fast forms. Stopped anywhere, it goes on.
+# Train all demo models from scratch: draw clips, then train speech encoder, auto-encoder, SyncNet, U-Net, distilled U-Net
+# and small decoder, and score them. After an interruption the same command resumes.
 set -eu
 cd "$(dirname "$0")/.."
 python=${PYTHON:-.venv/bin/python}

@@ -1,4 +1,4 @@
-"""Write training lists from the manifests of a data-processing run: one path per line, no person in two lists.
+"""Write lists of training clips from the manifests of a data-processing run: one path per line, no person in two lists.
 
 Example: python -m scripts.write_fileslist --manifests DIR/manifests --out_dir lists --filter 'sync_confidence>=4'
 """
@@ -23,43 +23,45 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         prog="write_fileslist", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     add = parser.add_argument
-    add("--manifests", required=True, help="the folder `manifests` of a run, or one that --reapply wrote")
-    add("--out_dir", type=Path, required=True, help="where NAME.txt of each list goes")
+    add("--manifests", required=True, help="the folder `manifests` of a run, or one written by --reapply")
+    add("--out_dir", type=Path, required=True, help="output folder; each list is a file NAME.txt")
     add(
         "shares",
         nargs="*",
         default=["train=0.95", "val=0.05"],
-        help="lists and their shares (default: train=0.95 val=0.05)",
+        help="names of the lists and their shares of the clips (default: train=0.95 val=0.05)",
     )
     add(
         "--filter",
         action="append",
         default=[],
         metavar="RULE",
-        help="such as 'quality>=50'; may be given several times",
+        help="keep clips that meet it, such as 'quality>=50'; may be repeated",
     )
     add(
         "--identity",
         default="source",
         metavar="RULE",
-        help=f"which clips show the same person: {', '.join(IDENTITY_RULES)}",
+        help=f"how clips of the same person are found: {', '.join(IDENTITY_RULES)} (default: source)",
     )
-    add("--identity_table", type=Path, metavar="CSV", help="a table with a column `source` and the one of column:NAME")
-    add("--seed", type=int, default=0, help="another number gives another split (default: 0)")
+    add(
+        "--identity_table", type=Path, metavar="CSV", help="for column:NAME: a table with the columns `source` and NAME"
+    )
+    add("--seed", type=int, default=0, help="of the random split (default: 0)")
     return parser.parse_args(argv)
 
 
 def shares_of(texts: list[str]) -> dict[str, float]:
-    """`train=0.9` and the like as numbers by name."""
+    """Parse texts such as `train=0.9` to shares by name; ValueError for an invalid one."""
     shares = {}
     for text in texts:
         name, _, share = text.partition("=")
         try:
             shares[name] = float(share)
         except ValueError as error:
-            raise ValueError(f"{text!r} is not a share: write a list's name and a number, as in train=0.9.") from error
+            raise ValueError(f"{text!r} is not a share: write NAME=NUMBER, such as train=0.9.") from error
         if not name.replace("_", "").replace("-", "").isalnum():
-            raise ValueError(f"{name!r} cannot name a list: use letters, digits, - and _.")
+            raise ValueError(f"{name!r} is not a valid name of a list: use letters, digits, - and _.")
     return shares
 
 
@@ -71,7 +73,7 @@ def write_lists(args: argparse.Namespace) -> None:
     there = output.under(STAGE_NAMES[-1]).files()
     clips = clips[[file.removeprefix(f"{STAGE_NAMES[-1]}/") in there for file in clips["file"]]]
     if clips.empty:
-        raise ValueError(f"{args.manifests} has no kept clip that exists and meets the filters.")
+        raise ValueError(f"{args.manifests} has no kept clip whose file exists and which meets the filters.")
     splits = split(with_identity(clips, args.identity, table), shares_of(args.shares), args.seed)
     paths = {each.name: args.out_dir / f"{each.name}.txt" for each in splits}
     for path in paths.values():

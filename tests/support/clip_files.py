@@ -1,4 +1,4 @@
-"""Small aligned clips for tests: stripes that move with every frame, and noise whose loudness follows them."""
+"""Small aligned clips for tests: moving stripes, and noise whose amplitude is proportional to their speed."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def write_clip(
     width: int = SIDE,
     loudness: float = 0.1,
 ) -> Path:
-    """A clip that follows from its seed; every frame differs from the others."""
+    """Write a clip that depends only on its seed, and in which all frames differ; returns its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     wav = path.with_suffix(".wav")

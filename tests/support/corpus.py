@@ -1,7 +1,7 @@
-"""A corpus with planted defects and known truth: `python -m tests.support.corpus --out DIR` makes the full one (minutes).
+"""A corpus of videos with known defects: `python -m tests.support.corpus --out DIR` writes the full one (takes minutes).
 
-The videos show drawn people who speak. DIR/truth.json lists the defect of each file and the outcome that the data processing
-must give for every span of it. Spans are in frames of the 25 Hz clock.
+The videos show talking drawn heads. DIR/truth.json lists the defect of each file and the expected outcome of the data processing
+for every span of it. Spans are in frames at 25 fps.
 """
 
 import argparse
@@ -52,7 +52,7 @@ class Expected:
     stop_frame: int
     stage: str = ""
     reason: str = ""
-    offset_frames: int | None = None  # that `av_synced` must find; > 0: the sound is early
+    offset_frames: int | None = None  # expected result of `av_synced`; > 0: the audio is early
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ SMALL_SETTINGS = replace(STAND_INS, min_segment_sec=2.0, max_segment_sec=4.0, mi
 
 
 class Corpus:
-    """Files with planted defects and their expected outcomes."""
+    """Files with known defects and their expected outcomes."""
 
     def __init__(self) -> None:
         self.files: list[Planted] = []
@@ -80,34 +80,36 @@ class Corpus:
         self.files.append(Planted(relative, defect, expected, make))
 
     def keep(self, relative: str, defect: str, film: Film, offset_frames: int = 0, **how: Any) -> None:
-        """A file that must be kept whole."""
+        """Add a file that must be kept as one clip."""
         expected = [Expected(0, film.count, offset_frames=offset_frames)]
         self.add(relative, defect, expected, lambda path: store(film, path, **how))
 
     def drop(self, relative: str, defect: str, film: Film, stage: str, reason: str) -> None:
-        """A file that must be dropped whole."""
+        """Add a file that must be dropped as a whole."""
         self.add(relative, defect, [Expected(0, film.count, stage, reason)], lambda path: store(film, path))
 
     def cut(self, relative: str, defect: str, film: Film, expected: list[Expected]) -> None:
-        """A file of which several clips must be made."""
+        """Add a file that must be cut into several clips."""
         self.add(relative, defect, expected, lambda path: store(film, path))
 
-    def unreadable(self, relative: str, defect: str, film: Film, harm: Callable[[Path], None]) -> None:
+    def unreadable(self, relative: str, defect: str, film: Film, damage: Callable[[Path], None]) -> None:
+        """Add a file that is damaged by a function after writing."""
+
         def make(path: Path) -> None:
             store(film, path)
-            harm(path)
+            damage(path)
 
         self.add(relative, defect, [Expected(0, 0, "readable", "unreadable")], make)
 
     def other_sound(
         self, relative: str, defect: str, film: Film, sound: Film, stage: str, reason: str, offset: int | None = None
     ) -> None:
-        """The pictures of one film with the sound of another."""
+        """Add a file with the video of one film and the audio of another."""
         expected = [Expected(0, film.count, stage, reason, offset)]
         self.add(relative, defect, expected, lambda path: store(dubbed(film, sound), path))
 
     def build(self, folder: Path, numbers: Sequence[int] | None = None) -> None:
-        """Write the files under `folder`; those that exist are kept."""
+        """Write the files, or those with the given `numbers`, under `folder`; existing ones are kept."""
         for number in range(len(self.files)) if numbers is None else numbers:
             path = folder / self.files[number].relative
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -123,7 +125,7 @@ class Corpus:
 
 
 def small_corpus() -> Corpus:
-    """For tests: one file of each kind, 5 s long at most, to be processed with `SMALL_SETTINGS`."""
+    """A corpus for tests: one file per kind of defect, at most 5 s long, for `SMALL_SETTINGS`."""
     corpus, count = Corpus(), 50
     person, other = drawn(talk(FIRST_SEED, count)), drawn(talk(FIRST_SEED + 1, count))
     corpus.keep("clean.mp4", "none", person)
@@ -154,7 +156,7 @@ def small_corpus() -> Corpus:
     corpus.drop("far.mp4", "face of 70 px", talk(FIRST_SEED, count, AVATAR_PX, 70), "high_resolution", "small_face")
     corpus.drop("board.mp4", "face hidden for a while", covered(person, 16, 41), "affine_transformed", "face_lost")
     corpus.other_sound("early 9.mp4", "sound 9 frames early", person, late(person, -9), "av_synced", "large_offset", 9)
-    pictures, sound = talk(FIRST_SEED, 100), talk(FIRST_SEED + 1, 100)  # in 2 s any lips may fit any sound
+    pictures, sound = talk(FIRST_SEED, 100), talk(FIRST_SEED + 1, 100)  # 2 s are too short to detect another voice
     corpus.other_sound("dubbed.mp4", "another voice", pictures, sound, "av_synced", "low_sync_confidence")
     corpus.drop("soft.mp4", "blur", blurred(person, 4), "high_visual_quality", "low_quality")
     return corpus
@@ -162,7 +164,7 @@ def small_corpus() -> Corpus:
 
 @cache
 def full_corpus() -> Corpus:
-    """Every kind of defect several times, to be processed with `STAND_INS` and the published thresholds."""
+    """A corpus with several files per kind of defect, for `STAND_INS` and the published thresholds."""
     corpus = Corpus()
     seeds = iter(range(FIRST_SEED + 10, FIRST_SEED + 1000))
 
@@ -182,7 +184,7 @@ Person = Callable[..., Film]
 
 
 def add_formats(corpus: Corpus, person: Person) -> None:
-    """Rates, containers and names that must not matter."""
+    """Files whose rates, containers or names must not change the outcome."""
     rates = [15, 24, Fraction(24000, 1001), 25, Fraction(30000, 1001), 30, 50, 60]
     for index, fps in enumerate(rates):
         rate_hz = (8_000, 44_100, 48_000, 16_000)[index % 4]
@@ -208,7 +210,7 @@ def add_formats(corpus: Corpus, person: Person) -> None:
 
 
 def add_damage(corpus: Corpus, person: Person) -> None:
-    """Files that cannot be read, or lack something."""
+    """Files that are damaged or have no usable video or audio."""
     for percent in (30, 60, 95):
         corpus.unreadable(f"damage/cut {percent}.mp4", "truncated", person(), partial(truncate, share=percent / 100))
     for seed in range(4):
@@ -226,7 +228,7 @@ def add_damage(corpus: Corpus, person: Person) -> None:
 
 
 def add_lengths(corpus: Corpus, person: Person) -> None:
-    """Scenes of 2 to 40 s, alone and after each other."""
+    """Scenes of 2 to 40 s, in a file each and several in one file."""
     for count in (50, 100, 124):
         corpus.drop(f"lengths/{count}.mp4", f"{count} frames", person(count), "segmented", "too_short")
     borders = {125: [], 250: [], 251: [126], 350: [175], 625: [208, 417], 1000: [250, 500, 750]}
@@ -244,7 +246,7 @@ def add_lengths(corpus: Corpus, person: Person) -> None:
 
 
 def add_faces(corpus: Corpus, person: Person) -> None:
-    """Faces of 100 to 400 px, two, none, and one that is hidden for a while."""
+    """Faces of 100 to 400 px, two faces, no face, and a temporarily hidden face."""
     for face_px in (100, 150, 200, 235):
         corpus.drop(
             f"faces/{face_px} px.mp4", f"face of {face_px} px", person(face_px=face_px), "high_resolution", "small_face"
@@ -260,7 +262,7 @@ def add_faces(corpus: Corpus, person: Person) -> None:
 
 
 def add_sync(corpus: Corpus, person: Person) -> None:
-    """Sound shifted by -12 ... 12 frames, and another person's."""
+    """Audio shifted by -12 ... 12 frames, and the audio of another person."""
     for frames in (-12, -10, -8, -6, -5, -4, -3, -2, -1, 1, 2, 3, 4, 5, 6, 8, 10, 12):
         film = person()
         stage, reason = ("av_synced", "large_offset") if abs(frames) > 6 else ("", "")
@@ -280,7 +282,7 @@ def add_sync(corpus: Corpus, person: Person) -> None:
 
 
 def add_quality(corpus: Corpus, person: Person) -> None:
-    """Noise and blur, of the kind that shows and of the kind that does not."""
+    """Noise and blur: slight, to be kept, and strong, to be dropped."""
     low = ("high_visual_quality", "low_quality")
     corpus.keep("quality/blur 1.mp4", "slight blur", blurred(person(), 1))
     corpus.keep("quality/noise 6.mp4", "slight noise", noisy(person(), 6))
@@ -295,16 +297,16 @@ def kept(film: Film) -> list[Expected]:
 
 
 def parts(start: int, stops: list[int]) -> list[Expected]:
-    """Kept clips from `start` to the first of `stops`, from there to the next, and so on."""
+    """Kept clips between consecutive frames of [start, *stops]."""
     return [Expected(a, b, offset_frames=0) for a, b in zip([start, *stops], stops, strict=False)]
 
 
 def write_text(path: Path) -> None:
-    path.write_text("This is no video.\n", encoding="utf-8")
+    path.write_text("This is not a video.\n", encoding="utf-8")
 
 
 def build_one(number: int, folder: Path) -> int:
-    """Write one file of the full corpus; for a pool of processes."""
+    """Write file `number` of the full corpus; called in a process pool."""
     cv2.setNumThreads(1)
     full_corpus().build(folder, [number])
     return number

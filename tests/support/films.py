@@ -1,4 +1,4 @@
-"""Short films of drawn people who speak, functions that change them, and video files of any rate."""
+"""Short films of talking drawn heads, functions that modify them, and writing them to video files of any rate."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -28,7 +28,7 @@ Frames = Callable[[], Iterator[np.ndarray]]
 
 @dataclass(frozen=True)
 class Film:
-    """Frames at 25 fps, drawn anew each time, and their sound, float32 [n] at 16 kHz."""
+    """Frames at 25 fps, drawn again by every call of `draw`, and audio, float32 [n] at 16 kHz."""
 
     count: int
     draw: Frames
@@ -40,17 +40,17 @@ class Film:
 
 @lru_cache(maxsize=8)
 def avatar(seed: int, count: int) -> AvatarClip:
-    """An avatar that speaks for at least `count` frames; the same one for the same seed."""
+    """A drawn head that speaks for at least `count` frames; it depends only on the arguments."""
     rng = np.random.default_rng(seed)
     sentences = int(count / MODEL_FPS / SENTENCE_SEC) + 1
     text = " ".join(random_sentence(rng, held_out=False) for _ in range(sentences))
     clip = spoken_clip(seed, text, rng)
-    assert len(clip) >= count, "sentences last long enough"
+    assert len(clip) >= count, "the sentences are long enough"
     return clip
 
 
 def talk(seed: int, count: int, side_px: int = AVATAR_PX, face_px: float | None = None) -> Film:
-    """A person who speaks for `count` frames, in the middle of square frames; `face_px` is the width of their face."""
+    """A head that speaks for `count` frames, centred in square frames; `face_px` is the width of the face."""
     clip = avatar(seed, count)
     scale = side_px / AVATAR_PX if face_px is None else face_px / natural_face_px(clip)
 
@@ -62,12 +62,12 @@ def talk(seed: int, count: int, side_px: int = AVATAR_PX, face_px: float | None 
 
 
 def natural_face_px(clip: AvatarClip) -> float:
-    """Width of an avatar's face in its own frames, at its smallest."""
+    """Smallest width of a clip's face in its original frames, in px."""
     return FACE_SHARE * clip.identity.eye_distance * float(clip.motion.scale.min())
 
 
 def placed(frame: np.ndarray, scale: float, side_px: int) -> np.ndarray:
-    """A frame scaled around its middle, in a square of `side_px`; the border continues outwards."""
+    """A frame scaled around its centre, in a square of `side_px`; border pixels are replicated outwards."""
     middle = (AVATAR_PX - 1) / 2
     matrix = np.array([[scale, 0, (side_px - 1) / 2 - scale * middle], [0, scale, (side_px - 1) / 2 - scale * middle]])
     if scale == 1 and side_px == AVATAR_PX:
@@ -80,7 +80,7 @@ def placed(frame: np.ndarray, scale: float, side_px: int) -> np.ndarray:
 
 
 def empty(seed: int, count: int, side_px: int = AVATAR_PX) -> Film:
-    """A landscape with a moving ball, and a person's voice."""
+    """A background with a moving ball and no face, with a voice."""
     rng = np.random.default_rng(seed)
     small = rng.uniform(40, 200, (6, 6, 3)).astype(np.float32)
     scene = cv2.resize(small, (side_px, side_px), interpolation=cv2.INTER_CUBIC).clip(0, 255).astype(np.uint8)
@@ -97,7 +97,7 @@ def empty(seed: int, count: int, side_px: int = AVATAR_PX) -> Film:
 
 
 def beside(film: Film, other: Film) -> Film:
-    """Two films side by side, with the sound of the first."""
+    """Two films side by side, with the audio of the first."""
 
     def draw() -> Iterator[np.ndarray]:
         for left, right in zip(film.draw(), other.draw(), strict=True):
@@ -112,7 +112,7 @@ def first(film: Film, count: int) -> Film:
 
 
 def after(films: list[Film]) -> Film:
-    """Films one after the other, with hard cuts."""
+    """Films joined with hard cuts."""
 
     def draw() -> Iterator[np.ndarray]:
         for film in films:
@@ -122,13 +122,13 @@ def after(films: list[Film]) -> Film:
 
 
 def drawn(film: Film) -> Film:
-    """A short film whose frames are drawn once and kept in memory."""
+    """A film whose frames are drawn once and kept in memory."""
     frames = list(film.draw())
     return replace(film, draw=lambda: iter(frames))
 
 
 def changed(film: Film, change: Callable[[np.ndarray, int], np.ndarray]) -> Film:
-    """A film whose frames go through a function of the frame and its number."""
+    """A film with `change` applied to every frame and its number."""
 
     def draw() -> Iterator[np.ndarray]:
         for index, frame in enumerate(film.draw()):
@@ -150,7 +150,7 @@ def noisy(film: Film, levels: float) -> Film:
 
 
 def covered(film: Film, start: int, stop: int) -> Film:
-    """A film in which a board slides over the face from frame `start` on, and away again until `stop`."""
+    """A film in which a board slides over the face from frame `start` on and has left by frame `stop`."""
 
     def cover(frame: np.ndarray, index: int) -> np.ndarray:
         share = min(1.0, max(0.0, index - start) / 10, max(0.0, stop - index) / 10)
@@ -162,7 +162,7 @@ def covered(film: Film, start: int, stop: int) -> Film:
 
 
 def late(film: Film, frames: int) -> Film:
-    """A film whose sound comes later by so many frames (below 0: earlier); padded with silence."""
+    """A film with its audio delayed by `frames` (< 0: advanced), padded with silence."""
     shift = samples_of_frames(abs(frames))
     silence = np.zeros(shift, np.float32)
     sound = np.concatenate([silence, film.sound[:-shift]] if frames > 0 else [film.sound[shift:], silence])
@@ -183,14 +183,14 @@ def silent(film: Film) -> Film:
 def store(
     film: Film, path: Path, fps: float = MODEL_FPS, rate_hz: int = SAMPLE_RATE_HZ, has_sound: bool = True
 ) -> None:
-    """Write a film at another rate of frames, each the nearest of the film's, and another sample rate."""
+    """Write a film at another frame rate, by nearest frames, and another sample rate."""
     count = round(film.count * Fraction(fps) / MODEL_FPS)
     sources = [min(film.count - 1, int(index * MODEL_FPS / fps + 0.5)) for index in range(count)]
     _write(film, path, VideoFormat.constant(*_size(film), Fraction(fps), crf=16), sources, None, rate_hz, has_sound)
 
 
 def store_variable(film: Film, path: Path, seed: int, rate_hz: int = SAMPLE_RATE_HZ) -> None:
-    """Write a film at a variable rate: a third of the frames is left out, the others are shifted by up to 8 ms."""
+    """Write a film at a variable frame rate: a third of the frames is left out, the timestamps of others change by up to 8 ms."""
     rng = np.random.default_rng(seed)
     kept = [0, *(index for index in range(1, film.count) if rng.random() > 1 / 3)]
     jitter = rng.integers(-8, 9, len(kept))
@@ -233,7 +233,7 @@ def truncate(path: Path, share: float) -> None:
 
 
 def flip_bits(path: Path, seed: int, share: float = 0.004) -> None:
-    """Flip bits in the second half of a file, in bytes drawn at random."""
+    """Flip one bit in each of some random bytes in the second half of a file."""
     content = bytearray(path.read_bytes())
     rng = np.random.default_rng(seed)
     for place in rng.integers(len(content) // 2, len(content), int(share * len(content))):

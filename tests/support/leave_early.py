@@ -1,7 +1,7 @@
-"""A program that leaves readers of video files early: python -m tests.support.leave_early WAY COUNT MESSAGES FILE...
+"""A program that abandons readers of video files: python -m tests.support.leave_early WAY COUNT MESSAGES FILE...
 
-It prints `reading` once frames come and `left` when all readers were left. With MESSAGES of `python`, libav's messages go
-to Python's logging, as after `av.logging.set_level` in any library of the process.
+It prints `reading` when frames arrive and `left` when all readers are abandoned. If MESSAGES is `python`, libav's messages go to
+Python's logging, as after a call of `av.logging.set_level` by any library.
 """
 
 import gc
@@ -16,13 +16,13 @@ from latentsync.media.container import limit_threads
 from latentsync.media.index.frame_index import frame_index
 from latentsync.media.video.read import VideoFrame, read_frames, stored_pictures
 
-THREADS = 4  # of a decoder, also on a machine with fewer cores
-READERS = 4  # at the same time, where threads read
-kept: list[Iterator[VideoFrame]] = []  # readers that are open until the interpreter ends
+THREADS = 4  # per decoder, even on a machine with fewer cores
+READERS = 4  # concurrent readers of `leave_in_threads`
+kept: list[Iterator[VideoFrame]] = []  # readers that stay open until the interpreter exits
 
 
 class ConsumerError(Exception):
-    """What goes wrong in the code that is given the frames."""
+    """An error in the code that uses the frames."""
 
 
 def leave_by_break(path: str, frames: int) -> None:
@@ -41,7 +41,7 @@ def leave_by_error(path: str, frames: int) -> None:
 
 
 def leave_to_the_collector(path: str, frames: int) -> None:
-    """A reader in a cycle of references, so that only the garbage collector finds it."""
+    """Abandon a reader in a reference cycle, which only the garbage collector closes."""
     holder: dict[str, object] = {"reader": read_frames(path)}
     holder["self"] = holder
     for _ in range(frames + 1):
@@ -59,7 +59,7 @@ def leave_in_threads(path: str, frames: int) -> None:
 
 
 def leave_open(path: str, frames: int) -> None:
-    """A reader that the end of the interpreter finds open, and one that a thread reads at that moment."""
+    """Leave one reader open and another one in use by a daemon thread when the interpreter exits."""
     kept.append(read_frames(path))
     for _ in range(frames + 1):
         next(kept[-1])
@@ -67,7 +67,7 @@ def leave_open(path: str, frames: int) -> None:
 
 
 def decode_for_ever(path: str) -> None:
-    """Pictures as they are stored: OpenCV, which converts them, does not survive the end of the interpreter in a thread."""
+    """Decode without conversion to RGB: OpenCV, which converts, crashes in a thread at interpreter exit."""
     index = frame_index(path)
     while True:
         for _ in stored_pictures(path, index, 0, index.frame_count):

@@ -1,4 +1,4 @@
-"""Small videos and sounds for the media room's tests, written by PyAV itself with any codec, clock and container."""
+"""Small video and audio files for tests of latentsync/media, written with PyAV in any codec, time base and container."""
 
 from collections.abc import Sequence
 from fractions import Fraction
@@ -24,7 +24,7 @@ NATIVE_RATES = [
 
 
 def numbered(count: int) -> list[np.ndarray]:
-    """Frames of different grey, so that each can be told from its neighbours."""
+    """`count` uniform grey frames; neighbours differ by 4 levels, so frames can be identified."""
     return [np.full((32, 48, 3), 20 + 4 * index % 200, dtype=np.uint8) for index in range(count)]
 
 
@@ -33,19 +33,19 @@ def grey(frame: np.ndarray) -> int:
 
 
 def patches(height: int = 64, width: int = 96, seed: int = 0) -> np.ndarray:
-    """Flat 16 px patches of random colours, uint8 h w 3."""
+    """Uniform 16 px patches of random colours, uint8 [h, w, 3]."""
     colours = np.random.default_rng(seed).integers(0, 256, (-(-height // 16), -(-width // 16), 3), dtype=np.uint8)
     return np.repeat(np.repeat(colours, 16, axis=0), 16, axis=1)[:height, :width]
 
 
 def moving(count: int, height: int = 48, width: int = 64, seed: int = 0) -> list[np.ndarray]:
-    """Frames of noise that wanders: every picture differs from every other one."""
+    """`count` frames of moving noise; all frames differ."""
     noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return [np.roll(noise, (2 * index, 3 * index), (0, 1)) for index in range(count)]
 
 
 def write(path: Path, frames: list[np.ndarray], fps: Fraction | float = 25, audio: AudioSource | None = None) -> Path:
-    """Frames at a constant rate by the project's own writer."""
+    """Write frames at a constant rate with `VideoWriter`; returns the path."""
     height, width, _ = frames[0].shape
     with VideoWriter(path, VideoFormat.constant(width, height, fps), audio) as writer:
         for frame in frames:
@@ -54,7 +54,7 @@ def write(path: Path, frames: list[np.ndarray], fps: Fraction | float = 25, audi
 
 
 def write_timed(path: Path, frames: list[np.ndarray], ticks: Sequence[int], form: VideoFormat) -> Path:
-    """Frames shown at `ticks`, the last of which is the end."""
+    """Write frames with the timestamps `ticks`, of which the last is the end of the video; returns the path."""
     with VideoWriter(path, form) as writer:
         for frame, start, stop in zip(frames, ticks, ticks[1:], strict=False):
             writer.write(frame, int(start), int(stop - start))
@@ -74,7 +74,7 @@ def store(
     fps: Fraction | None = None,
     sound: bool = False,
 ) -> Path:
-    """Frames with the given time stamps in the container of the name's ending, past the project's writer."""
+    """Write frames with the given timestamps directly with PyAV; the suffix of `path` selects the container."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=fps or 1 / time_base, options=options or {})
         stream.height, stream.width = frames[0].shape[:2]
@@ -84,11 +84,11 @@ def store(
         if b_frames is not None:
             stream.codec_context.max_b_frames = b_frames
         if sound:
-            heard = container.add_stream("aac", rate=48_000)
-            heard.codec_context.layout = "mono"
+            audio = container.add_stream("aac", rate=48_000)
+            audio.codec_context.layout = "mono"
             silence = av.AudioFrame.from_ndarray(np.zeros((1, 48_000), np.float32), format="fltp", layout="mono")
             silence.sample_rate, silence.pts, silence.time_base = 48_000, 0, Fraction(1, 48_000)
-            container.mux(heard.encode(silence) + heard.encode(None))
+            container.mux(audio.encode(silence) + audio.encode(None))
         for index, rgb in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
             frame.pts, frame.time_base = index if ticks is None else ticks[index], time_base
@@ -102,7 +102,7 @@ def tone(seconds: float, rate_hz: int = 16_000) -> np.ndarray:
 
 
 def click(at_sec: float, seconds: float, rate_hz: int) -> np.ndarray:
-    """Silence with one short loud buzz from `at_sec` on."""
+    """Silence with 400 samples of a loud square wave from `at_sec` on."""
     waveform = np.zeros(round(seconds * rate_hz), dtype=np.float32)
     start = round(at_sec * rate_hz)
     waveform[start : start + 400] = 0.8 * np.sign(np.sin(np.arange(400) * 0.3 + 0.1))
@@ -110,7 +110,7 @@ def click(at_sec: float, seconds: float, rate_hz: int) -> np.ndarray:
 
 
 def store_sound(path: Path, waveform: np.ndarray, rate_hz: int, codec: str, layout: str = "mono") -> Path:
-    """A sound encoded by `codec` in the container of the name's ending."""
+    """Write audio encoded by `codec`; the suffix of `path` selects the container."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate_hz)
         stream.codec_context.layout = layout

@@ -1,4 +1,4 @@
-"""Small networks in the layout of the official weights: what tests of whole folders of checkpoints share."""
+"""Small networks stored like the official weights, for tests that need a folder of checkpoints."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from tests.weights.test_weights import CONFIG, Tensors, tensors_of
 UNET = replace(CONFIG, cross_attention_dim=384)
 FIRST_UNET = replace(UNET, use_motion_module=False)  # release 1.0 has no motion modules
 VAE = {"block_out_channels": [8, 8, 8, 8], "layers_per_block": 1, "norm_num_groups": 2}
-PARTS = {  # what a user calls it -> its files
+PARTS = {  # name in messages -> files
     "U-Net": ("latentsync_unet.pt",),
     "image auto-encoder": ("vae/config.json", "vae/diffusion_pytorch_model.safetensors"),
     "speech encoder": ("whisper/tiny.pt",),
@@ -29,7 +29,7 @@ PARTS = {  # what a user calls it -> its files
 
 
 def first_names(weights: Tensors) -> Tensors:
-    """The same under the names of release 1.0."""
+    """The same weights with the parameter names of release 1.0."""
     old = {}
     for key, value in weights.items():
         for pattern, name in RENAMED_PARTS:
@@ -39,7 +39,7 @@ def first_names(weights: Tensors) -> Tensors:
 
 
 def save_unet(path: Path, release: str, config: UNetConfig | None = None) -> None:
-    """A small U-Net as the release would store it."""
+    """Write a small U-Net in the format of a release."""
     weights = tensors_of(config or (FIRST_UNET if release == "1.0" else UNET))
     content = first_names(weights) if release == "1.0" else weights
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,7 +47,7 @@ def save_unet(path: Path, release: str, config: UNetConfig | None = None) -> Non
 
 
 def save_companions(folder: Path, width: int = 384) -> None:
-    """All that the official U-Nets need besides themselves."""
+    """Write all networks that the official U-Nets need."""
     for name in ("vae", "whisper", "auxiliary"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
@@ -61,13 +61,13 @@ def save_companions(folder: Path, width: int = 384) -> None:
 
 
 def note_release(folder: Path, release: str) -> None:
-    """As if the U-Net of `folder` had been fetched."""
+    """Record the U-Net of `folder` as downloaded from a release."""
     file = next(file for file in PUBLIC_FILES if file.release == release and file.resolution)
     record_source(file, folder, Source(file.repo, release, (folder / file.path).stat().st_size, ""))
 
 
 def use_folder(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Path:
-    """Let `folder` stand for checkpoints/, and no cache of the hub or of PyTorch help; returns the official U-Net's path."""
+    """Use `folder` as checkpoints/, and disable the caches of the hub and of PyTorch; returns the official U-Net's path."""
     for module in (model_files, landmarks, table):
         monkeypatch.setattr(module, "CHECKPOINTS", folder)
     monkeypatch.setattr("latentsync.weights.hub.try_to_load_from_cache", lambda *_: None)

@@ -1,4 +1,4 @@
-"""Runs a folder of videos through the stages without a runner, and compares the outcomes with the corpus's truth."""
+"""Run a folder of videos through the stages without the Ray runner, and compare the outcomes with the corpus's truth."""
 
 import argparse
 import json
@@ -44,7 +44,7 @@ class Ending:
 
 
 def process(input_dir: Path, output_dir: Path, settings: StageSettings) -> list[Ending]:
-    """Run all videos of a folder through all stages, which share decodes."""
+    """Run all videos of a folder through all stages."""
     steps = [make_step(stages, settings) for stages in STEPS]
     return [ending for path in files_in(input_dir) for ending in process_one(path, input_dir, output_dir, steps)]
 
@@ -61,7 +61,7 @@ def files_in(folder: Path) -> list[Path]:
 
 @cache
 def stand_in_steps() -> list[Step]:
-    """The steps for the full corpus; a process loads their networks once."""
+    """The steps for the full corpus, with their networks loaded once per process."""
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     return [make_step(stages, STAND_INS) for stages in STEPS]
@@ -90,14 +90,14 @@ def span_of(ending: Ending) -> Span:
 
 @dataclass(frozen=True)
 class Found:
-    """The outcome of one span, as it is stored."""
+    """The stored outcome of one span."""
 
     span: Span
     scores: Mapping[str, Score]
 
 
 def run_one(relative: str, videos: Path, out: Path) -> list[Found]:
-    """Run one video of the full corpus with the stand-ins, unless an earlier run has stored its outcomes."""
+    """Outcomes of one video of the full corpus with the stand-ins, from the file of an earlier run if there is one."""
     stored = out / "found" / f"{relative}.json"
     if not stored.exists():
         endings = process_one(videos / relative, videos, out, stand_in_steps())
@@ -109,9 +109,9 @@ def run_one(relative: str, videos: Path, out: Path) -> list[Found]:
 
 
 def compare(truth: Mapping[str, Any], found: Mapping[str, Sequence[Found]]) -> list[str]:
-    """One line for each file whose clips did not end as planted, and one line of precision and recall for each stage.
+    """One line for each file with unexpected outcomes, and one line of precision and recall for each stage.
 
-    Clips whose planted offset is at the limit (see `at_limit`) count in neither; their offsets are checked like all others.
+    Clips whose true offset is at the limit (see `at_limit`) are not counted, but their measured offsets are checked.
     """
     lines, right, planted, reported = [], Counter[str](), Counter[str](), Counter[str]()
     for relative, entry in truth.items():
@@ -132,28 +132,28 @@ def compare(truth: Mapping[str, Any], found: Mapping[str, Sequence[Found]]) -> l
 
 
 def at_limit(offset_frames: int | None) -> bool:
-    """Whether an error of one frame decides between keeping and dropping: then either is right."""
+    """Whether an offset is so close to the threshold that a measurement error of one frame decides; both outcomes are accepted."""
     return offset_frames is not None and 0 <= abs(offset_frames) - STAND_INS.max_offset_frames <= 1
 
 
 def wrong_offsets(expected: Sequence[Mapping[str, Any]], found: Sequence[Found]) -> Iterator[str]:
-    """Offsets found that are more than a frame beside the planted ones, and kept clips that still have one."""
+    """Messages about measured offsets that are off by more than one frame, and kept clips whose remaining offset is larger."""
     planted = {each["start_frame"]: each["offset_frames"] for each in expected}
     for each in found:
         offset, scores = planted.get(each.span[0]), each.scores
         if offset is not None and abs(scores.get("offset_frames", math.inf) - offset) > 1:
-            yield f"offset at {each.span[0]} is {scores.get('offset_frames')}, planted {offset}"
+            yield f"offset at {each.span[0]} is {scores.get('offset_frames')}, expected {offset}"
         if not each.span[2] and abs(scores["offset_left_frames"]) > 1:
-            yield f"offset left at {each.span[0]} is {scores['offset_left_frames']}"
+            yield f"remaining offset at {each.span[0]} is {scores['offset_left_frames']}"
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Process a corpus that `tests.support.corpus` made, and compare: `python -m tests.support.stage_runs --corpus DIR --out DIR`.
+    """Process a corpus made by `tests.support.corpus` and check it: `python -m tests.support.stage_runs --corpus DIR --out DIR`.
 
-    The same command continues after an interruption; empty OUT after a change of the stages.
+    After an interruption the same command resumes. Delete OUT after a change of the stages.
     """
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--corpus", type=Path, required=True, help="with videos/ and truth.json")
+    parser.add_argument("--corpus", type=Path, required=True, help="folder with videos/ and truth.json")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     args = parser.parse_args(argv)

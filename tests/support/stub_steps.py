@@ -1,4 +1,4 @@
-"""Steps that need no video: a source is a text of words, a word a second; for the tests of the runner."""
+"""Processing steps without video, for tests of the runner: a source is a text file, each word of which is one second."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ from latentsync.processing.clip import Clip, Dropped, Kept, StageOutcome
 from latentsync.processing.plan import Plan, StepPlan
 from latentsync.processing.stages.contract import Writes
 
-FRAMES = 25  # of a word
+FRAMES = 25  # per word
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class StubStage:
 
 
 class CutStep:
-    """Stage `whole` drops empty sources, stage `words` cuts a source into its words."""
+    """Stage `whole` drops empty sources, stage `words` cuts a source into words and drops those that begin with a dash."""
 
     name = "whole"
     stages: Sequence[StubStage] = (StubStage("whole", "never"), StubStage("words", "optional"))
@@ -34,7 +34,7 @@ class CutStep:
     def __call__(self, clip: Clip, folders: dict[str, Path | None]) -> list[tuple[str, StageOutcome]]:
         words = clip.path.read_text().split()
         if not words:
-            return [("whole", Dropped(clip, "unreadable", "it holds no word"))]
+            return [("whole", Dropped(clip, "unreadable", "it has no word"))]
         whole = Clip(**{**clip.__dict__, "end_sec": float(len(words))}).scored(words=len(words))
         outcomes: list[tuple[str, StageOutcome]] = [("whole", Kept(whole))]
         for number, word in enumerate(words):
@@ -56,7 +56,7 @@ class CutStep:
 
 
 class WordStep:
-    """Writes a word in capitals; words of the source's text say what shall go wrong."""
+    """Writes a word in capitals. The word `raise` raises a RuntimeError, `die` kills the process."""
 
     needs_gpu = False
 
@@ -89,7 +89,7 @@ class GpuStep(WordStep):
 
 
 def stub_plan(pause_sec: float = 0.0, gpu: bool = False) -> Plan:
-    """whole + words, then upper, then long (at least three letters)."""
+    """The steps (whole, words), upper, and long, which drops words of fewer than three letters."""
     upper = GpuStep if gpu else WordStep
     return (
         StepPlan(("whole", "words"), partial(CutStep, pause_sec), cuts=True),

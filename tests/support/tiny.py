@@ -1,4 +1,4 @@
-"""Tiny random networks and synthetic scenes with a known face: what tests of a whole run need, in milliseconds."""
+"""Tiny random networks, synthetic frames with a known face and a stub detector, for fast tests of whole runs."""
 
 from collections.abc import Container
 from fractions import Fraction
@@ -21,7 +21,7 @@ BOX = (50.0, 30.0, 82.0, 70.0)
 
 
 class StubDetector(testing.StubDetector):
-    """Finds the scenes' face in every frame but the dark ones."""
+    """Detects the face of `scene` in every frame that is not dark."""
 
     def __init__(self) -> None:
         super().__init__(Face(POINTS, BOX, 1.0))
@@ -32,14 +32,14 @@ def tiny_models() -> LipsyncModels:
 
 
 def scene(index: int, dark: bool = False) -> np.ndarray:
-    """A smooth picture whose brightness tells the frame's number (mod 20)."""
+    """A smooth frame whose red level encodes the frame's number (mod 20)."""
     y, x = np.mgrid[: SIZE[0], : SIZE[1]]
     image = np.stack([50 + 9 * (index % 20) + 0 * x, 100 + 40 * np.sin(x / 20), 100 + 40 * np.cos(y / 15)], axis=-1)
     return (image * (0.1 if dark else 1)).astype(np.uint8)
 
 
 def number(frame: np.ndarray) -> int:
-    """The number of a scene, read from its left edge, which no face covers."""
+    """The number (mod 20) of a frame of `scene`, from its left edge, which is outside the face."""
     return round((float(frame[:, :16, 0].mean()) - 50) / 9)
 
 

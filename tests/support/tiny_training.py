@@ -1,4 +1,4 @@
-"""Small clips and networks for tests of training: noise with a sound, 64 px, networks of a few thousand numbers."""
+"""Small clips (noise of 64 px, with audio) and networks (a few thousand parameters) for tests of training."""
 
 from pathlib import Path
 
@@ -50,7 +50,7 @@ TEXT = {"n_vocab": 8, "n_text_ctx": 8, "n_text_state": 16, "n_text_head": 1, "n_
 
 
 def make_clip(path: Path, seed: int, frames: int = 14) -> Path:
-    """A clip of moving noise with a sound."""
+    """Write a clip of random noise with audio; returns its path."""
     rng = np.random.default_rng(seed)
     sound = path.with_suffix(".wav")
     make_audio(sound, frames / 25)
@@ -63,7 +63,7 @@ def make_clip(path: Path, seed: int, frames: int = 14) -> Path:
 
 
 def make_networks(folder: Path) -> None:
-    """An auto-encoder, a speech encoder and a SyncNet with random weights."""
+    """Write an auto-encoder, a speech encoder, a U-Net and a SyncNet with random weights."""
     torch.manual_seed(0)
     save_checkpoint(folder / "vae.safetensors", build_vae(VAE).state_dict(), describe("vae", VAE, 1))
     whole = Whisper(ModelDimensions(**WHISPER, **TEXT))
@@ -79,7 +79,7 @@ def make_networks(folder: Path) -> None:
 
 
 def make_data(folder: Path, clips: int = 3) -> Path:
-    """Clips, networks, a configuration, and everything that is cached; returns the configuration's path."""
+    """Write clips, networks, a configuration and cached features; returns the configuration's path."""
     (folder / "clips").mkdir(parents=True)
     for index in range(clips):
         make_clip(folder / f"clips/{index}.mp4", index)
@@ -94,7 +94,7 @@ def make_data(folder: Path, clips: int = 3) -> Path:
 
 
 def configuration(folder: Path) -> dict[str, object]:
-    """Stage 1 in float32."""
+    """Configuration of a stage 1 training in float32."""
     return {
         "model": UNET,
         "init_from": str(folder / "start.pt"),

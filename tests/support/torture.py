@@ -1,7 +1,7 @@
-"""A drawn clip of ten seconds with everything that makes lip sync software stumble, and the truth of every frame.
+"""A drawn clip of ten seconds with cases that are difficult for lip-sync software, and the truth of every frame.
 
-A speaker fades in, puts a hand over the mouth, is hidden for a moment, leaves the room for two seconds, gives way to a
-cutaway, is joined by a second person who walks past in front, and is seen once more in another room and size.
+A speaker fades in, covers the mouth with a hand, is briefly hidden, leaves for two seconds, and is replaced by a cutaway. Then a
+second person walks past in front, and the speaker appears in another room at another size.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from latentsync.face.detection.detector import Box
 
 FPS, WIDTH, HEIGHT = 25, 640, 360
 SPEAKER_SEED, SECOND_SEED = 3, 8
-EVENTS = (  # what happens, until which frame
+EVENTS = (  # event, and the first frame after it
     ("fade-in", 12),
     ("talk", 50),
     ("hand", 62),
@@ -36,18 +36,18 @@ CUTS = (155, 175, 232)
 
 @dataclass(frozen=True)
 class TortureFrame:
-    """One frame, uint8 [360, 640, 3] RGB, and what is in it."""
+    """One frame, uint8 [360, 640, 3] RGB, and its content."""
 
     frame: np.ndarray
     event: str
-    speaker: Box | None  # the face from brows to chin; None where it is not in the picture
+    speaker: Box | None  # the face from brows to chin; None if it is not in the frame
     second: Box | None
-    speaker_is_free: bool  # nothing and nobody hides the speaker's face, but for a hand
+    speaker_is_free: bool  # the speaker's face is visible; a hand over the mouth is allowed
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a head is: its canvas's middle in the frame, and its scale."""
+    """Position of the centre of a head's canvas in the frame, in px, and the head's scale."""
 
     x: float
     y: float
@@ -72,7 +72,7 @@ def room(seed: int) -> np.ndarray:
 
 
 def draw_head(picture: np.ndarray, seed: int, place: Place, index: int) -> Box:
-    """Draw a speaking head into a picture float32, in place; its face's box."""
+    """Draw a speaking head into a float32 picture, in place; returns the face's box."""
     head = head_of(seed)
     aperture = 0.5 + 0.5 * np.sin(index * 1.1 + seed)
     blink = float(index % 60 in (30, 31, 32))
@@ -90,7 +90,7 @@ def draw_head(picture: np.ndarray, seed: int, place: Place, index: int) -> Box:
 
 
 def event_at(index: int) -> tuple[str, int]:
-    """What happens in a frame, and for how many frames already."""
+    """The event at a frame, and the number of frames since its start."""
     start = 0
     for name, stop in EVENTS:
         if index < stop:
@@ -124,7 +124,7 @@ def make_frame(index: int) -> TortureFrame:
 
 
 def cover(picture: np.ndarray, face: Box | None, down: float, size: tuple[float, float], colour: tuple) -> None:
-    """Draw an ellipse over a part of a face, in place; lengths are shares of the face's box."""
+    """Draw an ellipse over part of a face, in place; `down` and `size` are relative to the face's box."""
     assert face is not None
     w, h = face[2] - face[0], face[3] - face[1]
     middle = (round((face[0] + face[2]) / 2), round(face[1] + down * h))
@@ -133,7 +133,7 @@ def cover(picture: np.ndarray, face: Box | None, down: float, size: tuple[float,
 
 
 def touches(a: Box, b: Box) -> bool:
-    """Whether two boxes have a pixel in common."""
+    """Whether two boxes overlap."""
     return min(a[2], b[2]) > max(a[0], b[0]) and min(a[3], b[3]) > max(a[1], b[1])
 
 

@@ -1,4 +1,4 @@
-"""Trainings in processes of their own, one or several that talk over gloo, which can be killed at a step or in a save."""
+"""Run trainings in one or several child processes (backend gloo) that can be killed at a step or while saving."""
 
 import multiprocessing
 import os
@@ -16,9 +16,9 @@ LIMIT_SEC = 300
 
 
 def run_together(program: Callable[..., None], count: int, *args: Any) -> list[int]:
-    """Run `program(*args)` in `count` processes; returns their exit codes. Where one ends badly, the others are killed."""
+    """Run `program(*args)` in `count` processes; returns their exit codes. If one fails, the others are killed."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
-        pytest.skip("processes that start quickly are forked")
+        pytest.skip("needs the start method forkserver")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     with socket.socket() as server:
@@ -50,7 +50,7 @@ def _child(program: Callable[..., None], rank: int, count: int, port: int, args:
 def train(
     config: Path, overrides: tuple[str, ...], kill_at: int | None = None, kill_in_save: int | None = None
 ) -> None:
-    """Train a U-Net; `kill_at` a step that was reported, or half way through the checkpoint of step `kill_in_save`."""
+    """Train a U-Net; the process is killed after step `kill_at`, or with a half-written checkpoint of step `kill_in_save`."""
     from latentsync.config import UNetRun, load
     from latentsync.training.engine import checkpoints
     from latentsync.training.engine.distributed import Processes
@@ -73,14 +73,14 @@ def train(
 
 
 def train_sharded(config: Path, overrides: tuple[str, ...], kill_at: int | None = None) -> None:
-    """Train a U-Net whose parameters are shared out over the processes."""
-    parts = "MiddleLevel,UNet3DConditionModel"  # fewer than a real run has: every part costs messages
+    """Train a U-Net whose parameters are sharded over the processes (FSDP)."""
+    parts = "MiddleLevel,UNet3DConditionModel"  # fewer wrapped modules than in a real run, for speed
     os.environ.update(ACCELERATE_USE_FSDP="true", FSDP_TRANSFORMER_CLS_TO_WRAP=parts)
     train(config, overrides, kill_at)
 
 
 def train_with_bad_item(folder: Path, bad_rank: int) -> None:
-    """A regression whose items cannot be read by one process; writes what each process says into the folder."""
+    """Train a regression whose data cannot be read in process `bad_rank`; writes each process's error message to the folder."""
     from latentsync.config import TrainConfig
     from latentsync.training.engine.distributed import Processes
     from latentsync.training.engine.loop import Trainer

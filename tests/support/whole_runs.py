@@ -1,4 +1,4 @@
-"""Whole runs from the command line with tiny networks: what the tests of jobs, clips and hostile inputs share."""
+"""Whole runs of the inference command with tiny networks, shared by tests of jobs, clips and unusual inputs."""
 
 import multiprocessing
 import os
@@ -21,23 +21,23 @@ FAST = InferenceSettings(steps=1, guidance_scale=1.0)
 LOSSLESS = JobOptions(codec="ffv1")
 QUICK_ARGS = ("--demo", "--inference_steps", "1", "--guidance_scale", "1")
 CAN_FORK = sys.platform == "linux"
-needs_fork = pytest.mark.skipif(not CAN_FORK, reason="children are forked")
+needs_fork = pytest.mark.skipif(not CAN_FORK, reason="needs the start method fork")
 KILLED = -int(signal.SIGKILL) if CAN_FORK else 0
 
 
 def use_tiny_models(monkeypatch: pytest.MonkeyPatch, pipeline: LipsyncPipeline) -> None:
-    """Let the command line load `pipeline` whatever it is asked for."""
+    """Make the inference command use `pipeline` for any arguments."""
     monkeypatch.setattr(inference, "load_pipeline", lambda args: pipeline)
 
 
 def command(video: Path, audio: Path, output: Path, *more: str) -> list[str]:
-    """The arguments of one job."""
+    """Command-line arguments of one job."""
     files = f"--video_path={video}", f"--audio_path={audio}", f"--video_out_path={output}"
     return [*QUICK_ARGS, *files, *more]
 
 
 def in_child(run: Callable[[], int]) -> int:
-    """Fork, run, and return the exit code; below 0 it is the signal that ended the child."""
+    """Run a function in a forked child; returns the exit code, negative if a signal ended the child."""
     child = start_child(run)
     child.join()
     assert child.exitcode is not None
@@ -45,7 +45,7 @@ def in_child(run: Callable[[], int]) -> int:
 
 
 def start_child(run: Callable[[], int]) -> multiprocessing.process.BaseProcess:
-    """Fork a child that runs in silence and exits with the result."""
+    """Fork a child that runs a function without output and exits with its result."""
     child = multiprocessing.get_context("fork").Process(target=_quietly, args=(run,))
     child.start()
     return child
@@ -63,7 +63,7 @@ CHANGES = ((os, "replace"), (Path, "replace"), (Path, "unlink"), (Path, "rmdir")
 
 @contextmanager
 def counted_changes(on_change: Callable[[int], None]) -> Iterator[None]:
-    """Tell `on_change` the number of every change of the file system that a job makes, right before it happens."""
+    """Call `on_change` with a running number right before every change that a job makes to the file system."""
     originals = [getattr(owner, name) for owner, name in CHANGES]
     count = 0
 
@@ -86,7 +86,7 @@ def counted_changes(on_change: Callable[[int], None]) -> Iterator[None]:
 
 
 def run_killed_at(run: Callable[[], int], change: int) -> int:
-    """Run in a child that is killed right before its change of the file system with this number."""
+    """Run a function in a child that is killed right before file-system change number `change`; returns the exit code."""
 
     def kill(number: int) -> None:
         if number == change:
@@ -100,22 +100,22 @@ def run_killed_at(run: Callable[[], int], change: int) -> int:
 
 
 def tiny_pipeline() -> LipsyncPipeline:
-    """The tiny networks with a detector that sees a still face in bright frames."""
+    """The tiny networks with a detector that finds the same face in all frames that are not dark."""
     return LipsyncPipeline(tiny_models(), StubDetector())
 
 
 def short_output_segments(monkeypatch: pytest.MonkeyPatch, seconds: float = 0.32) -> None:
-    """Let jobs write many parts."""
+    """Make jobs write many short output segments."""
     monkeypatch.setattr(render, "OUTPUT_SEGMENT_SEC", seconds)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, by its path."""
+    """Content of every file below a folder, by its relative path."""
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def changed_region(before: np.ndarray, after: np.ndarray) -> tuple[int, int, int, int] | None:
-    """x0, y0, x1, y1 around all pixels of two frames that differ; None for equal frames."""
+    """Bounding box x0, y0, x1, y1 of the pixels that differ between two frames; None for equal frames."""
     rows, columns = np.nonzero((before != after).any(axis=-1))
     if not len(rows):
         return None

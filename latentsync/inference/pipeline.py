@@ -5,7 +5,7 @@
 3. Pass 2 (`Renderer`) reads the video again and repaints it window by window; a few windows of frames are in memory.
 4. The output is written in segments, which are joined without a second encode.
 
-Noise, the smoothing of the alignment and the audio features are computed for the whole run, so there is no seam between windows.
+Noise, the smoothing of the alignment and the audio features are computed for the whole run, so windows join without a seam.
 Finished segments are kept in the job's folder: a stopped run resumes at the first missing one and gives the same bytes.
 """
 

@@ -13,12 +13,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 PROJECTION_NORM_EPS = 1e-6  # of the GroupNorm before a spatial transformer or motion module
-
-
-SHORT_KEYS = {
-    torch.float32: 32,
-    torch.bfloat16: 256,
-}  # largest number of keys for which a CPU does not use the fused kernel
+# largest number of keys for which a CPU does not use the fused kernel
+SHORT_KEYS = {torch.float32: 32, torch.bfloat16: 256}
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

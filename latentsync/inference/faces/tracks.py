@@ -1,4 +1,4 @@
-"""Pass 1: detect and track all faces of a video. Per face and frame only a few dozen numbers are kept.
+"""Pass 1: detect and track all faces of a video. A few dozen numbers are kept per face and frame, and a thumbnail per track.
 
 Array legend: n frames, m detected faces (of all frames, in order), k stored appearance descriptors, p stored thumbnails.
 """

@@ -107,7 +107,7 @@ class LiveStream:
         return plan_faces(seen, sorted(self.chosen), self.policy, times, self.sampler.models.resolution)
 
     def _frame_in(self, plan: FacePlan, place: int, index: int) -> FrameIn:
-        """Frame `index`, which is number `place` of the plan; segments are counted over all plans."""
+        """Frame `index`, which has index `place` in the plan; segments are numbered over all plans."""
         segment, before = int(plan.segment[place]), int(plan.segment[place - 1]) if place else NOT_EDITED
         if segment != NOT_EDITED and (segment != before or self.last_segment == NOT_EDITED):
             self.segment += 1

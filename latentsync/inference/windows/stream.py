@@ -221,8 +221,8 @@ def check_overlap(overlap: int, num_frames: int) -> None:
 
 @dataclass(frozen=True)
 class WindowPlan:
-    """One window: the `frames` sampled together, by index in the group (below 0: before it), and the places in the window of
-    those that are `kept`."""
+    """One window: the `frames` sampled together, by index in the group (negative before it), and `kept`: the places in the window
+    of the frames whose results are used."""
 
     frames: list[int]
     kept: range

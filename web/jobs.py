@@ -197,7 +197,7 @@ class JobStore:
 
 
 def copied(source: Path, folder: Path, name: str) -> Path:
-    """A hard link to a file, or a copy if the disk has no links, which remains when the upload is deleted."""
+    """A hard link to a file, or a copy if the file system has no links, which remains when the upload is deleted."""
     folder.mkdir(exist_ok=True)
     target = folder / f"{name}{plain_suffix(source)}"
     try:

@@ -1,4 +1,4 @@
-"""Folders on any file system that fsspec supports (a local path, s3://, gs://, hdfs://), for whole files.
+"""Reading and writing whole files in folders on any file system of fsspec (a local path, s3://, gs://, hdfs://).
 
 A written file appears under its name when it is complete. On a local disk and on HDFS it is written as `NAME.partial` and
 renamed; an object store shows an object when its upload is complete.

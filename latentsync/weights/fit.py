@@ -174,7 +174,7 @@ def _plain(value: Any) -> Any:
 
 
 def _wrapper(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> str | None:
-    """The common prefix of all keys without which they would be those of the network; None if there is none."""
+    """The prefix whose removal turns all keys into those of the network; None if there is none."""
     first = next(iter(tensors), "")
     for end in [at + 1 for at, letter in enumerate(first) if letter == "."]:
         prefix = first[:end]

@@ -41,7 +41,7 @@ class HdrMetadata:
         return self.mastering is not None or self.light is not None
 
     def x265_params(self) -> str:
-        """In the format of libx265's `x265-params`."""
+        """The metadata in the format of libx265's `x265-params`."""
         parts = []
         if self.mastering is not None:
             red, green, blue, white, (low, high) = self._pairs(CHROMATICITY_STEPS)
@@ -56,7 +56,7 @@ class HdrMetadata:
         return ":".join(parts)
 
     def svt_params(self) -> str:
-        """In the format of libsvtav1's `svtav1-params`."""
+        """The metadata in the format of libsvtav1's `svtav1-params`."""
         parts = []
         if self.mastering is not None:
             red, green, blue, white, (low, high) = self._pairs(1)

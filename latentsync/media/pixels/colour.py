@@ -46,7 +46,7 @@ HD_WIDTH_PX = 1280
 # The faster path without them makes flat colours more than one level brighter.
 SWSCALE_FLAGS = 2 | 1 << 13 | 1 << 14 | 1 << 18
 ENLARGING_FLAGS = SWSCALE_FLAGS ^ 2 ^ 4  # bicubic, which is sharper
-CACHED_CONVERTERS = 4  # for each thread; each has threads of its own
+CACHED_CONVERTERS = 4  # for each thread; each converter has its own threads
 
 
 @dataclass(frozen=True)

@@ -134,7 +134,7 @@ class StoredPicture:
         return self.stored if form.matches(self.stored) else None
 
     def _rgb_around(self, part: Part) -> tuple[np.ndarray, VideoFrame, Part]:
-        """A frame that is filled in and around `part`; the planes that it is filled from; and the part that they cover."""
+        """A frame filled only in and around `part`, the planes that it was filled from, and the part that they cover."""
         place = grown(part, self.height_width, (STEP, STEP), REACH)
         planes = rgb_planes(cropped(self.stored, *place), self.colour.matrix)
         frame = np.empty((*self.height_width, 3), np.uint8)  # untouched memory is never allocated
@@ -184,7 +184,7 @@ def moved(samples: np.ndarray, before: np.ndarray, after: np.ndarray, bits: int)
 
 
 def picture_of(stored: VideoFrame, orientation: Orientation, size: tuple[int, int], form: StoredForm) -> Picture:
-    """The upright picture of a decoded one, given the orientation of its stream and the size (w, h) before the turn.
+    """The upright form of a decoded picture, given the orientation of its stream and the size (w, h) before the turn.
 
     It stays in the stored pixel format if that is `form`, in which it will be written; otherwise it becomes RGB. If `form`
     has more than 8 bits or alpha, it is converted to `form`.

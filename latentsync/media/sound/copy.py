@@ -52,7 +52,7 @@ class SoundTrack(Protocol):
     """An audio track that is being written."""
 
     def mux_until(self, time_sec: Fraction) -> None:
-        """Write the audio before `time_sec` and no more."""
+        """Write the audio up to `time_sec`."""
 
     def finish(self, duration_sec: Fraction) -> None:
         """Write the remaining audio up to `duration_sec`, where it is cut."""

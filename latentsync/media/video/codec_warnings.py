@@ -51,7 +51,7 @@ def subsampling(form: PixelFormat) -> str:
 
 
 def can_keep_fields(info: MediaInfo) -> bool:
-    """Whether an interlaced video's fields are still lines when it is upright."""
+    """Whether the fields of an interlaced video are still horizontal lines when it is turned upright."""
     return info.rotation == 0
 
 

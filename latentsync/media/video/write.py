@@ -170,7 +170,7 @@ class VideoWriter:
     def write(self, frame: np.ndarray, pts: int | None = None, duration: int | None = None) -> None:
         """Append one frame: uint8 `h w 3` RGB of the format's size; it may be overwritten afterwards.
 
-        `pts` is its time and `duration` how long it is shown, in ticks of the format's time base. Without `pts` it follows the
+        `pts` is its time and `duration` its display time, both in ticks of the format's time base. Without `pts` it follows the
         frame before it; without `duration` it has the average one (the next frame's `pts` ends it anyway).
         """
         self._check_shape(frame)

@@ -10,7 +10,7 @@ from latentsync.processing.run_folder import RunFolder
 from latentsync.processing.storage import Folder
 
 SETTINGS = "settings.json"
-OF_THE_MACHINE = ("weights_dir", "device")  # these change no result
+OF_THE_MACHINE = ("weights_dir", "device")  # settings that do not affect results
 
 
 def check_output(run_folder: RunFolder, plan: Plan, settings: StageSettings) -> None:

@@ -143,8 +143,6 @@ BIG_UPLOAD = "This file is larger than {limit}, the limit: cut it or encode it s
 PAGE_WORDS = {
     "use --on_missing_face passthrough, or cut the video": "keep such frames unchanged (Advanced settings), or cut the video",
     "--preflight shows them": "Check first shows them",
-    "as --preflight shows them": "as Check first shows them",
-    ", or a picture out of the video": "",
 }
 NO_CHECKPOINT = "The checkpoint {path} does not exist: give the path of a U-Net."
 PORT_TAKEN = "Port {port} cannot be used, probably because another program uses it: give another --port."

@@ -179,7 +179,11 @@ def test_two_runs_of_one_output_at_the_same_time(
 
 
 def test_another_job_and_a_file_of_another_program_need_force(
-    tmp_path: Path, job: list[str], pipeline: LipsyncPipeline, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    job: list[str],
+    pipeline: LipsyncPipeline,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class Stop(Exception):
         pass
@@ -195,8 +199,12 @@ def test_another_job_and_a_file_of_another_program_need_force(
     assert {"job.json", "faces.npz", "part_00000.mp4"} <= kept.keys()
     assert main([*job, "--seed", "3"]) == 2
     error = capsys.readouterr().err
-    assert "unfinished job with another settings" in error and "--force" in error
+    assert "unfinished job with other settings" in error and "--force" in error
     assert contents(tmp_path / "o.mp4.job") == kept
+    with monkeypatch.context() as earlier:
+        earlier.setattr("latentsync.__version__", "0.0.1")
+        assert main(job) == 2
+    assert "unfinished job with another version of this program" in capsys.readouterr().err
     assert main([*job, "--seed", "3", "--force"]) == 0
     first = output.read_bytes()
     assert main([*job, "--seed", "4"]) == 0  # a result of this program may be replaced

@@ -118,8 +118,8 @@ class JobFolder:
             return
         if stored is not None and not self.force and self._has_results():
             raise MediaError(
-                f"{self.folder} holds an unfinished job with {_difference(stored['key'], self.key)}: repeat that"
-                " command to resume it, or give --force to start over."
+                f"{self.folder} holds an unfinished job with {_difference(stored['key'], self.key)}: repeat its"
+                " command with that to resume it, or give --force to start over."
             )
         self._clear()
         self._write(JOB, {"key": self.key, "seed": self.seed})
@@ -148,9 +148,11 @@ class JobFolder:
 
 
 def _difference(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    """Words for the first entry in which two jobs' keys differ, such as "another video"."""
+    """How two jobs' keys differ: "another version of this program", or the first entry that differs, as "another video"."""
     names = [name for name in wanted if stored.get(name) != wanted[name]]
-    return f"another {names[0].replace('_', ' ')}" if names else "other settings"
+    if "version" in names or not names:
+        return "another version of this program"
+    return f"other {names[0]}" if names[0].endswith("s") else f"another {names[0]}"
 
 
 def identity(path: Path) -> list[int | str]:

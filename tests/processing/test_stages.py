@@ -16,10 +16,10 @@ from latentsync.media.probe import probe
 from latentsync.media.sound.read import mono_pieces, mono_span
 from latentsync.media.sound.write import write_flac
 from latentsync.metrics.pictures.sharpness import blur_px, noise_levels
+from latentsync.metrics.sync.offset import delayed
 from latentsync.processing.clip import Clip, Kept, source_clip
 from latentsync.processing.config import StageSettings
 from latentsync.processing.plan import check_installed, make_rules, make_step
-from latentsync.processing.stages.av_synced import move_sound
 from latentsync.processing.stages.followed_face import FaceMeter, SeenFrame, bridged
 from latentsync.processing.stages.order import STAGES, STEPS
 from latentsync.processing.stages.readable import ReadableStage
@@ -256,7 +256,7 @@ def test_segments_are_even_and_within_their_limits(frames: int) -> None:
 
 def test_sound_moves_by_samples() -> None:
     sound = np.arange(1, 6401, dtype=np.int16)
-    later, earlier = move_sound(sound, 3), move_sound(sound, -3)
+    later, earlier = delayed(sound, 3), delayed(sound, -3)
     assert not later[:1920].any() and np.array_equal(later[1920:], sound[:-1920])
     assert not earlier[-1920:].any() and np.array_equal(earlier[:-1920], sound[1920:])
 

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from statistics import mean, median
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from latentsync.metrics.sync.accuracy import similarity
 from latentsync.models.syncnet_v2 import EMBEDDING, WINDOW_CEPSTRA, WINDOW_FRAMES, SyncNetV2
 from latentsync.timebase import samples_of_frames
 
+Sample = TypeVar("Sample", bound=np.generic)
 MAX_SHIFT = 15
 CEPSTRA_PER_FRAME = samples_of_frames(1) // EXPERT.hop  # 4
 
@@ -48,6 +50,13 @@ class SyncOffset:
 def offset_of_shift(shift: int) -> int:
     """Offset in frames if window i of the lips fits window i + `shift` of the audio; > 0: the audio is early."""
     return -shift
+
+
+def delayed(waveform: NDArray[Sample], frames: int) -> NDArray[Sample]:
+    """Audio [n] that starts `frames` video frames later (below 0: earlier), padded with zeros to the same length."""
+    shift = min(samples_of_frames(abs(frames)), len(waveform))
+    silence = np.zeros(shift, waveform.dtype)
+    return np.concatenate([silence, waveform[: len(waveform) - shift]] if frames > 0 else [waveform[shift:], silence])
 
 
 def offset_in_words(offset_frames: float) -> str:

@@ -15,7 +15,7 @@ from latentsync.metrics import statistics
 from latentsync.metrics.statistics import UnscorableError
 from latentsync.metrics.sync.box_detectors import S3FDBoxes
 from latentsync.metrics.sync.judge import ExpertJudge, StableJudge, SyncJudge, SyncScore, score_pairs
-from latentsync.metrics.sync.offset import offset_in_words
+from latentsync.metrics.sync.offset import delayed, offset_in_words
 from latentsync.models.s3fd import load_s3fd
 from latentsync.models.syncnet import load_syncnet
 from latentsync.models.syncnet_v2 import load_syncnet_v2
@@ -30,7 +30,6 @@ from latentsync.processing.stages.contract import (
     check_choice,
 )
 from latentsync.processing.stages.span import clip_sound, sound_file
-from latentsync.timebase import samples_of_frames
 from latentsync.weights import DEMO
 
 MAX_LEFT_FRAMES = 1  # largest offset after the sound was shifted
@@ -156,7 +155,7 @@ class AvSyncedStage(Stage[SyncSettings]):
             with atomic_write(path) as partial:
                 shutil.copyfile(clip.path, partial)
             return Kept(clip.scored(offset_left_frames=0).moved(path))
-        moved = move_sound(sound, offset_frames)
+        moved = delayed(sound, offset_frames)
         with sound_file(path, [moved]) as source:
             join([clip.path], path, source)
         written = clip.moved(path)
@@ -167,14 +166,6 @@ class AvSyncedStage(Stage[SyncSettings]):
         path.unlink()
         detail = f"The offset was {offset_frames} frames and is {left} after the sound was moved."
         return Dropped(scored.moved(clip.path), SYNC_NOT_REPAIRED, detail)
-
-
-def move_sound(sound: Samples, offset_frames: int) -> Samples:
-    """Sound, int16 [n], delayed by `offset_frames` video frames (below 0: advanced), of the same length, padded with silence."""
-    shift = samples_of_frames(abs(offset_frames))
-    silence = np.zeros(min(shift, len(sound)), np.int16)
-    kept = sound[: len(sound) - len(silence)] if offset_frames > 0 else sound[len(silence) :]
-    return np.concatenate([silence, kept] if offset_frames > 0 else [kept, silence])
 
 
 def check_weights(settings: SyncSettings) -> None:

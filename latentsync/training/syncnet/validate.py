@@ -12,9 +12,8 @@ from latentsync.audio.sync_mel import sync_mel
 from latentsync.data.settings import MIN_SHIFT
 from latentsync.data.sync_clips import SyncClip
 from latentsync.metrics.sync.accuracy import ClipEmbeddings, accuracy, best_threshold, pair_similarities
-from latentsync.metrics.sync.offset import most_similar_offset, offset_of_shift
+from latentsync.metrics.sync.offset import delayed, most_similar_offset, offset_of_shift
 from latentsync.models.syncnet import StableSyncNet
-from latentsync.timebase import samples_of_frames
 
 
 @dataclass(frozen=True)
@@ -107,19 +106,11 @@ def _pairs(embedded: list[ClipEmbeddings], min_shift: int, seed: int = 0) -> tup
     return pair_similarities(embedded, min_shift, torch.Generator().manual_seed(seed))
 
 
-def shift_sound(waveform: np.ndarray, frames: int) -> np.ndarray:
-    """`waveform` delayed (`frames` > 0) or advanced by video frames; padded with silence to the same length."""
-    samples = samples_of_frames(abs(frames))
-    if frames >= 0:
-        return np.concatenate([np.zeros(samples, waveform.dtype), waveform])[: len(waveform)]
-    return np.concatenate([waveform[samples:], np.zeros(samples, waveform.dtype)])
-
-
 def offset_errors(
     net: StableSyncNet, clip: SyncClip, waveform: np.ndarray, shifts: range, num_frames: int
 ) -> list[int]:
-    """The error of the measured offset, in frames, for every shift of the audio in `shifts` (see `shift_sound`)."""
+    """The error of the measured offset, in frames, for every shift of the audio in `shifts` (see `delayed`)."""
     lips = embed_clip(net, clip, num_frames).lips
-    moved = [SyncClip(clip.pictures, sync_mel(torch.from_numpy(shift_sound(waveform, shift)))) for shift in shifts]
+    moved = [SyncClip(clip.pictures, sync_mel(torch.from_numpy(delayed(waveform, shift)))) for shift in shifts]
     found = [most_similar_offset(lips, embed_sound(net, sound, num_frames)) for sound in moved]
     return [offset - offset_of_shift(shift) for offset, shift in zip(found, shifts, strict=True)]

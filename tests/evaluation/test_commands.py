@@ -268,7 +268,7 @@ def test_lists_and_names_pair_videos(folder: Path, tmp_path: Path):
     assert [pair.truth.stem for pair in pair_up(videos, [good]) if pair.truth] == ["b", "a"]
     with pytest.raises(ValueError, match="one partner a line"):
         pair_up(videos[:1], [tmp_path / "other.txt"])
-    with pytest.raises(ValueError, match="one name"):
+    with pytest.raises(ValueError, match="the same name"):
         pair_up(videos, [good, folder / "bad", write_clip(random_clip(5), tmp_path / "a.mp4", 2)])
 
 

@@ -102,7 +102,7 @@ def test_wrong_arguments_are_refused_with_one_sentence(clip_set: Path, tmp_path:
         (["--command", "program {video} {audio} {out}"], "write NAME=VALUE"),
         (["--results", f"x={tmp_path / 'nowhere'}"], "does not exist"),
         (["--ours", tmp_path / "nothing.pt"], "does not exist"),
-        (["--results", f"a={tmp_path}", f"a={tmp_path}"], "one name"),
+        (["--results", f"a={tmp_path}", f"a={tmp_path}"], "the same name"),
     ):
         assert make(clip_set, tmp_path / "out", *arguments) == 2
         assert sentence in capsys.readouterr().err

@@ -348,7 +348,7 @@ def test_a_second_run_in_the_same_output_is_refused(tmp_path: Path) -> None:
 
 def test_wrong_folders_are_refused_before_any_work(tmp_path: Path) -> None:
     folder = make_input(tmp_path)
-    with pytest.raises(ValueError, match="only read"):
+    with pytest.raises(ValueError, match="never changed"):
         make_run_folder(folder, folder / "out")
     with pytest.raises(ValueError, match="does not exist"):
         make_run_folder(tmp_path / "nowhere")

@@ -131,7 +131,7 @@ OLD_NAMES = {
         "Sighting",
     ),
     *("Claims", "Team", "helped", "Work", "lane", "pace", "fault", "sanity", "see", "Look", "Told", "ownership"),
-    *("Superseded", "news", "experts", "first_says", "agree", "rest_of"),
+    *("Superseded", "news", "Row", "Report", "Outcome", "Job", "Memory", "experts", "first_says", "agree", "rest_of"),
 }
 
 

@@ -41,7 +41,7 @@ CHUNK_BYTES = 1 << 20
 STALLS = 4  # consecutive attempts without progress before giving up
 PAUSE_SEC = 1.0  # before the next attempt; doubled after each without progress
 
-Report = Callable[[int, int | None], None]  # bytes received so far, total bytes if known
+OnProgress = Callable[[int, int | None], None]  # bytes received so far, total bytes if known
 State = Literal["there", "missing", "damaged", "other release"]
 
 
@@ -85,7 +85,10 @@ def file_state(file: PublicFile, folder: Path = CHECKPOINTS) -> FileState:
 
 
 def fetch(
-    file: PublicFile, folder: Path = CHECKPOINTS, mirror: Path | None = None, report: Report = lambda done, size: None
+    file: PublicFile,
+    folder: Path = CHECKPOINTS,
+    mirror: Path | None = None,
+    report: OnProgress = lambda done, size: None,
 ) -> None:
     """Get a file from `mirror`, else from the hub's cache, else from the network, and verify it.
 
@@ -193,7 +196,7 @@ def _bytes(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
 
 
-def _receive(remote: Remote, partial: Path, report: Report) -> None:
+def _receive(remote: Remote, partial: Path, report: OnProgress) -> None:
     """Download until the file is complete; resume after a lost connection; give up after `STALLS` attempts without progress."""
     stalls, reason = 0, ""
     if remote.size is not None and _bytes(partial) > remote.size:
@@ -219,7 +222,7 @@ def _receive(remote: Remote, partial: Path, report: Report) -> None:
         time.sleep(PAUSE_SEC * 2**stalls if stalls else 0)
 
 
-def _receive_once(remote: Remote, partial: Path, report: Report) -> None:
+def _receive_once(remote: Remote, partial: Path, report: OnProgress) -> None:
     done = _bytes(partial)
     headers = {**remote.headers, **({"Range": f"bytes={done}-"} if done else {})}
     request = urllib.request.Request(remote.url, headers=headers)

@@ -51,7 +51,7 @@ from latentsync.training.engine.state import TrainingState
 __all__ = ["Hooks", "Losses", "StopTraining", "Trainer", "batch_generator", "item_generator", "total_loss"]
 
 Losses = dict[str, Tensor]
-Row = dict[str, Any]
+LogRow = dict[str, Any]
 log = logging.getLogger(__name__)
 
 
@@ -136,7 +136,7 @@ class Trainer:
         self.state.load_state_dict(state, self.processes)
         return self.step
 
-    def train(self, on_row: Callable[[Row], None] | None = None, stop_step: int | None = None) -> str | None:
+    def train(self, on_row: Callable[[LogRow], None] | None = None, stop_step: int | None = None) -> str | None:
         """Train up to `max_steps` (or `stop_step`); `on_row` is called with each log row on the first process.
 
         Returns:
@@ -160,7 +160,7 @@ class Trainer:
             self.run_log.close()
         return None
 
-    def _run(self, on_row: Callable[[Row], None], end: int) -> None:
+    def _run(self, on_row: Callable[[LogRow], None], end: int) -> None:
         config, meter = self.config, Meter(self.processes, self.step)
         while self.step < end:
             meter.add(self._train_step())
@@ -221,7 +221,7 @@ class Trainer:
 
     # Not in every step: log, validate, save, roll back.
 
-    def _log(self, meter: Meter, on_row: Callable[[Row], None]) -> None:
+    def _log(self, meter: Meter, on_row: Callable[[LogRow], None]) -> None:
         row = {
             "step": self.step,
             **meter.means(self.step),

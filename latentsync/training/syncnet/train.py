@@ -24,7 +24,7 @@ from latentsync.training.engine.charts import CurvePanel, HistogramPanel, Panel,
 from latentsync.training.engine.checkpoints import WEIGHTS
 from latentsync.training.engine.distributed import Processes, seed_everything
 from latentsync.training.engine.fill_cache import fill_cache
-from latentsync.training.engine.loop import Hooks, Row, Trainer
+from latentsync.training.engine.loop import Hooks, LogRow, Trainer
 from latentsync.training.syncnet.data import cached_features, load_syncnet_data
 from latentsync.training.syncnet.preflight import data_warnings, overfit
 from latentsync.training.syncnet.step import CHANCE_LOSS, ONLY_LOGGED, SyncNetWithHeads, net_weights
@@ -75,7 +75,7 @@ class SyncNetTraining:
         )
         self.watch = PlateauWatch(run.plateau)
 
-    def train(self, on_row: Callable[[Row], None] | None = None, stop_step: int | None = None) -> Path | None:
+    def train(self, on_row: Callable[[LogRow], None] | None = None, stop_step: int | None = None) -> Path | None:
         """Train to the end (or `stop_step`) and write the best network; returns the file's path on the first process.
 
         `on_row` is called with each log row on the first process.
@@ -89,7 +89,7 @@ class SyncNetTraining:
         if not self.trainer.checkpoints.steps():
             self._preflight()
 
-        def watch(row: Row) -> None:
+        def watch(row: LogRow) -> None:
             if on_row is not None:
                 on_row(row)
             advice = self.watch.observe(row)

@@ -28,7 +28,7 @@ from latentsync.training.engine.charts import CurvePanel, curve, read_rows, save
 from latentsync.training.engine.distributed import Processes
 from latentsync.training.engine.fill_cache import fill_cache
 from latentsync.training.engine.frozen import Frozen
-from latentsync.training.engine.loop import Hooks, Row, Trainer
+from latentsync.training.engine.loop import Hooks, LogRow, Trainer
 from latentsync.training.unet.data import cached_features, unet_index, unet_items
 from latentsync.training.unet.distill import DistillStep
 from latentsync.training.unet.frozen_networks import load_frozen_vae, load_pixel_losses, read_frozen_syncnet
@@ -282,7 +282,7 @@ def load_metric_networks(run: UNetRun, step: UNetStep, device: torch.device) -> 
 
 
 def train_unet(
-    run: UNetRun, processes: Processes | None = None, on_row: Callable[[Row], None] | None = None
+    run: UNetRun, processes: Processes | None = None, on_row: Callable[[LogRow], None] | None = None
 ) -> UNetTraining:
     """Train a U-Net as configured; the same call resumes. `on_row` is called with each log row on the first process.
 

@@ -203,6 +203,7 @@ def test_no_text_names_a_machine_or_a_registry() -> None:
     assert not wrong
 
 
+@pytest.mark.slow
 def test_every_module_imports_in_silence() -> None:
     names = [name.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for name in product_files()]
     program = f"import importlib\nfor name in {names!r}: importlib.import_module(name)"

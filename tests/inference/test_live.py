@@ -29,6 +29,7 @@ def pushed(pipeline: LipsyncPipeline, frames: list[np.ndarray], sound: Path, fps
 
 @pytest.mark.parametrize("fps", [25, 50])
 @pytest.mark.parametrize("overlap", [0, 1])
+@pytest.mark.slow
 def test_a_stream_equals_the_file(tmp_path: Path, pipeline: LipsyncPipeline, fps: int, overlap: int) -> None:
     """With frames without a face: some at the start, a short gap that is bridged, and a long one that is not."""
     settings = SETTINGS.changed({"overlap": overlap})

@@ -161,6 +161,7 @@ def pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
 
 @pytest.mark.parametrize("overlap", [0, 1])
 @pytest.mark.parametrize("reference", ["current", "elsewhere"])
+@pytest.mark.slow
 def test_overlapped_stages_give_the_same_bytes_as_stages_in_one_thread(
     tmp_path: Path, pair: tuple[Path, Path], pipelines: dict[bool, LipsyncPipeline], overlap: int, reference: str
 ) -> None:
@@ -209,6 +210,7 @@ def test_few_frames_are_in_memory(
 
 
 @pytest.mark.parametrize("stop_at", [1, 30, 90])
+@pytest.mark.slow
 def test_a_stop_ends_all_threads_and_the_job_resumes_later(
     tmp_path: Path, pair: tuple[Path, Path], pipelines: dict[bool, LipsyncPipeline], stop_at: int
 ) -> None:

@@ -197,6 +197,7 @@ def test_a_run_resumed_after_a_kill_equals_an_uninterrupted_one(
     assert_same(whole, killed)
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_on_the_same_batch(data: Path, tmp_path: Path) -> None:
     rows = []
     for count in (1, 2):
@@ -210,6 +211,7 @@ def test_two_processes_train_as_one_on_the_same_batch(data: Path, tmp_path: Path
     assert one_state["next_position"] == two_state["next_position"] == 8
 
 
+@pytest.mark.slow
 def test_sharded_training_equals_unsharded_and_resumes_exactly(data: Path, tmp_path: Path) -> None:
     pytest.importorskip("torch.distributed.fsdp", reason="this PyTorch has no FSDP")
     stage = (*STAGE2, "train.ema_decay=0.9", "train.max_steps=2")
@@ -333,6 +335,7 @@ def test_a_dry_run_prints_sizes_and_writes_no_run_folder(data: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("name", ["stage1", "stage2_512"])
+@pytest.mark.slow
 def test_full_size_configurations_pass_a_dry_run_on_meta(name: str) -> None:
     run = run_of(
         CONFIGS / f"unet/{name}.yaml",

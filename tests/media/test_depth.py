@@ -145,16 +145,16 @@ def test_bits_and_tags_of_the_source_are_kept(tmp_path: Path, pipeline: LipsyncP
 
 
 @pytest.mark.parametrize("colour", [HLG, PQ, SDR], ids=str)
-def test_the_usual_quality_leaves_nearly_all_levels(
+def test_the_usual_quality_leaves_38_of_40_levels(
     tmp_path: Path, pipeline: LipsyncPipeline, colour: ColourTags
 ) -> None:
-    """38 or 39 of 40 here; slightly other pictures under the same ramp gave 36 to 39."""
+    """Of a source that has more: the best quality in place of the other tests'."""
     drawn = [shown.frame for shown in read_frames(DEMO, 0, 20)]
-    video = store(tmp_path / "v.mov", colour=colour, pictures=drawn)
+    video = store(tmp_path / "v.mov", colour=colour, pictures=drawn, options={**QUIET, "crf": "0"})
     audio = make_audio(tmp_path / "a.wav", 0.8)
     pipeline(video, audio, tmp_path / "o.mov", FAST)
     assert probe(tmp_path / "o.mov").colour == colour
-    assert min(map(levels, stored_of(tmp_path / "o.mov"))) >= 35
+    assert min(map(levels, stored_of(tmp_path / "o.mov"))) >= 38
 
 
 @pytest.mark.parametrize("codec", ["av1", "ffv1", "prores", "hevc"])

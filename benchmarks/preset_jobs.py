@@ -24,7 +24,7 @@ from latentsync.face.detection.detector import make_detector
 from latentsync.inference.models import DEMO_UNET, LipsyncModels, distilled_companion
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.inference.settings import PRESETS, InferenceSettings, needs_distilled, precision_of
-from latentsync.testing import AUDIO_FROM, DEMO_AUDIO, DEMO_VIDEO, held_out_clips, score_lips
+from latentsync.testing import AUDIO_FROM, DEMO_AUDIO, DEMO_VIDEO, held_out_clips, lip_sync, score_lips
 from scripts.command import run_command
 
 Way = tuple[LipsyncPipeline, InferenceSettings]
@@ -53,7 +53,7 @@ def seconds(way: Way, folder: Path) -> float:
 def correlations(way: Way, videos: Sequence[Path], folder: Path) -> list[float]:
     """Correlation of the lip opening with the truth of the new audio, for each video with the audio of another one."""
     pairs = [(video, videos[(i + AUDIO_FROM) % len(videos)]) for i, video in enumerate(videos)]
-    return [score_lips(*way, *pair, folder).new for pair in track(pairs, way[1].preset)]
+    return [score_lips(lip_sync(*way, *pair, folder)).new for pair in track(pairs, way[1].preset)]
 
 
 def measure(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:

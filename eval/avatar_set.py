@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from eval.clip_sets import CROSS, SILENT, EvalClip, write_sound, write_video
 from latentsync.avatar.clip import HELD_OUT_FIRST_SEED, AvatarClip, random_clip
 from latentsync.avatar.mouth import mouth_track
+from latentsync.testing import speaking
 
 PINNED = Path(__file__).resolve().parent / "bench_lists" / "avatars.json"
 CLIPS = 24
@@ -81,7 +82,7 @@ def make_avatar_clips(folder: Path, count: int, max_frames: int, tasks: Sequence
 def right_result(task: str, person: AvatarClip, other: AvatarClip) -> AvatarClip:
     """The true result of a task: the person unchanged, with the lips and audio of another, or silent."""
     if task == CROSS:
-        return replace(person, mouth=other.mouth, speech=other.speech)
+        return speaking(person, other)
     return silenced(person) if task == SILENT else person
 
 

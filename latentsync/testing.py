@@ -3,25 +3,32 @@
 With them a whole job runs in seconds, without weights. The true lip opening of drawn clips is known, so results can be scored.
 """
 
+import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from whisper.model import AudioEncoder
 
-from latentsync.avatar.clip import HELD_OUT_FIRST_SEED, make_clip, read_openings
+from latentsync.avatar.clip import HELD_OUT_FIRST_SEED, AvatarClip, make_clip, random_clip, read_openings
+from latentsync.diffusion.solvers import OnStep
 from latentsync.face.align import FloatArray, FrameArray, Smoother, align_matrix, warp_face
 from latentsync.face.detection.detector import Face, make_detector
 from latentsync.inference.models import LipsyncModels
 from latentsync.inference.pipeline import LipsyncPipeline
-from latentsync.inference.settings import InferenceSettings
+from latentsync.inference.settings import InferenceSettings, JobOptions
+from latentsync.inference.windows.sampler import WindowSampler
 from latentsync.media.sound.write import write_wav
 from latentsync.media.video.read import read_frames
 from latentsync.media.video.write import VideoFormat, VideoWriter
 from latentsync.metrics.lips.aperture import correlation, lip_apertures
+from latentsync.metrics.pictures.visible import visible_scores
 from latentsync.models.unet.config import UNetConfig
 from latentsync.models.unet.network import UNet3DConditionModel
 from latentsync.models.vae import build_vae
@@ -128,6 +135,70 @@ def held_out_clips(count: int, folder: Path) -> list[Path]:
     return [make_clip(seed, folder) for seed in range(HELD_OUT_FIRST_SEED, HELD_OUT_FIRST_SEED + count)]
 
 
+def read_truth(video: Path) -> dict[str, Any]:
+    """The truth of a drawn clip, from the .json beside it."""
+    truth: dict[str, Any] = json.loads(video.with_suffix(".json").read_text(encoding="utf-8"))
+    return truth
+
+
+def speaking(person: AvatarClip, other: AvatarClip) -> AvatarClip:
+    """The true result of lip-syncing `person` to the audio of `other`: the same head with the lips of the other clip."""
+    return replace(person, mouth=other.mouth, speech=other.speech)
+
+
+def write_speaking(video: Path, audio: Path, most_frames: int, output: Path) -> int:
+    """Write the true result of lip-syncing a drawn `video` to the audio of another drawn clip; returns the number of frames.
+
+    It is encoded as the drawn clips themselves are, and ends with the shorter of the two.
+    """
+    person, other = (random_clip(read_truth(path)["seed"]) for path in (video, audio))
+    count = min(most_frames, len(person), len(other))
+    frames = islice(speaking(person, other).frames(), count)
+    first = next(frames)
+    with VideoWriter(output, VideoFormat.constant(first.shape[1], first.shape[0], MODEL_FPS)) as writer:
+        for frame in chain([first], frames):
+            writer.write(frame)
+    return count
+
+
+@dataclass(frozen=True)
+class Synced:
+    """A drawn `video` that was lip-synced to the audio of another drawn clip."""
+
+    video: Path
+    audio: Path
+    output: Path
+    shown: list[int]  # the source frame that each output frame shows
+    matrices: list[FloatArray]  # alignment of each source frame at `resolution`
+    resolution: int
+
+    @cached_property
+    def faces(self) -> FrameArray:
+        """Aligned faces of the output, uint8 [t, r, r, 3]."""
+        return faces_at(self.output, [self.matrices[i] for i in self.shown], self.resolution)
+
+    @cached_property
+    def source_faces(self) -> FrameArray:
+        """Aligned faces of the input, uint8 [n, r, r, 3]."""
+        return faces_at(self.video, self.matrices, self.resolution)
+
+
+def lip_sync(
+    pipeline: LipsyncPipeline,
+    settings: InferenceSettings,
+    video: Path,
+    audio: Path,
+    folder: Path,
+    options: JobOptions | None = None,
+) -> Synced:
+    """Lip-sync a drawn `video` to the audio of another drawn clip; the output is written into `folder`."""
+    output = folder / f"{video.stem}_{audio.stem}.mp4"
+    report = pipeline(video, audio, output, settings, options)
+    resolution = pipeline.models.resolution
+    shown = [frame.source for frame in report.per_frame]
+    return Synced(video, audio, output, shown, face_matrices(video, resolution), resolution)
+
+
 @dataclass(frozen=True)
 class LipScore:
     """Correlations of lip openings for one video that was lip-synced to another clip's audio."""
@@ -140,27 +211,64 @@ class LipScore:
     read: float  # input with its own truth: the upper limit of the measurement for this face
 
 
-def score_lips(
-    pipeline: LipsyncPipeline, settings: InferenceSettings, video: Path, audio: Path, folder: Path
-) -> LipScore:
-    """Lip-sync a drawn `video` to the audio of another drawn clip, and correlate the lip openings with both truths."""
-    output = folder / f"{video.stem}_{audio.stem}.mp4"
-    report = pipeline(video, audio, output, settings)
-    resolution = pipeline.models.resolution
-    matrices = face_matrices(video, resolution)
-    shown = [frame.source for frame in report.per_frame]
-    lips_in = lip_apertures(faces_at(video, matrices, resolution))
-    lips_out = lip_apertures(faces_at(output, [matrices[i] for i in shown], resolution))
-    old, new = read_openings(video), read_openings(audio)
+def score_lips(synced: Synced) -> LipScore:
+    """Correlate the lip openings of a lip-synced drawn video with the truths of both sentences."""
+    lips_in, lips_out = lip_apertures(synced.source_faces), lip_apertures(synced.faces)
+    old, new = read_openings(synced.video), read_openings(synced.audio)
     count = min(len(lips_out), len(new))
-    shown = shown[:count]
+    shown = synced.shown[:count]
     return LipScore(
-        video.stem,
-        audio.stem,
+        synced.video.stem,
+        synced.audio.stem,
         new=correlation(lips_out[:count], new[:count]),
         old=correlation(lips_out[:count], old[shown]),
         copied=correlation(lips_in[shown], new[:count]),
         read=correlation(lips_in, old),
+    )
+
+
+class AutoencoderSampler(WindowSampler):
+    """Encodes and decodes whole faces and samples nothing: what remains is the error of the auto-encoder and of pasting."""
+
+    def denoise(
+        self, masked: torch.Tensor, masks: torch.Tensor, audio: torch.Tensor, reference: torch.Tensor, on_step: OnStep
+    ) -> torch.Tensor:
+        """The latents b c f h w of the reference, which for the setting `reference` `current` are those of the faces themselves."""
+        return reference
+
+
+class AutoencoderPipeline(LipsyncPipeline):
+    """Whole jobs whose faces are only encoded, decoded, matched in colour and pasted."""
+
+    sampler_type = AutoencoderSampler
+
+
+@dataclass(frozen=True)
+class PictureScore:
+    """What the eye finds in one lip-synced drawn video beside the true one; see `latentsync.metrics.pictures.visible`."""
+
+    video: str
+    audio: str
+    output: dict[str, float]
+    autoencoder: dict[str, float]  # of the true video, merely encoded, decoded and pasted: the floor of these models
+
+
+def score_pictures(synced: Synced, autoencoder: AutoencoderPipeline, settings: InferenceSettings) -> PictureScore:
+    """Compare a lip-synced drawn video, and the true one after the auto-encoder alone, with the true one.
+
+    All three are encoded as often, and aligned with the same matrices. The true video and the result of the auto-encoder are
+    written beside the output.
+    """
+    truth, floor = (synced.output.with_stem(f"{synced.output.stem}_{kind}") for kind in ("truth", "autoencoder"))
+    count = write_speaking(synced.video, synced.audio, len(synced.shown), truth)
+    options = JobOptions(limit_sec=count / MODEL_FPS)
+    autoencoder(truth, synced.audio, floor, settings.changed({"reference": "current"}), options)
+    true_faces, floor_faces = (faces_at(path, synced.matrices[:count], synced.resolution) for path in (truth, floor))
+    return PictureScore(
+        synced.video.stem,
+        synced.audio.stem,
+        output=visible_scores(synced.faces[:count], true_faces, is_truth=True),
+        autoencoder=visible_scores(floor_faces, true_faces, is_truth=True),
     )
 
 

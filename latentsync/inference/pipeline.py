@@ -59,6 +59,8 @@ def ignore(stage: str, done: int, total: int) -> None:
 class LipsyncPipeline:
     """Models and a face detector, loaded once, for any number of runs one after the other."""
 
+    sampler_type: type[WindowSampler] = WindowSampler
+
     def __init__(self, models: LipsyncModels, detector: FaceDetector, overlapped: bool = True):
         """Without `overlapped` reading, detection, sampling, pasting and writing run in one thread: slower, same result.
 
@@ -202,7 +204,7 @@ class LipsyncPipeline:
         """
         chosen = (settings or self.models.defaults).seeded()
         features = WhisperFeatures(self.models.audio_encoder).track(waveform)
-        sampler = WindowSampler(self.models, chosen, Stopwatch())
+        sampler = self.sampler_type(self.models, chosen, Stopwatch())
         return LiveStream(sampler, self.detector, features, fps, policy, reference_frames)
 
     def _check(self, job: LipsyncJob, settings: InferenceSettings) -> None:
@@ -229,7 +231,7 @@ class LipsyncPipeline:
     ) -> Renderer:
         plan = self.plan(job, face_tracks)
         memory = memory_plan(job.options.memory, self.models.device, self.models.resolution)
-        sampler = WindowSampler(self.models, settings, stopwatch, memory)
+        sampler = self.sampler_type(self.models, settings, stopwatch, memory)
         return Renderer(job, plan, sampler, WhisperFeatures(self.models.audio_encoder))
 
     def _write_segments(self, renderer: Renderer, folder: JobFolder, on_frame: OnFrame) -> None:

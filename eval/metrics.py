@@ -21,14 +21,16 @@ from eval.networks import HYPER_IQA, lpips_map
 from latentsync.face.detection.detector import FaceDetector
 from latentsync.files import file_hash, network_hash
 from latentsync.losses.perceptual import VGG_FILE
+from latentsync.media.probe import probe
 from latentsync.media.video.read import read_frames
 from latentsync.metrics.cache import FeatureCache
-from latentsync.metrics.lips.face_series import FaceSeries, face_series
+from latentsync.metrics.lips.face_series import FaceSeries, aligned_faces, face_series
 from latentsync.metrics.lips.leakage import silent_mouth
 from latentsync.metrics.lips.scores import at_frames, bounced, check_lengths, lip_scores, openings
 from latentsync.metrics.pictures.compare import compare_pictures
 from latentsync.metrics.pictures.set_distances import cmmd, feature_statistics, frechet_distance
 from latentsync.metrics.pictures.set_features import clip_features, inception_features, spread_frames
+from latentsync.metrics.pictures.visible import MEASURES, visible_scores
 from latentsync.metrics.sync.judge import SyncJudge, sync_score
 from latentsync.models.hyper_iqa import HyperIQA, load_hyper_iqa, quality_frames, quality_inputs
 from latentsync.weights import load_torchscript
@@ -106,11 +108,19 @@ class Sample:
         return face_series(self.truth, self.tools.detector, self.tools.cache) if self.truth else None
 
     @cached_property
-    def source_face(self) -> FaceSeries:
-        """The face of the input at the frames that the result shows: a short input is played back and forth."""
+    def source_frames(self) -> NDArray[np.int64]:
+        """The frame of the input that each frame of the result shows: a short input is played back and forth."""
+        return bounced(len(self.whole_source_face), len(self.face))
+
+    @cached_property
+    def whole_source_face(self) -> FaceSeries:
         assert self.source is not None
-        series = face_series(self.source, self.tools.detector, self.tools.cache)
-        return at_frames(series, bounced(len(series), len(self.face)))
+        return face_series(self.source, self.tools.detector, self.tools.cache)
+
+    @cached_property
+    def source_face(self) -> FaceSeries:
+        """The face of the input at the frames that the result shows."""
+        return at_frames(self.whole_source_face, self.source_frames)
 
     @cached_property
     def lips(self) -> dict[str, Any]:
@@ -120,6 +130,25 @@ class Sample:
     def pictures(self) -> dict[str, float]:
         assert self.truth is not None and self.true_face is not None
         return compare_pictures(self.video, self.truth, self.true_face.matrices, self.tools.network("lpips"))
+
+    @cached_property
+    def visible(self) -> dict[str, float]:
+        """What the eye finds beside the true video, or else the input; nothing for another frame size."""
+        assert self.source is not None
+        known, has_truth = self.source_face.matrices, self.has("truth")
+        reference = self.truth if has_truth and self.truth else self.source
+        if probe(self.video).square_size != probe(reference).square_size:
+            return {}
+        output = aligned_faces(self.video, known)
+        if has_truth:
+            wanted = aligned_faces(reference, known)
+        else:
+            whole = aligned_faces(reference, self.whole_source_face.matrices[: self.source_frames.max() + 1])
+            wanted = [whole[frame] for frame in self.source_frames]
+        pairs = [(a, b) for a, b in zip(output, wanted, strict=False) if a is not None and b is not None]
+        if not pairs:
+            return {}
+        return visible_scores(np.stack([a for a, _ in pairs]), np.stack([b for _, b in pairs]), has_truth)
 
 
 @dataclass(frozen=True)
@@ -132,6 +161,7 @@ class Column:
     digits: int = 2
     chart: bool = False
     tasks: tuple[str, ...] = ()  # only in these; empty: wherever its metric is computed
+    note: str = ""  # an explanation below the report's tables, one sentence without full stop
 
 
 @dataclass(frozen=True)
@@ -184,6 +214,11 @@ def psnr_ssim(sample: Sample) -> Scores:
 
 def lpips(sample: Sample) -> Scores:
     return {name: value for name, value in sample.pictures.items() if name.startswith("lpips")}
+
+
+def visible(sample: Sample) -> Scores:
+    """What the eye finds at the border of the repainted region and in it."""
+    return sample.visible
 
 
 def hyper_iqa(sample: Sample) -> Scores:
@@ -255,6 +290,14 @@ METRICS: tuple[Metric, ...] = (
         in_quality=True,
         weights=Weights(lambda path, device: lpips_map(device), VGG_FILE),
         columns=(Column("lpips_inside", "LPIPS in mask", "lower", 3),),
+    ),
+    Metric(
+        "visible",
+        visible,
+        needs="source",
+        columns=tuple(
+            Column(each.name, each.label, "" if each.low else "lower", each.digits, note=each.note) for each in MEASURES
+        ),
     ),
     Metric(
         "steadiness",

@@ -74,5 +74,12 @@ def notes(report: Mapping[str, Any]) -> list[str]:
         *(text[:1].upper() + text[1:] + "." for text in judge["stand_ins"]),
         "± is half the width of a 95 % bootstrap interval of the mean over clips; with few clips it is too narrow.",
         "Intervals of two systems may overlap although one is better on every clip: compare clip by clip below each section.",
+        *(f"{label[:1].upper()}{label[1:]}: {note}." for label, note in explained(report)),
         *(f"{name} was left out: {why}" for name, why in report["skipped"].items()),
     ]
+
+
+def explained(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Label and explanation of each column that has one, in the order of the tables."""
+    columns = [column for task in report["tasks"] for column in columns_of(task) if column.note]
+    return list(dict.fromkeys((column.label, column.note) for column in columns))

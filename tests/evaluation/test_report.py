@@ -64,6 +64,9 @@ def test_every_system_has_a_row_and_every_failure_a_reason(made: Path):
     assert truth["sync_distance_as_heard"]["mean"] < copy["sync_distance_as_heard"]["mean"]
     assert truth["aperture_correlation"]["mean"] > 0.8 > copy["aperture_correlation"]["mean"]
     assert copy["source_correlation"]["mean"] == pytest.approx(1, abs=0.02) and "psnr_inside" not in truth
+    assert copy["border_step_skin"]["mean"] < 1 and copy["bar_visibility"]["mean"] < 1  # its head is not repainted
+    assert copy["sharpness_ratio"]["mean"] == pytest.approx(1, abs=0.25) and copy["jaw_error"]["mean"] < 1
+    assert truth["border_step_skin"]["mean"] < 1 and "jaw_error" not in truth  # compared with the input
     silent = stored["tasks"]["silent"]
     assert silent["copy of input"]["scores"]["silent_movement_kept"]["mean"] == pytest.approx(1, abs=0.05)
     assert silent["ground truth"]["scores"]["silent_movement_kept"]["mean"] < 0.2
@@ -74,6 +77,7 @@ def test_the_page_needs_no_other_files_and_contains_no_path_of_the_machine(made:
     text = (made / "report.html").read_text()
     assert "A &lt;test&gt; &amp; more" in text and "<test>" not in text
     assert "program failed" in text and "no output" in text
+    assert "Bars beside nose: step at the upright edges" in text
     sources = re.findall(r'(?:src|href)="([^"]+)"', text)
     videos = [source for source in sources if not source.startswith("data:")]
     assert videos and all((made / video).is_file() and not video.startswith("/") for video in videos)

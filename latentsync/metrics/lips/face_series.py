@@ -88,6 +88,17 @@ def face_series(video: Path, detector: FaceDetector, cache: FeatureCache) -> Fac
     return series
 
 
+def aligned_faces(video: Path, matrices: NDArray[np.float32]) -> list[FrameArray | None]:
+    """The aligned face, uint8 [r, r, 3] at `RESOLUTION`, of each frame of a video at 25 fps; None where its matrix is NaN.
+
+    `matrices` [t, 2, 3] may be of another video with the same head; the shorter of the two ends the list.
+    """
+    return [
+        warp_face(shown.frame, matrix, RESOLUTION) if np.isfinite(matrix).all() else None
+        for shown, matrix in zip(frames_at(video, MODEL_FPS), matrices, strict=False)
+    ]
+
+
 def _arrays(series: FaceSeries) -> dict[str, NDArray[np.generic]]:
     return {name: value for name, value in vars(series).items() if value is not None}
 

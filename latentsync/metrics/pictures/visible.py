@@ -45,7 +45,7 @@ MEASURES: Sequence[Measure] = (
         "border_step",
         "colour step at border, ΔE",
         "colour inside minus outside the border of the repainted region, compared with the reference; about 1 is just visible",
-        high=2.0,
+        high=1.5,
     ),
     Measure(
         "border_step_skin",
@@ -77,7 +77,7 @@ MEASURES: Sequence[Measure] = (
         "jaw_error",
         "jaw line, % of width",
         "mean distance of the jaw line from the true one, in percent of the face's width; only where there is a true video",
-        high=0.5,
+        high=1.0,
     ),
     Measure(
         "person_difference",
@@ -89,8 +89,8 @@ MEASURES: Sequence[Measure] = (
         "flicker_ratio",
         "flicker",
         "second difference in time of the repainted skin's colours, divided by that of the reference; 1 is as steady",
-        low=0.8,
-        high=1.2,
+        low=0.9,
+        high=1.1,
     ),
 )
 

@@ -8,7 +8,6 @@ from diffusers import AutoencoderKL, AutoencoderTiny
 from torch import nn
 
 from latentsync.config import UNetRun, load
-from latentsync.models.unet.config import UNetConfig
 from latentsync.models.unet.network import UNet3DConditionModel
 from latentsync.models.vae import build_tiny_vae, build_vae
 from latentsync.testing import UNET
@@ -23,7 +22,7 @@ SMALLEST_SHAPE = {"decoder_block_out_channels": [8, 8, 8, 8], "num_decoder_block
 
 def random_unet(tiny: bool = False, dtype: torch.dtype = torch.float32) -> UNet3DConditionModel:
     """The U-Net of releases 1.5 and 1.6, or a tiny one."""
-    config = UNET if tiny else UNetConfig.from_dict(load(CONFIG, UNetRun).model)
+    config = UNET if tiny else load(CONFIG, UNetRun).net
     with torch.device("meta"):
         unet = UNet3DConditionModel(config)
     return filled(unet.to(dtype))

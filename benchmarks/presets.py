@@ -40,12 +40,12 @@ from latentsync.inference.models import DEMO_UNET, LipsyncModels, distilled_comp
 from latentsync.inference.settings import PRESETS, InferenceSettings, precision_of
 from latentsync.inference.timing import Stopwatch
 from latentsync.inference.windows.sampler import Window, WindowSampler
+from latentsync.losses.sync import SyncLoss
 from latentsync.metrics.lips.aperture import correlation, lip_apertures
 from latentsync.metrics.lips.motion import jitter
+from latentsync.models.frozen import Frozen
 from latentsync.models.syncnet import load_syncnet
 from latentsync.testing import held_out_clips
-from latentsync.training.engine.frozen import Frozen
-from latentsync.training.unet.pixel_losses import FrozenSyncNet
 from latentsync.weights import DEMO
 from scripts.command import run_command
 
@@ -119,7 +119,7 @@ class Way:
         self.pixels[-1].append(self.sampler.sample([window])[0].faces)
         self.seconds.append((time.perf_counter() - begun[0], time.process_time() - begun[1]))
 
-    def row(self, name: str, cases: Sequence[Case], right: "Way", judge: FrozenSyncNet | None) -> dict[str, Any]:
+    def row(self, name: str, cases: Sequence[Case], right: "Way", judge: SyncLoss | None) -> dict[str, Any]:
         lips = [lip_apertures(pixels_to_frames(torch.cat(clip)).numpy()) for clip in self.pixels]
         pairs = [
             pair for case, clip in zip(cases, self.pixels, strict=True) for pair in zip(clip, case.mels, strict=True)
@@ -150,7 +150,7 @@ class Way:
 
 
 @torch.no_grad()
-def similarity(judge: FrozenSyncNet, pixels: Tensor, mel: Tensor) -> float:
+def similarity(judge: SyncLoss, pixels: Tensor, mel: Tensor) -> float:
     """Similarity of lips [f, 3, r, r] and audio, 0 ... 1."""
     return float(judge.similarity(rearrange(pixels, "f c h w -> 1 c f h w"), None, mel))
 
@@ -217,13 +217,13 @@ def possible_ways(
             print(f"left out {name}: {error}")
 
 
-def load_judge() -> FrozenSyncNet | None:
+def load_judge() -> SyncLoss | None:
     """The demo SyncNet; None if it is not installed."""
     path = DEMO / "syncnet.safetensors"
     if not path.is_file():
         return None
     net, metadata = load_syncnet(path)
-    return FrozenSyncNet(Frozen(net), metadata["resolution"], sees_latents=False, lower_half=True)
+    return SyncLoss(Frozen(net), metadata["resolution"], sees_latents=False, lower_half=True)
 
 
 def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:

@@ -15,9 +15,9 @@ from latentsync.data.features import latents_feature
 from latentsync.device import pick_device
 from latentsync.face.masks import load_mask
 from latentsync.inference.models import TINY_VAE
+from latentsync.models.frozen import Frozen
 from latentsync.models.vae import KIND, build_tiny_vae, load_vae
 from latentsync.training.demo.tiny_vae import LatentItems, TinyVaeObjective, imitation_psnr
-from latentsync.training.engine.frozen import Frozen
 from latentsync.training.engine.loop import Trainer
 from latentsync.weights import describe, save_checkpoint
 from scripts.command import run_command

@@ -1,18 +1,22 @@
-"""The recipes of CONTRIBUTING.md: a toy stage, metric and solver, each in one new file or one function and one entry of a list.
+"""The recipes of CONTRIBUTING.md: a toy stage, metric, solver and loss, each in one new file or function and one entry of a list.
 
 Each is added to a copy of the source files, and the project's own commands then know it.
 """
 
 import json
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from torch import nn
 
 from latentsync.testing import DEMO_AUDIO, DEMO_VIDEO
+from latentsync.weights import save_state
 from tests.support.clip_files import write_clip
+from tests.support.tiny_training import make_data
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parent.parent
@@ -110,6 +114,51 @@ def jump_sample(denoise, latents, timesteps, schedule, on_step=None):
 
 SOLVERS.append(Solver("jump", jump_sample))
 '''
+LOSS = '''
+"""A toy loss: the mean difference of the clips after a linear map of their colours, a network with a file of its own."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from latentsync.losses.contract import Comparison, LossSettings, PixelLoss, RunFacts, frames_of
+from latentsync.models.frozen import Frozen
+from latentsync.weights import read_checkpoint
+
+
+@dataclass
+class ColourSettings(LossSettings):
+    colour_map: str = "checkpoints/colour_map.pt"
+
+
+@dataclass(frozen=True)
+class ColourLoss(PixelLoss):
+    name = "colour"
+    settings_type = ColourSettings
+
+    net: Frozen[nn.Conv2d]
+
+    @classmethod
+    def load(cls, run: RunFacts, device, dtype):
+        loss = cls.empty(run)
+        loss.net.net.load_state_dict(read_checkpoint(run.settings.colour_map).tensors, assign=True)
+        loss.net.net.to(device, dtype)
+        return loss
+
+    @classmethod
+    def empty(cls, run: RunFacts):
+        with torch.device("meta"):
+            return cls(Frozen(nn.Conv2d(3, 2, 1)))
+
+    @property
+    def networks(self):
+        return {"colour map": self.net.net}
+
+    def __call__(self, clips: Comparison):
+        estimated, true = (self.net.net(frames_of(pixels)) for pixels in clips.pair())
+        return (estimated - true).abs().mean()
+'''
 
 
 @pytest.fixture
@@ -158,3 +207,22 @@ def test_a_solver(copy: Path) -> None:
     settings = ["--demo", "--solver", "jump", "--inference_steps", "1", "--limit_sec", "0.4"]
     run_in(copy, "-m", "scripts.inference", *files, *settings)
     assert json.loads((copy / "out.report.json").read_text())["settings"]["solver"] == "jump"
+
+
+def test_a_loss(copy: Path) -> None:
+    (copy / "latentsync/losses/colour.py").write_text(LOSS.lstrip())
+    table = copy / "latentsync/losses/table.py"
+    text = table.read_text().replace("    TrepaLoss,\n", "    TrepaLoss,\n    ColourLoss,\n")
+    table.write_text(f"from latentsync.losses.colour import ColourLoss\n{text}")
+    config = make_data(copy / "data")
+    save_state(copy / "data/map.pt", {"state_dict": nn.Conv2d(3, 2, 1).state_dict()})
+    used = ["frozen_networks.colour_map=data/map.pt", "train.loss_weights.colour=2"]
+    command = ["-m", "scripts.train_unet", "--unet_config_path", str(config), "train.max_steps=1", "--device"]
+    rows = []
+    for folder, settings in (("without", ["frozen_networks.colour_map=missing.pt"]), ("with", used)):
+        run_in(copy, *command, "cpu", f"data.train_output_dir={copy / folder}", *settings)
+        rows.append(json.loads((copy / folder / "log.jsonl").read_text().splitlines()[0]))
+    assert "colour" not in rows[0] and rows[1]["colour"] > 0 and rows[1]["recon"] == rows[0]["recon"]
+    assert rows[1]["grad_norm"] != rows[0]["grad_norm"]
+    shown = run_in(copy, *command, "meta", "--dry_run", *used)
+    assert re.search(r"colour map +0.000 +0.000", shown) and re.search(r"colour .*weight 2", shown)

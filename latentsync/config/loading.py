@@ -6,7 +6,6 @@ default. If the schema has a `public_layout`, a file may also have the layout of
 `latentsync.config.public_layout`).
 """
 
-import difflib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
@@ -17,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from latentsync.config.public_layout import PublicLayout, is_public, translate, unknown_key
+from latentsync.models.sections import did_you_mean
 
 Run = TypeVar("Run")
 BASE = "base"
@@ -135,14 +135,6 @@ def _merge(below: Any, section: DictConfig, origin: Path | str, schema: type) ->
     except OmegaConfBaseException as error:
         where = f"{error.full_key}: " if error.full_key else ""
         raise ValueError(f"{origin}: {where}{str(error).splitlines()[0]}") from error
-
-
-def did_you_mean(key: str, known: Sequence[str]) -> str:
-    """A sentence that suggests the known key closest to a wrong one; empty if none is close."""
-    close = difflib.get_close_matches(key, known, n=1)
-    if not close:  # perhaps the right name in the wrong section
-        close = [name for name in known if name.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]][:1]
-    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def key_names(section: Any, prefix: str = "") -> list[str]:

@@ -20,7 +20,7 @@ from latentsync.timebase import MODEL_FPS, SAMPLE_RATE_HZ
 SECTIONS = ("ckpt", "run", "optimizer")  # sections that only public files have
 MASK = "latentsync/utils/mask.png"  # path of the releases' mask in public files
 SCHEDULES = {"constant": "constant", "constant_with_warmup": "constant", "cosine": "cosine"}
-PIXEL_LOSSES = ("train.loss_weights.sync", "train.loss_weights.lpips", "train.loss_weights.trepa")
+PUBLIC_LOSSES = ("train.loss_weights.sync", "train.loss_weights.lpips", "train.loss_weights.trepa")
 PUBLIC_DEFAULTS = {"train.schedule": "constant", "train.warmup_steps": 0, "train.ema_decay": 0.0}
 
 Flat = dict[str, Any]  # values by dotted key
@@ -157,13 +157,13 @@ def _start(value: Any, theirs: Flat, ours: Flat) -> str:
 def _pixel_losses(value: Any, theirs: Flat, ours: Flat) -> str:
     if value:
         return "is read as the weights of sync, lpips and trepa in train.loss_weights"
-    ours |= dict.fromkeys(PIXEL_LOSSES, 0.0)
+    ours |= dict.fromkeys(PUBLIC_LOSSES, 0.0)
     return "is read as weights of 0 for sync, lpips and trepa in train.loss_weights"
 
 
 def _sync_loss(value: Any, theirs: Flat, ours: Flat) -> str:
     if not value:
-        ours[PIXEL_LOSSES[0]] = 0.0
+        ours[PUBLIC_LOSSES[0]] = 0.0
     return f"is read as {'the weight of' if value else 'a weight of 0 for'} sync in train.loss_weights"
 
 

@@ -1,6 +1,6 @@
 """The configuration of a SyncNet's training."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 from latentsync.audio.sync_mel import NUM_MELS
@@ -8,12 +8,11 @@ from latentsync.config import checks
 from latentsync.config.common import TrainConfig
 from latentsync.config.public_layout import SYNCNET_LAYOUT, PublicLayout
 from latentsync.data.settings import MIN_SHIFT, WINDOWS_AN_ITEM, ClipDataConfig
-from latentsync.models.syncnet import SyncNetConfig, SyncNetEncoderConfig, check_geometry
+from latentsync.models.syncnet import SyncNetConfig, check_geometry
 from latentsync.timebase import sync_mel_length
 from latentsync.weights.table import LATENT_CHANNELS, LATENT_STRIDE
 
 LOSSES = ("sync", "mouth")
-ENCODERS = ("audio_encoder", "visual_encoder")
 PIXEL_CHANNELS = 3
 
 
@@ -93,8 +92,11 @@ class SyncNetRun:
 
     @property
     def net(self) -> SyncNetConfig:
-        """The network that `model` describes."""
-        return SyncNetConfig.from_dict(self.model)
+        """The network that `model` describes; ValueError if it is none."""
+        try:
+            return SyncNetConfig.from_dict(self.model)
+        except ValueError as error:
+            raise ValueError(f"model: {error}") from error
 
     def check(self) -> None:
         """ValueError that names an entry which is invalid or contradicts another."""
@@ -123,15 +125,14 @@ class SyncNetRun:
             raise ValueError("data.jitter_px and data.brightness change pixels: set them to 0 with data.latent_space.")
 
     def _check_model(self) -> None:
-        checks.known_names("model", self.model, ENCODERS)
-        for name in ENCODERS:
-            if name not in self.model:
-                raise ValueError(f"model.{name} is missing: name a file of configs/syncnet as the `base`.")
-            checks.known_names(f"model.{name}", self.model[name], SyncNetEncoderConfig.__dataclass_fields__)
-        found, wanted = self.model["visual_encoder"].get("in_channels"), self.data.image_channels
+        for encoder in fields(SyncNetConfig):
+            if encoder.name not in self.model:
+                raise ValueError(f"model.{encoder.name} is missing: name a file of configs/syncnet as the `base`.")
+        net = self.net
+        found, wanted = net.visual_encoder.in_channels, self.data.image_channels
         if found != wanted:
             raise ValueError(
                 f"model.visual_encoder.in_channels is {found}, but {self.data.num_frames} frames of"
                 f" {'latents' if self.data.latent_space else 'pixels'} have {wanted} channels."
             )
-        check_geometry(self.net, self.data.image_size, (NUM_MELS, sync_mel_length(self.data.num_frames)))
+        check_geometry(net, self.data.image_size, (NUM_MELS, sync_mel_length(self.data.num_frames)))

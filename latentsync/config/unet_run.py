@@ -5,15 +5,24 @@ from typing import Any, ClassVar
 
 from latentsync.config import checks
 from latentsync.config.common import OutputConfig, TrainConfig
+from latentsync.config.loading import load
 from latentsync.config.public_layout import UNET_LAYOUT, PublicLayout
+from latentsync.config.syncnet_run import SyncNetRun
 from latentsync.data.settings import ClipDataConfig
 from latentsync.device import DTYPES
+from latentsync.losses.contract import LossSettings, PixelLoss, RunFacts
+from latentsync.losses.sync import SyncView
+from latentsync.losses.table import PIXEL_LOSSES
+from latentsync.models.syncnet import SyncNetConfig
+from latentsync.models.unet.config import UNetConfig
 
-PIXEL_LOSSES = ("sync", "lpips", "trepa")
-LOSSES = ("recon", "consistency", *PIXEL_LOSSES)
+LATENT_LOSSES = ("recon", "consistency")
+LOSSES = (*LATENT_LOSSES, *(loss.name for loss in PIXEL_LOSSES))
+LOSS_SETTINGS = tuple(
+    dict.fromkeys(loss.settings_type for loss in PIXEL_LOSSES if loss.settings_type is not LossSettings)
+)
 DISTANCES = ("huber", "l2")
 MAX_SKIP = 500
-METRICS = ("sync", "psnr_db", "lpips", "silent_sync", "silent_motion")
 
 
 @dataclass
@@ -26,22 +35,38 @@ class UNetDataConfig(ClipDataConfig, OutputConfig):
 
 
 @dataclass
-class FrozenNetworksConfig:
-    """The frozen networks used in training; only those that a run needs are loaded.
+class FrozenNetworksConfig(*reversed(LOSS_SETTINGS)):  # type: ignore[misc]  # the bases follow from the list of losses
+    """The frozen networks used in training; only those that a run needs are loaded. Each loss adds its own settings.
 
-    A run with the loss `sync` requires a SyncNet whose accuracy on validation pairs is at least `min_sync_accuracy`. Checkpoints
-    of this project store their accuracy; for others set `sync_accuracy` to a measured value, or `allow_unproven_sync`.
+    It is an instance of every loss's settings class, so a loss uses it as its own.
     """
 
     vae: str = "checkpoints/vae"  # a folder in diffusers' format or a checkpoint of this project
     whisper: str = "checkpoints/whisper/tiny.pt"
-    syncnet: str = "checkpoints/stable_syncnet.pt"
-    syncnet_config: str = ""  # for a SyncNet file that does not contain its configuration
-    min_sync_accuracy: float = 0.85
-    sync_accuracy: float = 0.0  # measured accuracy, for a file that does not store it; 0: unknown
-    allow_unproven_sync: bool = False
-    vgg: str = "checkpoints/auxiliary/vgg16-397923af.pth"
-    videomae: str = "checkpoints/auxiliary/vit_g_hybrid_pt_1200e_ssv2_ft.pth"
+
+    def check(self) -> None:
+        """ValueError for invalid settings of any loss."""
+        for settings in LOSS_SETTINGS:
+            settings.check(self)
+
+    def described_syncnet(self) -> tuple[SyncNetConfig, SyncView] | None:
+        """The network and input that the file `syncnet_config` describes; None without one."""
+        if not self.syncnet_config:
+            return None
+        run = load(self.syncnet_config, SyncNetRun)
+        data = run.data
+        return run.net, SyncView(data.num_frames, data.resolution, data.latent_space, data.lower_half)
+
+
+@dataclass
+class MeasureWeights:
+    """The weights of the measures in a checkpoint's score."""
+
+    sync: float = 1.0
+    lpips: float = -0.5
+    psnr_db: float = 0.01
+    silent_motion: float = -0.25
+    silent_sync: float = 0.0
 
 
 @dataclass
@@ -53,9 +78,7 @@ class ValidationConfig:
 
     clips: int = 8  # of data.val_data_dir or data.val_fileslist, in order of their names
     seed: int = 1247
-    weights: dict[str, float] = field(
-        default_factory=lambda: {"sync": 1.0, "lpips": -0.5, "psnr_db": 0.01, "silent_motion": -0.25}
-    )
+    weights: MeasureWeights = field(default_factory=MeasureWeights)
 
 
 @dataclass
@@ -88,6 +111,7 @@ class DistillConfig:
 class UNetRun:
     """Configuration of a U-Net's training.
 
+    `model` is the network's section as the files have it, also in the trained checkpoint; `net` is the network that it describes.
     `init_from` is a checkpoint; its weights are loaded where names and shapes match. Only parameters whose names contain an entry
     of `trainable_modules` are trained; all if it is empty. `inference` holds settings stored in the trained checkpoint as its
     defaults (see `latentsync.inference.settings`).
@@ -112,12 +136,38 @@ class UNetRun:
 
     def weight(self, loss: str) -> float:
         """Weight of a loss; if it is not set, 1 for `recon` and `consistency`, 0 for others."""
-        return self.train.loss_weights.get(loss, 1.0 if loss in ("recon", "consistency") else 0.0)
+        return self.train.loss_weights.get(loss, 1.0 if loss in LATENT_LOSSES else 0.0)
 
     @property
-    def pixel_losses(self) -> list[str]:
-        """Names of the losses that need decoded pixels."""
-        return [loss for loss in PIXEL_LOSSES if self.weight(loss) > 0]
+    def net(self) -> UNetConfig:
+        """The network that `model` describes; ValueError if it is none."""
+        try:
+            return UNetConfig.from_dict(self.model)
+        except ValueError as error:
+            raise ValueError(f"model: {error}") from error
+
+    @property
+    def pixel_losses(self) -> list[type[PixelLoss]]:
+        """The losses on pixels with a weight above 0."""
+        return [loss for loss in PIXEL_LOSSES if self.weight(loss.name) > 0]
+
+    @property
+    def needs_pixels(self) -> bool:
+        """Whether batches contain the clips' pixels: for a loss, or to be encoded in the step."""
+        return not self.data.cached_latents or any(loss.needs_pixels for loss in self.pixel_losses)
+
+    @property
+    def needs_mel(self) -> bool:
+        """Whether batches contain mel windows."""
+        return any(loss.needs_mel for loss in self.pixel_losses)
+
+    @property
+    def facts(self) -> RunFacts:
+        """What the losses on pixels may know of the run."""
+        data = self.data
+        return RunFacts(
+            self.frozen_networks, data.num_frames, data.resolution, data.aligned_by, self.gradient_checkpointing
+        )
 
     def check(self) -> None:
         """ValueError that names an entry which is invalid or contradicts another."""
@@ -125,20 +175,18 @@ class UNetRun:
         if self.store_changes and not self.init_from:
             raise ValueError("store_changes needs a base checkpoint: set init_from.")
         checks.alignment("data.alignment", self.data.alignment)
-        checks.unet_section(self.model, self.data.num_frames, self.data.resolution)
+        checks.unet_of_clips(self.net, self.data.num_frames, self.data.resolution)
         checks.known_names("train.loss_weights", self.train.loss_weights, LOSSES)
-        checks.known_names("validation.weights", self.validation.weights, METRICS)
         checks.share("objective.audio_dropout", self.objective.audio_dropout)
-        checks.share("frozen_networks.min_sync_accuracy", self.frozen_networks.min_sync_accuracy)
-        checks.share("frozen_networks.sync_accuracy", self.frozen_networks.sync_accuracy)
-        for loss, weight in self.train.loss_weights.items():
-            checks.at_least(f"train.loss_weights.{loss}", weight, 0)
+        self.frozen_networks.check()
+        for name, weight in self.train.loss_weights.items():
+            checks.at_least(f"train.loss_weights.{name}", weight, 0)
         self._check_distillation()
         checks.choice("data.latents_precision", self.data.latents_precision, DTYPES)
-        for name in ("batch_size", "memory_mb"):
-            checks.at_least(f"data.{name}", getattr(self.data, name), 1)
-        if "trepa" in self.pixel_losses:
-            checks.even_frames(self.data.num_frames)
+        for entry in ("batch_size", "memory_mb"):
+            checks.at_least(f"data.{entry}", getattr(self.data, entry), 1)
+        for loss in self.pixel_losses:
+            loss.check(self.facts)
 
     def _check_distillation(self) -> None:
         distill = self.distill

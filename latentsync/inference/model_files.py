@@ -101,7 +101,7 @@ def configured(config_path: Path | str | None) -> tuple[UNetConfig | None, dict[
     run = load(config_path, UNetRun)
     size = {"resolution": run.data.resolution, "num_frames": run.data.num_frames}
     alignment = {"alignment": run.data.alignment} if run.data.alignment else {}
-    return UNetConfig.from_dict(run.model), {**size, **alignment}
+    return run.net, {**size, **alignment}
 
 
 def folders(unet_path: Path | str) -> list[Path]:

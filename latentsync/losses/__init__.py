@@ -1,1 +1,1 @@
-"""Loss formulas without trainable parameters: from tensors to one number per sample."""
+"""Losses: formulas without trainable parameters, and how a training uses them on decoded pixels (`table.py`)."""

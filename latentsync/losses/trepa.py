@@ -3,12 +3,16 @@
 Legend: b clips, c channels, f frames, h w pixels, d width of a feature.
 """
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from torch import Tensor
+from torch import Tensor, nn
 
-from latentsync.models.videomae import VideoMAE
+from latentsync.losses.contract import Comparison, LossSettings, PixelLoss, RunFacts, frames_of
+from latentsync.models.frozen import Frozen
+from latentsync.models.videomae import VideoMAE, empty_videomae, load_videomae
 
 
 def video_input(pixels: Tensor, size: int) -> Tensor:
@@ -17,7 +21,7 @@ def video_input(pixels: Tensor, size: int) -> Tensor:
     Frames are resized by bicubic interpolation (a = -0.75, half-pixel centres, no antialiasing) and clamped. The model was
     trained on inputs with normalised mean and deviation; the loss is defined without that normalisation.
     """
-    frames = rearrange(pixels, "b c f h w -> (b f) c h w")
+    frames = frames_of(pixels)
     if frames.shape[-2:] != (size, size):
         frames = F.interpolate(frames, size=(size, size), mode="bicubic", align_corners=False)
     return rearrange((frames / 2 + 0.5).clamp(0, 1), "(b f) c h w -> b c f h w", f=pixels.shape[2])
@@ -47,3 +51,49 @@ def trepa_loss(net: VideoMAE, fake: Tensor, real: Tensor) -> Tensor:
     with torch.no_grad():
         target = trepa_features(net, real)
     return F.mse_loss(trepa_features(net, fake), target)
+
+
+@dataclass
+class VideoMAESettings(LossSettings):
+    """The video model of the loss `trepa`."""
+
+    videomae: str = "checkpoints/auxiliary/vit_g_hybrid_pt_1200e_ssv2_ft.pth"
+
+
+@dataclass(frozen=True)
+class TrepaLoss(PixelLoss):
+    """TREPA of the estimated and the true clip."""
+
+    name = "trepa"
+    settings_type = VideoMAESettings
+
+    net: Frozen[VideoMAE]
+
+    @classmethod
+    def check(cls, run: RunFacts) -> None:
+        """ValueError if the number of frames is odd: the video model reads frames in pairs."""
+        if run.num_frames % 2:
+            raise ValueError(
+                f"data.num_frames is {run.num_frames}, but must be even: the loss trepa reads frames in pairs."
+            )
+
+    @classmethod
+    def load(cls, run: RunFacts, device: torch.device, dtype: torch.dtype) -> "TrepaLoss":
+        return cls._with(load_videomae(run.settings.videomae).to(device, dtype), run)
+
+    @classmethod
+    def empty(cls, run: RunFacts) -> "TrepaLoss":
+        return cls._with(empty_videomae(), run)
+
+    @classmethod
+    def _with(cls, net: VideoMAE, run: RunFacts) -> "TrepaLoss":
+        net.enable_gradient_checkpointing(run.recompute)
+        return cls(Frozen(net))
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        return {"trepa": self.net.net}
+
+    def __call__(self, clips: Comparison) -> Tensor:
+        """See `trepa_loss`."""
+        return trepa_loss(self.net.net, *clips.pair())

@@ -13,6 +13,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from latentsync.models.attention import FeedForward
+from latentsync.models.sections import arguments_of
 from latentsync.weights import check_agreement, load_strict, read_checkpoint
 
 NORM_GROUPS = 32
@@ -63,9 +64,13 @@ class SyncNetConfig:
 
     @classmethod
     def from_dict(cls, sections: Mapping[str, Mapping[str, Any]]) -> "SyncNetConfig":
-        """Build from the sections `audio_encoder` and `visual_encoder`; ValueError if one is inconsistent."""
+        """Build from the sections `audio_encoder` and `visual_encoder`; ValueError if a key is unknown, missing or inconsistent."""
+        encoders = arguments_of(cls, sections, "the SyncNet's configuration")
         return cls(
-            SyncNetEncoderConfig(**sections["audio_encoder"]), SyncNetEncoderConfig(**sections["visual_encoder"])
+            **{
+                name: SyncNetEncoderConfig(**arguments_of(SyncNetEncoderConfig, encoder, name))
+                for name, encoder in encoders.items()
+            }
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -205,7 +205,7 @@ def test_models_are_found_beside_their_unet(tmp_path: Path, models: LipsyncModel
 @pytest.mark.parametrize("name", ["stage2", "stage2_512"])
 def test_the_shipped_configurations_are_the_public_models(name: str) -> None:
     run = load(Path(__file__).parents[2] / f"configs/unet/{name}.yaml", UNetRun)
-    assert UNetConfig.from_dict(run.model) == UNetConfig()
+    assert run.net == UNetConfig()
     assert (run.data.resolution, run.data.num_frames) == (512 if "512" in name else 256, 16)
 
 

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from latentsync.config import ModelRun, TrainConfig, UNetRun, load
+from latentsync.losses.sync import SyncLoss
+from latentsync.models.frozen import Frozen
 from latentsync.models.vae import build_vae, decode, encode, fold_latent_statistics
 from latentsync.training.engine.checkpoints import STATE, Checkpoints
-from latentsync.training.engine.frozen import Frozen
 from latentsync.training.engine.loop import Hooks, Losses, StopTraining, Trainer, item_generator
 from latentsync.training.engine.optimizer import learning_rate_share
 
@@ -255,7 +256,7 @@ def test_a_configuration_inherits_from_its_base(tmp_path: Path) -> None:
     (tmp_path / "high.yaml").write_text("base: low.yaml\ntrain: {max_steps: 6, loss_weights: {sync: 0.1}}")
     run = load(tmp_path / "high.yaml", UNetRun, ["data.batch_size=3"])
     assert (run.train.max_steps, run.data.num_frames, run.data.batch_size) == (6, 8, 3)
-    assert run.train.loss_weights == {"recon": 2.0, "sync": 0.1} and run.pixel_losses == ["sync"]
+    assert run.train.loss_weights == {"recon": 2.0, "sync": 0.1} and run.pixel_losses == [SyncLoss]
     (tmp_path / "low.yaml").write_text("base: high.yaml")
     with pytest.raises(ValueError, match="its own base"):
         load(tmp_path / "high.yaml", UNetRun)

@@ -15,20 +15,19 @@ from latentsync.config import UNetRun, load
 from latentsync.data.unet_clips import ClipBatch, collate
 from latentsync.diffusion.noise import add_noise, one_step_x0
 from latentsync.inference.models import configured_unet
-from latentsync.losses.perceptual import PerceptualLoss, build_lpips, empty_lpips, public_key
-from latentsync.losses.sync import sync_loss
-from latentsync.losses.trepa import trepa_loss
+from latentsync.losses.contract import frames_of
+from latentsync.losses.perceptual import LpipsLoss, PerceptualLoss, build_lpips, empty_lpips, public_key
+from latentsync.losses.sync import SyncLoss, check_accuracy, sync_loss
+from latentsync.losses.trepa import TrepaLoss, trepa_loss
+from latentsync.models.frozen import Frozen
 from latentsync.models.syncnet import pack_frames
 from latentsync.models.unet.config import UNetConfig
 from latentsync.models.unet.network import UNet3DConditionModel
 from latentsync.models.vae import decode
 from latentsync.models.videomae import VideoMAE, VideoMAEConfig
 from latentsync.training.engine.distributed import Processes
-from latentsync.training.engine.frozen import Frozen
 from latentsync.training.engine.loop import item_generator, total_loss
 from latentsync.training.unet.dry_run import dry_run_on_meta
-from latentsync.training.unet.frozen_networks import check_accuracy
-from latentsync.training.unet.pixel_losses import frames_of
 from latentsync.training.unet.step import UNetObjective, UNetStep, choose_trainable
 from latentsync.training.unet.train import prepare, train_unet
 from latentsync.weights import read_checkpoint, save_state
@@ -76,11 +75,12 @@ def tiny_videomae() -> VideoMAE:
 def test_the_losses_are_those_of_the_method(data: Path) -> None:
     """Each loss of a step equals its formula, written out here; the golden cases check the formulas themselves."""
     step, batch, positions = step_of(data, *STAGE2, "data.cached_latents=true", "objective.audio_dropout=0")
-    assert step.pixel_losses is not None and step.pixel_losses.sync is not None
+    assert step.pixel_losses is not None
+    [sync] = step.pixel_losses.losses
+    assert isinstance(sync, SyncLoss)
     pixels = torch.tanh(torch.randn(2, 3, NUM_FRAMES, RESOLUTION, RESOLUTION, generator=item_generator(0, 0)))
-    step.pixel_losses = replace(
-        step.pixel_losses, lpips=Frozen(tiny_lpips()), trepa=Frozen(tiny_videomae()), recompute=True
-    )
+    lpips, trepa = LpipsLoss(Frozen(tiny_lpips()), recompute=True), TrepaLoss(Frozen(tiny_videomae()))
+    step.pixel_losses = replace(step.pixel_losses, losses=(sync, lpips, trepa), recompute=True)
     losses = step(replace(batch, pixels=pixels), positions)
     with torch.no_grad():
         latents, masked, reference = (batch.present()[f"{name}latents"] for name in ("", "masked_", "reference_"))
@@ -94,9 +94,9 @@ def test_the_losses_are_those_of_the_method(data: Path) -> None:
         lips = pack_frames(decoded, lower_half=True)
         expected = {
             "recon": (predicted - drawn.noise).pow(2).mean(),
-            "sync": sync_loss(*step.pixel_losses.sync.net.net(lips, batch.mel)).mean(),
-            "lpips": step.pixel_losses.lpips.net(frames_of(decoded), frames_of(pixels)).mean(),
-            "trepa": trepa_loss(step.pixel_losses.trepa.net, decoded, pixels),
+            "sync": sync_loss(*sync.net.net(lips, batch.mel)).mean(),
+            "lpips": lpips.net.net(frames_of(decoded), frames_of(pixels)).mean(),
+            "trepa": trepa_loss(trepa.net.net, decoded, pixels),
         }
     assert losses.keys() == expected.keys()
     for name, value in expected.items():
@@ -105,7 +105,7 @@ def test_the_losses_are_those_of_the_method(data: Path) -> None:
 
 def test_gradients_reach_exactly_the_trainable_parameters(data: Path) -> None:
     step, batch, positions = step_of(data, *STAGE2)
-    frozen = [step.pixel_losses.vae, step.pixel_losses.sync.net]  # type: ignore[union-attr]
+    frozen = [step.pixel_losses.vae, step.pixel_losses.losses[0].net]  # type: ignore[union-attr]
     before = {name: value.clone() for name, value in step.state_dict().items()}
     for parameter in step.unet.parameters():  # zero-initialised layers would block gradients
         torch.nn.init.normal_(parameter, std=0.05)
@@ -141,6 +141,15 @@ def test_a_syncnet_without_proven_accuracy_is_refused(data: Path) -> None:
     check_accuracy({"scores": {"accuracy": 0.86}}, frozen_networks)
     with pytest.raises(ValueError, match="expects 4 frames, but data.num_frames is 3"):
         prepare(run_of(data, *STAGE2, "data.num_frames=3", "data.train_output_dir=x"), Processes(cpu=True))
+
+
+def test_settings_that_inference_could_not_use_are_refused_before_the_first_step(data: Path) -> None:
+    for entry, message in (
+        ("{step: 2}", "inference: 'step' is not an inference setting"),
+        ("{steps: 0}", "steps is 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            prepare(run_of(data, f"inference={entry}"), Processes(cpu=True))
 
 
 def test_unknown_trainable_modules_are_an_error() -> None:
@@ -353,7 +362,7 @@ def test_full_size_configurations_pass_a_dry_run_on_meta(name: str) -> None:
 def test_shipped_configurations_match_the_public_ones(name: str) -> None:
     recorded = json.loads(GOLDEN.read_text())
     run = load(CONFIGS / f"unet/{name}.yaml", UNetRun)
-    config = UNetConfig.from_dict(run.model)
+    config = run.net
     expected = dict(recorded["config_model_sections"]["stage1"])
     is_first = name in (
         "stage1",

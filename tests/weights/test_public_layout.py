@@ -12,6 +12,9 @@ from latentsync.config import UNetObjective, UNetRun, load
 from latentsync.config.public_layout import SYNCNET_LAYOUT, UNET_LAYOUT, flattened
 from latentsync.config.syncnet_run import SyncNetRun
 from latentsync.face.masks import mask_image
+from latentsync.losses.perceptual import LpipsLoss
+from latentsync.losses.sync import SyncLoss
+from latentsync.losses.trepa import TrepaLoss
 from scripts import inference, train_syncnet, train_unet
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -139,7 +142,7 @@ def test_a_unet_file_is_translated(tmp_path: Path) -> None:
         and run.frozen_networks.syncnet_config == "elsewhere/syncnet.yaml"
     )
     assert run.inference == {"guidance_scale": 2.0, "steps": 25}
-    assert run.pixel_losses == ["sync", "lpips", "trepa"]
+    assert run.pixel_losses == [SyncLoss, LpipsLoss, TrepaLoss]
 
 
 @pytest.mark.parametrize("content", [unet_file(), first_release_file()], ids=["1.6", "1.0"])
@@ -163,7 +166,7 @@ def test_switches_disable_losses_and_mixed_noise(tmp_path: Path) -> None:
     assert run.pixel_losses == [] and run.weight("recon") == 1.0
     assert run.objective.mixed_noise_alpha == 0.0 and run.train.precision == "fp32"
     content["run"] |= {"pixel_space_supervise": True, "use_syncnet": False}
-    assert load(write(tmp_path / "b.yaml", content), UNetRun).pixel_losses == ["lpips", "trepa"]
+    assert load(write(tmp_path / "b.yaml", content), UNetRun).pixel_losses == [LpipsLoss, TrepaLoss]
     content["model"]["use_motion_module"] = False  # then the public training trains all parameters
     assert load(write(tmp_path / "c.yaml", content), UNetRun).trainable_modules == []
 

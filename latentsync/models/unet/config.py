@@ -1,9 +1,10 @@
 """Configuration of the U-Net: the `model` section of a configuration file, field for field."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from latentsync.models.sections import arguments_of
 from latentsync.models.unet.motion import MotionModuleConfig
 
 DOWN_ATTENTION, DOWN_PLAIN = "CrossAttnDownBlock3D", "DownBlock3D"
@@ -91,31 +92,14 @@ class UNetConfig:
             if section.get(name, only) != only:
                 raise ValueError(f"{name} is {section[name]!r}, but only {only!r} is supported.")
         own = {name: value for name, value in section.items() if name not in (*FIXED_KEYS, *UNUSED_KEYS)}
-        values = known_fields(cls, own, "U-Net configuration")
+        values = arguments_of(cls, own, "the U-Net's configuration")
         motion = values.get("motion_module_kwargs")
         if isinstance(motion, Mapping):
             values["motion_module_kwargs"] = MotionModuleConfig(
-                **known_fields(MotionModuleConfig, motion, "motion_module_kwargs")
+                **arguments_of(MotionModuleConfig, motion, "motion_module_kwargs")
             )
         return cls(**values)
-
-    @classmethod
-    def known_keys(cls) -> list[str]:
-        """The keys that `from_dict` accepts."""
-        return [*(field.name for field in fields(cls)), *FIXED_KEYS, *UNUSED_KEYS]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts, lists, strings and numbers: safe for JSON and OmegaConf; `from_dict` reverses it."""
         return asdict(self)
-
-
-def known_fields(schema: type, section: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The section as keyword arguments for dataclass `schema`, with plain lists; ValueError names an unknown key."""
-    names = {f.name for f in fields(schema)}
-    for key in section:
-        if key not in names:
-            raise ValueError(f"Unknown key '{key}' in the {where}: remove it or correct its name.")
-    return {
-        key: list(value) if not isinstance(value, (str, Mapping)) and hasattr(value, "__iter__") else value
-        for key, value in section.items()
-    }

@@ -11,9 +11,9 @@ from torch.utils.data import Dataset
 
 from latentsync.data.clips import TrainingClip
 from latentsync.data.features import ClipFeature
+from latentsync.models.frozen import Frozen
 from latentsync.models.vae import decode, decode_tiny
 from latentsync.training.demo.vae import edge_loss, mouth_weight
-from latentsync.training.engine.frozen import Frozen
 from latentsync.training.engine.loop import Losses, item_generator
 from latentsync.weights import LATENT_STRIDE
 

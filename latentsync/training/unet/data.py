@@ -21,8 +21,6 @@ from latentsync.data.frames import FrameMemory
 from latentsync.data.unet_clips import UNetClips, min_frames
 from latentsync.face.masks import load_mask
 
-NEEDS_PIXELS = ("lpips", "trepa")
-
 
 def unet_index(run: UNetRun) -> ClipIndex:
     """The index of the run's clips: usable ones, and those left out with the reason.
@@ -42,16 +40,15 @@ def unet_index(run: UNetRun) -> ClipIndex:
 def unet_items(run: UNetRun, clips: list[TrainingClip], device: torch.device) -> UNetClips:
     """The run's training items; features without a cache are computed on `device`."""
     data, mask = run.data, load_mask(run.data.resolution)
-    needs_pixels = not data.cached_latents or any(loss in run.pixel_losses for loss in NEEDS_PIXELS)
     return UNetClips(
         clips,
         data.num_frames,
         run.train.seed,
         audio=audio_feature(run, device),
         latents=cached_latents(run, device) if data.cached_latents else None,
-        mel=mel_feature(data.cache_dir) if "sync" in run.pixel_losses else None,
-        frames=FrameMemory(data.resolution, data.memory_bytes) if needs_pixels else None,
-        mask=mask if needs_pixels else None,
+        mel=mel_feature(data.cache_dir) if run.needs_mel else None,
+        frames=FrameMemory(data.resolution, data.memory_bytes) if run.needs_pixels else None,
+        mask=mask if run.needs_pixels else None,
     )
 
 
@@ -71,7 +68,7 @@ def cached_features(run: UNetRun, device: torch.device) -> list[CachedFeature]:
     features = (
         [whisper_feature(run.data.cache_dir, run.frozen_networks.whisper, device)] if run.data.cached_audio else []
     )
-    if "sync" in run.pixel_losses:
+    if run.needs_mel:
         features.append(mel_feature(run.data.cache_dir))
     if run.data.cached_latents:
         features.append(cached_latents(run, device))

@@ -22,8 +22,8 @@ from latentsync.diffusion.denoisers import conditioned, guided
 from latentsync.diffusion.noise import add_noise, mixed_noise
 from latentsync.diffusion.solvers import consistency, ddim_step
 from latentsync.models.attention import AudioKV
+from latentsync.models.frozen import Frozen
 from latentsync.models.unet.network import UNet3DConditionModel
-from latentsync.training.engine.frozen import Frozen
 from latentsync.training.engine.loop import Losses, item_generator
 from latentsync.training.unet.step import Drawn, UNetStep
 

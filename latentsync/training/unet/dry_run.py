@@ -12,24 +12,18 @@ from torch import Tensor, nn
 
 from latentsync.audio.sync_mel import NUM_MELS
 from latentsync.audio.windows import CONTEXT
-from latentsync.config import UNetRun, load
-from latentsync.config.syncnet_run import SyncNetRun
+from latentsync.config import UNetRun
 from latentsync.data.unet_clips import ClipBatch
 from latentsync.face.masks import latent_mask, load_mask
-from latentsync.losses.perceptual import PerceptualLoss, empty_lpips
-from latentsync.models.syncnet import StableSyncNet, SyncNetConfig
-from latentsync.models.unet.config import UNetConfig
+from latentsync.models.frozen import Frozen
 from latentsync.models.unet.network import UNet3DConditionModel
 from latentsync.models.vae import build_vae
-from latentsync.models.videomae import empty_videomae
 from latentsync.timebase import sync_mel_length
 from latentsync.training.engine.distributed import Processes
-from latentsync.training.engine.frozen import Frozen
 from latentsync.training.engine.loop import Losses
 from latentsync.training.engine.memory import META, batch_lines, byte_count, loss_text, measure_step, training_memory
 from latentsync.training.unet.distill import DistillStep
-from latentsync.training.unet.frozen_networks import check_syncnet, view_of, view_settings
-from latentsync.training.unet.pixel_losses import FrozenSyncNet, PixelLosses
+from latentsync.training.unet.pixel_losses import PixelLosses, make_pixel_losses
 from latentsync.training.unet.step import UNetStep, choose_trainable
 from latentsync.training.unet.train import prepare
 from latentsync.weights import LATENT_CHANNELS, LATENT_STRIDE
@@ -71,7 +65,7 @@ def dry_run_on_meta(run: UNetRun) -> str:
 def meta_step(run: UNetRun) -> UNetStep:
     """The objective with all its networks, on the meta device."""
     with torch.device(META):
-        unet = UNet3DConditionModel(UNetConfig.from_dict(run.model))
+        unet = UNet3DConditionModel(run.net)
     choose_trainable(unet, run.trainable_modules)
     unet.enable_gradient_checkpointing(run.gradient_checkpointing)
     losses = meta_pixel_losses(run)
@@ -81,7 +75,7 @@ def meta_step(run: UNetRun) -> UNetStep:
     if not run.distill.teacher:
         return UNetStep(unet, *others)
     with torch.device(META):
-        teacher = UNet3DConditionModel(UNetConfig.from_dict(run.model))
+        teacher = UNet3DConditionModel(run.net)
     named = dict(zip(("mask", "objective", "seed", "pixel_losses", "encoder"), others, strict=True))
     return DistillStep(unet, Frozen(teacher), run.distill, **named)
 
@@ -93,48 +87,29 @@ def meta_vae() -> AutoencoderKL:
 
 
 def meta_pixel_losses(run: UNetRun) -> PixelLosses | None:
-    """The losses on pixels, with public networks' shapes and the SyncNet of `frozen_networks.syncnet_config`; None if unused."""
-    wanted = run.pixel_losses
-    if not wanted:
-        return None
-    sync = meta_frozen_syncnet(run) if "sync" in wanted else None
-    lpips = Frozen(PerceptualLoss(empty_lpips())) if "lpips" in wanted else None
-    trepa = Frozen(empty_videomae()) if "trepa" in wanted else None
-    if trepa is not None:
-        trepa.net.enable_gradient_checkpointing(run.gradient_checkpointing)
-    return PixelLosses(Frozen(meta_vae()), sync, lpips, trepa, recompute=run.gradient_checkpointing)
+    """The losses on pixels, with networks of the public shapes; None if there are none.
 
-
-def meta_frozen_syncnet(run: UNetRun) -> FrozenSyncNet:
-    """The SyncNet of `frozen_networks.syncnet_config` on the meta device; ValueError unless its input fits the run's clips."""
-    path = run.frozen_networks.syncnet_config
-    if not path:
-        raise ValueError(
-            "A dry run with the loss sync on the meta device needs frozen_networks.syncnet_config, a file of configs/syncnet."
-        )
-    settings = load(path, SyncNetRun)
-    config = SyncNetConfig.from_dict(settings.model)
-    view = view_of(config, run, view_settings(settings))
-    check_syncnet(config, view, run, path)
-    with torch.device(META):
-        net = StableSyncNet(config)
-    return FrozenSyncNet(Frozen(net), view.resolution, view.latent_space, view.lower_half)
+    The auto-encoder is always counted, also where a SyncNet on latents is the only loss and a training does not decode.
+    """
+    facts, vae = run.facts, Frozen(meta_vae())
+    losses = make_pixel_losses(run, lambda loss: loss.empty(facts), lambda: vae)
+    return replace(losses, vae=vae) if losses else None
 
 
 def meta_batch(run: UNetRun) -> ClipBatch:
     """A batch with the shapes of the run's data; audio features have the public speech encoder's number of tokens."""
-    data, model = run.data, UNetConfig.from_dict(run.model)
+    data = run.data
     b, f, r = data.batch_size, data.num_frames, data.resolution
 
     def empty(*shape: int) -> Tensor:
         return torch.empty(shape, device=META)
 
     tokens = 2 * (sum(CONTEXT) + 1) * PUBLIC_WHISPER_STATES
-    batch = ClipBatch(audio=empty(b, f, tokens, model.cross_attention_dim))
-    if "sync" in run.pixel_losses:
+    batch = ClipBatch(audio=empty(b, f, tokens, run.net.cross_attention_dim))
+    if run.needs_mel:
         batch = replace(batch, mel=empty(b, 1, NUM_MELS, sync_mel_length(f)))
     clip = {name: empty(b, 3, f, r, r) for name in ("pixels", "masked_pixels", "reference_pixels")}
-    if not data.cached_latents or {"lpips", "trepa"} & set(run.pixel_losses):
+    if run.needs_pixels:
         batch = replace(batch, **clip)
     if data.cached_latents:
         side = r // LATENT_STRIDE
@@ -150,13 +125,9 @@ def frozen_nets(step: UNetStep) -> dict[str, nn.Module]:
     if isinstance(step, DistillStep):
         named |= {"teacher": step.teacher.net, "target": step.target}
     if losses is not None:
-        parts = {
-            "vae": losses.vae,
-            "syncnet": losses.sync and losses.sync.net,
-            "lpips": losses.lpips,
-            "trepa": losses.trepa,
-        }
-        named |= {name: part.net for name, part in parts.items() if part}
+        named |= {"vae": losses.vae.net} if losses.vae else {}
+        for loss in losses.losses:
+            named |= loss.networks
     return named
 
 

@@ -18,9 +18,9 @@ from latentsync.device import full_precision
 from latentsync.diffusion.denoisers import unet_input
 from latentsync.diffusion.noise import add_noise, mixed_noise, one_step_x0
 from latentsync.diffusion.schedule import NoiseSchedule
+from latentsync.models.frozen import Frozen
 from latentsync.models.unet.network import UNet3DConditionModel
 from latentsync.models.vae import SCALING_FACTOR
-from latentsync.training.engine.frozen import Frozen
 from latentsync.training.engine.loop import Losses, item_generator
 from latentsync.training.unet.pixel_losses import PixelLosses
 

@@ -20,18 +20,18 @@ from latentsync.data.unet_clips import UNetClips, collate, min_frames
 from latentsync.device import DTYPES
 from latentsync.face.masks import latent_mask, load_mask
 from latentsync.inference.settings import InferenceSettings
-from latentsync.losses.perceptual import load_perceptual_loss
+from latentsync.losses.perceptual import LpipsLoss
+from latentsync.losses.sync import SyncLoss, read_sync_loss
+from latentsync.models.frozen import Frozen
 from latentsync.models.unet.checkpoint import alignment_of, load_unet, rename_v10_keys
-from latentsync.models.unet.config import UNetConfig
 from latentsync.models.unet.network import UNet3DConditionModel, initialise_for_training
 from latentsync.training.engine.charts import CurvePanel, curve, read_rows, save_charts
 from latentsync.training.engine.distributed import Processes
 from latentsync.training.engine.fill_cache import fill_cache
-from latentsync.training.engine.frozen import Frozen
 from latentsync.training.engine.loop import Hooks, LogRow, Trainer
 from latentsync.training.unet.data import cached_features, unet_index, unet_items
 from latentsync.training.unet.distill import DistillStep
-from latentsync.training.unet.frozen_networks import load_frozen_vae, load_pixel_losses, read_frozen_syncnet
+from latentsync.training.unet.frozen_networks import load_frozen_vae, load_pixel_losses
 from latentsync.training.unet.step import UNetStep, choose_trainable
 from latentsync.training.unet.validate import MetricNetworks, Sampling, UNetValidation, validation_clips
 from latentsync.weights import delta_of, describe, load_partly, read_checkpoint, save_checkpoint
@@ -123,7 +123,7 @@ def build_unet(run: UNetRun) -> UNet3DConditionModel:
         ValueError: no tensor of `init_from` fits, or `trainable_modules` matches no parameter or is set without `init_from`.
     """
     torch.manual_seed(run.train.seed)
-    unet = UNet3DConditionModel(UNetConfig.from_dict(run.model))
+    unet = UNet3DConditionModel(run.net)
     initialise_for_training(unet)
     if run.trainable_modules and not run.init_from:
         raise ValueError(
@@ -189,7 +189,7 @@ def load_teacher(run: UNetRun) -> UNet3DConditionModel:
     """
     data = run.data
     size = {"resolution": data.resolution, "num_frames": data.num_frames, "alignment": data.aligned_by}
-    unet, metadata = load_unet(run.distill.teacher, UNetConfig.from_dict(run.model), size)
+    unet, metadata = load_unet(run.distill.teacher, run.net, size)
     if "distilled" in metadata:
         raise ValueError(
             f"distill.teacher {run.distill.teacher} is itself distilled: set it to the U-Net that this one was distilled from."
@@ -204,6 +204,7 @@ def prepare(run: UNetRun, processes: Processes | None = None) -> UNetTraining:
         ValueError: data, weights or settings are missing or do not fit each other.
     """
     processes = processes or Processes()
+    sampling_settings(run)
     index = processes.broadcast_from_main(lambda: unet_index(run))
     log.info(f"{len(index.clips)} clips, {index.hours:.2f} h; {len(index.rejected)} left out")
     for clip in index.rejected:
@@ -232,6 +233,14 @@ def prepare(run: UNetRun, processes: Processes | None = None) -> UNetTraining:
     return UNetTraining(run, step, data, index, trainer, file)
 
 
+def sampling_settings(run: UNetRun) -> InferenceSettings:
+    """The settings that the trained checkpoint recommends and validation samples with; ValueError if `inference` is wrong."""
+    try:
+        return InferenceSettings().changed(run.inference)
+    except ValueError as error:
+        raise ValueError(f"inference: {error}") from error
+
+
 def video_folder(folder: Path, step: int, processes: Processes) -> Path | None:
     """The folder of a validation's videos on the first process, which writes them; None on the others."""
     return folder / "validation" / f"step-{step:08d}" if processes.is_main else None
@@ -255,7 +264,6 @@ def make_validation(run: UNetRun, step: UNetStep, processes: Processes) -> UNetV
     clips = validation_clips(index.clips[: run.validation.clips], memory, encoder, data.num_frames)
     losses = step.pixel_losses
     vae = step.encoder or (losses.vae if losses else None) or load_frozen_vae(run, device)
-    settings = InferenceSettings().changed(run.inference)
     sampling = Sampling(
         step.unet,
         vae,
@@ -263,22 +271,22 @@ def make_validation(run: UNetRun, step: UNetStep, processes: Processes) -> UNetV
         data.num_frames,
         device,
         DTYPES[run.train.precision],
-        settings,
+        sampling_settings(run),
         run.validation.seed,
     )
-    return UNetValidation(sampling, clips, load_metric_networks(run, step, device), run.validation.weights)
+    return UNetValidation(sampling, clips, load_metric_networks(run, step, device), asdict(run.validation.weights))
 
 
 def load_metric_networks(run: UNetRun, step: UNetStep, device: torch.device) -> MetricNetworks:
     """The networks for validation measures: those of the losses, else those whose files exist."""
-    losses = step.pixel_losses
-    sync, lpips = (losses.sync, losses.lpips) if losses else (None, None)
-    if sync is None and Path(run.frozen_networks.syncnet).is_file():
-        sync, _ = read_frozen_syncnet(run)
+    losses, files = step.pixel_losses, run.frozen_networks
+    sync, lpips = (losses.find(SyncLoss), losses.find(LpipsLoss)) if losses else (None, None)
+    if sync is None and Path(files.syncnet).is_file():
+        sync, _ = read_sync_loss(run.facts)
         sync.net.net.to(device)
-    if lpips is None and Path(run.frozen_networks.vgg).is_file():
-        lpips = Frozen(load_perceptual_loss(run.frozen_networks.vgg).to(device))
-    return MetricNetworks(sync, lpips)
+    if lpips is None and Path(files.vgg).is_file():
+        lpips = LpipsLoss.load(run.facts, device, torch.float32)
+    return MetricNetworks(sync, lpips.net if lpips else None)
 
 
 def train_unet(

@@ -33,14 +33,15 @@ from latentsync.face.masks import latent_mask, load_mask
 from latentsync.face.pixels import frames_to_pixels, keep_surroundings, pixels_to_frames
 from latentsync.inference.settings import DEFAULT_SEED, InferenceSettings
 from latentsync.inference.windows.latents import LatentSampler
+from latentsync.losses.contract import FRAMES_AT_ONCE
 from latentsync.losses.perceptual import PerceptualLoss
+from latentsync.losses.sync import SyncLoss
 from latentsync.media.video.write import VideoFormat, VideoWriter
 from latentsync.models.attention import AudioKV
+from latentsync.models.frozen import Frozen
 from latentsync.models.unet.network import DeepCache, UNet3DConditionModel
 from latentsync.models.vae import decode, encode
 from latentsync.timebase import MODEL_FPS
-from latentsync.training.engine.frozen import Frozen
-from latentsync.training.unet.pixel_losses import FRAMES_AT_ONCE, FrozenSyncNet
 
 PEAK = 2.0  # range of pixel values, [-1, 1]
 
@@ -83,7 +84,7 @@ def validation_clips(
 class MetricNetworks:
     """The networks for measures; a measure whose network is None is left out."""
 
-    sync: FrozenSyncNet | None = None
+    sync: SyncLoss | None = None
     lpips: Frozen[PerceptualLoss] | None = None
 
 

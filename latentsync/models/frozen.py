@@ -1,4 +1,4 @@
-"""Frozen networks: used in a training, never changed by it."""
+"""Frozen networks: used in a training or as a measure, never changed by it."""
 
 from collections.abc import Callable
 from typing import Generic, TypeVar

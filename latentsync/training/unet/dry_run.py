@@ -87,13 +87,9 @@ def meta_vae() -> AutoencoderKL:
 
 
 def meta_pixel_losses(run: UNetRun) -> PixelLosses | None:
-    """The losses on pixels, with networks of the public shapes; None if there are none.
-
-    The auto-encoder is always counted, also where a SyncNet on latents is the only loss and a training does not decode.
-    """
-    facts, vae = run.facts, Frozen(meta_vae())
-    losses = make_pixel_losses(run, lambda loss: loss.empty(facts), lambda: vae)
-    return replace(losses, vae=vae) if losses else None
+    """The losses on pixels, with networks of the public shapes; None if there are none."""
+    facts = run.facts
+    return make_pixel_losses(run, lambda loss: loss.empty(facts), lambda: Frozen(meta_vae()))
 
 
 def meta_batch(run: UNetRun) -> ClipBatch:

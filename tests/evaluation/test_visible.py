@@ -216,10 +216,10 @@ def test_the_table_has_means_worst_clips_and_bounds(capsys: pytest.CaptureFixtur
     found = picture_summary(rows)
     assert found["output"]["border_step"] == {"mean": 2.0, "worst": 3.0}
     assert found["autoencoder"] == {"border_step": {"mean": 0.5, "worst": 0.5}}
-    assert found["allowed"]["border_step"] == [None, 2.0] and len(found["clips"]) == 2
+    assert found["allowed"]["border_step"] == [None, 1.5] and len(found["clips"]) == 2
     print_pictures(rows)
     text = capsys.readouterr().out
-    assert "3.00*" in text and "2.00*" not in text and "<= 2.0" in text
+    assert "3.00*" in text and "0.50*" not in text and "<= 1.5" in text
 
 
 def test_the_auto_encoder_alone_encodes_and_decodes_and_keeps_the_surroundings() -> None:

@@ -6,6 +6,7 @@ Python's logging, as after a call of `av.logging.set_level` by any library.
 
 import gc
 import logging
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -98,6 +99,7 @@ def main() -> int:
         logging.getLogger("libav").setLevel(1)
         av.logging.set_level(av.logging.DEBUG)
     limit_threads(THREADS)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job inherits that Ctrl-C is ignored
     try:
         for number in range(int(count)):
             WAYS[way](paths[number % len(paths)], number % 5)

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.paste import draw_frame, plain_align, plain_paste
@@ -136,11 +136,12 @@ def test_a_large_face_is_pasted_in_parts_without_a_seam(turn_deg: float) -> None
 
 @settings(max_examples=25, deadline=None)
 @given(st.floats(40, 280), st.floats(40, 200), st.floats(30, 200), st.floats(-60, 60))
+@example(x=40.0, y=40.0, height=56.0, turn_deg=0.0)  # many values halfway between two levels
 def test_aligning_equals_the_whole_frame_computation(x: float, y: float, height: float, turn_deg: float) -> None:
     frame, matrix = draw_frame(SIZE), matrix_at(x, y, height, turn_deg)
     got, want = align.warp_face(frame, matrix, RESOLUTION), plain_align(frame, matrix, RESOLUTION)
     difference = np.abs(got.astype(int) - want)
-    assert difference.max() <= 2 and difference.mean() <= 0.05
+    assert difference.max() <= 2 and difference.mean() <= 0.1
 
 
 def test_a_face_pasted_back_unchanged_leaves_no_seam() -> None:

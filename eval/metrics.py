@@ -24,7 +24,7 @@ from latentsync.losses.perceptual import VGG_FILE
 from latentsync.media.probe import probe
 from latentsync.media.video.read import read_frames
 from latentsync.metrics.cache import FeatureCache
-from latentsync.metrics.lips.face_series import FaceSeries, aligned_faces, face_series
+from latentsync.metrics.lips.face_series import FaceSeries, face_series, warped_faces
 from latentsync.metrics.lips.leakage import silent_mouth
 from latentsync.metrics.lips.scores import at_frames, bounced, check_lengths, lip_scores, openings
 from latentsync.metrics.pictures.compare import compare_pictures
@@ -139,11 +139,11 @@ class Sample:
         reference = self.truth if has_truth and self.truth else self.source
         if probe(self.video).square_size != probe(reference).square_size:
             return {}
-        output = aligned_faces(self.video, known)
+        output = warped_faces(self.video, known)
         if has_truth:
-            wanted = aligned_faces(reference, known)
+            wanted = warped_faces(reference, known)
         else:
-            whole = aligned_faces(reference, self.whole_source_face.matrices[: self.source_frames.max() + 1])
+            whole = warped_faces(reference, self.whole_source_face.matrices[: self.source_frames.max() + 1])
             wanted = [whole[frame] for frame in self.source_frames]
         pairs = [(a, b) for a, b in zip(output, wanted, strict=False) if a is not None and b is not None]
         if not pairs:

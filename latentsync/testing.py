@@ -3,20 +3,18 @@
 With them a whole job runs in seconds, without weights. The true lip opening of drawn clips is known, so results can be scored.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from whisper.model import AudioEncoder
 
-from latentsync.avatar.clip import HELD_OUT_FIRST_SEED, AvatarClip, make_clip, random_clip, read_openings
+from latentsync.avatar.clip import HELD_OUT_FIRST_SEED, AvatarClip, make_clip, random_clip, read_openings, read_truth
 from latentsync.diffusion.solvers import OnStep
 from latentsync.face.align import FloatArray, FrameArray, Smoother, align_matrix, warp_face
 from latentsync.face.detection.detector import Face, make_detector
@@ -133,12 +131,6 @@ def held_out_clips(count: int, folder: Path) -> list[Path]:
     """Draw videos of `count` heads that are not used in training, each with a truth file; existing clips are kept."""
     folder.mkdir(parents=True, exist_ok=True)
     return [make_clip(seed, folder) for seed in range(HELD_OUT_FIRST_SEED, HELD_OUT_FIRST_SEED + count)]
-
-
-def read_truth(video: Path) -> dict[str, Any]:
-    """The truth of a drawn clip, from the .json beside it."""
-    truth: dict[str, Any] = json.loads(video.with_suffix(".json").read_text(encoding="utf-8"))
-    return truth
 
 
 def speaking(person: AvatarClip, other: AvatarClip) -> AvatarClip:

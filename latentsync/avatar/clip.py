@@ -183,9 +183,15 @@ def write_truth(clip: AvatarClip, path: Path) -> None:
     path.write_text(json.dumps(clip.truth()))
 
 
+def read_truth(video: Path) -> dict[str, Any]:
+    """The truth of a drawn clip, from the .json beside it."""
+    truth: dict[str, Any] = json.loads(video.with_suffix(".json").read_text(encoding="utf-8"))
+    return truth
+
+
 def read_openings(video: Path) -> np.ndarray:
-    """The true lip opening in px, float [t], from the .json beside a clip."""
-    return np.array(json.loads(video.with_suffix(".json").read_text())["aperture_px"])
+    """The true lip opening in px, float [t], of a drawn clip."""
+    return np.array(read_truth(video)["aperture_px"])
 
 
 def _motion(frames: int, rng: np.random.Generator) -> HeadMotion:

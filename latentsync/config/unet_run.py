@@ -94,7 +94,6 @@ class UNetObjective:
     snr_power: float = 0.0
     snr_limit: float = 5.0
     visible_weight: float = 1.0  # weight of the latent cells that the mask leaves visible
-    coarse_weight: float = 0.0  # weight of the error of means over 4 x 4 cells: the hidden area's colour and light
 
 
 @dataclass

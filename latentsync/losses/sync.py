@@ -6,6 +6,7 @@ Legend: b clips, c channels, f frames, h w height and width, D width of an embed
 """
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -67,7 +68,7 @@ class SyncView:
 
 
 @dataclass
-class SyncNetSettings(LossSettings):
+class SyncNetSettings(LossSettings, ABC):
     """The SyncNet of the loss `sync`, whose accuracy on validation pairs must be at least `min_sync_accuracy`.
 
     Checkpoints of this project store their accuracy; for others set `sync_accuracy` to a measured value, or
@@ -85,9 +86,9 @@ class SyncNetSettings(LossSettings):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"frozen_networks.{name} is {getattr(self, name)}, but must be between 0 and 1.")
 
+    @abstractmethod
     def described_syncnet(self) -> tuple[SyncNetConfig, SyncView] | None:
         """The network and input that the file `syncnet_config` describes; None without one. `latentsync.config` reads it."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -131,20 +131,6 @@ def test_the_demo_objective_has_known_values() -> None:
     assert float(error) == pytest.approx(float(weights.mean()) * 0.6) and float(weights[1]) == 5.0
 
 
-def test_the_coarse_error_counts_a_shift_of_colour_and_not_fine_patterns() -> None:
-    """A constant error of 1 in the hidden area counts 16 times as much as independent errors of the same size."""
-    hidden, timesteps = torch.zeros(8, 8), torch.tensor([500])
-    unet = UNet3DConditionModel(UNetConfig.from_dict(UNET))
-    plain, coarse = (UNetStep(unet, hidden, UNetObjective(coarse_weight=weight), 0) for weight in (0.0, 0.5))
-    shifted, noise = torch.ones(1, 4, 2, 8, 8), torch.zeros(1, 4, 2, 8, 8)
-    checks = shifted * torch.tensor([1.0, -1.0]).repeat(4)
-    assert float(plain.error(shifted, noise, timesteps)) == pytest.approx(1)
-    assert float(coarse.error(shifted, noise, timesteps)) == pytest.approx(1 + 0.5 * 16)
-    assert float(coarse.error(checks, noise, timesteps)) == pytest.approx(1)
-    visible = UNetStep(unet, torch.ones(8, 8), UNetObjective(visible_weight=0.0, coarse_weight=0.5), 0)
-    assert float(visible.error(shifted, noise, timesteps)) == 0
-
-
 def test_a_syncnet_without_proven_accuracy_is_refused(data: Path) -> None:
     frozen_networks = run_of(data).frozen_networks
     for metadata, message in (({}, "unknown accuracy"), ({"scores": {"accuracy": 0.7}}, "right on 70.0%")):

@@ -88,8 +88,8 @@ def face_series(video: Path, detector: FaceDetector, cache: FeatureCache) -> Fac
     return series
 
 
-def aligned_faces(video: Path, matrices: NDArray[np.float32]) -> list[FrameArray | None]:
-    """The aligned face, uint8 [r, r, 3] at `RESOLUTION`, of each frame of a video at 25 fps; None where its matrix is NaN.
+def warped_faces(video: Path, matrices: NDArray[np.float32]) -> list[FrameArray | None]:
+    """The face warped to uint8 [r, r, 3] at `RESOLUTION`, of each frame of a video at 25 fps; None where its matrix is NaN.
 
     `matrices` [t, 2, 3] may be of another video with the same head; the shorter of the two ends the list.
     """

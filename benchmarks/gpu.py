@@ -1,14 +1,16 @@
 """Time of sampling at full size for every preset: `python -m benchmarks.gpu --out gpu.json`.
 
 Random weights of the public sizes, bfloat16, faces of 256 and 512 px. Windows are encoded, sampled and decoded as in inference,
-without reading or writing a video: eager, then with compiled blocks, each with the full and the small decoder. The JSON file is
-rewritten after every row, so an interrupted run keeps its rows. It takes less than ten minutes on a data-centre GPU.
+without reading or writing a video: eager, then with compiled blocks, each with the full and the small decoder. `--video` and
+`--audio` add whole jobs, from file to file, with the embedded face detector. The JSON file is rewritten after every row, so an
+interrupted run keeps its rows. It takes less than ten minutes on a data-centre GPU.
 
-To try the script on any machine: `python -m benchmarks.gpu --device cpu --tiny`.
+To try the script on any machine: `python -m benchmarks.gpu --device cpu --tiny --video VIDEO --audio AUDIO`.
 """
 
 import argparse
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -20,10 +22,12 @@ import torch
 from torch import nn
 from whisper.model import AudioEncoder
 
-from benchmarks.full_size import random_tiny_vae, random_unet, random_vae
+from benchmarks.full_size import filled, random_tiny_vae, random_unet, random_vae
 from benchmarks.table import format_table, machine_facts, report
 from latentsync.device import DTYPES, check_compiler, pick_device
+from latentsync.face.detection.detector import make_detector
 from latentsync.inference.models import LipsyncModels
+from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.inference.settings import PRESETS, InferenceSettings
 from latentsync.inference.timing import Stopwatch
 from latentsync.inference.windows.sampler import Window, WindowSampler
@@ -38,7 +42,8 @@ def random_models(args: argparse.Namespace, resolution: int) -> LipsyncModels:
     device, dtype = pick_device(args.device), DTYPES[args.precision]
     unet = random_unet(args.tiny).to(device, dtype)
     vae, small = (nn.Module.to(make(args.tiny), device, dtype) for make in (random_vae, random_tiny_vae))
-    encoder = AudioEncoder(80, 50, unet.config.cross_attention_dim, 2, 1)  # not used
+    width = unet.config.cross_attention_dim
+    encoder = nn.Module.to(filled(AudioEncoder(80, 1500, width, 6 if width % 6 == 0 else 2, 4)), device)
     return LipsyncModels(unet, vae, encoder, resolution, NUM_FRAMES, device, dtype, tiny_vae=small)
 
 
@@ -125,6 +130,27 @@ def rows(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 settings = InferenceSettings().changed({"preset": preset, "vae": vae})
                 facts = {"face px": resolution, "way": way, "vae": vae, "preset": preset, "steps": settings.steps}
                 yield {**facts, **measure(models, settings, args)}
+                if args.video:
+                    yield {**facts, **job_row(models, settings, args)}
+
+
+def job_row(models: LipsyncModels, settings: InferenceSettings, args: argparse.Namespace) -> dict[str, Any]:
+    """A whole job with the given files, at its second run: frames a second, and the share of the three longest stages."""
+    pipeline = LipsyncPipeline(replace(models, distilled=settings.needs_distilled_weights), make_detector("cascade"))
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(2):
+            peak_gb(models.device)
+            begun = time.perf_counter()
+            done = pipeline(args.video, args.audio, Path(folder) / "o.mp4", settings)
+            whole = time.perf_counter() - begun
+    stages = sorted(done.timings_sec.items(), key=lambda stage: -stage[1])
+    return {
+        "fps": round(done.frames / whole, 1),
+        "peak GB": peak_gb(models.device),
+        "frames": done.frames,
+        "synced": done.synced_frames,
+        "stages": ", ".join(f"{name} {sec / whole:.0%}" for name, sec in stages[:6]),
+    }
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -137,6 +163,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--no_compile", dest="compile", action="store_false")
     parser.add_argument("--windows", type=int, default=4, help="sampled together")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--video", type=Path, help="measure whole jobs too, with this video")
+    parser.add_argument("--audio", type=Path, help="and this sound")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     args = parser.parse_args(argv)
     on_cpu = pick_device(args.device).type == "cpu"
@@ -153,10 +181,12 @@ def bench(args: argparse.Namespace) -> None:
     print(machine_facts()["accelerator"] or machine_facts()["processor"], flush=True)
     for row in rows(args):
         done.append(row)
-        print(format_table([row]).splitlines()[1], flush=True)
+        print(", ".join(f"{name} {value}" for name, value in row.items()), flush=True)
         if args.out:
             report("gpu", done, args.out, precision=args.precision, windows=args.windows, rounds=args.rounds)
-    print(format_table(done))
+    for table in (False, True):  # of windows, of whole jobs
+        chosen = [row for row in done if ("stages" in row) == table]
+        print(format_table(chosen) if chosen else "")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

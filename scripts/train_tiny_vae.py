@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> None:
     metadata = describe(
         KIND, config.model, trainer.step, resolution=data.resolution, seed=config.train.seed, scores=scores
     )
-    save_checkpoint(args.out, student.state_dict(), metadata)
+    save_checkpoint(args.out, (student.half() if config.half_weights else student).state_dict(), metadata)
     write_description(args.out, metadata)
 
 

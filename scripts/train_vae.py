@@ -55,7 +55,7 @@ def train(args: argparse.Namespace) -> None:
         clips=len(clips),
         scores={"reconstruction_psnr_db": round(psnr_db, 2)},
     )
-    save_checkpoint(args.out, vae.state_dict(), metadata)
+    save_checkpoint(args.out, (vae.half() if run.half_weights else vae).state_dict(), metadata)
     write_description(args.out, metadata)
 
 

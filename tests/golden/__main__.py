@@ -14,7 +14,13 @@ from pathlib import Path
 import torch
 
 import tests.golden
-from tests.golden.harness import RUNNERS, Check, GoldenCase
+from latentsync.device import DTYPES, pick_device
+from tests.golden.harness import RUNNERS, TARGET, Check, GoldenCase
+
+DEVICE_CASES = (  # that compute with networks, or with their losses, and so can run on an accelerator and in half precision
+    *("denoise", "stable_syncnet", "sync_loss", "trepa", "unet_full", "unet_small", "vae", "videomaev2_full"),
+    "wav2lip_syncnet",
+)
 
 
 def load_runners() -> None:
@@ -30,7 +36,7 @@ def find_cases(folder: Path) -> list[GoldenCase]:
 
 
 def run_case(case: GoldenCase) -> list[Check]:
-    with torch.no_grad():
+    with torch.no_grad(), TARGET.created():
         return list(RUNNERS[case.name](case))
 
 
@@ -56,7 +62,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.golden", description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--only", nargs="+", help="names of cases to run", metavar="NAME")
+    parser.add_argument(
+        "--device", default="cpu", help="run the cases of networks there (default: every case on the CPU)"
+    )
+    parser.add_argument("--precision", choices=DTYPES, default="fp32", help="of the networks (default: fp32)")
     args = parser.parse_args(arguments)
+    TARGET.device, TARGET.dtype = pick_device(args.device), DTYPES[args.precision]
+    if TARGET.relative_tolerance:
+        args.only = args.only or DEVICE_CASES
+        torch.backends.cudnn.allow_tf32 = False
     load_runners()
     cases = find_cases(args.folder)
     missing = set(args.only or []) - {case.name for case in cases}

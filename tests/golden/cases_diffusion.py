@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import fields
 
+import numpy as np
 import torch
 
 from latentsync.diffusion.denoisers import conditioned, guided
@@ -33,7 +34,7 @@ def denoise(case: GoldenCase) -> Iterator[Check]:
     audio = given["audio_embeds"].reshape(-1, frames, *given["audio_embeds"].shape[-2:])  # b f s d
     denoise_window = conditioned(unet, mask, given["masked_latents"], given["ref_latents"])
     for steps, timesteps in case.facts["timesteps"].items():
-        yield compare(f"timesteps {steps}", schedule.ddim_timesteps(int(steps)), torch.tensor(timesteps).numpy(), 0)
+        yield compare(f"timesteps {steps}", schedule.ddim_timesteps(int(steps)), np.array(timesteps), 0)
     for combo in case.facts["combos"]:
         key, timesteps = combo["key"], schedule.ddim_timesteps(combo["steps"])
         start = init_latents(given["noise"].expand(-1, -1, frames, -1, -1), schedule, timesteps[0])

@@ -8,7 +8,7 @@ import torch
 from latentsync.models.attention import AudioKV
 from latentsync.models.unet.checkpoint import rename_v10_keys
 from latentsync.models.unet.network import UNet3DConditionModel, UNetConfig, time_features
-from tests.golden.harness import Check, GoldenCase, compare, compare_table, fill_by_rule, golden
+from tests.golden.harness import TARGET, Check, GoldenCase, compare, compare_table, fill_by_rule, golden
 
 OUTPUT_PREFIX = "out_"
 
@@ -45,7 +45,7 @@ def motion_all_outputs(case: GoldenCase, unet: UNet3DConditionModel) -> Iterator
     width = unet.config.block_out_channels[0]
     features = time_features(steps, width, unet.config.flip_sin_to_cos, unet.config.freq_shift)
     yield "time_proj", features
-    yield "time_embedding", unet.time_embedding(features)
+    yield "time_embedding", unet.time_embedding(TARGET.placed(features))
 
 
 @golden("unet_small")

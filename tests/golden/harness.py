@@ -9,6 +9,7 @@ import json
 import math
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,35 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+
+
+@dataclass
+class Target:
+    """Where, and in which precision, cases compute. The recorded numbers are those of float32 on a CPU."""
+
+    device: torch.device = torch.device("cpu")
+    dtype: torch.dtype = torch.float32
+
+    @property
+    def relative_tolerance(self) -> float:
+        """Difference from the recorded numbers, of the largest of them, that another device or precision may have."""
+        if self.dtype == torch.float32:
+            return 0.0 if self.device.type == "cpu" else 1e-4
+        return 64 * torch.finfo(self.dtype).eps
+
+    def created(self) -> AbstractContextManager[Any]:
+        """A context in which new tensors are on the device."""
+        return nullcontext() if self.device.type == "cpu" else self.device
+
+    def placed(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.to(self.device, self.dtype)
+
+    def returned(self, tensor: torch.Tensor) -> np.ndarray:
+        tensor = tensor.detach().cpu()
+        return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+
+
+TARGET = Target()
 
 
 @dataclass(frozen=True)
@@ -68,7 +98,7 @@ class GoldenCase:
         return rule_generator(name, self.seed).standard_normal(tuple(shape), dtype=np.float32)
 
     def tensor(self, name: str, shape: list[int] | tuple[int, ...]) -> torch.Tensor:
-        return torch.from_numpy(self.normal(name, shape))
+        return TARGET.placed(torch.from_numpy(self.normal(name, shape)))
 
 
 def rule_generator(name: str, seed: int) -> np.random.Generator:
@@ -94,16 +124,18 @@ def rule_array(key: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
 
 
 def fill_by_rule(module: nn.Module, seed: int) -> None:
-    """Overwrite every entry of the module's state dict by the weight rule, except position tables called `pe`."""
+    """Overwrite every entry of the module's state dict by the weight rule, except position tables called `pe`, and move it."""
     with torch.no_grad():
         for key, value in module.state_dict().items():
             if key.rsplit(".", 1)[-1] != "pe":
                 value.copy_(torch.from_numpy(np.asarray(rule_array(key, tuple(value.shape), seed))))
+    nn.Module.to(module, TARGET.device, TARGET.dtype)
 
 
 def compare(name: str, got: Any, want: np.ndarray, tolerance: float) -> Check:
     """Largest absolute difference; a different shape is an infinite error."""
-    got = got.detach().cpu().numpy() if isinstance(got, torch.Tensor) else np.asarray(got)
+    got = TARGET.returned(got) if isinstance(got, torch.Tensor) else np.asarray(got)
+    tolerance = max(tolerance, TARGET.relative_tolerance * float(np.abs(want).max(initial=0.0)))
     if got.shape != want.shape:
         return Check(f"{name} shape {got.shape} != {want.shape}", math.inf, tolerance)
     difference = np.abs(got.astype(np.float64) - want.astype(np.float64))
@@ -112,8 +144,9 @@ def compare(name: str, got: Any, want: np.ndarray, tolerance: float) -> Check:
 
 def compare_relative(name: str, got: Any, want: np.ndarray, tolerance: float) -> Check:
     """Largest absolute difference divided by the largest absolute expected value."""
-    check = compare(name, got, want, tolerance)
-    return Check(check.name, check.error / max(float(np.abs(want).max(initial=0.0)), 1e-30), tolerance)
+    largest = max(float(np.abs(want).max(initial=0.0)), 1e-30)
+    check = compare(name, got, want, tolerance * largest)
+    return Check(check.name, check.error / largest, check.tolerance / largest)
 
 
 def compare_table(name: str, module: nn.Module, table: dict[str, list[int]]) -> Check:

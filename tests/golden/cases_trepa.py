@@ -14,7 +14,6 @@ from latentsync.losses.trepa import trepa_features, trepa_loss, video_input
 from latentsync.models.videomae import VideoMAE, VideoMAEConfig, empty_videomae
 from tests.golden.harness import Check, GoldenCase, compare, compare_relative, compare_table, fill_by_rule, golden
 
-
 GRADIENT_SCALE = 2.0**14  # as of a GradScaler: without it the gradients are below float16's smallest number
 
 

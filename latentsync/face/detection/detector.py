@@ -21,6 +21,7 @@ from latentsync.weights.table import DEFAULT_ALIGNMENT, Alignment
 BACKENDS = {  # name -> module, imported at first use
     "cascade": "latentsync.face.detection.cascade",  # OpenCV's cascades and optical flow: no weights, CPU
     "face_alignment": "latentsync.face.detection.landmarks",  # S3FD and 68 landmarks, with weights
+    "mesh": "latentsync.face.detection.mesh",  # BlazeFace, YuNet and a mesh of 468 points: small weights, CPU
 }
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1
 

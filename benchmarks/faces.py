@@ -1,0 +1,225 @@
+"""Every face detector over clips and their degraded twins: `python -m benchmarks.faces CLIPS [--detectors mesh cascade]`.
+
+The reference is a detector with landmarks on the undamaged clip. In the whole clip, `found` counts frames with the right face,
+`jumps` those in which the points leave the head, as the picture shows it, by more than 2 % of the face's width, `largest` and
+`slip` the largest and the median of that distance, `tremor` the movement of the points on still stretches, all in % of the face's
+width. Of each twin a few frames in a row are taken: `found` counts frames with a face at the right place, `wrong` faces elsewhere.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.face_twins import TWINS, KnownFace
+from benchmarks.table import report
+from latentsync.face.align import FloatArray, FrameArray, align_matrix, crop_size, transform_points, warp_grey
+from latentsync.face.detection.detector import BACKENDS, Face, FaceDetector, make_detector
+from latentsync.face.detection.motion import fitted
+from latentsync.media.video.read import read_frames
+from scripts.command import run_command
+
+FOUND, WRONG = 0.2, 0.5  # of the face's width from the known place
+JUMP_PERCENT = 2.0
+STILL, STRETCH = 0.01, 9  # of the face's width by which points move in a still stretch of so many frames
+UPPER_FACE = (slice(20, 150), slice(20, 190))  # rows, columns of the aligned crop
+AGREEING = 0.6  # share of the features that must agree for the picture to show the motion
+
+
+@dataclass
+class Followed:
+    """What a detector says about a clip."""
+
+    faces: list[list[Face]] = field(default_factory=list)
+    ms: list[float] = field(default_factory=list)
+
+    def largest(self, index: int) -> Face | None:
+        return max(self.faces[index], key=lambda face: face.face_px, default=None)
+
+
+def followed(detector: FaceDetector, frames: Sequence[FrameArray]) -> Followed:
+    detector.reset()
+    result = Followed()
+    for frame in frames:
+        begun = time.perf_counter()
+        result.faces.append(detector.faces(frame))
+        result.ms.append(1e3 * (time.perf_counter() - begun))
+    return result
+
+
+def known_faces(frames: Sequence[FrameArray], reference: FaceDetector) -> list[KnownFace | None]:
+    """The largest face of each frame by a detector with landmarks."""
+    seen = followed(reference, frames)
+    faces = [seen.largest(index) for index in range(len(frames))]
+    return [
+        None if face is None or face.landmarks is None else KnownFace(face.points, face.landmarks, face.face_px)
+        for face in faces
+    ]
+
+
+def slips(frames: Sequence[FrameArray], points: Sequence[FloatArray | None]) -> NDArray[np.float64]:
+    """How far the alignment moved over the head from each frame to the next, in % of the face's width; NaN where unknown."""
+    moves, before = [], None
+    for frame, three in zip(frames, points, strict=True):
+        now = None
+        if three is not None:
+            now = warp_grey(frame, align_matrix(three, 256), crop_size(256))[UPPER_FACE]
+        moves.append(np.nan if before is None or now is None else shift_percent(before, now))
+        before = now
+    return np.array(moves)
+
+
+def shift_percent(before: FrameArray, after: FrameArray) -> float:
+    """Common motion of the upper face between two aligned crops, in % of the face's width; NaN where the picture hides it."""
+    features = cv2.goodFeaturesToTrack(before, 80, 0.01, 6)
+    if features is None:
+        return float("nan")
+    start = np.asarray(features, np.float32)
+    moved, _, _ = cv2.calcOpticalFlowPyrLK(before, after, start, start.copy(), winSize=(21, 21), maxLevel=3)
+    back, _, _ = cv2.calcOpticalFlowPyrLK(after, before, moved, moved.copy(), winSize=(21, 21), maxLevel=3)
+    kept = np.hypot(*(np.asarray(back) - start)[:, 0].T) < 0.7
+    if kept.sum() < AGREEING * len(start):
+        return float("nan")
+    motion, weights = fitted(start[kept, 0], np.asarray(moved)[kept, 0])
+    if (weights > 0.2).sum() < AGREEING * len(start):
+        return float("nan")
+    corners = np.array([[30, 20], [140, 20], [85, 75]], np.float32)
+    return 100 * float(np.hypot(*(transform_points(motion, corners) - corners).T).max()) / 150
+
+
+def tremor_percent(points: Sequence[FloatArray | None], face_px: float) -> tuple[float, int]:
+    """Movement of the points against a parabola on still stretches, in % of the face's width, and the number of stretches."""
+    time_line = np.arange(STRETCH) - STRETCH // 2
+    basis = np.stack([time_line**power for power in range(3)], axis=1).astype(float)
+    residual = np.eye(STRETCH) - basis @ np.linalg.pinv(basis)
+    found = []
+    for start in range(len(points) - STRETCH + 1):
+        part = [three for three in points[start : start + STRETCH] if three is not None]
+        if len(part) < STRETCH:
+            continue
+        stretch = np.stack(part)
+        if np.abs(stretch - stretch.mean(axis=0)).max() <= STILL * face_px:
+            moved = residual @ stretch.reshape(STRETCH, -1)
+            found.append(float(np.sqrt((moved**2).sum() / (3 * (STRETCH - 3)))) / face_px * 100)
+    return (float(np.mean(found)) if found else float("nan")), len(found)
+
+
+def clip_row(
+    name: str, clip: str, frames: Sequence[FrameArray], detector: FaceDetector, known: list[KnownFace | None]
+) -> dict[str, Any]:
+    """A detector on an undamaged clip."""
+    seen = followed(detector, frames)
+    pairs = [place(faces, face, np.eye(2, 3, dtype=np.float32)) for faces, face in zip(seen.faces, known, strict=True)]
+    points = [None if right is None else right.points for right, _ in pairs]
+    width = float(np.median([face.face_px for face in known if face] or [1.0]))
+    slip, (tremor, stretches) = slips(frames, points), tremor_percent(points, width)
+    return {
+        "detector": name,
+        "clip": clip,
+        "frames": len(frames),
+        "found": sum(three is not None for three in points),
+        "wrong": sum(wrong for _, wrong in pairs),
+        "jumps": int((slip > JUMP_PERCENT).sum()),
+        "largest %": largest(slip),
+        "slip %": round(float(np.nanmedian(slip)), 3) if np.isfinite(slip).any() else None,
+        "tremor %": round(tremor, 3) if stretches else None,
+        "ms": round(float(np.median(seen.ms)), 1),
+        "ms at most": round(float(np.percentile(seen.ms[1:] or seen.ms, 98)), 1),
+        "first ms": round(seen.ms[0], 1),
+    }
+
+
+def largest(values: NDArray[np.float64]) -> float | None:
+    return round(float(np.nanmax(values)), 2) if np.isfinite(values).any() else None
+
+
+def place(faces: list[Face], known: KnownFace | None, matrix: FloatArray) -> tuple[Face | None, int]:
+    """The face at the known place, and the number of faces elsewhere."""
+    if known is None:
+        return None, len(faces)
+    expected = transform_points(matrix, known.points)
+    width = known.face_px * float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
+    distances = [float(np.hypot(*(face.points - expected).T).max()) / width for face in faces]
+    best = min(range(len(faces)), key=lambda index: distances[index], default=None)
+    right = faces[best] if best is not None and distances[best] < FOUND else None
+    return right, sum(distance > WRONG for distance in distances)
+
+
+def twin_counts(
+    frames: Sequence[FrameArray], known: list[KnownFace | None], detector: FaceDetector, twin: str
+) -> tuple[int, int, int, list[float]]:
+    """Frames, those with the face found, faces at wrong places, and milliseconds of a detector on a twin."""
+    rng = np.random.default_rng(0)
+    pairs = [(frame, face) for frame, face in zip(frames, known, strict=True) if face is not None]
+    made = [TWINS[twin](frame, face, rng) for frame, face in pairs]
+    seen = followed(detector, [frame for frame, _ in made])
+    places = [place(faces, face, matrix) for faces, (_, face), (_, matrix) in zip(seen.faces, pairs, made, strict=True)]
+    return len(pairs), sum(right is not None for right, _ in places), sum(wrong for _, wrong in places), seen.ms
+
+
+def clips_of(paths: Sequence[Path]) -> Iterator[Path]:
+    for path in paths:
+        yield from sorted(path.rglob("*.mp4")) if path.is_dir() else [path]
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("clips", nargs="+", type=Path, help="videos, or folders of them")
+    parser.add_argument("--detectors", nargs="+", choices=list(BACKENDS), default=["mesh", "cascade"])
+    parser.add_argument("--reference", choices=list(BACKENDS), default="mesh", help="a detector with landmarks")
+    parser.add_argument("--twins", nargs="*", choices=list(TWINS), default=list(TWINS))
+    parser.add_argument("--frames", type=int, default=13, help="of each twin of a clip")
+    parser.add_argument("--limit", type=int, default=10_000, help="most frames of a whole clip; 0 for twins only")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, help="JSON file to write; the table of the twins beside it")
+    return parser.parse_args(argv)
+
+
+def bench(args: argparse.Namespace) -> None:
+    cv2.setNumThreads(args.threads)
+    detectors = {name: make_detector(name) for name in args.detectors}
+    reference = make_detector(args.reference)
+    clip_rows: list[dict[str, Any]] = []
+    counts: dict[tuple[str, str], list[tuple[int, int, int, list[float]]]] = {}
+    for path in clips_of(args.clips):
+        frames = [each.frame for each in islice(read_frames(path), max(args.limit, args.frames))]
+        known = known_faces(frames, reference)
+        if args.limit:
+            clip_rows += [clip_row(name, path.stem, frames, detector, known) for name, detector in detectors.items()]
+        middle = max(0, (len(frames) - args.frames) // 2)
+        part = slice(middle, middle + args.frames)
+        for twin in args.twins:
+            for name, detector in detectors.items():
+                counts.setdefault((twin, name), []).append(twin_counts(frames[part], known[part], detector, twin))
+    twin_rows = [
+        {
+            "twin": twin,
+            "detector": name,
+            "frames": sum(count[0] for count in found),
+            "found": sum(count[1] for count in found),
+            "found %": round(100 * sum(count[1] for count in found) / max(1, sum(count[0] for count in found)), 1),
+            "wrong": sum(count[2] for count in found),
+            "ms": round(float(np.median([ms for count in found for ms in count[3]])), 1),
+        }
+        for (twin, name), found in counts.items()
+    ]
+    settings = {"frames_of_a_twin": args.frames, "threads": args.threads, "reference": args.reference}
+    report("faces", clip_rows, args.out, **settings)
+    report("face twins", twin_rows, args.out and args.out.with_name(f"{args.out.stem}_twins.json"), **settings)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse(argv)
+    return run_command("faces", lambda: bench(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,334 @@
+"""Face detector with a mesh of 468 points (FaceMesh, Kartynnik et al., 2019): CPU, weights of 1.7 MB under free licences.
+
+The whole frame is searched at intervals, see `finders`. In between, a face is followed in an upright patch around its last place:
+optical flow moves the patch with the head, and the mesh is measured in it, see `motion`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from latentsync.face.align import FloatArray, FrameArray, invert_matrix, transform_points, warp_region
+from latentsync.face.detection.detector import Box, Face
+from latentsync.face.detection.finders import BlazeFace, Candidate, YuNet, brightened, grey_of, planes, read_tflite
+from latentsync.face.detection.mesh_points import (
+    EYE_CORNERS,
+    alignment_points,
+    eye_centres,
+    landmarks_of_mesh,
+    rigid_mask,
+    truth_of_mesh,
+)
+from latentsync.face.detection.motion import head_motion, steadied
+from latentsync.face.detection.tracking import Effort, TrackingDetector, is_known
+from latentsync.weights.hub import file_state
+from latentsync.weights.table import CHECKPOINTS, DEFAULT_ALIGNMENT, FACES, PUBLIC_FILES, Alignment
+
+BLAZEFACE_FILE, MESH_FILE, YUNET_FILE = (
+    "face_detection_short_range.tflite",
+    "face_landmark.tflite",
+    "face_detection_yunet_2023mar.onnx",
+)
+PATCH = 192  # side of the network's input
+MARGIN = 1.5  # side of the patch over that of the face
+MIN_SCORE = 0.5  # of the mesh, from which a face is one
+LEAST_SCORE = 0.2  # of a first measurement, and of BlazeFace in a hard search
+# Meshes of one face in slightly different patches agree, those of something else do not: root mean square distance in patch pixels.
+# Upright faces 0.3 to 0.6, with a mask up to 1.4; faces that are taken for upright 1.5 to 6; things taken for a face 1.6 and more.
+SURE_SPREAD, MAX_SPREAD = 1.0, 1.75
+SURE_SCORE, DOUBTFUL_SCORE = 0.9, 0.3  # mean of the measurements: from which a face is sure, from which it may be one
+CONFIRMED_SCORE = 0.6  # of BlazeFace in the patch of a face that is not sure
+SAME_EYES = 0.4  # of the eyes' distance, up to which both networks see the same eyes
+MAX_MISSED = 12  # frames (half a second) that are followed by the flow only
+PATCH_GAIN = 0.15  # share of the patch's misplacement that is corrected in a frame
+MISPLACED = 0.12  # of the patch's side, from which it is placed anew
+OFF_CENTRE, OFF_SIZE = 0.3, 1.8  # of a mesh in its patch, from which it is implausible
+SHIFTS = (
+    (0.0, 0.0, 1.0, 0.0),
+    (2.0, 1.0, 1.02, 1.5),
+    (-2.0, -1.0, 0.98, -1.5),
+    (1.0, -2.0, 0.99, 2.0),
+    (-1.0, 2.0, 1.01, -2.0),
+)
+Attempts = tuple[tuple[float, float], ...]  # sizes and turns (degrees) of patches relative to a candidate
+UPRIGHT: Attempts = ((1.0, 0.0), (0.85, 0.0))
+TURNED: Attempts = (*UPRIGHT, (1.0, 180.0), (1.0, 90.0), (1.0, -90.0))  # the networks can be wrong by quarter turns
+SEARCH_SIDES = {Effort.QUICK: 320, Effort.FULL: 640, Effort.HARD: 960}  # longer side in pixels of YuNet's copy
+TURNS_DEG = (45.0, -45.0, 90.0, -90.0, 180.0)  # of a hard search
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The mesh measured in one patch."""
+
+    mesh: FloatArray  # [468, 3] in patch pixels
+    score: float  # 0..1
+
+
+@dataclass
+class MeshTrack:
+    """One face in the last frame."""
+
+    points: FloatArray  # [3, 2] alignment points in frame pixels, steady
+    mesh: FloatArray  # [468, 3] in frame pixels, as measured
+    matrix: FloatArray  # [2, 3] frame -> patch
+    patch: FrameArray  # grey, uint8 [PATCH, PATCH]
+    score: float
+    pending: FloatArray  # [3, 2] see `steadied`
+    missed: int = 0  # frames since the mesh was last measured
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A new track, and how far the measurements of it are apart."""
+
+    track: MeshTrack
+    spread: float  # see `SURE_SPREAD`
+
+    @property
+    def is_sure(self) -> bool:
+        return self.spread < SURE_SPREAD and self.track.score > SURE_SCORE
+
+
+def make_backend(weights_dir: Path | None, device: str, alignment: Alignment) -> "MeshDetector":
+    """See `latentsync.face.detection.detector`; it runs on the CPU."""
+    return MeshDetector(weights_dir, alignment)
+
+
+def file_problems() -> list[tuple[Path, str]]:
+    """The files of the set `faces`, each with its problem: a sentence without full stop, or an empty string."""
+    states = [file_state(file) for file in PUBLIC_FILES if "faces" in file.sets]
+    return [
+        (CHECKPOINTS / state.file.path, "" if state.state == "there" else state.detail or "is missing")
+        for state in states
+    ]
+
+
+class MeshDetector(TrackingDetector[MeshTrack]):
+    """Face detector with a mesh of 468 points. Raises ValueError if `weights_dir` (default: checkpoints/face) lacks a file."""
+
+    def __init__(self, weights_dir: Path | None = None, alignment: Alignment = DEFAULT_ALIGNMENT) -> None:
+        super().__init__(alignment)
+        folder = weights_dir or CHECKPOINTS / FACES
+        missing = [name for name in (BLAZEFACE_FILE, MESH_FILE, YUNET_FILE) if not (folder / name).is_file()]
+        if missing:
+            raise ValueError(
+                f"the mesh detector needs {', '.join(missing)} in {folder}: fetch the weights with "
+                "`python -m scripts.download_checkpoints faces`, or choose another detector."
+            )
+        self.blazeface, self.yunet = BlazeFace(folder / BLAZEFACE_FILE), YuNet(folder / YUNET_FILE)
+        self.network = read_tflite(folder / MESH_FILE)
+
+    def face(self, state: MeshTrack) -> Face:
+        """The `Face` of a state."""
+        truth, landmarks = truth_of_mesh(state.mesh), landmarks_of_mesh(state.mesh)
+        (left, top), (right, bottom) = landmarks.min(axis=0), landmarks.max(axis=0)
+        box = (float(left), float(top), float(right), float(bottom))
+        score = state.score * (1 - state.missed / (MAX_MISSED + 1))
+        return Face(state.points, box, score, 0, truth.yaw_deg, truth.opening, landmarks)
+
+    def follow(self, frame: FrameArray, states: list[MeshTrack]) -> list[MeshTrack | None]:
+        """The same faces in the next frame; None for a lost face."""
+        return [self.follow_one(frame, state) for state in states]
+
+    def search(self, frame: FrameArray, effort: Effort, known: list[Box]) -> list[MeshTrack]:
+        """All faces of the frame that are not at `known` boxes, the largest first."""
+        found: list[MeshTrack] = []
+        for candidates in self.candidates(frame, effort):
+            for attempts in (UPRIGHT, TURNED):
+                for candidate in candidates:
+                    boxes = known + [self.face(state).box for state in found]
+                    if is_known(box_of(candidate), boxes):
+                        continue
+                    state = self.settle(frame, candidate, attempts)
+                    if state is not None and not is_known(self.face(state).box, boxes):
+                        found.append(state)
+            if found:
+                break
+        return sorted(found, key=lambda state: -self.face(state).face_px)
+
+    def candidates(self, frame: FrameArray, effort: Effort) -> Iterator[list[Candidate]]:
+        """Faces that the networks find in the whole frame, upright first; the next ones are needed if none of these is a face."""
+        side = SEARCH_SIDES[effort]
+        if effort is not Effort.HARD:
+            yield self.yunet.find(frame, side) + self.blazeface.find(frame)
+            return
+        bright = brightened(frame)
+        yield self.yunet.find(bright, side) + self.blazeface.find(bright, least=LEAST_SCORE)
+        for turn in TURNS_DEG:
+            yield self.blazeface.find(bright, turn) + self.yunet.find(bright, SEARCH_SIDES[Effort.FULL], turn)
+
+    def measure(self, frame: FrameArray, matrix: FloatArray) -> tuple[Measurement, FrameArray]:
+        """The mesh in a patch of the frame, and the patch in grey."""
+        patch = brightened(warp_region(frame, matrix, (PATCH, PATCH)))
+        self.network.setInput(planes(patch, 0, 1))
+        logit, points = self.network.forward(["conv2d_31", "conv2d_21"])
+        score = 1 / (1 + np.exp(-float(np.ravel(logit)[0])))
+        mesh = np.array(points, dtype=np.float32).reshape(-1, 3)
+        return Measurement(mesh, score if is_plausible(mesh) else 0.0), grey_of(patch)
+
+    def settle(self, frame: FrameArray, candidate: Candidate, attempts: Attempts) -> MeshTrack | None:
+        """A new track at a candidate, the best of several attempts; None if there is no face."""
+        best: Settled | None = None
+        for size, turn in attempts:
+            found = self.settled(frame, patch_of(candidate, size, turn))
+            if found is not None and (best is None or found.spread < best.spread):
+                best = found
+            if best is not None and best.is_sure:
+                break
+        if best is None or best.spread > MAX_SPREAD:
+            return None
+        is_right = best.is_sure or (attempts is TURNED and self.is_confirmed(frame, best.track))
+        return best.track if is_right else None
+
+    def settled(self, frame: FrameArray, matrix: FloatArray) -> "Settled | None":
+        """A track from a patch's matrix; several measurements are averaged. None if the scores are low."""
+        for _ in range(2):
+            measured, _ = self.measure(frame, matrix)
+            if measured.score < LEAST_SCORE:
+                return None
+            matrix = placed_patch(measured.mesh, matrix)
+        moved = [moved_patch(matrix, *shift) for shift in SHIFTS]
+        measurements = [self.measure(frame, each) for each in moved]
+        score = float(np.mean([measured.score for measured, _ in measurements]))
+        if score < DOUBTFUL_SCORE:
+            return None
+        meshes = np.stack(
+            [in_frame(measured.mesh, each) for (measured, _), each in zip(measurements, moved, strict=True)]
+        )
+        mesh = meshes.mean(axis=0)
+        away = (meshes - mesh)[..., :2] * np.hypot(*matrix[0, :2])
+        spread = float(np.sqrt((away**2).sum(axis=-1).mean()))
+        points = alignment_points(mesh, self.alignment)
+        return Settled(MeshTrack(points, mesh, matrix, measurements[0][1], score, np.zeros((3, 2), np.float32)), spread)
+
+    def is_confirmed(self, frame: FrameArray, track: MeshTrack) -> bool:
+        """Whether BlazeFace finds the face of a track too, with the eyes at the same places."""
+        wider = moved_patch(track.matrix, 0.0, 0.0, 1.5, 0.0)
+        eyes = transform_points(wider, eye_centres(track.mesh))
+        distance = float(np.hypot(*(eyes[1] - eyes[0])))
+        seen = self.blazeface.find(warp_region(frame, wider, (PATCH, PATCH)), least=CONFIRMED_SCORE)
+        return any(float(np.hypot(*(each.eyes - eyes).T).max()) < SAME_EYES * distance for each in seen)
+
+    def follow_one(self, frame: FrameArray, track: MeshTrack) -> MeshTrack | None:
+        """The track in the next frame; None if the face is lost."""
+        before = brightened(warp_region(frame, track.matrix, (PATCH, PATCH)))
+        rigid = rigid_mask(in_patch(track.mesh, track.matrix), (PATCH, PATCH))
+        motion = head_motion(track.patch, grey_of(before), rigid)
+        if motion is None:
+            return self.find_again(frame, track)
+        matrix = chained(invert_matrix(motion), track.matrix)
+        measured, grey = self.measure(frame, matrix)
+        moved = transform_points(track.matrix, track.points)  # in the new patch: it moved with the head
+        if measured.score < MIN_SCORE:
+            return self.missing(frame, track, matrix, grey, transform_points(invert_matrix(matrix), moved))
+        steady, pending = steadied(moved, alignment_points(measured.mesh, self.alignment), track.pending)
+        points = transform_points(invert_matrix(matrix), steady)
+        mesh = in_frame(measured.mesh, matrix)
+        corrected = corrected_patch(measured.mesh, matrix)
+        grey = grey_of(brightened(warp_region(frame, corrected, (PATCH, PATCH))))
+        return MeshTrack(points, mesh, corrected, grey, measured.score, pending)
+
+    def find_again(self, frame: FrameArray, track: MeshTrack) -> MeshTrack | None:
+        """The track after a motion that the flow does not show: several measurements must find the mesh near its last place."""
+        found = self.settled(frame, track.matrix)
+        if found is None or found.spread > MAX_SPREAD:
+            return None
+        return found.track if is_known(self.face(found.track).box, [self.face(track).box]) else None
+
+    def missing(
+        self, frame: FrameArray, track: MeshTrack, matrix: FloatArray, grey: FrameArray, points: FloatArray
+    ) -> MeshTrack | None:
+        """The track in a frame in which the mesh is not certain: it follows the flow for a while."""
+        if track.missed >= MAX_MISSED:
+            return None
+        mesh = in_frame(in_patch(track.mesh, track.matrix), matrix)
+        return replace(track, points=points, mesh=mesh, matrix=matrix, patch=grey, missed=track.missed + 1)
+
+
+def is_plausible(mesh: FloatArray) -> bool:
+    """Whether a mesh [468, 3] in patch pixels is about where a face must be in its patch."""
+    low, high = mesh[:, :2].min(axis=0), mesh[:, :2].max(axis=0)
+    off_centre = np.abs((low + high) / 2 - PATCH / 2).max() / PATCH
+    size = float((high - low).max()) * MARGIN / PATCH
+    return bool(off_centre < OFF_CENTRE and 1 / OFF_SIZE < size < OFF_SIZE)
+
+
+def box_of(candidate: Candidate) -> Box:
+    """Box x0, y0, x1, y1 of a candidate, about from the brows to the chin."""
+    (x, y), half = candidate.centre, candidate.side / 2.4
+    return float(x - half), float(y - half), float(x + half), float(y + half)
+
+
+def patch_of(candidate: Candidate, size: float, turn_deg: float) -> FloatArray:
+    """Matrix [2, 3] from the frame to the patch of a candidate, whose side is scaled and to whose tilt `turn_deg` is added."""
+    across = candidate.eyes[1] - candidate.eyes[0]
+    roll = float(np.arctan2(across[1], across[0]) + np.radians(turn_deg))
+    return patch_matrix(candidate.centre, candidate.side * size * MARGIN, roll)
+
+
+def patch_matrix(centre: FloatArray, side: float, roll: float) -> FloatArray:
+    """Matrix [2, 3] from the frame to a patch around `centre` [2], `side` frame pixels wide, of a head tilted by `roll` radians."""
+    scale = PATCH / max(side, 1.0)
+    linear = scale * np.array([[np.cos(roll), np.sin(roll)], [-np.sin(roll), np.cos(roll)]])
+    offset = np.array([(PATCH - 1) / 2] * 2) - linear @ centre
+    return np.concatenate([linear, offset[:, None]], axis=1).astype(np.float32)
+
+
+def placement(mesh: FloatArray) -> tuple[FloatArray, float, float]:
+    """Middle [2], longer side and roll (radians) of the upright box around a mesh, in its own pixels."""
+    corners = mesh[list(EYE_CORNERS), :2]
+    across = corners[2:].mean(axis=0) - corners[:2].mean(axis=0)
+    roll = float(np.arctan2(across[1], across[0]))
+    turn = np.array([[np.cos(roll), np.sin(roll)], [-np.sin(roll), np.cos(roll)]])
+    upright = mesh[:, :2] @ turn.T
+    low, high = upright.min(axis=0), upright.max(axis=0)
+    return (((low + high) / 2) @ turn).astype(np.float32), float((high - low).max()), roll
+
+
+def placed_patch(mesh: FloatArray, matrix: FloatArray) -> FloatArray:
+    """The matrix of the patch around a mesh [468, 3] that was measured in the patch of `matrix`."""
+    centre, side, roll = placement(mesh)
+    return chained(patch_matrix(centre, side * MARGIN, roll), matrix)
+
+
+def corrected_patch(mesh: FloatArray, matrix: FloatArray) -> FloatArray:
+    """The matrix of a patch that is drawn a little to the place of the mesh in it; at once if it is far off."""
+    centre, side, roll = placement(mesh)
+    away = centre - (PATCH - 1) / 2
+    grown = side * MARGIN / PATCH
+    is_far = max(float(np.abs(away).max()) / PATCH, abs(grown - 1), abs(roll)) > MISPLACED
+    share = 1.0 if is_far else PATCH_GAIN
+    change = patch_matrix((PATCH - 1) / 2 + share * away, PATCH * grown**share, share * roll)
+    return chained(change, matrix)
+
+
+def moved_patch(matrix: FloatArray, x: float, y: float, size: float, turn_deg: float) -> FloatArray:
+    """The matrix of a patch next to that of `matrix`: its middle moved, its side scaled, turned."""
+    centre = np.array([(PATCH - 1) / 2 + x, (PATCH - 1) / 2 + y], np.float32)
+    return chained(patch_matrix(centre, PATCH * size, float(np.radians(turn_deg))), matrix)
+
+
+def chained(second: FloatArray, first: FloatArray) -> FloatArray:
+    """The affine matrix [2, 3] of `first` and then `second`."""
+    linear = second[:, :2].astype(np.float64) @ first[:, :2]
+    offset = second[:, :2].astype(np.float64) @ first[:, 2] + second[:, 2]
+    return np.concatenate([linear, offset[:, None]], axis=1).astype(np.float32)
+
+
+def in_frame(mesh: FloatArray, matrix: FloatArray) -> FloatArray:
+    """A mesh [468, 3] of the patch of `matrix`, in frame pixels."""
+    return moved_mesh(mesh, invert_matrix(matrix))
+
+
+def in_patch(mesh: FloatArray, matrix: FloatArray) -> FloatArray:
+    """A mesh [468, 3] in frame pixels, in the pixels of a patch."""
+    return moved_mesh(mesh, matrix)
+
+
+def moved_mesh(mesh: FloatArray, matrix: FloatArray) -> FloatArray:
+    """A mesh [468, 3] under a similarity [2, 3], which scales its depth too."""
+    scale = np.float32(np.hypot(*matrix[0, :2]))
+    return np.concatenate([transform_points(matrix, mesh[:, :2]), mesh[:, 2:] * scale], axis=1)

@@ -1,0 +1,114 @@
+"""Which of the 468 points of the face mesh are which: the 68 landmarks, alignment points, lips, lids, and the pose of the head.
+
+Points are x, y, z in frame pixels, z away from the camera; left and right are those of the image.
+"""
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from latentsync.face.align import FloatArray
+from latentsync.weights.table import Alignment
+
+POINTS = 468
+# The mesh's points at the 68 landmarks (Multi-PIE order): jaw, brows, nose, eyes, outer and inner lips.
+JAW = (127, 234, 93, 58, 172, 136, 149, 148, 152, 377, 378, 365, 397, 288, 323, 454, 356)
+BROWS = (70, 63, 105, 66, 107, 336, 296, 334, 293, 300)
+NOSE = (168, 197, 5, 4, 98, 97, 2, 326, 327)
+EYES = (33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380)
+OUTER_LIPS = (61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181)
+INNER_LIPS = (78, 81, 13, 311, 308, 402, 14, 178)
+LANDMARKS = (*JAW, *BROWS, *NOSE, *EYES, *OUTER_LIPS, *INNER_LIPS)
+
+EYE_CORNERS = (33, 133, 362, 263)  # outer and inner left, inner and outer right
+TEMPLES, FOREHEAD, CHIN = (127, 356), 10, 152
+RIGID_OUTLINE = (10, 338, 297, 332, 284, 251, 389, 356, 330, 327, 2, 98, 101, 127, 162, 21, 54, 103, 67, 109)
+EYE_OUTLINES = (
+    (33, 246, 161, 160, 159, 158, 157, 173, 133, 155, 154, 153, 145, 144, 163, 7),
+    (362, 398, 384, 385, 386, 387, 388, 466, 263, 249, 390, 373, 374, 380, 381, 382),
+)
+LIPS_OUTLINE = (61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 375, 321, 405, 314, 17, 84, 181, 91, 146)
+MOUTH_OUTLINE = (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308, 324, 318, 402, 317, 14, 87, 178, 88, 95)
+LIP_PAIRS = ((81, 178), (13, 14), (311, 402))  # inner lips, upper and lower
+LID_PAIRS = (((160, 144), (158, 153)), ((385, 380), (387, 373)))  # of each eye, upper and lower
+NOSE_POINTS: dict[Alignment, tuple[int, ...]] = {"nose_tip": (5, 4, 98, 327), "whole_nose": NOSE}
+CHIN_PITCH_DEG = 0.0
+
+
+@dataclass(frozen=True)
+class FaceTruth:
+    """What the mesh says about a face."""
+
+    opening: float  # of the inner lips over the distance of the eyes' middles
+    width: float  # of the lips, in the same unit
+    eyes_open: tuple[float, float]  # height over width of each eye, left and right: about 0.3 open, below 0.15 closed
+    yaw_deg: float  # turn to the image's right
+    pitch_deg: float  # of a head that looks down
+    roll_deg: float  # clockwise in the image
+
+    @property
+    def is_blinking(self) -> bool:
+        """Whether both eyes are closed."""
+        return max(self.eyes_open) < 0.15
+
+
+def eye_centres(mesh: FloatArray) -> FloatArray:
+    """Middles [2, 2] of both eyes of a mesh [468, 3 or 2]."""
+    return np.stack([mesh[list(part), :2].mean(axis=0) for part in (EYES[:6], EYES[6:])]).astype(np.float32)
+
+
+def landmarks_of_mesh(mesh: FloatArray) -> FloatArray:
+    """The 68 landmarks [68, 2]."""
+    return mesh[list(LANDMARKS), :2].astype(np.float32)
+
+
+def alignment_points(mesh: FloatArray, alignment: Alignment) -> FloatArray:
+    """Centres of both brows and of the nose [3, 2], as those of 68 landmarks."""
+    parts = (BROWS[:5], BROWS[5:], NOSE_POINTS[alignment])
+    return np.stack([mesh[list(part), :2].mean(axis=0) for part in parts]).astype(np.float32)
+
+
+def truth_of_mesh(mesh: FloatArray) -> FaceTruth:
+    """Opening, width, lids and pose of a mesh [468, 3]."""
+    eyes = eye_centres(mesh)
+    unit = max(
+        float(np.linalg.norm(np.diff(mesh[[33, 263]], axis=0))) * 0.69, 1e-3
+    )  # the eyes' distance, also of a turned head
+    opening = np.mean([np.linalg.norm(mesh[low] - mesh[high]) for high, low in LIP_PAIRS]) / unit
+    width = np.linalg.norm(mesh[61] - mesh[291]) / unit
+    lids = []
+    for corners, pairs in zip(((33, 133), (362, 263)), LID_PAIRS, strict=True):
+        height = np.mean([np.linalg.norm(mesh[low] - mesh[high]) for high, low in pairs])
+        lids.append(float(height / max(np.linalg.norm(mesh[corners[1]] - mesh[corners[0]]), 1e-3)))
+    across = mesh[TEMPLES[1]] - mesh[TEMPLES[0]]
+    down = mesh[CHIN] - mesh[FOREHEAD]
+    roll = math.atan2(float(eyes[1, 1] - eyes[0, 1]), float(eyes[1, 0] - eyes[0, 0]))
+    level = math.hypot(float(across[0]), float(across[1]))
+    yaw = math.degrees(math.atan2(float(across[2]), level))
+    pitch = math.degrees(math.atan2(float(down[2]), math.hypot(float(down[0]), float(down[1])))) - CHIN_PITCH_DEG
+    return FaceTruth(float(opening), float(width), (lids[0], lids[1]), yaw, pitch, math.degrees(roll))
+
+
+def lips_mask(mesh: FloatArray, size: tuple[int, int]) -> np.ndarray:
+    """Mask uint8 [h, w] of the lips and the mouth between them, 255 inside; `mesh` in the pixels of a w x h picture."""
+    return outlined(mesh, [LIPS_OUTLINE], size)
+
+
+def rigid_mask(mesh: FloatArray, size: tuple[int, int]) -> np.ndarray:
+    """Mask uint8 [h, w] of the part of a face that does not move in speech, without the eyes."""
+    mask = np.zeros(size[::-1], np.uint8)
+    hull = cv2.convexHull(mesh[list(RIGID_OUTLINE), :2].astype(np.float32))
+    cv2.fillConvexPoly(mask, np.round(hull).astype(np.int32), 255)
+    for outline in EYE_OUTLINES:
+        cv2.fillPoly(mask, [np.round(mesh[list(outline), :2]).astype(np.int32)], 0)
+    return mask
+
+
+def outlined(mesh: FloatArray, outlines: list[tuple[int, ...]], size: tuple[int, int]) -> np.ndarray:
+    """Mask uint8 [h, w] of polygons through points of the mesh, with sub-pixel corners."""
+    mask = np.zeros(size[::-1], np.uint8)
+    for outline in outlines:
+        cv2.fillPoly(mask, [np.round(mesh[list(outline), :2] * 16).astype(np.int32)], 255, shift=4)
+    return mask

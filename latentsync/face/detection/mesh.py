@@ -13,9 +13,9 @@ import numpy as np
 from latentsync.face.align import FloatArray, FrameArray, invert_matrix, transform_points, warp_region
 from latentsync.face.detection.detector import Box, Face
 from latentsync.face.detection.finders import BlazeFace, Candidate, YuNet, brightened, grey_of, planes, read_tflite
+from latentsync.face.detection.landmarks import points_from_landmarks
 from latentsync.face.detection.mesh_points import (
     EYE_CORNERS,
-    alignment_points,
     eye_centres,
     landmarks_of_mesh,
     rigid_mask,
@@ -129,6 +129,10 @@ class MeshDetector(TrackingDetector[MeshTrack]):
         score = state.score * (1 - state.missed / (MAX_MISSED + 1))
         return Face(state.points, box, score, 0, truth.yaw_deg, truth.opening, landmarks)
 
+    def alignment_points(self, mesh: FloatArray) -> FloatArray:
+        """Alignment points [3, 2] of a mesh, by its 68 landmarks."""
+        return points_from_landmarks(landmarks_of_mesh(mesh), 1.0, self.alignment).points
+
     def follow(self, frame: FrameArray, states: list[MeshTrack]) -> list[MeshTrack | None]:
         """The same faces in the next frame; None for a lost face."""
         return [self.follow_one(frame, state) for state in states]
@@ -201,7 +205,7 @@ class MeshDetector(TrackingDetector[MeshTrack]):
         mesh = meshes.mean(axis=0)
         away = (meshes - mesh)[..., :2] * np.hypot(*matrix[0, :2])
         spread = float(np.sqrt((away**2).sum(axis=-1).mean()))
-        points = alignment_points(mesh, self.alignment)
+        points = self.alignment_points(mesh)
         return Settled(MeshTrack(points, mesh, matrix, measurements[0][1], score, np.zeros((3, 2), np.float32)), spread)
 
     def is_confirmed(self, frame: FrameArray, track: MeshTrack) -> bool:
@@ -224,7 +228,7 @@ class MeshDetector(TrackingDetector[MeshTrack]):
         moved = transform_points(track.matrix, track.points)  # in the new patch: it moved with the head
         if measured.score < MIN_SCORE:
             return self.missing(frame, track, matrix, grey, transform_points(invert_matrix(matrix), moved))
-        steady, pending = steadied(moved, alignment_points(measured.mesh, self.alignment), track.pending)
+        steady, pending = steadied(moved, self.alignment_points(measured.mesh), track.pending)
         points = transform_points(invert_matrix(matrix), steady)
         mesh = in_frame(measured.mesh, matrix)
         corrected = corrected_patch(measured.mesh, matrix)

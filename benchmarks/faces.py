@@ -1,9 +1,10 @@
 """Every face detector over clips and their degraded twins: `python -m benchmarks.faces CLIPS [--detectors mesh cascade]`.
 
-The reference is a detector with landmarks on the undamaged clip. In the whole clip, `found` counts frames with the right face,
-`jumps` those in which the points leave the head, as the picture shows it, by more than 2 % of the face's width, `largest` and
-`slip` the largest and the median of that distance, `tremor` the movement of the points on still stretches, all in % of the face's
-width. Of each twin a few frames in a row are taken: `found` counts frames with a face at the right place, `wrong` faces elsewhere.
+The reference is a detector with landmarks on the undamaged clip. In the whole clip, `found` counts frames with the right face. The
+points slip where they move over the head, as the picture shows it: `slips` counts frames with more than 2 % of the face's width,
+`jumps` those after which they also come back at once, `largest` and `slip` are the largest and the median. Slips without jumps are
+heads that turn and brows that rise. `tremor` is the movement of the points on still stretches. Of each twin a few frames in a row
+are taken: `found` counts frames with a face at the right place, `wrong` faces elsewhere.
 """
 
 import argparse
@@ -31,6 +32,7 @@ FOUND, WRONG = 0.2, 0.5  # of the face's width from the known place
 JUMP_PERCENT = 2.0
 STILL, STRETCH = 0.01, 9  # of the face's width by which points move in a still stretch of so many frames
 UPPER_FACE = (slice(20, 150), slice(20, 190))  # rows, columns of the aligned crop
+UNKNOWN = np.full((3, 2), np.nan)
 AGREEING = 0.6  # share of the features that must agree for the picture to show the motion
 
 
@@ -66,33 +68,48 @@ def known_faces(frames: Sequence[FrameArray], reference: FaceDetector) -> list[K
 
 
 def slips(frames: Sequence[FrameArray], points: Sequence[FloatArray | None]) -> NDArray[np.float64]:
-    """How far the alignment moved over the head from each frame to the next, in % of the face's width; NaN where unknown."""
+    """How the alignment moved over the head since the frame before, [n, 3, 2] of three places, in % of the face's width.
+
+    NaN where the picture does not show it.
+    """
     moves, before = [], None
     for frame, three in zip(frames, points, strict=True):
         now = None
         if three is not None:
             now = warp_grey(frame, align_matrix(three, 256), crop_size(256))[UPPER_FACE]
-        moves.append(np.nan if before is None or now is None else shift_percent(before, now))
+        moves.append(UNKNOWN if before is None or now is None else shift_percent(before, now))
         before = now
     return np.array(moves)
 
 
-def shift_percent(before: FrameArray, after: FrameArray) -> float:
-    """Common motion of the upper face between two aligned crops, in % of the face's width; NaN where the picture hides it."""
+def jumps_of(slip: NDArray[np.float64]) -> int:
+    """Frames in which the points leave the head by more than `JUMP_PERCENT` and return in the next frame."""
+    there, back = slip[:-1], slip[1:]
+    returned = (there * back).sum(axis=(1, 2)) < -0.5 * (there**2).sum(axis=(1, 2))
+    return int(((sizes(there) > JUMP_PERCENT) & returned).sum())
+
+
+def sizes(slip: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The largest of the three places' distances, [n]."""
+    return np.asarray(np.hypot(slip[..., 0], slip[..., 1]).max(axis=1))
+
+
+def shift_percent(before: FrameArray, after: FrameArray) -> NDArray[np.float64]:
+    """Common motion of the upper face between two aligned crops at three places [3, 2], in % of the face's width; or NaN."""
     features = cv2.goodFeaturesToTrack(before, 80, 0.01, 6)
     if features is None:
-        return float("nan")
+        return UNKNOWN
     start = np.asarray(features, np.float32)
     moved, _, _ = cv2.calcOpticalFlowPyrLK(before, after, start, start.copy(), winSize=(21, 21), maxLevel=3)
     back, _, _ = cv2.calcOpticalFlowPyrLK(after, before, moved, moved.copy(), winSize=(21, 21), maxLevel=3)
     kept = np.hypot(*(np.asarray(back) - start)[:, 0].T) < 0.7
     if kept.sum() < AGREEING * len(start):
-        return float("nan")
+        return UNKNOWN
     motion, weights = fitted(start[kept, 0], np.asarray(moved)[kept, 0])
     if (weights > 0.2).sum() < AGREEING * len(start):
-        return float("nan")
+        return UNKNOWN
     corners = np.array([[30, 20], [140, 20], [85, 75]], np.float32)
-    return 100 * float(np.hypot(*(transform_points(motion, corners) - corners).T).max()) / 150
+    return 100 * (transform_points(motion, corners) - corners).astype(np.float64) / 150
 
 
 def tremor_percent(points: Sequence[FloatArray | None], face_px: float) -> tuple[float, int]:
@@ -127,9 +144,10 @@ def clip_row(
         "frames": len(frames),
         "found": sum(three is not None for three in points),
         "wrong": sum(wrong for _, wrong in pairs),
-        "jumps": int((slip > JUMP_PERCENT).sum()),
-        "largest %": largest(slip),
-        "slip %": round(float(np.nanmedian(slip)), 3) if np.isfinite(slip).any() else None,
+        "jumps": jumps_of(slip),
+        "slips": int((sizes(slip) > JUMP_PERCENT).sum()),
+        "largest %": largest(sizes(slip)),
+        "slip %": round(float(np.nanmedian(sizes(slip))), 3) if np.isfinite(slip).any() else None,
         "tremor %": round(tremor, 3) if stretches else None,
         "ms": round(float(np.median(seen.ms)), 1),
         "ms at most": round(float(np.percentile(seen.ms[1:] or seen.ms, 98)), 1),

@@ -22,7 +22,7 @@ GAIN, TOP_GAIN = (
 )  # share of a difference that is corrected in a frame: of a tiny one, and of a large confirmed one
 LARGE = 2.0  # patch pixels
 UNCONFIRMED = 0.25  # patch pixels by which an unconfirmed difference may move the points
-MAX_STEP = 2.0  # patch pixels by which a confirmed one may move them in a frame
+MAX_STEP = 1.5  # patch pixels by which a confirmed one may move them in a frame
 
 
 def head_motion(before: FrameArray, after: FrameArray, rigid: NDArray[np.uint8]) -> FloatArray | None:

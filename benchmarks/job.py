@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from benchmarks.table import report
+from latentsync.face.detection.detector import DEFAULT_DETECTOR
 from latentsync.inference.models import DEMO_UNET
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.inference.settings import JobOptions
@@ -57,7 +58,7 @@ def measure(pipeline: LipsyncPipeline, args: argparse.Namespace) -> tuple[list[d
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--unet", type=Path, default=DEMO_UNET, help="the checkpoint (default: the demo's)")
-    parser.add_argument("--detector", default="cascade", help="face detector")
+    parser.add_argument("--detector", default=DEFAULT_DETECTOR, help="face detector")
     parser.add_argument("--video", type=Path, default=DEMO_VIDEO)
     parser.add_argument("--audio", type=Path, default=DEMO_AUDIO)
     parser.add_argument("--limit_sec", type=float, default=3.0, help="only the beginning")

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from benchmarks.table import report
+from latentsync.face.detection.detector import DEFAULT_DETECTOR
 from latentsync.inference.jobs.report import save_report
 from latentsync.inference.models import DEMO_UNET
 from latentsync.inference.pipeline import LipsyncPipeline
@@ -48,7 +49,7 @@ def drawn_pipeline() -> tuple[LipsyncPipeline, InferenceSettings]:
 
 
 def demo_pipeline() -> tuple[LipsyncPipeline, InferenceSettings]:
-    pipeline = LipsyncPipeline.from_pretrained(DEMO_UNET, None, "cascade")
+    pipeline = LipsyncPipeline.from_pretrained(DEMO_UNET, None, DEFAULT_DETECTOR)
     return pipeline, pipeline.models.defaults.changed({"preset": "fast"})
 
 

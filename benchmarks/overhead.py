@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from benchmarks.table import report
-from latentsync.face.detection.detector import make_detector
+from latentsync.face.detection.detector import DEFAULT_DETECTOR, make_detector
 from latentsync.inference.jobs.job import check_job
 from latentsync.inference.models import DEMO_UNET, LipsyncModels, distilled_companion
 from latentsync.inference.pipeline import LipsyncPipeline
@@ -80,7 +80,7 @@ def one_round(
     with timed("plain transcode", len(job.source), rows):
         transcode(video, folder / "plain.mp4", job.format)
     for way, overlapped in (("taking turns", False), ("overlapped", True)):
-        pipeline = LipsyncPipeline(models, make_detector("cascade"), overlapped)
+        pipeline = LipsyncPipeline(models, make_detector(DEFAULT_DETECTOR), overlapped)
         with timed(f"{way}, with networks", len(job.timeline), rows):
             done = pipeline.run(job)
         stages = {name: sec / done.frames for name, sec in done.timings_sec.items() if name not in NETWORKS}

@@ -20,7 +20,7 @@ import torch
 from benchmarks.table import report
 from latentsync.avatar.clip import read_openings
 from latentsync.data.aligned import aligned_faces
-from latentsync.face.detection.detector import make_detector
+from latentsync.face.detection.detector import DEFAULT_DETECTOR, make_detector
 from latentsync.inference.models import DEMO_UNET
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.metrics.lips.aperture import correlation, lip_apertures
@@ -77,7 +77,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def bench(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
-    pipeline = LipsyncPipeline.from_pretrained(DEMO_UNET, None, "cascade")
+    pipeline = LipsyncPipeline.from_pretrained(DEMO_UNET, None, DEFAULT_DETECTOR)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         count = max(args.clips, AUDIO_FROM + 1)

@@ -25,7 +25,7 @@ from eval.rows import check_out
 from latentsync.avatar.clip import AvatarClip, random_clip
 from latentsync.device import pick_device
 from latentsync.face.align import Smoother, align_matrix, warp_face
-from latentsync.face.detection.detector import make_detector
+from latentsync.face.detection.detector import DEFAULT_DETECTOR, make_detector
 from latentsync.metrics.lips.aperture import lip_apertures
 from latentsync.metrics.lips.leakage import paired_correlation
 from latentsync.metrics.statistics import summarise
@@ -136,7 +136,7 @@ def rank(args: argparse.Namespace) -> int:
     check_out(args.out)
     if not 1 <= args.clips <= CLIPS:
         raise ValueError(f"--clips is {args.clips}: choose 1 to {CLIPS}.")
-    judge = stable_judge(args.sync_model, pick_device(args.device), "cascade")
+    judge = stable_judge(args.sync_model, pick_device(args.device), DEFAULT_DETECTOR)
     found: dict[str, list[dict[str, float]]] = {kind: [] for kind in KINDS}
     for seed in seeds(args.clips):
         for kind, row in damage_scores(judge, random_clip(seed), random_clip(partner_of(seed))).items():

@@ -13,7 +13,7 @@ from torch import Tensor
 from latentsync.config.loading import load
 from latentsync.config.syncnet_run import SyncNetRun
 from latentsync.device import pick_device
-from latentsync.face.detection.detector import BACKENDS, make_detector
+from latentsync.face.detection.detector import BACKENDS, DEFAULT_DETECTOR, make_detector
 from latentsync.losses.perceptual import load_perceptual_loss
 from latentsync.metrics.cache import FeatureCache
 from latentsync.metrics.sync.box_detectors import DetectorBoxes, S3FDBoxes
@@ -47,7 +47,7 @@ def add_videos(parser: argparse.ArgumentParser, truth: str = "") -> None:
     add("--device", help="cpu, or a GPU (default: the best available)")
 
 
-def add_detector(parser: argparse.ArgumentParser, default: str = "cascade") -> None:
+def add_detector(parser: argparse.ArgumentParser, default: str = DEFAULT_DETECTOR) -> None:
     parser.add_argument("--detector", choices=BACKENDS, default=default, help="face detector (default: %(default)s)")
 
 

@@ -14,6 +14,7 @@ import torch
 
 from eval.clip_sets import EvalClip
 from latentsync.device import GPU, pick_device
+from latentsync.face.detection.detector import DEFAULT_DETECTOR
 from latentsync.files import file_hash, network_hash
 from latentsync.inference.models import DEMO_UNET
 from latentsync.inference.pipeline import LipsyncPipeline
@@ -151,7 +152,7 @@ class Results:
 def ours(text: str, device: str | None) -> Ours:
     """The system of an `--ours` argument: `demo`, or the path of a checkpoint."""
     if text == "demo":
-        return Ours("demo model", DEMO_UNET, "cascade", device)
+        return Ours("demo model", DEMO_UNET, DEFAULT_DETECTOR, device)
     return Ours(Path(text).stem, Path(text), "face_alignment", device)
 
 

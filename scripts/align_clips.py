@@ -17,7 +17,7 @@ from rich.progress import track
 
 from latentsync.data.aligned import NoFaceError, align_clip
 from latentsync.data.clips import find_clips
-from latentsync.face.detection.detector import BACKENDS, make_detector
+from latentsync.face.detection.detector import BACKENDS, DEFAULT_DETECTOR, make_detector
 from latentsync.media.container import MediaError
 from latentsync.weights import ALIGNMENTS, DEFAULT_ALIGNMENT, Alignment
 from scripts.command import run_command
@@ -41,7 +41,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--input_dir", type=Path, required=True, help="folder of .mp4 videos")
     parser.add_argument("--out", type=Path, required=True, help="folder for the aligned clips")
-    parser.add_argument("--detector", choices=BACKENDS, default="cascade")
+    parser.add_argument("--detector", choices=BACKENDS, default=DEFAULT_DETECTOR)
     parser.add_argument("--resolution", type=int, default=128, help="side of the aligned faces in pixels")
     parser.add_argument(
         "--alignment", choices=ALIGNMENTS, default=DEFAULT_ALIGNMENT, help="whole_nose: for weights of release 1.0"

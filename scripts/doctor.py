@@ -17,6 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from latentsync.device import AVAILABLE, pick_device, pick_dtype
+from latentsync.face.detection.detector import DEFAULT_DETECTOR
 from latentsync.inference.model_files import find_model_files
 from latentsync.inference.models import DEMO_UNET
 from latentsync.inference.pipeline import LipsyncPipeline
@@ -82,7 +83,7 @@ def weights() -> Iterator[Line]:
 
 def smoke_test() -> str:
     """Run the first `SMOKE_SEC` seconds of the demo; returns the report's summary."""
-    pipeline = LipsyncPipeline.from_pretrained(DEMO_UNET, detector="cascade")
+    pipeline = LipsyncPipeline.from_pretrained(DEMO_UNET, detector=DEFAULT_DETECTOR)
     with tempfile.TemporaryDirectory() as folder:
         return pipeline(*PAIR, Path(folder) / "smoke.mp4", options=JobOptions(limit_sec=SMOKE_SEC)).summary()
 

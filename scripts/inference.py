@@ -18,6 +18,7 @@ from rich.table import Table
 
 from latentsync.config import UNetRun, load
 from latentsync.device import spread_devices
+from latentsync.face.detection.detector import DEFAULT_DETECTOR
 from latentsync.inference.batch import JobEntry, JobOutcome, read_jobs, run_all, run_all_on_cluster, run_all_spread
 from latentsync.inference.jobs.job import LipsyncJob, check_job
 from latentsync.inference.jobs.report import JobReport, check_report, save_report
@@ -75,7 +76,7 @@ def unet_path(args: argparse.Namespace) -> Path:
 
 def detector_name(args: argparse.Namespace) -> str:
     """The chosen face detector, or the default for the models."""
-    return args.detector or ("cascade" if args.demo else "face_alignment")
+    return args.detector or (DEFAULT_DETECTOR if args.demo else "face_alignment")
 
 
 def check_models(args: argparse.Namespace) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from latentsync.device import Precision, pick_device, pick_dtype
+from latentsync.face.detection.detector import DEFAULT_DETECTOR
 from latentsync.inference.model_files import find_model_files
 from latentsync.inference.models import DEMO_UNET, distilled_companion
 from latentsync.inference.pipeline import LipsyncPipeline
@@ -70,7 +71,7 @@ class Models:
             raise WebError(texts.NO_CHECKPOINT.format(path=own))
         found = [
             ModelChoice("official", PUBLIC_UNET, detector or "face_alignment"),
-            ModelChoice("demo", DEMO_UNET, detector or "cascade"),
+            ModelChoice("demo", DEMO_UNET, detector or DEFAULT_DETECTOR),
         ]
         if own is not None:
             found.insert(0, ModelChoice("own", own, detector or "face_alignment", own_config))

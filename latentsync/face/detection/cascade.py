@@ -129,8 +129,10 @@ def make_backend(weights_dir: Path | None, device: str, alignment: Alignment) ->
 
 
 def file_problems() -> list[tuple[Path, str]]:
-    """Empty: the cascades ship with OpenCV."""
-    return []
+    """Empty where the cascades ship with OpenCV, as they do in version 4."""
+    if hasattr(cv2, "CascadeClassifier"):
+        return []
+    return [(Path("opencv-python"), f"version {cv2.__version__} has no cascades: choose the detector mesh")]
 
 
 class CascadeDetector(TrackingDetector[EyeTrack]):
@@ -274,10 +276,13 @@ def largest_first(boxes: object) -> FloatArray:
     return found[np.argsort(-found[:, 2], kind="stable")]
 
 
-def load_cascade(name: str) -> cv2.CascadeClassifier:
+def load_cascade(name: str) -> "cv2.CascadeClassifier":
     """A cascade that ships with OpenCV; ValueError if this build lacks it."""
     folder = getattr(getattr(cv2, "data", None), "haarcascades", None)
-    cascade = cv2.CascadeClassifier(str(Path(folder) / name)) if folder else None
+    has_class = hasattr(cv2, "CascadeClassifier")
+    cascade = cv2.CascadeClassifier(str(Path(folder) / name)) if folder and has_class else None
     if cascade is None or cascade.empty():
-        raise ValueError(f"OpenCV {cv2.__version__} lacks {name}: install opencv-python 4.x from its wheel.")
+        raise ValueError(
+            f"OpenCV {cv2.__version__} lacks {name}: choose the detector mesh, or install opencv-python 4.x from its wheel."
+        )
     return cascade

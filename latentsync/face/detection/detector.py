@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Protocol
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,6 +24,10 @@ BACKENDS = {  # name -> module, imported at first use
     "face_alignment": "latentsync.face.detection.landmarks",  # S3FD and 68 landmarks, with weights
     "mesh": "latentsync.face.detection.mesh",  # BlazeFace, YuNet and a mesh of 468 points: small weights, CPU
 }
+HAS_CASCADES = hasattr(cv2, "CascadeClassifier")  # OpenCV 5 has none
+DEFAULT_DETECTOR = (
+    "cascade" if HAS_CASCADES else "mesh"
+)  # where nobody chooses and the models do not ask for 68 landmarks
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1
 
 
@@ -73,7 +78,7 @@ def detector_problems(name: str) -> list[tuple[Path, str]]:
 
 
 def make_detector(
-    name: str = "cascade",
+    name: str = DEFAULT_DETECTOR,
     weights_dir: Path | None = None,
     device: str = "cpu",
     alignment: Alignment = DEFAULT_ALIGNMENT,

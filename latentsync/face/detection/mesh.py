@@ -45,6 +45,7 @@ MAX_MISSED = 12  # frames (half a second) that are followed by the flow only
 PATCH_GAIN = 0.15  # share of the patch's misplacement that is corrected in a frame
 MISPLACED = 0.12  # of the patch's side, from which it is placed anew
 OFF_CENTRE, OFF_SIZE = 0.3, 1.8  # of a mesh in its patch, from which it is implausible
+GROWTH = 1.2  # of a mesh in a patch that moved with it, from which it is another face
 SHIFTS = (
     (0.0, 0.0, 1.0, 0.0),
     (2.0, 1.0, 1.02, 1.5),
@@ -226,7 +227,7 @@ class MeshDetector(TrackingDetector[MeshTrack]):
         matrix = chained(invert_matrix(motion), track.matrix)
         measured, grey = self.measure(frame, matrix)
         moved = transform_points(track.matrix, track.points)  # in the new patch: it moved with the head
-        if measured.score < MIN_SCORE:
+        if measured.score < MIN_SCORE or not has_kept_size(measured.mesh):
             return self.missing(frame, track, matrix, grey, transform_points(invert_matrix(matrix), moved))
         steady, pending = steadied(moved, self.alignment_points(measured.mesh), track.pending)
         points = transform_points(invert_matrix(matrix), steady)
@@ -258,6 +259,12 @@ def is_plausible(mesh: FloatArray) -> bool:
     off_centre = np.abs((low + high) / 2 - PATCH / 2).max() / PATCH
     size = float((high - low).max()) * MARGIN / PATCH
     return bool(off_centre < OFF_CENTRE and 1 / OFF_SIZE < size < OFF_SIZE)
+
+
+def has_kept_size(mesh: FloatArray) -> bool:
+    """Whether a mesh in a patch that moved with its head is about as large as before, and not over two faces."""
+    size = placement(mesh)[1] * MARGIN / PATCH
+    return 1 / GROWTH < size < GROWTH
 
 
 def box_of(candidate: Candidate) -> Box:

@@ -14,8 +14,8 @@ from latentsync.face.detection.pose import PUPILS
 
 POINTS = 468
 # The 68 landmarks (Multi-PIE order), each the mean of one or two points of the mesh. Brows are annotated along their middle,
-# between two rows of the mesh. On ten frontal faces the mean brow is then at (0.58, -0.31) and the mean of 27 to 35 at 0.50 eye distances
-# from the middle of the eyes; in the mean shape of annotated faces they are at (0.57, -0.30) and 0.53.
+# between two rows of the mesh. On ten frontal faces the mean brow is then at (0.58, -0.31) and the mean of 27 to 35 at 0.50 eye
+# distances from the middle of the eyes; in the mean shape of annotated faces they are at (0.57, -0.30) and 0.53.
 JAW = ((127,), (234,), (93,), (58,), (172,), (136,), (149,), (148,), (152,))
 JAW_RIGHT = ((377,), (378,), (365,), (397,), (288,), (323,), (454,), (356,))
 BROWS = ((70, 46), (63, 53), (105, 52), (66, 65), (107, 55), (336, 285), (296, 295), (334, 282), (293, 283), (300, 276))

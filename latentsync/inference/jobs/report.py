@@ -27,6 +27,7 @@ SYNCED, TO_EDIT, BRIDGED = "synced", "would be edited", "bridged"  # TO_EDIT: in
 REST = "after the sound"
 MAX_LISTED = 6  # stretches listed in the summary
 REPORT_KEYS = {"summary", "output", "per_frame", "settings"}  # by which a report is recognised
+ON_ITS_SIDE_FROM_DEG, UPSIDE_DOWN_FROM_DEG = 60, 135  # tilt of all edited faces together
 SOFT_ABOVE, SMALL_BELOW = 1.5, 0.25  # face width / model resolution beyond which there is a warning
 LIBRARIES = ("torch", "diffusers", "av", "opencv-python", "numpy")
 
@@ -243,7 +244,7 @@ def length_sentence(job: LipsyncJob) -> str:
 
 
 def warnings_of(plan: FacePlan, resolution: int) -> Iterator[str]:
-    """Warnings about the faces' sizes, one sentence each."""
+    """Warnings about the faces' sizes and about a video that is not upright, one sentence each."""
     edited = plan.segment != NOT_EDITED
     if not edited.any():
         yield "No frame shows a face that can be edited: the pictures stay as they are."
@@ -253,6 +254,13 @@ def warnings_of(plan: FacePlan, resolution: int) -> Iterator[str]:
         yield f"Faces are {width:.0f} px wide, but the model generates {resolution} px: the mouth will be softer than in the video."
     if width < SMALL_BELOW * resolution:
         yield f"Faces are only {width:.0f} px wide: they have little detail, and detection is less reliable."
+    across = (plan.points[edited, 1] - plan.points[edited, 0]).sum(axis=0)
+    roll_deg = float(np.degrees(np.arctan2(across[1], across[0])))
+    if abs(roll_deg) > UPSIDE_DOWN_FROM_DEG:
+        yield "The video is upside down: the faces are edited as they stand in it."
+    elif abs(roll_deg) > ON_ITS_SIDE_FROM_DEG:
+        side = "right" if roll_deg > 0 else "left"
+        yield f"The video lies on its side (heads point to the {side}): the faces are edited as they lie in it."
 
 
 def check_report(path: Path, job: LipsyncJob, force: bool = False) -> Path:

@@ -1,0 +1,54 @@
+"""Videos that lie on their side or upside down without a tag: the report says so, and the mesh detector finds people upright."""
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from latentsync.face.align import align_matrix, transform_points
+from latentsync.face.detection.detector import detector_problems, make_detector
+from latentsync.inference.faces.plan import FacePlan
+from latentsync.inference.jobs.report import warnings_of
+from tests.support.torture import Place, draw_head, room
+
+POINTS = np.array([[100, 100], [150, 100], [125, 140]], np.float32)
+
+
+def plan_of(turn_deg: float) -> FacePlan:
+    """Ten edited frames with a face turned clockwise, and one without a face."""
+    turn = np.radians(turn_deg)
+    linear = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    points = np.repeat(((POINTS - 125) @ linear.T + 125)[None], 11, axis=0)
+    points[10] = np.nan
+    box = np.repeat(np.array([[0.0, 0, 200, 200]]), 11, axis=0)
+    facts: Any = SimpleNamespace(segment=np.array([0] * 10 + [-1]), box=box, points=points)
+    return cast(FacePlan, facts)
+
+
+@pytest.mark.parametrize(
+    ("turn_deg", "words"),
+    [(0, None), (40, None), (-50, None), (90, "heads point to the right"), (-88, "to the left"), (180, "upside down")],
+)
+def test_the_report_says_how_a_video_lies(turn_deg: float, words: str | None) -> None:
+    warnings = list(warnings_of(plan_of(turn_deg), 200))
+    assert (len(warnings) == 0) if words is None else (len(warnings) == 1 and words in warnings[0])
+
+
+@pytest.mark.skipif(
+    any(problem for _, problem in detector_problems("mesh")), reason="the set `faces` is not downloaded"
+)
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_a_person_on_their_side_is_aligned_upright(quarters: int) -> None:
+    picture = room(40).copy()
+    draw_head(picture, 3, Place(320, 190, 0.8), 0)
+    frame = np.clip(picture, 0, 255).astype(np.uint8)
+    detector = make_detector("mesh")
+    upright = detector.points(frame)
+    detector.reset()
+    turned = detector.points(np.ascontiguousarray(np.rot90(frame, quarters)))
+    assert upright is not None and turned is not None
+    for found in (upright, turned):
+        assert found.landmarks is not None
+        aligned = transform_points(align_matrix(found.points, 256), found.landmarks)
+        assert aligned[8, 1] > aligned[51, 1] > aligned[27, 1]  # chin below lips below nose

@@ -4,6 +4,7 @@ Tensor legend: f frames (any leading batch), c colours, h w height and width.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -34,8 +35,8 @@ class FaceInputs:
 
 def frames_to_pixels(frames: torch.Tensor | NDArray[np.uint8]) -> torch.Tensor:
     """Frames uint8 [..., h, w, c] -> pixels float32 [..., c, h, w] in [-1, 1]."""
-    scaled = torch.as_tensor(frames).float() / 255
-    return rearrange((scaled - 0.5) / 0.5, "... h w c -> ... c h w").contiguous()
+    planes = rearrange(torch.as_tensor(frames), "... h w c -> ... c h w").contiguous()  # while a value is one byte
+    return planes.to(torch.float32, copy=True).div_(255).sub_(0.5).div_(0.5)
 
 
 def pixels_to_frames(pixels: torch.Tensor) -> torch.Tensor:
@@ -85,9 +86,22 @@ def between(values: torch.Tensor, frames: torch.Tensor, count: int) -> torch.Ten
 
 
 def without_error(decoded: torch.Tensor, error: torch.Tensor) -> torch.Tensor:
-    """`decoded` [f, c, h, w] corrected by adding the `colour_error` of the original face, interpolated to its size."""
-    scale = decoded.shape[-1] // error.shape[-1]
-    return decoded + F.interpolate(error, scale_factor=scale, mode="bilinear", align_corners=False)
+    """`decoded` [f, c, h, w] corrected by adding the `colour_error` of the original face, interpolated bilinearly to its size.
+
+    The interpolation is a product with one matrix from each side, and the second product adds to `decoded`: one pass over it.
+    """
+    (down, across) = (
+        _enlarging(*sizes).to(decoded) for sizes in zip(error.shape[-2:], decoded.shape[-2:], strict=True)
+    )
+    rows = (down @ error.to(decoded)).flatten(0, 1)  # (f c) h w/cell
+    planes = decoded.contiguous().flatten(0, 1)
+    return torch.baddbmm(planes, rows, across.T.expand(len(rows), -1, -1)).view(decoded.shape)
+
+
+@lru_cache(maxsize=8)
+def _enlarging(cells: int, pixels: int) -> torch.Tensor:
+    """The matrix [pixels, cells] of linear interpolation from the centres of cells to those of pixels."""
+    return F.interpolate(torch.eye(cells)[None], size=pixels, mode="linear", align_corners=False)[0].T.contiguous()
 
 
 def match_ring(pasted: torch.Tensor, original: torch.Tensor, ring: torch.Tensor) -> torch.Tensor:
@@ -130,4 +144,4 @@ def pixels_in_reach(length: int, reach: int) -> NDArray[np.float32]:
 
 def keep_surroundings(decoded: torch.Tensor, pixels: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """The generated face where `mask` is 0, the original where it is 1; decoded and pixels [..., c, h, w], mask [..., h, w]."""
-    return decoded * (1 - mask) + pixels * mask
+    return torch.lerp(decoded.contiguous(), pixels, mask.to(decoded))

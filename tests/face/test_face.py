@@ -40,6 +40,15 @@ def test_values_between_measured_frames_are_interpolated_linearly(count: int) ->
     assert torch.allclose(pixels.between(values[measured], measured, count), values)
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_colour_error_is_interpolated_bilinearly(layout: torch.memory_format) -> None:
+    generator = torch.Generator().manual_seed(0)
+    decoded = torch.randn(2, 3, 64, 64, generator=generator).to(memory_format=layout)
+    error = torch.randn(2, 3, 8, 8, generator=generator)
+    added = torch.nn.functional.interpolate(error, scale_factor=8, mode="bilinear", align_corners=False)
+    assert torch.allclose(pixels.without_error(decoded, error), decoded + added, atol=1e-5)
+
+
 @pytest.mark.parametrize("resolution", [128, 256, 512])
 def test_alignment_follows_a_moved_scaled_turned_face(resolution: int) -> None:
     turn = np.float32(0.3)

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Literal, get_args
 
 import torch
@@ -33,6 +34,27 @@ def pick_device(name: str | None = None) -> torch.device:
     if device.type != "cpu" and not AVAILABLE.get(device.type, lambda: False)():
         raise ValueError(f"This machine (or this PyTorch) has no device {name!r}: use cpu.")
     return device
+
+
+def unused_gpu() -> str | None:
+    """Why an NVIDIA GPU of this machine is not used, in a sentence with the way out; None without one, or if it is used."""
+    if torch.cuda.is_available() or not has_nvidia_driver():
+        return None
+    if torch.version.cuda is None and torch.version.hip is None:
+        return (
+            f"This machine has an NVIDIA GPU, but PyTorch {torch.__version__} is built for the CPU alone, so everything runs there:"
+            " install the CUDA build, with the command that https://pytorch.org/get-started/locally/ shows for your system."
+        )
+    return (
+        f"This machine has an NVIDIA GPU, but its driver does not work with PyTorch {torch.__version__}, which is built for CUDA"
+        f" {torch.version.cuda}, so everything runs on the CPU: update the driver, or install a PyTorch for an older CUDA"
+        " (https://pytorch.org/get-started/previous-versions/)."
+    )
+
+
+def has_nvidia_driver() -> bool:
+    """Whether an NVIDIA driver is installed, also one that this PyTorch cannot use."""
+    return Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
 
 
 def spread_devices(workers: int | None = None) -> list[torch.device]:

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from latentsync.device import AVAILABLE, pick_device, pick_dtype
+from latentsync.device import AVAILABLE, pick_device, pick_dtype, unused_gpu
 from latentsync.face.detection.detector import DEFAULT_DETECTOR
 from latentsync.inference.model_files import find_model_files
 from latentsync.inference.models import DEMO_UNET
@@ -61,6 +61,8 @@ def devices() -> Iterator[Line]:
         yield torch.cuda.get_device_name(index), f"architecture {major}.{minor}; PyTorch is built for {built}"
     device = pick_device()
     yield "chosen", f"{device}, {str(pick_dtype(device)).removeprefix('torch.')}, {torch.get_num_threads()} threads"
+    if problem := unused_gpu():
+        yield "[yellow]unused[/]", escape(problem)
 
 
 def encoders() -> Iterator[Line]:

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from latentsync.config import UNetRun, load
-from latentsync.device import spread_devices
+from latentsync.device import spread_devices, unused_gpu
 from latentsync.face.detection.detector import DEFAULT_DETECTOR
 from latentsync.inference.batch import JobEntry, JobOutcome, read_jobs, run_all, run_all_on_cluster, run_all_spread
 from latentsync.inference.jobs.job import LipsyncJob, check_job
@@ -191,8 +191,8 @@ def outcome_code(outcomes: Iterable[JobOutcome], console: Console) -> int:
 
 def lipsync(args: argparse.Namespace, console: Console) -> int:
     """Run the job or the list of jobs; returns the exit code."""
-    for note in choose(args):
-        console.print(NOTES[note], soft_wrap=True)
+    for note in [*(NOTES[choice] for choice in choose(args)), *filter(None, [unused_gpu()])]:
+        console.print(note, soft_wrap=True)
     if args.unet_config_path:
         load(args.unet_config_path, UNetRun)  # checked, and its public keys logged, before anything else is loaded
     InferenceSettings().changed(given(args, InferenceSettings))  # raises for a wrong value before anything is loaded

@@ -51,12 +51,13 @@ def memory_plan(choice: MemoryChoice, device: torch.device, resolution: int) -> 
 
 
 def free_bytes(device: torch.device) -> float:
-    """Free memory of an accelerator in bytes; 0 if it cannot be queried."""
+    """Free memory of an accelerator in bytes, with what PyTorch keeps for itself but does not use; 0 if it cannot be queried."""
     module: Any = getattr(torch, device.type, None)
     if hasattr(module, "mem_get_info"):
-        return float(module.mem_get_info(device)[0])
+        kept = module.memory_reserved(device) - module.memory_allocated(device)
+        return float(module.mem_get_info(device)[0] + kept)
     if hasattr(module, "recommended_max_memory"):
-        return float(module.recommended_max_memory() - module.driver_allocated_memory())
+        return float(module.recommended_max_memory() - module.current_allocated_memory())
     return 0.0
 
 
@@ -93,6 +94,18 @@ def _c_function(name: Literal["mallopt", "malloc_trim"]) -> Any | None:
         return None
 
 
+OUT_OF_MEMORY = (  # in messages of errors that PyTorch raises as plain RuntimeErrors
+    "can't allocate memory",  # CPU
+    "MPS backend out of memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_NOT_INITIALIZED",  # cuBLAS found no memory for its handle
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED",
+    "HIP out of memory",
+)
+
+
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether PyTorch raised because memory ran out, on an accelerator or on the CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    return isinstance(error, torch.OutOfMemoryError) or any(part in str(error) for part in OUT_OF_MEMORY)

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from latentsync import device
 from latentsync.device import has_bfloat16, pick_device, pick_dtype
+from latentsync.inference.memory import free_bytes
 from latentsync.inference.models import distilled_companion, recommended
 from latentsync.inference.settings import PRESETS, InferenceSettings, precision_of
 from latentsync.inference.timing import Stopwatch
@@ -113,3 +115,22 @@ def test_half_precision_on_a_cpu_is_a_type_that_it_is_fast_at() -> None:
         pick_dtype(cpu, "fp16")
     with pytest.raises(ValueError, match="choose auto, half, fp32, bf16, fp16"):
         pick_dtype(cpu, "int8")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("cuda", "words"), [(None, "built for the CPU alone"), ("13.0", "update the driver")])
+def test_an_nvidia_gpu_that_pytorch_cannot_use_is_named(
+    monkeypatch: pytest.MonkeyPatch, cuda: str | None, words: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setattr(device, "has_nvidia_driver", lambda: True)
+    assert words in (device.unused_gpu() or "")
+    monkeypatch.setattr(device, "has_nvidia_driver", lambda: False)
+    assert device.unused_gpu() is None
+
+
+def test_memory_that_pytorch_keeps_counts_as_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (2e9, 24e9))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 20e9)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 5e9)
+    assert free_bytes(torch.device("cuda")) == 17e9

@@ -135,11 +135,21 @@ def test_rejected_windows_are_retried_in_float32_and_marked(models: LipsyncModel
     assert half.unet.conv_in.weight.dtype == torch.bfloat16
 
 
-def test_running_out_of_memory_halves_the_batch(models: LipsyncModels) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("too much"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 17.90 GB, other allocations: 96.00 MB)."),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    ],
+    ids=["PyTorch", "MPS", "cuBLAS", "cuDNN"],
+)
+def test_running_out_of_memory_halves_the_batch(models: LipsyncModels, error: RuntimeError) -> None:
     class Small(WindowSampler):
         def _sample(self, windows, on_step):  # type: ignore[no-untyped-def]
             if len(windows) > 1:
-                raise torch.OutOfMemoryError("too much")
+                raise error
             return super()._sample(windows, on_step)
 
     small = Small(models, FAST, Stopwatch(), MemoryPlan(4, 4))

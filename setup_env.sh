@@ -68,7 +68,7 @@ download_checkpoints() {
         say "The checkpoints could not be downloaded. With a network connection run: ./setup_env.sh --checkpoints $1"
 }
 
-# Face detection under a free licence (1.5 MB of weights, see checkpoints/README.md) comes without being asked for.
+# Face detection under a free licence (1.7 MB of weights, see checkpoints/README.md) comes without being asked for.
 download_faces() {
     [ -e checkpoints/face/face_detection_yunet_2023mar.onnx ] && return
     [ -e scripts/download_checkpoints.py ] || return 0

@@ -2,7 +2,7 @@
 
 Random weights of the public sizes, bfloat16, faces of 256 and 512 px. Windows are encoded, sampled and decoded as in inference,
 without reading or writing a video: eager, then with compiled blocks, each with the full and the small decoder. `--video` and
-`--audio` add whole jobs, from file to file, with the embedded face detector. The JSON file is rewritten after every row, so an
+`--audio` add whole jobs, from file to file, with the default face detector. The JSON file is rewritten after every row, so an
 interrupted run keeps its rows. It takes less than ten minutes on a data-centre GPU.
 
 To try the script on any machine: `python -m benchmarks.gpu --device cpu --tiny --video VIDEO --audio AUDIO`.
@@ -35,6 +35,7 @@ from latentsync.models.unet.network import compile_blocks
 from scripts.command import run_command
 
 NUM_FRAMES, TOKENS, TINY_PX = 16, 50, 64
+LISTED = 6  # stages of a job
 
 
 def random_models(args: argparse.Namespace, resolution: int) -> LipsyncModels:
@@ -135,8 +136,8 @@ def rows(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def job_row(models: LipsyncModels, settings: InferenceSettings, args: argparse.Namespace) -> dict[str, Any]:
-    """A whole job with the given files, at its second run: frames a second, and the share of the three longest stages."""
-    pipeline = LipsyncPipeline(replace(models, distilled=settings.needs_distilled_weights), make_detector("cascade"))
+    """A whole job with the given files, at its second run: frames a second, and the shares of its longest stages."""
+    pipeline = LipsyncPipeline(replace(models, distilled=settings.needs_distilled_weights), make_detector())
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(2):
             peak_gb(models.device)
@@ -149,7 +150,7 @@ def job_row(models: LipsyncModels, settings: InferenceSettings, args: argparse.N
         "peak GB": peak_gb(models.device),
         "frames": done.frames,
         "synced": done.synced_frames,
-        "stages": ", ".join(f"{name} {sec / whole:.0%}" for name, sec in stages[:6]),
+        "stages": ", ".join(f"{name} {sec / whole:.0%}" for name, sec in stages[:LISTED]),
     }
 
 

@@ -1,5 +1,6 @@
 """Where networks run, and in which precision: on CUDA (or ROCm), else Apple's MPS, else the CPU."""
 
+import os
 import shutil
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -37,12 +38,16 @@ def pick_device(name: str | None = None) -> torch.device:
 
 
 def unused_gpu() -> str | None:
-    """Why an NVIDIA GPU of this machine is not used, in a sentence with the way out; None without one, or if it is used."""
-    if torch.cuda.is_available() or not has_nvidia_driver():
+    """Why an NVIDIA GPU of this machine is not used, in a sentence with the way out.
+
+    None without one, if it is used, and if CUDA_VISIBLE_DEVICES hides it.
+    """
+    is_hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "all") in ("", "-1")
+    if torch.cuda.is_available() or is_hidden or not has_nvidia_driver():
         return None
-    if torch.version.cuda is None and torch.version.hip is None:
+    if torch.version.cuda is None:
         return (
-            f"This machine has an NVIDIA GPU, but PyTorch {torch.__version__} is built for the CPU alone, so everything runs there:"
+            f"This machine has an NVIDIA GPU, but PyTorch {torch.__version__} is built without CUDA, so everything runs on the CPU:"
             " install the CUDA build, with the command that https://pytorch.org/get-started/locally/ shows for your system."
         )
     return (

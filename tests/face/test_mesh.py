@@ -24,7 +24,6 @@ from latentsync.face.detection.mesh import (
 from latentsync.face.detection.mesh_points import (
     LANDMARKS,
     landmarks_of_mesh,
-    lips_mask,
     truth_of_mesh,
 )
 from latentsync.face.detection.motion import MAX_STEP, UNCONFIRMED, fitted, steadied
@@ -105,7 +104,6 @@ def test_the_parts_of_the_mesh() -> None:
     mesh[[178, 14, 402]] = [[80, 150, 0], [96, 150, 0], [110, 150, 0]]
     truth = truth_of_mesh(mesh)
     assert truth.opening == pytest.approx(20 / (70 * 0.69)) and truth.roll_deg == pytest.approx(0, abs=20)
-    assert lips_mask(mesh, (PATCH, PATCH)).shape == (PATCH, PATCH)
 
 
 def test_dark_pictures_are_brightened_and_others_are_not() -> None:

@@ -117,14 +117,18 @@ def test_half_precision_on_a_cpu_is_a_type_that_it_is_fast_at() -> None:
         pick_dtype(cpu, "int8")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("cuda", "words"), [(None, "built for the CPU alone"), ("13.0", "update the driver")])
+@pytest.mark.parametrize(("cuda", "words"), [(None, "built without CUDA"), ("13.0", "update the driver")])
 def test_an_nvidia_gpu_that_pytorch_cannot_use_is_named(
     monkeypatch: pytest.MonkeyPatch, cuda: str | None, words: str
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.version, "cuda", cuda)
     monkeypatch.setattr(device, "has_nvidia_driver", lambda: True)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert words in (device.unused_gpu() or "")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert device.unused_gpu() is None, "the user hides it"
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     monkeypatch.setattr(device, "has_nvidia_driver", lambda: False)
     assert device.unused_gpu() is None
 

@@ -33,8 +33,6 @@ EYE_OUTLINES = (
     (33, 246, 161, 160, 159, 158, 157, 173, 133, 155, 154, 153, 145, 144, 163, 7),
     (362, 398, 384, 385, 386, 387, 388, 466, 263, 249, 390, 373, 374, 380, 381, 382),
 )
-LIPS_OUTLINE = (61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 375, 321, 405, 314, 17, 84, 181, 91, 146)
-MOUTH_OUTLINE = (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308, 324, 318, 402, 317, 14, 87, 178, 88, 95)
 LIP_PAIRS = ((81, 178), (13, 14), (311, 402))  # inner lips, upper and lower
 LID_PAIRS = (((160, 144), (158, 153)), ((385, 380), (387, 373)))  # of each eye, upper and lower
 CHIN_PITCH_DEG = 4.0  # of the line from forehead to chin of a head that looks straight ahead
@@ -50,11 +48,6 @@ class FaceTruth:
     yaw_deg: float  # turn to the image's right
     pitch_deg: float  # of a head that looks down
     roll_deg: float  # clockwise in the image
-
-    @property
-    def is_blinking(self) -> bool:
-        """Whether both eyes are closed."""
-        return max(self.eyes_open) < 0.15
 
 
 def eye_centres(mesh: FloatArray) -> FloatArray:
@@ -89,11 +82,6 @@ def truth_of_mesh(mesh: FloatArray) -> FaceTruth:
     return FaceTruth(float(opening), float(width), (lids[0], lids[1]), yaw, pitch, math.degrees(roll))
 
 
-def lips_mask(mesh: FloatArray, size: tuple[int, int]) -> np.ndarray:
-    """Mask uint8 [h, w] of the lips and the mouth between them, 255 inside; `mesh` in the pixels of a w x h picture."""
-    return outlined(mesh, [LIPS_OUTLINE], size)
-
-
 def rigid_mask(mesh: FloatArray, size: tuple[int, int]) -> np.ndarray:
     """Mask uint8 [h, w] of the part of a face that does not move in speech, without the eyes."""
     mask = np.zeros(size[::-1], np.uint8)
@@ -101,12 +89,4 @@ def rigid_mask(mesh: FloatArray, size: tuple[int, int]) -> np.ndarray:
     cv2.fillConvexPoly(mask, np.round(hull).astype(np.int32), 255)
     for outline in EYE_OUTLINES:
         cv2.fillPoly(mask, [np.round(mesh[list(outline), :2]).astype(np.int32)], 0)
-    return mask
-
-
-def outlined(mesh: FloatArray, outlines: list[tuple[int, ...]], size: tuple[int, int]) -> np.ndarray:
-    """Mask uint8 [h, w] of polygons through points of the mesh, with sub-pixel corners."""
-    mask = np.zeros(size[::-1], np.uint8)
-    for outline in outlines:
-        cv2.fillPoly(mask, [np.round(mesh[list(outline), :2] * 16).astype(np.int32)], 255, shift=4)
     return mask

@@ -103,7 +103,7 @@ def parse(argv: list[str] | None, description: str | None) -> argparse.Namespace
     lips(
         "--colour",
         choices=get_args(Colour),
-        help="matched: correct the auto-encoder's colour error; ring: match the surroundings",
+        help="matched: correct the auto-encoder's colour error, and the colours along the border of the repainted part",
     )
     lips(
         "--last_window",

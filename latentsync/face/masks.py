@@ -12,12 +12,11 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional as F
 
 from latentsync.weights.table import LATENT_STRIDE
 
 MASK_SIZE = 256
-RING_DIVISOR = 32
+BAND = 5 / 64  # of the side: width of the band in which colours are compared with the original's
 # first row, last row (inclusive), then start and end (exclusive) of each generated span of columns
 # fmt: off
 GENERATED_ROWS: tuple[tuple[int, ...], ...] = (
@@ -87,8 +86,12 @@ def latent_mask(mask: torch.Tensor) -> torch.Tensor:
     return mask[..., ::LATENT_STRIDE, ::LATENT_STRIDE]
 
 
-def mask_ring(mask: torch.Tensor) -> torch.Tensor:
-    """Ring of kept pixels around the generated region of `mask` [h, w]: 1 in the ring, 1/32 of the side wide, 0 elsewhere."""
-    reach = max(1, mask.shape[-1] // RING_DIVISOR)
-    grown = F.max_pool2d((1 - mask)[None, None], 2 * reach + 1, stride=1, padding=reach)[0, 0]
-    return (grown > 0).to(mask) * (mask == 1)
+def border_band(mask: torch.Tensor) -> torch.Tensor:
+    """Band inside the generated region of `mask` [h, w], along its border: 1 at the border, falling to 0 at `BAND` of the side.
+
+    The edge of the image is no border.
+    """
+    generated = (mask < 0.5).to(torch.uint8).cpu().numpy()
+    distance = torch.from_numpy(cv2.distanceTransform(generated, cv2.DIST_L2, cv2.DIST_MASK_PRECISE))
+    depth = (distance - 1) / (BAND * mask.shape[-1])
+    return torch.where(distance > 0, (1 - depth).clamp(0, 1), 0).to(mask)

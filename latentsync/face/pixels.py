@@ -15,8 +15,10 @@ from torch.nn import functional as F
 
 from latentsync.face.masks import latent_mask
 
-RING_CELLS = 12  # cells along each side of a face over which a colour difference is averaged
-RING_REACH = 2.0  # cells: standard deviation of the Gaussian that extrapolates it
+BORDER_CELLS = 32  # cells along each side of a face over which a colour difference is averaged
+BORDER_PIXELS = 256  # along each side: of larger faces every second pixel or fewer are enough for the averages
+BORDER_FRAMES = 2.0  # frames: standard deviation of the Gaussian that averages it in time
+BORDER_TOLERANCE = 0.3  # of pixels in [-1, 1]: larger differences are of content, not of colour
 
 
 @dataclass(frozen=True)
@@ -104,19 +106,38 @@ def _enlarging(cells: int, pixels: int) -> torch.Tensor:
     return F.interpolate(torch.eye(cells)[None], size=pixels, mode="linear", align_corners=False)[0].T.contiguous()
 
 
-def match_ring(pasted: torch.Tensor, original: torch.Tensor, ring: torch.Tensor) -> torch.Tensor:
-    """`pasted` with its colours matched to `original` on a ring; the correction is extrapolated smoothly to the inside.
+def match_border(faces: torch.Tensor, originals: torch.Tensor, band: torch.Tensor) -> torch.Tensor:
+    """`faces` with the colours that the originals have along the border of the generated region, so that no step is seen there.
 
-    Both are [c, h, w]; `ring` [h, w] >= 0 is the weight of each pixel. The difference is averaged over cells, and the correction
-    of a cell is the mean of the measured cells, weighted by a Gaussian of the distance.
+    Both are [f, c, h, w] in [-1, 1], consecutive frames; `band` [h, w] is the weight of each pixel (see `border_band`). The
+    difference is averaged over cells and over neighbouring frames. Large differences, such as a hand, count little. The correction
+    of every cell is the mean of the measured ones, weighted by the inverse fourth power of their distance: it equals the measured
+    one at the border and changes smoothly towards the middle.
     """
-    pooled = F.adaptive_avg_pool2d(torch.cat([(original - pasted) * ring, ring[None]]), RING_CELLS).flatten(1)
-    place = torch.arange(RING_CELLS, device=pasted.device)
-    distance = (place - place[:, None]).square().to(pasted.dtype)
-    along = torch.exp(-distance / (2 * RING_REACH**2))
-    spread = pooled @ torch.kron(along, along)
-    error = rearrange(spread[:-1] / spread[-1].clamp_min(1e-6), "c (y x) -> 1 c y x", y=RING_CELLS)
-    return pasted + F.interpolate(error, size=pasted.shape[-2:], mode="bilinear", align_corners=False)[0]
+    cells, step = (BORDER_CELLS, BORDER_CELLS), max(1, len(band) // BORDER_PIXELS)
+    few = (..., slice(None, None, step), slice(None, None, step))
+    weight = F.adaptive_avg_pool2d(band[few][None, None], cells).flatten(1)  # 1 cells
+    difference = F.adaptive_avg_pool2d((originals[few] - faces[few]) * band[few], cells).flatten(2)  # f c cells
+    error = torch.einsum("gf, f c n -> g c n", _frame_averaging(len(faces)), difference) / weight.clamp_min(1e-6)
+    trusted = weight * torch.exp(-error.square().sum(dim=1) / (2 * BORDER_TOLERANCE**2))  # f cells
+    spread = _spreading(BORDER_CELLS)
+    mean = ((error * trusted[:, None]) @ spread) / (trusted @ spread).clamp_min(1e-9)[:, None]
+    return without_error(faces, mean.unflatten(2, cells))
+
+
+@lru_cache(maxsize=8)
+def _frame_averaging(count: int) -> torch.Tensor:
+    """The matrix [count, count] that averages over neighbouring frames, weighted by a Gaussian."""
+    frame = torch.arange(count)
+    weight = torch.exp(-(frame - frame[:, None]).square() / (2 * BORDER_FRAMES**2))
+    return weight / weight.sum(dim=1, keepdim=True)
+
+
+@lru_cache(maxsize=1)
+def _spreading(side: int) -> torch.Tensor:
+    """Weights [side * side, side * side] between cells of a square: the inverse fourth power of their distance."""
+    place = torch.cartesian_prod(torch.arange(side), torch.arange(side)).float()
+    return (torch.cdist(place, place).square() + 0.5).pow(-2)
 
 
 def changed_weight(face: torch.Tensor, original: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,7 @@ from latentsync.media.video.write import DEFAULT_CRF
 PresetName = Literal["custom", "quality", "balanced", "fast", "turbo"]
 Reference = Literal["current", "elsewhere", "closed"]
 Init = Literal["noise", "reference"]
-Colour = Literal["decoded", "matched", "ring"]
+Colour = Literal["decoded", "matched"]
 Vae = Literal["full", "tiny", "auto"]
 LastWindow = Literal["shift", "shorten"]
 Length = Literal["bounce", "loop", "cut", "hold"]  # where the audio is longer than the video
@@ -107,8 +107,8 @@ class InferenceSettings:
     `init`: sampling starts from pure noise, or from the reference with noise of the first step.
 
     `colour`: faces keep the colours that the auto-encoder decodes (`decoded`); or are corrected by the auto-encoder's own colour
-    error, measured by encoding and decoding the original face (`matched`); or by the original's colours in a ring around the
-    generated region (`ring`).
+    error, measured by encoding and decoding the original face, and by the original's colours along the border of the generated
+    region (`matched`).
 
     `vae`: decode faces with the auto-encoder (`full`), with a small network that imitates it (`tiny`), or with the small one if
     its file is present (`auto`).

@@ -118,16 +118,29 @@ def test_pixels_and_frames_are_inverse_and_masking_greys_the_generated_part() ->
     assert pixels.prepare_faces(frames, masks.load_mask(32)).latent_masks.shape == (2, 1, 4, 4)
 
 
-def test_matching_the_ring_removes_a_colour_cast_and_ignores_the_generated_part(frame: np.ndarray) -> None:
-    original = pixels.frames_to_pixels(align.warp_face(frame, align.align_matrix(POINTS, 64), 64))
-    mask = masks.load_mask(64)
-    ring = masks.mask_ring(mask)
+def test_matching_the_border_removes_a_colour_cast_and_ignores_the_mouth(frame: np.ndarray) -> None:
+    one = pixels.frames_to_pixels(align.warp_face(frame, align.align_matrix(POINTS, 128), 128))
+    original, mask = one.repeat(4, 1, 1, 1), masks.load_mask(128)
+    band = masks.border_band(mask)
+    assert (band[mask == 1] == 0).all() and (band[mask == 0].max(), band[90, 64]) == (1, 0)
+    assert torch.allclose(pixels.match_border(original, original, band), original, atol=1e-6)
     cast = original * 0.9 + torch.tensor([0.1, -0.05, 0.08])[:, None, None]
-    matched = pixels.match_ring(cast, original, ring)
-    assert (matched - original).abs().mean() < (cast - original).abs().mean() / 2
-    painted = torch.where(mask == 0, -torch.ones_like(cast), cast)
-    correction = pixels.match_ring(painted, original, ring) - painted
+    matched = pixels.match_border(cast, original, band)
+    generated = mask == 0
+    assert (matched - original)[..., generated].abs().mean() < (cast - original)[..., generated].abs().mean() / 3
+    with_mouth, mouth = cast.clone(), (slice(None), slice(None), slice(80, 100), slice(40, 88))
+    with_mouth[mouth] = -1
+    correction = pixels.match_border(with_mouth, original, band) - with_mouth
     assert torch.allclose(correction, matched - cast, atol=1e-5)
+
+
+def test_something_in_front_of_the_border_does_not_colour_the_face() -> None:
+    mask = masks.load_mask(128)
+    face, band = torch.zeros(3, 3, 128, 128), masks.border_band(mask)
+    original = face + 0.02
+    original[:, :, 60:90, :24] = 1.0  # a white cup beside the mouth
+    correction = pixels.match_border(face, original, band) - face
+    assert correction[..., 64:80, 40:90].max() < 0.05
 
 
 @needs_cascades

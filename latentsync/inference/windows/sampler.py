@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from latentsync.diffusion.solvers import OnStep
-from latentsync.face.masks import load_mask, mask_ring
+from latentsync.face.masks import border_band, load_mask
 from latentsync.face.pixels import (
     FaceInputs,
     between,
     colour_error,
     every_nth,
     keep_surroundings,
-    match_ring,
+    match_border,
     prepare_faces,
     without_error,
 )
@@ -177,15 +177,13 @@ class WindowSampler:
 
     def _coloured(self, decoded: Tensor, pixels: Tensor, originals: Tensor) -> Tensor:
         """Correct the colours of `decoded` [f, 3, r, r] by the setting `colour`; `originals` are `pixels` on the CPU."""
-        if self.settings.colour == "matched":
-            seen = every_nth(len(pixels), COLOUR_FRAMES)
-            reconstructed = self._decode(self._encode(pixels[seen]))
-            error = colour_error(reconstructed, originals[seen], LATENT_STRIDE)
-            return without_error(decoded, between(error, seen, len(pixels)))
-        if self.settings.colour == "ring":
-            ring = mask_ring(self.mask)
-            return torch.stack([match_ring(new, old, ring) for new, old in zip(decoded, originals, strict=True)])
-        return decoded
+        if self.settings.colour == "decoded":
+            return decoded
+        seen = every_nth(len(pixels), COLOUR_FRAMES)
+        reconstructed = self._decode(self._encode(pixels[seen]))
+        error = colour_error(reconstructed, originals[seen], LATENT_STRIDE)
+        matched = without_error(decoded, between(error, seen, len(pixels)))
+        return match_border(matched, originals, border_band(self.mask))
 
     def _inputs(self, faces: Faces) -> FaceInputs:
         return prepare_faces(torch.from_numpy(faces).to(self.models.device), self.mask.to(self.models.device))

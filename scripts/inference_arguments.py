@@ -20,6 +20,7 @@ from latentsync.inference.settings import (
     OnMissingFace,
     Reference,
     Rest,
+    Texture,
     Vae,
 )
 from latentsync.media.pixels.interlace import Interlaced
@@ -104,6 +105,11 @@ def parse(argv: list[str] | None, description: str | None) -> argparse.Namespace
         "--colour",
         choices=get_args(Colour),
         help="matched: correct the auto-encoder's colour error, and the colours along the border of the repainted part",
+    )
+    lips(
+        "--texture",
+        choices=get_args(Texture),
+        help="match: keep the frame's own fine detail where the new face shows the same",
     )
     lips(
         "--last_window",

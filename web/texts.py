@@ -106,6 +106,7 @@ TIMINGS = {
     "sample": "sampling",
     "decode": "decoding faces",
     "match colour": "matching colours",
+    "keep detail": "keeping fine detail",
     "paste": "pasting",
     "write": "writing",
     "join": "joining",

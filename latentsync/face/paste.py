@@ -56,10 +56,12 @@ def unwarp(planes: torch.Tensor, matrix: FloatArray, region: Region) -> torch.Te
 def blend_part(pixels: FrameArray, planes: torch.Tensor, weights: Weights | None, opacity: float) -> None:
     """Blend warped `planes` into `pixels` (uint8 h w 3, a part of the frame) in place; the result is truncated to uint8.
 
-    `planes` [3 or 4, h, w]: colours in [0, 255] and optionally the weight of the pixels that differ from the original. `weights`
-    None means a weight of 1 everywhere.
+    `planes` [3 to 5, h, w]: colours in [0, 255]; optionally the weight of the pixels that differ from the original, and the share
+    of the frame's own colours that is added. `weights` None means a weight of 1 everywhere.
     """
-    levels, differs = planes[:3], planes[3:]
+    levels, differs, kept = planes[:3], planes[3:4], planes[4:]
+    if len(kept):
+        levels = levels.addcmul_(kept.clamp_(0, 1), colour_planes(pixels))
     weight = torch.tensor(opacity)
     if weights is not None:
         inner, soft, outside = (torch.from_numpy(plane) for plane in weights)
@@ -125,12 +127,19 @@ class Patch:
 
     region: Region  # rows and columns of the frame outside of which nothing changes
     placement: Placement
-    square: torch.Tensor  # [3 or 4, r, r]; the fourth plane is the weight of the pixels that differ from the original
+    square: (
+        torch.Tensor
+    )  # [3 to 5, r, r] in [-1, 1]; then the weights of what differs from the original, and of its detail
 
     @classmethod
     @torch.no_grad()
     def of(
-        cls, frame_hw: tuple[int, int], face: Face, matrix: FloatArray, original: Face | None = None
+        cls,
+        frame_hw: tuple[int, int],
+        face: Face,
+        matrix: FloatArray,
+        original: Face | None = None,
+        detail: torch.Tensor | None = None,
     ) -> "Patch | None":
         """The patch of a face for a frame of h x w; None if it is outside the frame or equals `original`.
 
@@ -139,6 +148,7 @@ class Patch:
             matrix: [2, 3] as from `align_matrix` at resolution r.
             original: [3, r, r], the aligned face that `face` was generated from. Where the two are equal, the frame keeps its
                 own pixels, which are sharper than a face that was warped twice.
+            detail: [4, s, s], where the two show the same, so that the frame keeps its fine detail (see `latentsync.face.texture`).
 
         Raises ValueError for arguments of another shape or type.
         """
@@ -151,9 +161,18 @@ class Patch:
             return None
         if original is None:
             return cls(placement.region, placement, square)
-        differs = changed_weight(square, as_planes(original))
+        before = as_planes(original)
+        differs = changed_weight(square, before)
         region = changed_region(differs, placement, frame_hw)
-        return region and cls(region, placement, torch.cat([square, differs]))
+        if region is None:
+            return None
+        if detail is None:
+            return cls(region, placement, torch.cat([square, differs]))
+        kept, change = F.interpolate(detail[None], square.shape[-2:], mode="bilinear", align_corners=False)[0].split(
+            [1, 3]
+        )
+        mixed = torch.lerp(square + 1, change, kept) - 1  # so that levels are 0 where the frame's own are added
+        return cls(region, placement, torch.cat([mixed, differs, kept]))
 
     @torch.no_grad()
     def blend_into(self, frame: FrameArray, opacity: float = 1.0) -> None:

@@ -17,7 +17,7 @@ from latentsync.face.masks import latent_mask
 
 BORDER_CELLS = 32  # cells along each side of a face over which a colour difference is averaged
 BORDER_PIXELS = 256  # along each side: of larger faces every second pixel or fewer are enough for the averages
-BORDER_FRAMES = 2.0  # frames: standard deviation of the Gaussian that averages it in time
+AVERAGED_FRAMES = 2.0  # standard deviation of the Gaussian that averages differences in time
 BORDER_TOLERANCE = 0.3  # of pixels in [-1, 1]: larger differences are of content, not of colour
 
 
@@ -118,7 +118,7 @@ def match_border(faces: torch.Tensor, originals: torch.Tensor, band: torch.Tenso
     few = (..., slice(None, None, step), slice(None, None, step))
     weight = F.adaptive_avg_pool2d(band[few][None, None], cells).flatten(1)  # 1 cells
     difference = F.adaptive_avg_pool2d((originals[few] - faces[few]) * band[few], cells).flatten(2)  # f c cells
-    error = torch.einsum("gf, f c n -> g c n", _frame_averaging(len(faces)), difference) / weight.clamp_min(1e-6)
+    error = torch.einsum("gf, f c n -> g c n", frame_averaging(len(faces)), difference) / weight.clamp_min(1e-6)
     trusted = weight * torch.exp(-error.square().sum(dim=1) / (2 * BORDER_TOLERANCE**2))  # f cells
     spread = _spreading(BORDER_CELLS)
     mean = ((error * trusted[:, None]) @ spread) / (trusted @ spread).clamp_min(1e-9)[:, None]
@@ -126,10 +126,10 @@ def match_border(faces: torch.Tensor, originals: torch.Tensor, band: torch.Tenso
 
 
 @lru_cache(maxsize=8)
-def _frame_averaging(count: int) -> torch.Tensor:
+def frame_averaging(count: int) -> torch.Tensor:
     """The matrix [count, count] that averages over neighbouring frames, weighted by a Gaussian."""
     frame = torch.arange(count)
-    weight = torch.exp(-(frame - frame[:, None]).square() / (2 * BORDER_FRAMES**2))
+    weight = torch.exp(-(frame - frame[:, None]).square() / (2 * AVERAGED_FRAMES**2))
     return weight / weight.sum(dim=1, keepdim=True)
 
 

@@ -18,6 +18,7 @@ PresetName = Literal["custom", "quality", "balanced", "fast", "turbo"]
 Reference = Literal["current", "elsewhere", "closed"]
 Init = Literal["noise", "reference"]
 Colour = Literal["decoded", "matched"]
+Texture = Literal["off", "match"]
 Vae = Literal["full", "tiny", "auto"]
 LastWindow = Literal["shift", "shorten"]
 Length = Literal["bounce", "loop", "cut", "hold"]  # where the audio is longer than the video
@@ -32,7 +33,8 @@ CUSTOM = "custom"  # no preset: the checkpoint's recommendation, or settings cho
 PRESETS_IN_HALF = ("fast", "turbo")  # half precision where the device is fast at it
 
 # Presets trade quality for speed: one table for the command line, Python and the web app (`python -m benchmarks.presets`).
-# Name -> fields of `InferenceSettings`. Fields that depend on a checkpoint's training (reference, init, colour) are not included.
+# Name -> fields of `InferenceSettings`. Fields that depend on a checkpoint's training (reference, init, colour), and texture,
+# are not included.
 WHOLE_WAY = (0.0, 1.0)
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
@@ -110,6 +112,9 @@ class InferenceSettings:
     error, measured by encoding and decoding the original face, and by the original's colours along the border of the generated
     region (`matched`).
 
+    `texture`: the repainted part is as sharp as the networks make it (`off`); or keeps the frame's own fine detail where it shows
+    the same as before (`match`), see `latentsync.face.texture`.
+
     `vae`: decode faces with the auto-encoder (`full`), with a small network that imitates it (`tiny`), or with the small one if
     its file is present (`auto`).
 
@@ -131,6 +136,7 @@ class InferenceSettings:
     reference: Reference = "current"
     init: Init = "noise"
     colour: Colour = "decoded"
+    texture: Texture = "off"
     vae: Vae = "full"
     seed: int = DEFAULT_SEED
     overlap: int = 0

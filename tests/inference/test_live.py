@@ -28,11 +28,13 @@ def pushed(pipeline: LipsyncPipeline, frames: list[np.ndarray], sound: Path, fps
 
 
 @pytest.mark.parametrize("fps", [25, 50])
-@pytest.mark.parametrize("overlap", [0, 1])
+@pytest.mark.parametrize(("overlap", "texture"), [(0, "off"), (1, "match")])
 @pytest.mark.slow
-def test_a_stream_equals_the_file(tmp_path: Path, pipeline: LipsyncPipeline, fps: int, overlap: int) -> None:
+def test_a_stream_equals_the_file(
+    tmp_path: Path, pipeline: LipsyncPipeline, fps: int, overlap: int, texture: str
+) -> None:
     """With frames without a face: some at the start, a short gap that is bridged, and a long one that is not."""
-    settings = SETTINGS.changed({"overlap": overlap})
+    settings = SETTINGS.changed({"overlap": overlap, "texture": texture})
     gaps = [*range(3), *range(fps, fps + 4), *range(2 * fps, 3 * fps)]
     video = tmp_path / "v.mkv"
     make_video(video, 4 * fps, dark=gaps, fps=fps)

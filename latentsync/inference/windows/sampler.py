@@ -29,6 +29,7 @@ from latentsync.face.pixels import (
     prepare_faces,
     without_error,
 )
+from latentsync.face.texture import kept_detail
 from latentsync.inference.memory import MemoryPlan, is_out_of_memory, memory_plan
 from latentsync.inference.models import LipsyncModels
 from latentsync.inference.settings import InferenceSettings
@@ -63,13 +64,27 @@ class NewFaces:
     """`faces` and the `originals` that they replace, [f, 3, r, r] float32 on the CPU, equal outside of the mask.
 
     Originals are in [-1, 1]; faces may exceed that and are clamped when pasted. `rejection` is the reason why the output check
-    failed, None if it passed; `retried`: they were sampled a second time, in float32.
+    failed, None if it passed; `retried`: they were sampled a second time, in float32. `detail` [f, 4, s, s]: where the originals'
+    fine detail is kept, see `latentsync.face.texture`; None: nowhere.
     """
 
     faces: Tensor
     originals: Tensor
     rejection: str | None = None
     retried: bool = False
+    detail: Tensor | None = None
+
+    def frame(self, index: int) -> "NewFaces":
+        """One of the frames."""
+        one, detail = slice(index, index + 1), self.detail
+        return replace(
+            self, faces=self.faces[one], originals=self.originals[one], detail=None if detail is None else detail[one]
+        )
+
+    def faded(self, later: "NewFaces", share: float) -> "NewFaces":
+        """Cross-faded with a `later` result for the same frames; `share` of it in [0, 1]."""
+        detail = None if self.detail is None or later.detail is None else torch.lerp(self.detail, later.detail, share)
+        return replace(later, faces=torch.lerp(self.faces, later.faces, share), detail=detail)
 
 
 class WindowSampler:
@@ -173,7 +188,11 @@ class WindowSampler:
         if rejection is None:
             with self.stopwatch("match colour"):
                 decoded = self._coloured(decoded, pixels, originals)
-        return NewFaces(keep_surroundings(decoded, originals, self.mask), originals, rejection)
+        faces = keep_surroundings(decoded, originals, self.mask)
+        if rejection is not None or self.settings.texture == "off":
+            return NewFaces(faces, originals, rejection)
+        with self.stopwatch("keep detail"):
+            return NewFaces(faces, originals, detail=kept_detail(faces, originals))
 
     def _coloured(self, decoded: Tensor, pixels: Tensor, originals: Tensor) -> Tensor:
         """Correct the colours of `decoded` [f, 3, r, r] by the setting `colour`; `originals` are `pixels` on the CPU."""

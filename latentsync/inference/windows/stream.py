@@ -10,10 +10,9 @@ Legend: f frames, r face resolution in pixels.
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from latentsync.audio.whisper_features import FeatureTrack
@@ -35,10 +34,10 @@ def face_of(picture: Picture, matrix: FloatArray, resolution: int) -> FrameArray
 
 
 def with_face(
-    picture: Picture, face: torch.Tensor, original: torch.Tensor, matrix: FloatArray, opacity: float
+    picture: Picture, face: Tensor, original: Tensor, matrix: FloatArray, opacity: float, detail: Tensor | None = None
 ) -> Picture:
     """The picture with `face` [3, r, r] blended over `original`; pixels outside the face keep their stored values."""
-    patch = Patch.of(picture.height_width, face, matrix, original)
+    patch = Patch.of(picture.height_width, face, matrix, original, detail)
     if patch is None or opacity == 0:
         return picture
     return picture.edited(patch.region, lambda frame: patch.blend_into(frame, opacity))
@@ -164,7 +163,8 @@ class LipsyncStream:
         if new.rejection is not None:
             return FrameOut(item.picture, False, f"unusable result ({new.rejection})", new.retried)
         with self.sampler.stopwatch("paste"):
-            picture = with_face(item.picture, new.faces[0], new.originals[0], _matrix(item), item.weight)
+            detail = None if new.detail is None else new.detail[0]
+            picture = with_face(item.picture, new.faces[0], new.originals[0], _matrix(item), item.weight, detail)
         edited = picture is not item.picture
         return FrameOut(picture, edited, None if edited else UNCHANGED, new.retried)
 
@@ -187,7 +187,7 @@ class LipsyncStream:
         faces: list[NewFaces | None] = [*self._tail, *(None for _ in items[len(self._tail) :])]
         for plan, result in zip(plans, results, strict=True):
             for place, at in enumerate(plan.kept):
-                new = replace(result, faces=result.faces[at : at + 1], originals=result.originals[at : at + 1])
+                new = result.frame(at)
                 index = plan.frames[at]
                 faces[index] = self._faded(faces[index], new, place)
         assert all(face is not None for face in faces), "windows cover the group"
@@ -203,7 +203,7 @@ class LipsyncStream:
             return new
         if new.rejection:
             return old
-        return replace(new, faces=torch.lerp(old.faces, new.faces, (place + 1) / (self.overlap + 1)))
+        return old.faded(new, (place + 1) / (self.overlap + 1))
 
     def _window(self, frames: list[AlignedFace]) -> Window:
         with self.sampler.stopwatch("listen"):

@@ -1,0 +1,62 @@
+"""Fine detail of the original, kept where the new face shows the same: skin, hair and background stay as sharp as in the frame.
+
+Networks and resizing lose pores, grain and sharp edges. Where a new face differs from the original by little more than that, the
+frame's own pixels carry this detail, so there the frame is changed by the blurred difference alone, averaged over neighbouring
+frames. Where the face moves, as lips do, the new face is used as it is. Distances are in pixels of a face of `SIDE` pixels.
+
+Legend: f frames of a window, s side of the compared faces, at most `SIDE`.
+"""
+
+import cv2
+import numpy as np
+import torch
+from einops import rearrange
+from numpy.typing import NDArray
+
+from latentsync.face.pixels import frame_averaging
+
+SIDE = 128  # pixels along each side: larger faces are compared at this size
+SHAPE_BLUR = 2.0  # standard deviation of the blur after which faces are compared
+TOLERANCE = 0.15  # distance of two colours in [-1, 1] at which 61 % of the detail is kept
+GROWTH, FRAMES = 2, 2  # so far around a movement, and so many frames before and after it, no detail is kept
+SOFTENING = 1.5  # standard deviation of the blur of the weight
+DETAIL_BLUR = 3.0  # standard deviation: what is finer counts as detail
+
+Images = NDArray[np.float32]  # [s, s, f], with colours [s, s, f * 3]
+
+
+def kept_detail(faces: torch.Tensor, originals: torch.Tensor) -> torch.Tensor:
+    """How far the detail of each original is kept, in [0, 1], and the change of its three colours: [f, 4, s, s].
+
+    Both are [f, 3, r, r] in [-1, 1], on the CPU, consecutive frames. With weight w and change c a pixel of the frame becomes
+    w (frame + c) + (1 - w) face.
+    """
+    change = np.concatenate([small(new - old) for new, old in zip(faces, originals, strict=True)], axis=2)
+    pixel = len(change) / SIDE
+    shape = np.square(blurred(change, SHAPE_BLUR * pixel))
+    moved = np.sqrt(rearrange(shape, "h w (f c) -> h w f c", c=3).sum(axis=3))
+    moved = over_time(cv2.dilate(moved, np.ones((2 * round(GROWTH * pixel) + 1,) * 2)).reshape(moved.shape))
+    weight = rearrange(blurred(np.exp(-np.square(moved / TOLERANCE) / 2), SOFTENING * pixel), "h w f -> f 1 h w")
+    slow = rearrange(blurred(change, DETAIL_BLUR * pixel), "h w (f c) -> f c h w", c=3)
+    averaging = frame_averaging(len(faces)).numpy()
+    mean_weight = np.tensordot(averaging, weight, 1)
+    mean = np.tensordot(averaging, weight * slow, 1) / np.maximum(mean_weight, 1e-6)
+    return torch.from_numpy(np.concatenate([np.minimum(weight, mean_weight), mean], axis=1, dtype=np.float32))
+
+
+def small(change: torch.Tensor) -> Images:
+    """The difference of two faces [3, r, r] as an image [s, s, 3]."""
+    image = np.ascontiguousarray(rearrange(change, "c h w -> h w c").numpy())
+    if len(image) <= SIDE:
+        return image
+    return np.asarray(cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_AREA), np.float32)
+
+
+def over_time(moved: Images) -> Images:
+    """The largest of the values [s, s, f] of each frame and its neighbours."""
+    longest = np.pad(moved, ((0, 0), (0, 0), (FRAMES, FRAMES)), mode="edge")
+    return np.asarray(np.max([longest[..., i : i + moved.shape[2]] for i in range(2 * FRAMES + 1)], axis=0))
+
+
+def blurred(images: Images, deviation: float) -> Images:
+    return np.asarray(cv2.GaussianBlur(images, (0, 0), deviation), np.float32).reshape(images.shape)

@@ -2,10 +2,13 @@
 
 Networks and resizing lose pores, grain and sharp edges. Where a new face differs from the original by little more than that, the
 frame's own pixels carry this detail, so there the frame is changed by the blurred difference alone, averaged over neighbouring
-frames. Where the face moves, as lips do, the new face is used as it is. Distances are in pixels of a face of `SIDE` pixels.
+frames. Where the face moves, as lips do, the new face is used; it is sharpened by as much as the networks softened what is kept
+of the face. Distances are in pixels of a face of `SIDE` pixels.
 
 Legend: f frames of a window, s side of the compared faces, at most `SIDE`.
 """
+
+import math
 
 import cv2
 import numpy as np
@@ -22,7 +25,31 @@ GROWTH, FRAMES = 2, 2  # so far around a movement, and so many frames before and
 SOFTENING = 1.5  # standard deviation of the blur of the weight
 DETAIL_BLUR = 3.0  # standard deviation: what is finer counts as detail
 
+PASTING_LOSS = 0.83  # contrast of fine detail that remains when a face is aligned and pasted back
+MEASURED_EVERY = 5  # frames: sharpness is measured in a few frames of a window
+MOST_GAIN = 1.6  # of sharpening, so that noise and edges are not exaggerated
+
 Images = NDArray[np.float32]  # [s, s, f], with colours [s, s, f * 3]
+
+
+def sharpened(faces: torch.Tensor, originals: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Faces whose fine detail is amplified until what is kept of them (`mask` [r, r] 1) is as sharp as in the originals.
+
+    All are [f, 3, r, r] in [-1, 1], on the CPU. Pasting is taken into account.
+    """
+    some, kept = slice(None, None, MEASURED_EVERY), (mask > 0.5).float()
+    new, old = (float((fine_detail(each[some]).square() * kept).sum()) for each in (faces, originals))
+    gain = min(max(math.sqrt(old / max(new, 1e-9)) / PASTING_LOSS, 1), MOST_GAIN)
+    return torch.add(faces, fine_detail(faces), alpha=gain - 1)
+
+
+def fine_detail(faces: torch.Tensor) -> torch.Tensor:
+    """Faces [f, 3, r, r] minus their means over squares of about 3 / 128 of the side."""
+    side = 2 * round(max(1, faces.shape[-1] / SIDE)) + 1
+    fine = torch.empty_like(faces)
+    for face, result in zip(faces.flatten(0, 1).numpy(), fine.flatten(0, 1).numpy(), strict=True):
+        np.subtract(face, cv2.blur(face, (side, side)), out=result)
+    return fine
 
 
 def kept_detail(faces: torch.Tensor, originals: torch.Tensor) -> torch.Tensor:

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from latentsync.face import align, paste, pixels
-from latentsync.face.texture import kept_detail
+from latentsync.face import align, masks, paste, pixels
+from latentsync.face.texture import fine_detail, kept_detail, sharpened
 
 SIZE, FRAMES = (320, 240), 6
 POINTS = np.array([[120.0, 80.0], [200.0, 80.0], [160.0, 150.0]], dtype=np.float32)
@@ -65,6 +65,17 @@ def test_where_the_face_moves_the_new_one_is_used(grainy: np.ndarray) -> None:
     kept = kept_detail(faces, originals)[:, :1]
     assert kept[MOUTH][:5].max() < 0.05  # also before and after it
     assert kept[CHEEK].min() > 0.8
+
+
+@pytest.mark.parametrize("side", [64, 128, 256])
+def test_new_faces_are_as_sharp_as_what_is_kept_of_the_face(grainy: np.ndarray, side: int) -> None:
+    originals, mask = aligned(grainy, side)[0], masks.load_mask(side)
+    softened = originals - 0.25 * fine_detail(originals)
+    sharp = sharpened(softened, originals, mask)
+    generated = mask < 0.5
+    strengths = [float(fine_detail(faces)[..., generated].std()) for faces in (originals, softened, sharp)]
+    assert strengths[1] < 0.9 * strengths[0] < strengths[2] < 1.3 * strengths[0]
+    assert torch.allclose(sharpened(2 * originals, originals, mask), 2 * originals)  # never softened
 
 
 def test_light_that_flickers_from_frame_to_frame_is_averaged(grainy: np.ndarray) -> None:

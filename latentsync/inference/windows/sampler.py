@@ -29,7 +29,7 @@ from latentsync.face.pixels import (
     prepare_faces,
     without_error,
 )
-from latentsync.face.texture import kept_detail
+from latentsync.face.texture import kept_detail, sharpened
 from latentsync.inference.memory import MemoryPlan, is_out_of_memory, memory_plan
 from latentsync.inference.models import LipsyncModels
 from latentsync.inference.settings import InferenceSettings
@@ -185,13 +185,14 @@ class WindowSampler:
         with self.stopwatch("decode"):
             decoded = self._decode(latents)
         rejection = rejection_reason(decoded, self.mask)
-        if rejection is None:
-            with self.stopwatch("match colour"):
-                decoded = self._coloured(decoded, pixels, originals)
-        faces = keep_surroundings(decoded, originals, self.mask)
-        if rejection is not None or self.settings.texture == "off":
-            return NewFaces(faces, originals, rejection)
+        if rejection is not None:
+            return NewFaces(keep_surroundings(decoded, originals, self.mask), originals, rejection)
+        with self.stopwatch("match colour"):
+            decoded = self._coloured(decoded, pixels, originals)
+        if self.settings.texture == "off":
+            return NewFaces(keep_surroundings(decoded, originals, self.mask), originals)
         with self.stopwatch("keep detail"):
+            faces = keep_surroundings(sharpened(decoded, originals, self.mask), originals, self.mask)
             return NewFaces(faces, originals, detail=kept_detail(faces, originals))
 
     def _coloured(self, decoded: Tensor, pixels: Tensor, originals: Tensor) -> Tensor:

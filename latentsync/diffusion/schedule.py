@@ -34,8 +34,14 @@ class NoiseSchedule:
         roots = torch.linspace(self.beta_start**0.5, self.beta_end**0.5, self.num_train_timesteps, device="cpu")
         return roots**2
 
-    def signal_and_noise(self, timesteps: Tensor | int, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Factors sqrt(a_t) and sqrt(1 - a_t), one per clip of `like` (b ...) or one for all, shaped to multiply it."""
+    def signal_and_noise(self, timesteps: Tensor | int, like: Tensor) -> tuple[Tensor | float, Tensor | float]:
+        """Factors sqrt(a_t) and sqrt(1 - a_t): one per clip of `like` (b ...), shaped to multiply it, or numbers for all.
+
+        Numbers need no copy to the device of `like`.
+        """
+        if isinstance(timesteps, int):
+            one = self.alphas_cumprod[timesteps]
+            return float(one.sqrt()), float((1 - one).sqrt())
         alpha = self.alphas_cumprod[torch.as_tensor(timesteps, device="cpu")]
         alpha = alpha.reshape(-1, *[1] * (like.ndim - 1)).to(like.device)
         return alpha.sqrt().to(like.dtype), (1 - alpha).sqrt().to(like.dtype)

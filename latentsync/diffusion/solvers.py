@@ -1,12 +1,12 @@
 """Solvers: from noise to latents in few evaluations of a denoiser. Each is an entry of `SOLVERS`; a new one is added there.
 
 DPM-Solver++ 2M (Lu et al. 2022) and UniPC (Zhao et al. 2023) are diffusers' schedulers, set up from a `NoiseSchedule`. Both are
-multistep methods: they use earlier predictions of the clean latents. No state is kept between calls.
+multistep methods: they use earlier predictions. No state is kept between calls. No step copies anything to or from the device.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Protocol
 
 import torch
@@ -76,13 +76,15 @@ def ddim_sample(
 TIME_SCALE, DATA_DEVIATION = 10.0, 0.5  # of the boundary condition, as in Luo et al.
 
 
-def boundary(timesteps: Tensor | int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """c_skip and c_out, one per clip of `like` (b ...) or one for all: at step 0 the function is the identity."""
-    time = TIME_SCALE * torch.as_tensor(timesteps, dtype=torch.float32).reshape(-1, *[1] * (like.ndim - 1)).to(
-        like.device
-    )
+def boundary(timesteps: Tensor | int, like: Tensor) -> tuple[Tensor | float, Tensor | float]:
+    """c_skip and c_out, one per clip of `like` (b ...) or numbers for all: at step 0 the function is the identity."""
+    time = TIME_SCALE * torch.as_tensor(timesteps, dtype=torch.float32)
     total = time**2 + DATA_DEVIATION**2
-    return (DATA_DEVIATION**2 / total).to(like.dtype), (time / total.sqrt()).to(like.dtype)
+    skip, out = DATA_DEVIATION**2 / total, time / total.sqrt()
+    if isinstance(timesteps, int):
+        return float(skip), float(out)
+    skip, out = (each.reshape(-1, *[1] * (like.ndim - 1)).to(like) for each in (skip, out))
+    return skip, out
 
 
 def consistency(noisy: Tensor, predicted_noise: Tensor, timesteps: Tensor | int, schedule: NoiseSchedule) -> Tensor:
@@ -106,17 +108,19 @@ def lcm_sample(
     every call, and consecutive windows of a video have no seam, however many are sampled together.
     """
     generator = torch.Generator().manual_seed(seed)
+    noises = [shared_noise((1, *latents.shape[1:]), generator).to(latents) for _ in timesteps[1:]]
     for done, timestep in enumerate(timesteps, 1):
         latents = consistency(latents, denoise(latents, timestep).to(latents.dtype), timestep, schedule)
         if done < len(timesteps):
-            noise = shared_noise((1, *latents.shape[1:]), generator).to(latents)
-            latents = add_noise(latents, noise, timesteps[done], schedule)
+            latents = add_noise(latents, noises[done - 1], timesteps[done], schedule)
         if on_step is not None:
             on_step(done, len(timesteps))
     return latents
 
 
-@torch.no_grad()
+# Solvers of diffusers. Their results are linear in the initial latents and in the predicted noise of the steps, with factors that
+# depend on the schedule alone. The factors are found by one run of the scheduler on the CPU, whose latents are such factors.
+# Sampling itself then needs nothing from the CPU, so a GPU is never waited for.
 def dpm_sample(
     denoise: Denoiser,
     latents: Tensor,
@@ -125,14 +129,9 @@ def dpm_sample(
     on_step: OnStep | None = None,
 ) -> Tensor:
     """DPM-Solver++ 2M along `timesteps`, then to the noise level of step 0."""
-    from diffusers import DPMSolverMultistepScheduler  # imported here because it takes half a second
-
-    scheduler = DPMSolverMultistepScheduler(**_shared_settings(schedule), algorithm_type="dpmsolver++")
-    scheduler.set_timesteps(timesteps=list(timesteps), device="cpu")
-    return _sample(scheduler, denoise, latents, timesteps, on_step)
+    return _combine(_dpm_factors(tuple(timesteps), schedule), denoise, latents, timesteps, on_step)
 
 
-@torch.no_grad()
 def unipc_sample(
     denoise: Denoiser,
     latents: Tensor,
@@ -141,12 +140,26 @@ def unipc_sample(
     on_step: OnStep | None = None,
 ) -> Tensor:
     """UniPC of second order along `NoiseSchedule.trailing_timesteps`, then to the noise level of step 0."""
+    return _combine(_unipc_factors(tuple(timesteps), schedule), denoise, latents, timesteps, on_step)
+
+
+@lru_cache(maxsize=8)
+def _dpm_factors(timesteps: tuple[int, ...], schedule: NoiseSchedule) -> list[list[float]]:
+    from diffusers import DPMSolverMultistepScheduler  # imported here because it takes half a second
+
+    scheduler = DPMSolverMultistepScheduler(**_shared_settings(schedule), algorithm_type="dpmsolver++")
+    scheduler.set_timesteps(timesteps=list(timesteps), device="cpu")
+    return _factors(scheduler, timesteps)
+
+
+@lru_cache(maxsize=8)
+def _unipc_factors(timesteps: tuple[int, ...], schedule: NoiseSchedule) -> list[list[float]]:
     from diffusers import UniPCMultistepScheduler  # as above
 
     scheduler = UniPCMultistepScheduler(**_shared_settings(schedule), timestep_spacing="trailing")
     scheduler.set_timesteps(len(timesteps), device="cpu")
     assert scheduler.timesteps.tolist() == list(timesteps), "UniPC needs trailing_timesteps"
-    return _sample(scheduler, denoise, latents, timesteps, on_step)
+    return _factors(scheduler, timesteps)
 
 
 def _shared_settings(schedule: NoiseSchedule) -> dict[str, Any]:
@@ -159,12 +172,32 @@ def _shared_settings(schedule: NoiseSchedule) -> dict[str, Any]:
     }
 
 
-def _sample(
-    scheduler: Any, denoise: Denoiser, latents: Tensor, timesteps: Sequence[int], on_step: OnStep | None
-) -> Tensor:
+def _factors(scheduler: Any, timesteps: Sequence[int]) -> list[list[float]]:
+    """After each step, the factors of the initial latents and of the noise predicted in this step and those before it."""
+    basis = torch.eye(1 + len(timesteps), dtype=torch.float64)[
+        :, None
+    ]  # latents: one clip, whose channels are the factors
+    latents, found = basis[0], []
     for done, timestep in enumerate(timesteps, 1):
-        noise = denoise(latents, timestep).to(latents.dtype)
-        latents = scheduler.step(noise, timestep, latents).prev_sample
+        latents = scheduler.step(basis[done], timestep, latents).prev_sample
+        found.append(latents[0, : done + 1].tolist())
+    return found
+
+
+@torch.no_grad()
+def _combine(
+    factors: Sequence[Sequence[float]],
+    denoise: Denoiser,
+    latents: Tensor,
+    timesteps: Sequence[int],
+    on_step: OnStep | None,
+) -> Tensor:
+    parts = [latents]
+    for done, (timestep, row) in enumerate(zip(timesteps, factors, strict=True), 1):
+        parts.append(denoise(latents, timestep).to(latents.dtype))
+        latents = parts[0] * row[0]
+        for part, factor in zip(parts[1:], row[1:], strict=True):
+            latents = torch.add(latents, part, alpha=factor)
         if on_step is not None:
             on_step(done, len(timesteps))
     return latents

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
 from torch import Tensor
 
 from latentsync.diffusion import solvers
@@ -63,7 +64,7 @@ def test_a_perfect_denoiser_leads_to_the_clean_latents() -> None:
     start = init_latents(torch.randn(SHAPE), SCHEDULE, timesteps[0])
     runs = [ddim_sample(perfect, start, timesteps, SCHEDULE, lambda *done: steps_done.append(done)) for _ in range(2)]
     signal, sigma = SCHEDULE.signal_and_noise(0, clean)
-    assert (runs[0] - signal * clean).abs().max() < 6 * sigma.item()
+    assert (runs[0] - signal * clean).abs().max() < 6 * sigma
     assert torch.equal(runs[0], runs[1])
     assert steps_done == [(done, 5) for done in range(1, 6)] * 2
 
@@ -171,6 +172,35 @@ def test_solvers_reach_the_exact_solution_with_rising_steps_and_the_fast_ones_so
     errors, slow = solver_errors(name, counts), solver_errors("ddim", counts)
     assert errors == sorted(errors, reverse=True) and errors[-1] < 0.015
     assert name == "ddim" or all(mine < theirs for mine, theirs in zip(errors[:3], slow[:3], strict=True))
+
+
+@pytest.mark.parametrize("steps", [4, 20])
+@pytest.mark.parametrize("name", ["dpm++", "unipc"])
+def test_solvers_of_diffusers_give_what_its_schedulers_give(name: str, steps: int) -> None:
+    solver = find_solver(name)
+    timesteps = solver.timesteps(SCHEDULE, steps)
+    shared = {
+        "num_train_timesteps": 1000,
+        "trained_betas": SCHEDULE.betas.tolist(),
+        "solver_order": 2,
+        "prediction_type": "epsilon",
+        "final_sigmas_type": "sigma_min",
+    }
+    if name == "unipc":
+        scheduler = UniPCMultistepScheduler(**shared, timestep_spacing="trailing")
+        scheduler.set_timesteps(steps)
+    else:
+        scheduler = DPMSolverMultistepScheduler(**shared, algorithm_type="dpmsolver++")
+        scheduler.set_timesteps(timesteps=timesteps)
+
+    def denoise(latents: Tensor, timestep: int) -> Tensor:
+        return torch.tanh(latents.flip(1)) + 0.3 * latents * timestep / 1000
+
+    start = torch.randn(SHAPE, generator=torch.Generator().manual_seed(0))
+    wanted = start
+    for timestep in timesteps:
+        wanted = scheduler.step(denoise(wanted, timestep), timestep, wanted).prev_sample
+    torch.testing.assert_close(solver.sample(denoise, start, timesteps, SCHEDULE), wanted, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["dpm++", "unipc", "lcm"])

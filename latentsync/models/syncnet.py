@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from latentsync.models.attention import FeedForward
+from latentsync.models.attention import FeedForward, fused_attention
 from latentsync.models.sections import arguments_of
 from latentsync.weights import check_agreement, load_strict, read_checkpoint
 
@@ -125,7 +125,7 @@ class SelfAttention(nn.Module):
             rearrange(project(x), "b s (n d) -> b n s d", n=ATTENTION_HEADS)
             for project in (self.to_q, self.to_k, self.to_v)
         )
-        return self.to_out[0](rearrange(F.scaled_dot_product_attention(q, k, v), "b n s d -> b s (n d)"))
+        return self.to_out[0](rearrange(fused_attention(q, k, v), "b n s d -> b s (n d)"))
 
 
 class AttentionBlock(nn.Module):

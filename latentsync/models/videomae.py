@@ -14,6 +14,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from latentsync.models.attention import fused_attention
 from latentsync.weights import load_strict, read_checkpoint
 
 TIME_MARGIN = (
@@ -117,7 +118,7 @@ class TokenAttention(nn.Module):
             bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
         qkv = F.linear(x, self.qkv.weight, bias)
         q, k, v = rearrange(qkv, "b s (three heads d) -> three b heads s d", three=3, heads=self.heads)
-        return self.proj(rearrange(F.scaled_dot_product_attention(q, k, v), "b heads s d -> b s (heads d)"))
+        return self.proj(rearrange(fused_attention(q, k, v), "b heads s d -> b s (heads d)"))
 
 
 class Mlp(nn.Module):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from latentsync.models import attention
 from latentsync.models.attention import SHORT_KEYS, AudioKV, attend
 from latentsync.models.unet import motion
 from latentsync.models.unet.checkpoint import rename_v10_keys
@@ -142,6 +143,21 @@ def test_short_attention_equals_the_fused_kernel(dtype: torch.dtype) -> None:
     q, k, v = (torch.randn(2, 3, length, 8).to(dtype) for length in (9, 5, 5))
     fused = torch.nn.functional.scaled_dot_product_attention(q, k, v)
     torch.testing.assert_close(attend(q, k, v), fused, rtol=0, atol=1e-6 if dtype == torch.float32 else 0.03)
+
+
+def test_kernels_that_ignore_strides_get_contiguous_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[bool] = []
+
+    def fused(*tensors: Tensor) -> Tensor:
+        given.extend(each.is_contiguous() for each in tensors)
+        return torch.zeros_like(tensors[0])
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", fused)
+    views = [torch.randn(2, 4, 3, 64).permute(0, 2, 1, 3) for _ in range(3)]
+    attention.fused_attention(*views)
+    monkeypatch.setattr(attention, "IGNORES_STRIDES", ("cpu",))
+    attention.fused_attention(*views)
+    assert given == 3 * [False] + 3 * [True]
 
 
 def test_autocast_stays_close_to_float32() -> None:

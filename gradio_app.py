@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from latentsync.config import UNetRun, load
+from latentsync.device import unused_gpu
 from latentsync.face.detection.detector import BACKENDS
 from scripts.status import configure_logging
 from web.errors import WebError
@@ -95,6 +96,8 @@ def serve(args: argparse.Namespace) -> None:
         print(f"Open {server.url} in a browser; Ctrl+C stops the app.", flush=True)
         if server.blocks.share_url:
             print(f"Public: {server.blocks.share_url}", flush=True)
+        if reason := unused_gpu():
+            print(reason, flush=True)
         if is_open_to_others(settings):
             print("Everybody who can reach this machine can use the app: add --user to require a password.", flush=True)
         while True:

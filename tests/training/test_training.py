@@ -13,6 +13,7 @@ from latentsync.config import ModelRun, TrainConfig, UNetRun, load
 from latentsync.losses.sync import SyncLoss
 from latentsync.models.frozen import Frozen
 from latentsync.models.vae import build_vae, decode, encode, fold_latent_statistics
+from latentsync.training.engine import distributed
 from latentsync.training.engine.checkpoints import STATE, Checkpoints
 from latentsync.training.engine.loop import Hooks, Losses, StopTraining, Trainer, item_generator
 from latentsync.training.engine.optimizer import learning_rate_share
@@ -295,3 +296,13 @@ def test_wrong_command_line_entries_are_errors(tmp_path: Path) -> None:
         load(path, UNetRun, ["--typo"])
     with pytest.raises(ValueError, match="does not exist"):
         load(tmp_path / "missing.yaml", ModelRun)
+
+
+def test_a_training_on_the_cpu_says_why_the_gpu_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(distributed, "unused_gpu", lambda: "the driver is too old")
+    distributed.Processes(cpu=True)
+    assert "the driver is too old" not in caplog.text
+    distributed.Processes()
+    assert caplog.text.count("the driver is too old") == 1

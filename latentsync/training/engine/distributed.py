@@ -1,5 +1,6 @@
 """Distributed processes on CPUs or GPUs, on one machine or several. Only this module calls accelerate."""
 
+import logging
 import os
 import random
 from collections.abc import Callable, Iterator, Mapping
@@ -12,7 +13,9 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
 
-from latentsync.device import pick_device
+from latentsync.device import pick_device, unused_gpu
+
+log = logging.getLogger(__name__)
 
 
 class Processes:
@@ -32,6 +35,9 @@ class Processes:
                 f"{started} processes were started, but are not connected: several processes need GPUs of one kind, or"
                 " the CPU (--device cpu)."
             )
+        reason = None if cpu else unused_gpu()
+        if reason and self.rank == 0:
+            log.warning(reason)
 
     @property
     def device(self) -> torch.device:

@@ -1,6 +1,7 @@
-"""Make the images of the documentation: `python -m scripts.make_figures [avatars|demo|pair]`.
+"""Make the images of the documentation: `python -m scripts.make_figures [avatars|demo|detail|pair]`.
 
 avatars: docs/avatars.png, 24 identities. pair: assets/demo_video.mp4 and assets/demo_audio.wav, from two held-out clips.
+detail: docs/detail.png, a frame of the demo, and its result with decoded and matched colours, then with kept detail.
 demo: docs/demo.png, the demo's input, result and ground truth: the same head, drawn with the lips of the new audio.
 """
 
@@ -21,7 +22,9 @@ from latentsync.data.aligned import aligned_faces
 from latentsync.face.detection.detector import make_detector
 from latentsync.inference.models import DEMO_UNET, LipsyncModels
 from latentsync.inference.pipeline import LipsyncPipeline
+from latentsync.inference.settings import JobOptions
 from latentsync.media.sound.write import write_wav
+from latentsync.media.video.read import read_frames
 from latentsync.media.video.write import VideoFormat, VideoWriter
 from latentsync.metrics.lips.aperture import correlation, lip_apertures
 from latentsync.testing import DEMO_AUDIO as AUDIO
@@ -34,6 +37,7 @@ VIDEO_SEED, AUDIO_SEED = HELD_OUT_FIRST_SEED + 120, HELD_OUT_FIRST_SEED + 107
 SHEET_COLUMNS, SHEET_ROWS = 8, 3
 SHOWN_FRAMES = 8
 SHOWN_PX = 192
+DETAIL_FRAME = 40
 
 
 def most_open(clip: AvatarClip, within: int = 50) -> np.ndarray:
@@ -75,6 +79,22 @@ def demo() -> None:
     plot_demo(shown, lip_apertures(result), truth, shots)
 
 
+def detail() -> None:
+    pipeline, shown = LipsyncPipeline(LipsyncModels.load(DEMO_UNET), make_detector()), [frame_of(VIDEO)]
+    settings, options = pipeline.models.defaults, JobOptions(limit_sec=DETAIL_FRAME / MODEL_FPS + 1)
+    with tempfile.TemporaryDirectory() as folder:
+        for colour, texture in (("decoded", "off"), ("matched", "off"), ("matched", "match")):
+            output = Path(folder) / f"{colour}_{texture}.mp4"
+            pipeline(VIDEO, AUDIO, output, settings.changed({"colour": colour, "texture": texture}), options)
+            shown.append(frame_of(output))
+    tiles = [cv2.resize(frame[60:, 30:226], None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC) for frame in shown]
+    save_png(ROOT / "docs/detail.png", np.concatenate(tiles, axis=1))
+
+
+def frame_of(video: Path) -> np.ndarray:
+    return next(islice(read_frames(video), DETAIL_FRAME, None)).frame
+
+
 def write_truth_video(folder: Path) -> Path:
     """Draw the video's head with its own motion and the lips of the new audio; returns the file's path."""
     person, sound = random_clip(VIDEO_SEED), random_clip(AUDIO_SEED)
@@ -111,12 +131,12 @@ def plot_demo(shown: list[list[np.ndarray]], lips: np.ndarray, truth: np.ndarray
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", help="any of avatars, pair, demo (default: avatars and demo)")
-    makers = {"avatars": avatars, "pair": pair, "demo": demo}
+    parser.add_argument("what", nargs="*", help="any of avatars, pair, demo, detail (default: all but pair)")
+    makers = {"avatars": avatars, "pair": pair, "demo": demo, "detail": detail}
     args = parser.parse_args(argv)
 
     def work() -> None:
-        for name in args.what or ("avatars", "demo"):
+        for name in args.what or ("avatars", "demo", "detail"):
             makers[name]()
 
     return run_command("make_figures", work)

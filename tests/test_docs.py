@@ -58,6 +58,7 @@ NOT_RUN = {
     "python gradio_app.py": "it serves until it is stopped; tests/web runs it",
     "python docs/api_client.py": "it needs a server; tests/web/test_web.py runs it",
     "python -m scripts.score_demo": LONG,
+    "python -m scripts.make_figures": "it overwrites the pictures of the documentation",
     "python -m scripts.precompute": TRAINS,
     "./train_unet.sh ...": TRAINS,
     "./train_syncnet.sh ...": TRAINS,

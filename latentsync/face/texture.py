@@ -3,12 +3,14 @@
 Networks and resizing lose pores, grain and sharp edges. Where a new face differs from the original by little more than that, the
 frame's own pixels carry this detail, so there the frame is changed by the blurred difference alone, averaged over neighbouring
 frames. Where the face moves, as lips do, the new face is used; it is sharpened by as much as the networks softened what is kept
-of the face. Distances are in pixels of a face of `SIDE` pixels.
+of the face. Far from the mouth nothing moves in speech, so larger differences there are mistakes, and the frame stays as it is.
+Distances are in pixels of a face of `SIDE` pixels.
 
 Legend: f frames of a window, s side of the compared faces, at most `SIDE`.
 """
 
 import math
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -25,6 +27,11 @@ GROWTH, FRAMES = 2, 2  # so far around a movement, and so many frames before and
 SOFTENING = 1.5  # standard deviation of the blur of the weight
 DETAIL_BLUR = 3.0  # standard deviation: what is finer counts as detail
 
+MOUTH, RADII = (
+    (0.5, 0.72),
+    (0.30, 0.36),
+)  # x and y, of the side: around the mouth an ellipse, in which the face may move
+FADING = 1.35  # of the ellipse: beyond it the face may not move
 PASTING_LOSS = 0.83  # contrast of fine detail that remains when a face is aligned and pasted back
 MEASURED_EVERY = 5  # frames: sharpness is measured in a few frames of a window
 MOST_GAIN = 1.6  # of sharpening, so that noise and edges are not exaggerated
@@ -68,7 +75,18 @@ def kept_detail(faces: torch.Tensor, originals: torch.Tensor) -> torch.Tensor:
     averaging = frame_averaging(len(faces)).numpy()
     mean_weight = np.tensordot(averaging, weight, 1)
     mean = np.tensordot(averaging, weight * slow, 1) / np.maximum(mean_weight, 1e-6)
-    return torch.from_numpy(np.concatenate([np.minimum(weight, mean_weight), mean], axis=1, dtype=np.float32))
+    alike, near = np.minimum(weight, mean_weight), mouth_region(len(change))
+    kept, believed = 1 - near * (1 - alike), 1 - (1 - near) * (1 - alike)
+    return torch.from_numpy(np.concatenate([kept, believed * mean], axis=1, dtype=np.float32))
+
+
+@lru_cache(maxsize=8)
+def mouth_region(side: int) -> Images:
+    """How far an aligned face may move in speech, [s, s]: 1 around the mouth and at the chin, 0 at hair, ears and background."""
+    place = (np.arange(side, dtype=np.float32) + 0.5) / side
+    across, down = ((place - middle) / radius for middle, radius in zip(MOUTH, RADII, strict=True))
+    distance = np.hypot(across, down[:, None])
+    return np.clip((FADING - distance) / (FADING - 1), 0, 1)
 
 
 def small(change: torch.Tensor) -> Images:

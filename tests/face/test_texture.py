@@ -78,6 +78,14 @@ def test_new_faces_are_as_sharp_as_what_is_kept_of_the_face(grainy: np.ndarray, 
     assert torch.allclose(sharpened(2 * originals, originals, mask), 2 * originals)  # never softened
 
 
+def test_a_smear_far_from_the_mouth_leaves_the_frame_as_it_is(grainy: np.ndarray) -> None:
+    originals, _ = aligned(grainy, 128)
+    faces, ear = soft(originals), (slice(None), slice(None), slice(70, 100), slice(2, 12))
+    faces[ear] = -0.9
+    detail = kept_detail(faces, originals)
+    assert detail[:, :1][ear].min() > 0.95 and detail[:, 1:][ear].abs().max() < 0.02
+
+
 def test_light_that_flickers_from_frame_to_frame_is_averaged(grainy: np.ndarray) -> None:
     originals, _ = aligned(grainy, 128)
     faces = soft(originals) + 0.02 * (-1) ** torch.arange(FRAMES)[:, None, None, None]

@@ -53,9 +53,10 @@ def sharpened(faces: torch.Tensor, originals: torch.Tensor, mask: torch.Tensor) 
 def fine_detail(faces: torch.Tensor) -> torch.Tensor:
     """Faces [f, 3, r, r] minus their means over squares of about 3 / 128 of the side."""
     side = 2 * round(max(1, faces.shape[-1] / SIDE)) + 1
-    fine = torch.empty_like(faces)
-    for face, result in zip(faces.flatten(0, 1).numpy(), fine.flatten(0, 1).numpy(), strict=True):
-        np.subtract(face, cv2.blur(face, (side, side)), out=result)
+    fine = torch.empty_like(faces, memory_format=torch.contiguous_format)
+    for face, result in zip(faces.numpy(), fine.numpy(), strict=True):
+        for plane, fine_plane in zip(face, result, strict=True):
+            np.subtract(plane, cv2.blur(plane, (side, side)), out=fine_plane)
     return fine
 
 

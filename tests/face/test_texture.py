@@ -75,6 +75,8 @@ def test_new_faces_are_as_sharp_as_what_is_kept_of_the_face(grainy: np.ndarray, 
     generated = mask < 0.5
     strengths = [float(fine_detail(faces)[..., generated].std()) for faces in (originals, softened, sharp)]
     assert strengths[1] < 0.9 * strengths[0] < strengths[2] < 1.3 * strengths[0]
+    other_layout = softened.to(memory_format=torch.channels_last)
+    assert torch.equal(sharpened(other_layout, originals, mask), sharp)
     assert torch.allclose(sharpened(2 * originals, originals, mask), 2 * originals)  # never softened
 
 

@@ -121,30 +121,30 @@ def lcm_sample(
 # Solvers of diffusers. Their results are linear in the initial latents and in the predicted noise of the steps, with factors that
 # depend on the schedule alone. The factors are found by one run of the scheduler on the CPU, whose latents are such factors.
 # Sampling itself then needs nothing from the CPU, so a GPU is never waited for.
-def dpm_sample(
+@torch.no_grad()
+def linear_sample(
+    factors: Callable[[tuple[int, ...], NoiseSchedule], list[list[float]]],
     denoise: Denoiser,
     latents: Tensor,
     timesteps: Sequence[int],
     schedule: NoiseSchedule,
     on_step: OnStep | None = None,
 ) -> Tensor:
-    """DPM-Solver++ 2M along `timesteps`, then to the noise level of step 0."""
-    return _combine(_dpm_factors(tuple(timesteps), schedule), denoise, latents, timesteps, on_step)
-
-
-def unipc_sample(
-    denoise: Denoiser,
-    latents: Tensor,
-    timesteps: Sequence[int],
-    schedule: NoiseSchedule,
-    on_step: OnStep | None = None,
-) -> Tensor:
-    """UniPC of second order along `NoiseSchedule.trailing_timesteps`, then to the noise level of step 0."""
-    return _combine(_unipc_factors(tuple(timesteps), schedule), denoise, latents, timesteps, on_step)
+    """Sample along `timesteps`, then to the noise level of step 0, with the factors of a solver."""
+    parts = [latents]
+    for done, row in enumerate(factors(tuple(timesteps), schedule), 1):
+        parts.append(denoise(latents, timesteps[done - 1]).to(latents.dtype))
+        latents = parts[0] * row[0]
+        for part, factor in zip(parts[1:], row[1:], strict=True):
+            latents = torch.add(latents, part, alpha=factor)
+        if on_step is not None:
+            on_step(done, len(timesteps))
+    return latents
 
 
 @lru_cache(maxsize=8)
 def _dpm_factors(timesteps: tuple[int, ...], schedule: NoiseSchedule) -> list[list[float]]:
+    """Of DPM-Solver++ 2M."""
     from diffusers import DPMSolverMultistepScheduler  # imported here because it takes half a second
 
     scheduler = DPMSolverMultistepScheduler(**_shared_settings(schedule), algorithm_type="dpmsolver++")
@@ -154,6 +154,7 @@ def _dpm_factors(timesteps: tuple[int, ...], schedule: NoiseSchedule) -> list[li
 
 @lru_cache(maxsize=8)
 def _unipc_factors(timesteps: tuple[int, ...], schedule: NoiseSchedule) -> list[list[float]]:
+    """Of UniPC of second order, along `NoiseSchedule.trailing_timesteps`."""
     from diffusers import UniPCMultistepScheduler  # as above
 
     scheduler = UniPCMultistepScheduler(**_shared_settings(schedule), timestep_spacing="trailing")
@@ -174,33 +175,13 @@ def _shared_settings(schedule: NoiseSchedule) -> dict[str, Any]:
 
 def _factors(scheduler: Any, timesteps: Sequence[int]) -> list[list[float]]:
     """After each step, the factors of the initial latents and of the noise predicted in this step and those before it."""
-    basis = torch.eye(1 + len(timesteps), dtype=torch.float64)[
-        :, None
-    ]  # latents: one clip, whose channels are the factors
+    # latents of one clip, whose channels are the factors
+    basis = torch.eye(1 + len(timesteps), dtype=torch.float64)[:, None]
     latents, found = basis[0], []
     for done, timestep in enumerate(timesteps, 1):
         latents = scheduler.step(basis[done], timestep, latents).prev_sample
         found.append(latents[0, : done + 1].tolist())
     return found
-
-
-@torch.no_grad()
-def _combine(
-    factors: Sequence[Sequence[float]],
-    denoise: Denoiser,
-    latents: Tensor,
-    timesteps: Sequence[int],
-    on_step: OnStep | None,
-) -> Tensor:
-    parts = [latents]
-    for done, (timestep, row) in enumerate(zip(timesteps, factors, strict=True), 1):
-        parts.append(denoise(latents, timestep).to(latents.dtype))
-        latents = parts[0] * row[0]
-        for part, factor in zip(parts[1:], row[1:], strict=True):
-            latents = torch.add(latents, part, alpha=factor)
-        if on_step is not None:
-            on_step(done, len(timesteps))
-    return latents
 
 
 @dataclass(frozen=True)
@@ -224,8 +205,8 @@ class Solver:
 
 SOLVERS = [
     Solver("ddim", ddim_sample, NoiseSchedule.ddim_timesteps),  # the public model's solver and steps
-    Solver("dpm++", dpm_sample),
-    Solver("unipc", unipc_sample),
+    Solver("dpm++", partial(linear_sample, _dpm_factors)),
+    Solver("unipc", partial(linear_sample, _unipc_factors)),
     Solver("lcm", lcm_sample, is_stochastic=True, needs_distilled=True),
 ]
 

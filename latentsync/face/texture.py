@@ -27,11 +27,8 @@ GROWTH, FRAMES = 2, 2  # so far around a movement, and so many frames before and
 SOFTENING = 1.5  # standard deviation of the blur of the weight
 DETAIL_BLUR = 3.0  # standard deviation: what is finer counts as detail
 
-MOUTH, RADII = (
-    (0.5, 0.72),
-    (0.30, 0.36),
-)  # x and y, of the side: around the mouth an ellipse, in which the face may move
-FADING = 1.35  # of the ellipse: beyond it the face may not move
+MOUTH, RADII = (0.5, 0.72), (0.30, 0.36)  # x and y, of the side: in an ellipse around the mouth the face may move
+FADING = 1.35  # times the ellipse: beyond this it may not
 PASTING_LOSS = 0.83  # contrast of fine detail that remains when a face is aligned and pasted back
 MEASURED_EVERY = 5  # frames: sharpness is measured in a few frames of a window
 MOST_GAIN = 1.6  # of sharpening, so that noise and edges are not exaggerated

@@ -111,8 +111,8 @@ def match_border(faces: torch.Tensor, originals: torch.Tensor, band: torch.Tenso
 
     Both are [f, c, h, w] in [-1, 1], consecutive frames; `band` [h, w] is the weight of each pixel (see `border_band`). The
     difference is averaged over cells and over neighbouring frames. Large differences, such as a hand, count little. The correction
-    of every cell is the mean of the measured ones, weighted by the inverse fourth power of their distance: it equals the measured
-    one at the border and changes smoothly towards the middle.
+    of every cell is the mean of the measured ones, weighted by the inverse fourth power of their distance: nearly the measured one
+    at the border, and changing smoothly towards the middle.
     """
     cells, step = (BORDER_CELLS, BORDER_CELLS), max(1, len(band) // BORDER_PIXELS)
     few = (..., slice(None, None, step), slice(None, None, step))

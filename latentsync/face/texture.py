@@ -29,7 +29,7 @@ DETAIL_BLUR = 3.0  # standard deviation: what is finer counts as detail
 
 MOUTH, RADII = (0.5, 0.72), (0.30, 0.36)  # x and y, of the side: in an ellipse around the mouth the face may move
 FADING = 1.35  # times the ellipse: beyond this it may not
-PASTING_LOSS = 0.83  # contrast of fine detail that remains when a face is aligned and pasted back
+PASTING_LOSS = 0.83  # contrast of fine detail that is left when a face of 128 pixels is aligned and pasted back
 MEASURED_EVERY = 5  # frames: sharpness is measured in a few frames of a window
 MOST_GAIN = 1.6  # of sharpening, so that noise and edges are not exaggerated
 
@@ -41,10 +41,10 @@ def sharpened(faces: torch.Tensor, originals: torch.Tensor, mask: torch.Tensor) 
 
     All are [f, 3, r, r] in [-1, 1], on the CPU. Pasting is taken into account.
     """
-    some, kept = slice(None, None, MEASURED_EVERY), (mask > 0.5).float()
-    new, old = (float((fine_detail(each[some]).square() * kept).sum()) for each in (faces, originals))
+    some, kept, fine = slice(None, None, MEASURED_EVERY), (mask > 0.5).float(), fine_detail(faces)
+    new, old = (float((each.square() * kept).sum()) for each in (fine[some], fine_detail(originals[some])))
     gain = min(max(math.sqrt(old / max(new, 1e-9)) / PASTING_LOSS, 1), MOST_GAIN)
-    return torch.add(faces, fine_detail(faces), alpha=gain - 1)
+    return torch.add(faces, fine, alpha=gain - 1)
 
 
 def fine_detail(faces: torch.Tensor) -> torch.Tensor:

@@ -15,9 +15,8 @@ from torch import Tensor, nn
 PROJECTION_NORM_EPS = 1e-6  # of the GroupNorm before a spatial transformer or motion module
 # largest number of keys for which a CPU does not use the fused kernel
 SHORT_KEYS = {torch.float32: 32, torch.bfloat16: 256}
-IGNORES_STRIDES = (
-    "mps",
-)  # devices whose fused kernels misread views of queries, keys and values (PyTorch issue 181133)
+# devices whose fused kernels misread views of queries, keys and values (PyTorch issue 181133)
+IGNORES_STRIDES = ("mps",)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

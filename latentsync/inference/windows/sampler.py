@@ -103,6 +103,7 @@ class WindowSampler:
         self.dtype = models.dtype
         models.check(settings)
         self.mask = load_mask(models.resolution)
+        self.band = border_band(self.mask)
         self.latents = LatentSampler(settings, models.num_frames, models.resolution, models.device)
 
     def sample(self, windows: Sequence[Window], on_step: OnStep = lambda done, total: None) -> list[NewFaces]:
@@ -203,7 +204,7 @@ class WindowSampler:
         reconstructed = self._decode(self._encode(pixels[seen]))
         error = colour_error(reconstructed, originals[seen], LATENT_STRIDE)
         matched = without_error(decoded, between(error, seen, len(pixels)))
-        return match_border(matched, originals, border_band(self.mask))
+        return match_border(matched, originals, self.band)
 
     def _inputs(self, faces: Faces) -> FaceInputs:
         return prepare_faces(torch.from_numpy(faces).to(self.models.device), self.mask.to(self.models.device))

@@ -206,10 +206,10 @@ class UNet3DConditionModel(nn.Module):
 
     def _embed_time(self, timesteps: Tensor | int, clips: int) -> Tensor:
         weight = self.conv_in.weight
-        if isinstance(timesteps, int):
-            steps = torch.full((1,), timesteps, device=weight.device)  # written there, without a copy
-        else:
+        if isinstance(timesteps, Tensor):
             steps = timesteps.to(weight.device).reshape(-1)
+        else:
+            steps = torch.full((1,), timesteps, device=weight.device)  # written there, without a copy
         if len(steps) not in (1, clips):
             raise ValueError(f"timesteps has {len(steps)} values for {clips} clips: give one per clip or one for all.")
         config = self.config

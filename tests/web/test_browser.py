@@ -107,6 +107,18 @@ def unfold(page: Page, name: str) -> None:
     page.get_by_role("button", name=re.compile(rf"^{name}\b")).click()
 
 
+def type_in(page: Page, field: str, value: str) -> None:
+    """Type as a person would: again, if Gradio resets the field because its section is still opening."""
+    box = page.locator(field)
+    for _ in range(20):
+        box.fill(value)
+        box.press("Tab")
+        page.wait_for_timeout(500)
+        if box.input_value() == value:
+            return
+    raise AssertionError(f"{field} does not keep {value}.")
+
+
 def wait_for_message(page: Page, beginning: str) -> str:
     expect(page.locator("#message")).to_contain_text(beginning)
     return page.locator("#message").inner_text()
@@ -144,8 +156,7 @@ def test_from_upload_to_download(page: Page, server: Server, pair: tuple[Path, P
     picture(page, "check", tmp_path, full_page=True)
 
     unfold(page, texts.ADVANCED_SECTION)
-    page.locator("#steps input[type=number]").fill("2")
-    page.locator("#steps input[type=number]").press("Tab")
+    type_in(page, "#steps input[type=number]", "2")
     expect(page.get_by_label(texts.CUSTOM_TITLE)).to_be_checked()
     unfold(page, texts.ADVANCED_SECTION)
     press(page, texts.PREVIEW)

@@ -34,7 +34,7 @@ def ways(unet: Path, precision: Precision | None = None) -> dict[str, Way]:
     """Every preset with its networks; one that needs distilled networks is left out if they are missing."""
     found: dict[str, Way] = {}
     for name in PRESETS:
-        path = distilled_companion(unet) if needs_distilled(name) else unet
+        path = distilled_companion(unet) if needs_distilled({"preset": name}) else unet
         models = LipsyncModels.load(path, precision=precision or precision_of(name))
         settings = models.defaults.changed({"preset": name})
         if settings.needs_distilled_weights == models.distilled:

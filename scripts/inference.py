@@ -24,11 +24,11 @@ from latentsync.inference.jobs.job import LipsyncJob, check_job
 from latentsync.inference.jobs.report import JobReport, check_report, save_report
 from latentsync.inference.jobs.workers import WorkerPool
 from latentsync.inference.memory import share_one_heap
-from latentsync.inference.model_files import TINY_VAE, find_model_files
-from latentsync.inference.models import DEMO_UNET, check_settings, distilled_companion, recommended
+from latentsync.inference.model_files import find_model_files
+from latentsync.inference.models import DEMO_UNET, distilled_companion, settings_for
 from latentsync.inference.pipeline import STAGES, LipsyncPipeline
 from latentsync.inference.preflight import preflight, sheet_path
-from latentsync.inference.settings import InferenceSettings, JobOptions, precision_of
+from latentsync.inference.settings import InferenceSettings, JobOptions, needs_distilled, precision_of
 from latentsync.processing.run.ray_session import ray_session
 from latentsync.weights import FETCH_INFERENCE, PUBLIC_UNET, CheckpointError
 from scripts.command import OK, run_command
@@ -70,8 +70,7 @@ def choose(args: argparse.Namespace) -> list[str]:
 def unet_path(args: argparse.Namespace) -> Path:
     """The demo's, the official, or the given U-Net; its distilled form if the settings need one and it exists."""
     path = DEMO_UNET if args.demo else args.inference_ckpt_path or PUBLIC_UNET
-    needs_distilled = InferenceSettings().changed(given(args, InferenceSettings)).needs_distilled_weights
-    return distilled_companion(path) if needs_distilled else path
+    return distilled_companion(path) if needs_distilled(given(args, InferenceSettings)) else path
 
 
 def detector_name(args: argparse.Namespace) -> str:
@@ -87,8 +86,7 @@ def check_models(args: argparse.Namespace) -> None:
         files.check()
     except CheckpointError as error:
         raise CheckpointError(f"{error} Or try --demo." if path == PUBLIC_UNET else str(error)) from error
-    settings = recommended(files.facts).changed(given(args, InferenceSettings))
-    check_settings(settings, "distilled" in files.facts, (path.parent / TINY_VAE).is_file())
+    settings_for(files, given(args, InferenceSettings))
 
 
 def load_pipeline(args: argparse.Namespace, device: torch.device | None = None) -> LipsyncPipeline:

@@ -117,7 +117,7 @@ class Engine:
 
     def _do(self, job: WebJob) -> None:
         try:
-            wanted = self.models.check(job.order.model).made_for(job.order.settings.get("preset", ""))
+            wanted = self.models.check(job.order.model, job.order.settings).made_for(job.order.settings)
             job.enter(texts.LOAD_STAGE if wanted != self.loaded else texts.BEGIN_STAGE)
             report = self._run(job, self._pipeline_of(wanted))
             shown = replace(report, output=job.output.name, video=job.names[0], audio=job.names[1])

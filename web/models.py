@@ -3,11 +3,13 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from latentsync.device import Precision, pick_device, pick_dtype
 from latentsync.face.detection.detector import DEFAULT_DETECTOR
 from latentsync.inference.model_files import find_model_files
-from latentsync.inference.models import DEMO_UNET, distilled_companion
+from latentsync.inference.models import DEMO_UNET, distilled_companion, settings_for
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.inference.settings import needs_distilled, precision_of
 from latentsync.weights import PUBLIC_UNET, files_of
@@ -26,10 +28,11 @@ class ModelChoice:
     unet_config: Path | None = None
     precision: Precision = "auto"
 
-    def made_for(self, preset: str) -> "ModelChoice":
-        """The choice for a preset: in its precision, and with distilled weights if it needs them and they are installed."""
-        distilled = needs_distilled(preset)
-        precision, device = precision_of(preset), pick_device()
+    def made_for(self, settings: Mapping[str, Any]) -> "ModelChoice":
+        """The choice for fields of `InferenceSettings`: in the precision of their preset, and with distilled weights if they need
+        them and they are installed."""
+        distilled = needs_distilled(settings)
+        precision, device = precision_of(settings.get("preset")), pick_device()
         differs = pick_dtype(device, precision) != pick_dtype(device)
         unet = distilled_companion(self.unet) if distilled else self.unet
         return replace(self, unet=unet, precision=precision if differs else "auto")
@@ -43,10 +46,11 @@ class ModelChoice:
     def is_installed(self) -> bool:
         return self.unet.is_file()
 
-    def check(self) -> None:
-        """WebError that names each missing or damaged file; no file is read."""
+    def check(self, settings: Mapping[str, Any]) -> None:
+        """WebError that names each missing or damaged file, or a setting that these weights do not support; no tensor is read."""
+        unet = self.made_for(settings).unet
         try:
-            find_model_files(self.unet, self.unet_config, self.detector).check()
+            settings_for(find_model_files(unet, self.unet_config, self.detector).check(), settings)
         except ValueError as error:
             raise WebError(texts.MISSING_MODEL.format(title=self.title, reason=error)) from error
 
@@ -82,13 +86,14 @@ class Models:
         """Name of the first installed model, or of the first if none is."""
         return next((name for name, choice in self.choices.items() if choice.is_installed), next(iter(self.choices)))
 
-    def check(self, name: str) -> ModelChoice:
-        """The model called `name` (or the default for ""); WebError if it is unknown or a file is not installed."""
+    def check(self, name: str, settings: Mapping[str, Any] = MappingProxyType({})) -> ModelChoice:
+        """The model called `name` (or the default for ""); WebError if it is unknown, a file is not installed, or it does not
+        support the settings, fields of `InferenceSettings`."""
         choice = self.choices.get(name or self.default)
         if choice is None:
             raise WebError(texts.UNKNOWN_MODEL.format(name=name, known=", ".join(self.choices)))
         if self._has_files:
-            choice.check()
+            choice.check(settings)
         return choice
 
     def load(self, choice: ModelChoice) -> LipsyncPipeline:

@@ -46,7 +46,7 @@ def make_order(wish: Wish, video: Path, audio: Path, models: Models) -> Order:
         face=checked_face(wish.face),
         limit_sec=PREVIEW_SEC if wish.kind == "preview" else None,
     )
-    return Order(wish.kind, video, audio, models.check(wish.model).name, settings, options)  # type: ignore[arg-type]
+    return Order(wish.kind, video, audio, models.check(wish.model, settings).name, settings, options)  # type: ignore[arg-type]
 
 
 def chosen_settings(wish: Wish) -> dict[str, Any]:

@@ -73,11 +73,12 @@ class Page:
             ]
 
     def _choices(self) -> None:
-        offered = [name for name in PRESETS if not needs_distilled(name) or self.app.models.has_distilled]
+        offered = [name for name in PRESETS if not needs_distilled({"preset": name}) or self.app.models.has_distilled]
         shown = [(texts.PRESETS[name], name) for name in offered] + [(texts.CUSTOM_TITLE, texts.CUSTOM_PRESET)]
         self.preset = gr.Radio(
             shown, value=DEFAULT_PRESET, label=texts.PRESET, info=texts.PRESET_INFO, elem_id="preset"
         )
+        self.base = gr.Textbox(DEFAULT_PRESET, visible="hidden")  # the preset that Custom starts from
         with gr.Accordion(texts.FACE_SECTION, open=False):
             self.face = gr.Dropdown(
                 list(texts.FACE_CHOICES),
@@ -185,14 +186,15 @@ class Page:
                 lambda chosen=example: self.uploads.on_example(chosen), None, [self.video, self.audio], **SHOWN
             )
         sliders = [self.steps, self.guidance]
-        self.preset.input(None, [self.preset, *sliders], sliders, js=preset_script(), **QUIET)
+        chosen = [*sliders, self.base]
+        self.preset.input(None, [self.preset, *chosen], chosen, js=preset_script(), **QUIET)
         gr.on([part.input for part in sliders], None, None, self.preset, js=CUSTOM_SCRIPT, **QUIET)
         self.frame_sec.change(
             self.uploads.on_frame_sec, [self.video, self.frame_sec], self.frame, trigger_mode="always_last", **SHOWN
         )
         self.frame.select(self.uploads.on_click, [self.video, self.frame_sec], [self.face, self.frame], **SHOWN)
         wish = [
-            self.preset,
+            self.base,
             self.steps,
             self.guidance,
             self.seed,
@@ -230,15 +232,10 @@ class Page:
     def submitter(self, kind: str) -> Any:
         """The click handler that submits a job of this kind."""
 
-        def submit(
-            request: gr.Request, token: str, video: str | None, audio: str | None, preset: str, *wish: Any
-        ) -> list[Any]:
+        def submit(request: gr.Request, token: str, video: str | None, audio: str | None, *wish: Any) -> list[Any]:
             owner = owner_of(request, token)
             try:
-                named = (
-                    (preset, None, None, *wish[2:]) if preset in PRESETS else ("", *wish)
-                )  # the sliders have the values of the preset
-                job = self.app.submit(owner, Wish(kind, *named), video, audio)
+                job = self.app.submit(owner, Wish(kind, *wish), video, audio)
             except (ValueError, OSError) as error:
                 return self.updates({self.message: views.error_html(str(error))})
             return self.updates(self.showing(job, owner))
@@ -342,9 +339,10 @@ def outcome_html(job: WebJob) -> str:
 
 
 def preset_script() -> str:
-    """JavaScript that sets the sliders to a preset in the browser, so that a click right afterwards sends the new values."""
-    values = json.dumps({name: [preset["steps"], preset["guidance_scale"]] for name, preset in PRESETS.items()})
-    return f"(name, steps, guidance) => ({values})[name] || [steps, guidance]"
+    """JavaScript that sets the sliders to a preset in the browser, so that a click right afterwards sends the new values; Custom
+    keeps the values and the preset that it starts from."""
+    values = json.dumps({name: [preset["steps"], preset["guidance_scale"], name] for name, preset in PRESETS.items()})
+    return f"(name, ...before) => ({values})[name] || before"
 
 
 def title_of(job: WebJob) -> str:

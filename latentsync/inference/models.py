@@ -14,7 +14,7 @@ from latentsync.audio.whisper_model import load_audio_encoder
 from latentsync.device import Precision, check_compiler, pick_device, pick_dtype
 from latentsync.face.detection.detector import FaceDetector
 from latentsync.files import network_hash
-from latentsync.inference.model_files import TINY_VAE, configured, find_model_files, folders, width_problem
+from latentsync.inference.model_files import TINY_VAE, ModelFiles, configured, find_model_files, folders, width_problem
 from latentsync.inference.settings import InferenceSettings, precision_of
 from latentsync.models.unet.checkpoint import load_unet
 from latentsync.models.unet.network import UNet3DConditionModel, compile_blocks
@@ -134,11 +134,23 @@ def check_settings(settings: InferenceSettings, distilled: bool, has_tiny_vae: b
             f"these weights were distilled for few steps and do not support the solver {settings.solver}: choose the preset"
             " turbo, or the weights that they were made from."
         )
+    if distilled and settings.guidance_scale != 1:
+        raise ValueError(
+            f"guidance_scale is {settings.guidance_scale:g}, but these weights were distilled without guidance: choose 1, or"
+            " another preset than turbo."
+        )
     if settings.vae == "tiny" and not has_tiny_vae:
         raise ValueError(
             f"vae is tiny, but there is no {TINY_VAE} beside the U-Net: leave it out, or train one with"
             " `python -m scripts.train_tiny_vae`."
         )
+
+
+def settings_for(files: ModelFiles, entries: Mapping[str, Any]) -> InferenceSettings:
+    """The settings that `entries` give to the weights of `files`; ValueError if these weights do not support them."""
+    settings = recommended(files.facts).changed(entries)
+    check_settings(settings, "distilled" in files.facts, (files.unet.path.parent / TINY_VAE).is_file())
+    return settings
 
 
 def recommended(metadata: Mapping[str, Any]) -> InferenceSettings:

@@ -77,9 +77,10 @@ def precision_of(preset: str | None) -> Precision:
     return "half" if preset in PRESETS_IN_HALF else "auto"
 
 
-def needs_distilled(preset: str) -> bool:
-    """Whether a preset is for distilled weights only; False for `custom`."""
-    return preset in PRESETS and find_solver(PRESETS[preset]["solver"]).needs_distilled
+def needs_distilled(entries: Mapping[str, Any]) -> bool:
+    """Whether entries ask for distilled weights: by their preset, also where another entry overrides its solver, or by a solver."""
+    preset, solver = PRESETS.get(entries.get("preset") or CUSTOM, {}), entries.get("solver")
+    return any(find_solver(name).needs_distilled for name in (preset.get("solver"), solver) if name)
 
 
 def expanded(entries: Mapping[str, Any]) -> dict[str, Any]:

@@ -178,6 +178,10 @@ def test_the_command_line_tells_it_before_the_work(
 def test_the_browser_tells_it_too(unet: Path) -> None:
     choices = {"official": ModelChoice("official", unet, "face_alignment")}
     assert Models(choices).check("official").unet == unet
+    with pytest.raises(
+        WebError, match="Official weights: the solver lcm .preset turbo. needs weights that were distilled"
+    ):
+        Models(choices).check("official", {"preset": "turbo", "steps": 5})
     (unet.parent / "whisper/tiny.pt").unlink()
     unet.unlink()
     with pytest.raises(WebError, match=r"Official weights: 2 parts.*inference`"):

@@ -1,5 +1,6 @@
 """Presets and precision: one table for every interface, explicit settings override it, and unsupported ones are refused."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from latentsync.inference.timing import Stopwatch
 from latentsync.inference.windows.sampler import Window, WindowSampler
 from latentsync.models.vae import build_tiny_vae
 from latentsync.testing import WIDTH
+from scripts.inference import unet_path
 from scripts.inference_arguments import given, parse
 from tests.support.tiny import NUM_FRAMES, RESOLUTION, tiny_models
 from web import texts
@@ -62,12 +64,33 @@ def test_the_web_app_loads_what_a_preset_needs(tmp_path: Path) -> None:
     choice = ModelChoice("own", tmp_path / "unet.safetensors", "cascade")
     models = Models({"own": choice})
     choice.unet.touch()
-    assert choice.made_for("turbo").unet == choice.unet and not models.has_distilled
+    assert choice.made_for({"preset": "turbo"}).unet == choice.unet and not models.has_distilled
     (tmp_path / "unet_turbo.safetensors").touch()
-    assert choice.made_for("turbo").unet == tmp_path / "unet_turbo.safetensors" and models.has_distilled
-    assert choice.made_for("quality") == choice.made_for("") == choice
+    assert (
+        choice.made_for({"preset": "turbo", "steps": 5}).unet.name == "unet_turbo.safetensors" and models.has_distilled
+    )
+    assert choice.made_for({"preset": "quality"}) == choice.made_for({}) == choice
     hasty = pick_dtype(pick_device(), "half") != pick_dtype(pick_device())
-    assert choice.made_for("fast").precision == ("half" if hasty else "auto")
+    assert choice.made_for({"preset": "fast", "steps": 2}).precision == ("half" if hasty else "auto")
+
+
+OVERRIDES = {
+    "steps": (["--inference_steps", "5"], ""),
+    "solver": (["--solver", "ddim"], "distilled for few steps and do not support the solver ddim"),
+    "guidance": (["--guidance_scale", "1.5"], "distilled without guidance"),
+}
+
+
+@pytest.mark.parametrize("field", OVERRIDES)
+def test_a_preset_with_one_field_changed_keeps_its_weights(tmp_path: Path, field: str) -> None:
+    flags, refused = OVERRIDES[field]
+    base, turbo = tmp_path / "unet.safetensors", tmp_path / "unet_turbo.safetensors"
+    base.touch(), turbo.touch()
+    args = parse(["--preset", "turbo", "--inference_ckpt_path", str(base), *flags], None)
+    assert unet_path(args) == turbo
+    settings = InferenceSettings().changed(given(args, InferenceSettings))
+    with pytest.raises(ValueError, match=refused) if refused else nullcontext():
+        replace(tiny_models(), distilled=True).check(settings)
 
 
 @pytest.mark.parametrize("interval", [(0.5, 0.2), (0, 2), (1,), "no"])

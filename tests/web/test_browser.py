@@ -237,6 +237,21 @@ def looks(page: Page, folder: Path) -> None:
     page.set_viewport_size({"width": 1280, "height": 900})
 
 
+def test_turbo_with_another_number_of_steps_keeps_its_weights(
+    page: Page, server: Server, pair: tuple[Path, Path]
+) -> None:
+    upload(page, *pair)
+    expect(page.get_by_text("1.3 s of audio")).to_be_visible()
+    page.get_by_label(texts.PRESETS["turbo"]).check()
+    unfold(page, texts.ADVANCED_SECTION)
+    type_in(page, "#steps input[type=number]", "3")
+    expect(page.get_by_label(texts.CUSTOM_TITLE)).to_be_checked()
+    press(page, texts.PREVIEW)
+    wait_for_message(page, "Done:")
+    settings = jobs(server)[0].report["settings"]
+    assert (settings["solver"], settings["steps"], settings["guidance_scale"]) == ("lcm", 3, 1)
+
+
 def test_bad_files_give_an_error_and_the_page_keeps_working(page: Page, server: Server, tmp_path: Path) -> None:
     upload(page, {"name": "note.mp4", "mimeType": "video/mp4", "buffer": b"no video " * 30}, None)
     alert = page.get_by_role("alert").filter(has_text="note.mp4")

@@ -38,6 +38,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     access = parser.add_argument_group("access").add_argument
     access("--port", type=int, default=7860, help="default: %(default)s")
     access("--host", default="127.0.0.1", help="0.0.0.0 accepts other machines (default: this one only)")
+    access(
+        "--allow_host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="also answer under this host name, as a proxy's; may be repeated",
+    )
     access("--share", action="store_true", help="a public URL through Gradio's relay; needs --user")
     access("--user", help="require this name and a password")
     access("--password", help=f"better: the environment variable {PASSWORD}, or the prompt")
@@ -69,9 +76,12 @@ def settings_of(args: argparse.Namespace) -> AppSettings:
         video_sec=max(USUAL.video_sec, args.max_minutes * 60),
         keep_sec=args.keep_hours * 3600,
         unfinished_jobs=args.max_jobs,
+        unfinished_jobs_address=max(1, args.max_jobs // 2),
     )
     unload_sec = None if args.unload_after is None else args.unload_after * 60
-    return AppSettings(args.folder, limits, unload_sec, args.host, args.port, args.share, login_of(args))
+    return AppSettings(
+        args.folder, limits, unload_sec, args.host, args.port, args.share, login_of(args), tuple(args.allow_host)
+    )
 
 
 def login_of(args: argparse.Namespace) -> tuple[str, str] | None:

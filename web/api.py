@@ -6,10 +6,12 @@ from typing import Any
 import gradio as gr
 
 from latentsync.inference.settings import DEFAULT_SEED
+from web.access import network_of
 from web.app import WebApp
 from web.errors import WebError
 from web.jobs import WebJob
 from web.orders import Wish
+from web.sentences import without_folders
 
 
 def owner_of(request: gr.Request, token: str = "") -> str:
@@ -19,9 +21,14 @@ def owner_of(request: gr.Request, token: str = "") -> str:
     return f"page {token}" if token else f"session {request.session_hash}"
 
 
+def address_of(request: gr.Request) -> str:
+    """The network of a client; empty for a user who logged in, whom the password identifies."""
+    return "" if request.username or request.client is None else network_of(request.client.host)
+
+
 def client_error(error: Exception) -> gr.Error:
     """An error as Gradio sends it to a client."""
-    return gr.Error(str(error), print_exception=False)
+    return gr.Error(without_folders(str(error)), print_exception=False)
 
 
 class JobApi:
@@ -49,8 +56,8 @@ class JobApi:
         """Put a job into the queue and return its id. kind: run, preview (3 seconds) or preflight (find faces only)."""
         wish = Wish(kind, preset, steps, guidance_scale, seed, face, length, rest, on_missing_face, model)
         try:
-            paths, names = [path_of(video), path_of(audio)], (name_of(video), name_of(audio))
-            return self.app.submit(owner_of(request), wish, paths[0], paths[1], names).id
+            names, address = (name_of(video), name_of(audio)), address_of(request)
+            return self.app.submit(owner_of(request), wish, path_of(video), path_of(audio), names, address).id
         except (ValueError, OSError) as error:
             raise client_error(error) from error
 

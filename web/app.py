@@ -31,16 +31,25 @@ class WebApp:
         self.engine.stop()
 
     def submit(
-        self, owner: str, wish: Wish, video: str | None, audio: str | None, names: tuple[str, str] | None = None
+        self,
+        owner: str,
+        wish: Wish,
+        video: str | None,
+        audio: str | None,
+        names: tuple[str, str] | None = None,
+        address: str = "",
     ) -> WebJob:
-        """Check the request and put a job into the queue; WebError or ValueError if it is invalid."""
+        """Check the request and put a job into the queue; WebError or ValueError if it is invalid.
+
+        `address`: the client's network, whose unfinished jobs are limited; empty for a user who logged in.
+        """
         if not video or not audio:
             raise WebError(texts.NEED_BOTH)
         names = names or (Path(video).name, Path(audio).name)
         order = make_order(wish, self.store.uploaded(video), self.store.uploaded(audio), self.models)
         self.inspector.video(video, names[0])
         self.inspector.sound(audio, names[1])
-        job = self.store.add(owner, order, names)
+        job = self.store.add(owner, order, names, address)
         self.engine.submit(job)
         return job
 

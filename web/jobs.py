@@ -48,6 +48,7 @@ class WebJob:
     order: Order  # its files are the copies in `folder`
     folder: Path
     names: tuple[str, str]  # the owner's names of video and audio
+    address: str = ""  # network address of the owner, if there is no login
     created: float = field(default_factory=time.time)
     state: State = "waiting"
     stage: str = ""
@@ -139,17 +140,17 @@ class JobStore:
             raise WebError(texts.FILE_GONE.format(name=Path(path).name))
         return real
 
-    def add(self, owner: str, order: Order, names: tuple[str, str]) -> WebJob:
+    def add(self, owner: str, order: Order, names: tuple[str, str], address: str = "") -> WebJob:
         """A new job with its own folder and copies of the files; WebError if there are too many jobs."""
         with self._lock:
-            self._check_room(owner)
+            self._check_room(owner, address)
             job_id = secrets.token_urlsafe(ID_BYTES)
             folder = self.jobs_folder / job_id
             folder.mkdir(mode=0o700)
             video = copied(order.video, folder / "input", "video")
             audio = copied(order.audio, folder / "input", "audio")
             kept = Order(order.kind, video, audio, order.model, order.settings, order.options)
-            job = WebJob(job_id, owner, kept, folder, names)
+            job = WebJob(job_id, owner, kept, folder, names, address)
             self._jobs[job_id] = job
             return job
 
@@ -187,11 +188,14 @@ class JobStore:
             if folder.is_dir() and re.fullmatch(r"[0-9a-f]{64}", folder.name) and newest(folder) < oldest:
                 remove_own(folder)
 
-    def _check_room(self, owner: str) -> None:
+    def _check_room(self, owner: str, address: str) -> None:
         unfinished = [job for job in self._jobs.values() if not job.is_over]
         mine = sum(job.owner == owner for job in unfinished)
         if mine >= self.limits.unfinished_jobs_each:
             raise WebError(texts.TOO_MANY_YOURS.format(count=mine))
+        near = sum(job.address == address for job in unfinished)
+        if address and near >= self.limits.unfinished_jobs_address:
+            raise WebError(texts.TOO_MANY_NEAR.format(count=near))
         if len(unfinished) >= self.limits.unfinished_jobs:
             raise WebError(texts.TOO_MANY.format(count=len(unfinished)))
 

@@ -9,7 +9,7 @@ import gradio as gr
 
 from latentsync.inference.settings import DEFAULT_SEED, needs_distilled
 from web import texts, views
-from web.api import JobApi, owner_of
+from web.api import JobApi, address_of, owner_of
 from web.app import WebApp
 from web.errors import WebError
 from web.jobs import WebJob
@@ -235,7 +235,7 @@ class Page:
         def submit(request: gr.Request, token: str, video: str | None, audio: str | None, *wish: Any) -> list[Any]:
             owner = owner_of(request, token)
             try:
-                job = self.app.submit(owner, Wish(kind, *wish), video, audio)
+                job = self.app.submit(owner, Wish(kind, *wish), video, audio, address=address_of(request))
             except (ValueError, OSError) as error:
                 return self.updates({self.message: views.error_html(str(error))})
             return self.updates(self.showing(job, owner))

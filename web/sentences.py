@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from web import texts
+from web.settings import ROOT
 
 if TYPE_CHECKING:
     from web.jobs import WebJob
+
+# folders before a file's name; quoted words are a client's own
+FOLDERS = re.compile(r"(?<![\w/.:'\\])(?:[A-Za-z]:)?(?:[/\\][^\s/\\]+)+[/\\](?=[^\s/\\])")
 
 
 def page_sentence(error: BaseException, job: WebJob) -> str:
     """An error message with the user's own file names and the words of the page, without paths of the server."""
     places = {job.order.video: job.names[0], job.order.audio: job.names[1], job.output: job.output.name}
-    return plain(str(error), {str(path): name for path, name in places.items()} | {str(job.folder): "the job"})
+    sentence = plain(str(error), {str(path): name for path, name in places.items()} | {str(job.folder): "the job"})
+    return without_folders(sentence)
 
 
 def plain(sentence: str, names: dict[str, str]) -> str:
@@ -23,6 +31,13 @@ def plain(sentence: str, names: dict[str, str]) -> str:
     for words, ours in texts.PAGE_WORDS.items():
         sentence = sentence.replace(words, ours)
     return sentence
+
+
+def without_folders(sentence: str) -> str:
+    """A sentence in which absolute paths of the server are shortened to file names, and those of the project to relative ones."""
+    for folder in (ROOT, Path.home()):
+        sentence = sentence.replace(f"{folder}{os.sep}", "")
+    return FOLDERS.sub("", sentence)
 
 
 def amount(count: int, words: tuple[str, str, str]) -> str:

@@ -1,13 +1,16 @@
 """Gradio's server for the app: no resource from other hosts, nothing sent to them, and local access only by default."""
 
 import os
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import gradio as gr
 
 from web import texts
+from web.access import AsgiApp, Guard, HostNames, Message
 from web.app import WebApp
 from web.errors import WebError
 from web.models import Models
@@ -27,25 +30,23 @@ HEADERS = {
     "content-security-policy": CONTENT_POLICY,
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
 }
 
-Message = MutableMapping[str, Any]
 
+def with_security_headers(app: AsgiApp) -> AsgiApp:
+    """An application that adds `HEADERS` to each response of `app`."""
 
-class SecurityHeaders:
-    """ASGI middleware that adds `HEADERS` to each response."""
-
-    def __init__(self, app: Callable[..., Awaitable[None]]):
-        self.app = app
-
-    async def __call__(self, scope: Message, receive: Any, send: Callable[[Message], Awaitable[None]]) -> None:
+    async def wrapped(scope: Message, receive: Any, send: Callable[[Message], Awaitable[None]]) -> None:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 added = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
                 message["headers"] = [*message.get("headers", []), *added]
             await send(message)
 
-        await self.app(scope, receive, send_with_headers if scope["type"] == "http" else send)
+        await app(scope, receive, send_with_headers if scope["type"] == "http" else send)
+
+    return wrapped
 
 
 def check_access(settings: AppSettings) -> None:
@@ -69,6 +70,10 @@ class Server:
         os.environ["GRADIO_TEMP_DIR"] = str(self.app.store.folder)  # uploads go there; read when blocks are made
         os.environ["GRADIO_RUN_HISTORY"] = "False"
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+        os.environ.setdefault(
+            "FORWARDED_ALLOW_IPS", ""
+        )  # clients cannot choose their address; a proxy's is trusted if it is named
+        self.guard = Guard(HostNames((settings.host, *settings.allowed_hosts)))
         self.blocks = Page(self.app).build()
         self.url = ""
 
@@ -78,8 +83,16 @@ class Server:
             self._launch(script)
         except OSError as error:
             raise WebError(texts.PORT_TAKEN.format(port=self.settings.port)) from error
+        if self.blocks.share_url:
+            self.guard.names.names.add(urlsplit(self.blocks.share_url).hostname or "")
         self.app.start()
         return self
+
+    @asynccontextmanager
+    async def _lifespan(self, app: Any) -> AsyncIterator[None]:
+        """Puts the guard around everything, also around Gradio's own middleware, before the first request."""
+        app.middleware_stack = with_security_headers(self.guard.around(app.middleware_stack))
+        yield
 
     def _launch(self, script: str) -> None:
         _, self.url, _ = self.blocks.queue(max_size=200).launch(
@@ -88,8 +101,7 @@ class Server:
             css=(ASSETS / "page.css").read_text(encoding="utf-8"),
             head=script,
             allowed_paths=sorted({str(path.parent) for example in EXAMPLES for path in (example.video, example.audio)}),
-            # a middleware is (class, arguments, keywords)
-            app_kwargs={"middleware": [(SecurityHeaders, (), {})], "docs_url": None, "redoc_url": None},
+            app_kwargs={"lifespan": self._lifespan, "docs_url": None, "redoc_url": None},
             footer_links=[],
             enable_monitoring=False,
             ssr_mode=False,

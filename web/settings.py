@@ -38,6 +38,7 @@ class Limits:
     frame_pixels: int = 8192 * 4320
     unfinished_jobs: int = 20  # waiting and running, of all users
     unfinished_jobs_each: int = 3  # of one session or user
+    unfinished_jobs_address: int = 10  # of one address, without a login: sessions can be made at will
     keep_sec: float = 24 * 3600.0  # how long results and uploads are kept
 
 
@@ -52,6 +53,7 @@ class AppSettings:
     port: int | None = 7860
     share: bool = False
     login: tuple[str, str] | None = None  # user, password
+    allowed_hosts: tuple[str, ...] = ()  # names under which the app answers, besides this machine's
 
     def launch_arguments(self) -> dict[str, Any]:
         """Arguments for `gradio.Blocks.launch`."""

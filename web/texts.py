@@ -127,6 +127,15 @@ FRAME_TOO_LARGE = "{name} has {width} x {height} pixels, more than the limit: sc
 NO_SOUND = "{name} has no audio: choose a file with an audio track."
 TOO_MANY = "{count} jobs are already waiting: try again in a few minutes."
 TOO_MANY_YOURS = "You already have {count} unfinished jobs: wait for one of them, or cancel it."
+TOO_MANY_NEAR = "{count} unfinished jobs come from your address: wait until one of them has ended."
+FOREIGN_HOST = (
+    "This app does not answer under the name {host}: open it by the address that it printed, or start it with"
+    " --allow_host {host}."
+)
+FOREIGN_ORIGIN = (
+    "Pages of other websites may not use this app: open its own page, or send the request without the header Origin."
+)
+WAIT_TO_LOG_IN = "Too many wrong passwords came from your address: wait {count} s, then try again."
 UNKNOWN_JOB = "There is no such job in this session: check the id; it may belong to another session, or have expired."
 UNFINISHED_JOB = "The job is {state}: poll its status until it is done, then fetch it."
 NO_FILES = "The job is {state} and has no files: {error}"

@@ -12,7 +12,7 @@ from latentsync.weights import FETCH_INFERENCE
 from latentsync.weights.hub import FileState
 from web import texts
 from web.jobs import WebJob
-from web.sentences import duration, size
+from web.sentences import duration, size, without_folders
 from web.settings import Limits
 
 SHORT_SEC = 0.05  # shorter stages are not listed
@@ -20,7 +20,7 @@ SHORT_SEC = 0.05  # shorter stages are not listed
 
 def error_html(sentence: str) -> str:
     """An error that screen readers announce at once."""
-    return f'<p class="ls-error" role="alert">{escape(sentence)}</p>' if sentence else ""
+    return f'<p class="ls-error" role="alert">{escape(without_folders(sentence))}</p>' if sentence else ""
 
 
 def message_html(sentence: str, notes: Iterable[str] = ()) -> str:

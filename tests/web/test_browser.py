@@ -7,9 +7,13 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
 from pathlib import Path
+from threading import Thread
 from typing import Any
+from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
@@ -22,6 +26,7 @@ from latentsync.media.sound.write import write_wav
 from latentsync.media.video.read import read_frames
 from latentsync.media.video.write import VideoFormat, VideoWriter
 from tests.support.tiny import make_audio, make_video
+from tests.web.support import files_in
 from web import texts
 from web.models import Models
 from web.serve import Server
@@ -35,6 +40,13 @@ pytestmark = [
 ]
 
 FRAMES = 32  # two windows
+FOREIGN = "elsewhere.test"  # a host name that leads to this computer, as an attacker's may
+STORE_AND_READ = """async (address) => {
+  const form = new FormData();
+  form.append("files", new Blob(["stored"]), "stored.mp4");
+  await fetch(address + "gradio_api/upload", {method: "POST", mode: "no-cors", body: form}).catch(() => {});
+  return await fetch(address + "config").then((answer) => answer.text(), () => "unreadable");
+}"""
 PICTURES = os.environ.get("LATENTSYNC_SCREENSHOTS", "")
 PRESET = "balanced" if PICTURES else "fast"  # pictures of the README show what most users get
 PATIENCE_MS = 90_000  # machines of continuous integration are slow
@@ -70,7 +82,8 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", "--mute-audio"])
+        names = f"--host-resolver-rules=MAP {FOREIGN} 127.0.0.1"
+        running = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", "--mute-audio", names])
         yield running
         running.close()
 
@@ -250,6 +263,22 @@ def test_turbo_with_another_number_of_steps_keeps_its_weights(
     wait_for_message(page, "Done:")
     settings = jobs(server)[0].report["settings"]
     assert (settings["solver"], settings["steps"], settings["guidance_scale"]) == ("lcm", 3, 1)
+
+
+def test_another_site_can_store_and_read_nothing(browser: Any, server: Server, tmp_path: Path) -> None:
+    port, before = urlsplit(server.url).port, files_in(server)
+    pages = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(tmp_path)))
+    Thread(target=pages.serve_forever, daemon=True).start()
+    page = browser.new_page()
+    page.goto(f"http://{FOREIGN}:{pages.server_port}/")
+    for address in (server.url, f"http://{FOREIGN}:{port}/"):
+        assert "components" not in page.evaluate(STORE_AND_READ, address)
+    page.goto(f"http://{FOREIGN}:{port}/")
+    expect(page.locator("body")).to_contain_text(f"does not answer under the name {FOREIGN}")
+    assert "components" not in page.evaluate(STORE_AND_READ, f"http://{FOREIGN}:{port}/")
+    assert files_in(server) == before
+    page.close()
+    pages.shutdown()
 
 
 def test_bad_files_give_an_error_and_the_page_keeps_working(page: Page, server: Server, tmp_path: Path) -> None:

@@ -5,83 +5,24 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
-from gradio_client import Client, handle_file
+from gradio_client import Client
 from gradio_client.exceptions import AppError
 
 import gradio_app
-from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.media.probe import probe
-from tests.support.tiny import NUM_FRAMES, StubDetector, make_audio, make_video, tiny_models
+from tests.support.tiny import NUM_FRAMES, make_audio, make_video
+from tests.web.support import FILE, LIMITS, ROOT, client_of, ended, raw_submit, stub_models, submit, uploaded
 from web import texts
 from web.errors import WebError
-from web.models import ModelChoice, Models
 from web.orders import Wish, checked_face
 from web.serve import Server
 from web.settings import AppSettings, Limits
-
-ROOT = Path(__file__).resolve().parents[2]
-LIMITS = Limits(file_bytes=3_000_000, length_sec=20, unfinished_jobs_each=2)
-FILE = {"meta": {"_type": "gradio.FileData"}}  # how Gradio knows a file
-FOLDERS = ("GRADIO_TEMP_DIR", "GRADIO_RUN_HISTORY")
-
-
-def stub_models() -> Models:
-    choice = ModelChoice("demo", Path(__file__), "stub")
-    return Models({"demo": choice}, lambda _: LipsyncPipeline(tiny_models(), StubDetector()))
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    before = {name: os.environ.get(name) for name in FOLDERS}
-    with Server(stub_models(), AppSettings(tmp_path_factory.mktemp("app"), LIMITS, port=None)) as running:
-        yield running
-    for name, value in before.items():
-        os.environ.pop(name) if value is None else os.environ.update({name: value})
-
-
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    folder = tmp_path_factory.mktemp("pair")
-    return make_video(folder / "talk.mp4", 12), make_audio(folder / "new.wav", 0.4)
-
-
-def client_of(server: Server, folder: Path) -> Client:
-    return Client(server.url, download_files=str(folder), verbose=False)
-
-
-def submit(client: Client, pair: tuple[Path, Path], **wish: Any) -> str:
-    wish = {"preset": "fast", "steps": 1, **wish}
-    return client.predict(video=handle_file(pair[0]), audio=handle_file(pair[1]), api_name="/submit", **wish)
-
-
-def ended(client: Client, job_id: str) -> dict[str, Any]:
-    for _ in range(400):
-        status = client.predict(job_id, api_name="/status")
-        if status["state"] not in ("waiting", "running"):
-            return status
-        time.sleep(0.05)
-    raise AssertionError(f"the job does not end: {status}")
-
-
-def uploaded(server: Server, name: str, content: bytes) -> str:
-    answer = httpx.post(f"{server.url}gradio_api/upload", files={"files": (name, content)})
-    assert answer.status_code == 200, answer.text
-    return answer.json()[0]
-
-
-def raw_submit(server: Server, video: Any, audio: Any) -> str:
-    """The last event of a submission over bare HTTP."""
-    data = [video, audio, "preflight", "fast", 1, 1, 0, "largest", "bounce", "cut", "passthrough", ""]
-    posted = httpx.post(f"{server.url}gradio_api/call/submit", json={"data": data})
-    return httpx.get(f"{server.url}gradio_api/call/submit/{posted.json()['event_id']}", timeout=30).text
 
 
 def test_the_documented_client_gets_its_video(server: Server, pair: tuple[Path, Path], tmp_path: Path) -> None:

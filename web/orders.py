@@ -7,7 +7,7 @@ from typing import Any, get_args
 from latentsync.inference.faces.select import PLACE
 from latentsync.inference.settings import DEFAULT_SEED, InferenceSettings, JobOptions
 from latentsync.media.probe import MediaInfo, probe, sound_format
-from latentsync.media.sound.read import read_audio
+from latentsync.media.sound.read import mono_pieces, stated_sec
 from latentsync.timebase import SAMPLE_RATE_HZ
 from web import texts
 from web.errors import WebError
@@ -111,7 +111,7 @@ class Inspector:
         try:
             if not sound_format(real)[1]:
                 raise WebError(texts.NO_SOUND.format(name=name))
-            length_sec = len(read_audio(real)) / SAMPLE_RATE_HZ
+            length_sec = self._sound_sec(real)
         except WebError:
             raise
         except (ValueError, OSError) as error:
@@ -120,6 +120,17 @@ class Inspector:
             facts = {"time": duration(length_sec), "limit": duration(self.limits.length_sec)}
             raise WebError(texts.SOUND_TOO_LONG.format(name=name, **facts))
         return length_sec
+
+    def _sound_sec(self, path: Path) -> float:
+        """Duration in seconds: as stated, if that is above the limit, else as decoded, at most a moment above the limit."""
+        length_sec, count = stated_sec(path), 0
+        if length_sec > self.limits.length_sec:
+            return length_sec
+        for piece in mono_pieces(path):
+            count += len(piece)
+            if count > self.limits.length_sec * SAMPLE_RATE_HZ:
+                break
+        return count / SAMPLE_RATE_HZ
 
     def _file(self, path: str | Path, name: str) -> Path:
         real = self.store.uploaded(path)

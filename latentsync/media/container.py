@@ -50,8 +50,14 @@ FORMATS = (
 )
 STILL_FORMATS = "png_pipe,jpeg_pipe,webp_pipe"
 MAX_PIXELS = 1 << 27  # of a picture: 134 megapixels; a damaged header that states more would need gigabytes
+USUAL_PIXELS = 4096 * 2304  # of a picture in a file of any size
+PIXELS_PER_BYTE = (
+    100  # of the whole file, at most: larger pictures are not in so small a file, unless they are to fill the memory
+)
 # Of audio; at 1 Hz, which a damaged header may state, each sample would be resampled to 16,000.
 MIN_RATE_HZ, MAX_RATE_HZ = 4_000, 768_000
+ANY_FILE_SEC = 1200.0  # of audio that a file of any size may hold
+MIN_BYTES_PER_SEC = 64  # of a longer file, at least: less is no sound, but meant to fill the memory
 NO_TRACK = Disposition.attached_pic | Disposition.timed_thumbnails  # cover pictures and previews
 USUAL_LAYOUTS = {1: "mono", 2: "stereo"}  # of files that do not state one
 STILL_CODECS = {"mjpeg", "png", "bmp", "webp", "tiff"}
@@ -115,7 +121,7 @@ def wait_for_decoders(container: InputContainer) -> None:
 def opened(path: PathLike) -> InputContainer:
     """An open demuxer, which the caller must close; raises MediaError as `open_input` does."""
     still = still_format(check_readable(path))
-    options = {"format_whitelist": still or FORMATS, "protocol_whitelist": "file"}
+    options = {"format_whitelist": still or FORMATS, "protocol_whitelist": "file", "max_pixels": str(pixel_limit(path))}
     try:
         return av.open(file_url(path), format=still, options=options, metadata_errors="ignore")
     except (av.error.FFmpegError, OSError, ValueError) as error:  # ValueError: a NUL in the name
@@ -177,8 +183,8 @@ def video_stream(container: InputContainer, path: PathLike) -> VideoStream:
     stream = selected_track(video_tracks(container), "video", path)
     if stream.codec_context is None:
         raise MediaError(f"cannot decode the video of {path}: its codec is unknown. Re-encode it as H.264.")
-    if stream.codec_context.width * stream.codec_context.height > MAX_PIXELS:
-        raise MediaError(f"{path} has pictures of over {MAX_PIXELS >> 20} megapixels. Scale or repair it.")
+    check_pixels(stream.codec_context.width * stream.codec_context.height, path)
+    stream.codec_context.options = {"max_pixels": str(pixel_limit(path))}
     stream.thread_type, stream.codec_context.thread_count = "AUTO", decoder_threads()
     return stream
 
@@ -200,6 +206,32 @@ def audio_stream(container: InputContainer, path: PathLike) -> AudioStream:
             f" ({limits}). Repair or convert the file."
         )
     return stream
+
+
+def pixel_limit(path: PathLike) -> int:
+    """The largest picture, in pixels, that is decoded from a file of this size."""
+    return min(MAX_PIXELS, max(USUAL_PIXELS, PIXELS_PER_BYTE * os.path.getsize(path)))
+
+
+def check_pixels(pixels: int, path: PathLike) -> None:
+    """Raise MediaError if pictures of that many pixels are too large for any file, or for one of this size."""
+    if pixels > MAX_PIXELS:
+        raise MediaError(f"{path} has pictures of over {MAX_PIXELS >> 20} megapixels. Scale or repair it.")
+    if pixels > pixel_limit(path):
+        raise MediaError(
+            f"{path} states pictures of {pixels / 1e6:.0f} megapixels in {os.path.getsize(path) / 1e3:.0f} kB, which is not"
+            " plausible. Scale it down, or export it again."
+        )
+
+
+def check_length(length_sec: float, path: PathLike) -> None:
+    """Raise MediaError if a file is too small to hold that much audio."""
+    size = os.path.getsize(path)
+    if length_sec > max(ANY_FILE_SEC, size / MIN_BYTES_PER_SEC):
+        raise MediaError(
+            f"{path} holds or states over {length_sec / 60:.0f} minutes of sound in {size / 1e3:.0f} kB, which is not plausible."
+            " Export it again."
+        )
 
 
 def video_tracks(container: InputContainer) -> list[VideoStream]:

@@ -18,10 +18,12 @@ from latentsync.media.sound.write import write_wav
 from latentsync.media.video.join import join
 from latentsync.media.video.read import frame_times, frames_at, read_frames
 from latentsync.media.video.write import VideoFormat, VideoWriter
+from tests.support.bombs import MAX_BYTES, SOUNDS, VIDEOS
 from tests.support.media_clips import moving, numbered, store, store_sound, tone, write
 
 SEEDS = int(os.environ.get("MEDIA_FUZZ_SEEDS", "60"))
 FIRST_SEED = int(os.environ.get("MEDIA_FUZZ_FIRST", "0"))
+ROOT = Path(__file__).resolve().parents[2]
 TIME_LIMIT_SEC = 60  # for one damaged file; far more than any needs
 
 
@@ -50,6 +52,54 @@ def sane(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         folder / "a.wav",
         folder / "i.png",
     ]
+
+
+MEASURE = """
+import os, sys
+from pathlib import Path
+from latentsync.media.probe import probe
+from latentsync.media.sound.read import read_audio
+
+def peak_mb(read, path):
+    '''Peak memory of a process that reads a file, in MB.'''
+    child = os.fork()
+    if not child:
+        try:
+            read(path)
+        except ValueError as error:
+            print(path.name, repr(str(error)), file=sys.stderr, flush=True)
+        os._exit(0)
+    _, status, usage = os.wait4(child, 0)
+    return usage.ru_maxrss / 1000 if status == 0 else float("inf")
+
+usual = peak_mb(str, Path())
+for path in map(Path, sys.argv[1:]):
+    print(path.name, peak_mb(probe if path.suffix == ".video" else read_audio, path) - usual, flush=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is measured as Linux counts it")
+def test_small_files_that_state_much_take_little_memory(tmp_path: Path) -> None:
+    paths = []
+    for suffix, bombs in ((".audio", SOUNDS), (".video", VIDEOS)):
+        for name, make in bombs.items():
+            paths.append(tmp_path / f"{name.replace(' ', '_')}{suffix}")
+            paths[-1].write_bytes(make())
+            assert paths[-1].stat().st_size <= MAX_BYTES
+    assert len(paths) >= 30
+    command = [sys.executable, "-c", MEASURE, *map(str, paths)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    peaks = dict(line.split() for line in done.stdout.splitlines())
+    assert {name: peak for name, peak in peaks.items() if float(peak) > 200} == {} and len(peaks) == len(paths)
+    refused = [line for line in done.stderr.splitlines() if line.startswith("a")]
+    assert all(line.rstrip("'\"").endswith((".", "?")) for line in refused)
+    for name, reason in (
+        ("FLAC_file_of_many", "not plausible"),
+        ("PNG_of_16", "too large"),
+        ("WAV_of_100_Hz", "out of range"),
+    ):
+        assert any(name in line and reason in line for line in refused), name
 
 
 def damaged(content: bytes, seed: int) -> bytes:

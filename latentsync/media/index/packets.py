@@ -151,6 +151,11 @@ def first_frame(container: InputContainer, stream: VideoStream, path: PathLike) 
         for frame in container.decode(stream):
             return frame
     except (av.error.FFmpegError, OSError) as error:
+        if not stream.codec_context.width:  # decoding stopped before the size was known, see `pixel_limit`
+            raise MediaError(
+                f"cannot decode {path}: it is damaged, or its pictures are too large for a file of"
+                f" {os.path.getsize(path) / 1e3:.0f} kB. Scale it down, or export it again."
+            ) from error
         raise MediaError(f"cannot decode {path}: {reason(error)}. Re-encode or repair the file.") from error
     raise MediaError(f"{path} holds no video frame. Re-encode or repair the file.")
 

@@ -17,7 +17,7 @@ from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
 from numpy.typing import NDArray
 
-from latentsync.media.container import ChosenTracks, PathLike, audio_stream, open_input
+from latentsync.media.container import ChosenTracks, PathLike, audio_stream, check_length, open_input
 
 MEASURED_HZ = 8_000
 BLOCK = MEASURED_HZ // 2  # samples measured together
@@ -83,12 +83,21 @@ def _single_channel(path: PathLike, _location: str, _size: int, _modified: int) 
         stream = audio_stream(container, path)
         if stream.channels == 1:
             return None
-        powers, cancels = measured(decoded_blocks(container.decode(stream)))
+        powers, cancels = measured(decoded_blocks(plausible(container.decode(stream), path)))
     loudness = powers.max(axis=1, initial=0.0)
     sounds = loudness > loudness.max(initial=0.0) * 10 ** (-NEAR_DB / 10)
     if not sounds.any() or cancels[sounds].mean() <= CANCELLED_SHARE:
         return None
     return int(powers.sum(axis=0).argmax())
+
+
+def plausible(frames: Iterator[AudioFrame], path: PathLike) -> Iterator[AudioFrame]:
+    """The frames up to a length of which the file is too small for more; MediaError there."""
+    length_sec = 0.0
+    for frame in frames:
+        length_sec += frame.samples / frame.sample_rate
+        check_length(length_sec, path)
+        yield frame
 
 
 def decoded_blocks(frames: Iterator[AudioFrame]) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:

@@ -16,7 +16,7 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer
 from numpy.typing import NDArray
 
-from latentsync.media.container import MediaError, PathLike, audio_stream, open_input, reason, start_sec
+from latentsync.media.container import MediaError, PathLike, audio_stream, check_length, open_input, reason, start_sec
 from latentsync.media.sound.downmix import MonoResampler
 from latentsync.timebase import SAMPLE_RATE_HZ
 
@@ -39,20 +39,55 @@ def read_audio(path: PathLike, sample_rate_hz: int = SAMPLE_RATE_HZ) -> np.ndarr
 
     Raises MediaError if the file is missing, unreadable, has no audio stream, or its audio cannot be decoded.
     """
+    stated_sec(path)  # raises before anything is decoded
     resampler = MonoResampler(path, sample_rate_hz)
     with open_input(path) as container:
         stream = audio_stream(container, path)
         silence = np.zeros(round(late_sec(container, stream) * sample_rate_hz), dtype=np.int16)
+        pieces, count = [silence], len(silence)
         try:
-            pieces = [frame.to_ndarray()[0] for frame in decoded_sound(container, stream, resampler)]
+            for frame in decoded_sound(container, stream, resampler):
+                pieces.append(frame.to_ndarray()[0])
+                count += frame.samples
+                check_length(count / sample_rate_hz, path)
         except (av.error.FFmpegError, OSError) as error:
             raise MediaError(f"cannot decode the sound of {path}: {reason(error)}. Repair the file.") from error
         end_sec = stated_end_sec(container, stream)
-    if not pieces:
+    if len(pieces) == 1:
         raise MediaError(f"the audio stream of {path} is empty. Give a file that contains sound.")
-    samples = np.concatenate([silence, *pieces])
-    inside_last_packet = 0 < len(samples) / sample_rate_hz - end_sec < LONGEST_PACKET_SEC
-    return samples[: round(end_sec * sample_rate_hz) if inside_last_packet else None].astype(np.float32) / FULL_SCALE
+    inside_last_packet = 0 < count / sample_rate_hz - end_sec < LONGEST_PACKET_SEC
+    waveform = as_float(pieces, count)
+    return waveform[: round(end_sec * sample_rate_hz)].copy() if inside_last_packet else waveform
+
+
+def as_float(pieces: list[Samples], count: int) -> np.ndarray:
+    """Pieces of `count` samples together, float32 [-1, 1); empties the list, so that both need memory only in part."""
+    waveform, place = np.empty(count, np.float32), 0
+    pieces.reverse()
+    while pieces:
+        piece = pieces.pop()
+        np.divide(piece, FULL_SCALE, out=waveform[place : place + len(piece)], dtype=np.float32)
+        place += len(piece)
+    return waveform
+
+
+def stated_sec(path: PathLike) -> float:
+    """The end of the default or selected audio track in seconds, by its packets; nothing is decoded.
+
+    Raises MediaError as `read_audio` does, and if the file is too small for so much sound.
+    """
+    with open_input(path) as container:
+        stream = audio_stream(container, path)
+        begin_sec, ticks = late_sec(container, stream), 0
+        check_length(begin_sec, path)
+        try:
+            for packet in container.demux(stream):
+                ticks += packet.duration or 0
+        except (av.error.FFmpegError, OSError) as error:
+            raise MediaError(f"cannot read the sound of {path}: {reason(error)}. Repair the file.") from error
+        end_sec = begin_sec + float(ticks * (stream.time_base or 0))
+    check_length(end_sec, path)
+    return end_sec
 
 
 def stated_end_sec(container: InputContainer, stream: AudioStream) -> float:
@@ -93,6 +128,7 @@ def mono_pieces(path: PathLike, sample_rate_hz: int = SAMPLE_RATE_HZ, strict: bo
         stream = audio_stream(container, path)
         if strict:
             stream.codec_context.options = STRICT
+        check_length(late_sec(container, stream), path)
         silence = np.zeros(round(late_sec(container, stream) * sample_rate_hz), np.int16)
         if len(silence):
             yield silence

@@ -57,6 +57,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="hours until they are deleted (default: %(default)g)",
     )
     limits("--max_gb", type=float, default=USUAL.file_bytes / 1e9, help="largest file (default: %(default)g)")
+    limits(
+        "--max_stored_gb",
+        type=float,
+        default=USUAL.stored_bytes / 1e9,
+        help="uploads and results of all users (default: %(default)g); one address may upload a fifth",
+    )
     limits("--max_minutes", type=float, default=USUAL.length_sec / 60, help="longest result (default: %(default)g)")
     limits("--max_jobs", type=int, default=USUAL.unfinished_jobs, help="unfinished jobs at once (default: %(default)s)")
     return parser.parse_args(argv)
@@ -64,7 +70,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def settings_of(args: argparse.Namespace) -> AppSettings:
     positive = {
-        name: getattr(args, name) for name in ("keep_hours", "max_gb", "max_minutes", "max_jobs", "unload_after")
+        name: getattr(args, name)
+        for name in ("keep_hours", "max_gb", "max_stored_gb", "max_minutes", "max_jobs", "unload_after")
     }
     for name, value in positive.items():
         if value is not None and value <= 0:
@@ -72,6 +79,8 @@ def settings_of(args: argparse.Namespace) -> AppSettings:
     limits = replace(
         USUAL,
         file_bytes=round(args.max_gb * 1e9),
+        stored_bytes=round(args.max_stored_gb * 1e9),
+        stored_bytes_each=round(args.max_stored_gb * 1e9 / 5),
         length_sec=args.max_minutes * 60,
         video_sec=max(USUAL.video_sec, args.max_minutes * 60),
         keep_sec=args.keep_hours * 3600,

@@ -59,10 +59,10 @@ class WebApp:
         return job
 
     def delete(self, job_id: str, owner: str) -> None:
-        """Delete the files of an ended job. A running one is cancelled, and its files are deleted after the retention time."""
+        """Delete the files and uploads of an ended job; a running one is cancelled, and its files expire later."""
         job = self.store.get(job_id, owner)
         if job.is_over:
-            self.store.forget(job)
+            self.store.delete(job)
         else:
             self.engine.cancel(job)
 

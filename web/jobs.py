@@ -4,6 +4,7 @@ A job has an id that cannot be guessed, and only its owner can access it: a sess
 folder has copies of the uploads, under neutral names, and the results.
 """
 
+import errno
 import os
 import re
 import secrets
@@ -24,6 +25,7 @@ Kind = Literal["preflight", "preview", "run"]
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
 ID_BYTES = 24
 ID_PATTERN = re.compile(r"[A-Za-z0-9_-]{32}")
+UPLOAD_PATTERN = re.compile(r"[0-9a-f]{64}")  # Gradio's folder of an upload is the hash of its content
 STEM_LENGTH = 60
 
 
@@ -48,6 +50,7 @@ class WebJob:
     order: Order  # its files are the copies in `folder`
     folder: Path
     names: tuple[str, str]  # the owner's names of video and audio
+    uploads: tuple[Path, ...] = ()  # the files from which those of the order were copied
     address: str = ""  # network address of the owner, if there is no login
     created: float = field(default_factory=time.time)
     state: State = "waiting"
@@ -147,10 +150,14 @@ class JobStore:
             job_id = secrets.token_urlsafe(ID_BYTES)
             folder = self.jobs_folder / job_id
             folder.mkdir(mode=0o700)
-            video = copied(order.video, folder / "input", "video")
-            audio = copied(order.audio, folder / "input", "audio")
+            try:
+                video = copied(order.video, folder / "input", "video")
+                audio = copied(order.audio, folder / "input", "audio")
+            except OSError as error:
+                remove_own(folder)
+                raise WebError(disk_problem(error)) from error
             kept = Order(order.kind, video, audio, order.model, order.settings, order.options)
-            job = WebJob(job_id, owner, kept, folder, names, address)
+            job = WebJob(job_id, owner, kept, folder, names, (order.video, order.audio), address)
             self._jobs[job_id] = job
             return job
 
@@ -174,6 +181,15 @@ class JobStore:
             self._jobs.pop(job.id, None)
         remove_own(job.folder)
 
+    def delete(self, job: WebJob) -> None:
+        """Delete an ended job and its files, and the uploads that no other job was made from."""
+        self.forget(job)
+        with self._lock:
+            used = {path for other in self._jobs.values() for path in other.uploads}
+        for path in set(job.uploads) - used:
+            if UPLOAD_PATTERN.fullmatch(path.parent.name) and path.parent.is_dir():
+                remove_own(path.parent)
+
     def sweep(self, now: float | None = None) -> None:
         """Delete what is older than `keep_sec`: ended jobs, job folders of an earlier app, and uploads."""
         oldest = (time.time() if now is None else now) - self.limits.keep_sec
@@ -185,7 +201,7 @@ class JobStore:
             if folder.name not in known and ID_PATTERN.fullmatch(folder.name) and newest(folder) < oldest:
                 remove_own(folder)
         for folder in self.folder.iterdir():
-            if folder.is_dir() and re.fullmatch(r"[0-9a-f]{64}", folder.name) and newest(folder) < oldest:
+            if folder.is_dir() and UPLOAD_PATTERN.fullmatch(folder.name) and newest(folder) < oldest:
                 remove_own(folder)
 
     def _check_room(self, owner: str, address: str) -> None:
@@ -198,6 +214,15 @@ class JobStore:
             raise WebError(texts.TOO_MANY_NEAR.format(count=near))
         if len(unfinished) >= self.limits.unfinished_jobs:
             raise WebError(texts.TOO_MANY.format(count=len(unfinished)))
+
+
+def disk_problem(error: OSError) -> str:
+    """A sentence for a file that could not be written."""
+    return (
+        texts.DISK_FULL
+        if error.errno in (errno.ENOSPC, errno.EDQUOT)
+        else texts.NOT_WRITTEN.format(reason=error.strerror)
+    )
 
 
 def copied(source: Path, folder: Path, name: str) -> Path:

@@ -16,6 +16,7 @@ from web.errors import WebError
 from web.models import Models
 from web.page import Page
 from web.settings import EXAMPLES, AppSettings
+from web.storage import StoredUploads
 
 ASSETS = Path(__file__).resolve().parent / "assets"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -74,6 +75,8 @@ class Server:
             "FORWARDED_ALLOW_IPS", ""
         )  # clients cannot choose their address; a proxy's is trusted if it is named
         self.guard = Guard(HostNames((settings.host, *settings.allowed_hosts)))
+        self.uploads = StoredUploads(self.app.store.folder, settings.limits)
+        self.uploads.remove_aborted()
         self.blocks = Page(self.app).build()
         self.url = ""
 
@@ -91,7 +94,7 @@ class Server:
     @asynccontextmanager
     async def _lifespan(self, app: Any) -> AsyncIterator[None]:
         """Puts the guard around everything, also around Gradio's own middleware, before the first request."""
-        app.middleware_stack = with_security_headers(self.guard.around(app.middleware_stack))
+        app.middleware_stack = with_security_headers(self.guard.around(self.uploads.around(app.middleware_stack)))
         yield
 
     def _launch(self, script: str) -> None:

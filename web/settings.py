@@ -39,6 +39,8 @@ class Limits:
     unfinished_jobs: int = 20  # waiting and running, of all users
     unfinished_jobs_each: int = 3  # of one session or user
     unfinished_jobs_address: int = 10  # of one address, without a login: sessions can be made at will
+    stored_bytes: int = 50_000_000_000  # uploads and results of all users
+    stored_bytes_each: int = 10_000_000_000  # uploads of one address
     keep_sec: float = 24 * 3600.0  # how long results and uploads are kept
 
 

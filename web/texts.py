@@ -85,7 +85,7 @@ CANCELLING = "Cancelling after the current window"
 CANCELLED = "Cancelled. Your settings are still here: change them and press Run."
 CHECKED = "Check: {summary}"
 FINISHED = "Done: {summary}"
-DELETED = "The files of the job were deleted."
+DELETED = "The files of the job were deleted, with the uploads that no other job uses."
 
 REPORT_ROWS = {
     "length": "Length",
@@ -147,6 +147,15 @@ WRONG_FACE = "The face {text!r} is unknown: give largest, center, a person's num
 WRONG_NUMBER = "{name} is {value!r}: give a number."
 UNEXPECTED = "An internal error ended this job ({kind}): see the log of the app, or try other files."
 STOPPED = "The app was stopped before this job was done: submit it again."
+DISK_FULL = "The disk of the app is full: delete the files of earlier jobs, or ask whoever runs the app for space."
+STORE_FULL = (
+    "All users together have stored {limit}, the limit of this app: delete files of earlier jobs, or try again later."
+)
+QUOTA_USED = "With this file you would have stored more than {limit}, your limit: delete files of earlier jobs first."
+LENGTH_UNKNOWN = "The request does not state its length: send the header Content-Length."
+LONG_REQUEST = "The request is longer than this app needs: send files by the route /upload."
+UPLOAD_FAILED = "The file could not be stored: try again, and see the log of the app if it fails again."
+NOT_WRITTEN = "The app cannot write its files: {reason}. Ask whoever runs it."
 BIG_UPLOAD = "This file is larger than {limit}, the limit: cut it or encode it smaller."
 
 # parts of the library's messages that name options of the command line -> the words of the page

@@ -1,0 +1,134 @@
+"""Disk space of the app: quotas, a full disk, uploads that end early, and deletion."""
+
+import os
+import shutil
+import socket
+from collections import namedtuple
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from tests.web.support import FOLDERS, LIMITS, client_of, ended, files_in, stub_models, submit, uploaded
+from web import texts
+from web.errors import WebError
+from web.orders import Wish
+from web.serve import Server
+from web.settings import AppSettings, Limits
+
+SMALL = Limits(file_bytes=3_000_000, stored_bytes=300_000, stored_bytes_each=200_000)
+Usage = namedtuple("Usage", "total used free")
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Server]:
+    """An app with little space."""
+    before = {name: os.environ.get(name) for name in FOLDERS}
+    with Server(stub_models(), AppSettings(tmp_path / "app", SMALL, port=None)) as running:
+        yield running
+    for name, value in before.items():
+        os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+
+
+def send(server: Server, content: bytes) -> httpx.Response:
+    return httpx.post(f"{server.url}gradio_api/upload", files={"files": ("a.mp4", content)})
+
+
+def test_one_client_cannot_fill_the_app(small: Server) -> None:
+    answers = [send(small, bytes([number]) * 60_000) for number in range(5)]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 413, 413]
+    assert answers[-1].text == texts.QUOTA_USED.format(limit="200 kB")
+    assert sum(path.stat().st_size for path in files_in(small)) == 180_000
+
+
+def test_all_clients_together_cannot_fill_the_app(small: Server) -> None:
+    (small.app.store.jobs_folder / "result.mp4").write_bytes(b"0" * 250_000)
+    answer = send(small, b"0" * 60_000)
+    assert (answer.status_code, answer.text) == (507, texts.STORE_FULL.format(limit="300 kB"))
+
+
+def test_deleted_files_make_room_again(small: Server) -> None:
+    paths = [Path(send(small, bytes([number]) * 60_000).json()[0]) for number in range(3)]
+    assert send(small, b"x" * 60_000).status_code == 413
+    shutil.rmtree(paths[0].parent)
+    assert send(small, b"x" * 60_000).status_code == 200
+
+
+def test_a_full_disk_is_told_in_one_sentence(small: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("web.storage.shutil.disk_usage", lambda _: Usage(10, 10, 0))
+        answer = send(small, b"x")
+        assert (answer.status_code, answer.text) == (507, texts.DISK_FULL)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device", str(small.settings.folder))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("gradio.route_utils.GradioMultiPartParser.parse", full)
+        answer = send(small, b"x")
+    assert answer.status_code >= 500 and answer.text == texts.UPLOAD_FAILED
+    video, audio = uploaded(small, "v.mp4", b"x"), uploaded(small, "a.wav", b"x")
+    for name in ("video", "sound"):
+        monkeypatch.setattr(small.app.inspector, name, lambda *_: None)
+    monkeypatch.setattr("web.jobs.os.link", full)
+    monkeypatch.setattr("web.jobs.shutil.copyfile", full)
+    with pytest.raises(WebError, match=texts.DISK_FULL):
+        small.app.submit("somebody", Wish(), video, audio)
+    assert list(small.app.store.jobs_folder.iterdir()) == [], "nothing is left of a job that could not begin"
+
+
+def test_an_upload_without_a_length_is_refused(small: Server) -> None:
+    answer = httpx.post(
+        f"{small.url}gradio_api/upload", content=iter([b"x"]), headers={"Content-Type": "multipart/form-data"}
+    )
+    assert (answer.status_code, answer.text) == (411, texts.LENGTH_UNKNOWN)
+
+
+def test_files_come_by_one_route_only(small: Server) -> None:
+    for route in ("queue/join", "call/submit", "process_recording", "run/status"):
+        answer = httpx.post(f"{small.url}gradio_api/{route}", json={"data": ["x" * 2_000_000]})
+        assert (answer.status_code, answer.text) == (413, texts.LONG_REQUEST), route
+
+
+def test_nothing_is_left_of_an_aborted_upload(small: Server) -> None:
+    at = urlsplit(small.url)
+    head = f"POST /gradio_api/upload HTTP/1.1\r\nHost: {at.netloc}\r\nContent-Length: 90000\r\n"
+    part = '--b\r\nContent-Disposition: form-data; name="files"; filename="a.mp4"\r\n\r\n'
+    with socket.create_connection((at.hostname, at.port)) as connection:
+        connection.sendall(
+            f"{head}Content-Type: multipart/form-data; boundary=b\r\n\r\n{part}".encode() + b"x" * 50_000
+        )
+        while not files_in(small):
+            pass
+    while files_in(small):
+        pass
+    assert send(small, b"x" * 60_000).status_code == 200
+
+
+def test_uploads_that_a_killed_app_left_are_removed(tmp_path: Path, server: Server) -> None:
+    folder = tmp_path / "app"
+    folder.mkdir()
+    (folder / "tmpabc123").write_bytes(b"half an upload")
+    with Server(stub_models(), AppSettings(folder, LIMITS, port=None)):
+        assert not (folder / "tmpabc123").exists()
+    os.environ["GRADIO_TEMP_DIR"] = str(server.app.store.folder)
+
+
+def test_deleting_a_job_deletes_what_was_uploaded_for_it(
+    server: Server, pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    client = client_of(server, tmp_path)
+    before, owner = files_in(server), f"session {client.session_hash}"
+    other = tmp_path / "other.mp4"
+    shutil.copyfile(pair[0], other)
+    other.write_bytes(other.read_bytes() + b"\0\0\0\x08free")
+    first, second = submit(client, (other, pair[1])), submit(client, (other, pair[1]))
+    assert ended(client, first)["state"] == ended(client, second)["state"] == "done"
+    server.app.delete(first, owner)
+    assert [path for path in files_in(server) - before if path.name == "other.mp4"], (
+        "the second job was made from it too"
+    )
+    server.app.delete(second, owner)
+    assert {path for path in files_in(server) - before if path.name == "other.mp4"} == set()

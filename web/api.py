@@ -1,4 +1,4 @@
-"""The HTTP job API on Gradio's routes: submit, status, cancel, fetch (docs/api.md)."""
+"""The HTTP job API on Gradio's routes: submit, status, cancel, resume, fetch (docs/api.md)."""
 
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,7 @@ class JobApi:
             raise client_error(error) from error
 
     def status(self, job_id: str, request: gr.Request) -> dict:
-        """Progress of a job: state (waiting, running, done, failed, cancelled), stage, frames, seconds left, error."""
+        """Progress of a job: state (waiting, running, done, failed, cancelled, interrupted), stage, frames, seconds left, error."""
         return self.app.status(self._job(job_id, request))
 
     def cancel(self, job_id: str, request: gr.Request) -> dict:
@@ -70,6 +70,13 @@ class JobApi:
         job = self._job(job_id, request)
         self.app.engine.cancel(job)
         return self.app.status(job)
+
+    def resume(self, job_id: str, request: gr.Request) -> dict:
+        """Let a job go on that was interrupted by a stop of the app, and return its status."""
+        try:
+            return self.app.status(self.app.resume(job_id, owner_of(request)))
+        except WebError as error:
+            raise client_error(error) from error
 
     def fetch(self, job_id: str, request: gr.Request) -> list[gr.FileData]:
         """The files of a finished job: the video (or the contact sheet of a preflight) and the report."""
@@ -81,7 +88,7 @@ class JobApi:
 
     def add_routes(self) -> None:
         """Register the routes; call it inside a `gr.Blocks` context."""
-        for function in (self.submit, self.status, self.cancel, self.fetch):
+        for function in (self.submit, self.status, self.cancel, self.resume, self.fetch):
             gr.api(function, api_name=function.__name__, concurrency_limit=8)
 
     def _job(self, job_id: str, request: gr.Request) -> WebJob:

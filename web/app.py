@@ -58,6 +58,13 @@ class WebApp:
         self.engine.cancel(job)
         return job
 
+    def resume(self, job_id: str, owner: str) -> WebJob:
+        """Let an interrupted job go on from where it was; WebError if it did not stop half-way."""
+        job = self.store.get(job_id, owner)
+        self.store.resume(job)
+        self.engine.submit(job)
+        return job
+
     def delete(self, job_id: str, owner: str) -> None:
         """Delete the files and uploads of an ended job; a running one is cancelled, and its files expire later."""
         job = self.store.get(job_id, owner)

@@ -44,11 +44,11 @@ class Engine:
         return self
 
     def stop(self, timeout_sec: float = 30.0) -> None:
-        """Cancel the running job and the waiting ones, and end the thread."""
+        """Interrupt the running job and the waiting ones, and end the thread."""
         with self._changed:
             self._stopping = True
             for job in self._waiting:
-                job.end("failed", texts.STOPPED)
+                job.end("interrupted", texts.STOPPED)
             self._waiting.clear()
             if self._running is not None:
                 self._running.cancelling.set()
@@ -126,7 +126,7 @@ class Engine:
             del facts["per_frame"]  # large for a long video
             job.end("done", report=facts)
         except CancelledError:
-            job.end("cancelled")
+            job.end("interrupted", texts.STOPPED) if self._stopping else job.end("cancelled")
         except (ValueError, OSError) as error:
             job.end("failed", page_sentence(error, job))
         except Exception as error:  # a bug ends one job, never the app

@@ -5,28 +5,35 @@ folder has copies of the uploads, under neutral names, and the results.
 """
 
 import errno
+import json
+import logging
 import os
 import re
 import secrets
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from threading import Event, RLock
 from typing import Any, Literal
 
+from latentsync.files import atomic_write
 from latentsync.inference.settings import JobOptions
 from web import texts
 from web.errors import CancelledError, WebError
 from web.settings import Limits
 
 Kind = Literal["preflight", "preview", "run"]
-State = Literal["waiting", "running", "done", "failed", "cancelled"]
+State = Literal["waiting", "running", "done", "failed", "cancelled", "interrupted"]
+RECORD = "job.json"  # in a job's folder: what is known about it after the app was stopped
+DAMAGED = (OSError, ValueError, KeyError, TypeError, IndexError)
+SECRET = "browser.key"  # in the app's folder
 ID_BYTES = 24
 ID_PATTERN = re.compile(r"[A-Za-z0-9_-]{32}")
 UPLOAD_PATTERN = re.compile(r"[0-9a-f]{64}")  # Gradio's folder of an upload is the hash of its content
 STEM_LENGTH = 60
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -67,7 +74,8 @@ class WebJob:
 
     @property
     def is_over(self) -> bool:
-        return self.state in ("done", "failed", "cancelled")
+        """Whether nothing more happens to the job by itself."""
+        return self.state not in ("waiting", "running")
 
     @property
     def output(self) -> Path:
@@ -112,11 +120,63 @@ class WebJob:
             self.state, self.done, self.total = "running", done, total
 
     def end(self, state: State, error: str = "", report: dict[str, Any] | None = None) -> None:
-        """Record the end of the job and delete unfinished results."""
-        if self.work.is_dir():
+        """Record the end of the job and delete unfinished results, from which an interrupted job goes on."""
+        if self.work.is_dir() and state != "interrupted":
             remove_own(self.work)
         with self.lock:
             self.state, self.error, self.report, self.ended = state, error, report or {}, time.time()
+        try:
+            self.save()
+        except OSError:
+            log.exception("A job could not be recorded")
+
+    def wait_again(self) -> None:
+        """Put an interrupted job back to the state before it ran."""
+        with self.lock:
+            self.state, self.stage, self.error, self.ended = "waiting", "", "", None
+            self.done = self.total = 0
+            self.cancelling.clear()
+        self.save()
+
+    def save(self) -> None:
+        """Write the record of the job into its folder; OSError if it cannot be written."""
+        order = self.order
+        with self.lock:
+            record = {
+                "owner": self.owner,
+                "kind": order.kind,
+                "video": order.video.name,
+                "audio": order.audio.name,
+                "model": order.model,
+                "settings": order.settings,
+                "options": asdict(order.options),
+                "names": self.names,
+                "uploads": [path.relative_to(self.folder.parent.parent).as_posix() for path in self.uploads],
+                "address": self.address,
+                "created": self.created,
+                "state": self.state,
+                "error": self.error,
+                "ended": self.ended,
+                "report": self.report,
+            }
+        with atomic_write(self.folder / RECORD) as partial:
+            partial.write_text(json.dumps(record), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> "WebJob":
+        """The job of a folder, interrupted if it had not ended; one of `DAMAGED` without a valid record."""
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        inputs, store = folder / "input", folder.parent.parent
+        options = JobOptions(**record["options"])
+        files = inputs / record["video"], inputs / record["audio"]
+        order = Order(record["kind"], *files, record["model"], dict(record["settings"]), options)
+        job = cls(folder.name, str(record["owner"]), order, folder, (record["names"][0], record["names"][1]))
+        job.uploads = tuple(store / name for name in record["uploads"])
+        job.address, job.created = record["address"], float(record["created"])
+        job.state, job.error, job.ended, job.report = (record[key] for key in ("state", "error", "ended", "report"))
+        if not job.is_over:
+            job.end("interrupted", texts.STOPPED)
+        return job
 
 
 def plain_stem(name: str) -> str:
@@ -132,8 +192,26 @@ class JobStore:
         self.folder, self.jobs_folder, self.limits = folder.resolve(), folder.resolve() / "jobs", limits
         self.jobs_folder.mkdir(parents=True, exist_ok=True)
         self.folder.chmod(0o700)
-        self._jobs: dict[str, WebJob] = {}
         self._lock = RLock()
+        self._jobs = {job.id: job for job in sorted(self._recorded(), key=lambda job: job.created)}
+        self.browser_secret = kept_secret(self.folder / SECRET)
+
+    def _recorded(self) -> Iterator[WebJob]:
+        """The jobs of an earlier run of the app."""
+        for folder in self.jobs_folder.iterdir():
+            if (folder / RECORD).is_file() and ID_PATTERN.fullmatch(folder.name):
+                try:
+                    yield WebJob.load(folder)
+                except DAMAGED:
+                    log.warning("The record of the job %s is damaged", folder.name)
+
+    def resume(self, job: WebJob) -> None:
+        """Let an interrupted job wait for the worker again; WebError for any other, or if there are too many jobs."""
+        with self._lock:
+            if job.state != "interrupted":
+                raise WebError(texts.CANNOT_GO_ON.format(state=texts.STATES[job.state]))
+            self._check_room(job.owner, job.address)
+            job.wait_again()
 
     def uploaded(self, path: str | Path) -> Path:
         """The resolved path of a file that was uploaded to this app; WebError for any other path."""
@@ -153,11 +231,12 @@ class JobStore:
             try:
                 video = copied(order.video, folder / "input", "video")
                 audio = copied(order.audio, folder / "input", "audio")
+                kept = Order(order.kind, video, audio, order.model, order.settings, order.options)
+                job = WebJob(job_id, owner, kept, folder, names, (order.video, order.audio), address)
+                job.save()
             except OSError as error:
                 remove_own(folder)
                 raise WebError(disk_problem(error)) from error
-            kept = Order(order.kind, video, audio, order.model, order.settings, order.options)
-            job = WebJob(job_id, owner, kept, folder, names, (order.video, order.audio), address)
             self._jobs[job_id] = job
             return job
 
@@ -214,6 +293,15 @@ class JobStore:
             raise WebError(texts.TOO_MANY_NEAR.format(count=near))
         if len(unfinished) >= self.limits.unfinished_jobs:
             raise WebError(texts.TOO_MANY.format(count=len(unfinished)))
+
+
+def kept_secret(path: Path) -> str:
+    """The content of a file of random letters, which is made if it is missing."""
+    if not path.is_file():
+        with atomic_write(path) as partial:
+            partial.write_text(secrets.token_urlsafe(ID_BYTES), encoding="ascii")
+            partial.chmod(0o600)
+    return path.read_text(encoding="ascii")
 
 
 def disk_problem(error: OSError) -> str:

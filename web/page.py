@@ -34,7 +34,7 @@ class Page:
     def build(self) -> gr.Blocks:
         with gr.Blocks(title=texts.TITLE, analytics_enabled=False) as blocks:
             JobApi(self.app).add_routes()  # first, so that no event of the page has the same name
-            self.token = gr.BrowserState("", storage_key="latentsync")
+            self.token = gr.BrowserState("", storage_key="latentsync", secret=self.app.store.browser_secret)
             self.current = gr.State("")  # id of the shown job
             self.timer = gr.Timer(POLL_SEC, active=False)
             gr.Markdown(f"# {texts.TITLE}\n{texts.SUBTITLE}")
@@ -129,6 +129,9 @@ class Page:
             self.cancel = gr.Button(
                 texts.CANCEL, variant="stop", min_width=90, size="md", interactive=False, elem_id="cancel"
             )
+            self.resume = gr.Button(
+                texts.RESUME, variant="primary", visible=False, min_width=90, size="md", elem_id="resume"
+            )
         self.message = gr.HTML(views.message_html(texts.NO_RESULT), elem_id="message")
         self.progress = gr.HTML(elem_id="progress")
 
@@ -163,7 +166,7 @@ class Page:
     # --- events
 
     def _connect(self, blocks: gr.Blocks) -> None:
-        buttons = [self.check, self.preview, self.run, self.cancel]
+        buttons = [self.check, self.preview, self.run, self.cancel, self.resume]
         results = [
             self.player,
             self.sheet_title,
@@ -209,6 +212,7 @@ class Page:
             button.click(handler, [self.token, self.video, self.audio, *wish], self.view, trigger_mode="once", **QUIET)
         self.timer.tick(self.on_tick, [self.token, self.current], self.view, **QUIET)
         self.cancel.click(self.on_cancel, [self.token, self.current], self.view, **QUIET)
+        self.resume.click(self.on_resume, [self.token, self.current], self.view, trigger_mode="once", **QUIET)
         self.history.input(self.on_choose, [self.token, self.history], self.view, **QUIET)
         self.delete.click(self.on_delete, [self.token, self.current], self.view, **QUIET)
 
@@ -253,6 +257,9 @@ class Page:
     def on_cancel(self, token: str, current: str, request: gr.Request) -> list[Any]:
         return self._about(token, current, request, self.app.cancel)
 
+    def on_resume(self, token: str, current: str, request: gr.Request) -> list[Any]:
+        return self._about(token, current, request, self.app.resume)
+
     def on_choose(self, token: str, chosen: str, request: gr.Request) -> list[Any]:
         return self._about(token, chosen, request, self.app.store.get)
 
@@ -271,7 +278,12 @@ class Page:
             self.app.delete(current, owner)
         except WebError as error:
             return self.updates({self.message: views.error_html(str(error))})
-        shown = {self.current: "", self.message: views.message_html(texts.DELETED), self.progress: ""}
+        shown = {
+            self.resume: gr.update(visible=False),
+            self.current: "",
+            self.message: views.message_html(texts.DELETED),
+            self.progress: "",
+        }
         return self.updates(shown | self.no_results() | self.past(owner, ""))
 
     # --- updates
@@ -292,6 +304,7 @@ class Page:
             self.current: job.id,
             self.timer: gr.update(active=not job.is_over),
             self.cancel: gr.update(interactive=not job.is_over),
+            self.resume: gr.update(visible=job.state == "interrupted"),
             **busy,
             **self.past(owner, job.id),
         }
@@ -332,6 +345,8 @@ def outcome_html(job: WebJob) -> str:
     """The end of a job as one message."""
     if job.state == "failed":
         return views.error_html(job.error)
+    if job.state == "interrupted":
+        return views.message_html(job.error)
     if job.state == "cancelled":
         return views.message_html(texts.CANCELLED)
     sentence = texts.CHECKED if job.order.kind == "preflight" else texts.FINISHED

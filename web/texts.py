@@ -48,7 +48,7 @@ MODEL_STATES = {"there": "installed", "missing": "missing", "damaged": "damaged"
 MODEL_COMMAND = "Download missing files with:"
 MODEL_ALL_THERE = "All official weights are installed."
 
-CHECK, PREVIEW, RUN, CANCEL = "Check first", "Preview 3 seconds", "Run", "Cancel"
+CHECK, PREVIEW, RUN, CANCEL, RESUME = "Check first", "Preview 3 seconds", "Run", "Cancel", "Go on"
 RESULT_SECTION = "Result"
 PLAYER_ORIGINAL, PLAYER_RESULT = "Original", "Result"
 PLAYER_LABEL = "Original and result, played together"
@@ -70,6 +70,7 @@ STATES = {
     "done": "done",
     "failed": "failed",
     "cancelled": "cancelled",
+    "interrupted": "interrupted",
 }
 
 WAITING = "Waiting: {place} before this one."
@@ -146,7 +147,8 @@ UNKNOWN_KIND = "There is no kind of job {name!r}: choose {known}."
 WRONG_FACE = "The face {text!r} is unknown: give largest, center, a person's number, or x,y@seconds."
 WRONG_NUMBER = "{name} is {value!r}: give a number."
 UNEXPECTED = "An internal error ended this job ({kind}): see the log of the app, or try other files."
-STOPPED = "The app was stopped before this job was done: submit it again."
+STOPPED = "The app was stopped before this job was done; it can go on from where it was."
+CANNOT_GO_ON = "The job is {state} and cannot go on: submit it again."
 DISK_FULL = "The disk of the app is full: delete the files of earlier jobs, or ask whoever runs the app for space."
 STORE_FULL = (
     "All users together have stored {limit}, the limit of this app: delete files of earlier jobs, or try again later."

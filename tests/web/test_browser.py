@@ -6,6 +6,7 @@ With LATENTSYNC_SCREENSHOTS=docs in the environment the pictures of the README a
 import os
 import re
 import shutil
+import socket
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -26,7 +27,7 @@ from latentsync.media.sound.write import write_wav
 from latentsync.media.video.read import read_frames
 from latentsync.media.video.write import VideoFormat, VideoWriter
 from tests.support.tiny import make_audio, make_video
-from tests.web.support import files_in
+from tests.web.support import files_in, stub_models
 from web import texts
 from web.models import Models
 from web.serve import Server
@@ -265,11 +266,40 @@ def test_turbo_with_another_number_of_steps_keeps_its_weights(
     assert (settings["solver"], settings["steps"], settings["guidance_scale"]) == ("lcm", 3, 1)
 
 
+def test_a_job_goes_on_after_the_app_was_stopped(browser: Any, server: Server, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        settings = AppSettings(tmp_path / "app", port=free.getsockname()[1])
+    page = browser.new_page()
+    page.set_default_timeout(PATIENCE_MS)
+    expect.set_options(timeout=PATIENCE_MS)
+    with Server(stub_models(), settings) as first:
+        page.goto(first.url)
+        upload(page, make_video(tmp_path / "v.mp4", 300), make_audio(tmp_path / "a.wav", 12))
+        expect(page.get_by_text("12 s of audio")).to_be_visible()
+        press(page, texts.CHECK)
+        wait_for_message(page, "Check:")
+        press(page, texts.RUN)
+        expect(page.locator("#progress")).to_contain_text(re.compile(r"generate lips\s*[1-9]\d* of 300 frames"))
+    with Server(stub_models(), settings) as second:
+        page.goto(second.url)
+        wait_for_message(page, texts.STOPPED)
+        unfold(page, texts.HISTORY_SECTION)
+        expect(page.locator("#history label")).to_have_count(2)
+        expect(page.locator("#history label", has_text="Check, v.mp4 + a.wav: done")).to_be_visible()
+        press(page, texts.RESUME)
+        assert "300 of 300 frames" in wait_for_message(page, "Done:")
+        expect(page.get_by_role("button", name=texts.RESUME, exact=True)).to_be_hidden()
+    page.close()
+    os.environ["GRADIO_TEMP_DIR"] = str(server.app.store.folder)
+
+
 def test_another_site_can_store_and_read_nothing(browser: Any, server: Server, tmp_path: Path) -> None:
     port, before = urlsplit(server.url).port, files_in(server)
     pages = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(tmp_path)))
     Thread(target=pages.serve_forever, daemon=True).start()
     page = browser.new_page()
+    expect.set_options(timeout=PATIENCE_MS)
     page.goto(f"http://{FOREIGN}:{pages.server_port}/")
     for address in (server.url, f"http://{FOREIGN}:{port}/"):
         assert "components" not in page.evaluate(STORE_AND_READ, address)

@@ -27,7 +27,7 @@ from latentsync.inference.memory import share_one_heap
 from latentsync.inference.model_files import find_model_files
 from latentsync.inference.models import DEMO_UNET, distilled_companion, settings_for
 from latentsync.inference.pipeline import STAGES, LipsyncPipeline
-from latentsync.inference.preflight import preflight, sheet_path
+from latentsync.inference.preflight import CHECK_STAGES, preflight, sheet_path
 from latentsync.inference.settings import InferenceSettings, JobOptions, needs_distilled, precision_of
 from latentsync.processing.run.ray_session import ray_session
 from latentsync.weights import FETCH_INFERENCE, PUBLIC_UNET, CheckpointError
@@ -129,9 +129,8 @@ def run_one(
         show_warnings(job, console)
     report_path = check_report(args.report or entry.output.with_suffix(".report.json"), job, args.force)
     with progress_bars(console) as bars:
-        tasks = {
-            stage: bars.add_task(stage, start=False, total=None) for stage in STAGES[: 1 if args.preflight else None]
-        }
+        stages = CHECK_STAGES if args.preflight else STAGES
+        tasks = {stage: bars.add_task(stage, start=False, total=None) for stage in stages}
 
         def on_progress(stage: str, done: int, total: int) -> None:
             bars.start_task(tasks[stage])

@@ -33,6 +33,7 @@ ID_BYTES = 24
 ID_PATTERN = re.compile(r"[A-Za-z0-9_-]{32}")
 UPLOAD_PATTERN = re.compile(r"[0-9a-f]{64}")  # Gradio's folder of an upload is the hash of its content
 STEM_LENGTH = 60
+LONGER = 1.25  # an estimate of the time left that is longer by less is not shown
 log = logging.getLogger(__name__)
 
 
@@ -66,6 +67,8 @@ class WebJob:
     total: int = 0
     stage_start: float = 0.0
     last_progress: float = 0.0  # time of the last progress report, monotonic
+    step: int = 1  # frames that the last progress report added
+    shown_left_sec: float | None = None  # `left_sec` of the stage as last told
     ended: float | None = None
     error: str = ""
     report: dict[str, Any] = field(default_factory=dict)  # as in the report file, without the frames
@@ -102,12 +105,29 @@ class WebJob:
 
     @property
     def left_sec(self) -> float | None:
-        """Estimated seconds left in the current stage, from its speed so far; None if unknown."""
+        """Estimated seconds left in the current stage, above 0; None if unknown.
+
+        From call to call it falls or stays, unless the estimate has become longer by more than `LONGER`.
+        """
         with self.lock:
-            if self.state != "running" or not 0 < self.done < self.total:
+            left_sec, before_sec = self._estimated_left_sec(), self.shown_left_sec
+            if left_sec is None:
                 return None
-            left_sec = (self.last_progress - self.stage_start) / self.done * (self.total - self.done)
-            return max(0.0, left_sec - (time.monotonic() - self.last_progress))
+            is_held = before_sec is not None and before_sec < left_sec <= LONGER * before_sec
+            self.shown_left_sec = before_sec if is_held else left_sec
+            return self.shown_left_sec
+
+    def _estimated_left_sec(self) -> float | None:
+        """Seconds left by the speed so far, if the frames that are being computed are ready in time or now; None if unknown."""
+        if self.state != "running" or not 0 < self.done < self.total:
+            return None
+        now, step = time.monotonic(), min(self.step, self.total - self.done)
+        usual_sec = (self.last_progress - self.stage_start) / self.done  # of a frame
+        slowest_sec = max(usual_sec, (now - self.stage_start) / (self.done + step))
+        left_sec = slowest_sec * (self.total - self.done - step) + max(
+            0.0, step * usual_sec - (now - self.last_progress)
+        )
+        return left_sec if left_sec > 0 else None
 
     def enter(self, stage: str, done: int = 0, total: int = 0) -> None:
         """Record progress; raises CancelledError if the owner cancelled the job."""
@@ -116,7 +136,8 @@ class WebJob:
         with self.lock:
             self.last_progress = time.monotonic()
             if stage != self.stage:
-                self.stage, self.stage_start = stage, self.last_progress
+                self.stage, self.stage_start, self.shown_left_sec = stage, self.last_progress, None
+            self.step = max(1, done - self.done)
             self.state, self.done, self.total = "running", done, total
 
     def end(self, state: State, error: str = "", report: dict[str, Any] | None = None) -> None:

@@ -132,6 +132,7 @@ class Page:
             self.resume = gr.Button(
                 texts.RESUME, variant="primary", visible=False, min_width=90, size="md", elem_id="resume"
             )
+        self.problem = gr.HTML(elem_id="problem")  # why a request was refused, until it is changed
         self.message = gr.HTML(views.message_html(texts.NO_RESULT), elem_id="message")
         self.progress = gr.HTML(elem_id="progress")
 
@@ -177,7 +178,7 @@ class Page:
             self.report,
         ]
         past = [self.history_section, self.history]
-        self.view = [self.current, self.timer, self.message, self.progress, *buttons, *results, *past]
+        self.view = [self.current, self.timer, self.problem, self.message, self.progress, *buttons, *results, *past]
         blocks.load(self.on_load, self.token, [self.token, self.model_table, *self.view], **QUIET)
         gr.on([blocks.load, self.model.change], self.on_model, self.model, self.note, **QUIET)
         self.video.change(
@@ -196,7 +197,7 @@ class Page:
             self.uploads.on_frame_sec, [self.video, self.frame_sec], self.frame, trigger_mode="always_last", **SHOWN
         )
         self.frame.select(self.uploads.on_click, [self.video, self.frame_sec], [self.face, self.frame], **SHOWN)
-        wish = [
+        wish: list[Any] = [
             self.base,
             self.steps,
             self.guidance,
@@ -207,6 +208,8 @@ class Page:
             self.missing,
             self.model,
         ]
+        inputs = [part.change for part in (self.video, self.audio, *wish)]
+        gr.on(inputs, None, None, self.problem, js="() => ''", **QUIET)
         for button, kind in ((self.check, "preflight"), (self.preview, "preview"), (self.run, "run")):
             handler = self.submitter(kind)
             button.click(handler, [self.token, self.video, self.audio, *wish], self.view, trigger_mode="once", **QUIET)
@@ -241,7 +244,7 @@ class Page:
             try:
                 job = self.app.submit(owner, Wish(kind, *wish), video, audio, address=address_of(request))
             except (ValueError, OSError) as error:
-                return self.updates({self.message: views.error_html(str(error))})
+                return self.updates({self.problem: views.error_html(str(error))})
             return self.updates(self.showing(job, owner))
 
         return submit
@@ -269,7 +272,7 @@ class Page:
         try:
             job = do(job_id, owner)
         except WebError as error:
-            return self.updates({self.message: views.error_html(str(error))})
+            return self.updates({self.problem: views.error_html(str(error))})
         return self.updates(self.showing(job, owner))
 
     def on_delete(self, token: str, current: str, request: gr.Request) -> list[Any]:
@@ -277,8 +280,9 @@ class Page:
         try:
             self.app.delete(current, owner)
         except WebError as error:
-            return self.updates({self.message: views.error_html(str(error))})
+            return self.updates({self.problem: views.error_html(str(error))})
         shown = {
+            self.problem: "",
             self.resume: gr.update(visible=False),
             self.current: "",
             self.message: views.message_html(texts.DELETED),
@@ -302,6 +306,7 @@ class Page:
         busy = {button: gr.update(interactive=job.is_over) for button in (self.check, self.preview, self.run)}
         shown = {
             self.current: job.id,
+            self.problem: "",
             self.timer: gr.update(active=not job.is_over),
             self.cancel: gr.update(interactive=not job.is_over),
             self.resume: gr.update(visible=job.state == "interrupted"),

@@ -48,7 +48,7 @@ def amount(count: int, words: tuple[str, str, str]) -> str:
 def duration(seconds: float) -> str:
     """A readable duration: 3.2 s, 4 min 5 s, 2 h 30 min."""
     if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+        return f"{seconds:.1f} s" if seconds < 10 and seconds % 1 else f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
         return f"{minutes} min {rest} s" if rest else f"{minutes} min"

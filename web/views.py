@@ -8,6 +8,8 @@ from typing import Any
 from urllib.parse import quote
 
 from latentsync.inference.jobs.report import clock
+from latentsync.inference.pipeline import STAGES
+from latentsync.inference.preflight import CHECK_STAGES
 from latentsync.weights import FETCH_INFERENCE
 from latentsync.weights.hub import FileState
 from web import texts
@@ -51,18 +53,17 @@ def progress_html(job: WebJob, waiting: str) -> str:
     if state == "waiting":
         return bar_html(f"{kind}: {waiting}", None, "")
     count = texts.FRAMES_DONE.format(done=done, total=total) if total else ""
-    if left_sec is not None and done < total:
-        count += ", " + texts.LEFT.format(time=duration(left_sec))
+    if left_sec is not None:
+        count += ", " + texts.LEFT.format(time=duration(max(1, round(left_sec))))
     return bar_html(f"{kind}: {stage_text(job.order.kind, stage)}", done / total if total else None, count)
 
 
 def stage_text(kind: str, stage: str) -> str:
     """A stage in words, numbered if the job has several."""
-    words = texts.STAGES.get(stage, stage)
-    numbered = list(texts.STAGES)
-    if kind == "preflight" or stage not in numbered:
-        return words[:1].upper() + words[1:]
-    return texts.STEP.format(number=numbered.index(stage) + 1, stage=words)
+    numbered = CHECK_STAGES if kind == "preflight" else STAGES
+    if stage not in numbered:
+        return stage
+    return texts.STEP.format(number=numbered.index(stage) + 1, count=len(numbered), stage=texts.STAGES[stage])
 
 
 def bar_html(title: str, share: float | None, count: str) -> str:

@@ -14,7 +14,7 @@ from latentsync.inference.faces.plan import FacePlan
 from latentsync.inference.faces.tracks import FaceTracks
 from latentsync.inference.jobs.job import LipsyncJob
 from latentsync.inference.jobs.report import JobReport, clock, make_report
-from latentsync.inference.pipeline import LipsyncPipeline, Progress, ignore
+from latentsync.inference.pipeline import DETECT, LipsyncPipeline, Progress, ignore
 from latentsync.inference.settings import InferenceSettings
 from latentsync.inference.timing import Stopwatch
 from latentsync.media.container import MediaError
@@ -22,6 +22,8 @@ from latentsync.media.probe import MADE_HERE
 
 MARK, MARK_END = MADE_HERE.encode(), 200  # comment in every sheet; it ends within the first 200 bytes
 SHOWN = 20  # pictures on the sheet
+SHEET = "Draw the sheet"  # shown to the user: what follows `DETECT`
+CHECK_STAGES = DETECT, SHEET
 COLUMNS = 4
 WIDTH = 400  # px of one picture
 CAPTION = 24  # px below it
@@ -47,10 +49,11 @@ def preflight(
         )
     stopwatch = Stopwatch()
     face_tracks = pipeline.track_faces(job, progress, stopwatch)
+    progress(SHEET, 0, 0)
     plan = pipeline.plan(replace(job, options=replace(job.options, on_missing_face="passthrough")), face_tracks)
     report = make_report(job, plan, pipeline.models, settings or pipeline.models.defaults, stopwatch, planned=True)
     if sheet is not None:
-        save_picture(contact_sheet(job, plan, face_tracks), sheet)
+        save_picture(contact_sheet(job, plan, face_tracks, progress), sheet)
     return report
 
 
@@ -59,16 +62,17 @@ def sheet_path(output: Path | str) -> Path:
     return Path(output).with_suffix(".preflight.jpg")
 
 
-def contact_sheet(job: LipsyncJob, plan: FacePlan, face_tracks: FaceTracks) -> FrameArray:
+def contact_sheet(job: LipsyncJob, plan: FacePlan, face_tracks: FaceTracks, progress: Progress = ignore) -> FrameArray:
     """Pictures of the video, uint8 h w 3, with every face framed (green if it will be edited) and its person's number."""
     numbers = {track: person.number for person in find_people(face_tracks) for track in person.tracks}
-    tiles = []
-    for frame in shown_frames(plan):
+    tiles, frames = [], shown_frames(plan)
+    for frame in frames:
         picture = next(iter(job.source.read(frame, frame + 1)))
         rows = np.flatnonzero(face_tracks.frame == frame)
         faces = [(face_tracks.box[row], int(face_tracks.track[row])) for row in rows]
         caption = f"{clock(float(job.source.times[frame]))}  {plan.action[frame]}"
         tiles.append(tile(picture, faces, int(plan.track[frame]), bool(plan.edited[frame]), numbers, caption))
+        progress(SHEET, len(tiles), len(frames))
     return on_sheet(tiles)
 
 

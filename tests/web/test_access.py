@@ -1,6 +1,7 @@
 """Who may use the app: its own pages under its own names, those who know the password, and nobody at the cost of all others."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -9,7 +10,7 @@ import httpx
 import pytest
 
 import gradio_app
-from tests.web.support import FOLDERS, LIMITS, files_in, stub_models, uploaded
+from tests.web.support import FOLDERS, LIMITS, files_in, stub_models
 from web.access import HostNames, is_own_origin, network_of
 from web.api import client_error
 from web.errors import WebError
@@ -110,20 +111,16 @@ def test_wrong_passwords_slow_down(guarded: Server, monkeypatch: pytest.MonkeyPa
     assert [log_in(guarded, "typo").status_code for _ in range(3)] == [400] * 3
 
 
-def test_new_session_names_do_not_take_all_seats(
-    server: Server, pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    app, limits = server.app, LIMITS
-    files = uploaded(server, "v.mp4", pair[0].read_bytes()), uploaded(server, "a.wav", pair[1].read_bytes())
-    waiting = Server(stub_models(), AppSettings(tmp_path / "app", limits, port=None)).app  # its worker does not run
-    monkeypatch.setattr(waiting.store, "uploaded", app.store.uploaded)
+def test_new_session_names_do_not_take_all_seats(server: Server, pair: tuple[Path, Path], tmp_path: Path) -> None:
+    app = Server(stub_models(), AppSettings(tmp_path / "app", LIMITS, port=None)).app  # its worker does not run
+    files = [Path(shutil.copy(path, app.store.folder)) for path in pair]
     taken = 0
     with pytest.raises(WebError, match="from your address"):
-        for taken in range(limits.unfinished_jobs):
-            waiting.submit(f"session {taken}", Wish(), *files, address="192.0.2.1")
-    assert 0 < taken < limits.unfinished_jobs
-    assert waiting.submit("session new", Wish(), *files, address="192.0.2.2").state == "waiting"
-    os.environ["GRADIO_TEMP_DIR"] = str(app.store.folder)
+        for taken in range(LIMITS.unfinished_jobs):
+            app.submit(f"session {taken}", Wish(), *map(str, files), address="192.0.2.1")
+    assert 0 < taken < LIMITS.unfinished_jobs
+    assert app.submit("session new", Wish(), *map(str, files), address="192.0.2.2").state == "waiting"
+    os.environ["GRADIO_TEMP_DIR"] = str(server.app.store.folder)
 
 
 def test_answers_name_no_folder_of_the_server(server: Server, tmp_path: Path) -> None:

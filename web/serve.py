@@ -71,9 +71,7 @@ class Server:
         os.environ["GRADIO_TEMP_DIR"] = str(self.app.store.folder)  # uploads go there; read when blocks are made
         os.environ["GRADIO_RUN_HISTORY"] = "False"
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-        os.environ.setdefault(
-            "FORWARDED_ALLOW_IPS", ""
-        )  # clients cannot choose their address; a proxy's is trusted if it is named
+        os.environ.setdefault("FORWARDED_ALLOW_IPS", "")  # only a named proxy may state a client's address
         self.guard = Guard(HostNames((settings.host, *settings.allowed_hosts)))
         self.uploads = StoredUploads(self.app.store.folder, settings.limits)
         self.uploads.remove_aborted()

@@ -12,7 +12,10 @@ MODEL_NOTE = "Models: **{title}**, faces of {resolution} px."
 
 VIDEO, AUDIO = "Video", "Audio"
 EXAMPLE_BUTTON = "Example: {title}"
-PRESET, PRESET_INFO = "Quality", "Custom keeps the solver and the weights of the quality chosen before it."
+PRESET, PRESET_INFO = (
+    "Quality",
+    "More steps look better and take longer; Custom keeps the rest of the quality chosen before it.",
+)
 PRESETS = {"turbo": "Turbo", "fast": "Fast", "balanced": "Balanced", "quality": "Best quality"}
 CUSTOM_PRESET = "custom"
 CUSTOM_TITLE = "Custom"

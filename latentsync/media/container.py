@@ -51,9 +51,7 @@ FORMATS = (
 STILL_FORMATS = "png_pipe,jpeg_pipe,webp_pipe"
 MAX_PIXELS = 1 << 27  # of a picture: 134 megapixels; a damaged header that states more would need gigabytes
 USUAL_PIXELS = 4096 * 2304  # of a picture in a file of any size
-PIXELS_PER_BYTE = (
-    100  # of the whole file, at most: larger pictures are not in so small a file, unless they are to fill the memory
-)
+PIXELS_PER_BYTE = 100  # of larger pictures, at most, per byte of the whole file: more are meant to fill the memory
 # Of audio; at 1 Hz, which a damaged header may state, each sample would be resampled to 16,000.
 MIN_RATE_HZ, MAX_RATE_HZ = 4_000, 768_000
 ANY_FILE_SEC = 1200.0  # of audio that a file of any size may hold

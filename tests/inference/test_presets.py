@@ -70,8 +70,8 @@ def test_the_web_app_loads_what_a_preset_needs(tmp_path: Path) -> None:
         choice.made_for({"preset": "turbo", "steps": 5}).unet.name == "unet_turbo.safetensors" and models.has_distilled
     )
     assert choice.made_for({"preset": "quality"}) == choice.made_for({}) == choice
-    hasty = pick_dtype(pick_device(), "half") != pick_dtype(pick_device())
-    assert choice.made_for({"preset": "fast", "steps": 2}).precision == ("half" if hasty else "auto")
+    half_differs = pick_dtype(pick_device(), "half") != pick_dtype(pick_device())
+    assert choice.made_for({"preset": "fast", "steps": 2}).precision == ("half" if half_differs else "auto")
 
 
 OVERRIDES = {

@@ -1,6 +1,9 @@
 """A server with tiny networks, and its clients, for the tests of the app."""
 
+import os
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,18 @@ from web.settings import Limits
 ROOT = Path(__file__).resolve().parents[2]
 LIMITS = Limits(file_bytes=3_000_000, length_sec=20, unfinished_jobs_each=2)
 FILE = {"meta": {"_type": "gradio.FileData"}}  # how Gradio knows a file
-FOLDERS = ("GRADIO_TEMP_DIR", "GRADIO_RUN_HISTORY")
+VARIABLES = ("GRADIO_TEMP_DIR", "GRADIO_RUN_HISTORY", "FORWARDED_ALLOW_IPS")  # that a server sets
+
+
+@contextmanager
+def kept_environment() -> Iterator[None]:
+    """Restores what a server changes in the environment, so that the tests' other server keeps its folder."""
+    before = {name: os.environ.get(name) for name in VARIABLES}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
 
 
 def stub_models() -> Models:
@@ -53,6 +67,15 @@ def raw_submit(server: Server, video: Any, audio: Any) -> str:
     data = [video, audio, "preflight", "fast", 1, 1, 0, "largest", "bounce", "cut", "passthrough", ""]
     posted = httpx.post(f"{server.url}gradio_api/call/submit", json={"data": data})
     return httpx.get(f"{server.url}gradio_api/call/submit/{posted.json()['event_id']}", timeout=30).text
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    """Wait for a condition that another thread brings about; AssertionError if it never does."""
+    for _ in range(1200):
+        if holds():
+            return
+        time.sleep(0.05)
+    raise AssertionError("what was waited for did not happen.")
 
 
 def files_in(server: Server) -> set[Path]:

@@ -1,6 +1,5 @@
 """Who may use the app: its own pages under its own names, those who know the password, and nobody at the cost of all others."""
 
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +9,7 @@ import httpx
 import pytest
 
 import gradio_app
-from tests.web.support import FOLDERS, LIMITS, files_in, stub_models
+from tests.web.support import LIMITS, files_in, kept_environment, stub_models
 from web.access import HostNames, is_own_origin, network_of
 from web.api import client_error
 from web.errors import WebError
@@ -86,11 +85,9 @@ def test_the_addresses_of_one_client_are_one() -> None:
 
 @pytest.fixture
 def guarded(tmp_path: Path) -> Iterator[Server]:
-    before = {name: os.environ.get(name) for name in FOLDERS}
-    with Server(stub_models(), AppSettings(tmp_path / "app", LIMITS, port=None, login=("ann", "secret"))) as running:
+    settings = AppSettings(tmp_path / "app", LIMITS, port=None, login=("ann", "secret"))
+    with kept_environment(), Server(stub_models(), settings) as running:
         yield running
-    for name, value in before.items():
-        os.environ.pop(name, None) if value is None else os.environ.update({name: value})
 
 
 def log_in(server: Server, password: str, **headers: str) -> httpx.Response:
@@ -111,8 +108,9 @@ def test_wrong_passwords_slow_down(guarded: Server, monkeypatch: pytest.MonkeyPa
     assert [log_in(guarded, "typo").status_code for _ in range(3)] == [400] * 3
 
 
-def test_new_session_names_do_not_take_all_seats(server: Server, pair: tuple[Path, Path], tmp_path: Path) -> None:
-    app = Server(stub_models(), AppSettings(tmp_path / "app", LIMITS, port=None)).app  # its worker does not run
+def test_new_session_names_do_not_take_all_seats(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    with kept_environment():
+        app = Server(stub_models(), AppSettings(tmp_path / "app", LIMITS, port=None)).app  # its worker does not run
     files = [Path(shutil.copy(path, app.store.folder)) for path in pair]
     taken = 0
     with pytest.raises(WebError, match="from your address"):
@@ -120,10 +118,9 @@ def test_new_session_names_do_not_take_all_seats(server: Server, pair: tuple[Pat
             app.submit(f"session {taken}", Wish(), *map(str, files), address="192.0.2.1")
     assert 0 < taken < LIMITS.unfinished_jobs
     assert app.submit("session new", Wish(), *map(str, files), address="192.0.2.2").state == "waiting"
-    os.environ["GRADIO_TEMP_DIR"] = str(server.app.store.folder)
 
 
-def test_answers_name_no_folder_of_the_server(server: Server, tmp_path: Path) -> None:
+def test_answers_name_no_folder_of_the_server(tmp_path: Path) -> None:
     own = tmp_path / "secret" / "unet.pt"
     models = Models({"own": ModelChoice("own", own, "cascade")})
     with pytest.raises(WebError) as caught:

@@ -27,7 +27,7 @@ from latentsync.media.sound.write import write_wav
 from latentsync.media.video.read import read_frames
 from latentsync.media.video.write import VideoFormat, VideoWriter
 from tests.support.tiny import make_audio, make_video
-from tests.web.support import files_in, stub_models
+from tests.web.support import files_in, kept_environment, stub_models
 from web import texts
 from web.models import Models
 from web.serve import Server
@@ -61,11 +61,9 @@ NAMELESS = """() => [...document.querySelectorAll('button, input, select, textar
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    before = os.environ.get("GRADIO_TEMP_DIR")
-    limits = Limits(file_bytes=3_000_000)
-    with Server(Models.standard(), AppSettings(tmp_path_factory.mktemp("app"), limits, port=None)) as running:
+    settings = AppSettings(tmp_path_factory.mktemp("app"), Limits(file_bytes=3_000_000), port=None)
+    with kept_environment(), Server(Models.standard(), settings) as running:
         yield running
-    os.environ.pop("GRADIO_TEMP_DIR") if before is None else os.environ.update(GRADIO_TEMP_DIR=before)
 
 
 @pytest.fixture(scope="module")
@@ -266,14 +264,14 @@ def test_turbo_with_another_number_of_steps_keeps_its_weights(
     assert (settings["solver"], settings["steps"], settings["guidance_scale"]) == ("lcm", 3, 1)
 
 
-def test_a_job_goes_on_after_the_app_was_stopped(browser: Any, server: Server, tmp_path: Path) -> None:
+def test_a_job_goes_on_after_the_app_was_stopped(browser: Any, tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         settings = AppSettings(tmp_path / "app", port=free.getsockname()[1])
     page = browser.new_page()
     page.set_default_timeout(PATIENCE_MS)
     expect.set_options(timeout=PATIENCE_MS)
-    with Server(stub_models(), settings) as first:
+    with kept_environment(), Server(stub_models(), settings) as first:
         page.goto(first.url)
         upload(page, make_video(tmp_path / "v.mp4", 300), make_audio(tmp_path / "a.wav", 12))
         expect(page.get_by_text("12 s of audio")).to_be_visible()
@@ -281,7 +279,7 @@ def test_a_job_goes_on_after_the_app_was_stopped(browser: Any, server: Server, t
         wait_for_message(page, "Check:")
         press(page, texts.RUN)
         expect(page.locator("#progress")).to_contain_text(re.compile(r"generate lips\s*[1-9]\d* of 300 frames"))
-    with Server(stub_models(), settings) as second:
+    with kept_environment(), Server(stub_models(), settings) as second:
         page.goto(second.url)
         wait_for_message(page, texts.STOPPED)
         unfold(page, texts.HISTORY_SECTION)
@@ -291,7 +289,6 @@ def test_a_job_goes_on_after_the_app_was_stopped(browser: Any, server: Server, t
         assert "300 of 300 frames" in wait_for_message(page, "Done:")
         expect(page.get_by_role("button", name=texts.RESUME, exact=True)).to_be_hidden()
     page.close()
-    os.environ["GRADIO_TEMP_DIR"] = str(server.app.store.folder)
 
 
 def test_another_site_can_store_and_read_nothing(browser: Any, server: Server, tmp_path: Path) -> None:

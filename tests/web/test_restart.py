@@ -1,7 +1,6 @@
 """The app is killed or stopped and started again: jobs, results and the browser's token are there, and unfinished jobs go on."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from gradio_client.exceptions import AppError
 
 from latentsync.media.probe import probe
 from tests.support.tiny import make_audio, make_video
-from tests.web.support import FOLDERS, LIMITS, ROOT, ended, stub_models, submit
+from tests.web.support import LIMITS, ROOT, ended, kept_environment, stub_models, submit
 from web import texts
 from web.jobs import RECORD, JobStore
 from web.page import Page
@@ -36,10 +35,8 @@ FRAMES = 300
 
 @pytest.fixture(autouse=True)
 def environment() -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in FOLDERS}
-    yield
-    for name, value in before.items():
-        os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+    with kept_environment():
+        yield
 
 
 def client_of(url: str, session: str = "mine") -> Client:

@@ -1,6 +1,5 @@
 """Disk space of the app: quotas, a full disk, uploads that end early, and deletion."""
 
-import os
 import shutil
 import socket
 from collections import namedtuple
@@ -11,7 +10,17 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.web.support import FOLDERS, LIMITS, client_of, ended, files_in, stub_models, submit, uploaded
+from tests.web.support import (
+    LIMITS,
+    client_of,
+    ended,
+    files_in,
+    kept_environment,
+    stub_models,
+    submit,
+    uploaded,
+    wait_until,
+)
 from web import texts
 from web.errors import WebError
 from web.orders import Wish
@@ -25,11 +34,8 @@ Usage = namedtuple("Usage", "total used free")
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Server]:
     """An app with little space."""
-    before = {name: os.environ.get(name) for name in FOLDERS}
-    with Server(stub_models(), AppSettings(tmp_path / "app", SMALL, port=None)) as running:
+    with kept_environment(), Server(stub_models(), AppSettings(tmp_path / "app", SMALL, port=None)) as running:
         yield running
-    for name, value in before.items():
-        os.environ.pop(name, None) if value is None else os.environ.update({name: value})
 
 
 def send(server: Server, content: bytes) -> httpx.Response:
@@ -100,20 +106,17 @@ def test_nothing_is_left_of_an_aborted_upload(small: Server) -> None:
         connection.sendall(
             f"{head}Content-Type: multipart/form-data; boundary=b\r\n\r\n{part}".encode() + b"x" * 50_000
         )
-        while files_in(small) == before:
-            pass
-    while files_in(small) != before:
-        pass
+        wait_until(lambda: files_in(small) != before)
+    wait_until(lambda: files_in(small) == before)
     assert send(small, b"x" * 60_000).status_code == 200
 
 
-def test_uploads_that_a_killed_app_left_are_removed(tmp_path: Path, server: Server) -> None:
+def test_uploads_that_a_killed_app_left_are_removed(tmp_path: Path) -> None:
     folder = tmp_path / "app"
     folder.mkdir()
     (folder / "tmpabc123").write_bytes(b"half an upload")
-    with Server(stub_models(), AppSettings(folder, LIMITS, port=None)):
+    with kept_environment(), Server(stub_models(), AppSettings(folder, LIMITS, port=None)):
         assert not (folder / "tmpabc123").exists()
-    os.environ["GRADIO_TEMP_DIR"] = str(server.app.store.folder)
 
 
 def test_deleting_a_job_deletes_what_was_uploaded_for_it(

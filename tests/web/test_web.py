@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import os
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +16,18 @@ from gradio_client.exceptions import AppError
 import gradio_app
 from latentsync.media.probe import probe
 from tests.support.tiny import NUM_FRAMES, make_audio, make_video
-from tests.web.support import FILE, LIMITS, ROOT, client_of, ended, raw_submit, stub_models, submit, uploaded
+from tests.web.support import (
+    FILE,
+    LIMITS,
+    ROOT,
+    client_of,
+    ended,
+    kept_environment,
+    raw_submit,
+    stub_models,
+    submit,
+    uploaded,
+)
 from web import texts
 from web.errors import WebError
 from web.orders import Wish, checked_face
@@ -254,9 +264,9 @@ def test_a_bug_ends_one_job_only(
     assert ended(client, submit(client, pair))["state"] == "done"
 
 
-def test_a_login_protects_page_and_files(pair: tuple[Path, Path], tmp_path: Path, server: Server) -> None:
+def test_a_login_protects_page_and_files(pair: tuple[Path, Path], tmp_path: Path) -> None:
     settings = AppSettings(tmp_path / "app", LIMITS, port=None, login=("ann", "secret"))
-    with Server(stub_models(), settings) as guarded:
+    with kept_environment(), Server(stub_models(), settings) as guarded:
         upload = httpx.post(f"{guarded.url}gradio_api/upload", files={"files": ("a.mp4", pair[0].read_bytes())})
         call = httpx.post(f"{guarded.url}gradio_api/call/status", json={"data": ["x"]})
         assert upload.status_code == 401 and call.status_code == 401
@@ -267,7 +277,6 @@ def test_a_login_protects_page_and_files(pair: tuple[Path, Path], tmp_path: Path
         assert again.predict(job_id, api_name="/status")["state"] == "done"
         job = guarded.app.store.get(job_id, "user ann")
         assert httpx.get(f"{guarded.url}gradio_api/file={job.output}").status_code == 401
-    os.environ["GRADIO_TEMP_DIR"] = str(server.app.store.folder)
 
 
 def test_the_page_loads_nothing_from_other_hosts(server: Server) -> None:

@@ -39,11 +39,10 @@ def read_audio(path: PathLike, sample_rate_hz: int = SAMPLE_RATE_HZ) -> np.ndarr
 
     Raises MediaError if the file is missing, unreadable, has no audio stream, or its audio cannot be decoded.
     """
-    stated_sec(path)  # raises before anything is decoded
     resampler = MonoResampler(path, sample_rate_hz)
     with open_input(path) as container:
         stream = audio_stream(container, path)
-        silence = np.zeros(round(late_sec(container, stream) * sample_rate_hz), dtype=np.int16)
+        silence = silence_before(container, stream, path, sample_rate_hz)
         pieces, count = [silence], len(silence)
         try:
             for frame in decoded_sound(container, stream, resampler):
@@ -117,6 +116,13 @@ def late_sec(container: InputContainer, stream: AudioStream) -> float:
     return late if late > LATE_START_SEC else 0.0
 
 
+def silence_before(container: InputContainer, stream: AudioStream, path: PathLike, sample_rate_hz: int) -> Samples:
+    """Silence from the start of the file to that of the stream; MediaError if the file is too small for so much sound."""
+    length_sec = late_sec(container, stream)
+    check_length(length_sec, path)
+    return np.zeros(round(length_sec * sample_rate_hz), np.int16)
+
+
 def mono_pieces(path: PathLike, sample_rate_hz: int = SAMPLE_RATE_HZ, strict: bool = False) -> Iterator[Samples]:
     """Yield a file's audio track piece by piece, mixed to mono and resampled as by `read_audio`.
 
@@ -128,8 +134,7 @@ def mono_pieces(path: PathLike, sample_rate_hz: int = SAMPLE_RATE_HZ, strict: bo
         stream = audio_stream(container, path)
         if strict:
             stream.codec_context.options = STRICT
-        check_length(late_sec(container, stream), path)
-        silence = np.zeros(round(late_sec(container, stream) * sample_rate_hz), np.int16)
+        silence = silence_before(container, stream, path, sample_rate_hz)
         if len(silence):
             yield silence
         yield from _resampled(container, stream, path, 0, sample_rate_hz)

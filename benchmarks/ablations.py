@@ -27,7 +27,8 @@ from latentsync.face.detection.detector import make_detector
 from latentsync.inference.models import LipsyncModels
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.media.sound.read import read_audio
-from latentsync.metrics.lips.aperture import correlation, lip_apertures
+from latentsync.metrics.lips.aperture import correlation
+from latentsync.metrics.lips.mesh_height import read_lips
 from latentsync.metrics.lips.motion import jitter
 from latentsync.metrics.sync.stable import embed_lips, embed_sound
 from latentsync.models.syncnet import load_syncnet
@@ -80,7 +81,7 @@ def score_pair(pipeline: LipsyncPipeline, video: Path, audio: Path, output: Path
 
 def score_faces(faces: np.ndarray, audio: Path) -> dict[str, float]:
     truth = read_openings(audio)[: len(faces)]
-    lips = lip_apertures(faces)[: len(truth)]
+    lips = read_lips(faces)[: len(truth)]
     steady = jitter(lips / lips.std()) / jitter(truth / truth.std())
     return {"sync": sync_score(faces, audio), "aperture": correlation(lips, truth), "jitter": steady}
 

@@ -23,7 +23,8 @@ from latentsync.data.aligned import aligned_faces
 from latentsync.face.detection.detector import make_detector
 from latentsync.media.probe import probe
 from latentsync.media.process import run_program
-from latentsync.metrics.lips.aperture import correlation, lip_apertures
+from latentsync.metrics.lips.aperture import correlation
+from latentsync.metrics.lips.mesh_height import read_lips
 from latentsync.metrics.lips.motion import jitter, seam_jump
 from latentsync.testing import DEMO_AUDIO, DEMO_VIDEO
 from scripts.command import run_command
@@ -46,7 +47,7 @@ def filled_in(command: Sequence[str], **paths: Path) -> list[str]:
 def measured(video: Path, truth: np.ndarray | None) -> dict[str, Any]:
     """Our metrics of a result."""
     faces = np.stack(list(aligned_faces(video, make_detector(), FACE_PX)))
-    lips = lip_apertures(faces)
+    lips = read_lips(faces)
     changes = np.abs(np.diff(faces[:, FACE_PX // 2 :].astype(np.float32), axis=0)).mean(axis=(1, 2, 3))
     count = 0 if truth is None else min(len(lips), len(truth))
     return {

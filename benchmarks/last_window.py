@@ -33,7 +33,8 @@ from latentsync.inference.timing import Stopwatch
 from latentsync.inference.windows.sampler import Window, WindowSampler
 from latentsync.inference.windows.stream import WindowPlan, windows_of
 from latentsync.media.sound.read import read_audio
-from latentsync.metrics.lips.aperture import correlation, lip_apertures
+from latentsync.metrics.lips.aperture import correlation
+from latentsync.metrics.lips.mesh_height import read_lips
 from latentsync.testing import AUDIO_FROM, held_out_clips
 from scripts.command import run_command
 
@@ -142,7 +143,7 @@ class Bench:
         found = self.results[name, way]
         found.seconds.append(taken)
         if sound is not clip:
-            found.openings.extend(lip_apertures(faces))
+            found.openings.extend(read_lips(faces))
             found.true_openings.extend(sound.opening[first : first + len(faces)])
             return
         truth = clip.faces[first : first + len(faces)].astype(np.float32)

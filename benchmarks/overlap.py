@@ -23,7 +23,8 @@ from latentsync.data.aligned import aligned_faces
 from latentsync.face.detection.detector import DEFAULT_DETECTOR, make_detector
 from latentsync.inference.models import DEMO_UNET
 from latentsync.inference.pipeline import LipsyncPipeline
-from latentsync.metrics.lips.aperture import correlation, lip_apertures
+from latentsync.metrics.lips.aperture import correlation
+from latentsync.metrics.lips.mesh_height import read_lips
 from latentsync.metrics.lips.motion import seam_jump
 from latentsync.testing import AUDIO_FROM, held_out_clips
 from scripts.command import run_command
@@ -49,7 +50,7 @@ def measure(
         faces = np.stack(list(aligned_faces(output, make_detector(), pipeline.models.resolution)))
         truth = read_openings(audio)[: len(faces)]
         seams.append(seam_jump(mouth_changes(faces), window))
-        correlations.append(correlation(lip_apertures(faces)[: len(truth)], truth))
+        correlations.append(correlation(read_lips(faces)[: len(truth)], truth))
     known = [seam for seam in seams if seam is not None]
     return {
         "overlap": overlap,

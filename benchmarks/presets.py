@@ -41,7 +41,8 @@ from latentsync.inference.settings import PRESETS, InferenceSettings, precision_
 from latentsync.inference.timing import Stopwatch
 from latentsync.inference.windows.sampler import Window, WindowSampler
 from latentsync.losses.sync import SyncLoss
-from latentsync.metrics.lips.aperture import correlation, lip_apertures
+from latentsync.metrics.lips.aperture import correlation
+from latentsync.metrics.lips.mesh_height import read_lips
 from latentsync.metrics.lips.motion import jitter
 from latentsync.models.frozen import Frozen
 from latentsync.models.syncnet import load_syncnet
@@ -120,7 +121,7 @@ class Way:
         self.seconds.append((time.perf_counter() - begun[0], time.process_time() - begun[1]))
 
     def row(self, name: str, cases: Sequence[Case], right: "Way", judge: SyncLoss | None) -> dict[str, Any]:
-        lips = [lip_apertures(pixels_to_frames(torch.cat(clip)).numpy()) for clip in self.pixels]
+        lips = [read_lips(pixels_to_frames(torch.cat(clip)).numpy()) for clip in self.pixels]
         pairs = [
             pair for case, clip in zip(cases, self.pixels, strict=True) for pair in zip(clip, case.mels, strict=True)
         ]

@@ -26,8 +26,8 @@ from latentsync.avatar.clip import AvatarClip, random_clip
 from latentsync.device import pick_device
 from latentsync.face.align import Smoother, align_matrix, warp_face
 from latentsync.face.detection.detector import DEFAULT_DETECTOR, make_detector
-from latentsync.metrics.lips.aperture import lip_apertures
 from latentsync.metrics.lips.leakage import paired_correlation
+from latentsync.metrics.lips.mesh_height import read_lips
 from latentsync.metrics.statistics import summarise
 from latentsync.metrics.sync.judge import StableJudge, score_pairs
 from latentsync.metrics.sync.stable import embed_lips, embed_sound
@@ -72,7 +72,7 @@ def measure_lips(judge: StableJudge, clip: AvatarClip) -> Lips:
         assert found is not None, "a drawn head is a face"
         faces.append(warp_face(frame, align_matrix(found.points, FACE_PX, smoother), FACE_PX))
     embeddings = embed_lips(judge.net, faces, judge.resolution, judge.num_frames)
-    return Lips(embeddings, lip_apertures(np.stack(faces)))
+    return Lips(embeddings, read_lips(np.stack(faces)))
 
 
 def scores(judge: StableJudge, lips: Lips, clip: AvatarClip, late_frames: int) -> dict[str, float]:

@@ -25,7 +25,8 @@ from latentsync.inference.windows.sampler import WindowSampler
 from latentsync.media.sound.write import write_wav
 from latentsync.media.video.read import read_frames
 from latentsync.media.video.write import VideoFormat, VideoWriter
-from latentsync.metrics.lips.aperture import correlation, lip_apertures
+from latentsync.metrics.lips.aperture import correlation
+from latentsync.metrics.lips.mesh_height import read_lips
 from latentsync.metrics.pictures.visible import visible_scores
 from latentsync.models.unet.config import UNetConfig
 from latentsync.models.unet.network import UNet3DConditionModel
@@ -205,7 +206,7 @@ class LipScore:
 
 def score_lips(synced: Synced) -> LipScore:
     """Correlate the lip openings of a lip-synced drawn video with the truths of both sentences."""
-    lips_in, lips_out = lip_apertures(synced.source_faces), lip_apertures(synced.faces)
+    lips_in, lips_out = read_lips(synced.source_faces), read_lips(synced.faces)
     old, new = read_openings(synced.video), read_openings(synced.audio)
     count = min(len(lips_out), len(new))
     shown = synced.shown[:count]
@@ -266,11 +267,13 @@ def score_pictures(synced: Synced, autoencoder: AutoencoderPipeline, settings: I
 
 def face_matrices(video: Path, resolution: int) -> list[FloatArray]:
     """Alignment matrix of every frame of a source video; used for the result too, as its mouth might disturb the detector."""
-    detector, smoother, matrices = make_detector(), Smoother(), []
-    for shown in read_frames(video):
-        found = detector.points(shown.frame)
-        assert found is not None, "every frame of a drawn clip shows a face"
-        matrices.append(align_matrix(found.points, resolution, smoother))
+    detector, smoother = make_detector(), Smoother()
+    found = [detector.points(shown.frame) for shown in read_frames(video)]
+    known = next(face for face in found if face is not None)
+    matrices = []
+    for face in found:
+        known = face or known
+        matrices.append(align_matrix(known.points, resolution, smoother))
     return matrices
 
 

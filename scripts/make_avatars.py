@@ -1,7 +1,8 @@
 """Draw talking heads with known lip motion: `python -m scripts.make_avatars --count 100 --out data/avatars`.
 
-Each clip is NAME.mp4 (H.264, 25 fps, 16 kHz audio) and NAME.json (phonemes, mouth, landmarks, identity). A clip depends only on its
-seed. Existing clips are kept, so the same command resumes an interrupted run.
+Each clip is NAME.mp4 (H.264, 25 fps, 16 kHz audio) and NAME.json (phonemes, mouth, landmarks, identity). With --occluder something
+covers the mouth for a while, and NAME.npz says where. A clip depends only on its seed. Existing clips are kept, so the same command
+resumes an interrupted run.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from pathlib import Path
 from rich.progress import track
 
 from latentsync.avatar.clip import HELD_OUT_FIRST_SEED, make_clip
+from latentsync.avatar.occluders import OCCLUDERS
 from scripts.command import run_command
 
 
@@ -24,6 +26,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="output folder")
     parser.add_argument("--first_seed", type=int, default=0, help="seed of the first clip")
     parser.add_argument("--held_out", action="store_true", help="identities and sentences that training does not use")
+    parser.add_argument("--occluder", choices=OCCLUDERS, help="what covers the mouth for a while (default: nothing)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one per core)")
     return parser.parse_args(argv)
 
@@ -33,7 +36,9 @@ def make_avatars(args: argparse.Namespace) -> None:
     first = args.first_seed + (HELD_OUT_FIRST_SEED if args.held_out else 0)
     seeds = range(first, first + args.count)
     with ProcessPoolExecutor(args.workers) as pool:
-        for _ in track(pool.map(partial(make_clip, folder=args.out), seeds), "Avatars", total=args.count):
+        for _ in track(
+            pool.map(partial(make_clip, folder=args.out, occluder=args.occluder), seeds), "Avatars", total=args.count
+        ):
             pass
 
 

@@ -1,6 +1,7 @@
-"""Make the images of the documentation: `python -m scripts.make_figures [avatars|demo|detail|pair]`.
+"""Make the images of the documentation: `python -m scripts.make_figures [avatars|occluders|demo|detail|pair]`.
 
-avatars: docs/avatars.png, 24 identities. pair: assets/demo_video.mp4 and assets/demo_audio.wav, from two held-out clips.
+avatars: docs/avatars.png, 24 identities. occluders: docs/occluders.png, what may cover the mouth, with its masks.
+pair: assets/demo_video.mp4, a held-out person in two shots, and assets/demo_audio.wav, two sentences of another one.
 detail: docs/detail.png, a frame of the demo, and its result with decoded and matched colours, then with kept detail.
 demo: docs/demo.png, the demo's input, result and ground truth: the same head, drawn with the lips of the new audio.
 """
@@ -8,32 +9,39 @@ demo: docs/demo.png, the demo's input, result and ground truth: the same head, d
 import argparse
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import cv2
 import numpy as np
 from matplotlib import pyplot as plt
 
-from latentsync.avatar.clip import FRAME_SIZE, HELD_OUT_FIRST_SEED, AvatarClip, make_clip, random_clip
+from latentsync.avatar.clip import FRAME_SIZE, HELD_OUT_FIRST_SEED, AvatarClip, random_clip, spoken_clip
+from latentsync.avatar.occluders import OCCLUDERS
+from latentsync.avatar.sentences import random_sentence
 from latentsync.data.aligned import aligned_faces
 from latentsync.face.detection.detector import make_detector
 from latentsync.inference.models import DEMO_UNET, LipsyncModels
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.inference.settings import JobOptions
+from latentsync.media.sound.copy import AudioSource
 from latentsync.media.sound.write import write_wav
 from latentsync.media.video.read import read_frames
 from latentsync.media.video.write import VideoFormat, VideoWriter
-from latentsync.metrics.lips.aperture import correlation, lip_apertures
+from latentsync.metrics.lips.aperture import correlation
+from latentsync.metrics.lips.mesh_height import read_lips
 from latentsync.testing import DEMO_AUDIO as AUDIO
 from latentsync.testing import DEMO_VIDEO as VIDEO
-from latentsync.testing import ROOT
-from latentsync.timebase import MODEL_FPS
+from latentsync.testing import ROOT, speaking
+from latentsync.timebase import MODEL_FPS, samples_of_frames
 from scripts.command import run_command
 
-VIDEO_SEED, AUDIO_SEED = HELD_OUT_FIRST_SEED + 120, HELD_OUT_FIRST_SEED + 107
+VIDEO_SEED, AUDIO_SEED = HELD_OUT_FIRST_SEED + 123, HELD_OUT_FIRST_SEED + 112
+FILM_FRAMES, CUT = 160, 76  # of the demo's video: all, and those of the first shot
+TURN = 0.35  # radians: in the second shot the head turns from one side to the other
+SHEET_SEED, OCCLUDED_SEED = 2000, 2008  # first seeds of the people who are shown
 SHEET_COLUMNS, SHEET_ROWS = 8, 3
 SHOWN_FRAMES = 8
 SHOWN_PX = 192
@@ -53,16 +61,56 @@ def save_png(path: Path, picture: np.ndarray) -> None:
 
 
 def avatars() -> None:
-    tiles = [cv2.resize(most_open(random_clip(2000 + n)), (160, 160), interpolation=cv2.INTER_AREA) for n in range(24)]
+    people = (random_clip(SHEET_SEED + n) for n in range(SHEET_COLUMNS * SHEET_ROWS))
+    tiles = [cv2.resize(most_open(person), (160, 160), interpolation=cv2.INTER_AREA) for person in people]
     rows = [np.concatenate(tiles[r * SHEET_COLUMNS : (r + 1) * SHEET_COLUMNS], axis=1) for r in range(SHEET_ROWS)]
     save_png(ROOT / "docs/avatars.png", np.concatenate(rows))
 
 
+def occluders() -> None:
+    columns = []
+    for index, kind in enumerate(OCCLUDERS):
+        clip = replace(random_clip(OCCLUDED_SEED + index), occluder=kind)
+        frame, mask = max(islice(clip.frames_and_masks(), 30), key=lambda shown: float(shown[1].mean()))
+        columns.append(np.concatenate([frame, np.repeat((255 * mask).astype(np.uint8)[..., None], 3, axis=2)]))
+    save_png(ROOT / "docs/occluders.png", np.concatenate(columns, axis=1))
+
+
 def pair() -> None:
+    film, sound = two_sentences(VIDEO_SEED), two_sentences(AUDIO_SEED)
     with tempfile.TemporaryDirectory() as folder:
-        make_clip(VIDEO_SEED, Path(folder)).rename(VIDEO)
-    write_wav(AUDIO, random_clip(AUDIO_SEED).waveform)
+        voice = Path(folder) / "voice.wav"
+        write_wav(voice, film.waveform[: samples_of_frames(FILM_FRAMES)])
+        write_film(film, VIDEO, AudioSource(voice))
+    write_wav(AUDIO, sound.waveform[: samples_of_frames(FILM_FRAMES)])
     print(VIDEO, AUDIO)
+
+
+def two_sentences(seed: int) -> AvatarClip:
+    """A held-out person who says two sentences."""
+    rng = np.random.default_rng(seed)
+    text = " ".join(random_sentence(rng, held_out=True) for _ in range(2))
+    return spoken_clip(seed, text, rng)
+
+
+def shots(film: AvatarClip) -> Iterator[np.ndarray]:
+    """The frames of a film in two shots: the second is nearer, in another room, and the head turns."""
+    motion, turn = film.motion, TURN * np.cos(np.linspace(0, np.pi, FILM_FRAMES - CUT))
+    near = replace(
+        motion,
+        yaw=np.concatenate([motion.yaw[:CUT], turn]),
+        gaze_x=np.concatenate([motion.gaze_x[:CUT], -turn]),
+        scale=1.15 * motion.scale,
+        shift_y=motion.shift_y - 1.5,
+    )
+    second = replace(film, motion=near, identity=replace(film.identity, texture_seed=film.identity.texture_seed + 1))
+    return chain(islice(film.frames(), CUT), islice(second.frames(), CUT, FILM_FRAMES))
+
+
+def write_film(film: AvatarClip, path: Path, sound: AudioSource | None = None) -> None:
+    with VideoWriter(path, VideoFormat.constant(FRAME_SIZE, FRAME_SIZE, MODEL_FPS), sound) as writer:
+        for frame in shots(film):
+            writer.write(frame)
 
 
 def demo() -> None:
@@ -74,9 +122,9 @@ def demo() -> None:
         given, result = (np.stack(list(aligned_faces(v, make_detector(), resolution))) for v in (VIDEO, output))
         shots = np.linspace(8, len(result) - 8, SHOWN_FRAMES).astype(int)
         drawn = np.stack(list(aligned_faces(write_truth_video(Path(folder)), make_detector(), resolution)))
-    truth = np.array(random_clip(AUDIO_SEED).truth()["aperture_px"])
+    truth = two_sentences(AUDIO_SEED).mouth.aperture
     shown = [[faces[min(i, len(faces) - 1)] for i in shots] for faces in (given, result, drawn)]
-    plot_demo(shown, lip_apertures(result), truth, shots)
+    plot_demo(shown, read_lips(result), truth, shots)
 
 
 def detail() -> None:
@@ -96,14 +144,9 @@ def frame_of(video: Path) -> np.ndarray:
 
 
 def write_truth_video(folder: Path) -> Path:
-    """Draw the video's head with its own motion and the lips of the new audio; returns the file's path."""
-    person, sound = random_clip(VIDEO_SEED), random_clip(AUDIO_SEED)
-    count = min(len(person), len(sound))
-    spoken = replace(person, mouth=sound.mouth, speech=sound.speech)
+    """Draw the film with its own motion and the lips of the new audio; returns the file's path."""
     path = folder / "truth.mp4"
-    with VideoWriter(path, VideoFormat.constant(FRAME_SIZE, FRAME_SIZE, MODEL_FPS)) as writer:
-        for frame in islice(spoken.frames(), count):
-            writer.write(frame)
+    write_film(speaking(two_sentences(VIDEO_SEED), two_sentences(AUDIO_SEED)), path)
     return path
 
 
@@ -131,12 +174,12 @@ def plot_demo(shown: list[list[np.ndarray]], lips: np.ndarray, truth: np.ndarray
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", help="any of avatars, pair, demo, detail (default: all but pair)")
-    makers = {"avatars": avatars, "pair": pair, "demo": demo, "detail": detail}
+    parser.add_argument("what", nargs="*", help="any of avatars, occluders, pair, demo, detail (default: all but pair)")
+    makers = {"avatars": avatars, "occluders": occluders, "pair": pair, "demo": demo, "detail": detail}
     args = parser.parse_args(argv)
 
     def work() -> None:
-        for name in args.what or ("avatars", "demo", "detail"):
+        for name in args.what or ("avatars", "occluders", "demo", "detail"):
             makers[name]()
 
     return run_command("make_figures", work)

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from latentsync.data.aligned import align_clip
+from latentsync.data.aligned import NoFaceError, align_clip
 from latentsync.data.clips import index_clips
 from latentsync.data.frames import FrameMemory
 from latentsync.data.settings import MIN_SHIFT
@@ -44,7 +44,7 @@ from latentsync.testing import (
     score_lips,
     score_pictures,
 )
-from latentsync.training.syncnet.validate import offset_errors, validation_pairs
+from latentsync.training.syncnet.validate import embed_clips, offset_errors, score_embedded
 from latentsync.weights import DEMO
 from scripts.command import run_command
 
@@ -58,7 +58,12 @@ def score_syncnet(videos: list[Path], shifts: range, resolution: int, folder: Pa
     """Accuracy and offsets on the videos, aligned at `resolution`, that of the U-Net, like the training clips."""
     net, metadata = load_syncnet(DEMO / "syncnet.safetensors")
     frames = metadata["num_frames"]
-    aligned = [align_clip(video, folder / "aligned" / video.name, make_detector(), resolution) for video in videos]
+    aligned = []
+    for video in videos:
+        try:
+            aligned.append(align_clip(video, folder / "aligned" / video.name, make_detector(), resolution))
+        except NoFaceError as error:
+            print(f"left out of the SyncNet's scores: {error}")
     clips = index_clips(aligned, min_frames(frames), folder / "cache").clips
     pictures = PixelPictures(FrameMemory(metadata["resolution"], 0, lower_half=True))
     loaded = [load_sync_clip(clip, pictures) for clip in clips]
@@ -66,11 +71,12 @@ def score_syncnet(videos: list[Path], shifts: range, resolution: int, folder: Pa
         offset_errors(net, sync, clip.waveform(), shifts, frames) for sync, clip in zip(loaded, clips, strict=True)
     ]
     within = np.abs(np.concatenate(errors)) <= 1
-    right, wrong = validation_pairs(net, loaded, frames, min_shift=metadata.get("min_shift", MIN_SHIFT))
+    min_shift = metadata.get("min_shift", MIN_SHIFT)
+    scores = score_embedded(embed_clips(net, loaded, frames, min_shift), min_shift)
     return {
-        "accuracy": accuracy(right, wrong, metadata["threshold"]),
-        "threshold": metadata["threshold"],
-        "accuracy_at_0.5": accuracy(right, wrong),
+        "accuracy": scores.accuracy,
+        "threshold": scores.threshold,
+        "accuracy_at_0.5": accuracy(scores.right, scores.wrong),
         "offset_within_1": float(within.mean()),
     }
 

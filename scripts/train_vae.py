@@ -10,8 +10,8 @@ import torch
 from latentsync.config import ModelRun, load
 from latentsync.data.clips import find_clips, index_clips
 from latentsync.data.frames import FrameMemory
-from latentsync.models.vae import build_vae, fold_latent_statistics
-from latentsync.training.demo.vae import FaceItems, VaeObjective, latent_statistics, reconstruction_psnr
+from latentsync.models.vae import build_vae, fold_latent_statistics, load_vae
+from latentsync.training.demo.vae import Critic, FaceItems, VaeObjective, latent_statistics, reconstruction_psnr
 from latentsync.training.engine.loop import Trainer, batch_generator
 from latentsync.weights import describe, save_checkpoint
 from scripts.command import run_command
@@ -34,15 +34,18 @@ def train(args: argparse.Namespace) -> None:
     clips = index_clips(find_clips(run.data.train_data_dir), 1, run.data.cache_dir).clips
     memory = FrameMemory(run.data.resolution, run.data.memory_bytes)
     torch.manual_seed(run.train.seed)
-    vae = build_vae(run.model).to(memory_format=torch.channels_last)
-    objective, data = VaeObjective(vae, run.data.resolution), run.data
+    vae = load_vae(run.decoder_of) if run.decoder_of else build_vae(run.model).to(memory_format=torch.channels_last)
+    vae.decoder.requires_grad_(True)
+    critic = Critic() if run.train.loss_weights.get("adversarial") else None
+    objective, data = VaeObjective(vae, run.data.resolution, critic), run.data
     items = FaceItems(memory, clips, run.train.seed)
     trainer = Trainer(objective, items, data.batch_size, run.train, data.train_output_dir, num_workers=data.num_workers)
     trainer.train()
     objective.load_state_dict(trainer.averaged_state())
     vae.cpu().eval()
     generator = batch_generator(run.train.seed, run.train.max_steps)
-    fold_latent_statistics(vae, *latent_statistics(vae, memory, clips, generator))
+    if not run.decoder_of:
+        fold_latent_statistics(vae, *latent_statistics(vae, memory, clips, generator))
     scored = index_clips(find_clips(args.validation_dir), 1, run.data.cache_dir).clips if args.validation_dir else clips
     psnr_db = reconstruction_psnr(vae, memory, scored, generator)
     print(f"reconstruction: PSNR {psnr_db:.1f} dB")

@@ -38,6 +38,7 @@ RUN = {
     "python -m scripts.doctor": "",
     "python -m scripts.download_checkpoints": "--check",
     "python -m scripts.make_avatars": "--count 1 --workers 1",
+    "python -m benchmarks.avatars": "--frames 1",
     "./train_unet.sh --unet_config_path": META,
     "./train_syncnet.sh --config_path": META,
     "python -m eval.bench_clips avatars": "--clips 1 --max_sec 0.4",

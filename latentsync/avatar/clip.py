@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,34 +11,45 @@ import cv2
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
-from latentsync.avatar.head import CENTRE_X, Expression, Head
+from latentsync.avatar.head import Expression
 from latentsync.avatar.identity import Identity, random_identity
 from latentsync.avatar.mouth import MouthTrack, mouth_track
+from latentsync.avatar.occluders import OCCLUDERS, Occluder, OccluderKind
+from latentsync.avatar.occluders import patches as occluder_patches
+from latentsync.avatar.raster import to_srgb
+from latentsync.avatar.render import Pose, Renderer
+from latentsync.avatar.room import margin_px, paint_room
 from latentsync.avatar.sentences import random_sentence
 from latentsync.avatar.speech import Speech, Voice, random_voice, speak
+from latentsync.files import atomic_write
 from latentsync.media.sound.copy import AudioSource
 from latentsync.media.sound.write import write_wav
 from latentsync.media.video.write import VideoFormat, VideoWriter
 from latentsync.timebase import MODEL_FPS, SAMPLE_RATE_HZ, frames_in, samples_of_frames
 
-FRAME_SIZE = 320
+FRAME_SIZE = 256  # px, height and width
 NOISE_MARGIN = 64  # the camera noise of a frame is a random crop of a larger noise image
 HELD_OUT_FIRST_SEED = 1_000_000  # first seed of the held-out identities and sentences, which are not used in training
-PIVOT = np.array([CENTRE_X, 200.0], np.float32)  # canvas point around which the head rotates
+PX_PER_CM = 7.4  # of a head of scale 1 in a frame of FRAME_SIZE
+MAX_YAW = 0.44  # radians
+LANDMARKS = ("jaw", "brows", "nose", "eyes", "lips", "inner_lips")  # parts of the 68 points, in their usual order
+INNER_LIPS = (62, 66)  # the middle of the inner upper and lower lip
 
 
 @dataclass(frozen=True)
 class HeadMotion:
-    """Pose of the head per frame: arrays [t]; shift in frame pixels, roll in radians, yaw -1 ... 1."""
+    """Movement of the head per frame: arrays [t]; shift in cm, angles in radians (see `render.Pose`), scale around 1."""
 
     shift_x: np.ndarray
     shift_y: np.ndarray
     roll: np.ndarray
-    scale: np.ndarray
+    pitch: np.ndarray
     yaw: np.ndarray
+    scale: np.ndarray
     blink: np.ndarray
     brow_raise: np.ndarray
     gaze_x: np.ndarray
+    gaze_y: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -52,6 +63,8 @@ class AvatarClip:
     speech: Speech
     mouth: MouthTrack
     motion: HeadMotion
+    size: int = FRAME_SIZE  # px, height and width of the frames
+    occluder: OccluderKind | None = None  # what covers the mouth for a while
 
     def __len__(self) -> int:
         return len(self.mouth)
@@ -63,9 +76,16 @@ class AvatarClip:
         return np.pad(self.speech.waveform, (0, max(0, samples - len(self.speech.waveform))))[:samples]
 
     @cached_property
-    def head(self) -> Head:
-        """The renderer of the clip's identity."""
-        return Head(self.identity)
+    def renderer(self) -> Renderer:
+        """Draws the clip's identity."""
+        return Renderer(self.identity, None if self.occluder is None else occluder_patches())
+
+    @cached_property
+    def _occluder(self) -> Occluder | None:
+        if self.occluder is None:
+            return None
+        rng = np.random.default_rng([self.seed, OCCLUDERS.index(self.occluder)])
+        return Occluder(self.occluder, self.renderer.head, len(self), rng)
 
     def expression(self, frame: int) -> Expression:
         """The facial expression in a frame."""
@@ -78,58 +98,78 @@ class AvatarClip:
             tuck=float(mouth.tuck[frame]),
             blink=float(motion.blink[frame]),
             brow_raise=float(motion.brow_raise[frame]),
-            gaze=(float(motion.gaze_x[frame]), 0.0),
+            gaze=(float(motion.gaze_x[frame]), float(motion.gaze_y[frame])),
+        )
+
+    def pose(self, frame: int) -> Pose:
+        """The position of the head in a frame."""
+        motion = self.motion
+        return Pose(
+            yaw=float(motion.yaw[frame]),
+            pitch=float(motion.pitch[frame]),
+            roll=float(motion.roll[frame]),
+            shift=(float(motion.shift_x[frame]), float(motion.shift_y[frame])),
+            px_per_cm=PX_PER_CM * float(motion.scale[frame]) * self.size / FRAME_SIZE,
+            size=(self.size, self.size),
         )
 
     def frames(self) -> Iterator[np.ndarray]:
-        """Draw the clip: uint8 [FRAME_SIZE, FRAME_SIZE, 3] RGB at 25 fps."""
+        """Draw the clip: uint8 [size, size, 3] RGB at 25 fps."""
+        return (frame for frame, _ in self.frames_and_masks())
+
+    def frames_and_masks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Draw the clip; with each frame the share of every pixel that the occluder covers, float32 [size, size] in [0, 1].
+
+        Where the mask is 0, the frame equals that of the clip without an occluder.
+        """
         rng = np.random.default_rng(self.identity.texture_seed + 1)
-        background = _background(self.identity, rng)
-        side = FRAME_SIZE + NOISE_MARGIN
+        room = paint_room((self.size, self.size), rng)
+        side = self.size + NOISE_MARGIN
         noise = self.identity.noise_sigma * rng.standard_normal((side, side, 3), dtype=np.float32)
         for frame in range(len(self)):
-            yield self._compose(frame, background, noise, rng)
+            pose = self.pose(frame)
+            held = None if self._occluder is None else self._occluder.held(frame, pose)
+            person, alpha, mask = self.renderer.draw(self.expression(frame), pose, held)
+            light = person + (1 - alpha[..., None]) * self._behind(frame, room)
+            picture = to_srgb(self.identity.exposure * light)
+            row, column = rng.integers(0, NOISE_MARGIN, 2)
+            picture = picture + noise[row:, column:][: self.size, : self.size]
+            yield np.clip(picture + 0.5, 0, 255).astype(np.uint8), mask
 
-    def _compose(self, frame: int, background: np.ndarray, noise: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        map_x, map_y = self._canvas_positions(frame)
-        head = cv2.remap(self.head.draw(self.expression(frame)), map_x, map_y, cv2.INTER_LINEAR)
-        alpha = cv2.remap(self.head.alpha, map_x, map_y, cv2.INTER_LINEAR, borderValue=0)[..., None]
-        picture = background + alpha * (head.astype(np.float32) - background)
-        row, column = rng.integers(0, NOISE_MARGIN, 2)
-        return np.clip(picture + noise[row:, column:][:FRAME_SIZE, :FRAME_SIZE] + 0.5, 0, 255).astype(np.uint8)
+    def _behind(self, frame: int, room: np.ndarray) -> np.ndarray:
+        """The part of the room behind the person; it moves less than the head."""
+        margin = margin_px((self.size, self.size))
+        along = margin * (1 - 0.06 * np.array([self.motion.shift_x[frame], -self.motion.shift_y[frame]]))
+        left, top = np.clip(along, 0, 2 * margin - 1)
+        shift = np.array([[1, 0, -left], [0, 1, -top]], np.float32)
+        return cv2.warpAffine(room, shift, (self.size, self.size), flags=cv2.INTER_LINEAR)
 
-    def _canvas_positions(self, frame: int) -> tuple[np.ndarray, np.ndarray]:
-        """Canvas position of every pixel of the frame: x and y, each float32 [FRAME_SIZE, FRAME_SIZE]."""
-        y, x = _pixel_grid()
-        motion = self.motion
-        scale, roll = float(motion.scale[frame]), float(motion.roll[frame])
-        dx = x - (FRAME_SIZE / 2 + float(motion.shift_x[frame]))
-        dy = y - (FRAME_SIZE * 0.52 + float(motion.shift_y[frame]))
-        cos, sin = np.float32(np.cos(roll) / scale), np.float32(np.sin(roll) / scale)
-        canvas_x, canvas_y = cos * dx + sin * dy + PIVOT[0], cos * dy - sin * dx + PIVOT[1]
-        yaw = float(motion.yaw[frame])
-        return canvas_x - yaw * _depth(canvas_x, canvas_y), canvas_y
+    def landmarks(self, frame: int) -> np.ndarray:
+        """The 68 usual landmarks in a frame, [68, 2] in px, with the parts of `LANDMARKS` in order."""
+        return np.concatenate([self._part(frame, name) for name in LANDMARKS])
 
-    def place(self, frame: int, point: tuple[float, float]) -> tuple[float, float]:
-        """Position of a canvas point in a frame, in pixels (inverse of `_canvas_positions`)."""
-        motion = self.motion
-        scale, roll = float(motion.scale[frame]), float(motion.roll[frame])
-        x, y = np.array(point[0]), np.array(point[1])
-        turned = x
-        for _ in range(4):  # fixed point of x = turned - yaw * depth(turned)
-            turned = x + float(motion.yaw[frame]) * _depth(turned, y)
-        dx, dy = (turned - PIVOT[0]) * scale, (y - PIVOT[1]) * scale
-        cos, sin = np.cos(roll), np.sin(roll)
-        px = cos * dx - sin * dy + FRAME_SIZE / 2 + float(motion.shift_x[frame])
-        py = sin * dx + cos * dy + FRAME_SIZE * 0.52 + float(motion.shift_y[frame])
-        return float(px), float(py)
+    def _part(self, frame: int, name: str) -> np.ndarray:
+        surface, pose = self.renderer.head.pose(self.expression(frame)), self.pose(frame)
+        cells = self._cells[name]
+        return pose.project(pose.place(surface[cells[:, 0], cells[:, 1]]))[:, :2]
+
+    @cached_property
+    def _cells(self) -> dict[str, np.ndarray]:
+        return self.renderer.head.landmark_cells()
+
+    def opening_px(self, frame: int) -> float:
+        """Distance of the inner lips at the middle of the mouth, in px."""
+        inner = self._part(frame, "inner_lips")
+        return float(np.linalg.norm(inner[2] - inner[6]))
 
     def truth(self) -> dict[str, Any]:
         """The ground truth of the clip as JSON values; apertures and landmarks [x, y] in frame pixels."""
-        points = [self.head.landmarks(self.expression(frame)) for frame in range(len(self))]
-        placed = [{name: self.place(i, p) for name, p in named.items()} for i, named in enumerate(points)]
-        openings = [self.head.opening(self.expression(i)) * float(self.motion.scale[i]) for i in range(len(self))]
+        points = [self.landmarks(frame) for frame in range(len(self))]
+        openings = [float(np.linalg.norm(p[INNER_LIPS[0]] - p[INNER_LIPS[1]])) for p in points]
+        motion = self.motion
+        occluded = {} if self.occluder is None else {"occluder": self.occluder}
         return {
+            **occluded,
             "seed": self.seed,
             "sentence": self.sentence,
             "voice": asdict(self.voice),
@@ -141,7 +181,8 @@ class AvatarClip:
             "aperture_px": [round(v, 3) for v in openings],
             "aperture": [round(float(v), 5) for v in self.mouth.aperture],
             "width": [round(float(v), 5) for v in self.mouth.width],
-            "landmarks": {n: [[round(c, 2) for c in p[n]] for p in placed] for n in placed[0]},
+            "landmarks": [[[round(float(c), 2) for c in point] for point in frame] for frame in points],
+            "pose": {n: [round(float(v), 5) for v in getattr(motion, n)] for n in ("yaw", "pitch", "roll", "scale")},
         }
 
 
@@ -160,22 +201,42 @@ def spoken_clip(seed: int, text: str, rng: np.random.Generator) -> AvatarClip:
     return AvatarClip(seed, text, voice, identity, speech, mouth_track(speech.phonemes, frames), _motion(frames, rng))
 
 
-def make_clip(seed: int, folder: Path) -> Path:
+def make_clip(seed: int, folder: Path, occluder: OccluderKind | None = None) -> Path:
     """Write the clip of a seed as .mp4 (H.264, 25 fps, 16 kHz audio) and its truth as .json; returns the video's path.
 
-    The truth is written last, so a clip of which both files exist is complete; it is not made again.
+    With an occluder, its masks are written as .npz (see `read_masks`). The truth is written last, so a clip of which the files
+    exist is complete; it is not made again.
+
+    Raises:
+        ValueError: the folder contains this clip with another occluder.
     """
-    video, truth, sound = (folder / f"avatar_{seed:07d}{suffix}" for suffix in (".mp4", ".json", ".wav"))
+    video, truth, sound, masks = (folder / f"avatar_{seed:07d}{end}" for end in (".mp4", ".json", ".wav", ".npz"))
     if truth.exists() and video.exists():
+        if json.loads(truth.read_text()).get("occluder") != occluder:
+            raise ValueError(
+                f"{video} exists with another occluder, and clips are not overwritten: give another folder."
+            )
         return video
-    clip = random_clip(seed)
+    clip = replace(random_clip(seed), occluder=occluder)
     write_wav(sound, clip.waveform)
+    covered = []
     with VideoWriter(video, VideoFormat.constant(FRAME_SIZE, FRAME_SIZE, MODEL_FPS), AudioSource(sound)) as writer:
-        for frame in clip.frames():
+        for frame, mask in clip.frames_and_masks():
             writer.write(frame)
+            if occluder is not None:
+                covered.append(mask.astype(np.float16))  # quarters of a pixel, which 16 bits hold exactly
     sound.unlink()
+    if covered:
+        with atomic_write(masks) as partial, partial.open("wb") as file:
+            np.savez_compressed(file, mask=np.stack(covered))
     write_truth(clip, truth)
     return video
+
+
+def read_masks(video: Path) -> np.ndarray:
+    """Share of every pixel that the occluder of a clip covers, float16 [t, h, w] in [0, 1], from the .npz beside the video."""
+    with np.load(video.with_suffix(".npz")) as stored:
+        return np.asarray(stored["mask"])
 
 
 def write_truth(clip: AvatarClip, path: Path) -> None:
@@ -195,16 +256,30 @@ def read_openings(video: Path) -> np.ndarray:
 
 
 def _motion(frames: int, rng: np.random.Generator) -> HeadMotion:
+    lively = rng.uniform(0.4, 1.2)
+    yaw = rng.uniform(-0.14, 0.14) + _wander(frames, 0.12 * lively, rng)
     return HeadMotion(
-        shift_x=rng.uniform(-10, 10) + _wander(frames, 4.0, rng),
-        shift_y=rng.uniform(-6, 6) + _wander(frames, 3.0, rng),
-        roll=rng.uniform(-0.04, 0.04) + _wander(frames, 0.03, rng),
-        scale=rng.uniform(0.74, 0.86) * (1 + _wander(frames, 0.012, rng)),
-        yaw=rng.uniform(-0.3, 0.3) + _wander(frames, 0.3, rng),
+        shift_x=rng.uniform(-1.2, 1.2) + _wander(frames, 0.45, rng),
+        shift_y=rng.uniform(-0.8, 0.8) + _wander(frames, 0.3, rng),
+        roll=rng.uniform(-0.06, 0.06) + _wander(frames, 0.035 * lively, rng),
+        pitch=rng.uniform(-0.08, 0.10) + _wander(frames, 0.05 * lively, rng) + _nods(frames, rng),
+        yaw=MAX_YAW * np.tanh(yaw / MAX_YAW),
+        scale=rng.uniform(0.88, 1.08) * (1 + _wander(frames, 0.012, rng)),
         blink=_blinks(frames, rng),
         brow_raise=np.clip(_wander(frames, 0.5, rng), 0, 1),
-        gaze_x=np.clip(rng.uniform(-0.4, 0.4) + _wander(frames, 0.3, rng), -1, 1),
+        gaze_x=np.clip(-1.6 * yaw + rng.uniform(-0.25, 0.25) + _wander(frames, 0.15, rng), -1, 1),
+        gaze_y=np.clip(rng.uniform(-0.2, 0.2) + _wander(frames, 0.12, rng), -1, 1),
     )
+
+
+def _nods(frames: int, rng: np.random.Generator) -> np.ndarray:
+    """Short nods of the head, in radians."""
+    t, pitch = np.arange(frames) / MODEL_FPS, np.zeros(frames)
+    at = rng.uniform(0.5, 3.0)
+    while at < frames / MODEL_FPS:
+        pitch += rng.uniform(0.03, 0.10) * np.exp(-(((t - at) / rng.uniform(0.12, 0.25)) ** 2))
+        at += rng.uniform(1.0, 4.0)
+    return pitch
 
 
 def _wander(frames: int, spread: float, rng: np.random.Generator, sigma_sec: float = 0.45) -> np.ndarray:
@@ -221,32 +296,3 @@ def _blinks(frames: int, rng: np.random.Generator) -> np.ndarray:
         blink = np.maximum(blink, np.exp(-(((np.arange(frames) - at * MODEL_FPS) / 1.5) ** 2)))
         at += rng.uniform(1.8, 5.0)
     return blink
-
-
-_GRID: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-
-
-def _pixel_grid() -> tuple[np.ndarray, np.ndarray]:
-    if FRAME_SIZE not in _GRID:
-        y, x = np.mgrid[0:FRAME_SIZE, 0:FRAME_SIZE].astype(np.float32)
-        _GRID[FRAME_SIZE] = (y, x)
-    return _GRID[FRAME_SIZE]
-
-
-def _depth(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Horizontal displacement of a canvas point in pixels at yaw 1: largest at the nose, about 0 at the outline."""
-    return 14 * np.exp(-(((x - CENTRE_X) / 80) ** 2) - ((y - 220) / 110) ** 2)
-
-
-def _background(identity: Identity, rng: np.random.Generator) -> np.ndarray:
-    """A blurred room and the shoulders: float32 [FRAME_SIZE, FRAME_SIZE, 3]."""
-    top, bottom = (np.asarray(c, np.float32) for c in identity.background)
-    ramp = np.linspace(0, 1, FRAME_SIZE, dtype=np.float32)[:, None, None]
-    picture = np.broadcast_to(top + ramp * (bottom - top), (FRAME_SIZE, FRAME_SIZE, 3)).copy()
-    for _ in range(int(rng.integers(2, 7))):
-        colour = tuple(float(v) for v in rng.uniform(30, 225, 3))
-        x, y, w, h = (int(v) for v in rng.integers(0, FRAME_SIZE, 4))
-        cv2.rectangle(picture, (x, y), (x + w // 2, y + h // 2), colour, cv2.FILLED)
-    blurred = np.asarray(cv2.GaussianBlur(picture, (0, 0), float(rng.uniform(6, 14))), np.float32)
-    cv2.ellipse(blurred, (FRAME_SIZE // 2, FRAME_SIZE + 30), (140, 72), 0, 0, 360, identity.clothes, cv2.FILLED)
-    return blurred

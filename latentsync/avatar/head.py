@@ -1,22 +1,63 @@
-"""Draws a head on a square canvas: the static parts once; eyes, brows and mouth in every frame.
+"""The head's surface: a grid with two slits, the mouth and the eyes, which moves with the expression.
 
-Canvas coordinates are in pixels, x to the right and y down; the face is frontal and centred.
+Lengths are in cm. x runs to the picture's right, y up, z to the camera; the origin lies between the eyes, in the head's middle.
+The grid has three bands from below: neck to lips, lips to eyes, eyes to crown. Neighbouring bands share a row of positions, except
+where the mouth or an eye is open.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
-import cv2
 import numpy as np
+from numpy.typing import NDArray
+from scipy.interpolate import PchipInterpolator
 
-from latentsync.avatar.identity import Colour, Identity
+from latentsync.avatar.identity import Identity
+from latentsync.avatar.mesh import Floats, Numbers, bell, bump
 
-CANVAS = 384
-CENTRE_X = CANVAS / 2
-SUBPIXEL_BITS = 4
-MOUTH_INSIDE: Colour = (38, 12, 14)
-TEETH: Colour = (226, 222, 212)
-GLOSS: Colour = (255, 240, 226)  # specular light, without which dark skin would look flat
-UPPER_SHARE = 0.35  # share of a mouth opening above the lip line; the jaw makes the share below it
+Cell = tuple[int, int]  # row and column of a vertex
+
+COLUMNS = 161  # odd: the middle column is the middle of the face
+CROWN_Y = 11.6
+UPPER_SHARE = 0.35  # share of a mouth opening above the line of the lips; the jaw makes the share below it
+EYE_Z = 6.02  # middle of the eyeballs
+EYE_RADIUS = 1.55
+LID_RADIUS = 1.64
+JAW_AXIS = np.array([-1.5, 0.5], np.float32)  # y and z of the axis between the ears about which the jaw turns
+JAW_REACH = 7.5  # cm from that axis to the chin
+
+# Cross-sections of the head without features, from the chin's edge to the crown: height at the front, half width, depth at
+# the front and at the back, and how much higher the row lies at the back.
+PROFILE = np.array([
+    # y,     half,  front, back, tilt
+    [-11.3,  5.50,  7.75,  5.3,  5.0],
+    [-10.6,  5.80,  8.25,  5.8,  4.6],
+    [ -9.5,  6.00,  8.15,  6.4,  3.9],
+    [ -8.3,  6.20,  8.20,  6.9,  3.0],
+    [ -7.0,  6.42,  8.45,  7.4,  2.1],
+    [ -5.2,  6.78,  8.50,  8.0,  1.1],
+    [ -3.0,  7.12,  8.35,  8.7,  0.4],
+    [  0.0,  7.30,  8.25,  9.4,  0.0],
+    [  2.0,  7.36,  8.75,  9.8,  0.0],
+    [  4.5,  7.28,  8.65,  9.9,  0.0],
+    [  7.0,  6.75,  7.80,  9.5,  0.0],
+    [  9.2,  5.30,  6.00,  7.8,  0.0],
+    [ 10.6,  3.60,  3.90,  5.2,  0.0],
+    [ 11.3,  1.80,  1.80,  2.4,  0.0],
+    [ 11.6,  0.02,  0.02,  0.02, 0.0],
+])  # fmt: skip
+# The same below the chin's edge, from the neck's base upwards.
+NECK = np.array([
+    [-21.0,  7.60,  5.60,  6.0,  0.0],
+    [-18.0,  5.90,  4.70,  5.6,  0.0],
+    [-14.5,  5.35,  4.40,  5.4,  1.0],
+    [-12.6,  5.25,  4.60,  5.3,  2.6],
+    [-11.75, 5.30,  6.00,  5.3,  4.4],
+    [-11.60, 5.40,  7.15,  5.3,  4.9],
+])  # fmt: skip
+# The nose's height and half width at shares of the way from its root to its base.
+BRIDGE_HEIGHT = ([0, 0.12, 0.35, 0.65, 0.88, 0.97, 1.03, 1.10, 1.2], [0, 0.15, 0.65, 1.30, 1.78, 1.72, 1.25, 0.50, 0])
+BRIDGE_WIDTH = ([0, 0.3, 0.7, 0.9, 1.2], [0.95, 0.88, 1.02, 1.15, 1.0])
 
 
 @dataclass(frozen=True)
@@ -33,321 +74,308 @@ class Expression:
     gaze: tuple[float, float] = (0.0, 0.0)  # -1 ... 1
 
 
+@dataclass(frozen=True)
+class Grid:
+    """The surface at rest, without expression: `points` [r, COLUMNS, 3] in cm."""
+
+    points: Floats
+    lips_row: int  # first row of the middle band; the row before it is the upper edge of the lowest band
+    eyes_row: int  # first row of the highest band
+    chin_row: int  # first row above the neck
+    angle: Floats  # [COLUMNS] in radians, 0 in the middle of the face
+    level: Floats  # [r, 1]: height of each row at the middle of the face, in cm, before the chin is stretched
+
+
 class Head:
-    """The head of one avatar; `draw` draws an expression over the prepared static parts."""
+    """The surface of one person's head. Columns run from the picture's left to its right, through the face."""
 
     def __init__(self, identity: Identity):
         self.identity = identity
-        self._rng = np.random.default_rng(identity.texture_seed)
-        shade = self._shading()
-        self.alpha = self._silhouette()  # [CANVAS, CANVAS] float32, 1 on the head
-        self._light = shade[..., None] * _light_colour(identity.warmth)  # [CANVAS, CANVAS, 3]
-        self._static = self._paint_static()
+        self.grid = self._build()
 
-    def draw(self, expression: Expression) -> np.ndarray:
-        """The head with this expression: uint8 [CANVAS, CANVAS, 3] RGB (undefined where `alpha` is 0)."""
-        canvas = self._static.copy()
+    # --- rest shape ---------------------------------------------------------------------------------------------
+
+    def _build(self) -> Grid:
+        mouth_y = self.identity.mouth_y
+        turn = np.linspace(-1, 1, COLUMNS)
+        angle = np.pi * (0.50 * turn + 0.50 * turn**3)
+        low = _rows([(-21, -13, 9), (-13, -11.6, 7)], NECK)
+        face_low = _rows([(-11.5, -9.5, 12), (-9.5, mouth_y - 1.5, 8), (mouth_y - 1.5, mouth_y, 16)], PROFILE, True)
+        middle = _rows([(mouth_y, mouth_y + 1.3, 15), (mouth_y + 1.3, -1.2, 26), (-1.2, 0.0, 12)], PROFILE, True)
+        high = _rows([(0.0, 1.6, 17), (1.6, 4.0, 13), (4.0, CROWN_Y, 20)], PROFILE, True)
+        sections = np.concatenate([low, face_low, middle, high])
+        lips_row = len(low) + len(face_low)
+        return Grid(
+            points=self._featured(self._plain(sections, angle)).astype(np.float32),
+            lips_row=lips_row,
+            eyes_row=lips_row + len(middle),
+            chin_row=len(low),
+            angle=angle.astype(np.float32),
+            level=sections[:, :1].astype(np.float32),
+        )
+
+    def _plain(self, sections: Numbers, angle: Numbers) -> Numbers:
+        """Positions of cross-sections [r, 5] without features, [r, COLUMNS, 3]."""
+        person = self.identity
+        y, half, front, back, tilt = (sections[:, i, None] for i in range(5))
+        side, ahead = np.sin(angle), np.cos(angle)
+        face = np.clip((y + 21) / 10, 0, 1)
+        squareness = 2.0 + (0.10 + 0.35 * person.jaw) * bell((y + 10) / 3.5) + 0.12 * bell(y / 5)
+        power = 2 / squareness
+        below = bell((y + 9.5) / 4.5)
+        half = half * (1 + face * (person.face_width - 1)) * (1 + 0.10 * (person.jaw - 0.5) * below)
+        half = half * np.where(y < -12, person.neck_width, 1.0)
+        x = half * np.sign(side) * np.abs(side) ** power
+        z = np.where(ahead > 0, front, back) * np.sign(ahead) * np.abs(ahead) ** power
+        raised = np.minimum(1 - ahead, 1.15) - 0.05 * bell(angle / 0.25)
+        return np.stack(np.broadcast_arrays(x, self._with_chin(y, y + tilt * raised), z), -1)
+
+    def _with_chin(self, y: Numbers, height: Numbers) -> Numbers:
+        """Heights [r, COLUMNS] of rows at y [r, 1], stretched so that the chin lies where the person's does."""
+        chin_y = self.identity.chin_y
+        stretch = np.where(y < -9, (chin_y + 9) / (-11.3 + 9), 1.0)
+        height = np.where((y < -9) & (y > -12.5), -9 + (height + 9) * stretch, height)
+        return np.where(y <= -12.5, height + (chin_y + 11.3) * np.clip((y + 21) / 8.5, 0, 1), height)
+
+    def _featured(self, points: Numbers) -> Numbers:
+        """Plain positions with nose, eye sockets, brow, cheeks, lips, chin and folds."""
+        person = self.identity
+        x, y, z = points[..., 0], points[..., 1], points[..., 2]
+        front = np.clip((z - 1) / 3, 0, 1)
+        d = y - person.mouth_y
+        add = np.zeros_like(z)
         for side in (-1, 1):
-            self._draw_eye(canvas, side, expression)
-            self._draw_brow(canvas, side, expression)
-        if self.identity.glasses:
-            self._draw_glasses(canvas)
-        self._draw_mouth(canvas, expression)
-        return canvas
+            self._add_side(add, x, y, side)
+        self._add_nose(add, x, y)
+        self._add_mouth(add, x, d)
+        chin = y - (person.chin_y + 1.35)
+        add += (0.45 + 0.35 * person.chin) * bump(x, chin, 1.5, 0.95)
+        add -= 0.12 * person.chin_cleft * bump(x, chin, 0.22, 0.6)
+        smile = np.where((np.abs(d) < 4) & (front > 0.2), 0.05 * person.smile * x**2 * bell(d / 1.2), 0)
+        z = z + front * add
+        z = np.where(front > 0.5, self._over_eyeballs(x, y, z), z)
+        return np.stack([x, y + smile, z], -1)
+
+    def _add_side(self, add: Numbers, x: Numbers, y: Numbers, side: int) -> None:
+        """Add what a face has twice: eye socket, brow's ridge, cheek, and the folds beside nose and mouth."""
+        person = self.identity
+        eye, mouth, nose = side * person.eye_x, person.mouth_y, -person.nose_length
+        add -= 0.95 * bump(x - eye + side * 0.1, y - 0.05, 1.9, 1.25)
+        add -= 0.55 * bump(x - eye + side * 1.6, y - 0.3, 0.9, 1.1)
+        add += 0.35 * person.brow_ridge * bump(x - eye, y - person.brow_y + 0.35, 2.3, 0.75)
+        add += (0.40 + 0.25 * person.cheek) * bump(x - side * 4.7, y + 3.1, 2.0, 1.6)  # cheekbone
+        add -= 0.35 * (1 - person.cheek) * bump(x - side * 4.6, y - mouth - 0.4, 1.7, 1.9)  # hollow
+        add += 0.28 * bump(x - side * 2.9, y - mouth - 0.9, 1.0, 1.3)  # beside the mouth
+        fold = x - side * (person.nose_width + 0.25 + 0.50 * np.clip(nose + 0.4 - y, 0, 4) ** 0.9)
+        depth = (0.05 + 0.22 * person.age) * bell((y - (nose - 1.0)) / 1.3)
+        add -= depth * bell(fold / 0.34)  # from the nose to the corner of the mouth
+        add += 0.9 * depth * bell((fold - side * 0.65) / 0.6)
+        add -= 0.12 * person.age * bump(x - eye + side * 0.4, y + 1.55, 1.1, 0.28)  # bag below the eye
+
+    def _add_nose(self, add: Numbers, x: Numbers, y: Numbers) -> None:
+        """Add the nose: bridge, tip, wings and nostrils."""
+        person = self.identity
+        nose = -person.nose_length
+        add += 0.25 * person.brow_ridge * bump(x, y - 1.9, 1.4, 0.9)
+        down = np.clip((0.9 - y) / (0.9 - nose), 0, 1.25)
+        height = np.interp(down, *BRIDGE_HEIGHT) * (0.85 + 0.3 * person.nose_height)
+        height = height + person.nose_bump * 0.35 * bell((down - 0.42) / 0.16)
+        width = np.interp(down, *BRIDGE_WIDTH) * (0.75 + 0.25 * person.nose_width / 1.7)
+        add += height * np.exp(-((np.abs(x) / width) ** 1.8))
+        add += 0.45 * bump(x, y - nose - 0.55, 0.72, 0.55)
+        for side in (-1, 1):
+            wing = side * (person.nose_width - 0.55)
+            add += 0.85 * np.exp(-((((x - wing) / 0.52) ** 2 + ((y - nose - 0.42) / 0.48) ** 2) ** 1.4))
+            add -= 0.30 * bump(x - side * (person.nose_width + 0.12), y - nose - 0.45, 0.2, 0.5)
+            add -= 0.55 * bump(x - side * 0.52, y - nose + 0.02, 0.30, 0.20)  # nostril
+
+    def _add_mouth(self, add: Numbers, x: Numbers, d: Numbers) -> None:
+        """Add the lips, the groove below the nose and the crease below the lower lip; `d` is the height above the lips' line."""
+        person = self.identity
+        arch = np.clip(1 - (x / (person.mouth_half + 0.25)) ** 2, 0, 1)
+        upper, lower = self.lip_heights(x)
+        add += 0.55 * bump(x, d, person.mouth_half + 1.1, 1.9)  # the teeth's bow under the lips
+        full = 0.5 + 0.5 * person.lip_fullness
+        add += np.where(d >= 0, 0.34, 0) * full * arch**0.6 * bell((d - 0.45 * upper) / (0.55 * upper + 0.05))
+        add += np.where(d < 0, 0.42, 0) * full * arch**0.6 * bell((-d - 0.5 * lower) / (0.55 * lower + 0.05))
+        add -= 0.20 * arch * bell(d / 0.13)  # the lips turn inwards at their line
+        add -= 0.16 * bell(x / 0.28) * bell((d - upper - 0.55) / 0.55)
+        add -= 0.34 * bell(x / 2.0) * bell((d + lower + 0.55) / 0.5)
+        add -= 0.16 * bump(np.abs(x) - person.mouth_half - 0.15, d, 0.35, 0.4)  # corners
+
+    def lip_heights(self, x: Numbers) -> tuple[Numbers, Numbers]:
+        """Height of the red of the upper and the lower lip at each x, in cm."""
+        person = self.identity
+        s = np.clip(np.abs(x) / person.mouth_half, 0, 1)
+        arch = np.clip(1 - s**2, 0, 1)
+        bow = 1 - 0.22 * np.exp(-((s / 0.13) ** 2)) + 0.10 * np.exp(-(((s - 0.28) / 0.18) ** 2))
+        return person.lip_upper * arch**0.75 * bow, person.lip_lower * arch**0.62
+
+    def _over_eyeballs(self, x: Numbers, y: Numbers, z: Numbers) -> Numbers:
+        """Depth of skin that lies over the eyeballs: a soft maximum of the face and spheres a little larger than the eyes."""
+        for side in (-1, 1):
+            distance = np.sqrt((x - side * self.identity.eye_x) ** 2 + y**2)
+            ball = (
+                EYE_Z
+                + np.sqrt(np.clip(LID_RADIUS**2 - distance**2, 0, None))
+                - 3 * np.clip(distance - LID_RADIUS, 0, None)
+            )
+            share = np.clip(0.5 + 0.5 * (ball - z) / 0.3, 0, 1)
+            z = z + share * (ball - z) + 0.3 * share * (1 - share)
+        return z
+
+    # --- motion -------------------------------------------------------------------------------------------------
 
     def opening(self, expression: Expression) -> float:
-        """Distance of the inner lips at the middle of the mouth, in canvas pixels."""
+        """Distance of the inner lips at the middle of the mouth, in cm."""
         return expression.aperture * self.identity.max_opening
 
-    def landmarks(self, expression: Expression) -> dict[str, tuple[float, float]]:
-        """Canvas positions of named points; left and right are those of the picture."""
-        person = self.identity
-        half_eyes = person.eye_distance / 2
-        brow_y = person.eye_y - person.brow_gap - 5 * expression.brow_raise
-        half_mouth = self._mouth_half_width(expression)
-        opening = self.opening(expression)
+    def jaw_angle(self, expression: Expression) -> float:
+        """Angle, in radians, by which the jaw is turned downwards."""
+        return 0.62 * self.opening(expression) / JAW_REACH
+
+    def mouth_half_width(self, expression: Expression) -> float:
+        """Half the distance of the corners of the mouth, in cm."""
+        stretch = 1 + (0.14 if expression.width > 0 else 0.32) * expression.width - 0.06 * expression.aperture
+        return self.identity.mouth_half * stretch
+
+    @cached_property
+    def _weights(self) -> dict[str, Floats]:
+        """How far each vertex takes part in each movement, [r, COLUMNS] each; from its rest position."""
+        x, z = self.grid.points[..., 0], self.grid.points[..., 2]
+        front = np.clip(z / 3, 0, 1)
+        above_lips = np.broadcast_to(self.grid.level - self.identity.mouth_y, x.shape)
+        named = self._mouth_weights(x, above_lips, front) | self._eye_weights(front)
+        return {name: value.astype(np.float32) for name, value in named.items()}
+
+    def _bands(self) -> tuple[NDArray[np.intp], NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
+        """The rows' numbers, and whether each lies below the lips, between lips and eyes, above the eyes; all [r, 1]."""
+        grid = self.grid
+        rows = np.arange(len(grid.points))[:, None]
+        below, above = rows < grid.lips_row, rows >= grid.eyes_row
+        return rows, below, ~below & ~above, above
+
+    def _mouth_weights(self, x: Numbers, d: Numbers, front: Numbers) -> dict[str, Numbers]:
+        """Weights of the jaw and the lips; `d` is the height above the lips' line."""
+        rows, below, middle, _ = self._bands()
+        half = self.identity.mouth_half
+        beside, sunk = np.clip((np.abs(x) - half) / 2.6, 0, 1), np.clip(-d / 2.2, 0, 1)
+        at_line = 0.45 * beside * beside * (3 - 2 * beside)
+        jaw_below = at_line + (1 - at_line) * sunk * sunk * (3 - 2 * sunk)
+        jaw = np.where(below, jaw_below, np.where(middle, at_line * bell(d / 2.2), 0))
+        throat = np.clip((self.grid.chin_row - rows) / 9, 0, 1)
+        jaw = np.where(rows < self.grid.chin_row, jaw * (1 - throat) ** 1.5, jaw)
+        s = np.clip(np.abs(x) / half, 0, 1)
+        slit = np.sqrt(np.clip(1 - s**2, 0, 1)) * front
         return {
-            "left_eye": (CENTRE_X - half_eyes, person.eye_y),
-            "right_eye": (CENTRE_X + half_eyes, person.eye_y),
-            "left_brow": (CENTRE_X - half_eyes, brow_y),
-            "right_brow": (CENTRE_X + half_eyes, brow_y),
-            "nose": (CENTRE_X, person.eye_y + 0.75 * person.nose_length),
-            "mouth_left": (CENTRE_X - half_mouth, person.mouth_y),
-            "mouth_right": (CENTRE_X + half_mouth, person.mouth_y),
-            "lip_top": (CENTRE_X, person.mouth_y - UPPER_SHARE * opening),
-            "lip_bottom": (CENTRE_X, person.mouth_y + (1 - UPPER_SHARE) * opening),
-            "chin": (CENTRE_X, person.chin_y),
+            "jaw": jaw,
+            "lower": np.where(below, slit * bell(d / 1.35), 0),
+            "upper": np.where(middle, slit * bell(d / 1.25), 0),
+            "mouth": bell(d / 1.9) * np.exp(-((x / 3.9) ** 4)) * front,
+            "lip": np.where(below, bell((d + 0.35) / 0.6) * np.clip(1 - s**2, 0, 1) * front, 0),
         }
 
-    # --- static parts -----------------------------------------------------------------------------------------
-
-    def _face_outline(self) -> np.ndarray:
-        """Closed outline of the face as [n, 2] points: half an ellipse above the eyes, a jaw line below."""
+    def _eye_weights(self, front: Numbers) -> dict[str, Numbers]:
+        """Weights of the lids (> 0 for the upper) and the brows, and where skin lies over the eyes."""
         person = self.identity
-        angle = np.linspace(0, 2 * np.pi, 96, endpoint=False)
-        side, height = np.cos(angle), np.sin(angle)  # height > 0 is below the eye line
-        squareness = 0.85 - 0.3 * person.jaw
-        narrow = np.where(height > 0, np.abs(side) ** squareness * np.sign(side), side)
-        taper = np.where(height > 0, 1 - (0.18 - 0.14 * person.jaw) * height**2, 1.0)
-        reach = np.where(height > 0, person.chin_y - person.eye_y, person.eye_y - 62)
-        return np.stack([CENTRE_X + person.face_half_width * narrow * taper, person.eye_y + reach * height], axis=1)
-
-    def _silhouette(self) -> np.ndarray:
-        """Alpha mask of the head: face, ears, neck and hair, [CANVAS, CANVAS] float32."""
-        person = self.identity
-        mask = np.zeros((CANVAS, CANVAS), np.uint8)
-        _fill(mask, self._face_outline(), 255)
-        half = person.face_half_width
+        x, y = self.grid.points[..., 0], self.grid.points[..., 1]
+        _, _, middle, above = self._bands()
+        lids, brow, eyes = np.zeros_like(x), np.zeros_like(x), np.zeros_like(x)
         for side in (-1, 1):
-            _ellipse(mask, (CENTRE_X + side * (half + 3), person.eye_y + 18), (12, 24), 255)
-        _fill(mask, _box(CENTRE_X, person.chin_y - 30, 0.52 * half, 62), 255)  # the neck ends in a round collar
-        _ellipse(mask, (CENTRE_X, person.chin_y + 31), (0.52 * half, 16), 255)
-        mask[self._hair_mask() > 0] = 255
-        return cv2.GaussianBlur(mask, (0, 0), 1.0).astype(np.float32) / 255
+            across = x - side * person.eye_x
+            u = across / person.eye_half
+            eyes += (np.abs(u) < 1.25) & (np.abs(y) < 1.6) & (front > 0.5)
+            lid = np.clip(1 - np.abs(u) ** 2.2, 0, 1) ** 0.7 * front
+            lids += np.where(above, lid * bell(y / 0.85), 0)
+            lids -= np.where(middle, 0.40 * lid * bell(y / 0.7), 0)
+            brow += np.clip(y / 0.8, 0, 1) * np.where(above, bump(across, y - person.brow_y, 2.6, 1.3), 0)
+        return {"lids": lids, "brow": brow, "eyes": eyes}
 
-    def _hair_mask(self) -> np.ndarray:
-        person = self.identity
-        mask = np.zeros((CANVAS, CANVAS), np.uint8)
-        half, top = person.face_half_width, 62.0
-        if person.hair_style == "bald":
-            return mask
-        _ellipse(mask, (CENTRE_X, 128), (half + 14, 84), 255)
-        if person.hair_style == "long":
-            _fill(mask, _box(CENTRE_X, 128, half + 16, 190), 255)
-        if person.hair_style == "bun":
-            _ellipse(mask, (CENTRE_X, 38), (34, 26), 255)
-        if person.hair_style == "curly":
-            for angle in np.linspace(np.pi, 2 * np.pi, 13):
-                spot = (CENTRE_X + (half + 8) * np.cos(angle), 126 + 78 * np.sin(angle))
-                _ellipse(mask, spot, (20, 20), 255)
-        opening = np.zeros_like(mask)  # no hair over the face
-        shift = 18 if person.hair_style == "side" else 0
-        _ellipse(opening, (CENTRE_X + shift, person.eye_y + 36), (half - 2, person.eye_y - top + 4 + shift / 2), 255)
-        outline = np.zeros_like(mask)
-        _fill(outline, self._face_outline(), 255)
-        lower = np.arange(CANVAS)[:, None] > person.eye_y - 10
-        mask[(opening > 0) | (lower & (outline > 0))] = 0
-        return mask
+    def pose(self, expression: Expression) -> Floats:
+        """Positions [r, COLUMNS, 3] with this expression, in the axes of the head."""
+        person, w = self.identity, self._weights
+        opening = self.opening(expression)
+        points = self.grid.points.copy()
+        x, y, z = points[..., 0], points[..., 1], points[..., 2]
+        angle = self.jaw_angle(expression) * w["jaw"]  # small, so its sine is the angle and its cosine 1
+        dy, dz = -angle * (z - JAW_AXIS[1]), angle * (y - JAW_AXIS[0])
+        y += dy - (1 - UPPER_SHARE) * opening * w["lower"] + UPPER_SHARE * opening * w["upper"]
+        z += dz
+        stretch = self.mouth_half_width(expression) / person.mouth_half - 1
+        x += stretch * x * w["mouth"]
+        z += w["mouth"] * (0.55 * max(0.0, -expression.width) - 0.20 * max(0.0, expression.width))
+        z -= 0.38 * expression.tuck * w["lip"]
+        y += 0.22 * expression.tuck * w["lip"]
+        lids = person.eye_opening * (1 - expression.blink) * w["lids"]
+        y += lids + (0.45 * expression.brow_raise) * w["brow"]
+        near = self._around_eyes
+        z[near] = np.where(w["eyes"][near] > 0, self._over_eyeballs(x[near], y[near], z[near]), z[near])
+        return points
 
-    def _shading(self) -> np.ndarray:
-        """Brightness of a head-like ellipsoid under one light, [CANVAS, CANVAS] float32 around 1."""
-        person = self.identity
-        y, x = np.mgrid[0:CANVAS, 0:CANVAS].astype(np.float32)
-        nx = np.clip((x - CENTRE_X) / (person.face_half_width * 1.08), -1, 1)
-        ny = np.clip((y - 195) / 140, -1, 1)
-        nz = np.sqrt(np.clip(1 - 0.8 * nx**2 - 0.5 * ny**2, 0.05, 1))
-        lit = nz + person.light_strength * (np.sin(person.light_angle) * nx * 1.6 - 0.6 * ny)
-        return (0.66 + 0.38 * lit).astype(np.float32)
+    @property
+    def _around_eyes(self) -> tuple[slice, slice]:
+        """Rows and columns among which all skin over the eyeballs lies, with the lids in any position."""
+        row, middle = self.grid.eyes_row, COLUMNS // 2
+        return slice(row - 14, row + 18), slice(middle - 36, middle + 37)
 
-    def _paint_static(self) -> np.ndarray:
+    def landmark_cells(self) -> dict[str, NDArray[np.intp]]:
+        """Rows and columns of the vertices nearest to the 68 usual landmarks, by part, [n, 2] each; the parts in order."""
+        cells = {"jaw": self._jaw_cells(), "brows": self._brow_cells(), "nose": self._nose_cells()}
+        cells |= {"eyes": self._lid_cells(), **self._lip_cells()}
+        return {name: np.array(found, np.intp) for name, found in cells.items()}
+
+    def _jaw_cells(self) -> list[Cell]:
+        grid = self.grid
+        turned = [int(np.argmin(np.abs(grid.angle - a))) for a in np.linspace(0, 1.62, 9)]
+        edge = grid.chin_row + 1
+        rows = [edge] * 6 + [edge + 5, grid.lips_row + 12, grid.eyes_row - 8]
+        right = list(zip(rows, turned, strict=True))
+        return [(row, COLUMNS - 1 - column) for row, column in right[::-1]] + right[1:]
+
+    def _brow_cells(self) -> list[Cell]:
         person = self.identity
-        skin = np.empty((CANVAS, CANVAS, 3), np.float32)
-        skin[:] = person.skin
-        skin *= 1 + 0.025 * self._grain(6.0)[..., None]
-        _soft_patch(skin, (CENTRE_X, person.chin_y + 26), (70, 26), 0.35, factor=0.62)  # shadow under the chin
-        gloss = self._gloss()
+        along = [(side, u) for side in (-1, 1) for u in np.linspace(-1, 1, 5)]
+        places = [(side * person.eye_x + u * 2.1, person.brow_y + 0.25 * (1 - u * u)) for side, u in along]
+        return [self._cell(x, y, self.grid.eyes_row, None) for x, y in places]
+
+    def _nose_cells(self) -> list[Cell]:
+        person = self.identity
+        bridge = [(0.0, y) for y in np.linspace(-0.3, -person.nose_length + 0.55, 4)]
+        base = [(x, -person.nose_length - 0.15) for x in np.linspace(-1, 1, 5) * 0.8 * person.nose_width]
+        return [self._cell(x, y, self.grid.lips_row, self.grid.eyes_row) for x, y in bridge + base]
+
+    def _lid_cells(self) -> list[Cell]:
+        person, row = self.identity, self.grid.eyes_row
+        found = []
         for side in (-1, 1):
-            eye_x = CENTRE_X + side * person.eye_distance / 2
-            _soft_patch(skin, (eye_x, person.eye_y - 6), (32, 19), 0.8, factor=0.55)  # eye socket
-            _soft_patch(skin, (eye_x + side * 4, person.eye_y + 38), (28, 20), 0.5, factor=1.12)  # cheekbone
-            _soft_patch(skin, (eye_x + side * 6, person.eye_y + 50), (26, 18), 0.16, colour=(232, 120, 110))
-            _soft_patch(skin, (eye_x + side * 4, person.eye_y + 34), (24, 16), gloss, colour=GLOSS)
-        _soft_patch(skin, (CENTRE_X, person.eye_y - 50), (54, 24), gloss, colour=GLOSS)  # forehead
-        self._paint_nose(skin)
-        _soft_patch(skin, (CENTRE_X, person.chin_y - 22), (26, 10), 0.25, factor=0.86)  # crease below the lower lip
-        self._paint_beard(skin)
-        self._paint_hair(skin)
-        return np.clip(skin * self._light, 0, 255).astype(np.uint8)
+            x, half = side * person.eye_x, person.eye_half
+            found += [self._cell(x + u * half, 0.0, row, row + 1) for u in (-1.0, -0.35, 0.35, 1.0)]
+            found += [self._cell(x + u * half, 0.0, row - 1, row) for u in (0.35, -0.35)]
+        return found
 
-    def _gloss(self) -> float:
-        """Strength of the specular light, larger for darker skin."""
-        return 0.10 + 0.16 * (1 - sum(self.identity.skin) / 600)
+    def _lip_cells(self) -> dict[str, list[Cell]]:
+        row, y = self.grid.lips_row, self.identity.mouth_y
+        spread = np.array([-1, -0.62, -0.25, 0, 0.25, 0.62, 1]) * self.identity.mouth_half
+        up, down = self.lip_heights(spread)
+        outer = [self._cell(x, y + h, row, self.grid.eyes_row) for x, h in zip(spread, up, strict=True)]
+        outer += [self._cell(x, y - h, 0, row) for x, h in list(zip(spread, down, strict=True))[-2:0:-1]]
+        inner = [self._cell(x, y, row, row + 1) for x in spread[[0, 1, 3, 5, 6]] * 0.96]
+        inner += [self._cell(x, y, row - 1, row) for x in spread[[5, 3, 1]] * 0.96]
+        return {"lips": outer, "inner_lips": inner}
 
-    def _paint_nose(self, skin: np.ndarray) -> None:
-        person = self.identity
-        tip_y = person.eye_y + person.nose_length
-        _soft_patch(skin, (CENTRE_X, person.eye_y + 0.45 * person.nose_length), (11, 34), 0.8, factor=1.16)
-        _soft_patch(skin, (CENTRE_X, person.eye_y + 0.5 * person.nose_length), (9, 32), self._gloss(), colour=GLOSS)
-        side = np.sign(person.light_angle) or 1.0
-        _soft_patch(skin, (CENTRE_X - side * 13, tip_y - 22), (8, 26), 0.5, factor=0.84)
-        _soft_patch(skin, (CENTRE_X, tip_y - 4), (person.nose_half_width * 0.8, 10), 0.5, factor=1.08)
-        _soft_patch(skin, (CENTRE_X, tip_y + 8), (person.nose_half_width * 1.1, 6), 0.6, factor=0.76)
-        for nostril in (-1, 1):
-            spot = (CENTRE_X + nostril * person.nose_half_width * 0.5, tip_y + 4)
-            _soft_patch(skin, spot, (5, 3), 0.85, factor=0.42)
-
-    def _paint_beard(self, skin: np.ndarray) -> None:
-        person = self.identity
-        if person.beard == "none":
-            return
-        area = np.zeros((CANVAS, CANVAS), np.uint8)
-        if person.beard in ("stubble", "full"):
-            _fill(area, self._face_outline(), 255)
-            area[: int(person.mouth_y - 26)] = 0
-            cheeks = (CENTRE_X, person.mouth_y - 44)
-            _ellipse(area, cheeks, (person.face_half_width * 0.82, 40), 0)
-        _ellipse(area, (CENTRE_X, person.mouth_y - 17), (person.mouth_half_width * 1.05, 8), 255)
-        strength = {"stubble": 0.28, "moustache": 0.6, "full": 0.66}[person.beard]
-        alpha = cv2.GaussianBlur(area, (0, 0), 4).astype(np.float32)[..., None] / 255
-        alpha *= strength * (1 + 0.25 * self._grain(1.2)[..., None])
-        hair = np.maximum(np.asarray(person.hair, np.float32), 0.34 * np.asarray(person.skin, np.float32))
-        skin += np.clip(alpha, 0, 1) * (hair - skin)
-
-    def _paint_hair(self, skin: np.ndarray) -> None:
-        alpha = cv2.GaussianBlur(self._hair_mask(), (0, 0), 1.5).astype(np.float32)[..., None] / 255
-        strands = cv2.blur(self._grain(1.0), (3, 25))
-        hair = np.asarray(self.identity.hair, np.float32) * (1 + 0.5 * strands[..., None])
-        skin += alpha * (np.clip(hair, 0, 255) - skin)
-
-    def _grain(self, sigma: float) -> np.ndarray:
-        noise = cv2.GaussianBlur(self._rng.standard_normal((CANVAS, CANVAS)).astype(np.float32), (0, 0), sigma)
-        return noise / noise.std()
-
-    # --- moving parts ------------------------------------------------------------------------------------------
-
-    def _lit(self, colour: Colour, x: float, y: float, factor: float = 1.0) -> Colour:
-        """A colour under the light at a canvas position."""
-        light = self._light[int(np.clip(y, 0, CANVAS - 1)), int(np.clip(x, 0, CANVAS - 1))]
-        r, g, b = (int(v) for v in np.clip(np.asarray(colour) * light * factor, 0, 255))
-        return r, g, b
-
-    def _draw_eye(self, canvas: np.ndarray, side: int, expression: Expression) -> None:
-        person = self.identity
-        x, y = CENTRE_X + side * person.eye_distance / 2, person.eye_y
-        half, open_ = person.eye_half_width, 1 - expression.blink
-        u = np.linspace(-1, 1, 17)
-        lid = np.sqrt(np.clip(1 - u**2, 0, 1))
-        top, bottom = y - 10.5 * lid * open_ + 3 * lid * (1 - open_), y + 6.5 * lid
-        shape = np.concatenate([np.stack([x + half * u, top], 1), np.stack([x + half * u, bottom], 1)[::-1]])
-        if open_ > 0.15:
-            _fill(canvas, shape, self._lit((232, 228, 224), x, y))
-            gaze_x, gaze_y = x + 5 * expression.gaze[0], y - 1.5 + 2 * expression.gaze[1]
-            eyeball = np.zeros((48, 64), np.uint8)  # mask of the visible eyeball between the lids
-            origin = np.array([round(x) - 32, round(y) - 24])
-            _fill(eyeball, shape - origin, 255)
-            patch = canvas[origin[1] : origin[1] + 48, origin[0] : origin[0] + 64]
-            drawn = patch.copy()
-            _ellipse(drawn, (gaze_x - origin[0], gaze_y - origin[1]), (9, 9), self._lit(person.eye, x, y))
-            _ellipse(drawn, (gaze_x - origin[0], gaze_y - origin[1]), (4.2, 4.2), (14, 12, 12))
-            _ellipse(drawn, (gaze_x - origin[0] - 3, gaze_y - origin[1] - 3), (1.8, 1.8), (240, 240, 240))
-            patch[eyeball > 127] = drawn[eyeball > 127]
-        else:
-            _fill(canvas, shape, self._lit(person.skin, x, y, 0.82))
-        lash = self._lit(tuple(int(0.3 * v) for v in person.skin), x, y)  # type: ignore[arg-type]
-        _line(canvas, np.stack([x + half * u, top], 1), lash, 3)
-
-    def _draw_brow(self, canvas: np.ndarray, side: int, expression: Expression) -> None:
-        person = self.identity
-        x = CENTRE_X + side * person.eye_distance / 2
-        y = person.eye_y - person.brow_gap - 5 * expression.brow_raise
-        u = np.linspace(-1, 1, 13)
-        middle = y + 4 * u**2 - 2 * side * u
-        half = person.brow_thickness / 2 * (1 - 0.55 * np.clip(side * u, 0, 1))
-        along = x + 25 * u
-        shape = np.concatenate([np.stack([along, middle - half], 1), np.stack([along, middle + half], 1)[::-1]])
-        hair = np.minimum(np.asarray(person.hair), 0.62 * np.asarray(person.skin))
-        _fill(canvas, shape, self._lit(tuple(int(v) for v in hair), x, y))  # type: ignore[arg-type]
-
-    def _draw_glasses(self, canvas: np.ndarray) -> None:
-        person = self.identity
-        for side in (-1, 1):
-            spot = (CENTRE_X + side * person.eye_distance / 2, person.eye_y + 3)
-            _ellipse(canvas, spot, (29, 22), (46, 42, 44), thickness=2)
-        bridge = person.eye_distance / 2 - 29
-        _line(canvas, np.array([[CENTRE_X - bridge, person.eye_y], [CENTRE_X + bridge, person.eye_y]]), (46, 42, 44), 2)
-
-    def _mouth_half_width(self, expression: Expression) -> float:
-        stretch = 1 + (0.14 if expression.width > 0 else 0.34) * expression.width - 0.06 * expression.aperture
-        return self.identity.mouth_half_width * stretch
-
-    def _draw_mouth(self, canvas: np.ndarray, expression: Expression) -> None:
-        person = self.identity
-        y, half, opening = person.mouth_y, self._mouth_half_width(expression), self.opening(expression)
-        u = np.linspace(-1, 1, 25)
-        arch = np.clip(1 - u**2, 0, 1)
-        inner = np.sqrt(arch)  # a round opening
-        top, bottom = y - UPPER_SHARE * opening * inner, y + (1 - UPPER_SHARE) * opening * inner
-        bow = 1 - 0.22 * np.exp(-((u / 0.16) ** 2))  # cupid's bow
-        pout = 1 + 0.25 * max(0.0, -expression.width)
-        upper = person.lip_thickness * pout * arch**0.8 * bow * 0.85
-        lower = person.lip_thickness * pout * arch**0.6 * 1.1 * (1 - 0.55 * expression.tuck)
-        x = CENTRE_X + half * u
-        inside_x = CENTRE_X + 0.92 * half * u
-        _fill(canvas, _ribbon(x, top - upper, bottom), self._lit(person.lips, CENTRE_X, y, 0.86))
-        _fill(canvas, _ribbon(x, top, bottom + lower), self._lit(person.lips, CENTRE_X, y))
-        shine = _ribbon(CENTRE_X + 0.5 * half * u, bottom + 0.35 * lower, bottom + 0.6 * lower)
-        _fill(canvas, shine, self._lit(person.lips, CENTRE_X, y, 1.14))
-        if opening < 1.0:
-            line = self._lit(person.lips, CENTRE_X, y, 0.52)
-            _line(canvas, np.stack([inside_x, y + 0.8 * (1 - arch)], 1), line, 2)
-        if opening > 0.3:
-            self._draw_inside(canvas, expression, inside_x, top, bottom)
-
-    def _draw_inside(
-        self, canvas: np.ndarray, expression: Expression, x: np.ndarray, top: np.ndarray, bottom: np.ndarray
-    ) -> None:
-        """The dark opening, upper teeth and tongue, between the inner lips."""
-        y, height = self.identity.mouth_y, bottom - top
-        _fill(canvas, _ribbon(x, top, bottom), self._lit(MOUTH_INSIDE, CENTRE_X, y))
-        tongue = 0.30 * expression.tongue * height * np.clip(1 - (np.linspace(-1.3, 1.3, len(x))) ** 2, 0, 1)
-        if tongue.max() > 0.5:
-            _fill(canvas, _ribbon(x, bottom - tongue, bottom), self._lit((112, 44, 46), CENTRE_X, y))
-        teeth = (
-            np.minimum(0.24 * height, 6.0) * expression.teeth * np.clip(1.15 - np.linspace(-1, 1, len(x)) ** 2, 0, 1)
-        )
-        if teeth.max() > 0.5:
-            _fill(canvas, _ribbon(x, top, top + teeth), self._lit(TEETH, CENTRE_X, y))
+    def _cell(self, x: float, y: float, first_row: int, stop_row: int | None) -> Cell:
+        """Row and column, among some rows, of the vertex in front that is nearest to (x, y) at rest."""
+        part = self.grid.points[first_row:stop_row]
+        distance = (part[..., 0] - x) ** 2 + (part[..., 1] - y) ** 2 + np.where(part[..., 2] < 1, 1e6, 0)
+        row, column = np.unravel_index(int(np.argmin(distance)), distance.shape)
+        return first_row + int(row), int(column)
 
 
-def _light_colour(warmth: float) -> np.ndarray:
-    return np.array([1 + 0.06 * warmth, 1.0, 1 - 0.08 * warmth], np.float32)
-
-
-def _ribbon(x: np.ndarray, top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
-    """Polygon between two curves over the same x: [2n, 2]."""
-    return np.concatenate([np.stack([x, top], 1), np.stack([x, bottom], 1)[::-1]])
-
-
-def _box(centre_x: float, top: float, half_width: float, height: float) -> np.ndarray:
-    left, right, bottom = centre_x - half_width, centre_x + half_width, top + height
-    return np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
-
-
-def _fixed(points: np.ndarray) -> np.ndarray:
-    return np.round(points * (1 << SUBPIXEL_BITS)).astype(np.int32)
-
-
-def _fill(canvas: np.ndarray, points: np.ndarray, colour: Colour | int) -> None:
-    cv2.fillPoly(canvas, [_fixed(points)], colour, cv2.LINE_AA, SUBPIXEL_BITS)
-
-
-def _line(canvas: np.ndarray, points: np.ndarray, colour: Colour, thickness: int) -> None:
-    cv2.polylines(canvas, [_fixed(points)], False, colour, thickness, cv2.LINE_AA, SUBPIXEL_BITS)
-
-
-def _ellipse(
-    canvas: np.ndarray,
-    centre: tuple[float, float],
-    axes: tuple[float, float],
-    colour: Colour | int,
-    thickness: int = cv2.FILLED,
-) -> None:
-    one = 1 << SUBPIXEL_BITS
-    middle, radii = (round(centre[0] * one), round(centre[1] * one)), (round(axes[0] * one), round(axes[1] * one))
-    cv2.ellipse(canvas, middle, radii, 0, 0, 360, colour, thickness, cv2.LINE_AA, SUBPIXEL_BITS)
-
-
-def _soft_patch(
-    image: np.ndarray,
-    centre: tuple[float, float],
-    radii: tuple[float, float],
-    strength: float,
-    factor: float = 1.0,
-    colour: Colour | None = None,
-) -> None:
-    """Multiply (or tint) an elliptic patch with soft edges of a float image, in place."""
-    y, x = np.mgrid[0 : image.shape[0], 0 : image.shape[1]].astype(np.float32)
-    distance = ((x - centre[0]) / radii[0]) ** 2 + ((y - centre[1]) / radii[1]) ** 2
-    weight = (strength * np.exp(-distance))[..., None]
-    target = image * factor if colour is None else np.asarray(colour, np.float32)
-    image += weight * (target - image)
+def _rows(spans: list[tuple[float, float, int]], table: Numbers, inclusive: bool = False) -> Numbers:
+    """Cross-sections at evenly spaced heights within each span (from, to, number), interpolated in a table [n, 5]."""
+    heights = [np.linspace(a, b, n, endpoint=False) for a, b, n in spans]
+    if inclusive:
+        heights.append(np.array([spans[-1][1]]))
+    y = np.concatenate(heights)
+    columns = [PchipInterpolator(table[:, 0], table[:, i])(np.clip(y, table[0, 0], table[-1, 0])) for i in range(1, 5)]
+    return np.stack([y, *columns], 1)

@@ -22,6 +22,7 @@ UNLOAD = _ctypes.FreeLibrary if hasattr(_ctypes, "FreeLibrary") else _ctypes.dlc
 EVENT_END, EVENT_PHONEME = 0, 7
 OUTPUT_SYNCHRONOUS, WITH_PHONEME_EVENTS, CHARS_UTF8 = 2, 1, 1
 PARAMETER_RATE, PARAMETER_PITCH, PARAMETER_RANGE = 1, 3, 4
+BREATH_SEED = 1  # of the noise in breathy voices; espeak-ng itself starts it from the clock
 
 STRESS_MARKS = "',%=|;-~!^"  # stress and length marks, which precede a phoneme's mnemonic or stand alone without sound
 
@@ -99,6 +100,7 @@ def _fresh_library() -> Iterator[tuple[ctypes.CDLL, int]]:
         rate_hz = library.espeak_Initialize(OUTPUT_SYNCHRONOUS, 0, data, WITH_PHONEME_EVENTS)
         if rate_hz <= 0:
             raise RuntimeError("espeak-ng did not start: its voice data could not be read; reinstall espeakng-loader.")
+        library.espeak_ng_SetRandSeed(ctypes.c_long(BREATH_SEED))
         yield library, rate_hz
     finally:
         library.espeak_Terminate()

@@ -97,9 +97,14 @@ class VaeDataConfig(ClipDataConfig, OutputConfig):
 
 @dataclass
 class ModelRun:
-    """Configuration of the training of the demo's image auto-encoder; `model` holds the entries of diffusers' configuration."""
+    """Configuration of the training of the demo's image auto-encoder; `model` holds the entries of diffusers' configuration.
+
+    With `decoder_of`, the file of a trained auto-encoder, only its decoder is trained on, also against a critic if the loss
+    `adversarial` has a weight.
+    """
 
     model: dict[str, Any] = field(default_factory=dict)
+    decoder_of: str = ""
     half_weights: bool = False  # store the trained weights in float16: half the size, about 3 significant digits
     data: VaeDataConfig = field(default_factory=VaeDataConfig)
     train: TrainConfig = field(default_factory=TrainConfig)

@@ -24,9 +24,10 @@ class SyncNetDataConfig(ClipDataConfig):
     latent_space: bool = False  # input is the auto-encoder's latents instead of pixels
     lower_half: bool = True  # input is the lower half of the face only
     min_shift: int = MIN_SHIFT  # smallest offset, in frames, of a mismatched pair from one clip
-    jitter_px: int = 0  # this and the next two: see `latentsync.data.sync_clips.Augmentation`
+    jitter_px: int = 0  # this and the next three: see `latentsync.data.sync_clips.Augmentation`
     brightness: float = 0.0
     mel_noise: float = 0.0
+    mirrored: bool = False
     known_mouths: bool = False  # also train on mouth tracks, if all clips have them; only clips of drawn heads do
 
     @property
@@ -58,7 +59,7 @@ class SyncValidationConfig:
     """Numbers of clips for the validation every `train.validation_steps` steps; the first ones in order of their names."""
 
     clips: int = 64  # of data.val_data_dir or data.val_fileslist
-    calibration_clips: int = 64  # training clips from which the threshold is chosen and the data's offsets are measured
+    offset_clips: int = 64  # training clips whose offsets are measured
     held_out_clips: int = 16  # training clips set aside if no validation data are given
 
 
@@ -121,8 +122,10 @@ class SyncNetRun:
                 raise ValueError(
                     f"{name} is {count}, but must be a multiple of {of}: windows are drawn in groups of four, two per clip."
                 )
-        if data.latent_space and (data.jitter_px or data.brightness):
-            raise ValueError("data.jitter_px and data.brightness change pixels: set them to 0 with data.latent_space.")
+        if data.latent_space and (data.jitter_px or data.brightness or data.mirrored):
+            raise ValueError(
+                "data.jitter_px, data.brightness and data.mirrored change pixels: set them to 0 with data.latent_space."
+            )
 
     def _check_model(self) -> None:
         for encoder in fields(SyncNetConfig):

@@ -83,7 +83,7 @@ class ValidationConfig:
 
 @dataclass
 class UNetObjective:
-    """The loss on the predicted noise; with `snr_power` 0 and `visible_weight` 1 it is the plain mean squared error.
+    """The loss on the predicted noise; with `snr_power` 0 and the weights of cells 1 it is the plain mean squared error.
 
     The error at a timestep is weighted by min(snr^-snr_power, snr_limit): the shape of the mouth is decided at high noise levels,
     to which the plain error is hardly sensitive.
@@ -94,6 +94,8 @@ class UNetObjective:
     snr_power: float = 0.0
     snr_limit: float = 5.0
     visible_weight: float = 1.0  # weight of the latent cells that the mask leaves visible
+    mouth_weight: float = 1.0  # weight of the cells around the lips
+    coarse_weight: float = 0.0  # weight of the error of means over 4 x 4 cells: the hidden area's colour and light
 
 
 @dataclass

@@ -26,6 +26,8 @@ from latentsync.data.unet_clips import mel_window
 from latentsync.face.pixels import frames_to_pixels
 from latentsync.timebase import sync_mel_length
 
+COLOURS = 3
+
 
 class Pictures(Protocol):
     """Input of the visual encoder, by clip."""
@@ -111,17 +113,21 @@ class Augmentation:
     """Augmentation of training windows; off by default."""
 
     jitter_px: int = 0  # largest random shift, the same for all windows of a group
-    brightness: float = 0.0  # largest relative change of brightness, drawn for each window
+    brightness: float = 0.0  # largest relative change of red, green and blue, drawn for each window and colour
     mel_noise: float = 0.0  # standard deviation of the noise added to mel windows, whose values are in [-4, 4]
+    mirrored: bool = False  # left and right are exchanged in every second group of windows
 
     def image(self, image: Tensor, draw: Draw) -> Tensor:
-        """Augment images [b, c, h, w]."""
+        """Augment windows [b, f * c, h, w] of pixels."""
+        if self.mirrored and draw.below(2):
+            image = image.flip(-1)
         if self.jitter_px:
             side = 2 * self.jitter_px + 1
             image = image.roll((draw.below(side) - self.jitter_px, draw.below(side) - self.jitter_px), (-2, -1))
         if self.brightness:
-            share = 2 * torch.rand(len(image), 1, 1, 1, generator=draw.generator) - 1
-            image = image * (1 + self.brightness * share)
+            share = 2 * torch.rand(len(image), COLOURS, generator=draw.generator) - 1
+            frames = image.shape[1] // COLOURS
+            image = image * (1 + self.brightness * share).repeat(1, frames)[:, :, None, None]  # [b, f * c, 1, 1]
         return image
 
     def sound(self, mel: Tensor, draw: Draw) -> Tensor:

@@ -17,6 +17,10 @@ from latentsync.weights.table import LATENT_STRIDE
 
 MASK_SIZE = 256
 BAND = 5 / 64  # of the side: width of the band in which colours are compared with the original's
+MOUTH_ROWS, MOUTH_COLUMNS = (
+    (0.55, 0.90),
+    (0.25, 0.75),
+)  # region of the lips in an aligned face, as fractions of its side
 # first row, last row (inclusive), then start and end (exclusive) of each generated span of columns
 # fmt: off
 GENERATED_ROWS: tuple[tuple[int, ...], ...] = (
@@ -84,6 +88,14 @@ def shipped_mask(resolution: int) -> NDArray[np.uint8]:
 def latent_mask(mask: torch.Tensor) -> torch.Tensor:
     """Mask [..., h, w] at the size of the latents [..., h/8, w/8]: the top left pixel of each 8 x 8 cell (nearest neighbour)."""
     return mask[..., ::LATENT_STRIDE, ::LATENT_STRIDE]
+
+
+def weighted_mouth(side: int, weight: float) -> torch.Tensor:
+    """Loss weights [side, side] of an aligned face's pixels or latent cells: `weight` around the lips, 1 elsewhere."""
+    rows, columns = (slice(int(a * side), int(b * side)) for a, b in (MOUTH_ROWS, MOUTH_COLUMNS))
+    weights = torch.ones(side, side)
+    weights[rows, columns] = weight
+    return weights
 
 
 def border_band(mask: torch.Tensor) -> torch.Tensor:

@@ -45,12 +45,12 @@ def strips(part: Region) -> Iterator[tuple[Region, slice]]:
         yield (slice(start, stop), columns), slice(start - rows.start, stop - rows.start)
 
 
-def unwarp(planes: torch.Tensor, matrix: FloatArray, region: Region) -> torch.Tensor:
-    """Warp the planes [c, h, w] of a crop back to `region` of the frame: bilinear, [c, h, w] of the region, 0 outside the crop."""
+def unwarp(planes: torch.Tensor, matrix: FloatArray, region: Region, mode: str = "bilinear") -> torch.Tensor:
+    """Warp the planes [c, h, w] of a crop back to `region` of the frame: [c, h, w] of the region, 0 outside the crop."""
     rows, columns = region
     size = (columns.stop - columns.start, rows.stop - rows.start)
     grid = sampling_grid(matrix, (columns.start, rows.start), size, (0, 0), (planes.shape[-1], planes.shape[-2]))
-    return F.grid_sample(planes[None], grid, mode="bilinear", padding_mode="zeros", align_corners=True)[0]
+    return F.grid_sample(planes[None], grid, mode=mode, padding_mode="zeros", align_corners=True)[0]
 
 
 def blend_part(pixels: FrameArray, planes: torch.Tensor, weights: Weights | None, opacity: float) -> None:
@@ -182,10 +182,11 @@ class Patch:
         """
         check_frame(frame, opacity)
         placement = self.placement
+        mode = "bicubic" if len(self.square) == 5 else "bilinear"  # where detail is kept, warping must not lose any
         crop = resize_bicubic(self.square, placement.size)
         crop[:3].add_(1).mul_(255 / 2)
         for part, solid in placement.parts(self.region):
             weights = None if solid else placement.weights(part)
             for strip, rows in strips(part):
                 own = None if weights is None else (weights[0][rows], weights[1][rows], weights[2][rows])
-                blend_part(frame[strip], unwarp(crop, placement.matrix, strip), own, opacity)
+                blend_part(frame[strip], unwarp(crop, placement.matrix, strip, mode), own, opacity)

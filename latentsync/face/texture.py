@@ -29,9 +29,9 @@ DETAIL_BLUR = 3.0  # standard deviation: what is finer counts as detail
 
 MOUTH, RADII = (0.5, 0.72), (0.30, 0.36)  # x and y, of the side: in an ellipse around the mouth the face may move
 FADING = 1.35  # times the ellipse: beyond this it may not
-PASTING_LOSS = 0.83  # contrast of fine detail that is left when a face of 128 pixels is aligned and pasted back
+PASTING_LOSS = 0.28  # of fine detail when a face of 128 pixels is pasted and aligned again; a quarter at twice the side
 MEASURED_EVERY = 5  # frames: sharpness is measured in a few frames of a window
-MOST_GAIN = 1.6  # of sharpening, so that noise and edges are not exaggerated
+MOST_GAIN = 2.0  # of sharpening, so that noise and edges are not exaggerated
 
 Images = NDArray[np.float32]  # [s, s, f], with colours [s, s, f * 3]
 
@@ -41,20 +41,27 @@ def sharpened(faces: torch.Tensor, originals: torch.Tensor, mask: torch.Tensor) 
 
     All are [f, 3, r, r] in [-1, 1], on the CPU. Pasting is taken into account.
     """
-    some, kept, fine = slice(None, None, MEASURED_EVERY), (mask > 0.5).float(), fine_detail(faces)
-    new, old = (float((each.square() * kept).sum()) for each in (fine[some], fine_detail(originals[some])))
-    gain = min(max(math.sqrt(old / max(new, 1e-9)) / PASTING_LOSS, 1), MOST_GAIN)
-    return torch.add(faces, fine, alpha=gain - 1)
+    some, kept = slice(None, None, MEASURED_EVERY), (mask > 0.5).float()
+    new, old = (float((fine_detail(each[some]).square() * kept).sum()) for each in (faces, originals))
+    pasted = 1 - PASTING_LOSS * min(1, SIDE / faces.shape[-1]) ** 2
+    gain = min(max(math.sqrt(old / max(new, 1e-9)) / pasted, 1), MOST_GAIN)
+    sharp, near = faces.clone(memory_format=torch.contiguous_format), moving_part(faces.shape[-1])
+    for plane in sharp.flatten(0, 1).numpy():
+        cv2.addWeighted(plane[near], gain, local_mean(plane[near], faces.shape[-1]), 1 - gain, 0, dst=plane[near])
+    return sharp
 
 
 def fine_detail(faces: torch.Tensor) -> torch.Tensor:
     """Faces [f, 3, r, r] minus their means over squares of about 3 / 128 of the side."""
-    side = 2 * round(max(1, faces.shape[-1] / SIDE)) + 1
-    fine = torch.empty_like(faces, memory_format=torch.contiguous_format)
-    for face, result in zip(faces.numpy(), fine.numpy(), strict=True):
-        for plane, fine_plane in zip(face, result, strict=True):
-            np.subtract(plane, cv2.blur(plane, (side, side)), out=fine_plane)
-    return fine
+    planes = faces.contiguous().flatten(0, 1).numpy()
+    fine = np.stack([plane - local_mean(plane, faces.shape[-1]) for plane in planes])
+    return torch.from_numpy(fine).view(faces.shape)
+
+
+def local_mean(plane: Images, face_px: int) -> Images:
+    """The mean around each pixel of a plane [h, w], or a part of it, of a face of `face_px` pixels."""
+    side = 2 * round(max(1, face_px / SIDE)) + 1
+    return np.asarray(cv2.blur(plane, (side, side)), np.float32)
 
 
 def kept_detail(faces: torch.Tensor, originals: torch.Tensor) -> torch.Tensor:
@@ -85,6 +92,12 @@ def mouth_region(side: int) -> Images:
     across, down = ((place - middle) / radius for middle, radius in zip(MOUTH, RADII, strict=True))
     distance = np.hypot(across, down[:, None])
     return np.clip((FADING - distance) / (FADING - 1), 0, 1)
+
+
+def moving_part(side: int) -> tuple[slice, slice]:
+    """Rows and columns of `mouth_region`."""
+    rows, columns = (np.flatnonzero(mouth_region(side).any(axis=axis)) for axis in (1, 0))
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
 
 def small(change: torch.Tensor) -> Images:

@@ -331,6 +331,10 @@ def test_augmentation_is_deterministic_for_an_item(clips: list[TrainingClip], tm
     first, again, plain = items(changed)[3], items(changed)[3], items(Augmentation())[3]
     assert torch.equal(first.image, again.image) and torch.equal(first.mel, again.mel)
     assert not torch.equal(first.image, plain.image) and 0.15 < float((first.mel - plain.mel).std()) < 0.25
+    mirrored, straight = items(Augmentation(mirrored=True)), items(Augmentation())
+    turned = [torch.equal(mirrored[n].image, straight[n].image.flip(-1)) for n in range(8)]
+    assert set(turned) == {False, True}
+    assert all(torch.equal(mirrored[n].image, straight[n].image) for n in range(8) if not turned[n])
 
 
 def test_items_have_mouth_tracks_if_all_clips_do(folder: Path, tmp_path: Path) -> None:

@@ -241,7 +241,7 @@ def test_leakage_of_a_copy_is_one_and_of_a_closed_mouth_zero(
     for silent, kept in ((copies, 1.0), (closed, 0.0)):
         arguments = ["--videos", video, "--silent_results", silent, "--other_results", copies, *cache]
         status, rows, _ = run(eval_leakage.main, capsys, *arguments)
-        assert status == 0 and rows[0]["silent_movement_kept"] == pytest.approx(kept, abs=0.06)
+        assert status == 0 and rows[0]["silent_movement_kept"] == pytest.approx(kept, abs=0.12)
         assert rows[0]["old_lips_correlation"] == pytest.approx(1, abs=0.01)
 
 

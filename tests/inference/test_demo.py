@@ -13,7 +13,8 @@ from latentsync.face.detection.detector import make_detector
 from latentsync.inference.models import DEMO_UNET, LipsyncModels
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.media.probe import probe
-from latentsync.metrics.lips.aperture import correlation, lip_apertures
+from latentsync.metrics.lips.aperture import correlation
+from latentsync.metrics.lips.mesh_height import read_lips
 from latentsync.weights import DEMO, read_checkpoint
 from scripts.inference import DEMO_AUDIO, DEMO_VIDEO, main
 
@@ -39,15 +40,14 @@ def test_openai_whisper_loads_the_speech_encoder() -> None:
 @pytest.mark.slow
 def test_the_demo_pair_speaks_the_new_sound(tmp_path: Path) -> None:
     pytest.importorskip("espeakng_loader", reason="the truth of the demo's sound needs espeak-ng")
-    from latentsync.avatar.clip import random_clip
-    from scripts.make_figures import AUDIO_SEED
+    from scripts.make_figures import AUDIO_SEED, two_sentences
 
     output = tmp_path / "out.mp4"
     pipeline = LipsyncPipeline(LipsyncModels.load(DEMO_UNET, device=torch.device("cpu")), make_detector())
     settings = pipeline.models.defaults.changed({"steps": 8})
     report = pipeline(DEMO_VIDEO, DEMO_AUDIO, output, settings)
-    truth = np.array(random_clip(AUDIO_SEED).truth()["aperture_px"])
-    lips, before = (lip_apertures(np.stack(list(aligned_faces(p, make_detector(), 128)))) for p in (output, DEMO_VIDEO))
+    truth = two_sentences(AUDIO_SEED).mouth.aperture
+    lips, before = (read_lips(np.stack(list(aligned_faces(p, make_detector(), 128)))) for p in (output, DEMO_VIDEO))
     count = min(len(lips), len(before), len(truth))
     assert report.frames == probe(output).frame_count and report.synced_frames == report.frames
     assert correlation(lips[:count], truth[:count]) >= 0.7

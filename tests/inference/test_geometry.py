@@ -250,16 +250,17 @@ def test_a_face_is_chosen_by_its_displayed_position(tmp_path: Path, demo: list[n
     """Two people in a video of pixel aspect 2:1: the second is beyond the stored width."""
     pairs = [np.concatenate([frame, frame[:, ::-1]], axis=1) for frame in demo[:4]]
     info = write_stored(tmp_path / "v.mp4", pairs, Fraction(2), UPRIGHT)
-    assert (info.width, info.square_size) == (320, (640, 320))
+    height, width = pairs[0].shape[:2]
+    assert (info.width, info.square_size) == (width // 2, (width, height))
     face_tracks = track_faces((shown.frame for shown in read_frames(tmp_path / "v.mp4", exact=False)), make_detector())
     times = [index / 25 for index in range(5)]
-    for x in (160, 480):
-        person = choose_person(face_tracks, parse_face_choice(f"{x},180@0.08"), times)
+    for x in (width / 4, 3 * width / 4):
+        person = choose_person(face_tracks, parse_face_choice(f"{x:g},{0.55 * height:g}@0.08"), times)
         assert person is not None
         boxes = face_tracks.box[np.isin(face_tracks.track, person.tracks)]
         assert np.abs(boxes[:, [0, 2]].mean(axis=1) - x).max() < 30
-    with pytest.raises(ValueError, match="640 x 320"):
-        choose_person(face_tracks, parse_face_choice("660,180@0.08"), times)
+    with pytest.raises(ValueError, match=f"{width} x {height}"):
+        choose_person(face_tracks, parse_face_choice(f"{width + 20},180@0.08"), times)
 
 
 def test_aligned_training_faces_have_the_right_proportions(tmp_path: Path, demo: list[np.ndarray]) -> None:

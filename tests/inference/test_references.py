@@ -24,7 +24,7 @@ from scripts.inference import DEMO_AUDIO, DEMO_VIDEO
 from tests.support.torture import Place, draw_head, room
 
 COUNT, WINDOW, RAMP = 60, 16, 4
-PEOPLE = (3, 8, 27)
+PEOPLE = (2, 11, 27)
 Frames = list[np.ndarray]
 Cover = Callable[[np.ndarray, np.ndarray, float], None]  # picture, middle of the mouth, distance of the eyes
 
@@ -130,7 +130,7 @@ WHEN = {
 
 
 @pytest.mark.parametrize("when", WHEN)
-@pytest.mark.parametrize(("cover", "seeds"), [(hand, PEOPLE), (microphone, (3,)), (cup, (27,)), (card, (8,))])
+@pytest.mark.parametrize(("cover", "seeds"), [(hand, PEOPLE), (microphone, (2,)), (cup, (27,)), (card, (11,))])
 def test_what_covers_the_mouth_is_never_in_a_reference(cover: Cover, seeds: tuple[int, ...], when: str) -> None:
     for seed in seeds:
         frames, faces = speaker(seed)
@@ -166,7 +166,7 @@ def test_every_shot_has_its_own_usual_appearance() -> None:
 
 
 def test_turned_and_bridged_frames_are_no_references() -> None:
-    frames, faces = speaker(3)
+    frames, faces = speaker(8)
     turned = [replace(face, yaw_deg=35.0 if index < 20 else 0.0) for index, face in enumerate(faces)]
     assert all(chosen.start >= 20 for chosen in references(plan_of_frames(frames, turned), "elsewhere"))
     plan = plan_of_frames(frames, faces)
@@ -242,7 +242,7 @@ def test_a_hand_at_the_start_leaves_no_trace_in_free_frames(tmp_path: Path) -> N
     faces = [face for frame in clean if (face := detector.points(frame)) is not None]
     results = []
     for name, frames in (("clean", clean), ("hand", covered(clean, faces, hand, share))):
-        with VideoWriter(tmp_path / f"{name}.mp4", VideoFormat.constant(320, 320, 25, crf=4)) as writer:
+        with VideoWriter(tmp_path / f"{name}.mp4", VideoFormat.constant(*clean[0].shape[1::-1], 25, crf=4)) as writer:
             for frame in frames:
                 writer.write(frame)
         settings = pipeline.models.defaults.changed({"preset": "turbo"})

@@ -399,7 +399,7 @@ def test_the_command_makes_clips_that_training_can_read(
     thresholds = ["stages.min_segment_sec=2", "stages.max_segment_sec=5"]
     assert process_data.main(["--input_dir", f"{raw}/", *config, *thresholds]) == 0
     index = index_clips(find_clips(tmp_path / "high_visual_quality"), 16, tmp_path / "cache")
-    assert len(index.clips) == 2 and not index.rejected
+    assert len(index.clips) == 4 and not index.rejected  # two shots of each film
     assert {clip.size_px for clip in index.clips} == {128}
     stricter = [
         "--reapply",
@@ -413,7 +413,7 @@ def test_the_command_makes_clips_that_training_can_read(
     assert (tmp_path / "stricter/kept.txt").read_text() == ""
     lists = ["--manifests", str(tmp_path / "manifests"), "--out_dir", str(tmp_path / "lists")]
     assert write_fileslist.main([*lists, "train=0.5", "val=0.5"]) == 0
-    assert [len(find_clips(fileslist=tmp_path / f"lists/{name}.txt")) for name in ("train", "val")] == [1, 1]
+    assert [len(find_clips(fileslist=tmp_path / f"lists/{name}.txt")) for name in ("train", "val")] == [2, 2]
     assert write_fileslist.main([*lists, "train=1"]) == 2  # the lists are there already
     assert process_data.main(["--input_dir", str(raw), *config]) == 2
     assert "min_segment_sec 2.0 -> 5.0" in capsys.readouterr().err

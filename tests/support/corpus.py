@@ -20,10 +20,10 @@ from typing import Any
 import cv2
 from rich.progress import track
 
+from latentsync.avatar.clip import FRAME_SIZE
 from latentsync.processing.config import StageSettings
 from latentsync.timebase import samples_of_frames
 from tests.support.films import (
-    AVATAR_PX,
     FIRST_SEED,
     Film,
     after,
@@ -151,9 +151,10 @@ def small_corpus() -> Corpus:
         Expected(70, 120, offset_frames=0),
     ]
     corpus.cut("scenes.mp4", "scenes of 50, 20 and 50 frames", scenes, parts)
-    corpus.drop("two.mp4", "two faces", beside(person, other), "high_resolution", "several_faces")
+    second = talk(FIRST_SEED + 2, count)  # whose face is found in pictures of this size too
+    corpus.drop("two.mp4", "two faces", beside(person, second), "high_resolution", "several_faces")
     corpus.drop("ball.mp4", "no face", empty(FIRST_SEED, count), "high_resolution", "no_face")
-    corpus.drop("far.mp4", "face of 70 px", talk(FIRST_SEED, count, AVATAR_PX, 70), "high_resolution", "small_face")
+    corpus.drop("far.mp4", "face of 70 px", talk(FIRST_SEED, count, FRAME_SIZE, 70), "high_resolution", "small_face")
     corpus.drop("board.mp4", "face hidden for a while", covered(person, 16, 41), "affine_transformed", "face_lost")
     corpus.other_sound("early 9.mp4", "sound 9 frames early", person, late(person, -9), "av_synced", "large_offset", 9)
     pictures, sound = talk(FIRST_SEED, 100), talk(FIRST_SEED + 1, 100)  # 2 s are too short to detect another voice

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from scipy.signal import resample_poly
 
-from latentsync.avatar.clip import AvatarClip, spoken_clip
+from latentsync.avatar.clip import FRAME_SIZE, AvatarClip, spoken_clip
 from latentsync.avatar.sentences import random_sentence
 from latentsync.media.sound.copy import AudioSource
 from latentsync.media.sound.write import write_wav
@@ -21,7 +21,7 @@ from latentsync.timebase import MODEL_FPS, SAMPLE_RATE_HZ, samples_of_frames
 FIRST_SEED = 5_000_000
 SENTENCE_SEC = 1.8  # at least
 FACE_SHARE = 2.2  # width of a face's box over the distance of the eyes
-AVATAR_PX = 320
+LEFT_EYE = 36  # first of the twelve landmarks of the eyes, the left eye's in the picture
 
 Frames = Callable[[], Iterator[np.ndarray]]
 
@@ -49,10 +49,10 @@ def avatar(seed: int, count: int) -> AvatarClip:
     return clip
 
 
-def talk(seed: int, count: int, side_px: int = AVATAR_PX, face_px: float | None = None) -> Film:
+def talk(seed: int, count: int, side_px: int = FRAME_SIZE, face_px: float | None = None) -> Film:
     """A head that speaks for `count` frames, centred in square frames; `face_px` is the width of the face."""
     clip = avatar(seed, count)
-    scale = side_px / AVATAR_PX if face_px is None else face_px / natural_face_px(clip)
+    scale = side_px / FRAME_SIZE if face_px is None else face_px / natural_face_px(clip)
 
     def draw() -> Iterator[np.ndarray]:
         for _, frame in zip(range(count), clip.frames(), strict=False):
@@ -63,14 +63,16 @@ def talk(seed: int, count: int, side_px: int = AVATAR_PX, face_px: float | None 
 
 def natural_face_px(clip: AvatarClip) -> float:
     """Smallest width of a clip's face in its original frames, in px."""
-    return FACE_SHARE * clip.identity.eye_distance * float(clip.motion.scale.min())
+    points = (clip.landmarks(frame)[LEFT_EYE : LEFT_EYE + 12] for frame in range(len(clip)))
+    apart = (np.linalg.norm(eyes[6:].mean(0) - eyes[:6].mean(0)) for eyes in points)
+    return FACE_SHARE * float(min(apart))
 
 
 def placed(frame: np.ndarray, scale: float, side_px: int) -> np.ndarray:
     """A frame scaled around its centre, in a square of `side_px`; border pixels are replicated outwards."""
-    middle = (AVATAR_PX - 1) / 2
+    middle = (FRAME_SIZE - 1) / 2
     matrix = np.array([[scale, 0, (side_px - 1) / 2 - scale * middle], [0, scale, (side_px - 1) / 2 - scale * middle]])
-    if scale == 1 and side_px == AVATAR_PX:
+    if scale == 1 and side_px == FRAME_SIZE:
         return frame
     how = cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA
     scaled = cv2.resize(frame, None, fx=scale, fy=scale, interpolation=how) if scale < 1 else frame
@@ -79,7 +81,7 @@ def placed(frame: np.ndarray, scale: float, side_px: int) -> np.ndarray:
     return cv2.warpAffine(scaled, matrix, (side_px, side_px), flags=how, borderMode=cv2.BORDER_REPLICATE)
 
 
-def empty(seed: int, count: int, side_px: int = AVATAR_PX) -> Film:
+def empty(seed: int, count: int, side_px: int = FRAME_SIZE) -> Film:
     """A background with a moving ball and no face, with a voice."""
     rng = np.random.default_rng(seed)
     small = rng.uniform(40, 200, (6, 6, 3)).astype(np.float32)

@@ -11,12 +11,17 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from latentsync.avatar.head import CANVAS, CENTRE_X, Expression, Head
+from latentsync.avatar.head import EYE_RADIUS, EYE_Z, Expression
 from latentsync.avatar.identity import random_identity
+from latentsync.avatar.occluders import Occluder, patches
+from latentsync.avatar.raster import linear, to_srgb
+from latentsync.avatar.render import Pose, Renderer
 from latentsync.face.detection.detector import Box
 
 FPS, WIDTH, HEIGHT = 25, 640, 360
-SPEAKER_SEED, SECOND_SEED = 3, 8
+PX_PER_CM = 12.1  # of a head at scale 1: its eyes are about 83 px apart
+EYES_ABOVE = 21  # px from a head's place up to its eyes, at scale 1
+SPEAKER_SEED, SECOND_SEED = 12, 9
 EVENTS = (  # event, and the first frame after it
     ("fade-in", 12),
     ("talk", 50),
@@ -47,7 +52,7 @@ class TortureFrame:
 
 @dataclass(frozen=True)
 class Place:
-    """Position of the centre of a head's canvas in the frame, in px, and the head's scale."""
+    """Position in the frame, in px, of a point between a head's eyes and its nose, and the head's scale."""
 
     x: float
     y: float
@@ -55,9 +60,17 @@ class Place:
 
 
 @lru_cache(maxsize=4)
-def head_of(seed: int) -> Head:
-    """The head of an avatar's identity."""
-    return Head(random_identity(np.random.default_rng(seed)))
+def renderer_of(seed: int) -> Renderer:
+    """Draws the person of a seed."""
+    return Renderer(random_identity(np.random.default_rng(seed)), patches())
+
+
+@lru_cache(maxsize=1)
+def hand_of(seed: int) -> Occluder:
+    """A hand before the mouth of a person, in every frame."""
+    hand = Occluder("hand", renderer_of(seed).head, FRAMES, np.random.default_rng(seed))
+    hand.shown[:] = 1
+    return hand
 
 
 @lru_cache(maxsize=4)
@@ -71,22 +84,24 @@ def room(seed: int) -> np.ndarray:
     return np.asarray(cv2.GaussianBlur(picture, (0, 0), 7), np.float32)
 
 
-def draw_head(picture: np.ndarray, seed: int, place: Place, index: int) -> Box:
-    """Draw a speaking head into a float32 picture, in place; returns the face's box."""
-    head = head_of(seed)
+def draw_head(picture: np.ndarray, seed: int, place: Place, index: int, has_hand: bool = False) -> Box:
+    """Draw a speaking head, and a hand before its mouth, into a float32 picture, in place; returns the face's box."""
+    renderer = renderer_of(seed)
     aperture = 0.5 + 0.5 * np.sin(index * 1.1 + seed)
     blink = float(index % 60 in (30, 31, 32))
     expression = Expression(float(aperture), 0.2, 0.5, 0.2, 0.0, blink, 0.2, (0.0, 0.0))
     x, y = place.x + 4 * np.sin(index / 9 + seed), place.y + 3 * np.cos(index / 11)
-    s = place.scale
-    to_frame = np.array([[s, 0, x - s * CANVAS / 2], [0, s, y - s * CANVAS / 2]])
-    alpha = cv2.warpAffine(head.alpha, to_frame, (WIDTH, HEIGHT))[..., None]
-    drawn = cv2.warpAffine(head.draw(expression), to_frame, (WIDTH, HEIGHT)).astype(np.float32)
-    picture += alpha * (drawn - picture)
-    person = head.identity
-    eye_y, unit = y + s * (person.eye_y - CANVAS / 2), s * person.eye_distance
-    middle = x + s * (CENTRE_X - CANVAS / 2)
-    return middle - 1.1 * unit, eye_y - 0.6 * unit, middle + 1.1 * unit, eye_y + 1.9 * unit
+    centre = ((x + 0.5) / WIDTH, (y - EYES_ABOVE * place.scale + 0.5) / HEIGHT)
+    pose = Pose(px_per_cm=PX_PER_CM * place.scale, size=(HEIGHT, WIDTH), centre=centre)
+    held = hand_of(seed).held(index, pose) if has_hand else None
+    person, alpha, _ = renderer.draw(expression, pose, held)
+    shown = alpha > 0
+    behind = (1 - alpha[shown])[:, None] * linear(picture[shown])
+    picture[shown] = to_srgb(person[shown] + behind)
+    eye_x, eye_z = renderer.head.identity.eye_x, EYE_Z + EYE_RADIUS
+    (left, eye_y, _), (right, _, _) = pose.project(pose.place(np.array([[-eye_x, 0, eye_z], [eye_x, 0, eye_z]])))
+    middle, unit = float(left + right) / 2, float(right - left)
+    return middle - 1.1 * unit, float(eye_y) - 0.6 * unit, middle + 1.1 * unit, float(eye_y) + 1.9 * unit
 
 
 def event_at(index: int) -> tuple[str, int]:
@@ -106,9 +121,7 @@ def make_frame(index: int) -> TortureFrame:
     speaker = second = None
     if event not in ("away", "cutaway"):
         place = Place(330, 205, 0.95) if event == "other room" else Place(220, 190, 0.7)
-        speaker = draw_head(picture, SPEAKER_SEED, place, index)
-    if event == "hand":
-        cover(picture, speaker, 0.78, (0.62, 0.30), (196, 150, 120))
+        speaker = draw_head(picture, SPEAKER_SEED, place, index, has_hand=event == "hand")
     if event == "hidden briefly":
         cover(picture, speaker, 0.45, (0.9, 0.8), (90, 110, 90))
     if event == "second person":

@@ -15,6 +15,7 @@ from latentsync.config import load
 from latentsync.config.syncnet_run import PlateauConfig, SyncNetRun
 from latentsync.data.clips import ClipIndex, TrainingClip
 from latentsync.data.sync_clips import SyncBatch
+from latentsync.metrics.sync.accuracy import ClipEmbeddings
 from latentsync.models.syncnet import StableSyncNet, load_syncnet
 from latentsync.models.vae import build_vae
 from latentsync.training.engine.charts import CurvePanel, HistogramPanel, save_charts
@@ -22,6 +23,7 @@ from latentsync.training.engine.distributed import Processes
 from latentsync.training.syncnet.preflight import data_warnings, overfit, source_of
 from latentsync.training.syncnet.step import SyncNetWithHeads, net_weights
 from latentsync.training.syncnet.train import OUTPUT, SyncNetTraining
+from latentsync.training.syncnet.validate import SyncScores, score_embedded
 from latentsync.training.syncnet.watch import PlateauWatch, offset_warning
 from latentsync.weights import describe, read_state, save_checkpoint
 from scripts import precompute
@@ -52,7 +54,7 @@ model:
     dropout: 0.1
 data: {resolution: 32, num_frames: 4, batch_size: 8, mel_noise: 0.1, jitter_px: 1}
 preflight: {skip: true, pairs: 8}
-validation: {clips: 2, calibration_clips: 2}
+validation: {clips: 2, offset_clips: 2}
 train: {max_steps: 4, learning_rate: 1.0e-3, warmup_steps: 1, checkpoint_steps: 2, validation_steps: 2, log_steps: 1}
 """
 
@@ -231,6 +233,26 @@ def test_right_and_wrong_pairs_are_balanced_in_the_loss() -> None:
     batch = SyncBatch(torch.zeros(4, 1), torch.zeros(4, 1))
     losses = SyncNetWithHeads(PerfectSyncNet(), 4)(batch, torch.arange(1))  # type: ignore[arg-type]
     assert float(losses["sync"]) == 0 and float(losses["accuracy"]) == 1, "all audio matches its own lips and no others"
+
+
+def test_clips_are_judged_by_the_threshold_that_suits_others() -> None:
+    windows = torch.eye(32).split(8)  # of four clips
+
+    def score(
+        *similarities: tuple[float, float],
+    ) -> SyncScores:  # of the windows of each clip with their own audio and others
+        embedded = [
+            ClipEmbeddings(lips, right * lips + wrong * (1 - lips))
+            for lips, (right, wrong) in zip(windows, similarities, strict=False)
+        ]
+        return score_embedded(embedded, min_shift=2)
+
+    alike = score(*[(0.8, 0.5)] * 4)
+    assert alike.accuracy == 1 and 0.5 <= alike.threshold < 0.8
+    assert len(alike.right) == len(alike.wrong) == 4 * 8
+    unlike = score(*[(0.9, 0.7), (0.6, 0.4)] * 2)
+    assert unlike.accuracy == 0.5, "either half takes all pairs of the other for right, or all for wrong"
+    assert score((0.8, 0.5), (0.8, 0.5)).accuracy == 1
 
 
 def test_mouth_heads_add_a_loss_and_are_not_saved(clips: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from latentsync.config import UNetRun, load
 from latentsync.data.unet_clips import ClipBatch, collate
 from latentsync.diffusion.noise import add_noise, one_step_x0
+from latentsync.face.masks import latent_mask, load_mask
 from latentsync.inference.models import configured_unet
 from latentsync.losses.contract import frames_of
 from latentsync.losses.perceptual import LpipsLoss, PerceptualLoss, build_lpips, empty_lpips, public_key
@@ -129,6 +130,15 @@ def test_the_demo_objective_has_known_values() -> None:
     weights = ((1 - alphas) / alphas).sqrt().clamp(max=5.0)
     error = step.error(predicted, noise, torch.tensor([100, 999]))
     assert float(error) == pytest.approx(float(weights.mean()) * 0.6) and float(weights[1]) == 5.0
+
+
+def test_cells_around_the_lips_may_weigh_more() -> None:
+    objective = UNetObjective(mouth_weight=6.0)
+    step = UNetStep(UNet3DConditionModel(UNetConfig.from_dict(UNET)), latent_mask(load_mask(256)), objective, 0)
+    lips, brow = torch.zeros(1, 4, 1, 32, 32), torch.zeros(1, 4, 1, 32, 32)
+    lips[..., 22, 16] = brow[..., 8, 16] = 1
+    nothing, timestep = torch.zeros_like(lips), torch.tensor([500])
+    assert float(step.error(lips, nothing, timestep)) == pytest.approx(6 * float(step.error(brow, nothing, timestep)))
 
 
 def test_a_syncnet_without_proven_accuracy_is_refused(data: Path) -> None:

@@ -51,7 +51,7 @@ STORE_AND_READ = """async (address) => {
 PICTURES = os.environ.get("LATENTSYNC_SCREENSHOTS", "")
 PRESET = "balanced" if PICTURES else "fast"  # pictures of the README show what most users get
 PATIENCE_MS = 90_000  # machines of continuous integration are slow
-MAX_PICTURE_BYTES = 300_000
+MAX_PICTURE_BYTES = 400_000
 NAMELESS = """() => [...document.querySelectorAll('button, input, select, textarea, a[href], [role=slider], video')]
   .filter(e => e.checkVisibility() && e.type !== 'hidden')
   .filter(e => !(e.getAttribute('aria-label') || e.innerText || e.title || e.getAttribute('aria-labelledby')
@@ -153,7 +153,7 @@ def picture(page: Page, name: str, folder: Path, **clip: Any) -> None:
 
 def test_from_upload_to_download(page: Page, server: Server, pair: tuple[Path, Path], tmp_path: Path) -> None:
     upload(page, *pair)
-    expect(page.get_by_text("320 x 320, 25 frames per second, 1.3 s")).to_be_visible()
+    expect(page.get_by_text("256 x 256, 25 frames per second, 1.3 s")).to_be_visible()
     expect(page.get_by_text("1.3 s of audio")).to_be_visible()
 
     unfold(page, texts.FACE_SECTION)

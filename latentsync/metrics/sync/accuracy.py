@@ -48,7 +48,7 @@ def accuracy(right: Tensor, wrong: Tensor, threshold: float = THRESHOLD) -> floa
 
 
 def best_threshold(right: Tensor, wrong: Tensor) -> float:
-    """The threshold, in steps of 0.01, with the best accuracy on these pairs, which should come from training clips."""
+    """The threshold, in steps of 0.01, with the best accuracy on these pairs, which should be others than those to be judged."""
     candidates = [step / 100 for step in range(30, 96)]
     return max(candidates, key=lambda threshold: accuracy(right, wrong, threshold))
 

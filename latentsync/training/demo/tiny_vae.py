@@ -11,9 +11,10 @@ from torch.utils.data import Dataset
 
 from latentsync.data.clips import TrainingClip
 from latentsync.data.features import ClipFeature
+from latentsync.face.masks import weighted_mouth
 from latentsync.models.frozen import Frozen
 from latentsync.models.vae import decode, decode_tiny
-from latentsync.training.demo.vae import edge_loss, mouth_weight
+from latentsync.training.demo.vae import MOUTH_WEIGHT, edge_loss
 from latentsync.training.engine.loop import Losses, item_generator
 from latentsync.weights import LATENT_STRIDE
 
@@ -42,7 +43,7 @@ class TinyVaeObjective(nn.Module):
         super().__init__()
         student.encoder.requires_grad_(False)  # unused here
         self.student, self.teacher = student, teacher
-        self.register_buffer("weight", mouth_weight(resolution), persistent=False)
+        self.register_buffer("weight", weighted_mouth(resolution, MOUTH_WEIGHT), persistent=False)
 
     def forward(self, latents: Tensor, positions: Tensor) -> Losses:
         with torch.no_grad():

@@ -35,7 +35,7 @@ class SyncNetData:
     def items(self) -> SyncClips:
         """The training items; ValueError if there are too few clips."""
         data = self.run.data
-        augmentation = Augmentation(data.jitter_px, data.brightness, data.mel_noise)
+        augmentation = Augmentation(data.jitter_px, data.brightness, data.mel_noise, data.mirrored)
         return SyncClips(
             self.training.clips,
             data.num_frames,
@@ -50,10 +50,10 @@ class SyncNetData:
         """Whole validation clips, one in memory at a time."""
         return self._whole(self.validation[: self.run.validation.clips])
 
-    def calibration_clips(self) -> Iterator[SyncClip]:
-        """Whole training clips, evenly spaced in the index: the similarity threshold is chosen on them."""
+    def offset_clips(self) -> Iterator[SyncClip]:
+        """Whole training clips, evenly spaced in the index: the offsets of their audio are measured."""
         clips = self.training.clips
-        return self._whole(clips[:: max(1, len(clips) // self.run.validation.calibration_clips)])
+        return self._whole(clips[:: max(1, len(clips) // self.run.validation.offset_clips)])
 
     def _whole(self, clips: Sequence[TrainingClip]) -> Iterator[SyncClip]:
         return (load_sync_clip(clip, self.pictures) for clip in clips)

@@ -134,7 +134,7 @@ class SyncNetTraining:
         self.scores = score_syncnet(
             self.objective.net,
             self.data.validation_clips(),
-            self.data.calibration_clips(),
+            self.data.offset_clips(),
             data.num_frames,
             data.min_shift,
         )

@@ -1,7 +1,7 @@
 """Scoring a StableSyncNet on validation clips."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -22,12 +22,13 @@ class SyncScores:
 
     right: Tensor
     wrong: Tensor
-    threshold: float  # chosen on the calibration clips
-    offsets: list[int] = field(default_factory=list)  # measured on the calibration clips, in frames; > 0: audio early
+    accuracy: float  # each half of the clips is judged by the threshold that suits the other half
+    offsets: list[int] = field(default_factory=list)  # of training clips, in frames; > 0: audio early
 
     @property
-    def accuracy(self) -> float:
-        return accuracy(self.right, self.wrong, self.threshold)
+    def threshold(self) -> float:
+        """The one with the best accuracy on all pairs."""
+        return best_threshold(self.right, self.wrong)
 
     @property
     def loss(self) -> float:
@@ -48,18 +49,31 @@ class SyncScores:
 def score_syncnet(
     net: StableSyncNet,
     validation: Iterable[SyncClip],
-    calibration: Iterable[SyncClip],
+    training: Iterable[SyncClip],
     num_frames: int,
     min_shift: int = MIN_SHIFT,
 ) -> SyncScores:
-    """Score a network in evaluation mode on `validation`; the threshold is chosen on `calibration`, which are training clips."""
+    """Score a network in evaluation mode on `validation`, and measure the offsets of `training` clips."""
     was_training = net.training
     net.eval()
-    calibrating = embed_clips(net, calibration, num_frames, min_shift)
-    threshold = best_threshold(*_pairs(calibrating, min_shift))
-    right, wrong = _pairs(embed_clips(net, validation, num_frames, min_shift), min_shift)
+    scores = score_embedded(embed_clips(net, validation, num_frames, min_shift), min_shift)
+    trained = embed_clips(net, training, num_frames, min_shift)
     net.train(was_training)
-    return SyncScores(right, wrong, threshold, [most_similar_offset(clip.lips, clip.sound) for clip in calibrating])
+    return replace(scores, offsets=[most_similar_offset(clip.lips, clip.sound) for clip in trained])
+
+
+def score_embedded(clips: list[ClipEmbeddings], min_shift: int = MIN_SHIFT) -> SyncScores:
+    """Scores of validation clips; a single clip is judged by the threshold that suits itself."""
+    halves = [
+        pair_similarities(half, min_shift, torch.Generator().manual_seed(0))
+        for half in (clips[::2], clips[1::2])
+        if half
+    ]
+    correct = [
+        accuracy(*half, best_threshold(*other)) * len(half[0]) for half, other in zip(halves, halves[::-1], strict=True)
+    ]
+    right, wrong = (torch.cat(pairs) for pairs in zip(*halves, strict=True))
+    return SyncScores(right, wrong, sum(correct) / len(right))
 
 
 def embed_clips(
@@ -93,17 +107,6 @@ def embed_windows(
     weight = next(net.parameters())
     batches = [range(first, min(first + batch_size, count)) for first in range(0, count, batch_size)]
     return torch.cat([embed(torch.stack([window(i) for i in batch]).to(weight)).float().cpu() for batch in batches])
-
-
-def validation_pairs(
-    net: StableSyncNet, clips: Iterable[SyncClip], num_frames: int, seed: int = 0, min_shift: int = MIN_SHIFT
-) -> tuple[Tensor, Tensor]:
-    """Similarities of right and of wrong pairs of the clips (see `pair_similarities`)."""
-    return _pairs(embed_clips(net, clips, num_frames, min_shift), min_shift, seed)
-
-
-def _pairs(embedded: list[ClipEmbeddings], min_shift: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    return pair_similarities(embedded, min_shift, torch.Generator().manual_seed(seed))
 
 
 def offset_errors(

@@ -75,12 +75,11 @@ class DistillStep(UNetStep):
         return Drawn(torch.cat(noise).to(latents), torch.cat(timesteps), has_audio)
 
     def distance(self, clean: Tensor, target: Tensor) -> Tensor:
-        """Mean distance of latents b c f h w; visible cells have the objective's `visible_weight`, generated ones 1."""
+        """Mean distance of latents b c f h w; cells are weighted as the objective sets."""
         error = clean - target
-        cells = 1 - (1 - self.objective.visible_weight) * self.mask
         if self.plan.loss == "l2":
-            return (error**2 * cells).mean()
-        return (((error**2 + HUBER_WIDTH**2).sqrt() - HUBER_WIDTH) * cells).mean()
+            return (error**2 * self.cells).mean()
+        return (((error**2 + HUBER_WIDTH**2).sqrt() - HUBER_WIDTH) * self.cells).mean()
 
     def _target(self, noisy: Tensor, timesteps: Tensor, batch: ClipBatch) -> Tensor:
         """Clean latents predicted by the student's moving average from the point after the teacher's DDIM step."""

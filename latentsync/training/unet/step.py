@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from latentsync.config import UNetObjective
 from latentsync.data.unet_clips import ClipBatch, with_latents
@@ -18,11 +19,14 @@ from latentsync.device import full_precision
 from latentsync.diffusion.denoisers import unet_input
 from latentsync.diffusion.noise import add_noise, mixed_noise, one_step_x0
 from latentsync.diffusion.schedule import NoiseSchedule
+from latentsync.face.masks import weighted_mouth
 from latentsync.models.frozen import Frozen
 from latentsync.models.unet.network import UNet3DConditionModel
 from latentsync.models.vae import SCALING_FACTOR
 from latentsync.training.engine.loop import Losses, item_generator
 from latentsync.training.unet.pixel_losses import PixelLosses
+
+COARSE_CELLS = 4  # side, in latent cells, of the squares of `UNetObjective.coarse_weight`
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,7 @@ class UNetStep(nn.Module):
     """
 
     mask: Tensor
+    cells: Tensor  # weight of each latent cell [h, w]
 
     def __init__(
         self,
@@ -57,6 +62,8 @@ class UNetStep(nn.Module):
         self.pixel_losses, self.encoder = pixel_losses, encoder
         self.schedule = NoiseSchedule()
         self.register_buffer("mask", mask, persistent=False)
+        cells = (1 - (1 - objective.visible_weight) * mask) * weighted_mouth(len(mask), objective.mouth_weight).to(mask)
+        self.register_buffer("cells", cells, persistent=False)
 
     def forward(self, batch: ClipBatch, positions: Tensor) -> Losses:
         """Unweighted losses of a batch, whose items are at `positions`."""
@@ -89,10 +96,19 @@ class UNetStep(nn.Module):
         )
 
     def error(self, predicted: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """Mean squared error of the predicted noise b c f h w, weighted by timestep and by cell as the objective sets."""
-        squared = (predicted.float() - noise) ** 2
-        cells = 1 - (1 - self.objective.visible_weight) * self.mask
-        return (squared * cells * self._snr_weight(timesteps).to(noise)[:, None, None, None, None]).mean()
+        """Mean squared error of the predicted noise b c f h w, weighted by timestep and by cell as the objective sets.
+
+        With `coarse_weight` the error of means over squares of cells is added. A mean of n cells is multiplied by sqrt(n), so that
+        errors which are independent between cells count as much in both parts.
+        """
+        error = predicted.float() - noise
+        timestep_weight = self._snr_weight(timesteps).to(noise)[:, None, None, None, None]
+        loss = (error**2 * self.cells * timestep_weight).mean()
+        if not self.objective.coarse_weight:
+            return loss
+        square = (1, COARSE_CELLS, COARSE_CELLS)
+        coarse = COARSE_CELLS * F.avg_pool3d(error * (1 - self.mask), square, ceil_mode=True)
+        return loss + self.objective.coarse_weight * (coarse**2 * timestep_weight).mean()
 
     def _snr_weight(self, timesteps: Tensor) -> Tensor:
         alphas = self.schedule.alphas_cumprod[timesteps]

@@ -16,8 +16,8 @@ from pathlib import Path
 import cv2
 
 from benchmarks.table import Row, report
+from latentsync.avatar import OccluderKind
 from latentsync.avatar.clip import AvatarClip, random_clip
-from latentsync.avatar.occluders import OccluderKind
 from scripts.command import run_command
 
 STYLES = ("bald", "long")

@@ -18,7 +18,7 @@ import torch
 
 from benchmarks.table import report
 from latentsync.face.detection.detector import DEFAULT_DETECTOR
-from latentsync.inference.models import DEMO_UNET
+from latentsync.inference.model_files import DEMO_UNET
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.inference.settings import JobOptions
 from latentsync.testing import DEMO_AUDIO, DEMO_VIDEO

@@ -27,7 +27,8 @@ from latentsync.avatar.clip import read_openings
 from latentsync.data.aligned import aligned_faces
 from latentsync.face.detection.detector import make_detector
 from latentsync.face.pixels import pixels_to_frames
-from latentsync.inference.models import DEMO_UNET, LipsyncModels
+from latentsync.inference.model_files import DEMO_UNET
+from latentsync.inference.models import LipsyncModels
 from latentsync.inference.settings import PRESETS, InferenceSettings
 from latentsync.inference.timing import Stopwatch
 from latentsync.inference.windows.sampler import Window, WindowSampler

@@ -24,7 +24,7 @@ import torch
 from benchmarks.table import report
 from latentsync.face.detection.detector import DEFAULT_DETECTOR
 from latentsync.inference.jobs.report import save_report
-from latentsync.inference.models import DEMO_UNET
+from latentsync.inference.model_files import DEMO_UNET
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.inference.settings import InferenceSettings
 from latentsync.media.sound.read import read_audio

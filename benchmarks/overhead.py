@@ -25,7 +25,8 @@ import torch
 from benchmarks.table import report
 from latentsync.face.detection.detector import DEFAULT_DETECTOR, make_detector
 from latentsync.inference.jobs.job import check_job
-from latentsync.inference.models import DEMO_UNET, LipsyncModels, distilled_companion
+from latentsync.inference.model_files import DEMO_UNET, distilled_companion
+from latentsync.inference.models import LipsyncModels
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.inference.settings import JobOptions
 from latentsync.media.index.frame_index import frame_index

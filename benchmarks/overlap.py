@@ -21,7 +21,7 @@ from benchmarks.table import report
 from latentsync.avatar.clip import read_openings
 from latentsync.data.aligned import aligned_faces
 from latentsync.face.detection.detector import DEFAULT_DETECTOR, make_detector
-from latentsync.inference.models import DEMO_UNET
+from latentsync.inference.model_files import DEMO_UNET
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.metrics.lips.aperture import correlation
 from latentsync.metrics.lips.mesh_height import read_lips

@@ -21,7 +21,8 @@ from rich.progress import track
 from benchmarks.table import report
 from latentsync.device import DTYPES, Precision
 from latentsync.face.detection.detector import make_detector
-from latentsync.inference.models import DEMO_UNET, LipsyncModels, distilled_companion
+from latentsync.inference.model_files import DEMO_UNET, distilled_companion
+from latentsync.inference.models import LipsyncModels
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.inference.settings import PRESETS, InferenceSettings, needs_distilled, precision_of
 from latentsync.testing import AUDIO_FROM, DEMO_AUDIO, DEMO_VIDEO, held_out_clips, lip_sync, score_lips

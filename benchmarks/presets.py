@@ -36,7 +36,8 @@ from latentsync.data.frames import FrameMemory
 from latentsync.device import Precision
 from latentsync.face.detection.detector import make_detector
 from latentsync.face.pixels import pixels_to_frames
-from latentsync.inference.models import DEMO_UNET, LipsyncModels, distilled_companion
+from latentsync.inference.model_files import DEMO_UNET, distilled_companion
+from latentsync.inference.models import LipsyncModels
 from latentsync.inference.settings import PRESETS, InferenceSettings, precision_of
 from latentsync.inference.timing import Stopwatch
 from latentsync.inference.windows.sampler import Window, WindowSampler

@@ -18,7 +18,6 @@ from latentsync.face.detection.detector import make_detector
 from latentsync.files import file_hash
 from latentsync.metrics.cache import FeatureCache
 from latentsync.metrics.pictures.set_distances import feature_statistics, frechet_distance
-from latentsync.metrics.pictures.set_features import i3d_features, scored_clip
 from latentsync.weights import load_torchscript
 from scripts.command import run_command
 
@@ -53,6 +52,8 @@ def evaluate(args: argparse.Namespace) -> int:
 
 def measurer(args: argparse.Namespace, cache: FeatureCache) -> Callable[[Path], np.ndarray]:
     """A function from a video to its features [d]; raises CheckpointError if the network is missing."""
+    from latentsync.metrics.pictures.set_features import i3d_features, scored_clip  # imports PyTorch
+
     network, detector = load_torchscript(args.network), make_detector(args.detector)
     weights = file_hash(args.network)
 

@@ -16,7 +16,6 @@ import numpy as np
 from eval.clip_sets import EvalClip, write_sound
 from eval.networks import add_detector, add_videos, cache_of
 from eval.rows import check_out, make_row, write_rows
-from eval.systems import ours
 from eval.videos import find_videos, pair_up
 from latentsync.face.detection.detector import make_detector
 from latentsync.media.probe import probe
@@ -98,6 +97,8 @@ def finished(args: argparse.Namespace, sources: list[Path]) -> tuple[dict[str, R
 
 def made(args: argparse.Namespace, sources: list[Path], work: Path) -> tuple[dict[str, Result], dict[str, Any]]:
     """Results that the pipeline computes on demand."""
+    from eval.systems import ours  # imports PyTorch
+
     system = ours(args.model, args.device)
     facts = system.facts()  # loads the models, so that missing files are reported first
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from eval.networks import add_detector, add_sync_model, add_videos, cache_of, judge_facts, sync_judge
 from eval.rows import check_out, make_row, write_rows
 from eval.videos import find_videos
-from latentsync.metrics.sync.judge import sync_score
 from scripts.command import run_command
 
 
@@ -20,6 +19,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def evaluate(args: argparse.Namespace) -> int:
+    from latentsync.metrics.sync.judge import sync_score  # imports PyTorch
+
     check_out(args.out)
     videos = find_videos(args.videos)
     judge = sync_judge(args)

@@ -8,20 +8,20 @@ import argparse
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from eval.networks import DEMO_SYNCNET, STAND_INS, add_detector, add_videos, cache_of, stable_judge
 from eval.rows import ScoreRow, check_out, make_row, write_rows
 from eval.videos import find_videos
-from latentsync.device import pick_device
 from latentsync.files import file_hash
 from latentsync.metrics.cache import FeatureCache
-from latentsync.metrics.sync.accuracy import THRESHOLD, ClipEmbeddings, judge_clip
-from latentsync.metrics.sync.judge import StableJudge, embeddings, own_sound
 from latentsync.weights import read_checkpoint
 from scripts.command import run_command
+
+# What imports PyTorch is imported where it runs.
+if TYPE_CHECKING:
+    from latentsync.metrics.sync.accuracy import ClipEmbeddings
+    from latentsync.metrics.sync.judge import StableJudge
 
 MIN_SHIFT = 6  # frames between a window and wrong audio from the same video
 
@@ -43,6 +43,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def evaluate(args: argparse.Namespace) -> int:
+    from latentsync.device import pick_device
+    from latentsync.metrics.sync.accuracy import THRESHOLD
+
     check_out(args.out)
     videos = find_videos(args.videos)
     path = DEMO_SYNCNET if args.sync_model == "demo" else Path(args.sync_model)
@@ -55,8 +58,12 @@ def evaluate(args: argparse.Namespace) -> int:
     return write_rows(rows, args.out, {**facts, "stand_ins": stand_ins, **pooled(rows)})
 
 
-def accuracy_rows(judge: StableJudge, videos: list[Path], threshold: float, cache: FeatureCache) -> Iterator[ScoreRow]:
+def accuracy_rows(
+    judge: "StableJudge", videos: list[Path], threshold: float, cache: FeatureCache
+) -> Iterator[ScoreRow]:
     """One row per video, in the given order. The choice of wrong audio depends on the content of the videos alone."""
+    from latentsync.metrics.sync.accuracy import judge_clip
+
     embedded = {video: make_row(str(video), lambda v=video: {"clip": embed(judge, v, cache)}) for video in videos}  # type: ignore[misc]
     usable = [video for video, row in embedded.items() if not row.reason]
     if len(usable) < 2:
@@ -73,7 +80,12 @@ def accuracy_rows(judge: StableJudge, videos: list[Path], threshold: float, cach
             yield ScoreRow(str(video), judge_clip(clips[video], other, MIN_SHIFT, threshold))
 
 
-def embed(judge: StableJudge, video: Path, cache: FeatureCache) -> ClipEmbeddings:
+def embed(judge: "StableJudge", video: Path, cache: FeatureCache) -> "ClipEmbeddings":
+    import torch
+
+    from latentsync.metrics.sync.accuracy import ClipEmbeddings
+    from latentsync.metrics.sync.judge import embeddings, own_sound
+
     (lips, sound), *_ = embeddings(judge, video, own_sound(video), cache)
     known = ~torch.isnan(lips).any(dim=1)
     return ClipEmbeddings(lips[known], sound[known])

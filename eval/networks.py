@@ -5,24 +5,19 @@ import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
-from latentsync.config.loading import load
-from latentsync.config.syncnet_run import SyncNetRun
-from latentsync.device import pick_device
 from latentsync.face.detection.detector import BACKENDS, DEFAULT_DETECTOR, make_detector
-from latentsync.losses.perceptual import load_perceptual_loss
 from latentsync.metrics.cache import FeatureCache
-from latentsync.metrics.sync.box_detectors import DetectorBoxes, S3FDBoxes
-from latentsync.metrics.sync.face_tracks import FaceBoxes
-from latentsync.metrics.sync.judge import ExpertJudge, StableJudge, SyncJudge
-from latentsync.models.s3fd import load_s3fd
-from latentsync.models.syncnet import SyncNetConfig, load_syncnet
-from latentsync.models.syncnet_v2 import load_syncnet_v2
 from latentsync.weights import CHECKPOINTS, DEFAULT_ALIGNMENT, DEMO, read_checkpoint, release_of
+
+# What imports PyTorch is imported where a network is loaded: the help of the commands does without.
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from latentsync.metrics.sync.face_tracks import FaceBoxes
+    from latentsync.metrics.sync.judge import StableJudge, SyncJudge
 
 AUXILIARY = CHECKPOINTS / "auxiliary"
 EXPERT, S3FD_FILE = AUXILIARY / "syncnet_v2.model", AUXILIARY / "sfd_face.pth"
@@ -66,8 +61,12 @@ def add_sync_model(parser: argparse.ArgumentParser) -> None:
     add("--published", action="store_true", help="use the rules of the published evaluation, including their flaws")
 
 
-def sync_judge(args: argparse.Namespace) -> SyncJudge:
+def sync_judge(args: argparse.Namespace) -> "SyncJudge":
     """The judge of `--sync_model`, with the detector of `--detector` if it needs one; CheckpointError if weights are missing."""
+    from latentsync.device import pick_device
+    from latentsync.metrics.sync.judge import ExpertJudge
+    from latentsync.models.syncnet_v2 import load_syncnet_v2
+
     device = pick_device(args.device)
     if args.sync_model == "expert":
         net = load_syncnet_v2(EXPERT).to(device)
@@ -76,8 +75,8 @@ def sync_judge(args: argparse.Namespace) -> SyncJudge:
 
 
 def stable_judge(
-    path: Path, device: torch.device, detector: str | None, config_path: Path | None = None
-) -> StableJudge:
+    path: Path, device: "torch.device", detector: str | None, config_path: Path | None = None
+) -> "StableJudge":
     """A judge with a StableSyncNet on pixels.
 
     Args:
@@ -90,6 +89,11 @@ def stable_judge(
         CheckpointError: the file is missing.
         ValueError: model, resolution or number of frames are unknown, or the network uses latents or whole faces.
     """
+    from latentsync.config.loading import load
+    from latentsync.config.syncnet_run import SyncNetRun
+    from latentsync.metrics.sync.judge import StableJudge
+    from latentsync.models.syncnet import SyncNetConfig, load_syncnet
+
     run = load(config_path, SyncNetRun) if config_path else None
     seen = {**({"model": run.model, **asdict(run.data)} if run else {}), **read_checkpoint(path).metadata}
     if not {"model", "resolution", "num_frames"} <= seen.keys():
@@ -105,26 +109,33 @@ def stable_judge(
     return StableJudge(net.to(device), seen["resolution"], seen["num_frames"], found)
 
 
-def find_boxes(name: str, device: torch.device) -> FaceBoxes:
+def find_boxes(name: str, device: "torch.device") -> "FaceBoxes":
+    from latentsync.metrics.sync.box_detectors import DetectorBoxes, S3FDBoxes
+    from latentsync.models.s3fd import load_s3fd
+
     if name == "cascade":
         return DetectorBoxes(make_detector("cascade"))
     return S3FDBoxes(load_s3fd(S3FD_FILE).to(device))
 
 
-def judge_facts(args: argparse.Namespace, judge: SyncJudge) -> dict[str, Any]:
+def judge_facts(args: argparse.Namespace, judge: "SyncJudge") -> dict[str, Any]:
     """Facts for the summary: network, fingerprint, stand-ins."""
     used = [args.sync_model, args.boxes if args.sync_model == "expert" else "", getattr(args, "detector", "")]
     stand_ins = [STAND_INS[name] for name in dict.fromkeys(used) if name in STAND_INS]
     return {"network": judge.name, "fingerprint": judge.fingerprint, "stand_ins": stand_ins}
 
 
-def lpips_map(device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
+def lpips_map(device: "torch.device") -> Callable[["Tensor", "Tensor"], "Tensor"]:
     """LPIPS (VGG-16) as a map [1, 1, h, w] of two images [1, 3, h, w]; CheckpointError if the weights are missing."""
+    import torch
+
+    from latentsync.losses.perceptual import load_perceptual_loss
+
     network = load_perceptual_loss().network.to(device)
     network.spatial = True
 
     @torch.no_grad()
-    def distance(first: Tensor, second: Tensor) -> Tensor:
+    def distance(first: "Tensor", second: "Tensor") -> "Tensor":
         return network(first.to(device), second.to(device))
 
     return distance

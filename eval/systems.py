@@ -16,7 +16,7 @@ from eval.clip_sets import EvalClip
 from latentsync.device import GPU, pick_device
 from latentsync.face.detection.detector import DEFAULT_DETECTOR
 from latentsync.files import file_hash, network_hash
-from latentsync.inference.models import DEMO_UNET
+from latentsync.inference.model_files import DEMO_UNET
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.media.process import run_program
 from latentsync.metrics.statistics import NO_OUTPUT, NO_TRUTH, UnscorableError

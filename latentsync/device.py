@@ -5,13 +5,12 @@ import shutil
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, get_args
 
 import torch
 
-Precision = Literal["auto", "half", "fp32", "bf16", "fp16"]
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+from latentsync.precision import DTYPE_NAMES, PRECISIONS, Precision
+
+DTYPES: dict[str, torch.dtype] = {name: getattr(torch, dtype) for name, dtype in DTYPE_NAMES.items()}
 CPU_COMPILERS = ("c++", "g++", "clang++", "cl")  # torch.compile needs one of them on a CPU
 
 GPU = "cuda"  # in PyTorch also the name of AMD GPUs

@@ -40,3 +40,8 @@ def sync_mel_start(frame: int, fps: float = MODEL_FPS) -> int:
 def sync_mel_length(frames: int, fps: int = MODEL_FPS) -> int:
     """Number of SyncNet mel frames in a window of `frames` video frames, rounded up: 52 for 16, 80 for 25 at 25 fps."""
     return -(-frames * SYNC_MEL_HZ // fps)
+
+
+def stride_of(fps: float) -> int:
+    """Distance between the frames of a window, in frames of a video of `fps`: 25 frames of a window last about one second."""
+    return max(1, round(fps / MODEL_FPS))

@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 
 import cv2
-import torch
 from rich.progress import track
 
 from latentsync.data.aligned import NoFaceError, align_clip
@@ -27,6 +26,8 @@ def align(
     video: Path, input_dir: Path, out: Path, detector: str, resolution: int, alignment: Alignment = DEFAULT_ALIGNMENT
 ) -> str | None:
     """Align one video; returns the reason if it is left out, else None."""
+    import torch
+
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     clip = (out / video.relative_to(input_dir)).with_suffix(".mp4")

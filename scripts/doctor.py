@@ -11,16 +11,12 @@ from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from latentsync.device import AVAILABLE, pick_device, pick_dtype, unused_gpu
 from latentsync.face.detection.detector import DEFAULT_DETECTOR
-from latentsync.inference.model_files import find_model_files
-from latentsync.inference.models import DEMO_UNET
-from latentsync.inference.pipeline import LipsyncPipeline
+from latentsync.inference.model_files import DEMO_UNET, find_model_files
 from latentsync.inference.settings import JobOptions
 from latentsync.media.video.encode import ENCODERS, is_installed
 from latentsync.weights import CHECKPOINTS
@@ -53,6 +49,10 @@ def packages() -> Iterator[Line]:
 
 def devices() -> Iterator[Line]:
     """Available devices, and the GPU architectures that PyTorch is built for."""
+    import torch
+
+    from latentsync.device import AVAILABLE, pick_device, pick_dtype, unused_gpu
+
     for kind, is_available in AVAILABLE.items():
         yield kind, "available" if is_available() else "none"
     for index in range(torch.cuda.device_count()):
@@ -85,6 +85,8 @@ def weights() -> Iterator[Line]:
 
 def smoke_test() -> str:
     """Run the first `SMOKE_SEC` seconds of the demo; returns the report's summary."""
+    from latentsync.inference.pipeline import LipsyncPipeline
+
     pipeline = LipsyncPipeline.from_pretrained(DEMO_UNET, detector=DEFAULT_DETECTOR)
     with tempfile.TemporaryDirectory() as folder:
         return pipeline(*PAIR, Path(folder) / "smoke.mp4", options=JobOptions(limit_sec=SMOKE_SEC)).summary()

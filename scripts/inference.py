@@ -10,30 +10,30 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from latentsync.config import UNetRun, load
-from latentsync.device import spread_devices, unused_gpu
 from latentsync.face.detection.detector import DEFAULT_DETECTOR
 from latentsync.inference.batch import JobEntry, JobOutcome, read_jobs, run_all, run_all_on_cluster, run_all_spread
-from latentsync.inference.jobs.job import LipsyncJob, check_job
-from latentsync.inference.jobs.report import JobReport, check_report, save_report
+from latentsync.inference.jobs.job import LipsyncJob, check_job, check_names
 from latentsync.inference.jobs.workers import WorkerPool
 from latentsync.inference.memory import share_one_heap
-from latentsync.inference.model_files import find_model_files
-from latentsync.inference.models import DEMO_UNET, distilled_companion, settings_for
-from latentsync.inference.pipeline import STAGES, LipsyncPipeline
-from latentsync.inference.preflight import CHECK_STAGES, preflight, sheet_path
+from latentsync.inference.model_files import DEMO_UNET, distilled_companion, find_model_files, settings_for
 from latentsync.inference.settings import InferenceSettings, JobOptions, needs_distilled, precision_of
-from latentsync.processing.run.ray_session import ray_session
 from latentsync.weights import FETCH_INFERENCE, PUBLIC_UNET, CheckpointError
 from scripts.command import OK, run_command
 from scripts.inference_arguments import given, parse
 from scripts.status import configure_logging
+
+# What needs PyTorch is imported when it is used: help and errors of the user are answered at once.
+if TYPE_CHECKING:
+    import torch
+
+    from latentsync.inference.jobs.report import JobReport
+    from latentsync.inference.pipeline import LipsyncPipeline
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO_VIDEO, DEMO_AUDIO = ROOT / "assets/demo_video.mp4", ROOT / "assets/demo_audio.wav"
@@ -61,7 +61,6 @@ def choose(args: argparse.Namespace) -> list[str]:
     args.demo = args.demo or not (any(pair) or args.jobs or args.inference_ckpt_path)
     if args.report and args.report.suffix != ".json":
         raise ValueError(f"cannot write the report {args.report}: its name must end in .json.")
-    check_models(args)
     args.video_path, args.audio_path = args.video_path or DEMO_VIDEO, args.audio_path or DEMO_AUDIO
     given = {"demo": args.demo, "temp_dir": args.temp_dir}
     return notes + [name for name, is_given in given.items() if is_given]
@@ -89,8 +88,10 @@ def check_models(args: argparse.Namespace) -> None:
     settings_for(files, given(args, InferenceSettings))
 
 
-def load_pipeline(args: argparse.Namespace, device: torch.device | None = None) -> LipsyncPipeline:
+def load_pipeline(args: argparse.Namespace, device: "torch.device | None" = None) -> "LipsyncPipeline":
     """Load the models and the face detector."""
+    from latentsync.inference.pipeline import LipsyncPipeline
+
     return LipsyncPipeline.from_pretrained(
         unet_path(args),
         args.unet_config_path,
@@ -103,30 +104,48 @@ def load_pipeline(args: argparse.Namespace, device: torch.device | None = None) 
 
 def make_pool(args: argparse.Namespace) -> WorkerPool:
     """The worker processes for `--workers`: by default one for each GPU; on a CPU they share its cores."""
+    import torch
+
+    from latentsync.device import spread_devices
+
     devices = spread_devices(args.workers)
     shares = len(devices) if devices[0].type == "cpu" else 1
     threads = max(1, torch.get_num_threads() // shares)
     return WorkerPool(partial(load_pipeline, args), devices, threads)
 
 
-def run_quietly(args: argparse.Namespace, pipeline: LipsyncPipeline, entry: JobEntry) -> str:
+def run_quietly(args: argparse.Namespace, pipeline: "LipsyncPipeline", entry: JobEntry) -> str:
     """Run one job of many in a worker process."""
-    return run_one(pipeline, entry, args, Console(quiet=True))
+    return run_entry(args, Console(quiet=True), pipeline, entry)
+
+
+def run_entry(args: argparse.Namespace, console: Console, pipeline: "LipsyncPipeline", entry: JobEntry) -> str:
+    """Check one job of many, show its warnings, and run it."""
+    job = checked(entry, args)
+    show_warnings(job, console)
+    return run_one(pipeline, entry, job, args, console)
+
+
+def checked(entry: JobEntry, args: argparse.Namespace) -> LipsyncJob:
+    """The job of an entry; raises ValueError or MediaError if it cannot be run."""
+    options = JobOptions().changed(given(args, JobOptions)).changed(entry.options)
+    return check_job(entry.video, entry.audio, entry.output, options, args.force)
 
 
 def run_one(
-    pipeline: LipsyncPipeline,
+    pipeline: "LipsyncPipeline",
     entry: JobEntry,
+    job: LipsyncJob,
     args: argparse.Namespace,
     console: Console,
     pool: WorkerPool | None = None,
 ) -> str:
-    """Run one job, show its progress, and write its report; returns its summary and the warnings that were not shown yet."""
+    """Run the job of an entry, show its progress, write its report; returns its summary and the warnings not shown yet."""
+    from latentsync.inference.jobs.report import check_report, save_report
+    from latentsync.inference.pipeline import STAGES
+    from latentsync.inference.preflight import CHECK_STAGES, preflight, sheet_path
+
     settings = pipeline.models.defaults.changed(given(args, InferenceSettings)).changed(entry.settings)
-    options = JobOptions().changed(given(args, JobOptions)).changed(entry.options)
-    job = check_job(entry.video, entry.audio, entry.output, options, args.force)
-    if args.jobs:
-        show_warnings(job, console)
     report_path = check_report(args.report or entry.output.with_suffix(".report.json"), job, args.force)
     with progress_bars(console) as bars:
         stages = CHECK_STAGES if args.preflight else STAGES
@@ -155,8 +174,10 @@ def as_note(warning: str) -> str:
     return f"Note: {warning}"
 
 
-def summary_lines(report: JobReport, is_preflight: bool, shown: Sequence[str] = ()) -> str:
+def summary_lines(report: "JobReport", is_preflight: bool, shown: Sequence[str] = ()) -> str:
     """The summary of a job, after its warnings; warnings that were `shown` before are not repeated."""
+    from latentsync.inference.preflight import sheet_path
+
     lines = [as_note(warning) for warning in report.warnings if warning not in shown]
     if is_preflight:
         return "\n".join(
@@ -188,23 +209,38 @@ def outcome_code(outcomes: Iterable[JobOutcome], console: Console) -> int:
 
 def lipsync(args: argparse.Namespace, console: Console) -> int:
     """Run the job or the list of jobs; returns the exit code."""
-    for note in [*(NOTES[choice] for choice in choose(args)), *filter(None, [unused_gpu()])]:
+    notes = choose(args)
+    entries = check_entries(args)
+    check_models(args)
+    from latentsync.device import unused_gpu
+
+    for note in [*(NOTES[choice] for choice in notes), *filter(None, [unused_gpu()])]:
         console.print(note, soft_wrap=True)
-    if args.unet_config_path:
-        load(args.unet_config_path, UNetRun)  # checked, and its public keys logged, before anything else is loaded
-    InferenceSettings().changed(given(args, InferenceSettings))  # raises for a wrong value before anything is loaded
-    JobOptions().changed(given(args, JobOptions))
-    if args.jobs:
-        return run_list(read_jobs(args.jobs), args, console)
-    entry = JobEntry(1, args.video_path, args.audio_path, args.video_out_path, {}, {})
+    return run_list(entries, args, console) if args.jobs else run_alone(entries[0], args, console)
+
+
+def check_entries(args: argparse.Namespace) -> list[JobEntry]:
+    """The jobs to run; raises ValueError for settings and MediaError for files that cannot be right, before anything is loaded."""
+    InferenceSettings().changed(given(args, InferenceSettings))
     options = JobOptions().changed(given(args, JobOptions))
-    show_warnings(check_job(entry.video, entry.audio, entry.output, options, args.force), console)
+    if args.jobs:
+        return read_jobs(args.jobs)
+    check_names(args.video_path, args.audio_path, args.video_out_path, options, args.force)
+    return [JobEntry(1, args.video_path, args.audio_path, args.video_out_path, {}, {})]
+
+
+def run_alone(entry: JobEntry, args: argparse.Namespace, console: Console) -> int:
+    """Run the only job, on this process and the other workers; returns the exit code."""
+    import torch
+
+    job = checked(entry, args)
+    show_warnings(job, console)
     pool = make_pool(args)
     with console.status("Load the models"):
         pipeline = load_pipeline(args)
     torch.set_num_threads(pool.threads)
     others = replace(pool, devices=pool.devices[1:])  # this process is one of the workers
-    console.print(run_one(pipeline, entry, args, console, others), soft_wrap=True)
+    console.print(run_one(pipeline, entry, job, args, console, others), soft_wrap=True)
     return OK
 
 
@@ -212,6 +248,8 @@ def run_list(entries: Sequence[JobEntry], args: argparse.Namespace, console: Con
     """Run many jobs on a Ray cluster, on worker processes, or in turn; returns the exit code."""
     pool, run = make_pool(args), partial(run_quietly, args)
     if args.ray_address:
+        from latentsync.processing.run.ray_session import ray_session
+
         with ray_session(args.ray_address) as cluster:
             count = args.workers or int(cluster.gpus) or cluster.nodes
             return outcome_code(run_all_on_cluster(entries, run, pool.load, cluster.gpus, count), console)
@@ -219,7 +257,7 @@ def run_list(entries: Sequence[JobEntry], args: argparse.Namespace, console: Con
         return outcome_code(run_all_spread(entries, run, pool), console)
     with console.status("Load the models"):
         pipeline = load_pipeline(args)
-    return outcome_code(run_all(entries, lambda entry: run_one(pipeline, entry, args, console)), console)
+    return outcome_code(run_all(entries, partial(run_entry, args, console, pipeline)), console)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -6,7 +6,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, get_args
 
-from latentsync.device import PRECISIONS
 from latentsync.diffusion.solvers import SOLVERS
 from latentsync.face.detection.detector import BACKENDS
 from latentsync.inference.memory import MemoryChoice
@@ -25,6 +24,7 @@ from latentsync.inference.settings import (
 )
 from latentsync.media.pixels.interlace import Interlaced
 from latentsync.media.video.encode import CODECS
+from latentsync.precision import PRECISIONS
 from latentsync.weights import PUBLIC_UNET
 
 

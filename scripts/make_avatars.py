@@ -15,8 +15,7 @@ from pathlib import Path
 
 from rich.progress import track
 
-from latentsync.avatar.clip import HELD_OUT_FIRST_SEED, make_clip
-from latentsync.avatar.occluders import OCCLUDERS
+from latentsync.avatar import OCCLUDERS
 from scripts.command import run_command
 
 
@@ -32,6 +31,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def make_avatars(args: argparse.Namespace) -> None:
+    from latentsync.avatar.clip import HELD_OUT_FIRST_SEED, make_clip  # imports SciPy's signal package
+
     args.out.mkdir(parents=True, exist_ok=True)
     first = args.first_seed + (HELD_OUT_FIRST_SEED if args.held_out else 0)
     seeds = range(first, first + args.count)

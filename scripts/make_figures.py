@@ -18,12 +18,13 @@ import cv2
 import numpy as np
 from matplotlib import pyplot as plt
 
+from latentsync.avatar import OCCLUDERS
 from latentsync.avatar.clip import FRAME_SIZE, HELD_OUT_FIRST_SEED, AvatarClip, random_clip, spoken_clip
-from latentsync.avatar.occluders import OCCLUDERS
 from latentsync.avatar.sentences import random_sentence
 from latentsync.data.aligned import aligned_faces
 from latentsync.face.detection.detector import make_detector
-from latentsync.inference.models import DEMO_UNET, LipsyncModels
+from latentsync.inference.model_files import DEMO_UNET
+from latentsync.inference.models import LipsyncModels
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.inference.settings import JobOptions
 from latentsync.media.sound.copy import AudioSource

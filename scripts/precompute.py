@@ -10,20 +10,20 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import track
 
-from latentsync.config import UNetRun, load
-from latentsync.config.syncnet_run import SyncNetRun
 from latentsync.data.clips import ClipIndex, TrainingClip, describe_index, find_clips, index_clips
-from latentsync.data.features import CachedFeature
-from latentsync.device import pick_device
 from latentsync.media.container import MediaError
-from latentsync.training.syncnet import data as syncnet_data
-from latentsync.training.unet import data as unet_data
 from scripts.command import run_command
 from scripts.status import configure_logging
+
+if TYPE_CHECKING:
+    from latentsync.config import UNetRun
+    from latentsync.config.syncnet_run import SyncNetRun
+    from latentsync.data.features import CachedFeature
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -38,8 +38,14 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def chosen(args: argparse.Namespace) -> tuple[UNetRun | SyncNetRun, list[CachedFeature]]:
+def chosen(args: argparse.Namespace) -> "tuple[UNetRun | SyncNetRun, list[CachedFeature]]":
     """The run and the cached features that its training needs."""
+    from latentsync.config import UNetRun, load
+    from latentsync.config.syncnet_run import SyncNetRun
+    from latentsync.device import pick_device
+    from latentsync.training.syncnet import data as syncnet_data
+    from latentsync.training.unet import data as unet_data
+
     device = pick_device(args.device)
     if args.config_path:
         syncnet = load(args.config_path, SyncNetRun, args.overrides)
@@ -48,7 +54,7 @@ def chosen(args: argparse.Namespace) -> tuple[UNetRun | SyncNetRun, list[CachedF
     return unet, unet_data.cached_features(unet, device)
 
 
-def clips_of(run: UNetRun | SyncNetRun, console: Console) -> list[TrainingClip]:
+def clips_of(run: "UNetRun | SyncNetRun", console: Console) -> list[TrainingClip]:
     """The training and validation clips; those left out are printed."""
     data, clips = run.data, []
     sources = [(data.train_data_dir, data.train_fileslist), (data.val_data_dir, data.val_fileslist)]
@@ -63,7 +69,7 @@ def clips_of(run: UNetRun | SyncNetRun, console: Console) -> list[TrainingClip]:
     return clips
 
 
-def fill(feature: CachedFeature, clips: Sequence[TrainingClip], console: Console) -> ClipIndex:
+def fill(feature: "CachedFeature", clips: Sequence[TrainingClip], console: Console) -> ClipIndex:
     """Compute one feature of the clips that lack it; returns the clips that still do because they cannot be read."""
     missing = feature.missing(clips)
     console.print(f"{feature.kind}: {len(clips) - len(missing)} of {len(clips)} clips are in {feature.folder}")

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from latentsync.config import load
 from latentsync.face.detection.detector import BACKENDS
 from latentsync.processing.config import ProcessingConfig
 from latentsync.processing.pipeline import process, rejudge
@@ -56,6 +55,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def configuration(args: argparse.Namespace) -> ProcessingConfig:
+    from latentsync.config import load  # imports PyTorch
+
     given = [f"{entry}={getattr(args, name)}" for name, entry in ENTRIES.items() if getattr(args, name) is not None]
     given += ["run.keep_stages=true"] if args.keep_stages else []
     return load(args.config, ProcessingConfig, [*given, *args.overrides])

@@ -28,7 +28,8 @@ from latentsync.data.frames import FrameMemory
 from latentsync.data.settings import MIN_SHIFT
 from latentsync.data.sync_clips import PixelPictures, load_sync_clip, min_frames
 from latentsync.face.detection.detector import make_detector
-from latentsync.inference.models import DEMO_UNET, LipsyncModels
+from latentsync.inference.model_files import DEMO_UNET
+from latentsync.inference.models import LipsyncModels
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.inference.settings import InferenceSettings, JobOptions
 from latentsync.metrics.pictures.visible import MEASURES, Measure

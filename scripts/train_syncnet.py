@@ -10,11 +10,7 @@ from pathlib import Path
 
 from rich.progress import track
 
-from latentsync.config import load
-from latentsync.config.syncnet_run import SyncNetRun
-from latentsync.training.engine.distributed import Processes
-from latentsync.training.syncnet.dry_run import META, dry_run, dry_run_on_meta
-from latentsync.training.syncnet.train import SyncNetTraining
+from latentsync.training import META
 from latentsync.weights import read_checkpoint, save_checkpoint
 from scripts.command import run_command
 from scripts.status import configure_logging, write_description
@@ -45,6 +41,12 @@ def counted(paths: Sequence[Path]) -> Iterator[Path]:
 
 
 def run(args: argparse.Namespace) -> None:
+    from latentsync.config import load
+    from latentsync.config.syncnet_run import SyncNetRun
+    from latentsync.training.engine.distributed import Processes
+    from latentsync.training.syncnet.dry_run import dry_run, dry_run_on_meta
+    from latentsync.training.syncnet.train import SyncNetTraining
+
     processes = None if args.device == META else Processes(cpu=args.device == "cpu")
     configure_logging(processes is None or processes.is_main)
     config = load(args.config_path, SyncNetRun, args.overrides)

@@ -7,19 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
-import torch
-
-from latentsync.config import ModelRun, load
-from latentsync.data.clips import find_clips, index_clips
-from latentsync.data.features import latents_feature
-from latentsync.device import pick_device
-from latentsync.face.masks import load_mask
-from latentsync.inference.models import TINY_VAE
-from latentsync.models.frozen import Frozen
-from latentsync.models.vae import KIND, build_tiny_vae, load_vae
-from latentsync.training.demo.tiny_vae import LatentItems, TinyVaeObjective, imitation_psnr
-from latentsync.training.engine.loop import Trainer
-from latentsync.weights import describe, save_checkpoint
+from latentsync.inference.model_files import TINY_VAE
 from scripts.command import run_command
 from scripts.status import configure_logging, write_description
 
@@ -41,6 +29,19 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def run(args: argparse.Namespace) -> None:
+    import torch
+
+    from latentsync.config import ModelRun, load
+    from latentsync.data.clips import find_clips, index_clips
+    from latentsync.data.features import latents_feature
+    from latentsync.device import pick_device
+    from latentsync.face.masks import load_mask
+    from latentsync.models.frozen import Frozen
+    from latentsync.models.vae import KIND, build_tiny_vae, load_vae
+    from latentsync.training.demo.tiny_vae import LatentItems, TinyVaeObjective, imitation_psnr
+    from latentsync.training.engine.loop import Trainer
+    from latentsync.weights import describe, save_checkpoint
+
     config = load(args.config_path, ModelRun, args.overrides)
     data, device = config.data, pick_device()
     teacher = Frozen(load_vae(args.vae).to(device))

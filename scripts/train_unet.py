@@ -3,13 +3,14 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from latentsync.config import UNetRun, load
-from latentsync.training.engine.distributed import Processes
-from latentsync.training.unet.dry_run import META, dry_run, dry_run_on_meta
-from latentsync.training.unet.train import UNetTraining, train_unet
+from latentsync.training import META
 from scripts.command import run_command
 from scripts.status import configure_logging, write_description
+
+if TYPE_CHECKING:
+    from latentsync.training.unet.train import UNetTraining
 
 DEVICES = ("cpu", META)
 
@@ -32,7 +33,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def store(training: UNetTraining, out: Path) -> None:
+def store(training: "UNetTraining", out: Path) -> None:
     """Save the trained U-Net to `out`, and its metadata to a JSON file beside it."""
     weights = training.trainer.averaged_state()
     if training.trainer.processes.is_main:
@@ -42,6 +43,11 @@ def store(training: UNetTraining, out: Path) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from latentsync.config import UNetRun, load
+    from latentsync.training.engine.distributed import Processes
+    from latentsync.training.unet.dry_run import dry_run, dry_run_on_meta
+    from latentsync.training.unet.train import train_unet
+
     processes = None if args.device == META else Processes(cpu=args.device == "cpu")
     configure_logging(processes is None or processes.is_main)
     config = load(args.unet_config_path, UNetRun, args.overrides)

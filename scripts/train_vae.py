@@ -5,15 +5,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
-from latentsync.config import ModelRun, load
-from latentsync.data.clips import find_clips, index_clips
-from latentsync.data.frames import FrameMemory
-from latentsync.models.vae import build_vae, fold_latent_statistics, load_vae
-from latentsync.training.demo.vae import Critic, FaceItems, VaeObjective, latent_statistics, reconstruction_psnr
-from latentsync.training.engine.loop import Trainer, batch_generator
-from latentsync.weights import describe, save_checkpoint
 from scripts.command import run_command
 from scripts.status import configure_logging, write_description
 
@@ -30,6 +21,16 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def train(args: argparse.Namespace) -> None:
+    import torch
+
+    from latentsync.config import ModelRun, load
+    from latentsync.data.clips import find_clips, index_clips
+    from latentsync.data.frames import FrameMemory
+    from latentsync.models.vae import build_vae, fold_latent_statistics, load_vae
+    from latentsync.training.demo.vae import Critic, FaceItems, VaeObjective, latent_statistics, reconstruction_psnr
+    from latentsync.training.engine.loop import Trainer, batch_generator
+    from latentsync.weights import describe, save_checkpoint
+
     run = load(args.config_path, ModelRun, args.overrides)
     clips = index_clips(find_clips(run.data.train_data_dir), 1, run.data.cache_dir).clips
     memory = FrameMemory(run.data.resolution, run.data.memory_bytes)

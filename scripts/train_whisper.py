@@ -5,16 +5,15 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from whisper.model import AudioEncoder, ModelDimensions, Whisper
-
-from latentsync.config import WhisperModelConfig, WhisperRun, load
-from latentsync.training.demo.whisper import SpeechEncoderWithHeads, SpeechItems, WhisperObjective
-from latentsync.training.engine.loop import Trainer
-from latentsync.weights import save_state
 from scripts.command import run_command
 from scripts.status import configure_logging, write_description
+
+if TYPE_CHECKING:
+    from whisper.model import AudioEncoder
+
+    from latentsync.config import WhisperModelConfig
 
 TEXT = {
     "n_vocab": 8,
@@ -25,8 +24,10 @@ TEXT = {
 }  # the unused text decoder
 
 
-def official_format(encoder: AudioEncoder, model: WhisperModelConfig) -> dict[str, object]:
+def official_format(encoder: "AudioEncoder", model: "WhisperModelConfig") -> dict[str, object]:
     """The content of a file for `whisper.load_model`: dimensions and the state dict with an untrained decoder."""
+    from whisper.model import ModelDimensions, Whisper
+
     dims = {**vars(model), **TEXT}
     whole = Whisper(ModelDimensions(**dims))
     whole.encoder.load_state_dict(encoder.state_dict())
@@ -42,6 +43,14 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def train(args: argparse.Namespace) -> None:
+    import torch
+    from whisper.model import AudioEncoder
+
+    from latentsync.config import WhisperRun, load
+    from latentsync.training.demo.whisper import SpeechEncoderWithHeads, SpeechItems, WhisperObjective
+    from latentsync.training.engine.loop import Trainer
+    from latentsync.weights import save_state
+
     run = load(args.config_path, WhisperRun, args.overrides)
     torch.manual_seed(run.train.seed)
     dims = run.model

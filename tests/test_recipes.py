@@ -106,7 +106,6 @@ METRICS += (
 '''
 SOLVER = '''
 
-@torch.no_grad()
 def jump_sample(denoise, latents, timesteps, schedule, on_step=None):
     """One jump from the noisiest step to the clean latents."""
     return one_step_x0(latents, denoise(latents, timesteps[0]).to(latents.dtype), timesteps[0], schedule)

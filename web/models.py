@@ -8,8 +8,7 @@ from typing import Any
 
 from latentsync.device import Precision, pick_device, pick_dtype
 from latentsync.face.detection.detector import DEFAULT_DETECTOR
-from latentsync.inference.model_files import find_model_files
-from latentsync.inference.models import DEMO_UNET, distilled_companion, settings_for
+from latentsync.inference.model_files import DEMO_UNET, distilled_companion, find_model_files, settings_for
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.inference.settings import needs_distilled, precision_of
 from latentsync.weights import PUBLIC_UNET, files_of

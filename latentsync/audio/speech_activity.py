@@ -11,9 +11,8 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import binary_dilation, uniform_filter1d
-from scipy.signal import find_peaks
 
+from latentsync.audio.peaks import find_peaks, moving_average, spread
 from latentsync.timebase import SAMPLE_RATE_HZ
 
 FRAMES_PER_SEC = 100
@@ -27,7 +26,7 @@ FLOOR_DB = -90.0  # about the quantisation noise of 16 bits
 INAUDIBLE_DB = -60.0  # audio whose loudest tenth of a second is below this is inaudible
 PAUSE_DB = 45.0  # frames quieter than the loudest one by more than this are pauses
 SYLLABLE_DB = 6.0  # prominence of a syllable above the minima before and after it
-AROUND = 101  # length in frames of the window, centred on the syllable, that contains these minima
+AROUND = 50  # largest distance in frames of these minima from the syllable
 TOGETHER = 6  # largest distance in frames between the peaks of one syllable in different bands
 BANDS = 2  # least number of bands in which a syllable has a peak
 NEIGHBOURS = 120  # largest distance in frames between two syllables of one utterance
@@ -68,12 +67,9 @@ def syllables_of(levels_db: NDArray[np.floating], min_frames: int) -> NDArray[np
     lowest = max(FLOOR_DB + SYLLABLE_DB, levels_db.max(initial=FLOOR_DB) - PAUSE_DB)
     votes = np.zeros(len(levels_db), np.int64)
     for band in levels_db.T:
-        peaks, _ = find_peaks(
-            band, lowest, plateau_size=(1, AROUND // 2), prominence=SYLLABLE_DB, width=min_frames, wlen=AROUND
-        )
         marks = np.zeros(len(band), bool)
-        marks[peaks] = True
-        votes += binary_dilation(marks, iterations=TOGETHER)
+        marks[find_peaks(band, lowest, SYLLABLE_DB, min_frames, AROUND)] = True
+        votes += spread(marks, TOGETHER)
     return np.flatnonzero(np.diff((votes >= BANDS).astype(np.int8), prepend=0) == 1)
 
 
@@ -87,7 +83,7 @@ def band_levels_db(waveform: NDArray[np.floating]) -> NDArray[np.float32]:
     for start in range(0, len(windows), CHUNK):
         spectra = np.abs(np.fft.rfft(windows[start : start + CHUNK] * shape)) ** 2
         power[start : start + CHUNK] = np.add.reduceat(spectra, bins, axis=1)[:, :-1]
-    mean_square = uniform_filter1d(power, SMOOTH, axis=0) * 2 / (WINDOW * np.square(shape).sum())
+    mean_square = moving_average(power, SMOOTH) * 2 / (WINDOW * np.square(shape).sum())
     return (10 * np.log10(mean_square + 10 ** (FLOOR_DB / 10))).astype(np.float32)
 
 

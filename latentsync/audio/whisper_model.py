@@ -2,21 +2,26 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from whisper.model import AudioEncoder
+from typing import TYPE_CHECKING, Any
 
 from latentsync.weights import CheckpointError, load_strict, read_header, read_state
+
+if TYPE_CHECKING:
+    from latentsync.audio.whisper_encoder import (
+        AudioEncoder,  # imports PyTorch, which reading the width of none does not need
+    )
 
 DIMENSIONS = ("n_mels", "n_audio_ctx", "n_audio_state", "n_audio_head", "n_audio_layer")  # of the encoder
 
 
-def load_audio_encoder(path: Path | str) -> AudioEncoder:
+def load_audio_encoder(path: Path | str) -> "AudioEncoder":
     """The audio encoder of a checkpoint, without the text decoder, in evaluation mode and without gradients.
 
     Raises:
         CheckpointError: the file is missing, damaged or not a Whisper checkpoint.
     """
+    from latentsync.audio.whisper_encoder import AudioEncoder
+
     stored = read_state(path)
     if "model_state_dict" not in stored:
         raise CheckpointError(f"{path} is not a Whisper checkpoint: it lacks 'model_state_dict'.")

@@ -11,10 +11,11 @@ import cv2
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
+from latentsync.avatar import OCCLUDERS, OccluderKind
 from latentsync.avatar.head import Expression
 from latentsync.avatar.identity import Identity, random_identity
 from latentsync.avatar.mouth import MouthTrack, mouth_track
-from latentsync.avatar.occluders import OCCLUDERS, Occluder, OccluderKind
+from latentsync.avatar.occluders import Occluder
 from latentsync.avatar.occluders import patches as occluder_patches
 from latentsync.avatar.raster import to_srgb
 from latentsync.avatar.render import Pose, Renderer

@@ -6,7 +6,6 @@ axes of its own: the wrist is the origin, x runs to the thumb, y to the fingers,
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
 
 import cv2
 import numpy as np
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline, NearestNDInterpolator
 from scipy.ndimage import gaussian_filter1d
 
+from latentsync.avatar import OccluderKind
 from latentsync.avatar.hair import Strands
 from latentsync.avatar.head import COLUMNS, Head
 from latentsync.avatar.identity import Identity
@@ -37,9 +37,6 @@ from latentsync.avatar.mesh import (
 from latentsync.avatar.raster import linear
 from latentsync.avatar.render import Held, Pose
 from latentsync.timebase import MODEL_FPS
-
-OccluderKind = Literal["hand", "microphone", "cup", "hair"]
-OCCLUDERS: tuple[OccluderKind, ...] = get_args(OccluderKind)
 
 STEP = 0.17  # cm between the samples from which the surface of a hand is made
 PALM_BLEND, JOINT_BLEND, ROOT_BLEND = 0.42, 0.07, 0.22  # cm over which the bones' surfaces flow into each other

@@ -5,7 +5,7 @@ from typing import Any
 
 from latentsync.config import checks
 from latentsync.data.settings import ClipDataConfig
-from latentsync.device import DTYPES
+from latentsync.precision import DTYPE_NAMES
 
 SCHEDULES = ("cosine", "constant")
 OPTIMIZERS = ("adamw", "adamw8bit")
@@ -37,7 +37,7 @@ class TrainConfig:
 
     def check(self) -> None:
         """ValueError on an invalid value."""
-        checks.choice("train.precision", self.precision, DTYPES)
+        checks.choice("train.precision", self.precision, DTYPE_NAMES)
         checks.choice("train.schedule", self.schedule, SCHEDULES)
         checks.choice("train.optimizer", self.optimizer, OPTIMIZERS)
         for name in ("gradient_accumulation", "checkpoint_steps", "keep_checkpoints", "log_steps", "max_skipped_steps"):

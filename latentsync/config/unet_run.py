@@ -9,12 +9,12 @@ from latentsync.config.loading import load
 from latentsync.config.public_layout import UNET_LAYOUT, PublicLayout
 from latentsync.config.syncnet_run import SyncNetRun
 from latentsync.data.settings import ClipDataConfig
-from latentsync.device import DTYPES
 from latentsync.losses.contract import LossSettings, PixelLoss, RunFacts
 from latentsync.losses.sync import SyncView
 from latentsync.losses.table import PIXEL_LOSSES
 from latentsync.models.syncnet import SyncNetConfig
 from latentsync.models.unet.config import UNetConfig
+from latentsync.precision import DTYPE_NAMES
 
 LATENT_LOSSES = ("recon", "consistency")
 LOSSES = (*LATENT_LOSSES, *(loss.name for loss in PIXEL_LOSSES))
@@ -184,7 +184,7 @@ class UNetRun:
         for name, weight in self.train.loss_weights.items():
             checks.at_least(f"train.loss_weights.{name}", weight, 0)
         self._check_distillation()
-        checks.choice("data.latents_precision", self.data.latents_precision, DTYPES)
+        checks.choice("data.latents_precision", self.data.latents_precision, DTYPE_NAMES)
         for entry in ("batch_size", "memory_mb"):
             checks.at_least(f"data.{entry}", getattr(self.data, entry), 1)
         for loss in self.pixel_losses:

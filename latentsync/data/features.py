@@ -24,8 +24,8 @@ from latentsync.data.clips import TrainingClip
 from latentsync.data.store import TensorStore, digest_of, network_key, write_whole
 from latentsync.device import DTYPES
 from latentsync.face.pixels import frames_to_pixels, resize_frames
-from latentsync.models.vae import encode, load_vae
-from latentsync.weights import load_public_vae, mask_checksum
+from latentsync.models.vae import encode, load_any_vae
+from latentsync.weights import mask_checksum
 
 CHUNK = 32  # frames encoded at once
 
@@ -168,7 +168,7 @@ def vae_encode(path: Path | str, device: torch.device, precision: str = "fp32") 
     The latents are posterior means; with `precision` bf16 or fp16 they are computed under autocast.
     """
     dtype = DTYPES[precision]
-    vae = load_vae(path) if Path(path).is_file() else load_public_vae(path).eval().requires_grad_(False)
+    vae = load_any_vae(path)
     torch.nn.Module.to(vae, device)
 
     def encode_pixels(pixels: Tensor) -> Tensor:

@@ -8,14 +8,15 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from latentsync.files import atomic_write, file_hash
 from latentsync.weights import FETCH_INFERENCE
+
+if TYPE_CHECKING:
+    from torch import Tensor  # slow to import, and not needed to list clips
 
 KEY_BYTES = 16
 
@@ -97,8 +98,10 @@ class TensorStore:
     def has(self, key: str) -> bool:
         return self.path(key).is_file()
 
-    def put(self, key: str, tensors: Mapping[str, Tensor]) -> None:
+    def put(self, key: str, tensors: Mapping[str, "Tensor"]) -> None:
         """Store tensors; ValueError if the folder cannot be written."""
+        from safetensors.torch import save_file
+
         plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
         write_whole(self.path(key), lambda partial: save_file(plain, partial))
 
@@ -110,7 +113,7 @@ class TensorStore:
         except (OSError, SafetensorError):
             return None
 
-    def rows(self, key: str, name: str, start: int, stop: int) -> Tensor | None:
+    def rows(self, key: str, name: str, start: int, stop: int) -> "Tensor | None":
         """Rows start ... stop - 1 of a tensor, or None if the file is missing or damaged."""
         try:
             with safe_open(self.path(key), framework="pt") as file:

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor  # slow to import, and not needed to list the solvers
 
 
 @dataclass(frozen=True)
@@ -24,17 +25,21 @@ class NoiseSchedule:
             raise ValueError("The noise schedule needs at least one step and 0 < beta_start <= beta_end < 1.")
 
     @cached_property
-    def alphas_cumprod(self) -> Tensor:
+    def alphas_cumprod(self) -> "Tensor":
         """Fraction of the signal's variance that remains after each step: `num_train_timesteps` float32 values on the CPU."""
+        import torch
+
         return torch.cumprod(1.0 - self.betas, dim=0)
 
     @property
-    def betas(self) -> Tensor:
+    def betas(self) -> "Tensor":
         """Variance that each step adds: `num_train_timesteps` float32 values on the CPU."""
+        import torch
+
         roots = torch.linspace(self.beta_start**0.5, self.beta_end**0.5, self.num_train_timesteps, device="cpu")
         return roots**2
 
-    def signal_and_noise(self, timesteps: Tensor | int, like: Tensor) -> tuple[Tensor | float, Tensor | float]:
+    def signal_and_noise(self, timesteps: "Tensor | int", like: "Tensor") -> "tuple[Tensor | float, Tensor | float]":
         """Factors sqrt(a_t) and sqrt(1 - a_t): one per clip of `like` (b ...), shaped to multiply it, or numbers for all.
 
         Numbers need no copy to the device of `like`.
@@ -42,6 +47,8 @@ class NoiseSchedule:
         if isinstance(timesteps, int):
             one = self.alphas_cumprod[timesteps]
             return float(one.sqrt()), float((1 - one).sqrt())
+        import torch
+
         alpha = self.alphas_cumprod[torch.as_tensor(timesteps, device="cpu")]
         alpha = alpha.reshape(-1, *[1] * (like.ndim - 1)).to(like.device)
         return alpha.sqrt().to(like.dtype), (1 - alpha).sqrt().to(like.dtype)

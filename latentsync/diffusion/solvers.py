@@ -1,21 +1,22 @@
 """Solvers: from noise to latents in few evaluations of a denoiser. Each is an entry of `SOLVERS`; a new one is added there.
 
-DPM-Solver++ 2M (Lu et al. 2022) and UniPC (Zhao et al. 2023) are diffusers' schedulers, set up from a `NoiseSchedule`. Both are
-multistep methods: they use earlier predictions. No state is kept between calls. No step copies anything to or from the device.
+DPM-Solver++ 2M (Lu et al. 2022) and UniPC (Zhao et al. 2023) are multistep methods: they use earlier predictions (see
+`multistep.py`). No state is kept between calls. No step copies anything to or from the device. PyTorch is imported in the
+functions, so that settings and the command line know the names at once.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any, Protocol
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Protocol
 
 from latentsync.diffusion.noise import add_noise, one_step_x0, shared_noise
 from latentsync.diffusion.schedule import NoiseSchedule
 
-Denoiser = Callable[[Tensor, int], Tensor]  # (x_t b c f h w, t) -> predicted noise
+if TYPE_CHECKING:
+    from torch import Tensor  # slow to import, and not needed to list the solvers
+
+Denoiser = Callable[["Tensor", int], "Tensor"]  # (x_t b c f h w, t) -> predicted noise
 OnStep = Callable[[int, int], None]  # (finished steps, all steps); may raise to stop sampling
 
 
@@ -28,39 +29,41 @@ class Sample(Protocol):
     def __call__(
         self,
         denoise: Denoiser,
-        latents: Tensor,
+        latents: "Tensor",
         timesteps: Sequence[int],
         schedule: NoiseSchedule,
         on_step: OnStep | None = None,
-    ) -> Tensor: ...
+    ) -> "Tensor": ...
 
 
 # DDIM (Song et al. 2021), deterministic (eta 0).
 def ddim_step(
-    latents: Tensor, noise: Tensor, timestep: Tensor | int, next_timestep: Tensor | int, schedule: NoiseSchedule
-) -> Tensor:
+    latents: "Tensor", noise: "Tensor", timestep: "Tensor | int", next_timestep: "Tensor | int", schedule: NoiseSchedule
+) -> "Tensor":
     """One step from x_t with predicted `noise` to the noise level of `next_timestep`; timesteps one per clip or one for all."""
     return add_noise(one_step_x0(latents, noise, timestep, schedule), noise, next_timestep, schedule)
 
 
-@torch.no_grad()
 def ddim_steps(
-    denoise: Denoiser, latents: Tensor, timesteps: Sequence[int], schedule: NoiseSchedule
-) -> Iterator[Tensor]:
+    denoise: Denoiser, latents: "Tensor", timesteps: Sequence[int], schedule: NoiseSchedule
+) -> Iterator["Tensor"]:
     """Yield the latents after each of the `timesteps`; the last step leads to the noise level of step 0."""
+    from torch import no_grad
+
     for timestep, next_timestep in zip(timesteps, [*timesteps[1:], 0], strict=True):
-        noise = denoise(latents, timestep).to(latents.dtype)
-        latents = ddim_step(latents, noise, timestep, next_timestep, schedule)
+        with no_grad():
+            noise = denoise(latents, timestep).to(latents.dtype)
+            latents = ddim_step(latents, noise, timestep, next_timestep, schedule)
         yield latents
 
 
 def ddim_sample(
     denoise: Denoiser,
-    latents: Tensor,
+    latents: "Tensor",
     timesteps: Sequence[int],
     schedule: NoiseSchedule,
     on_step: OnStep | None = None,
-) -> Tensor:
+) -> "Tensor":
     """DDIM along `timesteps`, then to the noise level of step 0."""
     steps = ddim_steps(denoise, latents, timesteps, schedule)
     for done in range(1, len(timesteps) + 1):
@@ -76,8 +79,10 @@ def ddim_sample(
 TIME_SCALE, DATA_DEVIATION = 10.0, 0.5  # of the boundary condition, as in Luo et al.
 
 
-def boundary(timesteps: Tensor | int, like: Tensor) -> tuple[Tensor | float, Tensor | float]:
+def boundary(timesteps: "Tensor | int", like: "Tensor") -> "tuple[Tensor | float, Tensor | float]":
     """c_skip and c_out, one per clip of `like` (b ...) or numbers for all: at step 0 the function is the identity."""
+    import torch
+
     time = TIME_SCALE * torch.as_tensor(timesteps, dtype=torch.float32)
     total = time**2 + DATA_DEVIATION**2
     skip, out = DATA_DEVIATION**2 / total, time / total.sqrt()
@@ -87,30 +92,34 @@ def boundary(timesteps: Tensor | int, like: Tensor) -> tuple[Tensor | float, Ten
     return skip, out
 
 
-def consistency(noisy: Tensor, predicted_noise: Tensor, timesteps: Tensor | int, schedule: NoiseSchedule) -> Tensor:
+def consistency(
+    noisy: "Tensor", predicted_noise: "Tensor", timesteps: "Tensor | int", schedule: NoiseSchedule
+) -> "Tensor":
     """The clean latents that a distilled network predicts: c_skip x_t + c_out x_0(x_t, eps)."""
     skip, out = boundary(timesteps, noisy)
     return skip * noisy + out * one_step_x0(noisy, predicted_noise, timesteps, schedule)
 
 
-@torch.no_grad()
 def lcm_sample(
     denoise: Denoiser,
-    latents: Tensor,
+    latents: "Tensor",
     timesteps: Sequence[int],
     schedule: NoiseSchedule,
     on_step: OnStep | None = None,
     seed: int = 0,
-) -> Tensor:
+) -> "Tensor":
     """Sample with a distilled denoiser along `timesteps`.
 
     The noise added between the steps is drawn from `seed` for one frame of one clip and repeated. So it is the same in
     every call, and consecutive windows of a video have no seam, however many are sampled together.
     """
+    import torch
+
     generator = torch.Generator().manual_seed(seed)
     noises = [shared_noise((1, *latents.shape[1:]), generator).to(latents) for _ in timesteps[1:]]
     for done, timestep in enumerate(timesteps, 1):
-        latents = consistency(latents, denoise(latents, timestep).to(latents.dtype), timestep, schedule)
+        with torch.no_grad():
+            latents = consistency(latents, denoise(latents, timestep).to(latents.dtype), timestep, schedule)
         if done < len(timesteps):
             latents = add_noise(latents, noises[done - 1], timesteps[done], schedule)
         if on_step is not None:
@@ -118,22 +127,23 @@ def lcm_sample(
     return latents
 
 
-# Solvers of diffusers. Their results are linear in the initial latents and in the predicted noise of the steps, with factors that
-# depend on the schedule alone. The factors are found by one run of the scheduler on the CPU, whose latents are such factors.
-# Sampling itself then needs nothing from the CPU, so a GPU is never waited for.
-@torch.no_grad()
+# Solvers whose results are linear in the initial latents and in the predicted noise of the steps, with factors that depend on the
+# schedule alone, so they are computed beforehand. Sampling itself needs nothing from the CPU, and a GPU is never waited for.
 def linear_sample(
     factors: Callable[[tuple[int, ...], NoiseSchedule], list[list[float]]],
     denoise: Denoiser,
-    latents: Tensor,
+    latents: "Tensor",
     timesteps: Sequence[int],
     schedule: NoiseSchedule,
     on_step: OnStep | None = None,
-) -> Tensor:
+) -> "Tensor":
     """Sample along `timesteps`, then to the noise level of step 0, with the factors of a solver."""
+    import torch
+
     parts = [latents]
     for done, row in enumerate(factors(tuple(timesteps), schedule), 1):
-        parts.append(denoise(latents, timesteps[done - 1]).to(latents.dtype))
+        with torch.no_grad():
+            parts.append(denoise(latents, timesteps[done - 1]).to(latents.dtype))
         latents = parts[0] * row[0]
         for part, factor in zip(parts[1:], row[1:], strict=True):
             latents = torch.add(latents, part, alpha=factor)
@@ -145,43 +155,17 @@ def linear_sample(
 @lru_cache(maxsize=8)
 def _dpm_factors(timesteps: tuple[int, ...], schedule: NoiseSchedule) -> list[list[float]]:
     """Of DPM-Solver++ 2M."""
-    from diffusers import DPMSolverMultistepScheduler  # imported here because it takes half a second
+    from latentsync.diffusion.multistep import dpm_factors  # imports PyTorch
 
-    scheduler = DPMSolverMultistepScheduler(**_shared_settings(schedule), algorithm_type="dpmsolver++")
-    scheduler.set_timesteps(timesteps=list(timesteps), device="cpu")
-    return _factors(scheduler, timesteps)
+    return dpm_factors(timesteps, schedule)
 
 
 @lru_cache(maxsize=8)
 def _unipc_factors(timesteps: tuple[int, ...], schedule: NoiseSchedule) -> list[list[float]]:
-    """Of UniPC of second order, along `NoiseSchedule.trailing_timesteps`."""
-    from diffusers import UniPCMultistepScheduler  # as above
+    """Of UniPC of second order."""
+    from latentsync.diffusion.multistep import unipc_factors  # as above
 
-    scheduler = UniPCMultistepScheduler(**_shared_settings(schedule), timestep_spacing="trailing")
-    scheduler.set_timesteps(len(timesteps), device="cpu")
-    assert scheduler.timesteps.tolist() == list(timesteps), "UniPC needs trailing_timesteps"
-    return _factors(scheduler, timesteps)
-
-
-def _shared_settings(schedule: NoiseSchedule) -> dict[str, Any]:
-    return {
-        "num_train_timesteps": schedule.num_train_timesteps,
-        "trained_betas": schedule.betas.tolist(),
-        "solver_order": 2,
-        "prediction_type": "epsilon",
-        "final_sigmas_type": "sigma_min",  # the noise level of step 0, as for DDIM
-    }
-
-
-def _factors(scheduler: Any, timesteps: Sequence[int]) -> list[list[float]]:
-    """After each step, the factors of the initial latents and of the noise predicted in this step and those before it."""
-    # latents of one clip, whose channels are the factors
-    basis = torch.eye(1 + len(timesteps), dtype=torch.float64)[:, None]
-    latents, found = basis[0], []
-    for done, timestep in enumerate(timesteps, 1):
-        latents = scheduler.step(basis[done], timestep, latents).prev_sample
-        found.append(latents[0, : done + 1].tolist())
-    return found
+    return unipc_factors(timesteps, schedule)
 
 
 @dataclass(frozen=True)
@@ -193,7 +177,7 @@ class Solver:
     """
 
     name: str
-    sample: Callable[..., Tensor]  # a `Sample`, with the argument `seed` where it is stochastic
+    sample: Callable[..., "Tensor"]  # a `Sample`, with the argument `seed` where it is stochastic
     timesteps: Callable[[NoiseSchedule, int], list[int]] = NoiseSchedule.trailing_timesteps
     is_stochastic: bool = False
     needs_distilled: bool = False

@@ -7,14 +7,14 @@ after Schönemann (1966): rotation by SVD, scale from the standard deviations, a
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch.nn import functional as F
 
-from latentsync.face.resize import resize_lanczos
+if TYPE_CHECKING:
+    import torch  # slow to import, and not needed to find faces
 
 FloatArray = NDArray[np.float32]
 FrameArray = NDArray[np.uint8]
@@ -145,12 +145,14 @@ def sampling_grid(
     size: tuple[int, int],
     source_start: tuple[int, int],
     source: tuple[int, int],
-) -> torch.Tensor:
+) -> "torch.Tensor":
     """Sampling positions of a bilinear warp: normalised, corner-aligned coordinates [1, h, w, 2] for `grid_sample`, float32.
 
     `matrix` [2, 3] maps target to source coordinates. The target has w x h `size` and starts at `start` (x, y); the source
     has w x h `source` and starts at `source_start`.
     """
+    import torch
+
     grid = torch.empty(1, size[1], size[0], 2)
     column = torch.arange(size[0], dtype=torch.float32)
     row = torch.arange(size[1], dtype=torch.float32)[:, None]
@@ -161,21 +163,25 @@ def sampling_grid(
     return grid
 
 
-def colour_planes(frame: FrameArray) -> torch.Tensor:
+def colour_planes(frame: FrameArray) -> "torch.Tensor":
     """A frame uint8 h w 3, or a part of it, as float32 planes [3, h, w] in [0, 255]."""
+    import torch
+
     planes = np.empty((3, *frame.shape[:2]), dtype=np.uint8)
     cv2.split(frame, list(planes))
     return torch.from_numpy(planes).float()
 
 
-def colour_frame(levels: torch.Tensor) -> FrameArray:
+def colour_frame(levels: "torch.Tensor") -> FrameArray:
     """Planes [3, h, w] in [0, 255] as a frame uint8 h w 3, truncated."""
     planes = levels.numpy().astype(np.uint8)  # a quarter of the time of torch's cast
     return np.asarray(cv2.merge(list(planes)), dtype=np.uint8)
 
 
-def warp_levels(frame: FrameArray, matrix: FloatArray, size: tuple[int, int]) -> torch.Tensor:
+def warp_levels(frame: FrameArray, matrix: FloatArray, size: tuple[int, int]) -> "torch.Tensor":
     """The w x h crop of a frame uint8 h w 3 as planes [3, h, w] in [0, 255]: bilinear, grey 127 outside the frame."""
+    from torch.nn import functional as F
+
     inverse = invert_matrix(matrix)
     rows, columns = sampled_region(inverse, size, (frame.shape[0], frame.shape[1]))
     patch = colour_planes(frame[rows, columns]).sub_(FILL)
@@ -187,6 +193,8 @@ def warp_levels(frame: FrameArray, matrix: FloatArray, size: tuple[int, int]) ->
 
 def warp_face(frame: FrameArray, matrix: FloatArray, resolution: int) -> FrameArray:
     """The aligned face, uint8 `resolution` x `resolution` x 3, of a frame uint8 h w 3; `matrix` as from `align_matrix`."""
+    from latentsync.face.resize import resize_lanczos
+
     levels = warp_levels(frame, matrix, crop_size(resolution)).floor_()
     return colour_frame(resize_lanczos(levels, (resolution, resolution)))
 

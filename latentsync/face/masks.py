@@ -7,13 +7,16 @@ same polarity.
 
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from latentsync.weights.table import LATENT_STRIDE
+
+if TYPE_CHECKING:
+    import torch  # slow to import, and not needed to read a mask
 
 MASK_SIZE = 256
 BAND = 5 / 64  # of the side: width of the band in which colours are compared with the original's
@@ -68,7 +71,7 @@ def resize_mask(image: NDArray[np.uint8], resolution: int) -> NDArray[np.uint8]:
     return cv2.resize(image, (resolution, resolution), interpolation=cv2.INTER_LANCZOS4).astype(np.uint8, copy=False)
 
 
-def load_mask(resolution: int, path: Path | str | None = None) -> torch.Tensor:
+def load_mask(resolution: int, path: Path | str | None = None) -> "torch.Tensor":
     """Mask [r, r], float32 in [0, 1] (1 = keep), at r = `resolution`: that of the public checkpoints, or of an image file.
 
     Raises ValueError if `resolution` is not a positive multiple of 8 or the file cannot be read.
@@ -76,6 +79,8 @@ def load_mask(resolution: int, path: Path | str | None = None) -> torch.Tensor:
     if resolution <= 0 or resolution % LATENT_STRIDE:
         raise ValueError(f"resolution is {resolution}, but latents need a positive multiple of {LATENT_STRIDE}.")
     image = shipped_mask(resolution) if path is None else resize_mask(read_mask_image(path), resolution)
+    import torch
+
     return torch.from_numpy(image.astype(np.float32) / 255)
 
 
@@ -85,24 +90,28 @@ def shipped_mask(resolution: int) -> NDArray[np.uint8]:
     return resize_mask(mask_image(), resolution)
 
 
-def latent_mask(mask: torch.Tensor) -> torch.Tensor:
+def latent_mask(mask: "torch.Tensor") -> "torch.Tensor":
     """Mask [..., h, w] at the size of the latents [..., h/8, w/8]: the top left pixel of each 8 x 8 cell (nearest neighbour)."""
     return mask[..., ::LATENT_STRIDE, ::LATENT_STRIDE]
 
 
-def weighted_mouth(side: int, weight: float) -> torch.Tensor:
+def weighted_mouth(side: int, weight: float) -> "torch.Tensor":
     """Loss weights [side, side] of an aligned face's pixels or latent cells: `weight` around the lips, 1 elsewhere."""
+    import torch
+
     rows, columns = (slice(int(a * side), int(b * side)) for a, b in (MOUTH_ROWS, MOUTH_COLUMNS))
     weights = torch.ones(side, side)
     weights[rows, columns] = weight
     return weights
 
 
-def border_band(mask: torch.Tensor) -> torch.Tensor:
+def border_band(mask: "torch.Tensor") -> "torch.Tensor":
     """Band inside the generated region of `mask` [h, w], along its border: 1 at the border, falling to 0 at `BAND` of the side.
 
     The edge of the image is no border.
     """
+    import torch
+
     generated = (mask < 0.5).to(torch.uint8).cpu().numpy()
     distance = torch.from_numpy(cv2.distanceTransform(generated, cv2.DIST_L2, cv2.DIST_MASK_PRECISE))
     depth = (distance - 1) / (BAND * mask.shape[-1])

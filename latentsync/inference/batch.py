@@ -11,14 +11,15 @@ from dataclasses import dataclass, fields
 from fractions import Fraction
 from functools import cache, cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from latentsync.device import pick_device
 from latentsync.inference.jobs.workers import SPAWN, Load, WorkerPool
-from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.inference.settings import InferenceSettings, JobOptions
+
+if TYPE_CHECKING:
+    import torch  # slow to import, and not needed to check a list
+
+    from latentsync.inference.pipeline import LipsyncPipeline
 
 FILES = ("video", "audio", "output")
 SETTINGS = tuple(field.name for field in fields(InferenceSettings))
@@ -154,7 +155,7 @@ def _check_outputs(path: Path, entries: Sequence[JobEntry]) -> None:
 
 
 # On worker processes, each with its own models on its own device.
-RunEntry = Callable[[LipsyncPipeline, JobEntry], str]  # pickled for the workers; returns a summary
+RunEntry = Callable[["LipsyncPipeline", JobEntry], str]  # pickled for the workers; returns a summary
 
 
 def run_all_spread(entries: Sequence[JobEntry], run: RunEntry, pool: WorkerPool) -> Iterator[JobOutcome]:
@@ -178,12 +179,14 @@ def run_all_spread(entries: Sequence[JobEntry], run: RunEntry, pool: WorkerPool)
             executor.shutdown(cancel_futures=True)
 
 
-_pipeline: Callable[[], LipsyncPipeline]  # of a worker process
+_pipeline: Callable[[], "LipsyncPipeline"]  # of a worker process
 
 
 def _begin(load: Load, devices: "multiprocessing.Queue[torch.device]", threads: int) -> None:
     """Initialise a worker process with one of the devices; the first job loads the models and reports errors of loading."""
     global _pipeline
+    import torch
+
     torch.set_num_threads(threads)
     device = devices.get()
     _pipeline = cache(lambda: load(device))
@@ -201,8 +204,10 @@ class Worker:
         self.load, self.run_entry = load, run
 
     @cached_property
-    def pipeline(self) -> LipsyncPipeline:
+    def pipeline(self) -> "LipsyncPipeline":
         """Loaded in the first job, which reports errors of loading."""
+        from latentsync.device import pick_device
+
         return self.load(pick_device())
 
     def run(self, entry: JobEntry) -> JobOutcome:

@@ -4,9 +4,10 @@ import ctypes
 import sys
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import torch
+if TYPE_CHECKING:
+    import torch  # slow to import, and not needed for the settings
 
 MemoryChoice = Literal["auto", "low", "high"]
 PIXELS_AT_ONCE = 4 * 512 * 512  # of the auto-encoder: 4 frames of 512 px, 16 of 256 px
@@ -33,7 +34,7 @@ class MemoryPlan:
         return None if self.offload else replace(self, offload=True)
 
 
-def memory_plan(choice: MemoryChoice, device: torch.device, resolution: int) -> MemoryPlan:
+def memory_plan(choice: MemoryChoice, device: "torch.device", resolution: int) -> MemoryPlan:
     """A plan for faces of `resolution` px: the smallest (`low`), the largest (`high`), or by free memory (`auto`).
 
     On a CPU windows are sampled one at a time, and few frames are encoded or decoded at once: more would not be faster.
@@ -50,8 +51,10 @@ def memory_plan(choice: MemoryChoice, device: torch.device, resolution: int) -> 
     return MemoryPlan(windows=max(1, windows), vae_frames=vae_frames)
 
 
-def free_bytes(device: torch.device) -> float:
+def free_bytes(device: "torch.device") -> float:
     """Free memory of an accelerator in bytes, with what PyTorch keeps for itself but does not use; 0 if it cannot be queried."""
+    import torch
+
     module: Any = getattr(torch, device.type, None)
     if hasattr(module, "mem_get_info"):
         kept = module.memory_reserved(device) - module.memory_allocated(device)
@@ -108,4 +111,6 @@ OUT_OF_MEMORY = (  # in messages of errors that PyTorch raises as plain RuntimeE
 
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether PyTorch raised because memory ran out, on an accelerator or on the CPU."""
+    import torch
+
     return isinstance(error, torch.OutOfMemoryError) or any(part in str(error) for part in OUT_OF_MEMORY)

@@ -7,19 +7,29 @@ U-Net's shapes.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from latentsync.audio.whisper_model import encoder_width
-from latentsync.config import UNetRun, load
 from latentsync.face.detection.detector import detector_problems
-from latentsync.models.unet.checkpoint import read_unet_facts
-from latentsync.models.unet.config import UNetConfig
-from latentsync.weights import CHECKPOINTS, DEMO, CheckpointError, public_vae_problem, read_header, without_remedy
+from latentsync.inference.settings import InferenceSettings
+from latentsync.weights import (
+    CHECKPOINTS,
+    DEMO,
+    CheckpointError,
+    check_file,
+    public_vae_problem,
+    read_header,
+    without_remedy,
+)
 from latentsync.weights.table import FETCH_INFERENCE, PUBLIC_FILES, PUBLIC_UNET
+
+if TYPE_CHECKING:
+    from latentsync.models.unet.config import UNetConfig  # imports PyTorch, which telling what is missing does not need
 
 WHISPER_OF_WIDTH = {384: "tiny", 768: "small"}  # width of the audio cross-attention -> public speech encoder
 PUBLIC_WIDTH = 384  # of all official U-Nets
 TINY_VAE = "tiny_vae.safetensors"
+DEMO_UNET = DEMO / "unet.safetensors"
 VAE_FILES = tuple(file.path for file in PUBLIC_FILES if file.path.startswith("vae/"))
 
 
@@ -94,10 +104,12 @@ def find_model_files(
     )
 
 
-def configured(config_path: Path | str | None) -> tuple[UNetConfig | None, dict[str, Any]]:
+def configured(config_path: Path | str | None) -> "tuple[UNetConfig | None, dict[str, Any]]":
     """The U-Net configuration of a file, and its `resolution`, `num_frames` and, if given, `alignment`."""
     if config_path is None:
         return None, {}
+    from latentsync.config import UNetRun, load
+
     run = load(config_path, UNetRun)
     size = {"resolution": run.data.resolution, "num_frames": run.data.num_frames}
     alignment = {"alignment": run.data.alignment} if run.data.alignment else {}
@@ -127,13 +139,64 @@ def audio_encoder_path(unet_path: Path | str, width: int, trained_with: Path | s
     return next((place for place in places if place.is_file()), places[-1])
 
 
-def _unet_file(path: Path, config: UNetConfig | None, expected: Mapping[str, Any]) -> tuple[ModelFile, dict[str, Any]]:
+def distilled_companion(unet_path: Path | str) -> Path:
+    """The distilled version of a U-Net: `NAME_turbo.safetensors` beside it if that exists, else the path itself."""
+    path = Path(unet_path)
+    companion = path.with_name(f"{path.stem}_turbo.safetensors")
+    return companion if companion.is_file() else path
+
+
+def recommended(metadata: Mapping[str, Any]) -> InferenceSettings:
+    """The settings that a checkpoint recommends, with defaults for all others."""
+    return InferenceSettings().changed(metadata.get("inference", {}))
+
+
+def settings_for(files: ModelFiles, entries: Mapping[str, Any]) -> InferenceSettings:
+    """The settings that `entries` give to the weights of `files`; ValueError if these weights do not support them."""
+    settings = recommended(files.facts).changed(entries)
+    check_settings(settings, "distilled" in files.facts, (files.unet.path.parent / TINY_VAE).is_file())
+    return settings
+
+
+def check_settings(settings: InferenceSettings, distilled: bool, has_tiny_vae: bool) -> None:
+    """ValueError for settings that weights of this kind do not support."""
+    if settings.needs_distilled_weights and not distilled:
+        raise ValueError(
+            f"the solver {settings.solver} (preset turbo) needs weights that were distilled for it, and these were not: choose"
+            " the preset fast, or distil them (docs/performance.md)."
+        )
+    if distilled and not settings.needs_distilled_weights:
+        raise ValueError(
+            f"these weights were distilled for few steps and do not support the solver {settings.solver}: choose the preset"
+            " turbo, or the weights that they were made from."
+        )
+    if distilled and settings.guidance_scale != 1:
+        raise ValueError(
+            f"guidance_scale is {settings.guidance_scale:g}, but these weights were distilled without guidance: choose 1, or"
+            " another preset than turbo."
+        )
+    if settings.vae == "tiny" and not has_tiny_vae:
+        raise ValueError(
+            f"vae is tiny, but there is no {TINY_VAE} beside the U-Net: leave it out, or train one with"
+            " `python -m scripts.train_tiny_vae`."
+        )
+
+
+def _unet_file(
+    path: Path, config: "UNetConfig | None", expected: Mapping[str, Any]
+) -> tuple[ModelFile, dict[str, Any]]:
     role = "U-Net"
     if not path.exists() and path.resolve().parent == DEMO:
         problem = f"the demo model {path} is missing: restore the folder {DEMO} from the repository"
         return ModelFile(role, path, problem), {}
     if not path.exists() and not _public(path):
         return ModelFile(role, path, f"the checkpoint {path} does not exist: check the path"), {}
+    try:
+        check_file(path)
+    except CheckpointError as error:
+        return ModelFile(role, path, without_remedy(error, path), _public(path)), {}
+    from latentsync.models.unet.checkpoint import read_unet_facts  # from here on PyTorch reads the file
+
     try:
         _, facts = read_unet_facts(path, config, expected)
     except CheckpointError as error:
@@ -143,6 +206,8 @@ def _unet_file(path: Path, config: UNetConfig | None, expected: Mapping[str, Any
 
 def _metadata_without_configuration(path: Path) -> dict[str, Any]:
     """Metadata of a U-Net that lacks nothing but its configuration; they suffice to find the other networks' files."""
+    from latentsync.models.unet.checkpoint import read_unet_facts
+
     try:
         model, facts = read_unet_facts(path, None, {"resolution": None})
     except CheckpointError:

@@ -1,30 +1,35 @@
 """The networks of inference, loaded together: U-Net, image auto-encoder and speech encoder."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import nn
 
 from latentsync.audio.whisper_features import AudioEncoder
 from latentsync.audio.whisper_model import load_audio_encoder
 from latentsync.device import Precision, check_compiler, pick_device, pick_dtype
 from latentsync.face.detection.detector import FaceDetector
 from latentsync.files import network_hash
-from latentsync.inference.model_files import TINY_VAE, ModelFiles, configured, find_model_files, folders, width_problem
+from latentsync.inference.model_files import DEMO_UNET as DEMO_UNET  # two names that callers also find here
+from latentsync.inference.model_files import (
+    TINY_VAE,
+    check_settings,
+    configured,
+    find_model_files,
+    folders,
+    recommended,
+    width_problem,
+)
+from latentsync.inference.model_files import distilled_companion as distilled_companion
 from latentsync.inference.settings import InferenceSettings, precision_of
+from latentsync.models.auto_encoder import AutoEncoder, TinyDecoder
 from latentsync.models.unet.checkpoint import load_unet
 from latentsync.models.unet.network import UNet3DConditionModel, compile_blocks
-from latentsync.models.vae import load_tiny_vae, load_vae
-from latentsync.weights import DEFAULT_ALIGNMENT, DEMO, PUBLIC_UNET, Alignment, CheckpointError, load_public_vae
+from latentsync.models.vae import load_any_vae, load_tiny_vae
+from latentsync.weights import DEFAULT_ALIGNMENT, PUBLIC_UNET, Alignment, CheckpointError
 
-if TYPE_CHECKING:
-    from diffusers import AutoencoderKL, AutoencoderTiny  # its import takes seconds
-
-DEMO_UNET = DEMO / "unet.safetensors"
 HASHED_VALUES = 16  # of every tensor of a network
 
 
@@ -33,14 +38,14 @@ class LipsyncModels:
     """Frozen networks on one device, in evaluation mode; the speech encoder is in float32, the others in `dtype`."""
 
     unet: UNet3DConditionModel
-    vae: "AutoencoderKL"
+    vae: AutoEncoder
     audio_encoder: AudioEncoder
     resolution: int  # px, of the aligned face
     num_frames: int  # frames sampled together
     device: torch.device
     dtype: torch.dtype
     defaults: InferenceSettings = field(default_factory=InferenceSettings)  # recommended by the checkpoint
-    tiny_vae: "AutoencoderTiny | None" = None  # a small decoder, if its file exists
+    tiny_vae: TinyDecoder | None = None  # a small decoder, if its file exists
     distilled: bool = False  # the U-Net was distilled for few steps without guidance
     alignment: Alignment = DEFAULT_ALIGNMENT  # of the faces that the U-Net was trained on
 
@@ -100,9 +105,7 @@ class LipsyncModels:
             compile_blocks(unet)
         return cls(
             unet=unet,
-            vae=nn.Module.to(
-                load_companion_vae(files.vae.path), device, dtype
-            ),  # diffusers' `to` logs needless warnings
+            vae=load_any_vae(files.vae.path).to(device, dtype).to(memory_format=torch.channels_last),
             audio_encoder=audio_encoder.to(device),
             resolution=metadata["resolution"],
             num_frames=metadata["num_frames"],
@@ -122,60 +125,10 @@ def configured_unet(path: Path | str, config_path: Path | str | None) -> tuple[U
     return unet, {**expected, **metadata}
 
 
-def check_settings(settings: InferenceSettings, distilled: bool, has_tiny_vae: bool) -> None:
-    """ValueError for settings that weights of this kind do not support."""
-    if settings.needs_distilled_weights and not distilled:
-        raise ValueError(
-            f"the solver {settings.solver} (preset turbo) needs weights that were distilled for it, and these were not: choose"
-            " the preset fast, or distil them (docs/performance.md)."
-        )
-    if distilled and not settings.needs_distilled_weights:
-        raise ValueError(
-            f"these weights were distilled for few steps and do not support the solver {settings.solver}: choose the preset"
-            " turbo, or the weights that they were made from."
-        )
-    if distilled and settings.guidance_scale != 1:
-        raise ValueError(
-            f"guidance_scale is {settings.guidance_scale:g}, but these weights were distilled without guidance: choose 1, or"
-            " another preset than turbo."
-        )
-    if settings.vae == "tiny" and not has_tiny_vae:
-        raise ValueError(
-            f"vae is tiny, but there is no {TINY_VAE} beside the U-Net: leave it out, or train one with"
-            " `python -m scripts.train_tiny_vae`."
-        )
-
-
-def settings_for(files: ModelFiles, entries: Mapping[str, Any]) -> InferenceSettings:
-    """The settings that `entries` give to the weights of `files`; ValueError if these weights do not support them."""
-    settings = recommended(files.facts).changed(entries)
-    check_settings(settings, "distilled" in files.facts, (files.unet.path.parent / TINY_VAE).is_file())
-    return settings
-
-
-def recommended(metadata: Mapping[str, Any]) -> InferenceSettings:
-    """The settings that a checkpoint recommends, with defaults for all others."""
-    return InferenceSettings().changed(metadata.get("inference", {}))
-
-
-def load_companion_vae(path: Path) -> "AutoencoderKL":
-    """The auto-encoder of a file or folder (see `vae_path`), frozen, in evaluation mode."""
-    if path.is_file():
-        return load_vae(path)
-    return load_public_vae(path).eval().requires_grad_(False).to(memory_format=torch.channels_last)
-
-
-def companion_tiny_vae(unet_path: Path | str, device: torch.device, dtype: torch.dtype) -> "AutoencoderTiny | None":
+def companion_tiny_vae(unet_path: Path | str, device: torch.device, dtype: torch.dtype) -> TinyDecoder | None:
     """The small decoder beside a U-Net, if there is one."""
     path = folders(unet_path)[0] / TINY_VAE
-    return nn.Module.to(load_tiny_vae(path), device, dtype) if path.is_file() else None
-
-
-def distilled_companion(unet_path: Path | str) -> Path:
-    """The distilled version of a U-Net: `NAME_turbo.safetensors` beside it if that exists, else the path itself."""
-    path = Path(unet_path)
-    companion = path.with_name(f"{path.stem}_turbo.safetensors")
-    return companion if companion.is_file() else path
+    return load_tiny_vae(path).to(device, dtype) if path.is_file() else None
 
 
 def check_width(audio_encoder: AudioEncoder, unet: UNet3DConditionModel) -> None:

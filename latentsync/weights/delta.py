@@ -6,25 +6,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
 from latentsync.weights.table import CheckpointError
 
 if TYPE_CHECKING:
+    from torch import Tensor  # slow to import, and not needed to tell what is missing
+
     from latentsync.weights.files import Checkpoint
 
 BASE_ENTRY = "rest_of"  # metadata entry of a delta: path of the base checkpoint, and a checksum of what the two share
 
 
-def delta_of(tensors: Mapping[str, Tensor], base: "Checkpoint") -> tuple[dict[str, Tensor], dict[str, Any]]:
+def delta_of(tensors: Mapping[str, "Tensor"], base: "Checkpoint") -> tuple[dict[str, "Tensor"], dict[str, Any]]:
     """The `tensors` that differ from those of `base` in any bit, and the metadata entry by which `with_base` finds it."""
     own = {name: tensor for name, tensor in tensors.items() if not same(tensor, base.tensors.get(name))}
     shared = {name: base.tensors[name] for name in tensors if name not in own}
     return own, {BASE_ENTRY: {"file": str(base.path), "crc32": checksum(shared)}}
 
 
-def same(first: Tensor, second: Tensor | None) -> bool:
+def same(first: "Tensor", second: "Tensor | None") -> bool:
     """Whether two tensors are equal in type, shape and every value."""
     return second is not None and first.dtype == second.dtype and first.equal(second.to(first.device))
 
@@ -55,8 +54,10 @@ def with_base(checkpoint: "Checkpoint", read: Callable[[Path], "Checkpoint"]) ->
     return replace(checkpoint, tensors={**shared, **checkpoint.tensors})
 
 
-def checksum(tensors: Mapping[str, Tensor]) -> str:
+def checksum(tensors: Mapping[str, "Tensor"]) -> str:
     """CRC-32 of names and bytes, in the order of the names, as eight hexadecimal digits."""
+    import torch
+
     crc = 0
     for name in sorted(tensors):
         crc = zlib.crc32(name.encode(), crc)

@@ -10,17 +10,18 @@ import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from latentsync.files import atomic_write
 from latentsync.weights.damage import check_file, without_remedy
 from latentsync.weights.delta import with_base
 from latentsync.weights.table import FETCH_INFERENCE, PUBLIC_FILES, PUBLIC_VAE, CheckpointError, how_to_get
+
+if TYPE_CHECKING:
+    import torch  # slow to import, and not needed to tell what is missing
+    from torch import Tensor
 
 METADATA_KEY = "latentsync"  # entry of the safetensors header that holds our JSON
 CONTAINERS = ("state_dict", "model_state_dict", "model", "module")  # entries that may hold the state dict
@@ -35,7 +36,7 @@ class Checkpoint:
     """Tensors by name and the metadata of their file."""
 
     path: Path
-    tensors: dict[str, Tensor]
+    tensors: dict[str, "Tensor"]
     metadata: dict[str, Any] = field(default_factory=dict)
 
     def section(self, name: str) -> dict[str, Any]:
@@ -71,6 +72,8 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
     path = Path(path)
     if check_file(path) == "safetensors":
         return with_base(_read_safetensors(path), read_checkpoint)
+    from torch import Tensor
+
     stored = _load(path, mapped=True)
     if not isinstance(stored, Mapping):
         raise CheckpointError(f"{path} holds a {type(stored).__name__}, not a state dict: check the path.")
@@ -101,19 +104,21 @@ def read_header(path: Path | str) -> Checkpoint:
     return replace(checkpoint, tensors={key: value.to("meta") for key, value in checkpoint.tensors.items()})
 
 
-def _stored_tensor(file: Any, key: str) -> Tensor:
+def _stored_tensor(file: Any, key: str) -> "Tensor":
     """A tensor of an open safetensors file."""
     return file.get_tensor(key)
 
 
-def _meta_tensor(file: Any, key: str) -> Tensor:
+def _meta_tensor(file: Any, key: str) -> "Tensor":
     """The tensor on the meta device."""
+    import torch
+
     stored = file.get_slice(key)
     shape = stored.get_shape()
     return torch.empty(shape, dtype=stored[tuple(slice(0, 0) for _ in shape)].dtype, device="meta")
 
 
-def _read_safetensors(path: Path, tensor: Callable[[Any, str], Tensor] = _stored_tensor) -> Checkpoint:
+def _read_safetensors(path: Path, tensor: Callable[[Any, str], "Tensor"] = _stored_tensor) -> Checkpoint:
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
@@ -123,8 +128,10 @@ def _read_safetensors(path: Path, tensor: Callable[[Any, str], Tensor] = _stored
         raise CheckpointError(f"{path} cannot be read ({error}): it is damaged; {how_to_get(path)}.") from error
 
 
-def save_checkpoint(path: Path | str, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+def save_checkpoint(path: Path | str, tensors: Mapping[str, "Tensor"], metadata: Mapping[str, Any]) -> None:
     """Write safetensors with metadata, atomically."""
+    from safetensors.torch import save_file
+
     plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as partial:
@@ -134,6 +141,8 @@ def save_checkpoint(path: Path | str, tensors: Mapping[str, Tensor], metadata: M
 def save_state(path: Path | str, state: Mapping[str, Any]) -> None:
     """Write a training state (tensors and plain values), atomically."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
+    import torch
+
     with atomic_write(path) as partial:
         torch.save(dict(state), partial)
 
@@ -154,6 +163,8 @@ def _load(path: Path, mapped: bool) -> Any:
     file_format = check_file(path)
     if file_format == "torchscript":
         raise CheckpointError(f"{path} is a TorchScript program, not a state dict: check the path.")
+    import torch
+
     torch.serialization.add_safe_globals(list(HARMLESS_CLASSES))
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and file_format == "zip")
@@ -172,7 +183,7 @@ def _unreadable(path: Path, error: Exception) -> CheckpointError:
     return CheckpointError(f"{path} cannot be read ({reason}): it is damaged or truncated; {how_to_get(path)}.")
 
 
-def load_torchscript(path: Path | str) -> torch.jit.ScriptModule:
+def load_torchscript(path: Path | str) -> "torch.jit.ScriptModule":
     """Load a TorchScript network on the CPU, in evaluation mode.
 
     Raises:
@@ -183,6 +194,8 @@ def load_torchscript(path: Path | str) -> torch.jit.ScriptModule:
         raise CheckpointError(
             f"{path} holds weights, not the TorchScript program that is expected: {how_to_get(path)}."
         )
+    import torch
+
     try:
         return torch.jit.load(str(path), map_location="cpu").eval()
     except RuntimeError as error:
@@ -203,7 +216,7 @@ def file_problem(path: Path | str) -> str:
 
 
 def public_vae_problem(folder: Path | str) -> str:
-    """Why `load_public_vae` would fail, as a sentence without full stop; empty if it would not."""
+    """Why `read_public_vae` would fail, as a sentence without full stop; empty if it would not."""
     from latentsync.weights.hub import cached_path  # imports huggingface_hub, which loading does not need
 
     folder = Path(folder)
@@ -218,18 +231,33 @@ def public_vae_problem(folder: Path | str) -> str:
     return file_problem(found)
 
 
-def load_public_vae(folder: Path | str) -> Any:
-    """The public models' auto-encoder (diffusers' `AutoencoderKL`) from `folder`, else from the hub's cache, offline.
+def read_public_vae(folder: Path | str) -> Checkpoint:
+    """The public models' auto-encoder in diffusers' format, from `folder`, else from the hub's cache, offline.
 
-    Raises:
-        CheckpointError: neither place holds it, or its files are damaged.
+    Its configuration is the metadata's section `model`. Raises CheckpointError if neither place holds it, or its files are damaged.
     """
-    from diffusers import AutoencoderKL  # slow to import, and needed for public checkpoints only
-
-    folder = Path(folder)
-    origin = str(folder) if (folder / VAE_CONFIG).is_file() else PUBLIC_VAE
+    config, weights = public_vae_files(Path(folder))
     try:
-        return AutoencoderKL.from_pretrained(origin, local_files_only=True)
-    except (OSError, ValueError, SafetensorError) as error:
-        state = "is damaged" if origin == str(folder) else f"is neither in {folder} nor in the hub's cache"
-        raise CheckpointError(f"The auto-encoder {PUBLIC_VAE} {state}: fetch it with `{FETCH_INFERENCE}`.") from error
+        model = json.loads(config.read_text(encoding="utf-8"))
+        return Checkpoint(weights, read_checkpoint(weights).tensors, {"model": model})
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"The auto-encoder {PUBLIC_VAE} is damaged: fetch it with `{FETCH_INFERENCE}`."
+        ) from error
+
+
+def public_vae_files(folder: Path) -> tuple[Path, Path]:
+    """Configuration and weights of the public models' auto-encoder; CheckpointError if there are none."""
+    from latentsync.weights.hub import cached_path  # as above
+
+    if (folder / VAE_CONFIG).is_file():
+        found = [folder / VAE_CONFIG, *(folder / name for name in VAE_WEIGHTS)]
+    else:
+        cached = {file.name: cached_path(file) for file in PUBLIC_FILES if file.repo == PUBLIC_VAE}
+        found = [path for name in (VAE_CONFIG, *VAE_WEIGHTS) if (path := cached.get(name))]
+    there = [path for path in found if path.is_file()]
+    if len(there) < 2:
+        raise CheckpointError(
+            f"The auto-encoder {PUBLIC_VAE} is neither in {folder} nor in the hub's cache: fetch it with `{FETCH_INFERENCE}`."
+        )
+    return there[0], there[1]

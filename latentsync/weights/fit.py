@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from latentsync.weights.table import CheckpointError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn  # slow to import, and not needed to tell what is missing
 
 LISTED = 3  # keys or settings listed in an error
 COUNTER = "num_batches_tracked"  # of batch norm; files written before PyTorch 0.4.1 lack it, and it is not used
@@ -52,7 +52,7 @@ class Mismatch:
         return "; ".join(f"{len(keys)} keys {kind}: {_first(keys)}" for kind, keys in problems.items() if keys)
 
 
-def compare(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> Mismatch:
+def compare(own: Mapping[str, "Tensor"], tensors: Mapping[str, "Tensor"]) -> Mismatch:
     """Compare keys, shapes and types of `tensors` with those of a network's state dict `own`."""
     both = [key for key in own if key in tensors]
     return Mismatch(
@@ -72,13 +72,15 @@ def compare(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> Mismatc
     )
 
 
-def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], origin: Path | str) -> None:
+def load_strict(module: "nn.Module", tensors: Mapping[str, "Tensor"], origin: Path | str) -> None:
     """Copy tensors into a module; one on the meta device is moved to the CPU.
 
     Raises:
         CheckpointError: keys, shapes or types differ (the first are listed, with the likely cause) or a value is not
             finite; then nothing is loaded.
     """
+    import torch
+
     own = module.state_dict()
     mismatch = compare(own, tensors)
     if mismatch:
@@ -93,7 +95,7 @@ def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], origin: Path |
     module.load_state_dict(whole, assign=is_empty)
 
 
-def _check_numbers(tensors: Mapping[str, Tensor], origin: Path | str) -> None:
+def _check_numbers(tensors: Mapping[str, "Tensor"], origin: Path | str) -> None:
     for key, value in tensors.items():
         if value.is_floating_point() and value.numel() and not _is_finite(value):
             raise CheckpointError(
@@ -102,12 +104,14 @@ def _check_numbers(tensors: Mapping[str, Tensor], origin: Path | str) -> None:
             )
 
 
-def _is_finite(value: Tensor) -> bool:
+def _is_finite(value: "Tensor") -> bool:
+    import torch
+
     wide = value if value.element_size() > 1 else value.float()
     return bool(torch.stack(torch.aminmax(wide)).isfinite().all())
 
 
-def likely_cause(mismatch: Mismatch, own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> str:
+def likely_cause(mismatch: Mismatch, own: Mapping[str, "Tensor"], tensors: Mapping[str, "Tensor"]) -> str:
     """A sentence for users on why `tensors` differ from the network's state dict `own`."""
     prefix = _wrapper(own, tensors)
     if prefix:
@@ -136,7 +140,7 @@ def network_of(tensors: Mapping[str, Any]) -> str | None:
     return None
 
 
-def load_partly(module: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:
+def load_partly(module: "nn.Module", tensors: Mapping[str, "Tensor"]) -> list[str]:
     """Copy the tensors that fit by name and shape; returns the module's keys that were not loaded."""
     own = module.state_dict()
     fitting = {key: value for key, value in tensors.items() if key in own and own[key].shape == value.shape}
@@ -173,7 +177,7 @@ def _plain(value: Any) -> Any:
     return [_plain(entry) for entry in value] if isinstance(value, Sequence) and not isinstance(value, str) else value
 
 
-def _wrapper(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> str | None:
+def _wrapper(own: Mapping[str, "Tensor"], tensors: Mapping[str, "Tensor"]) -> str | None:
     """The prefix whose removal turns all keys into those of the network; None if there is none."""
     first = next(iter(tensors), "")
     for end in [at + 1 for at, letter in enumerate(first) if letter == "."]:
@@ -187,9 +191,9 @@ def _first(entries: Sequence[str]) -> str:
     return ", ".join(entries[:LISTED]) + (", ..." if len(entries) > LISTED else "")
 
 
-def _size(tensor: Tensor) -> str:
+def _size(tensor: "Tensor") -> str:
     return "x".join(map(str, tensor.shape)) or "a single number"
 
 
-def _type(tensor: Tensor) -> str:
+def _type(tensor: "Tensor") -> str:
     return str(tensor.dtype).removeprefix("torch.")

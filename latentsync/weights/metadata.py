@@ -2,13 +2,14 @@
 
 import zlib
 from collections.abc import Mapping
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from latentsync import __version__
 from latentsync.timebase import MODEL_FPS, SAMPLE_RATE_HZ
 from latentsync.weights.table import Alignment
+
+if TYPE_CHECKING:
+    from torch import Tensor  # slow to import, and not needed to tell what is missing
 
 
 def describe(
@@ -18,7 +19,7 @@ def describe(
     *,
     resolution: int | None = None,
     num_frames: int | None = None,
-    mask: Tensor | None = None,
+    mask: "Tensor | None" = None,
     alignment: Alignment | None = None,
     audio: Mapping[str, Any] | None = None,
     **facts: Any,
@@ -52,7 +53,7 @@ def describe(
     return {name: value for name, value in known.items() if value is not None}
 
 
-def mask_checksum(tensor: Tensor) -> dict[str, Any]:
+def mask_checksum(tensor: "Tensor") -> dict[str, Any]:
     """Size and CRC-32 of a mask with values in [0, 1], rounded to 8 bits so that computation errors do not matter."""
     levels = (tensor.detach().cpu().float() * 255).round().byte().contiguous()
     return {"size": list(tensor.shape), "crc32": f"{zlib.crc32(levels.numpy().tobytes()):08x}"}

@@ -12,12 +12,13 @@ import pytest
 
 pytest.importorskip("espeakng_loader", reason="avatars need the optional espeak-ng")
 
+from latentsync.avatar import OCCLUDERS, OccluderKind
 from latentsync.avatar.clip import HELD_OUT_FIRST_SEED, LANDMARKS, AvatarClip, make_clip, random_clip, read_masks
 from latentsync.avatar.head import Expression
 from latentsync.avatar.identity import Identity, random_identity
 from latentsync.avatar.mesh import bump
 from latentsync.avatar.mouth import mouth_track, targets_of
-from latentsync.avatar.occluders import OCCLUDERS, OccluderKind, surface
+from latentsync.avatar.occluders import surface
 from latentsync.avatar.raster import to_srgb
 from latentsync.avatar.render import Pose, Renderer
 from latentsync.avatar.sentences import is_held_out

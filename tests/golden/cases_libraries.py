@@ -9,8 +9,9 @@ from einops import rearrange
 from face_alignment.detection.sfd.net_s3fd import s3fd as LibraryS3FD
 
 from latentsync.losses.perceptual import FIXED, build_lpips
+from latentsync.models.auto_encoder import AutoEncoder
 from latentsync.models.s3fd import S3FD, detections
-from latentsync.models.vae import SCALING_FACTOR, build_vae, decode, encode
+from latentsync.models.vae import SCALING_FACTOR, SIZES, build_vae, decode, encode
 from tests.golden.harness import (
     Check,
     GoldenCase,
@@ -30,9 +31,13 @@ def vae(case: GoldenCase) -> Iterator[Check]:
         yield compare_table(size, net, case.facts[f"state_dict_{size}"])
         fill_by_rule(net, case.seed)
         yield from vae_checks(case, size, net)
+        config = case.facts[f"config_{size}"]
+        own = AutoEncoder(**{name: config[name] for name in SIZES if name in config}).eval()
+        own.load_state_dict(net.state_dict())
+        yield from vae_checks(case, size, own)
 
 
-def vae_checks(case: GoldenCase, size: str, net: AutoencoderKL) -> Iterator[Check]:
+def vae_checks(case: GoldenCase, size: str, net: AutoencoderKL | AutoEncoder) -> Iterator[Check]:
     tolerance = case.facts["tolerance"]["max_abs"]
     names = ("vae_image", "vae_latent", "vae_eps")
     image, latent, noise = (case.tensor(name, case.facts["inputs"][name]["shape"]) for name in names)

@@ -10,7 +10,8 @@ import whisper
 
 from latentsync.data.aligned import aligned_faces
 from latentsync.face.detection.detector import make_detector
-from latentsync.inference.models import DEMO_UNET, LipsyncModels
+from latentsync.inference.model_files import DEMO_UNET
+from latentsync.inference.models import LipsyncModels
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.media.probe import probe
 from latentsync.metrics.lips.aperture import correlation

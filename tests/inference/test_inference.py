@@ -302,7 +302,8 @@ def test_without_official_weights_the_download_command_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("scripts.inference.PUBLIC_UNET", tmp_path / "latentsync_unet.pt")
-    assert main(["--video_path", "v.mp4", "--audio_path", "a.wav"]) == 2
+    video, audio = make_video(tmp_path / "v.mp4", 2), make_audio(tmp_path / "a.wav", 0.1)
+    assert main(["--video_path", str(video), "--audio_path", str(audio)]) == 2
     error = capsys.readouterr().err
     assert "python -m scripts.download_checkpoints inference" in error and "--demo" in error
     assert main(["--video_path", "v.mp4"]) == 2

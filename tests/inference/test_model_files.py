@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from latentsync.inference import models as models_module
-from latentsync.inference.model_files import find_model_files
-from latentsync.inference.models import DEMO_UNET, LipsyncModels
+from latentsync.inference.model_files import DEMO_UNET, find_model_files
+from latentsync.inference.models import LipsyncModels
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.inference.settings import InferenceSettings
 from latentsync.inference.timing import Stopwatch
@@ -20,7 +20,7 @@ from latentsync.inference.windows.sampler import WindowSampler
 from latentsync.weights import CheckpointError, describe, read_header, save_checkpoint
 from latentsync.weights.table import FETCH_INFERENCE
 from scripts import download_checkpoints
-from scripts.inference import main
+from scripts.inference import DEMO_AUDIO, DEMO_VIDEO, main
 from tests.support.official import FIRST_UNET, PARTS, UNET, note_release, save_companions, save_unet, use_folder
 from tests.support.tiny import StubDetector, tiny_models
 from tests.weights.test_weights import tensors_of
@@ -163,7 +163,7 @@ def test_the_command_line_tells_it_before_the_work(
     monkeypatch.setattr("scripts.inference.load_pipeline", lambda *_: pytest.fail("the models are loaded"))
     shutil.rmtree(unet.parent / "vae")
     (unet.parent / "auxiliary/s3fd-619a316812.pth").unlink()
-    pair = ["--video_path", "v.mp4", "--audio_path", "a.wav"]
+    pair = ["--video_path", str(DEMO_VIDEO), "--audio_path", str(DEMO_AUDIO)]
     assert main(pair) == 2
     error = capsys.readouterr().err
     assert "2 parts of these models" in error and "--demo" in error and error.count("\n") == 1

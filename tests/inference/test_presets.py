@@ -11,7 +11,7 @@ import torch
 from latentsync import device
 from latentsync.device import has_bfloat16, pick_device, pick_dtype
 from latentsync.inference.memory import free_bytes
-from latentsync.inference.models import distilled_companion, recommended
+from latentsync.inference.model_files import distilled_companion, recommended
 from latentsync.inference.settings import PRESETS, InferenceSettings, precision_of
 from latentsync.inference.timing import Stopwatch
 from latentsync.inference.windows.sampler import Window, WindowSampler

@@ -14,7 +14,8 @@ from latentsync.face.detection.detector import Face, make_detector
 from latentsync.inference.faces.plan import FacePlan, FacePolicy, plan_faces
 from latentsync.inference.faces.select import FaceChoice, choose_face
 from latentsync.inference.faces.tracks import FaceTracks, track_faces
-from latentsync.inference.models import DEMO_UNET, LipsyncModels, distilled_companion
+from latentsync.inference.model_files import DEMO_UNET, distilled_companion
+from latentsync.inference.models import LipsyncModels
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.inference.settings import JobOptions
 from latentsync.inference.windows.references import ElsewhereReference, closed_reference, reference_choice, usual_runs

@@ -10,7 +10,7 @@ import torch
 from latentsync.config import UNetRun, load
 from latentsync.data.unet_clips import collate
 from latentsync.diffusion.noise import add_noise
-from latentsync.inference.models import recommended
+from latentsync.inference.model_files import recommended
 from latentsync.models.unet.checkpoint import load_unet
 from latentsync.training.engine.distributed import Processes
 from latentsync.training.engine.loop import item_generator

@@ -4,7 +4,9 @@ The library downloads missing weights by itself; here they must exist on disk be
 network. The box of a tracked face is computed from its last landmarks; S3FD searches the frame for further faces at intervals.
 """
 
+import os
 import shutil
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -16,7 +18,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from latentsync.face.align import FloatArray, FrameArray
@@ -105,6 +106,8 @@ class LandmarkDetector(TrackingDetector[Landmarks]):
         """Landmarks [68, 2] and their mean score in every box (x0, y0, x1, y1, score)."""
         if not boxes:
             return []
+        import torch
+
         with warnings.catch_warnings(), torch.inference_mode():
             warnings.simplefilter("ignore")  # the library warns where there is no face
             found, scores, _ = self.network.get_landmarks_from_image(
@@ -164,7 +167,15 @@ def file_problems() -> list[tuple[Path, str]]:
 
 def weight_folders(weights_dir: Path | None) -> list[Path]:
     """Folders that are searched for the weights, in order."""
-    return [weights_dir] if weights_dir else [CHECKPOINTS / "auxiliary", Path(torch.hub.get_dir()) / "checkpoints"]
+    return [weights_dir] if weights_dir else [CHECKPOINTS / "auxiliary", hub_folder() / "checkpoints"]
+
+
+def hub_folder() -> Path:
+    """The folder of PyTorch's hub: `torch.hub.get_dir()`, also while PyTorch is not imported, which takes seconds."""
+    if "torch" in sys.modules:
+        return Path(sys.modules["torch"].hub.get_dir())
+    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
+    return Path(os.environ.get("TORCH_HOME", cache / "torch")).expanduser() / "hub"
 
 
 def find_weights(weights_dir: Path | None) -> Path:
@@ -182,6 +193,8 @@ def find_weights(weights_dir: Path | None) -> Path:
 @contextmanager
 def hub_with(folder: Path) -> Iterator[None]:
     """Point PyTorch's hub cache to the weights of `folder` while the library is loaded."""
+    import torch
+
     before = torch.hub.get_dir()
     with tempfile.TemporaryDirectory() as hub:
         cache = Path(hub) / "checkpoints"

@@ -16,7 +16,7 @@ from latentsync.inference.faces.select import parse_face_choice
 from latentsync.inference.jobs.source import Source, open_source
 from latentsync.inference.jobs.timeline import Timeline, make_timeline
 from latentsync.inference.settings import JobOptions
-from latentsync.media.container import ChosenTracks, MediaError, PathLike, default_track
+from latentsync.media.container import ChosenTracks, MediaError, PathLike, check_readable, default_track
 from latentsync.media.pixels.pixel_format import pixel_format
 from latentsync.media.probe import MediaInfo, made_here, probe
 from latentsync.media.sound.copy import AudioSource
@@ -62,6 +62,14 @@ class LipsyncJob:
         return make_timeline(self.source.times, wanted, self.format.time_base, options.length, options.rest)
 
 
+def check_names(video: PathLike, audio: PathLike, output: PathLike, options: JobOptions, force: bool = False) -> None:
+    """The part of `check_job` that takes milliseconds: raises what it raises for files that are missing or must not be replaced."""
+    parse_face_choice(options.face)
+    check_output(Path(output), (Path(video), Path(audio)), force)
+    for path in (video, audio):
+        check_readable(path)
+
+
 def check_job(
     video: PathLike,
     audio: PathLike,
@@ -78,9 +86,8 @@ def check_job(
             `force`), is a folder, or its disk is full or read-only.
     """
     options = options or JobOptions()
-    parse_face_choice(options.face)
     paths = Path(video), Path(audio), Path(output)
-    check_output(paths[2], paths[:2], force)
+    check_names(*paths, options, force)
     pictures, sound = ChosenTracks(video, video=options.video_track), ChosenTracks(audio, audio=options.audio_track)
     info = probe(pictures)
     if info.is_still:

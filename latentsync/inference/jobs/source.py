@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from latentsync.face.align import FrameArray
-from latentsync.inference.windows.stream import stride_of
 from latentsync.media.container import PathLike
 from latentsync.media.pixels.interlace import Interlaced
 from latentsync.media.pixels.picture import Picture, StoredForm
 from latentsync.media.probe import MediaInfo
 from latentsync.media.video.read import frame_times, frames_between, read_frames, read_pictures
-from latentsync.timebase import MODEL_FPS, frames_in
+from latentsync.timebase import MODEL_FPS, frames_in, stride_of
 
 
 @dataclass(frozen=True)

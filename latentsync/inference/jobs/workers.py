@@ -13,15 +13,15 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
 from latentsync.inference.jobs.job import LipsyncJob
 from latentsync.inference.settings import InferenceSettings
 
 if TYPE_CHECKING:
+    import torch  # slow to import, and not needed to check a job
+
     from latentsync.inference.pipeline import LipsyncPipeline
 
-Load = Callable[[torch.device], "LipsyncPipeline"]  # pickled: a module's function or a partial of it
+Load = Callable[["torch.device"], "LipsyncPipeline"]  # pickled: a module's function or a partial of it
 SPAWN = multiprocessing.get_context("spawn")  # a forked process may hang if its parent has used threads or a GPU
 GRACE_SEC = 1.0  # time for a worker to end by itself; other processes write the segments that it leaves unfinished
 
@@ -31,7 +31,7 @@ class WorkerPool:
     """Worker processes to start: `load` returns the pipeline of each, on one of `devices`; `threads` of the CPU for each."""
 
     load: Load
-    devices: Sequence[torch.device]
+    devices: Sequence["torch.device"]
     threads: int
 
 
@@ -74,7 +74,7 @@ def worker_pool(
 
 def _work(
     pool: WorkerPool,
-    device: torch.device,
+    device: "torch.device",
     job: LipsyncJob,
     settings: InferenceSettings,
     folder: Path,
@@ -82,6 +82,8 @@ def _work(
     errors: "SimpleQueue[str]",
 ) -> None:
     """Target of a worker process: write segments until none is left, or the main process ends."""
+    import torch
+
     parent = multiprocessing.parent_process()
 
     def check(done: int) -> None:

@@ -23,8 +23,9 @@ from latentsync.inference.faces.plan import NOT_EDITED, FacePlan, FacePolicy, pl
 from latentsync.inference.faces.tracks import Detection, FaceTracks, detections_of
 from latentsync.inference.settings import InferenceSettings
 from latentsync.inference.windows.sampler import WindowSampler
-from latentsync.inference.windows.stream import FrameIn, FrameOut, LipsyncStream, stride_of
+from latentsync.inference.windows.stream import FrameIn, FrameOut, LipsyncStream
 from latentsync.media.pixels.picture import RgbPicture
+from latentsync.timebase import stride_of
 
 DELAY_SEC = 1.2  # delay of the plan of a frame: longer than any run of frames on which it depends
 

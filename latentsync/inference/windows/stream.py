@@ -23,7 +23,7 @@ from latentsync.inference.faces.plan import NOT_EDITED
 from latentsync.inference.settings import LastWindow
 from latentsync.inference.windows.sampler import NewFaces, Window, WindowSampler
 from latentsync.media.pixels.picture import Picture
-from latentsync.timebase import MODEL_FPS, WHISPER_ROW_HZ
+from latentsync.timebase import WHISPER_ROW_HZ
 
 
 # Both functions convert only the part of a picture around the face to RGB.
@@ -94,11 +94,6 @@ class Repainted:
 
     item: FrameIn
     new: NewFaces | None = None  # one face
-
-
-def stride_of(fps: float) -> int:
-    """Distance between the frames of a window, in frames of a video of `fps`: 25 frames of a window last about one second."""
-    return max(1, round(fps / MODEL_FPS))
 
 
 @dataclass

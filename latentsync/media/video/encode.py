@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Final, Literal, get_args
 
 import av
-import torch
+import cv2
 
 from latentsync.media.container import MediaError
 from latentsync.media.index.hdr import HdrMetadata
@@ -20,6 +20,7 @@ CODECS: Final = get_args(Codec)
 # With its AVX-512 code libx264 is not deterministic at some widths (seen at 64, 96 and 154 px, not at 128 and 640);
 # without it, it is. All AVX-512 processors have the instructions listed here.
 X264_REPEATABLE: Final = "asm=MMX2,SSE2,SSE3,SSSE3,SSE4,SSE4.2,LZCNT,AVX,FMA3,BMI1,BMI2,AVX2"
+OPENCV_AVX512 = 256  # CV_CPU_AVX512_SKX of OpenCV's headers, which has no name in Python
 SQUARE: Final = Fraction(1)  # sample aspect ratio of square pixels
 NO_HDR: Final = HdrMetadata()
 FIELD_ROWS: Final = 4  # the height of interlaced pictures must be a multiple of it: two rows of chroma
@@ -244,7 +245,7 @@ def deep_encoders(source: PixelFormat, suffix: str) -> tuple[Encoder, ...]:
 
 def has_avx512() -> bool:
     """Whether this processor has AVX-512 instructions."""
-    return "AVX512" in torch.backends.cpu.get_cpu_capability()
+    return bool(cv2.checkHardwareSupport(OPENCV_AVX512))
 
 
 def is_installed(name: str) -> bool:

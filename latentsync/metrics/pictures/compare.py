@@ -3,12 +3,10 @@
 from collections.abc import Callable, Iterator
 from itertools import zip_longest
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from einops import rearrange
 from numpy.typing import NDArray
-from torch import Tensor
 
 from latentsync.media.probe import probe
 from latentsync.media.video.read import frames_at
@@ -17,10 +15,13 @@ from latentsync.metrics.regions import REGIONS, frame_regions
 from latentsync.metrics.statistics import DIFFERENT_LENGTHS, DIFFERENT_SIZES, NO_FACE, UnscorableError
 from latentsync.timebase import MODEL_FPS
 
+if TYPE_CHECKING:
+    from torch import Tensor  # slow to import, and not needed for the limits and formulas of this file
+
 LENGTH_SLACK = 2  # frames by which a result and its truth may differ, because encoders round durations
 
 FrameArray = NDArray[np.uint8]
-PerceptualMap = Callable[[Tensor, Tensor], Tensor]  # two images [1, 3, h, w] in [-1, 1] -> distances [1, 1, h, w]
+PerceptualMap = Callable[["Tensor", "Tensor"], "Tensor"]  # two images [1, 3, h, w] in [-1, 1] -> distances [1, 1, h, w]
 
 
 def compare_pictures(
@@ -89,5 +90,8 @@ def paired_frames(video: Path, truth: Path) -> Iterator[tuple[FrameArray, FrameA
             raise UnscorableError(DIFFERENT_LENGTHS, detail)
 
 
-def _pixels(frame: FrameArray) -> Tensor:
+def _pixels(frame: FrameArray) -> "Tensor":
+    import torch
+    from einops import rearrange
+
     return rearrange(torch.from_numpy(frame).float() / 127.5 - 1, "h w c -> 1 c h w")

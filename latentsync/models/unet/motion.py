@@ -60,9 +60,12 @@ class FramePositions(nn.Module):
 
     def __init__(self, width: int, max_frames: int):
         super().__init__()
-        angle = torch.arange(max_frames)[:, None] * torch.exp(torch.arange(0, width, 2) * (-math.log(10_000.0) / width))
-        table = torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)[:, :width]
-        self.register_buffer("pe", table[None])
+        with torch.device("cpu"):  # on the meta device PyTorch would first import its compiler, for seconds
+            angle = torch.arange(max_frames)[:, None] * torch.exp(
+                torch.arange(0, width, 2) * (-math.log(10_000.0) / width)
+            )
+            table = torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)[:, :width]
+        self.register_buffer("pe", table[None].to(torch.get_default_device()))
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` b f p c -> the same shape; ValueError for clips longer than the table."""

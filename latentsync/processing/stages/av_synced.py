@@ -3,22 +3,15 @@
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 import numpy as np
 
-from latentsync.device import pick_device
 from latentsync.files import atomic_write
 from latentsync.media.sound.read import FULL_SCALE, Samples
 from latentsync.media.video.join import join
 from latentsync.metrics import statistics
 from latentsync.metrics.statistics import UnscorableError
-from latentsync.metrics.sync.box_detectors import S3FDBoxes
-from latentsync.metrics.sync.judge import ExpertJudge, StableJudge, SyncJudge, SyncScore, score_pairs
-from latentsync.metrics.sync.offset import delayed, offset_in_words
-from latentsync.models.s3fd import load_s3fd
-from latentsync.models.syncnet import load_syncnet
-from latentsync.models.syncnet_v2 import load_syncnet_v2
 from latentsync.processing.clip import Clip, Dropped, Kept, Reason, Scores, StageOutcome
 from latentsync.processing.stages.contract import (
     FETCH_TRAINING,
@@ -31,6 +24,10 @@ from latentsync.processing.stages.contract import (
 )
 from latentsync.processing.stages.span import clip_sound, sound_file
 from latentsync.weights import DEMO
+
+# Networks are imported where they run: commands that only need the names and rules of the stages start without PyTorch.
+if TYPE_CHECKING:
+    from latentsync.metrics.sync.judge import SyncJudge, SyncScore
 
 MAX_LEFT_FRAMES = 1  # largest offset after the sound was shifted
 # Reasons
@@ -77,6 +74,8 @@ class SyncRule:
         if reason is LOW_SYNC_CONFIDENCE:
             return f"The confidence is {scores['sync_confidence']:.2f}; {self.min_confidence:g} is needed."
         offset = int(scores["offset_frames"])
+        from latentsync.metrics.sync.offset import offset_in_words
+
         return f"The sound is {offset_in_words(offset)}; {self.max_offset_frames} are allowed."
 
 
@@ -119,6 +118,8 @@ class AvSyncedStage(Stage[SyncSettings]):
 
     @classmethod
     def check_installed(cls, settings: SyncSettings) -> None:
+        from latentsync.device import pick_device
+
         pick_device(settings.device)
         check_weights(settings)
 
@@ -140,8 +141,10 @@ class AvSyncedStage(Stage[SyncSettings]):
             return [outcome]
         return [self.repaired(scored, sound, found.offset_frames, folder)]
 
-    def measure(self, video: Path, sound: Samples) -> SyncScore:
+    def measure(self, video: Path, sound: Samples) -> "SyncScore":
         """Raises UnscorableError if the video is too short or the judge finds no face in it."""
+        from latentsync.metrics.sync.judge import score_pairs
+
         pairs = list(self.judge_of_sync.pairs(video, sound.astype(np.float32) / FULL_SCALE))
         if not pairs:
             raise UnscorableError(statistics.NO_FACE, f"{video} has no face track that is long and large enough.")
@@ -155,6 +158,8 @@ class AvSyncedStage(Stage[SyncSettings]):
             with atomic_write(path) as partial:
                 shutil.copyfile(clip.path, partial)
             return Kept(clip.scored(offset_left_frames=0).moved(path))
+        from latentsync.metrics.sync.offset import delayed
+
         moved = delayed(sound, offset_frames)
         with sound_file(path, [moved]) as source:
             join([clip.path], path, source)
@@ -179,8 +184,15 @@ def check_weights(settings: SyncSettings) -> None:
         )
 
 
-def make_judge(settings: SyncSettings) -> SyncJudge:
+def make_judge(settings: SyncSettings) -> "SyncJudge":
     """The network that the settings name; it expects aligned faces. Raises ValueError if its weights are missing or damaged."""
+    from latentsync.device import pick_device
+    from latentsync.metrics.sync.box_detectors import S3FDBoxes
+    from latentsync.metrics.sync.judge import ExpertJudge, StableJudge
+    from latentsync.models.s3fd import load_s3fd
+    from latentsync.models.syncnet import load_syncnet
+    from latentsync.models.syncnet_v2 import load_syncnet_v2
+
     check_weights(settings)
     device = pick_device(settings.device)
     if settings.sync_model == "syncnet_v2":

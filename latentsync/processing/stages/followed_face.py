@@ -12,7 +12,6 @@ from typing import ClassVar, cast
 
 import numpy as np
 
-from latentsync.device import pick_device
 from latentsync.face.appearance import appearance_descriptor, similarities, thumbnail
 from latentsync.face.detection.detector import BACKENDS, Face, FaceDetector, make_detector
 from latentsync.face.detection.landmarks import WEIGHT_FILES, find_weights
@@ -46,6 +45,8 @@ class FaceSettings(NetworkSettings):
 
 def check_detector(settings: FaceSettings) -> None:
     """Raises ValueError, naming the files and a remedy, if the detector's library or weights are missing."""
+    from latentsync.device import pick_device  # imports PyTorch
+
     pick_device(settings.device)
     if settings.detector != "face_alignment":
         return
@@ -62,6 +63,8 @@ def check_detector(settings: FaceSettings) -> None:
 
 def detector_of(settings: FaceSettings) -> FaceDetector:
     """The detector that the settings name. Raises ValueError as `check_detector`."""
+    from latentsync.device import pick_device  # as above
+
     check_detector(settings)
     device, alignment = str(pick_device(settings.device)), cast(Alignment, settings.alignment)
     return make_detector(settings.detector, settings.weights_dir, device, alignment)

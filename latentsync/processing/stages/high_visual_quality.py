@@ -7,14 +7,11 @@ from pathlib import Path
 from typing import ClassVar, Final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from latentsync.device import pick_device
 from latentsync.files import atomic_write
 from latentsync.media.video.read import frames_between
 from latentsync.metrics.pictures.sharpness import sharpness
-from latentsync.models.hyper_iqa import load_hyper_iqa, quality_frames, quality_inputs
 from latentsync.processing.clip import Clip, Kept, Reason, Scores, StageOutcome
 from latentsync.processing.stages.contract import FETCH_TRAINING, Measure, NetworkSettings, Stage, check_choice
 from latentsync.timebase import MODEL_FPS
@@ -84,6 +81,8 @@ class HighVisualQualityStage(Stage[QualitySettings]):
 
     @classmethod
     def check_installed(cls, settings: QualitySettings) -> None:
+        from latentsync.device import pick_device
+
         pick_device(settings.device)
         check_weights(settings)
 
@@ -102,6 +101,8 @@ class HighVisualQualityStage(Stage[QualitySettings]):
 
 def frames_of(clip: Clip) -> Frames:
     """The frames of a clip that are scored, [3, h, w, 3]."""
+    from latentsync.models.hyper_iqa import quality_frames  # imports PyTorch, as below
+
     first = clip.path_frames[0]
     wanted = [first + index for index in quality_frames(clip.frame_count)]
     return np.stack([next(frames_between(clip.path, MODEL_FPS, each, each + 1)).frame for each in wanted])
@@ -121,6 +122,11 @@ def make_metric(settings: QualitySettings) -> QualityMetric:
     check_weights(settings)
     if settings.quality_metric == "sharpness":
         return lambda frames: float(np.mean([sharpness(frame) for frame in frames]))
+    import torch
+
+    from latentsync.device import pick_device
+    from latentsync.models.hyper_iqa import load_hyper_iqa, quality_inputs
+
     device = pick_device(settings.device)
     net = load_hyper_iqa(settings.weights_folder / HYPER_IQA_FILE).to(device)
 

@@ -6,8 +6,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scenedetect import FrameTimecode
-from scenedetect.detectors import AdaptiveDetector
 
 from latentsync.media.video.strict_read import SmallPicture, small_pictures
 from latentsync.processing.clip import Clip, Kept, StageOutcome
@@ -28,6 +26,8 @@ class CutFinder:
     """
 
     def __init__(self, threshold: float, min_change: float) -> None:
+        from scenedetect.detectors import AdaptiveDetector  # imports its other detectors and a progress bar
+
         self.detector = AdaptiveDetector(threshold, min_scene_len=1, window_width=WINDOW, min_content_val=min_change)
         self.ticks: list[int] = []  # of the pictures passed to the detector
         self.before: NDArray[np.uint8] | None = None
@@ -52,6 +52,8 @@ class CutFinder:
 
     def _give(self, tick: int, image: NDArray[np.uint8] | None) -> None:
         assert image is not None, "there was a picture"
+        from scenedetect import FrameTimecode
+
         place = FrameTimecode(len(self.ticks), fps=float(MODEL_FPS))
         self.ticks.append(tick)
         self.cuts += [self.ticks[cut.frame_num] for cut in self.detector.process_frame(place, image)]

@@ -13,9 +13,9 @@ from torch.utils._pytree import tree_leaves
 
 from latentsync.config import TrainConfig
 from latentsync.device import DTYPES
+from latentsync.training import META
 from latentsync.training.engine.loop import Losses, total_loss
 
-META = "meta"
 GIB = 1 << 30
 FLOAT32 = 4
 OPTIMIZER_BYTES = {"adamw": 8, "adamw8bit": 2}  # per parameter: two moments

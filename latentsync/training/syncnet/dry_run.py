@@ -10,7 +10,8 @@ from latentsync.config.syncnet_run import SyncNetRun
 from latentsync.data.sync_clips import SyncBatch
 from latentsync.models.syncnet import StableSyncNet, check_geometry, format_sizes
 from latentsync.timebase import sync_mel_length
-from latentsync.training.engine.memory import META, batch_lines, loss_text, measure_step, training_memory
+from latentsync.training import META
+from latentsync.training.engine.memory import batch_lines, loss_text, measure_step, training_memory
 from latentsync.training.syncnet.step import CONTROLS, SyncNetWithHeads
 from latentsync.training.syncnet.train import SyncNetTraining, train_config
 

@@ -19,9 +19,10 @@ from latentsync.models.frozen import Frozen
 from latentsync.models.unet.network import UNet3DConditionModel
 from latentsync.models.vae import build_vae
 from latentsync.timebase import sync_mel_length
+from latentsync.training import META
 from latentsync.training.engine.distributed import Processes
 from latentsync.training.engine.loop import Losses
-from latentsync.training.engine.memory import META, batch_lines, byte_count, loss_text, measure_step, training_memory
+from latentsync.training.engine.memory import batch_lines, byte_count, loss_text, measure_step, training_memory
 from latentsync.training.unet.distill import DistillStep
 from latentsync.training.unet.pixel_losses import PixelLosses, make_pixel_losses
 from latentsync.training.unet.step import UNetStep, choose_trainable

@@ -1,17 +1,13 @@
 """The frozen networks of a U-Net's training: their precision, the auto-encoder, and those of the losses on pixels."""
 
-from pathlib import Path
-
 import torch
-from diffusers import AutoencoderKL
-from torch import nn
 
 from latentsync.config import UNetRun
 from latentsync.device import DTYPES
+from latentsync.models.auto_encoder import AutoEncoder
 from latentsync.models.frozen import Frozen
-from latentsync.models.vae import load_vae
+from latentsync.models.vae import load_any_vae
 from latentsync.training.unet.pixel_losses import PixelLosses, make_pixel_losses
-from latentsync.weights import load_public_vae
 
 
 def frozen_dtype(precision: str, device: torch.device) -> torch.dtype:
@@ -19,16 +15,10 @@ def frozen_dtype(precision: str, device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "cpu" else DTYPES[precision]
 
 
-def load_vae_at(path: Path | str) -> AutoencoderKL:
-    """The auto-encoder from a file of this project or a folder in the public (diffusers) format."""
-    return load_vae(path) if Path(path).is_file() else load_public_vae(path)
-
-
-def load_frozen_vae(run: UNetRun, device: torch.device) -> Frozen[AutoencoderKL]:
+def load_frozen_vae(run: UNetRun, device: torch.device) -> Frozen[AutoEncoder]:
     """The run's auto-encoder, frozen, on the device."""
-    vae = load_vae_at(run.frozen_networks.vae)
-    nn.Module.to(vae, device, frozen_dtype(run.train.precision, device))  # diffusers' own `to` logs irrelevant warnings
-    return Frozen(vae)
+    vae = load_any_vae(run.frozen_networks.vae)
+    return Frozen(vae.to(device, frozen_dtype(run.train.precision, device)))
 
 
 def load_pixel_losses(run: UNetRun, device: torch.device) -> PixelLosses | None:

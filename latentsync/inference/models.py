@@ -12,7 +12,6 @@ from latentsync.audio.whisper_model import load_audio_encoder
 from latentsync.device import Precision, check_compiler, pick_device, pick_dtype
 from latentsync.face.detection.detector import FaceDetector
 from latentsync.files import network_hash
-from latentsync.inference.model_files import DEMO_UNET as DEMO_UNET  # two names that callers also find here
 from latentsync.inference.model_files import (
     TINY_VAE,
     check_settings,
@@ -22,7 +21,6 @@ from latentsync.inference.model_files import (
     recommended,
     width_problem,
 )
-from latentsync.inference.model_files import distilled_companion as distilled_companion
 from latentsync.inference.settings import InferenceSettings, precision_of
 from latentsync.models.auto_encoder import AutoEncoder, TinyDecoder
 from latentsync.models.unet.checkpoint import load_unet

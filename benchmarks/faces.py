@@ -3,8 +3,9 @@
 The reference is a detector with landmarks on the undamaged clip. In the whole clip, `found` counts frames with the right face. The
 points slip where they move over the head, as the picture shows it: `slips` counts frames with more than 2 % of the face's width,
 `jumps` those after which they also come back at once, `largest` and `slip` are the largest and the median. Slips without jumps are
-heads that turn and brows that rise. `tremor` is the movement of the points on still stretches. Of each twin a few frames in a row
-are taken: `found` counts frames with a face at the right place, `wrong` faces elsewhere.
+heads that turn and brows that rise. `tremor` is the movement of the points over the head on still stretches; `in frame`, the same
+in the frame, contains what the head itself does. Of each twin a few frames in a row are taken: `found` counts frames with a face at
+the right place, `wrong` faces elsewhere.
 """
 
 import argparse
@@ -112,21 +113,36 @@ def shift_percent(before: FrameArray, after: FrameArray) -> NDArray[np.float64]:
     return 100 * (transform_points(motion, corners) - corners).astype(np.float64) / 150
 
 
-def tremor_percent(points: Sequence[FloatArray | None], face_px: float) -> tuple[float, int]:
-    """Movement of the points against a parabola on still stretches, in % of the face's width, and the number of stretches."""
-    time_line = np.arange(STRETCH) - STRETCH // 2
-    basis = np.stack([time_line**power for power in range(3)], axis=1).astype(float)
-    residual = np.eye(STRETCH) - basis @ np.linalg.pinv(basis)
-    found = []
+def tremor_percent(
+    points: Sequence[FloatArray | None], slip: NDArray[np.float64], face_px: float
+) -> tuple[float, float, int]:
+    """Tremor of the points over the head and in the frame, in % of the face's width, on so many still stretches.
+
+    In each stretch it is the movement against a parabola. In the frame it contains the movement of the head itself.
+    """
+    over_head, in_frame = [], []
     for start in range(len(points) - STRETCH + 1):
         part = [three for three in points[start : start + STRETCH] if three is not None]
-        if len(part) < STRETCH:
+        slipped = slip[start + 1 : start + STRETCH]
+        if len(part) < STRETCH or not np.isfinite(slipped).all():
             continue
         stretch = np.stack(part)
         if np.abs(stretch - stretch.mean(axis=0)).max() <= STILL * face_px:
-            moved = residual @ stretch.reshape(STRETCH, -1)
-            found.append(float(np.sqrt((moved**2).sum() / (3 * (STRETCH - 3)))) / face_px * 100)
-    return (float(np.mean(found)) if found else float("nan")), len(found)
+            path = np.concatenate([np.zeros((1, 3, 2)), np.cumsum(slipped, axis=0)])
+            over_head.append(roughness(path))
+            in_frame.append(100 * roughness(stretch) / face_px)
+    if not over_head:
+        return float("nan"), float("nan"), 0
+    return float(np.mean(over_head)), float(np.mean(in_frame)), len(over_head)
+
+
+def roughness(path: NDArray[np.floating]) -> float:
+    """Root mean square distance of three points' path [STRETCH, 3, 2] from the nearest parabola."""
+    time_line = np.arange(STRETCH) - STRETCH // 2
+    basis = np.stack([time_line**power for power in range(3)], axis=1).astype(float)
+    residual = np.eye(STRETCH) - basis @ np.linalg.pinv(basis)
+    moved = residual @ path.reshape(STRETCH, -1)
+    return float(np.sqrt((moved**2).sum() / (3 * (STRETCH - 3))))
 
 
 def clip_row(
@@ -137,7 +153,8 @@ def clip_row(
     pairs = [place(faces, face, np.eye(2, 3, dtype=np.float32)) for faces, face in zip(seen.faces, known, strict=True)]
     points = [None if right is None else right.points for right, _ in pairs]
     width = float(np.median([face.face_px for face in known if face] or [1.0]))
-    slip, (tremor, stretches) = slips(frames, points), tremor_percent(points, width)
+    slip = slips(frames, points)
+    tremor, in_frame, stretches = tremor_percent(points, slip, width)
     return {
         "detector": name,
         "clip": clip,
@@ -149,6 +166,7 @@ def clip_row(
         "largest %": largest(sizes(slip)),
         "slip %": round(float(np.nanmedian(sizes(slip))), 3) if np.isfinite(slip).any() else None,
         "tremor %": round(tremor, 3) if stretches else None,
+        "in frame %": round(in_frame, 3) if stretches else None,
         "ms": round(float(np.median(seen.ms)), 1),
         "ms at most": round(float(np.percentile(seen.ms[1:] or seen.ms, 98)), 1),
         "first ms": round(seen.ms[0], 1),

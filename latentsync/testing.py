@@ -17,7 +17,7 @@ from whisper.model import AudioEncoder
 from latentsync.avatar.clip import HELD_OUT_FIRST_SEED, AvatarClip, make_clip, random_clip, read_openings, read_truth
 from latentsync.diffusion.solvers import OnStep
 from latentsync.face.align import FloatArray, FrameArray, Smoother, align_matrix, warp_face
-from latentsync.face.detection.detector import Face, make_detector
+from latentsync.face.detection.detector import Box, Face, make_detector
 from latentsync.inference.models import LipsyncModels
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.inference.settings import InferenceSettings, JobOptions
@@ -81,6 +81,10 @@ class StubDetector:
 
     def points(self, frame: FrameArray) -> Face | None:
         return next(iter(self.faces(frame)), None)
+
+    def rewind(self, frames: Sequence[FrameArray], known: Sequence[list[Box]]) -> list[list[Face]]:
+        """Nothing: faces are found as soon as they can be seen."""
+        return []
 
     def reset(self) -> None:
         """Nothing to reset: the stub has no state."""

@@ -29,9 +29,9 @@ DETAIL_BLUR = 3.0  # standard deviation: what is finer counts as detail
 
 MOUTH, RADII = (0.5, 0.72), (0.30, 0.36)  # x and y, of the side: in an ellipse around the mouth the face may move
 FADING = 1.35  # times the ellipse: beyond this it may not
-PASTING_LOSS = 0.28  # of fine detail when a face of 128 pixels is pasted and aligned again; a quarter at twice the side
+PASTING_LOSS = 0.36  # of fine detail, if a face of 128 pixels is pasted and aligned again; half of it at twice the side
 MEASURED_EVERY = 5  # frames: sharpness is measured in a few frames of a window
-MOST_GAIN = 2.0  # of sharpening, so that noise and edges are not exaggerated
+MOST_GAIN = 2.25  # of sharpening, so that noise and edges are not exaggerated
 
 Images = NDArray[np.float32]  # [s, s, f], with colours [s, s, f * 3]
 
@@ -43,7 +43,7 @@ def sharpened(faces: torch.Tensor, originals: torch.Tensor, mask: torch.Tensor) 
     """
     some, kept = slice(None, None, MEASURED_EVERY), (mask > 0.5).float()
     new, old = (float((fine_detail(each[some]).square() * kept).sum()) for each in (faces, originals))
-    pasted = 1 - PASTING_LOSS * min(1, SIDE / faces.shape[-1]) ** 2
+    pasted = 1 - PASTING_LOSS * min(1, SIDE / faces.shape[-1])
     gain = min(max(math.sqrt(old / max(new, 1e-9)) / pasted, 1), MOST_GAIN)
     sharp, near = faces.clone(memory_format=torch.contiguous_format), moving_part(faces.shape[-1])
     for plane in sharp.flatten(0, 1).numpy():

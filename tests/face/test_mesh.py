@@ -1,18 +1,24 @@
 """The mesh detector: steadiness on made-up measurements, the flow's fit, points of the mesh, and drawn people with the weights."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from benchmarks.face_twins import TWINS, KnownFace
+from latentsync.avatar.clip import random_clip
 from latentsync.face.align import transform_points
 from latentsync.face.detection.detector import FaceDetector, detector_problems, make_detector
-from latentsync.face.detection.finders import brightened, merged, reduced
+from latentsync.face.detection.finders import Candidate, brightened, merged, reduced
 from latentsync.face.detection.landmarks import points_from_landmarks
 from latentsync.face.detection.mesh import (
     MESH_FILE,
     PATCH,
+    TURNED,
+    MeshDetector,
+    Settled,
     chained,
     corrected_patch,
     in_frame,
@@ -157,6 +163,32 @@ def test_a_drawn_head_is_followed(detector: FaceDetector) -> None:
     assert np.abs(np.diff(x) - 2).max() < 0.8
 
 
+def with_raised_brows(frame: np.ndarray, landmarks: np.ndarray, by_px: float) -> np.ndarray:
+    """A frame in which only the brows and the skin around them are `by_px` higher; landmarks [68, 2]."""
+    brows, eyes_top = landmarks[17:27], landmarks[36:48, 1].min()
+    y, x = np.mgrid[: frame.shape[0], : frame.shape[1]].astype(np.float32)
+    away = (y - brows[:, 1].mean()) / (eyes_top - brows[:, 1].mean())
+    edge = 0.05 * np.ptp(landmarks[:17, 0])
+    inside = np.minimum(brows[:, 0].max() + edge - x, x - brows[:, 0].min() + edge) / edge
+    share = np.exp(-0.75 * away**2) * np.clip(inside, 0, 1) * (y < eyes_top)
+    return cv2.remap(frame, x, y + np.float32(by_px) * share.astype(np.float32), cv2.INTER_LINEAR)
+
+
+@needs_weights
+@pytest.mark.parametrize("seed", [0, 4])
+def test_raised_brows_do_not_move_the_head(detector: FaceDetector, seed: int) -> None:
+    frame = cv2.resize(next(random_clip(seed).frames()), None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
+    detector.reset()
+    face = detector.points(frame)
+    assert face is not None and face.landmarks is not None
+    raised = with_raised_brows(frame, face.landmarks, 0.05 * face.face_px)
+    detector.reset()
+    found = [detector.points(each) for each in [*[frame] * 4, raised, *[frame] * 3]]
+    points = np.array([each.points for each in found if each is not None])
+    steps = np.hypot(*np.moveaxis(np.diff(points, axis=0), 2, 0)).max(axis=1)
+    assert len(points) == 8 and steps.max() < 0.01 * face.face_px
+
+
 @needs_weights
 @pytest.mark.parametrize(
     "twin", ["tilted 15", "tilted -25", "tilted 45", "on its side", "upside down", "dark 20 %", "mask"]
@@ -173,6 +205,22 @@ def test_a_drawn_head_is_found_in_the_first_frame(detector: FaceDetector, twin: 
     assert found is not None
     distance = np.hypot(*(found.points - transform_points(matrix, known.points)).T).max()
     assert distance < 0.15 * known.face_px
+
+
+@needs_weights
+def test_a_doubtful_face_does_not_touch_another(detector: MeshDetector, monkeypatch: pytest.MonkeyPatch) -> None:
+    (frame,) = head_frames(1)
+    detector.reset()
+    face = detector.points(frame)
+    assert face is not None
+    doubtful = Settled(replace(detector.tracks[0].state, score=0.32), spread=1.3)
+    monkeypatch.setattr(MeshDetector, "settled", lambda self, frame, matrix: doubtful)
+    monkeypatch.setattr(MeshDetector, "is_confirmed", lambda self, frame, track: True)
+    candidate = Candidate(face.points.mean(axis=0), face.face_px, face.points[:2], 0.9)
+    x0, y0, x1, y1 = face.box
+    forehead = (x0, y0 - 0.7 * (y1 - y0), x1, y0 + 0.3 * (y1 - y0))
+    assert detector.settle(frame, candidate, TURNED, [forehead]) is None
+    assert detector.settle(frame, candidate, TURNED, []) is doubtful.track
 
 
 @needs_weights

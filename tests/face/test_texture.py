@@ -74,7 +74,7 @@ def test_new_faces_are_as_sharp_as_what_is_kept_of_the_face(grainy: np.ndarray, 
     sharp = sharpened(softened, originals, mask)
     generated = mask < 0.5
     strengths = [float(fine_detail(faces)[..., generated].std()) for faces in (originals, softened, sharp)]
-    lost_in_pasting = 0.28 if side <= 128 else 0.07
+    lost_in_pasting = 0.36 if side <= 128 else 0.18
     assert strengths[1] < 0.9 * strengths[0]
     assert strengths[2] == pytest.approx(strengths[0] / (1 - lost_in_pasting), rel=0.05)
     other_layout = softened.to(memory_format=torch.channels_last)

@@ -14,7 +14,7 @@ from latentsync.face.detection.detector import HAS_CASCADES, Box, Face, make_det
 from latentsync.face.detection.landmarks import LandmarkDetector
 from latentsync.face.detection.pose import opening_of_landmarks, yaw_of_landmarks
 from latentsync.face.detection.scenes import SceneCuts
-from latentsync.face.detection.tracking import Effort, TrackingDetector, overlap
+from latentsync.face.detection.tracking import LOOK_BACK, Effort, LookBack, TrackingDetector, overlap
 from latentsync.inference.faces.people import Person, find_people
 from latentsync.inference.faces.plan import FacePlan, FacePolicy, plan_faces
 from latentsync.inference.faces.select import FaceChoice, by_appearance, choose_face, choose_person, frame_descriptor
@@ -203,6 +203,44 @@ def test_tracks_keep_their_numbers_and_new_faces_get_new_ones() -> None:
     ]  # a face that returns gets a new track
     detector.reset()
     assert [face.track for face in detector.faces(squares(64))] == [0]
+
+
+class LateDetector(SquareDetector):
+    """Finds new faces only where it searches hard, so some frames after they appear."""
+
+    def search(self, frame: FrameArray, effort: Effort, known: list[Box]) -> list[np.ndarray]:
+        return super().search(frame, effort, known) if effort is Effort.HARD else []
+
+    def follow(self, frame: FrameArray, states: list[np.ndarray]) -> list[np.ndarray | None]:
+        found = SquareDetector.search(self, frame, Effort.HARD, [])
+        near = [[middle for middle in found if np.abs(middle - state).max() < 15] for state in states]
+        return [middles[0] if middles else None for middles in near]
+
+
+def test_a_face_is_followed_back_to_where_it_appears() -> None:
+    frames = [squares()] * 3 + [squares(40 + 4 * i) for i in range(20)]
+    found = track_faces(frames, LateDetector())
+    assert found.frame.tolist() == list(range(3, 23)) and set(found.track.tolist()) == {0}
+    assert np.allclose(found.points[:, 2, 0], 40 + 4 * np.arange(20), atol=1)
+    hidden = [squares(), squares(40), *[squares()] * 4, *[squares(40)] * 20]
+    assert track_faces(hidden, LateDetector()).frame.tolist() == list(range(6, 26))  # not through frames without it
+    assert track_faces([squares(40)] * 30, LateDetector()).frame.tolist() == list(range(30))
+
+
+def test_faces_are_not_followed_back_over_others_or_far() -> None:
+    detector = LateDetector()
+    look_back = LookBack(detector)
+    frames = [squares()] + [squares(40)] * 12
+    (found,) = [list(look_back.add(frame)) for frame in frames][-1:]
+    assert [back for back, _, faces in found if faces] == list(range(LOOK_BACK))
+    assert all(face.track == 0 for _, _, faces in found for face in faces)
+    assert len(look_back.held) == LOOK_BACK
+    box = found[0][2][0].box
+    detector.tracks[0].age = 0
+    assert detector.rewind([squares(40)] * 2, [[], [box]])[-1] == []
+    for _ in range(3):
+        list(look_back.add(np.zeros((6000, 6000, 3), np.uint8)))
+    assert len(look_back.held) == 0  # frames too large to keep
 
 
 def landmarks_at(x: float, y: float, size: float = 60.0) -> FloatArray:

@@ -8,6 +8,7 @@ checks are derived from `BACKENDS`.
 
 import importlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -63,6 +64,12 @@ class FaceDetector(Protocol):
 
     def points(self, frame: NDArray[np.uint8]) -> Face | None:
         """One face of the next frame: the face followed so far, or else the largest; None if there is none."""
+
+    def rewind(self, frames: Sequence[NDArray[np.uint8]], known: Sequence[list[Box]]) -> list[list[Face]]:
+        """Faces, in `frames` before the last one, the latest first, of the tracks that began in the last one.
+
+        `known`: for each of these frames, boxes of faces that were found in it. The list ends with the first frame without any.
+        """
 
     def reset(self) -> None:
         """Reset the tracking state, before the first frame of another stream and at cuts. Track numbers start from 0 again."""

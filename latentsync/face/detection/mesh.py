@@ -22,7 +22,7 @@ from latentsync.face.detection.mesh_points import (
     truth_of_mesh,
 )
 from latentsync.face.detection.motion import head_motion, steadied
-from latentsync.face.detection.tracking import Effort, TrackingDetector, is_known
+from latentsync.face.detection.tracking import Effort, TrackingDetector, is_known, overlap
 from latentsync.weights.hub import file_state
 from latentsync.weights.table import CHECKPOINTS, DEFAULT_ALIGNMENT, FACES, PUBLIC_FILES, Alignment
 
@@ -41,6 +41,7 @@ SURE_SPREAD, MAX_SPREAD = 1.0, 1.75
 SURE_SCORE, DOUBTFUL_SCORE = 0.9, 0.3  # mean of the measurements: from which a face is sure, from which it may be one
 CONFIRMED_SCORE = 0.6  # of BlazeFace in the patch of a face that is not sure
 SAME_EYES = 0.4  # of the eyes' distance, up to which both networks see the same eyes
+TOUCHING = 0.05  # intersection over union from which two boxes touch
 MAX_MISSED = 12  # frames (half a second) that are followed by the flow only
 PATCH_GAIN = 0.15  # share of the patch's misplacement that is corrected in a frame
 MISPLACED = 0.12  # of the patch's side, from which it is placed anew
@@ -147,7 +148,7 @@ class MeshDetector(TrackingDetector[MeshTrack]):
                     boxes = known + [self.face(state).box for state in found]
                     if is_known(box_of(candidate), boxes):
                         continue
-                    state = self.settle(frame, candidate, attempts)
+                    state = self.settle(frame, candidate, attempts, boxes)
                     if state is not None and not is_known(self.face(state).box, boxes):
                         found.append(state)
             if found:
@@ -174,8 +175,11 @@ class MeshDetector(TrackingDetector[MeshTrack]):
         mesh = np.array(points, dtype=np.float32).reshape(-1, 3)
         return Measurement(mesh, score if is_plausible(mesh) else 0.0), grey_of(patch)
 
-    def settle(self, frame: FrameArray, candidate: Candidate, attempts: Attempts) -> MeshTrack | None:
-        """A new track at a candidate, the best of several attempts; None if there is no face."""
+    def settle(self, frame: FrameArray, candidate: Candidate, attempts: Attempts, known: list[Box]) -> MeshTrack | None:
+        """A new track at a candidate, the best of several attempts; None if there is no face.
+
+        A face that is not sure must not touch one at `known` boxes: it would be a part of that.
+        """
         best: Settled | None = None
         for size, turn in attempts:
             found = self.settled(frame, patch_of(candidate, size, turn))
@@ -185,8 +189,10 @@ class MeshDetector(TrackingDetector[MeshTrack]):
                 break
         if best is None or best.spread > MAX_SPREAD:
             return None
-        is_right = best.is_sure or (attempts is TURNED and self.is_confirmed(frame, best.track))
-        return best.track if is_right else None
+        if best.is_sure:
+            return best.track
+        is_apart = all(overlap(self.face(best.track).box, box) < TOUCHING for box in known)
+        return best.track if attempts is TURNED and is_apart and self.is_confirmed(frame, best.track) else None
 
     def settled(self, frame: FrameArray, matrix: FloatArray) -> "Settled | None":
         """A track from a patch's matrix; several measurements are averaged. None if the scores are low."""

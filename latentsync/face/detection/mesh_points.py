@@ -33,6 +33,7 @@ EYE_OUTLINES = (
     (33, 246, 161, 160, 159, 158, 157, 173, 133, 155, 154, 153, 145, 144, 163, 7),
     (362, 398, 384, 385, 386, 387, 388, 466, 263, 249, 390, 373, 374, 380, 381, 382),
 )
+BROW = 0.5  # thickness of a brow and the skin that it moves, over its length
 LIP_PAIRS = ((81, 178), (13, 14), (311, 402))  # inner lips, upper and lower
 LID_PAIRS = (((160, 144), (158, 153)), ((385, 380), (387, 373)))  # of each eye, upper and lower
 CHIN_PITCH_DEG = 4.0  # of the line from forehead to chin of a head that looks straight ahead
@@ -83,10 +84,14 @@ def truth_of_mesh(mesh: FloatArray) -> FaceTruth:
 
 
 def rigid_mask(mesh: FloatArray, size: tuple[int, int]) -> np.ndarray:
-    """Mask uint8 [h, w] of the part of a face that does not move in speech, without the eyes."""
+    """Mask uint8 [h, w] of the part of a face that does not move in speech, without eyes and brows."""
     mask = np.zeros(size[::-1], np.uint8)
     hull = cv2.convexHull(mesh[list(RIGID_OUTLINE), :2].astype(np.float32))
     cv2.fillConvexPoly(mask, np.round(hull).astype(np.int32), 255)
     for outline in EYE_OUTLINES:
         cv2.fillPoly(mask, [np.round(mesh[list(outline), :2]).astype(np.int32)], 0)
+    for brow in (BROWS[:5], BROWS[5:]):
+        middle = np.array([mesh[list(pair), :2].mean(axis=0) for pair in brow])
+        thickness = round(BROW * float(np.ptp(middle[:, 0])))
+        cv2.polylines(mask, [np.round(middle).astype(np.int32)], False, 0, thickness)
     return mask

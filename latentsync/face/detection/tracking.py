@@ -5,6 +5,8 @@ frame is searched and which tracks end, and prevents a track from switching to a
 """
 
 from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Generic, TypeVar
@@ -13,7 +15,7 @@ import numpy as np
 
 from latentsync.face.align import FloatArray, FrameArray
 from latentsync.face.appearance import appearance_descriptor, similarities, thumbnail
-from latentsync.face.detection.detector import Box, Face
+from latentsync.face.detection.detector import Box, Face, FaceDetector
 from latentsync.weights.table import DEFAULT_ALIGNMENT, Alignment
 
 SEARCH_EVERY = 10  # frames between two quick searches while faces are followed
@@ -27,6 +29,9 @@ FAMILIAR = 0.75  # similarity from which the descriptor of the track is updated
 ADAPTION = 0.05  # weight of the new descriptor in the update
 MAX_STRANGE = 12  # consecutive frames with another person after which a track ends
 MAX_FACES = 12  # tracks at a time
+LOOK_BACK = HARD_EVERY  # frames before the first of a track in which its face is sought: one may be seen so much later
+LOOK_BACK_BYTES = 96 << 20  # of these frames, so that large ones are fewer
+CERTAIN = 0.5  # of the first score, from which an earlier face counts
 
 State = TypeVar("State")
 
@@ -97,6 +102,26 @@ class TrackingDetector(ABC, Generic[State]):
             self.followed = max(found.values(), key=lambda face: face.face_px).track if found else None
         return found[self.followed] if self.followed is not None else None
 
+    def rewind(self, frames: Sequence[FrameArray], known: Sequence[list[Box]]) -> list[list[Face]]:
+        """See `FaceDetector.rewind`."""
+        going = [replace(track) for track in self.tracks if track.age == 0]
+        found: list[list[Face]] = []
+        for frame, boxes in zip(frames, known, strict=True):
+            if not going:
+                break
+            moved = self.follow(frame, [track.state for track in going])
+            pairs = [(track, state) for track, state in zip(going, moved, strict=True) if state is not None]
+            going = [replace(t, state=state) for t, state in pairs if self._was_there(frame, t, state, boxes)]
+            found.append([replace(self.face(track.state), track=track.number) for track in going])
+        return found
+
+    def _was_there(self, frame: FrameArray, track: Track[State], state: State, known: list[Box]) -> bool:
+        """Whether a track that was followed back to `state` shows its face there, which is at none of the `known` boxes."""
+        face = self.face(state)
+        if face.score < CERTAIN * self.face(track.state).score or is_known(face.box, known):
+            return False
+        return float(similarities(self._descriptor(frame, state), track.descriptor)[0, 0]) >= FAMILIAR
+
     def _follow_tracks(self, frame: FrameArray) -> None:
         before = self.tracks
         moved = self.follow(frame, [track.state for track in before]) if before else []
@@ -150,6 +175,42 @@ class TrackingDetector(ABC, Generic[State]):
                 boxes.append(box)
                 self.tracks.append(Track(self.next_number, state, self._descriptor(frame, state)))
                 self.next_number += 1
+
+
+class LookBack:
+    """Faces of consecutive frames; where a track begins, its face is followed back through the frames just before.
+
+    A detector often finds a face some frames after it can be seen: it searches now and then, and more thoroughly more rarely.
+    """
+
+    def __init__(self, detector: FaceDetector) -> None:
+        self.detector = detector
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the frames, before the first frame of another stream and at cuts."""
+        self.detector.reset()
+        self.held: deque[tuple[FrameArray, list[Face]]] = deque()
+        self.tracks: set[int] = set()  # numbers seen so far
+
+    def add(self, frame: FrameArray) -> Iterator[tuple[int, FrameArray, list[Face]]]:
+        """Faces of the next frame and, of tracks that begin in it, of frames before: how many frames before, that frame, faces."""
+        faces = self.detector.faces(frame)
+        yield 0, frame, faces
+        if self.held and not self.tracks.issuperset(face.track for face in faces):
+            yield from self._before()
+        self.tracks.update(face.track for face in faces)
+        self.held.appendleft((frame, list(faces)))
+        while len(self.held) > min(LOOK_BACK, LOOK_BACK_BYTES // max(1, frame.nbytes)):
+            self.held.pop()
+
+    def _before(self) -> Iterator[tuple[int, FrameArray, list[Face]]]:
+        """The faces that the tracks of the last frame had before it."""
+        boxes = [[face.box for face in seen] for _, seen in self.held]
+        rewound = self.detector.rewind([frame for frame, _ in self.held], boxes)
+        for back, ((frame, seen), faces) in enumerate(zip(self.held, rewound, strict=False), start=1):
+            seen += faces
+            yield back, frame, faces
 
 
 def overlap(a: Box, b: Box) -> float:

@@ -16,6 +16,7 @@ from latentsync.face.align import FloatArray, FrameArray
 from latentsync.face.appearance import appearance_descriptor, thumbnail
 from latentsync.face.detection.detector import Face, FaceDetector
 from latentsync.face.detection.scenes import SceneCuts
+from latentsync.face.detection.tracking import LookBack
 from latentsync.face.lower_face import LENGTH, LowerFaces, lower_face_descriptor
 from latentsync.inference.timing import Stopwatch
 from latentsync.media.video.mux import atomic_output
@@ -122,18 +123,20 @@ def track_faces(
     on_frame: Callable[[int], None] = lambda done: None,
     stopwatch: Stopwatch | None = None,
 ) -> FaceTracks:
-    """Detect and track all faces in consecutive frames (uint8 h w 3, RGB); only one frame is in memory at a time.
+    """Detect and track all faces in consecutive frames (uint8 h w 3, RGB); few frames are in memory at a time.
 
-    Tracks end at cuts. `on_frame` is called with the number of frames done. Raises ValueError if there is no frame.
+    Tracks end at cuts, and begin where the face can first be seen (`LookBack`). `on_frame` is called with the number of frames
+    done. Raises ValueError if there is no frame.
     """
     cuts, builder, stopwatch = SceneCuts(), FaceTracksBuilder(), stopwatch or Stopwatch()
-    detector.reset()
+    look_back = LookBack(detector)
     for index, frame in enumerate(frames):
         with stopwatch("detect"):
             if cuts.update(frame):
-                detector.reset()
+                look_back.reset()
                 builder.end_tracks()
-            builder.add(index, frame, detector.faces(frame))
+            for back, shown, faces in look_back.add(frame):
+                builder.add(index - back, shown, faces)
         on_frame(index + 1)
     if not cuts.count:
         raise ValueError("the video has no frames: choose another one.")
@@ -178,7 +181,7 @@ class FaceTracksBuilder:
         self.first_number = max(self.tracks, default=-1) + 1
 
     def add(self, index: int, frame: FrameArray, faces: list[Face]) -> None:
-        """Add the faces of frame `index`."""
+        """Add faces of frame `index`; frames come in any order."""
         self.size = (frame.shape[1], frame.shape[0])
         for detection in detections_of(index, self.first_number, faces):
             self.tracks.setdefault(detection.track, TrackAppearance()).add(frame, detection.face)
@@ -205,11 +208,12 @@ class FaceTracksBuilder:
         descriptors = [(number, descriptor) for number in numbers for descriptor in self.tracks[number].descriptors]
         pictures = [(n, picture) for n in numbers if (picture := self.tracks[n].thumbnail) is not None]
         width = len(descriptors[0][1]) if descriptors else 0
+        rows = np.concatenate([*self.parts[:-1], self.parts[-1][: self.filled]])
         return FaceTracks(
             frame_count=cuts.count,
             size=self.size,
             cuts=np.array(cuts.cuts, np.int32),
-            **columns(np.concatenate([*self.parts[:-1], self.parts[-1][: self.filled]])),
+            **columns(rows[np.argsort(rows["frame"], kind="stable")]),
             descriptors=np.array([descriptor for _, descriptor in descriptors], np.float16).reshape(
                 len(descriptors), width
             ),

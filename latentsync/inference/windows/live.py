@@ -19,6 +19,7 @@ from latentsync.audio.whisper_features import FeatureTrack
 from latentsync.face.align import FrameArray, Smoother, align_matrix, warp_face
 from latentsync.face.detection.detector import Face, FaceDetector
 from latentsync.face.detection.scenes import SceneCuts
+from latentsync.face.detection.tracking import LookBack
 from latentsync.inference.faces.plan import NOT_EDITED, FacePlan, FacePolicy, plan_faces
 from latentsync.inference.faces.tracks import Detection, FaceTracks, detections_of
 from latentsync.inference.settings import InferenceSettings
@@ -53,7 +54,7 @@ class LiveStream:
         stride, overlap = stride_of(fps), sampler.settings.overlap
         self.stream = LipsyncStream(sampler, features, lambda frames: reference, stride, overlap)
         self.delay = int(np.ceil(DELAY_SEC * fps))  # frames
-        detector.reset()
+        self.look_back = LookBack(detector)
         self.cuts, self.smoother = SceneCuts(), Smoother()
         self.detections: deque[Detection] = deque()  # of frames on which later plans may depend
         self.held: deque[FrameArray] = deque()  # frames not planned yet
@@ -65,9 +66,10 @@ class LiveStream:
     def push(self, frame: FrameArray) -> list[FrameOut]:
         """Push the next frame; its array must not be modified afterwards."""
         if self.cuts.update(frame):
-            self.detector.reset()
+            self.look_back.reset()
             self.first_number = self.next_number
-        self._follow(detections_of(self.pushed, self.first_number, self.detector.faces(frame)))
+        for back, _, faces in self.look_back.add(frame):
+            self._follow(detections_of(self.pushed - back, self.first_number, faces), is_new=not back)
         self.held.append(frame)
         self.size = (frame.shape[1], frame.shape[0])
         self.pushed += 1
@@ -78,9 +80,12 @@ class LiveStream:
         """Finish all frames."""
         return [*self._decide(len(self.held)), *self.stream.flush()]
 
-    def _follow(self, seen: list[Detection]) -> None:
-        """Record the faces of a frame and choose the person to edit."""
+    def _follow(self, seen: list[Detection], is_new: bool) -> None:
+        """Record the faces of a frame; if it is the new one, choose the person to edit."""
         self.detections.extend(seen)
+        if not is_new:
+            self.detections = deque(sorted(self.detections, key=lambda detection: detection.frame))
+            return
         self.next_number = max([self.next_number, *(detection.track + 1 for detection in seen)])
         if any(detection.track in self.chosen for detection in seen):
             self.last_seen = self.pushed

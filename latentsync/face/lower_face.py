@@ -24,7 +24,7 @@ TO_CIELAB = np.array([100 / 255, 1, 1], np.float32)
 TOE = 16.0  # L = 116 * cube root of light - 16: light scales L + 16, a and b
 GRADIENT_UNIT = 6.0  # scale of log gradients relative to CIELAB units
 LIP_ROW = 1  # row of cells with the lips of most faces
-MOST_RED = 18.0  # CIELAB units: lips, also with lipstick, are below
+MOST_RED = 24.0  # CIELAB units: lips, also with lipstick, are below
 
 LowerFaces = NDArray[np.int8]  # [..., LENGTH]
 

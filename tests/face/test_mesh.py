@@ -33,6 +33,9 @@ from latentsync.face.detection.mesh_points import (
     truth_of_mesh,
 )
 from latentsync.face.detection.motion import MAX_STEP, UNCONFIRMED, fitted, steadied
+from latentsync.inference.faces.tracks import track_faces
+from latentsync.media.video.read import read_frames
+from latentsync.testing import DEMO_VIDEO
 from latentsync.weights.table import CHECKPOINTS, FACES
 from tests.support.torture import Place as HeadPlace
 from tests.support.torture import draw_head, room
@@ -221,6 +224,13 @@ def test_a_doubtful_face_does_not_touch_another(detector: MeshDetector, monkeypa
     forehead = (x0, y0 - 0.7 * (y1 - y0), x1, y0 + 0.3 * (y1 - y0))
     assert detector.settle(frame, candidate, TURNED, [forehead]) is None
     assert detector.settle(frame, candidate, TURNED, []) is doubtful.track
+
+
+@needs_weights
+def test_a_turning_head_is_one_track_in_each_shot(detector: MeshDetector) -> None:
+    found = track_faces((shown.frame for shown in read_frames(DEMO_VIDEO)), detector)
+    assert len(found.cuts) == 1 and len(set(found.track.tolist())) == 2
+    assert found.frame.tolist() == list(range(found.frame_count))
 
 
 @needs_weights

@@ -10,7 +10,7 @@ import pytest
 from latentsync.face.align import FloatArray, FrameArray
 from latentsync.face.appearance import appearance_descriptor, similarity, thumbnail
 from latentsync.face.detection import landmarks
-from latentsync.face.detection.detector import HAS_CASCADES, Box, Face, make_detector
+from latentsync.face.detection.detector import Box, Face, detector_problems, make_detector
 from latentsync.face.detection.landmarks import LandmarkDetector
 from latentsync.face.detection.pose import opening_of_landmarks, yaw_of_landmarks
 from latentsync.face.detection.scenes import SceneCuts
@@ -40,11 +40,11 @@ def clip() -> list[TortureFrame]:
     return list(torture_frames())
 
 
-@pytest.fixture(scope="module")
-def face_tracks(clip: list[TortureFrame]) -> FaceTracks:
-    if not HAS_CASCADES:
-        pytest.skip("OpenCV 5 has no cascades")
-    return track_faces((shown.frame for shown in clip), make_detector("cascade"))
+@pytest.fixture(scope="module", params=["cascade", "mesh"])
+def face_tracks(request: pytest.FixtureRequest, clip: list[TortureFrame]) -> FaceTracks:
+    if any(problem for _, problem in detector_problems(request.param)):
+        pytest.skip(f"the detector {request.param} cannot run here")
+    return track_faces((shown.frame for shown in clip), make_detector(request.param))
 
 
 @pytest.fixture(scope="module")

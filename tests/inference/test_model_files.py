@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from latentsync.face.detection.detector import DEFAULT_DETECTOR
 from latentsync.inference import models as models_module
 from latentsync.inference.model_files import DEMO_UNET, find_model_files
 from latentsync.inference.models import LipsyncModels
@@ -219,7 +220,7 @@ def test_a_release_loads_with_what_belongs_to_it(
     elif release != "1.0":  # which knows itself by its names
         config = tmp_path / "config.yaml"
         config.write_text(f"data: {{resolution: {resolution}}}\nmodel: {UNET.to_dict()}\n")
-    pipeline = LipsyncPipeline.from_pretrained(unet, config, "cascade", CPU)
+    pipeline = LipsyncPipeline.from_pretrained(unet, config, DEFAULT_DETECTOR, CPU)
     models = pipeline.models
     assert (models.resolution, models.num_frames, models.alignment) == (resolution, 16, alignment)
     assert models.unet.config.use_motion_module == moves and pipeline.detector.alignment == alignment

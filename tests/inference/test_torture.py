@@ -22,7 +22,7 @@ LOST = {"away", "cutaway"}  # the speaker is not visible
 
 @pytest.fixture(scope="module")
 def pipeline() -> LipsyncPipeline:
-    return LipsyncPipeline(tiny_models(), make_detector("cascade"))
+    return LipsyncPipeline(tiny_models(), make_detector())
 
 
 @pytest.fixture(scope="module")

@@ -22,11 +22,16 @@ SEARCH_EVERY = 10  # frames between two quick searches while faces are followed
 ALERT = 50  # frames after a lost track in which the whole frame is searched more often
 ALERT_EVERY = 3  # frames between two searches then
 FULL_EVERY, HARD_EVERY = 3, 12  # frames between two full and two hard searches while there is no face
+HALF_HIDDEN = (
+    0.25  # of the smaller box, from which no track begins at another face: one of them is in front of the other
+)
 SAME_PLACE = 0.35  # intersection over union from which two boxes are the same face
 CHECK_EVERY = 2  # frames between two checks of the identity of a track
-STRANGER = 0.5  # similarity to the track's descriptor below which a face is another person's
-FAMILIAR = 0.75  # similarity from which the descriptor of the track is updated
+STRANGER = 0.5  # similarity to the track's views below which a face is another person's
+FAMILIAR = 0.75  # similarity from which the nearest view is updated
 ADAPTION = 0.05  # weight of the new descriptor in the update
+GRADUAL = 0.9  # similarity to the last check from which an unfamiliar face is a new view of the person: the head turns
+MAX_VIEWS = 5
 MAX_STRANGE = 12  # consecutive frames with another person after which a track ends
 MAX_FACES = 12  # tracks at a time
 LOOK_BACK = HARD_EVERY  # frames before the first of a track in which its face is sought: one may be seen so much later
@@ -50,7 +55,8 @@ class Track(Generic[State]):
 
     number: int
     state: State
-    descriptor: FloatArray  # [1, d], see `latentsync.face.appearance`; updated slowly
+    views: FloatArray  # [k, d] descriptors of the person, see `latentsync.face.appearance`; updated slowly
+    last: FloatArray  # [d] descriptor of the last check
     age: int = 0  # frames since the start of the track
     strange: int = 0  # consecutive frames that show another person
     similarity: float = 1.0  # at the last check
@@ -120,7 +126,7 @@ class TrackingDetector(ABC, Generic[State]):
         face = self.face(state)
         if face.score < CERTAIN * self.face(track.state).score or is_known(face.box, known):
             return False
-        return float(similarities(self._descriptor(frame, state), track.descriptor)[0, 0]) >= FAMILIAR
+        return float(similarities(self._descriptor(frame, state), track.views).max()) >= FAMILIAR
 
     def _follow_tracks(self, frame: FrameArray) -> None:
         before = self.tracks
@@ -138,18 +144,22 @@ class TrackingDetector(ABC, Generic[State]):
         self.alert = ALERT if len(self.tracks) < len(before) else max(0, self.alert - 1)
 
     def _check(self, frame: FrameArray, track: Track[State]) -> None:
-        """Compare the face with the descriptor of its track, and update that if it is the same person."""
+        """Compare the face with the views of its track, and update these if it is the same person."""
         current = self._descriptor(frame, track.state)
-        track.similarity = float(similarities(current, track.descriptor)[0, 0])
+        alike = similarities(current, track.views)[0]
+        track.similarity, nearest = float(alike.max()), int(alike.argmax())
         track.strange = track.strange + 1 if track.similarity < STRANGER else 0
         if track.similarity >= FAMILIAR:
-            track.descriptor = track.descriptor + np.float32(ADAPTION) * (current - track.descriptor)
+            track.views[nearest] += np.float32(ADAPTION) * (current[0] - track.views[nearest])
+        elif not track.strange and float(similarities(current, track.last[None])[0, 0]) >= GRADUAL:
+            track.views = np.concatenate([track.views[:1], track.views[1:][2 - MAX_VIEWS :], current])
+        track.last = current[0]
 
     def _descriptor(self, frame: FrameArray, state: State) -> FloatArray:
         return appearance_descriptor(thumbnail(frame, self.face(state).points))[None]
 
     def _without_duplicates(self, tracks: list[Track[State]]) -> list[Track[State]]:
-        """Of several tracks at the same place, keep the one with the most similar descriptor."""
+        """Of several tracks at the same place, keep the one with the most similar view."""
         kept: list[Track[State]] = []
         for track in sorted(tracks, key=lambda t: (-round(t.similarity, 1), t.number)):
             if not is_known(self.face(track.state).box, [self.face(t.state).box for t in kept]):
@@ -171,9 +181,10 @@ class TrackingDetector(ABC, Generic[State]):
         boxes = [self.face(track.state).box for track in self.tracks if not track.strange]
         for state in self.search(frame, effort, boxes)[: MAX_FACES - len(self.tracks)]:
             box = self.face(state).box
-            if not is_known(box, boxes):
+            if not is_known(box, boxes) and not any(shared_part(box, other) > HALF_HIDDEN for other in boxes):
                 boxes.append(box)
-                self.tracks.append(Track(self.next_number, state, self._descriptor(frame, state)))
+                descriptor = self._descriptor(frame, state)
+                self.tracks.append(Track(self.next_number, state, descriptor, descriptor[0].copy()))
                 self.next_number += 1
 
 
@@ -215,10 +226,21 @@ class LookBack:
 
 def overlap(a: Box, b: Box) -> float:
     """Intersection over union of two boxes, 0 ... 1."""
-    w, h = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    shared = max(0.0, w) * max(0.0, h)
-    area = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1])
-    return shared / max(area - shared, 1e-6)
+    shared = _area(_intersection(a, b))
+    return shared / max(_area(a) + _area(b) - shared, 1e-6)
+
+
+def shared_part(a: Box, b: Box) -> float:
+    """Intersection of two boxes over the smaller one, 0 ... 1."""
+    return _area(_intersection(a, b)) / max(min(_area(a), _area(b)), 1e-6)
+
+
+def _intersection(a: Box, b: Box) -> Box:
+    return max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])
+
+
+def _area(box: Box) -> float:
+    return max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1])
 
 
 def is_known(box: Box, boxes: list[Box]) -> bool:

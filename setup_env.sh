@@ -73,7 +73,7 @@ download_faces() {
     [ -e checkpoints/face/face_detection_yunet_2023mar.onnx ] && return
     [ -e scripts/download_checkpoints.py ] || return 0
     "$venv_python" -m scripts.download_checkpoints faces >/dev/null 2>&1 ||
-        say "The face mesh could not be downloaded, so faces are found by OpenCV's cascades; later run: python -m scripts.download_checkpoints faces"
+        say "The face mesh could not be downloaded. OpenCV 4 finds faces without it, OpenCV 5 does not; later run: $venv_python -m scripts.download_checkpoints faces"
 }
 
 dev=no

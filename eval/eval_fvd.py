@@ -46,7 +46,7 @@ def evaluate(args: argparse.Namespace) -> int:
         features[name] = [row.scores["features"] for row in vectors.values() if not row.reason]
         rows += [row if row.reason else ScoreRow(row.video, {"set": name}) for row in vectors.values()]
     facts: dict[str, object] = {"network": args.network.name, "fingerprint": file_hash(args.network)[:12]}
-    facts |= {"stand_ins": [STAND_INS["cascade"]] if args.detector == "cascade" else []}
+    facts |= {"stand_ins": [STAND_INS[args.detector]] if args.detector in STAND_INS else []}
     return write_rows(rows, args.out, {**facts, **distance(features["result"], features["truth"])})
 
 

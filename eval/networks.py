@@ -27,6 +27,7 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "late
 STAND_INS = {
     "demo": "the demo SyncNet is trained on drawn heads; its scores are not LSE-C and LSE-D",
     "cascade": "OpenCV's cascade replaces the published detector; scores of real people differ a little",
+    "mesh": "a face mesh replaces the published detector; scores of real people differ a little",
 }
 
 
@@ -57,7 +58,7 @@ def add_sync_model(parser: argparse.ArgumentParser) -> None:
         default="expert",
         help="expert (the published SyncNet v2), demo (stand-in for drawn heads), or the file of a StableSyncNet",
     )
-    add("--boxes", choices=("s3fd", "cascade"), default="s3fd", help="face detector for SyncNet v2 (expert)")
+    add("--boxes", choices=("s3fd", "cascade", "mesh"), default="s3fd", help="face detector for SyncNet v2 (expert)")
     add("--published", action="store_true", help="use the rules of the published evaluation, including their flaws")
 
 
@@ -113,8 +114,8 @@ def find_boxes(name: str, device: "torch.device") -> "FaceBoxes":
     from latentsync.metrics.sync.box_detectors import DetectorBoxes, S3FDBoxes
     from latentsync.models.s3fd import load_s3fd
 
-    if name == "cascade":
-        return DetectorBoxes(make_detector("cascade"))
+    if name != "s3fd":
+        return DetectorBoxes(make_detector(name))
     return S3FDBoxes(load_s3fd(S3FD_FILE).to(device))
 
 

@@ -9,6 +9,7 @@ points follow from the eyes by the proportions of an average face.
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -276,11 +277,11 @@ def largest_first(boxes: object) -> FloatArray:
     return found[np.argsort(-found[:, 2], kind="stable")]
 
 
-def load_cascade(name: str) -> "cv2.CascadeClassifier":
-    """A cascade that ships with OpenCV; ValueError if this build lacks it."""
+def load_cascade(name: str) -> Any:
+    """A cascade (cv2.CascadeClassifier) that ships with OpenCV 4; ValueError if this build lacks it."""
     folder = getattr(getattr(cv2, "data", None), "haarcascades", None)
-    has_class = hasattr(cv2, "CascadeClassifier")
-    cascade = cv2.CascadeClassifier(str(Path(folder) / name)) if folder and has_class else None
+    classifier = getattr(cv2, "CascadeClassifier", None)
+    cascade = classifier(str(Path(folder) / name)) if folder and classifier else None
     if cascade is None or cascade.empty():
         raise ValueError(
             f"OpenCV {cv2.__version__} lacks {name}: choose the detector mesh, or install opencv-python 4.x from its wheel."

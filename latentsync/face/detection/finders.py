@@ -126,7 +126,13 @@ class YuNet:
     """Boxes and five points of each face in a picture of any size; small faces too."""
 
     def __init__(self, path: Path) -> None:
-        self.network = cv2.FaceDetectorYN.create(str(path), "", (320, 320), YUNET_SCORE, YUNET_OVERLAP, YUNET_TOP)
+        level = cv2.utils.logging.getLogLevel()
+        # OpenCV 5 warns that it ignores a setting, its own default
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
+        try:
+            self.network = cv2.FaceDetectorYN.create(str(path), "", (320, 320), YUNET_SCORE, YUNET_OVERLAP, YUNET_TOP)
+        finally:
+            cv2.utils.logging.setLogLevel(level)
 
     def find(self, frame: FrameArray, side: int, turn_deg: float = 0.0) -> list[Candidate]:
         """Faces in a copy of the frame (uint8 h w 3, RGB) whose longer side is `side`, the most certain first."""

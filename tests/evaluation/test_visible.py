@@ -11,6 +11,7 @@ import torch
 from skimage.color import rgb2lab
 
 from latentsync.face.align import Smoother, align_matrix, crop_size, warp_face
+from latentsync.face.detection.cascade import face_from_eyes
 from latentsync.face.detection.detector import make_detector
 from latentsync.face.masks import GENERATED_ROWS, MASK_SIZE, load_mask
 from latentsync.face.pixels import keep_surroundings, prepare_faces
@@ -42,6 +43,11 @@ FRAMES = 12
 Faces = np.ndarray  # uint8 [t, r, r, 3]
 
 
+def points_of_eyes(landmarks: np.ndarray) -> np.ndarray:
+    """The points that cascades give for these eyes, so that all detectors align the faces alike."""
+    return face_from_eyes(np.stack([landmarks[36:42].mean(axis=0), landmarks[42:48].mean(axis=0)])).points
+
+
 @pytest.fixture(scope="module", params=[128, 256])
 def faces(request: pytest.FixtureRequest) -> Faces:
     """Aligned faces of a drawn clip, at the resolutions of small and of full models."""
@@ -49,7 +55,8 @@ def faces(request: pytest.FixtureRequest) -> Faces:
     for shown in islice(read_frames(DEMO_VIDEO), FRAMES):
         face = detector.points(shown.frame)
         assert face is not None
-        found.append(warp_face(shown.frame, align_matrix(face.points, request.param, smoother), request.param))
+        points = face.points if face.landmarks is None else points_of_eyes(face.landmarks)
+        found.append(warp_face(shown.frame, align_matrix(points, request.param, smoother), request.param))
     return np.stack(found)
 
 
@@ -124,9 +131,9 @@ def test_a_local_step_counts_by_its_share_of_the_border(faces: Faces) -> None:
 def test_pale_bars_are_visible_and_hidden_by_noise(faces: Faces) -> None:
     area = bars(faces.shape[1])
     found = [bar_visibility(inside(faces, faces + level, area), faces) for level in (0, 2.0, 6.0, 15.0)]
-    assert found[0] == 0 and found == sorted(found) and found[3] > 1.5
+    assert found[0] == 0 and found == sorted(found) and found[3] > 2
     right_only = np.where(np.arange(faces.shape[1]) > faces.shape[1] // 2, area, 0)
-    assert bar_visibility(inside(faces, faces + 15.0, right_only), faces) > 1.5
+    assert bar_visibility(inside(faces, faces + 15.0, right_only), faces) > 2
     rough = noisy(faces, 12, 2)
     assert bar_visibility(inside(rough, rough + 6.0, area), rough) < 0.8 * found[2]
 
@@ -182,7 +189,7 @@ def test_a_jaw_that_is_gone_is_as_wrong_as_one_that_is_far_away(faces: Faces) ->
 
 def test_another_skin_or_beard_is_another_person_and_other_lips_are_not(faces: Faces) -> None:
     assert person_difference(faces[::-1], faces) == pytest.approx(0, abs=1e-3)
-    assert person_difference(faces[: FRAMES // 2], faces[FRAMES // 2 :]) < 5  # a turning head
+    assert person_difference(faces[: FRAMES // 2], faces[FRAMES // 2 :]) < 4  # a turning head
     side = faces.shape[1]
     beard = np.where(np.arange(side)[:, None] > 0.6 * side, face_region(side), 0)
     assert person_difference(inside(faces, faces * 0.6, beard), faces) > 5

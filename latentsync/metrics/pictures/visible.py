@@ -50,7 +50,7 @@ MEASURES: Sequence[Measure] = (
     Measure(
         "border_step_skin",
         "colour step on skin, ΔE",
-        "the same for the part of the border that always lies on skin: above the bars, beside and below the nose",
+        "the same for the part of the border that always lies on still skin: above the bars and beside the nose",
         high=1.0,
     ),
     Measure(

@@ -75,7 +75,8 @@ def border_rings(side: int) -> BorderRings:
     inner, outer = (_ring_segments(part, contour) for part in (region, 1 - region))
     kept = [k for k in range(SEGMENTS) if len(inner[k]) and len(outer[k])]
     middles = np.array([contour[np.arange(len(contour)) * SEGMENTS // len(contour) == k].mean(axis=0) for k in kept])
-    last_row = (GENERATED_ROWS[0][1] - 2) / MASK_SIZE * side  # the part below the nose touches the upper lip, which moves
+    # without the part below the nose, which touches the upper lip: that moves
+    last_row = (GENERATED_ROWS[0][1] - 2) / MASK_SIZE * side
     is_upper = (middles[:, 1] < last_row) & (np.abs(middles[:, 0] / side - 0.5) < UPPER)
     return BorderRings([inner[k] for k in kept], [outer[k] for k in kept], is_upper)
 

@@ -193,7 +193,7 @@ def test_a_metric(copy: Path) -> None:
     path = copy / "eval/metrics.py"
     path.write_text(path.read_text() + METRIC)
     out = copy / "rows.jsonl"
-    arguments = ["--videos", str(DEMO_VIDEO), "--metrics", "lip_range", "--detector", "cascade", "--out", str(out)]
+    arguments = ["--videos", str(DEMO_VIDEO), "--metrics", "lip_range", "--out", str(out)]
     run_in(copy, "-m", "eval.eval_quality", *arguments)
     row = json.loads(out.read_text().splitlines()[0])
     assert row["scored"] and row["lip_range"] > 0

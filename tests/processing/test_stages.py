@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("espeakng_loader", reason="avatars need the optional espeak-ng")
 
-from latentsync.face.detection.detector import Face, make_detector
+from latentsync.face.detection.detector import DEFAULT_DETECTOR, Face, make_detector
 from latentsync.media.container import MediaError
 from latentsync.media.probe import probe
 from latentsync.media.sound.read import mono_pieces, mono_span
@@ -185,7 +185,7 @@ def test_a_span_has_the_frames_and_sound_of_its_part_of_the_file(videos: Path) -
 @pytest.fixture(scope="module")
 def seen(videos: Path) -> list[SeenFrame]:
     """The 50 frames of a person, each with the face."""
-    frames = list(FaceMeter().follow(readable(videos / "clean.mp4"), make_detector("cascade")))
+    frames = list(FaceMeter().follow(readable(videos / "clean.mp4"), make_detector()))
     assert len(frames) == 50 and all(each.face and not each.is_bridged for each in frames)
     return frames
 
@@ -296,11 +296,14 @@ def test_a_score_at_the_threshold_is_kept() -> None:
     ("settings", "words"),
     [
         (
-            StageSettings(detector="cascade"),
+            StageSettings(detector=DEFAULT_DETECTOR),
             ["syncnet_v2.model", "sfd_face.pth", "download_checkpoints", "--sync_model demo"],
         ),
-        (StageSettings(detector="cascade", sync_model="demo"), ["koniq_pretrained.pkl", "--quality_metric sharpness"]),
-        (StageSettings(), ["s3fd", "2DFAN4", "download_checkpoints", "--detector cascade"]),
+        (
+            StageSettings(detector=DEFAULT_DETECTOR, sync_model="demo"),
+            ["koniq_pretrained.pkl", "--quality_metric sharpness"],
+        ),
+        (StageSettings(), ["s3fd", "2DFAN4", "download_checkpoints", "choose another --detector"]),
         (StageSettings(min_segment_sec=6), ["twice"]),
         (StageSettings(sync_model="best"), ["syncnet_v2, demo"]),
     ],

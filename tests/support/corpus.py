@@ -21,6 +21,7 @@ import cv2
 from rich.progress import track
 
 from latentsync.avatar.clip import FRAME_SIZE
+from latentsync.face.detection.detector import DEFAULT_DETECTOR
 from latentsync.processing.config import StageSettings
 from latentsync.timebase import samples_of_frames
 from tests.support.films import (
@@ -65,8 +66,8 @@ class Planted:
     make: Callable[[Path], None]
 
 
-STAND_INS = StageSettings(detector="cascade", sync_model="demo", quality_metric="sharpness", device="cpu")
-SMALL_SETTINGS = replace(STAND_INS, min_segment_sec=2.0, max_segment_sec=4.0, min_face_px=100)
+STAND_INS = StageSettings(detector=DEFAULT_DETECTOR, sync_model="demo", quality_metric="sharpness", device="cpu")
+SMALL_SETTINGS = replace(STAND_INS, min_segment_sec=2.0, max_segment_sec=4.0, min_face_px=90)
 
 
 class Corpus:

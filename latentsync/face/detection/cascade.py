@@ -129,7 +129,7 @@ def make_backend(weights_dir: Path | None, device: str, alignment: Alignment) ->
     return CascadeDetector(alignment)
 
 
-def file_problems() -> list[tuple[Path, str]]:
+def file_problems(weights_dir: Path | None = None) -> list[tuple[Path, str]]:
     """Empty where the cascades ship with OpenCV, as they do in version 4."""
     if hasattr(cv2, "CascadeClassifier"):
         return []

@@ -75,12 +75,12 @@ class FaceDetector(Protocol):
         """Reset the tracking state, before the first frame of another stream and at cuts. Track numbers start from 0 again."""
 
 
-def detector_problems(name: str) -> list[tuple[Path, str]]:
+def detector_problems(name: str, weights_dir: Path | None = None) -> list[tuple[Path, str]]:
     """The files that a detector needs, each with its problem: a sentence without full stop, or an empty string.
 
-    Raises ValueError for an unknown name.
+    `weights_dir` as in `make_detector`. Raises ValueError for an unknown name.
     """
-    problems: list[tuple[Path, str]] = _backend(name).file_problems()
+    problems: list[tuple[Path, str]] = _backend(name).file_problems(weights_dir)
     return problems
 
 

@@ -154,12 +154,12 @@ def smoothed(before: FloatArray, now: FloatArray) -> FloatArray:
     return before + share * (now - before)
 
 
-def file_problems() -> list[tuple[Path, str]]:
+def file_problems(weights_dir: Path | None = None) -> list[tuple[Path, str]]:
     """The `WEIGHT_FILES` that would be read, each with its problem: a sentence without full stop, or an empty string."""
     if find_spec("face_alignment") is None:
         way_out = "install it, or choose the detector cascade, which needs none"
         return [(Path("face_alignment"), f"the package face_alignment >= 1.5 is not installed: {way_out}")]
-    folders = weight_folders(None)
+    folders = weight_folders(weights_dir)
     holds_all = (folder for folder in folders if all((folder / name).is_file() for name in WEIGHT_FILES))
     folder = next(holds_all, folders[0])
     return [(folder / name, file_problem(folder / name)) for name in WEIGHT_FILES]

@@ -26,7 +26,7 @@ from latentsync.face.detection.tracking import Effort, TrackingDetector, is_know
 from latentsync.weights.hub import file_state
 from latentsync.weights.table import CHECKPOINTS, DEFAULT_ALIGNMENT, FACES, PUBLIC_FILES, Alignment
 
-BLAZEFACE_FILE, MESH_FILE, YUNET_FILE = (
+WEIGHT_FILES = BLAZEFACE_FILE, MESH_FILE, YUNET_FILE = (
     "face_detection_short_range.tflite",
     "face_landmark.tflite",
     "face_detection_yunet_2023mar.onnx",
@@ -99,8 +99,10 @@ def make_backend(weights_dir: Path | None, device: str, alignment: Alignment) ->
     return MeshDetector(weights_dir, alignment)
 
 
-def file_problems() -> list[tuple[Path, str]]:
+def file_problems(weights_dir: Path | None = None) -> list[tuple[Path, str]]:
     """The files of the set `faces`, each with its problem: a sentence without full stop, or an empty string."""
+    if weights_dir:
+        return [(weights_dir / name, "" if (weights_dir / name).is_file() else "is missing") for name in WEIGHT_FILES]
     states = [file_state(file) for file in PUBLIC_FILES if "faces" in file.sets]
     return [
         (CHECKPOINTS / state.file.path, "" if state.state == "there" else state.detail or "is missing")
@@ -114,7 +116,7 @@ class MeshDetector(TrackingDetector[MeshTrack]):
     def __init__(self, weights_dir: Path | None = None, alignment: Alignment = DEFAULT_ALIGNMENT) -> None:
         super().__init__(alignment)
         folder = weights_dir or CHECKPOINTS / FACES
-        missing = [name for name in (BLAZEFACE_FILE, MESH_FILE, YUNET_FILE) if not (folder / name).is_file()]
+        missing = [name for name in WEIGHT_FILES if not (folder / name).is_file()]
         if missing:
             raise ValueError(
                 f"the mesh detector needs {', '.join(missing)} in {folder}: fetch the weights with "

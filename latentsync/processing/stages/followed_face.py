@@ -6,15 +6,14 @@ shows the person, so a hand, a turned head or a cut to something else is not mis
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from itertools import chain, islice
+from pathlib import Path
 from typing import ClassVar, cast
 
 import numpy as np
 
 from latentsync.face.appearance import appearance_descriptor, similarities, thumbnail
-from latentsync.face.detection.detector import BACKENDS, Face, FaceDetector, make_detector
-from latentsync.face.detection.landmarks import WEIGHT_FILES, find_weights
+from latentsync.face.detection.detector import BACKENDS, Face, FaceDetector, detector_problems, make_detector
 from latentsync.face.detection.tracking import FAMILIAR, STRANGER
 from latentsync.processing.clip import Clip
 from latentsync.processing.stages.contract import FETCH_TRAINING, NetworkSettings, check_choice
@@ -42,23 +41,27 @@ class FaceSettings(NetworkSettings):
         check_choice("detector", self.detector, tuple(BACKENDS))
         check_choice("alignment", self.alignment, ALIGNMENTS)
 
+    @property
+    def detector_folder(self) -> Path | None:
+        """The folder of the detector's weights; None for those that the set-up fetches, which `weights_dir` need not hold."""
+        return self.weights_dir if self.detector == "face_alignment" else None
+
 
 def check_detector(settings: FaceSettings) -> None:
     """Raises ValueError, naming the files and a remedy, if the detector's library or weights are missing."""
     from latentsync.device import pick_device  # imports PyTorch
 
     pick_device(settings.device)
-    if settings.detector != "face_alignment":
-        return
-    if find_spec("face_alignment") is None:
-        raise ValueError("The package face_alignment is not installed: install it, or choose --detector cascade.")
-    try:
-        find_weights(settings.weights_dir)
-    except ValueError as error:
+    problems = [
+        f"{path} {problem}"
+        for path, problem in detector_problems(settings.detector, settings.detector_folder)
+        if problem
+    ]
+    if problems:
         raise ValueError(
-            f"The face stages need {' and '.join(WEIGHT_FILES)} in {settings.weights_folder}: fetch them with "
-            f"`{FETCH_TRAINING}`, or choose the detector without weights with --detector cascade."
-        ) from error
+            f"The detector {settings.detector} cannot run: {' and '.join(problems)}. Weights are fetched with "
+            f"`{FETCH_TRAINING} faces`; or choose another --detector."
+        )
 
 
 def detector_of(settings: FaceSettings) -> FaceDetector:
@@ -67,7 +70,7 @@ def detector_of(settings: FaceSettings) -> FaceDetector:
 
     check_detector(settings)
     device, alignment = str(pick_device(settings.device)), cast(Alignment, settings.alignment)
-    return make_detector(settings.detector, settings.weights_dir, device, alignment)
+    return make_detector(settings.detector, settings.detector_folder, device, alignment)
 
 
 @dataclass(frozen=True)

@@ -134,7 +134,12 @@ def parse(argv: list[str] | None, description: str | None) -> argparse.Namespace
     faces("--face", help="which person: largest, center, a number, x,y@seconds, or a picture of the person")
     faces("--on_missing_face", "--on-missing-face", choices=get_args(OnMissingFace), help="default: passthrough")
     faces("--min_face_px", type=float, metavar="PX", help="narrower faces are passed through")
-    faces("--max_yaw_deg", type=float, metavar="DEGREES", help="faces turned further are passed through")
+    faces(
+        "--max_yaw_deg",
+        type=float,
+        metavar="DEGREES",
+        help="faces turned further, aside or up or down, are passed through",
+    )
     output = parser.add_argument_group("output").add_argument
     output("--fps", type=rate, help="frames per second, such as 25 or 30000/1001 (default: the video's own)")
     output("--length", choices=get_args(Length), help="if the audio is longer than the video (default: bounce)")

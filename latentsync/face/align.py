@@ -200,35 +200,63 @@ def warp_face(frame: FrameArray, matrix: FloatArray, resolution: int) -> FrameAr
 
 
 # Small upright patches of a frame; large faces are first reduced by area averaging.
-def shrunk_region(
-    frame: FrameArray, matrix: FloatArray, size: tuple[int, int]
-) -> tuple[FrameArray, NDArray[np.float64]]:
-    """The region of a frame (uint8 h w 3) under a w x h patch, reduced to about the scale of the patch, and its matrix.
+@dataclass(frozen=True)
+class CloseUp:
+    """A part of a frame, reduced to about the scale of the patches that are taken from it."""
 
-    `matrix` [2, 3] maps the frame to the patch; the returned matrix, float64 [2, 3], maps the reduced region to the patch.
+    pixels: FrameArray  # uint8 [h, w, 3]
+    scale: tuple[float, float]  # frame pixels a pixel is wide and high
+    origin: tuple[int, int]  # x, y of its first pixel in the frame
+    frame_size: tuple[int, int]  # w, h
+
+    def covers(self, matrix: FloatArray, size: tuple[int, int]) -> bool:
+        """Whether it contains the w x h patch by `matrix`, as far as the frame does."""
+        corners = transform_points(invert_matrix(matrix), crop_corners(size))
+        seen = (np.clip(corners, 0, np.array(self.frame_size) - 1) - self.origin) / self.scale
+        return bool(seen.min() >= -1 and (seen <= self.pixels.shape[1::-1]).all())
+
+    def patch(self, matrix: FloatArray, size: tuple[int, int]) -> FrameArray:
+        """The w x h patch, uint8 [h, w, 3], by the matrix [2, 3] from the frame; pixels outside repeat the border."""
+        return self._warped(self.pixels, matrix, size)
+
+    def grey_patch(self, matrix: FloatArray, size: tuple[int, int]) -> FrameArray:
+        """As `patch`, in grey: uint8 [h, w]."""
+        return self._warped(np.asarray(cv2.cvtColor(self.pixels, cv2.COLOR_RGB2GRAY), np.uint8), matrix, size)
+
+    def _warped(self, pixels: FrameArray, matrix: FloatArray, size: tuple[int, int]) -> FrameArray:
+        inner = rescaled(matrix, self.scale, self.origin)
+        return np.asarray(cv2.warpAffine(pixels, inner, size, borderMode=cv2.BORDER_REPLICATE), dtype=np.uint8)
+
+
+def close_up(frame: FrameArray, matrix: FloatArray, size: tuple[int, int], margin: int = 0) -> CloseUp:
+    """The part of a frame (uint8 h w 3) under a w x h patch and `margin` patch pixels around it.
+
+    `matrix` [2, 3] maps the frame to the patch.
     """
-    w, h = size
-    corners = transform_points(invert_matrix(matrix), np.array([[0, 0], [w, 0], [0, h], [w, h]]))
+    w, h = size[0] + margin, size[1] + margin
+    corners = transform_points(
+        invert_matrix(matrix), np.array([[-margin, -margin], [w, -margin], [-margin, h], [w, h]])
+    )
     limit = np.array(frame.shape[1::-1])
     low = np.clip(np.floor(corners.min(0)).astype(int) - 1, 0, limit - 1)
     high = np.clip(np.ceil(corners.max(0)).astype(int) + 2, low + 1, limit)
-    step = max(1, int(1 / np.hypot(*matrix[0, :2])))
-    cells = np.maximum(1, np.minimum(-(-(high - low) // step), (limit - low) // step))  # whole cells: twice as fast
-    high = np.minimum(low + cells * step, limit)
-    region = frame[low[1] : high[1], low[0] : high[0]]
-    small = cv2.resize(region, (int(cells[0]), int(cells[1])), interpolation=cv2.INTER_AREA)
-    ratio = region.shape[1] / small.shape[1], region.shape[0] / small.shape[0]
-    return np.asarray(small, dtype=np.uint8), rescaled(matrix, ratio, (int(low[0]), int(low[1])))
+    halvings = max(0, int(np.log2(1 / np.hypot(*matrix[0, :2]))))
+    cell = 2**halvings
+    cells = np.maximum(1, np.minimum(-(-(high - low) // cell), (limit - low) // cell))
+    high = np.minimum(low + cells * cell, limit)
+    region = small = frame[low[1] : high[1], low[0] : high[0]]
+    for _ in range(halvings):  # a third of the time of one step
+        half = max(1, small.shape[1] // 2), max(1, small.shape[0] // 2)
+        small = np.asarray(cv2.resize(small, half, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    scale = region.shape[1] / small.shape[1], region.shape[0] / small.shape[0]
+    return CloseUp(small, scale, (int(low[0]), int(low[1])), (frame.shape[1], frame.shape[0]))
 
 
 def warp_region(frame: FrameArray, matrix: FloatArray, size: tuple[int, int]) -> FrameArray:
     """The w x h patch of a frame, uint8 [h, w, 3]; pixels outside the frame repeat its border."""
-    small, inner = shrunk_region(frame, matrix, size)
-    return np.asarray(cv2.warpAffine(small, inner, size, borderMode=cv2.BORDER_REPLICATE), dtype=np.uint8)
+    return close_up(frame, matrix, size).patch(matrix, size)
 
 
 def warp_grey(frame: FrameArray, matrix: FloatArray, size: tuple[int, int]) -> FrameArray:
     """As `warp_region`, in grey: uint8 [h, w]."""
-    small, inner = shrunk_region(frame, matrix, size)
-    grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
-    return np.asarray(cv2.warpAffine(grey, inner, size, borderMode=cv2.BORDER_REPLICATE), dtype=np.uint8)
+    return close_up(frame, matrix, size).grey_patch(matrix, size)

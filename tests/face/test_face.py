@@ -165,7 +165,7 @@ def make_backend(weights_dir, device, alignment):
     return BrightSpot(alignment)
 
 
-def file_problems():
+def file_problems(weights_dir):
     return []
 
 

@@ -34,6 +34,7 @@ def tracks_of(rows: list[tuple[int, int, float, float]], count: int, cuts: tuple
         box=box.astype(np.float32),
         score=np.ones(len(rows), np.float32),
         yaw=np.zeros(len(rows), np.float32),
+        pitch=np.zeros(len(rows), np.float32),
         opening=np.zeros(len(rows), np.float32),
         lower_face=np.zeros((len(rows), LENGTH), np.int8),
         descriptors=np.zeros((len(tracks), 420), np.float16),
@@ -102,7 +103,7 @@ def test_a_face_covered_by_another_is_not_edited() -> None:
 
 def test_faces_that_are_too_small_turned_or_brief_are_passed_through_with_a_reason() -> None:
     face_tracks = tracks_of([(f, 0, 300.0, 20.0 if f < 15 else 100.0) for f in range(60)], 60)
-    face_tracks.yaw[30:45] = 75
+    face_tracks.yaw[30:37], face_tracks.pitch[37:45] = 75, -75  # to the side, then upwards
     plan = plan_of(face_tracks)
     assert plan.passed == [(0, 15, "too small"), (30, 45, "turned away")]
     assert np.isfinite(plan.box[0]).all() and np.isnan(plan.matrices[0]).all()

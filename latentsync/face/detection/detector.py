@@ -2,8 +2,8 @@
 
 A backend is one file of this folder and one line of `BACKENDS`. The file defines `make_backend(weights_dir, device, alignment)`,
 which returns a `FaceDetector` (most easily a subclass of `latentsync.face.detection.tracking.TrackingDetector`) or raises
-ValueError if its weights are missing, and `file_problems()`, see `detector_problems`. The choices of the command line and its
-checks are derived from `BACKENDS`.
+ValueError if its weights are missing, and `file_problems(weights_dir)`, see `detector_problems`. The choices of the command line
+and its checks are derived from `BACKENDS`.
 """
 
 import importlib
@@ -41,6 +41,7 @@ class Face:
     score: float  # 0..1: confidence of the backend
     track: int = 0  # number of the track; constant as long as the face is followed
     yaw_deg: float = 0.0  # turn to the image's right; 0 where the backend does not measure it
+    pitch_deg: float = 0.0  # of a head that looks down; as above
     opening: float = math.nan  # mouth opening over eye distance; NaN where unknown
     landmarks: NDArray[np.float32] | None = None  # [68, 2] in Multi-PIE order, of backends that detect them
 

@@ -6,11 +6,12 @@ optical flow moves the patch with the head, and the mesh is measured in it, see 
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from latentsync.face.align import FloatArray, FrameArray, invert_matrix, transform_points, warp_region
+from latentsync.face.align import CloseUp, FloatArray, FrameArray, close_up, invert_matrix, transform_points
 from latentsync.face.detection.detector import Box, Face
 from latentsync.face.detection.finders import BlazeFace, Candidate, YuNet, brightened, grey_of, planes, read_tflite
 from latentsync.face.detection.landmarks import points_from_landmarks
@@ -32,6 +33,8 @@ WEIGHT_FILES = BLAZEFACE_FILE, MESH_FILE, YUNET_FILE = (
     "face_detection_yunet_2023mar.onnx",
 )
 PATCH = 192  # side of the network's input
+PATCH_SIZE = (PATCH, PATCH)
+AROUND = 16  # patch pixels around a patch that are reduced with it, so that the next ones need no other
 MARGIN = 1.5  # side of the patch over that of the face
 MIN_SCORE = 0.5  # of the mesh, from which a face is one
 LEAST_SCORE = 0.2  # of a first measurement, and of BlazeFace in a hard search
@@ -69,7 +72,7 @@ class Measurement:
     score: float  # 0..1
 
 
-@dataclass
+@dataclass(frozen=True)
 class MeshTrack:
     """One face in the last frame."""
 
@@ -80,6 +83,14 @@ class MeshTrack:
     score: float
     pending: FloatArray  # [3, 2] see `steadied`
     missed: int = 0  # frames since the mesh was last measured
+
+    @cached_property
+    def face(self) -> Face:
+        truth, landmarks = truth_of_mesh(self.mesh), landmarks_of_mesh(self.mesh)
+        (left, top), (right, bottom) = landmarks.min(axis=0), landmarks.max(axis=0)
+        box = (float(left), float(top), float(right), float(bottom))
+        score = self.score * (1 - self.missed / (MAX_MISSED + 1))
+        return Face(self.points, box, score, 0, truth.yaw_deg, truth.pitch_deg, truth.opening, landmarks)
 
 
 @dataclass(frozen=True)
@@ -127,11 +138,7 @@ class MeshDetector(TrackingDetector[MeshTrack]):
 
     def face(self, state: MeshTrack) -> Face:
         """The `Face` of a state."""
-        truth, landmarks = truth_of_mesh(state.mesh), landmarks_of_mesh(state.mesh)
-        (left, top), (right, bottom) = landmarks.min(axis=0), landmarks.max(axis=0)
-        box = (float(left), float(top), float(right), float(bottom))
-        score = state.score * (1 - state.missed / (MAX_MISSED + 1))
-        return Face(state.points, box, score, 0, truth.yaw_deg, truth.opening, landmarks)
+        return state.face
 
     def alignment_points(self, mesh: FloatArray) -> FloatArray:
         """Alignment points [3, 2] of a mesh, by its 68 landmarks."""
@@ -168,9 +175,9 @@ class MeshDetector(TrackingDetector[MeshTrack]):
         for turn in TURNS_DEG:
             yield self.blazeface.find(bright, turn) + self.yunet.find(bright, SEARCH_SIDES[Effort.FULL], turn)
 
-    def measure(self, frame: FrameArray, matrix: FloatArray) -> tuple[Measurement, FrameArray]:
+    def measure(self, around: CloseUp, matrix: FloatArray) -> tuple[Measurement, FrameArray]:
         """The mesh in a patch of the frame, and the patch in grey."""
-        patch = brightened(warp_region(frame, matrix, (PATCH, PATCH)))
+        patch = brightened(around.patch(matrix, PATCH_SIZE))
         self.network.setInput(planes(patch, 0, 1))
         logit, points = self.network.forward(["conv2d_31", "conv2d_21"])
         score = 1 / (1 + np.exp(-float(np.ravel(logit)[0])))
@@ -198,13 +205,15 @@ class MeshDetector(TrackingDetector[MeshTrack]):
 
     def settled(self, frame: FrameArray, matrix: FloatArray) -> "Settled | None":
         """A track from a patch's matrix; several measurements are averaged. None if the scores are low."""
+        around = surroundings(frame, matrix)
         for _ in range(2):
-            measured, _ = self.measure(frame, matrix)
+            measured, _ = self.measure(around, matrix)
             if measured.score < LEAST_SCORE:
                 return None
             matrix = placed_patch(measured.mesh, matrix)
+            around = surroundings(frame, matrix, around)
         moved = [moved_patch(matrix, *shift) for shift in SHIFTS]
-        measurements = [self.measure(frame, each) for each in moved]
+        measurements = [self.measure(around, each) for each in moved]
         score = float(np.mean([measured.score for measured, _ in measurements]))
         if score < DOUBTFUL_SCORE:
             return None
@@ -222,18 +231,20 @@ class MeshDetector(TrackingDetector[MeshTrack]):
         wider = moved_patch(track.matrix, 0.0, 0.0, 1.5, 0.0)
         eyes = transform_points(wider, eye_centres(track.mesh))
         distance = float(np.hypot(*(eyes[1] - eyes[0])))
-        seen = self.blazeface.find(warp_region(frame, wider, (PATCH, PATCH)), least=CONFIRMED_SCORE)
+        seen = self.blazeface.find(close_up(frame, wider, PATCH_SIZE).patch(wider, PATCH_SIZE), least=CONFIRMED_SCORE)
         return any(float(np.hypot(*(each.eyes - eyes).T).max()) < SAME_EYES * distance for each in seen)
 
     def follow_one(self, frame: FrameArray, track: MeshTrack) -> MeshTrack | None:
         """The track in the next frame; None if the face is lost."""
-        before = brightened(warp_region(frame, track.matrix, (PATCH, PATCH)))
-        rigid = rigid_mask(in_patch(track.mesh, track.matrix), (PATCH, PATCH))
+        around = surroundings(frame, track.matrix)
+        before = brightened(around.patch(track.matrix, PATCH_SIZE))
+        rigid = rigid_mask(in_patch(track.mesh, track.matrix), PATCH_SIZE)
         motion = head_motion(track.patch, grey_of(before), rigid)
         if motion is None:
             return self.find_again(frame, track)
         matrix = chained(invert_matrix(motion), track.matrix)
-        measured, grey = self.measure(frame, matrix)
+        around = surroundings(frame, matrix, around)
+        measured, grey = self.measure(around, matrix)
         moved = transform_points(track.matrix, track.points)  # in the new patch: it moved with the head
         if measured.score < MIN_SCORE or not has_kept_size(measured.mesh):
             return self.missing(frame, track, matrix, grey, transform_points(invert_matrix(matrix), moved))
@@ -241,7 +252,7 @@ class MeshDetector(TrackingDetector[MeshTrack]):
         points = transform_points(invert_matrix(matrix), steady)
         mesh = in_frame(measured.mesh, matrix)
         corrected = corrected_patch(measured.mesh, matrix)
-        grey = grey_of(brightened(warp_region(frame, corrected, (PATCH, PATCH))))
+        grey = grey_of(brightened(surroundings(frame, corrected, around).patch(corrected, PATCH_SIZE)))
         return MeshTrack(points, mesh, corrected, grey, measured.score, pending)
 
     def find_again(self, frame: FrameArray, track: MeshTrack) -> MeshTrack | None:
@@ -259,6 +270,11 @@ class MeshDetector(TrackingDetector[MeshTrack]):
             return None
         mesh = in_frame(in_patch(track.mesh, track.matrix), matrix)
         return replace(track, points=points, mesh=mesh, matrix=matrix, patch=grey, missed=track.missed + 1)
+
+
+def surroundings(frame: FrameArray, matrix: FloatArray, around: CloseUp | None = None) -> CloseUp:
+    """A close-up of the frame that contains the patch by `matrix`: `around`, if it does."""
+    return around if around and around.covers(matrix, PATCH_SIZE) else close_up(frame, matrix, PATCH_SIZE, AROUND)
 
 
 def is_plausible(mesh: FloatArray) -> bool:

@@ -39,7 +39,7 @@ class FacePolicy:
     fade_sec: float = 0.16  # length of a fade beside a longer gap
     min_run_sec: float = 0.2  # shorter runs of edited frames between two long gaps are passed through
     min_face_px: float = 24.0  # width of the smallest face
-    max_yaw_deg: float = 60.0  # largest yaw, for detectors that measure it
+    max_yaw_deg: float = 60.0  # largest turn, aside or up and down together, for detectors that measure it
 
     def __post_init__(self) -> None:
         for name in ("max_gap_sec", "fade_sec", "min_run_sec", "min_face_px", "max_yaw_deg"):
@@ -58,6 +58,7 @@ class FacePlan:
     track: IntArray  # [n] track of the chosen person, -1 where not detected
     box: FloatArray  # [n, 4] box of the face, also where it is too small or turned away; NaN where not detected
     yaw: FloatArray  # [n] degrees, 0 where unknown, NaN where not detected
+    pitch: FloatArray  # [n] as above, of a head that looks down
     opening: FloatArray  # [n] mouth opening over the distance of the eyes; NaN where unknown
     points: FloatArray  # [n, 3, 2] alignment points, interpolated where bridged; NaN where not detected
     lower_face: LowerFaces  # [n, LENGTH], 0 where unknown
@@ -120,6 +121,7 @@ def plan_faces(
         track=chosen.track,
         box=chosen.box,
         yaw=chosen.yaw,
+        pitch=chosen.pitch,
         opening=chosen.opening,
         points=chosen.points,
         lower_face=chosen.lower_face,
@@ -144,6 +146,7 @@ class ChosenFace:
     points: FloatArray
     box: FloatArray
     yaw: FloatArray
+    pitch: FloatArray
     opening: FloatArray
     lower_face: LowerFaces  # 0 where not detected
 
@@ -155,16 +158,17 @@ class ChosenFace:
         n, frame = face_tracks.frame_count, face_tracks.frame[rows]
         track = np.full(n, -1, np.int32)
         points, box = np.full((n, 3, 2), np.nan, np.float32), np.full((n, 4), np.nan, np.float32)
-        yaw, opening = np.full(n, np.nan, np.float32), np.full(n, np.nan, np.float32)
+        yaw, pitch, opening = (np.full(n, np.nan, np.float32) for _ in range(3))
         track[frame], points[frame], box[frame] = (
             face_tracks.track[rows],
             face_tracks.points[rows],
             face_tracks.box[rows],
         )
-        yaw[frame], opening[frame] = face_tracks.yaw[rows], face_tracks.opening[rows]
+        yaw[frame], pitch[frame] = face_tracks.yaw[rows], face_tracks.pitch[rows]
+        opening[frame] = face_tracks.opening[rows]
         lower_face = np.zeros((n, LENGTH), np.int8)
         lower_face[frame] = face_tracks.lower_face[rows]
-        return cls(track, points, box, yaw, opening, lower_face)
+        return cls(track, points, box, yaw, pitch, opening, lower_face)
 
     @property
     def is_detected(self) -> BoolArray:
@@ -183,7 +187,7 @@ class ChosenFace:
         spread = np.nan_to_num(np.ptp(self.points, axis=1).max(axis=1), nan=0.0)
         action[self.is_detected & (spread < 1)] = NO_FACE  # the track is degenerate
         action[self.box[:, 2] - self.box[:, 0] < policy.min_face_px] = TOO_SMALL
-        action[np.abs(self.yaw) > policy.max_yaw_deg] = TURNED_AWAY
+        action[np.hypot(self.yaw, self.pitch) > policy.max_yaw_deg] = TURNED_AWAY
         return action
 
 
@@ -224,7 +228,8 @@ def bridge_gaps(
             continue
         points = between(chosen.points.reshape(-1, 6), missing, known, times)
         chosen.points[missing], chosen.box[missing] = points.reshape(-1, 3, 2), boxes
-        chosen.yaw[missing] = between(chosen.yaw[:, None], missing, known, times)[:, 0]
+        for angle in (chosen.yaw, chosen.pitch):
+            angle[missing] = between(angle[:, None], missing, known, times)[:, 0]
         chosen.track[missing] = chosen.track[before]
         action[gap.start : gap.stop] = BRIDGED
 

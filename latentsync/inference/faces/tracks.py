@@ -52,6 +52,7 @@ class FaceTracks:
     box: FloatArray  # [m, 4] x0, y0, x1, y1
     score: FloatArray  # [m] 0..1
     yaw: FloatArray  # [m] degrees, 0 where unknown
+    pitch: FloatArray  # [m] as above, of heads that look down
     opening: FloatArray  # [m] mouth opening over the distance of the eyes, NaN where unknown
     lower_face: LowerFaces  # [m, LENGTH], see `latentsync.face.lower_face`; 0 where unknown
     descriptors: NDArray[np.float16]  # [k, d], see `latentsync.face.appearance`
@@ -109,6 +110,7 @@ ROW = np.dtype(
         ("box", "f4", 4),
         ("score", "f4"),
         ("yaw", "f4"),
+        ("pitch", "f4"),
         ("opening", "f4"),
         ("lower_face", "i1", LENGTH),
     ]
@@ -233,7 +235,8 @@ def detections_of(index: int, first_number: int, faces: Sequence[Face]) -> list[
 def row_of(detection: Detection, lower_face: LowerFaces | int = 0) -> tuple:
     """A detection as a row of `ROW`."""
     face = detection.face
-    return detection.frame, detection.track, face.points, face.box, face.score, face.yaw_deg, face.opening, lower_face
+    pose = face.yaw_deg, face.pitch_deg
+    return detection.frame, detection.track, face.points, face.box, face.score, *pose, face.opening, lower_face
 
 
 def packed(detections: Sequence[Detection]) -> dict[str, NDArray]:

@@ -44,7 +44,8 @@ class FrameReport:
     action: str  # SYNCED, TO_EDIT, BRIDGED, or the reason why the frame was passed through
     take: int  # number of the edited segment; -1 if the plan does not edit the frame
     box: tuple[float, float, float, float] | None  # x0, y0, x1, y1 of the face, px of the picture as shown
-    yaw_deg: float | None  # 0 is frontal
+    yaw_deg: float | None  # turn to the image's right: 0 is frontal
+    pitch_deg: float | None  # of a head that looks down: 0 is level, or not measured
     weight: float  # of the new lips, 0 ... 1
 
     @property
@@ -207,7 +208,8 @@ def frame_report(
 ) -> FrameReport:
     """The report of output frame `index`; `reason`: why it was not edited despite the plan."""
     source = int(job.timeline.order[index])
-    seen, yaw = bool(np.isfinite(plan.box[source]).all()), float(plan.yaw[source])
+    seen, angles = bool(np.isfinite(plan.box[source]).all()), (float(plan.yaw[source]), float(plan.pitch[source]))
+    yaw, pitch = (round(angle, 1) if seen and np.isfinite(angle) else None for angle in angles)
     passed = bool(reason) or segment_of_frame[index] == NOT_EDITED
     return FrameReport(
         time_sec=round(job.timeline.time_sec(index), 6),
@@ -215,7 +217,8 @@ def frame_report(
         action=reason or action_of(job, plan, index, planned),
         take=int(segment_of_frame[index]),
         box=tuple(round(float(edge), 1) for edge in plan.box[source]) if seen else None,  # type: ignore[arg-type]
-        yaw_deg=round(yaw, 1) if seen and np.isfinite(yaw) else None,
+        yaw_deg=yaw,
+        pitch_deg=pitch,
         weight=0.0 if passed else round(float(plan.weight[source]), 3),
     )
 

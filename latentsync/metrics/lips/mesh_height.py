@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 
 from latentsync.face.align import FloatArray, FrameArray
 from latentsync.face.detection.detector import detector_problems
-from latentsync.face.detection.mesh import SHIFTS, MeshDetector, in_frame, moved_patch, patch_matrix, placed_patch
+from latentsync.face.detection.mesh import (
+    SHIFTS,
+    MeshDetector,
+    in_frame,
+    moved_patch,
+    patch_matrix,
+    placed_patch,
+    surroundings,
+)
 from latentsync.metrics.lips.aperture import lip_apertures
 
 log = logging.getLogger(__name__)
@@ -56,13 +64,15 @@ def _patch(face: FrameArray, detector: MeshDetector) -> FloatArray:
     middle = np.full(2, (len(face) - 1) / 2, np.float32)
     matrix = patch_matrix(middle, PATCH_SIDE * len(face), 0.0)
     for _ in range(PLACING_ROUNDS):
-        matrix = placed_patch(detector.measure(face, matrix)[0].mesh, matrix)
+        matrix = placed_patch(detector.measure(surroundings(face, matrix), matrix)[0].mesh, matrix)
     return matrix
 
 
 def _mean_mesh(face: FrameArray, patch: FloatArray, detector: MeshDetector) -> FloatArray:
     moved = [moved_patch(patch, *shift) for shift in SHIFTS]
-    return np.mean([in_frame(detector.measure(face, each)[0].mesh, each) for each in moved], axis=0, dtype=np.float32)
+    around = surroundings(face, patch)
+    meshes = [in_frame(detector.measure(around, each)[0].mesh, each) for each in moved]
+    return np.mean(meshes, axis=0, dtype=np.float32)
 
 
 def _height(mesh: FloatArray) -> float:

@@ -1,193 +1,159 @@
-"""Time of sampling at full size for every preset: `python -m benchmarks.gpu --out gpu.json`.
+"""The project on a GPU in one call of a few minutes: `python -m benchmarks.gpu --out gpu.json [--golden DIR]`.
 
-Random weights of the public sizes, bfloat16, faces of 256 and 512 px. Windows are encoded, sampled and decoded as in inference,
-without reading or writing a video: eager, then with compiled blocks, each with the full and the small decoder. `--video` and
-`--audio` add whole jobs, from file to file, with the default face detector. The JSON file is rewritten after every row, so an
-interrupted run keeps its rows. It takes less than ten minutes on a data-centre GPU.
+Phases in order of worth, at full size with random weights: the recorded cases (`--golden`, a folder of them) in float32 and half
+precision; whole jobs, from file to file; every preset for faces of 256 and 512 px, eager and compiled; peak memory for every choice
+of `--memory`; a training step of every stage. gpu.json is rewritten after every row, and the same as tables, gpu.md, after every
+phase, so an interrupted run keeps what it has. No row begins after `--minutes`.
 
-To try the script on any machine: `python -m benchmarks.gpu --device cpu --tiny --video VIDEO --audio AUDIO`.
+To try it on any machine: `python -m benchmarks.gpu --device cpu --tiny`.
 """
 
 import argparse
+import json
+import re
+import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
-from torch import nn
-from whisper.model import AudioEncoder
-
-from benchmarks.full_size import filled, random_tiny_vae, random_unet, random_vae
-from benchmarks.table import format_table, machine_facts, report
-from latentsync.device import DTYPES, check_compiler, pick_device
-from latentsync.face.detection.detector import make_detector
-from latentsync.inference.models import LipsyncModels
-from latentsync.inference.pipeline import LipsyncPipeline
-from latentsync.inference.settings import PRESETS, InferenceSettings
-from latentsync.inference.timing import Stopwatch
-from latentsync.inference.windows.sampler import Window, WindowSampler
-from latentsync.models.unet.network import compile_blocks
+from benchmarks.gpu_sampling import TINY_PX, job_rows, memory_rows, window_rows
+from benchmarks.gpu_training import training_rows
+from benchmarks.table import Row, format_table, machine_facts, markdown_table
+from latentsync.device import DTYPES, pick_device
+from latentsync.inference.settings import PRESETS
+from latentsync.media.video.mux import atomic_output
+from latentsync.testing import DEMO_AUDIO, DEMO_VIDEO
 from scripts.command import run_command
 
-NUM_FRAMES, TOKENS, TINY_PX = 16, 50, 64
-LISTED = 6  # stages of a job
+# a line of tests.golden
+CHECK = re.compile(r"(?P<case>\S+) +(?P<check>.+?) +(?P<difference>\S+) <= (?P<allowed>\S+) (?P<verdict>ok|FAIL)$")
+QUICK = ("--only", "denoise")
 
 
-def random_models(args: argparse.Namespace, resolution: int) -> LipsyncModels:
-    """All networks with random weights on the device."""
-    device, dtype = pick_device(args.device), DTYPES[args.precision]
-    unet = random_unet(args.tiny).to(device, dtype)
-    vae, small = (nn.Module.to(make(args.tiny), device, dtype) for make in (random_vae, random_tiny_vae))
-    width = unet.config.cross_attention_dim
-    encoder = nn.Module.to(filled(AudioEncoder(80, 1500, width, 6 if width % 6 == 0 else 2, 4)), device)
-    return LipsyncModels(unet, vae, encoder, resolution, NUM_FRAMES, device, dtype, tiny_vae=small)
+def golden_rows(args: argparse.Namespace) -> Iterator[Row]:
+    """The differences from the recorded numbers in each case of the networks, and how much is allowed."""
+    for precision in dict.fromkeys(("fp32", args.precision)):
+        command = [sys.executable, "-m", "tests.golden", str(args.golden)]
+        command += ["--device", args.device, "--precision", precision, *(QUICK if args.tiny else ())]
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+        checks = [found.groupdict() for line in done.stdout.splitlines() if (found := CHECK.match(line))]
+        if not checks:
+            raise ValueError(f"no case ran: {' '.join((done.stdout + done.stderr).splitlines()[-1:])}")
+        yield from ({"precision": precision, **check} for check in checks)
 
 
-def random_windows(models: LipsyncModels, count: int) -> list[Window]:
-    """Windows of random faces and audio features."""
-    rng, side = np.random.default_rng(0), models.resolution
-    faces = rng.integers(0, 256, (NUM_FRAMES, side, side, 3), dtype=np.uint8)
-    audio = torch.randn(NUM_FRAMES, TOKENS, models.unet.config.cross_attention_dim).to(models.device)
-    return [Window(faces, audio) for _ in range(count)]
+PHASES: dict[str, Callable[[argparse.Namespace], Iterator[Row]]] = {
+    "golden": golden_rows,
+    "jobs": job_rows,
+    "presets": window_rows,
+    "memory": memory_rows,
+    "training": training_rows,
+}
 
 
-def synchronise(device: torch.device) -> None:
-    """Wait until all work queued on the device is done."""
-    module = getattr(torch, device.type)
-    if hasattr(module, "synchronize"):
-        module.synchronize()
+class Results:
+    """The rows of every phase so far, and the files that hold them."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.out: Path | None = args.out
+        self.settings = {"precision": args.precision, "windows": args.windows, "rounds": args.rounds}
+        self.phases: dict[str, list[Row]] = {}
+        self.notes: dict[str, str] = {}  # why a phase has fewer rows than it should
+
+    def write(self) -> None:
+        """Write the JSON file, if there is one."""
+        if self.out:
+            facts = {"benchmark": "gpu", "settings": self.settings, "machine": machine_facts()}
+            with atomic_output(self.out) as partial:
+                partial.write_text(json.dumps({**facts, "phases": self.phases, "notes": self.notes}, indent=1) + "\n")
+
+    def write_tables(self) -> None:
+        """Write the tables beside it."""
+        if self.out:
+            machine = machine_facts()
+            parts = [
+                f"# {machine['accelerator'] or machine['processor']}",
+                f"Packages: {machine['packages']}; {self.settings}.",
+            ]
+            for name, rows in self.phases.items():
+                parts += [f"## {name}", *(markdown_table(group) for group in groups_of(rows))]
+                parts += [self.notes[name]] if name in self.notes else []
+            with atomic_output(self.out.with_suffix(".md")) as partial:
+                partial.write_text("\n\n".join(parts) + "\n")
 
 
-def peak_gb(device: torch.device) -> float | None:
-    """Peak memory allocated on an accelerator since the last call, in GB; None if the device does not report it."""
-    module: Any = getattr(torch, device.type)
-    if not hasattr(module, "max_memory_allocated"):
-        return None
-    peak = module.max_memory_allocated() / 1e9
-    module.reset_peak_memory_stats()
-    return round(peak, 2)
+def groups_of(rows: Sequence[Row]) -> Iterator[list[Row]]:
+    """Rows in groups with equal columns."""
+    for columns in dict.fromkeys(tuple(row) for row in rows):
+        yield [row for row in rows if tuple(row) == columns]
 
 
-def measure(models: LipsyncModels, settings: InferenceSettings, args: argparse.Namespace) -> dict[str, Any]:
-    """Times of groups of `args.windows` windows; the first group of each way is not counted."""
-    models = replace(models, distilled=settings.needs_distilled_weights)
-    sampler, windows = WindowSampler(models, settings, Stopwatch()), random_windows(models, args.windows)
-    sampler.memory = replace(sampler.memory, windows=args.windows, offload=False)
-    begun = time.perf_counter()
-    sampler.sample(windows)
-    synchronise(models.device)
-    first = time.perf_counter() - begun
-    peak_gb(models.device)
-    begun = time.perf_counter()
-    for _ in range(args.rounds):
-        sampler.sample(windows)
-    synchronise(models.device)
-    whole = (time.perf_counter() - begun) / args.rounds / args.windows
-    step = denoising_sec(sampler, windows) / settings.steps / args.windows
-    return {
-        "ms a step": round(1e3 * step, 2),
-        "ms a window": round(1e3 * whole, 1),
-        "fps": round(NUM_FRAMES / whole, 1),
-        "peak GB": peak_gb(models.device),
-        "first s": round(first, 1),
-    }
+def run_phase(name: str, args: argparse.Namespace, results: Results, deadline: float) -> None:
+    """Run a phase up to the deadline; what ends it early is noted, and the next phase goes on."""
+    rows = results.phases.setdefault(name, [])
+    print(f"== {name}", flush=True)
+    try:
+        for row in PHASES[name](args):
+            rows.append(row)
+            print(", ".join(f"{column} {value}" for column, value in row.items()), flush=True)
+            results.write()
+            if time.monotonic() > deadline:
+                results.notes[name] = "The time was up."
+                break
+    except Exception as error:  # out of memory, or a fault that only a GPU shows
+        traceback.print_exc()
+        results.notes[name] = f"Ended by {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    results.write()
+    results.write_tables()
 
 
-@torch.inference_mode()
-def denoising_sec(sampler: WindowSampler, windows: Sequence[Window]) -> float:
-    """Seconds of the denoising loop alone."""
-    device, side = sampler.models.device, sampler.latents.noise.shape[-1]
-    latents = torch.randn(len(windows), *sampler.latents.noise.shape[1:]).to(device)
-    masks = torch.ones(NUM_FRAMES, 1, side, side, device=device)
-    audio = torch.stack([window.audio for window in windows])
-    synchronise(device)
-    begun = time.perf_counter()
-    sampler.denoise(latents, masks, audio, latents, lambda done, total: None)
-    synchronise(device)
-    return time.perf_counter() - begun
-
-
-def ways(args: argparse.Namespace, models: LipsyncModels) -> Iterator[tuple[str, str]]:
-    """(way, decoder) in the order in which they are measured: compiling the blocks cannot be undone."""
-    yield "eager", "full"
-    yield "eager", "tiny"
-    if args.compile:
-        check_compiler(models.device)
-        compile_blocks(models.unet)
-        yield "compiled", "full"
-        yield "compiled", "tiny"
-
-
-def rows(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    for resolution in args.resolutions:
-        models = random_models(args, resolution)
-        for way, vae in ways(args, models):
-            for preset in args.presets:
-                settings = InferenceSettings().changed({"preset": preset, "vae": vae})
-                facts = {"face px": resolution, "way": way, "vae": vae, "preset": preset, "steps": settings.steps}
-                yield {**facts, **measure(models, settings, args)}
-                if args.video:
-                    yield {**facts, **job_row(models, settings, args)}
-
-
-def job_row(models: LipsyncModels, settings: InferenceSettings, args: argparse.Namespace) -> dict[str, Any]:
-    """A whole job with the given files, at its second run: frames a second, and the shares of its longest stages."""
-    pipeline = LipsyncPipeline(replace(models, distilled=settings.needs_distilled_weights), make_detector())
-    with tempfile.TemporaryDirectory() as folder:
-        for _ in range(2):
-            peak_gb(models.device)
-            begun = time.perf_counter()
-            done = pipeline(args.video, args.audio, Path(folder) / "o.mp4", settings)
-            whole = time.perf_counter() - begun
-    stages = sorted(done.timings_sec.items(), key=lambda stage: -stage[1])
-    return {
-        "fps": round(done.frames / whole, 1),
-        "peak GB": peak_gb(models.device),
-        "frames": done.frames,
-        "synced": done.synced_frames,
-        "stages": ", ".join(f"{name} {sec / whole:.0%}" for name, sec in stages[:LISTED]),
-    }
+def bench(args: argparse.Namespace) -> None:
+    machine = machine_facts()
+    print(machine["accelerator"] or machine["processor"], flush=True)
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+    results, deadline = Results(args), time.monotonic() + 60 * args.minutes
+    for name in args.phases:
+        if name == "golden" and not args.golden:
+            continue
+        if time.monotonic() > deadline:
+            results.phases[name], results.notes[name] = [], "Not begun: the time was up."
+            continue
+        run_phase(name, args, results, deadline)
+    results.write()
+    results.write_tables()
+    for name, rows in results.phases.items():
+        print(f"\n{name} {results.notes.get(name, '')}")
+        print("\n".join(format_table(group) for group in groups_of(rows)))
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--device", help="default: the best available")
     parser.add_argument("--tiny", action="store_true", help="tiny networks and faces, to try the script")
+    parser.add_argument("--phases", nargs="+", choices=PHASES, default=list(PHASES))
+    parser.add_argument("--minutes", type=float, default=8.0, help="no row begins later (default: 8)")
+    parser.add_argument("--golden", type=Path, metavar="DIR", help="folder of the recorded cases, for the phase golden")
     parser.add_argument("--resolutions", type=int, nargs="+", help="of the face in px (default: 256 512)")
     parser.add_argument("--presets", nargs="+", choices=PRESETS, default=list(PRESETS))
     parser.add_argument("--precision", choices=DTYPES, help="default: bf16, on a CPU fp32")
     parser.add_argument("--no_compile", dest="compile", action="store_false")
     parser.add_argument("--windows", type=int, default=4, help="sampled together")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--video", type=Path, help="measure whole jobs too, with this video")
-    parser.add_argument("--audio", type=Path, help="and this sound")
-    parser.add_argument("--out", type=Path, help="JSON file to write")
+    parser.add_argument("--video", type=Path, default=DEMO_VIDEO, help="of the whole jobs (default: the demo's)")
+    parser.add_argument("--audio", type=Path, default=DEMO_AUDIO)
+    parser.add_argument("--out", type=Path, help="JSON file to write; the tables beside it")
     args = parser.parse_args(argv)
-    on_cpu = pick_device(args.device).type == "cpu"
-    args.precision = args.precision or ("fp32" if on_cpu else "bf16")
-    args.resolutions = args.resolutions or ([TINY_PX] if args.tiny else [256, 512])
+    device = pick_device(args.device)
+    args.device = str(device)
+    args.precision = args.precision or ("fp32" if device.type == "cpu" else "bf16")
+    args.resolutions = args.resolutions or ([TINY_PX] if args.tiny else [512, 256])
     if args.tiny:
         args.windows = args.rounds = 1
     args.compile = args.compile and not args.tiny
     return args
-
-
-def bench(args: argparse.Namespace) -> None:
-    done = []
-    print(machine_facts()["accelerator"] or machine_facts()["processor"], flush=True)
-    for row in rows(args):
-        done.append(row)
-        print(", ".join(f"{name} {value}" for name, value in row.items()), flush=True)
-        if args.out:
-            report("gpu", done, args.out, precision=args.precision, windows=args.windows, rounds=args.rounds)
-    for table in (False, True):  # of windows, of whole jobs
-        chosen = [row for row in done if ("stages" in row) == table]
-        print(format_table(chosen) if chosen else "")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -70,6 +70,12 @@ def format_table(rows: Sequence[Row]) -> str:
     return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in cells)
 
 
+def markdown_table(rows: Sequence[Row]) -> str:
+    """Rows with equal keys as a table in Markdown."""
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *([cell_text(value) for value in row.values()] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 def cell_text(value: object) -> str:
     if not isinstance(value, float):
         return str(value)

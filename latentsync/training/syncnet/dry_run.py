@@ -30,11 +30,11 @@ def dry_run_on_meta(run: SyncNetRun) -> str:
     """`dry_run` on the meta device: shapes only, no clips."""
     with torch.device(META):
         objective = SyncNetWithHeads(StableSyncNet(run.net), run.data.num_frames, run.data.known_mouths)
-        batch = _meta_batch(run)
+        batch = meta_batch(run)
     return _describe(run, objective, batch, torch.arange(1))
 
 
-def _meta_batch(run: SyncNetRun) -> SyncBatch:
+def meta_batch(run: SyncNetRun) -> SyncBatch:
     data = run.data
     return SyncBatch(
         torch.empty(data.batch_size, data.image_channels, *data.image_size),

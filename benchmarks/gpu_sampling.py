@@ -23,7 +23,7 @@ from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.inference.settings import InferenceSettings
 from latentsync.inference.timing import Stopwatch
 from latentsync.inference.windows.sampler import Window, WindowSampler
-from latentsync.models.unet.network import compile_blocks
+from latentsync.models.unet.compiled import compile_blocks
 
 NUM_FRAMES, TOKENS, TINY_PX = 16, 50, 64
 LISTED = 6  # stages of a job

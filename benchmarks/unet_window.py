@@ -27,7 +27,8 @@ from latentsync.diffusion.denoisers import conditioned, guided
 from latentsync.diffusion.schedule import NoiseSchedule
 from latentsync.diffusion.solvers import ddim_sample
 from latentsync.models.attention import AudioKV
-from latentsync.models.unet.network import DeepCache, UNet3DConditionModel, compile_blocks
+from latentsync.models.unet.compiled import compile_blocks
+from latentsync.models.unet.network import DeepCache, UNet3DConditionModel
 from scripts.command import run_command
 
 GUIDANCE, TOKENS = 1.5, 50  # TOKENS: audio tokens per frame of the public speech encoder

@@ -24,7 +24,8 @@ from latentsync.inference.model_files import (
 from latentsync.inference.settings import InferenceSettings, precision_of
 from latentsync.models.auto_encoder import AutoEncoder, TinyDecoder
 from latentsync.models.unet.checkpoint import load_unet
-from latentsync.models.unet.network import UNet3DConditionModel, compile_blocks
+from latentsync.models.unet.compiled import compile_blocks
+from latentsync.models.unet.network import UNet3DConditionModel
 from latentsync.models.vae import load_any_vae, load_tiny_vae
 from latentsync.weights import DEFAULT_ALIGNMENT, PUBLIC_UNET, Alignment, CheckpointError
 

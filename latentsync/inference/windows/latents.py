@@ -5,19 +5,18 @@ Legend: b windows (clips), c channels, f frames, h w latent height and width.
 
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from latentsync.diffusion.denoisers import conditioned, guided
+from latentsync.diffusion.denoisers import AudioCondition, conditioned, guided
 from latentsync.diffusion.noise import init_latents, shared_noise
 from latentsync.diffusion.schedule import NoiseSchedule
 from latentsync.diffusion.solvers import OnStep, find_solver
 from latentsync.inference.settings import InferenceSettings
-from latentsync.models.attention import AudioKV
 from latentsync.models.unet.network import DeepCache
 from latentsync.weights import LATENT_CHANNELS, LATENT_STRIDE
 
@@ -25,7 +24,7 @@ from latentsync.weights import LATENT_CHANNELS, LATENT_STRIDE
 class UNet(Protocol):
     """A U-Net in any precision: (13 channels b c f h w, t, audio, cache) -> noise b c f h w, float32."""
 
-    def __call__(self, sample: Tensor, timestep: int, audio: AudioKV, cache: DeepCache | None) -> Tensor: ...
+    def __call__(self, sample: Tensor, timestep: int, audio: Any, cache: DeepCache | None) -> Tensor: ...
 
 
 class LatentSampler:
@@ -47,7 +46,7 @@ class LatentSampler:
     def __call__(
         self,
         unet: UNet,
-        audio: AudioKV,
+        audio: AudioCondition,
         mask: Tensor,
         masked: Tensor,
         reference: Tensor,

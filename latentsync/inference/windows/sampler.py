@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import takewhile
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from latentsync.diffusion.denoisers import AudioCondition
 from latentsync.diffusion.solvers import OnStep
 from latentsync.face.masks import border_band, load_mask
 from latentsync.face.pixels import (
@@ -35,7 +36,7 @@ from latentsync.inference.models import LipsyncModels
 from latentsync.inference.settings import InferenceSettings
 from latentsync.inference.timing import Stopwatch
 from latentsync.inference.windows.latents import LatentCache, LatentSampler
-from latentsync.models.attention import AudioKV
+from latentsync.models.unet.compiled import SameSize, eager
 from latentsync.models.unet.network import DeepCache
 from latentsync.models.vae import decode, decode_tiny, encode
 from latentsync.weights import LATENT_STRIDE
@@ -210,13 +211,23 @@ class WindowSampler:
         return prepare_faces(torch.from_numpy(faces).to(self.models.device), self.mask.to(self.models.device))
 
     def denoise(self, masked: Tensor, masks: Tensor, audio: Tensor, reference: Tensor, on_step: OnStep) -> Tensor:
-        """Clean latents b c f h w."""
-
-        def unet(sample: Tensor, timestep: int, audio: AudioKV, cache: DeepCache | None) -> Tensor:
-            return self.models.unet(sample.to(self.dtype), timestep, audio, cache).float()
-
+        """Clean latents b c f h w; compiled blocks compute those of whole windows in the models' precision."""
         mask = rearrange(masks, "f c h w -> 1 c f h w")
-        return self.latents(unet, self.models.unet.project_kv(audio.to(self.dtype)), mask, masked, reference, on_step)
+        is_usual = masked.shape[2] == self.models.num_frames and self.dtype == self.models.dtype
+        if self.models.unet.has_compiled_blocks and is_usual:
+            network: Any = SameSize(self.models.unet, self.memory.windows)
+            return self._denoise(network, audio, mask, masked, reference, on_step)
+        with eager(self.models.unet):
+            return self._denoise(self.models.unet, audio, mask, masked, reference, on_step)
+
+    def _denoise(
+        self, network: Any, audio: Tensor, mask: Tensor, masked: Tensor, reference: Tensor, on_step: OnStep
+    ) -> Tensor:
+        def unet(sample: Tensor, timestep: int, audio: AudioCondition, cache: DeepCache | None) -> Tensor:
+            predicted: Tensor = network(sample.to(self.dtype), timestep, audio, cache)
+            return predicted.float()
+
+        return self.latents(unet, network.project_kv(audio.to(self.dtype)), mask, masked, reference, on_step)
 
     def _encode(self, pixels: Tensor) -> Tensor:
         """Pixels [f, 3, r, r] -> latents 1 c f h w, float32: the posterior's mean, which adds no flicker."""

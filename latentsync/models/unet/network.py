@@ -16,9 +16,9 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from latentsync.models.attention import AudioKV, ClipGroupNorm, ProjectedOnUse, TransformerBlock
-from latentsync.models.unet.blocks import Conditioning, DownLevel, Level, LevelPlan, MiddleLevel, ResidualBlock, UpLevel
+from latentsync.models.unet.blocks import Conditioning, DownLevel, Level, LevelPlan, MiddleLevel, UpLevel
 from latentsync.models.unet.config import DOWN_ATTENTION, UP_ATTENTION, UNetConfig
-from latentsync.models.unet.motion import FrameTransformerBlock, MotionModuleConfig
+from latentsync.models.unet.motion import MotionModuleConfig
 
 __all__ = [
     "DeepCache",
@@ -88,6 +88,8 @@ class UNet3DConditionModel(nn.Module):
     clip. Input and output convolution and the motion modules' last layer are initialised to zero, as in
     the public model, which continues from a trained image model; see `initialise_for_training` for training from scratch.
     """
+
+    has_compiled_blocks = False  # see `latentsync.models.unet.compiled`
 
     def __init__(self, config: UNetConfig):
         super().__init__()
@@ -231,19 +233,3 @@ def initialise_for_training(unet: UNet3DConditionModel) -> None:
     the motion modules start as the identity.
     """
     unet.conv_in.reset_parameters()
-
-
-# Compiling the repeated blocks. All windows have the same length, so there are few shapes, and each is compiled once.
-REPEATED = (ResidualBlock, TransformerBlock, FrameTransformerBlock)
-MAX_SHAPES = 64  # of one type of block: widths, sizes, batches with and without guidance
-
-
-def compile_blocks(unet: nn.Module) -> None:
-    """Compile the repeated blocks in place, at their first use; parameter names do not change.
-
-    Blocks of one type and shape share compiled code, so this is much faster than compiling the whole network.
-    """
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MAX_SHAPES)
-    for module in unet.modules():
-        if isinstance(module, REPEATED):
-            module.compile(dynamic=False)

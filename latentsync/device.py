@@ -1,4 +1,4 @@
-"""Where networks run, and in which precision: on CUDA (or ROCm), else Apple's MPS, else the CPU."""
+"""Where networks run, and in which precision: on CUDA (or ROCm), else Apple's MPS, else the CPU; and what devices do differently."""
 
 import os
 import shutil
@@ -7,6 +7,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from latentsync.precision import DTYPE_NAMES, PRECISIONS, Precision
 
@@ -16,6 +18,8 @@ CPU_COMPILERS = ("c++", "g++", "clang++", "cl")  # torch.compile needs one of th
 GPU = "cuda"  # in PyTorch also the name of AMD GPUs
 # device type -> function that returns whether this machine has it, in order of preference
 AVAILABLE: dict[str, Callable[[], bool]] = {GPU: torch.cuda.is_available, "mps": torch.backends.mps.is_available}
+# devices whose fused kernels misread views of queries, keys and values (PyTorch issue 181133)
+IGNORES_STRIDES = ("mps",)
 HALF_PRECISION_CAPABILITY = (7, 0)  # from Volta on, float16 is faster than float32
 
 
@@ -124,3 +128,10 @@ def full_precision(device: torch.device) -> torch.autocast:
     """
     kind = device.type if torch.amp.is_autocast_available(device.type) else "cpu"
     return torch.autocast(kind, enabled=False)
+
+
+def fused_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """`torch.nn.functional.scaled_dot_product_attention` of views, also where its kernels need contiguous tensors."""
+    if q.device.type in IGNORES_STRIDES:
+        q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
+    return F.scaled_dot_product_attention(q, k, v)

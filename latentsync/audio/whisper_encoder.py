@@ -3,8 +3,9 @@
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from latentsync.device import fused_attention
 
 MAX_TIMESCALE = 10_000  # of the positions
 
@@ -52,7 +53,7 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         parts = (self.query(x), self.key(x), self.value(x))
         heads = (part.view(*part.shape[:2], self.n_head, -1).permute(0, 2, 1, 3) for part in parts)
-        return self.out(F.scaled_dot_product_attention(*heads).permute(0, 2, 1, 3).flatten(start_dim=2))
+        return self.out(fused_attention(*heads).permute(0, 2, 1, 3).flatten(start_dim=2))
 
 
 def sinusoids(length: int, channels: int) -> Tensor:

@@ -116,7 +116,8 @@ def lcm_sample(
     import torch
 
     generator = torch.Generator().manual_seed(seed)
-    noises = [shared_noise((1, *latents.shape[1:]), generator).to(latents) for _ in timesteps[1:]]
+    one_frame = (1, latents.shape[1], 1, *latents.shape[3:])
+    noises = [shared_noise(one_frame, generator).to(latents) for _ in timesteps[1:]]
     for done, timestep in enumerate(timesteps, 1):
         with torch.no_grad():
             latents = consistency(latents, denoise(latents, timestep).to(latents.dtype), timestep, schedule)

@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from latentsync.device import fused_attention
+
 PROJECTION_NORM_EPS = 1e-6  # of the GroupNorm before a spatial transformer or motion module
 # largest number of keys for which a CPU does not use the fused kernel
 SHORT_KEYS = {torch.float32: 32, torch.bfloat16: 256}
-# devices whose fused kernels misread views of queries, keys and values (PyTorch issue 181133)
-IGNORES_STRIDES = ("mps",)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -28,13 +28,6 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     if q.device.type == "cpu" and k.shape[-2] <= SHORT_KEYS.get(q.dtype, 0):
         return torch.softmax((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2), dim=-1).to(v.dtype) @ v
     return fused_attention(q, k, v)
-
-
-def fused_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """`torch.nn.functional.scaled_dot_product_attention` of views, also where its kernels need contiguous tensors."""
-    if q.device.type in IGNORES_STRIDES:
-        q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
-    return F.scaled_dot_product_attention(q, k, v)
 
 
 class ClipGroupNorm(nn.GroupNorm):

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from latentsync.device import fused_attention
 from latentsync.weights.table import LATENT_CHANNELS
 
 COLOURS = 3
@@ -203,7 +204,7 @@ class PlaceAttention(nn.Module):
         places = x.flatten(2).transpose(1, 2)  # f (h w) c
         normed = self.group_norm(places.transpose(1, 2)).transpose(1, 2)
         query, key, value = (layer(normed)[:, None] for layer in (self.to_q, self.to_k, self.to_v))
-        seen = F.scaled_dot_product_attention(query, key, value)[:, 0]
+        seen = fused_attention(query, key, value)[:, 0]
         return self.to_out[0](seen).transpose(-1, -2).reshape(x.shape) + x
 
 

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from latentsync.models.attention import FeedForward, fused_attention
+from latentsync.device import fused_attention
+from latentsync.models.attention import FeedForward
 from latentsync.models.sections import arguments_of
 from latentsync.weights import check_agreement, load_strict, read_checkpoint
 

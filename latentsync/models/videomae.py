@@ -14,7 +14,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from latentsync.models.attention import fused_attention
+from latentsync.device import fused_attention
 from latentsync.weights import load_strict, read_checkpoint
 
 TIME_MARGIN = (

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from latentsync.models import attention
+from latentsync import device
 from latentsync.models.attention import SHORT_KEYS, AudioKV, attend
 from latentsync.models.unet import motion
 from latentsync.models.unet.checkpoint import rename_v10_keys
@@ -154,9 +154,9 @@ def test_kernels_that_ignore_strides_get_contiguous_tensors(monkeypatch: pytest.
 
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", fused)
     views = [torch.randn(2, 4, 3, 64).permute(0, 2, 1, 3) for _ in range(3)]
-    attention.fused_attention(*views)
-    monkeypatch.setattr(attention, "IGNORES_STRIDES", ("cpu",))
-    attention.fused_attention(*views)
+    device.fused_attention(*views)
+    monkeypatch.setattr(device, "IGNORES_STRIDES", ("cpu",))
+    device.fused_attention(*views)
     assert given == 3 * [False] + 3 * [True]
 
 

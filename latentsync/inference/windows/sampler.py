@@ -104,6 +104,7 @@ class WindowSampler:
         self.dtype = models.dtype
         models.check(settings)
         self.mask = load_mask(models.resolution)
+        self.device_mask = self.mask.to(models.device)
         self.band = border_band(self.mask)
         self.latents = LatentSampler(settings, models.num_frames, models.resolution, models.device)
 
@@ -208,7 +209,7 @@ class WindowSampler:
         return match_border(matched, originals, self.band)
 
     def _inputs(self, faces: Faces) -> FaceInputs:
-        return prepare_faces(torch.from_numpy(faces).to(self.models.device), self.mask.to(self.models.device))
+        return prepare_faces(torch.from_numpy(faces).to(self.models.device), self.device_mask)
 
     def denoise(self, masked: Tensor, masks: Tensor, audio: Tensor, reference: Tensor, on_step: OnStep) -> Tensor:
         """Clean latents b c f h w; compiled blocks compute those of whole windows in the models' precision."""

@@ -154,7 +154,9 @@ def test_a_whole_job_runs_in_its_threads(tmp_path: Path, kind: Kind, precision: 
     assert report.device == str(simulated.device)
     assert set(report.actions) == {"synced"} and len(read(tmp_path / "o.mkv")) == 15
     again = [copy for copy in repeated(simulated.copies) if copy.direction == "to device"]
-    assert {copy.dtype for copy in again} == {torch.uint8}  # the bytes of frames that are shown again, or are a reference too
+    assert {copy.dtype for copy in again} == {
+        torch.uint8
+    }  # the bytes of frames that are shown again, or are a reference too
 
 
 def test_a_live_stream_gives_the_frames_of_the_cpu() -> None:

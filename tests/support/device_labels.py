@@ -3,7 +3,7 @@
 import sys
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +12,6 @@ import torch
 import torch._dynamo  # a dispatch mode imports it at its first use, which must not happen while PyTorch is patched
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
-from torch.utils._pytree import tree_leaves
 
 ROOT = Path(__file__).resolve().parents[2]
 OWN_FILES = {str(Path(__file__).with_name(name)) for name in ("device_labels.py", "simulated_device.py")}
@@ -159,6 +158,15 @@ def is_read(func: Any, name: str, given: Sequence[Tensor]) -> bool:
     return name in READS or not {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}.isdisjoint(func.tags)
 
 
+def flat(values: Iterable[Any]) -> Iterator[Any]:
+    """The values and, of lists and tuples, their elements."""
+    for value in values:
+        if isinstance(value, (list, tuple)):
+            yield from flat(value)
+        else:
+            yield value
+
+
 class LabelMode(TorchDispatchMode):
     """Checks every operation of a thread, also those of the backward pass, and labels the results."""
 
@@ -168,7 +176,7 @@ class LabelMode(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs, labels = kwargs or {}, self.labels
-        leaves = tree_leaves((args, kwargs))
+        leaves = list(flat((*args, *kwargs.values())))
         given = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         if func.overloadpacket.__name__ == "copy_":
             target, source = map(place_of, given)
@@ -177,7 +185,7 @@ class LabelMode(TorchDispatchMode):
             return func(*args, **kwargs)
         is_there = labels.check(func, given, [leaf for leaf in leaves if isinstance(leaf, torch._C.Generator)])
         result = func(*args, **kwargs)
-        for made in tree_leaves(result) if is_there else ():
+        for made in flat((result,)) if is_there else ():
             if isinstance(made, Tensor):
                 labels.label(made, labels.device)
         return result

@@ -189,7 +189,8 @@ class SimulatedDevice(DeviceLabels):
             self._patch(torch.mps, name, _always(None))
         self._patch(torch.mps, "recommended_max_memory", _always(8 * GIB))
         self._patch(torch.mps, "current_allocated_memory", _always(0))
-        self._patch(torch.backends.mps, "is_available", _always(not is_cuda))
+        for name in ("is_available", "is_built"):
+            self._patch(torch.backends.mps, name, _always(not is_cuda))
         self._patch(torch.accelerator, "current_accelerator", _always(None))
 
     def _patch_kernels(self) -> None:

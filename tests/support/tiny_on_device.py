@@ -1,6 +1,7 @@
 """The tiny networks of inference as they are run, on a simulated device; faces and audio for their windows."""
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import torch
@@ -18,8 +19,12 @@ from tests.support.tiny import NUM_FRAMES, RESOLUTION, tiny_models, waveform
 PLACES: list[tuple[str, Precision]] = [("cuda", "fp16"), ("cuda", "bf16"), ("cuda", "fp32"), ("mps", "fp32")]
 
 
+@cache
 def models_at(place: torch.device, precision: Precision = "fp32") -> LipsyncModels:
-    """Random networks, always the same, at `place`: the U-Net and both decoders in `precision`, the speech encoder in float32."""
+    """Random networks, always the same, at `place`: the U-Net and both decoders in `precision`, the speech encoder in float32.
+
+    They are built once: their labels outlive a simulation.
+    """
     models, dtype = tiny_models(), DTYPES[precision]
     encoder, vae = AudioEncoder(80, 50, WIDTH, 2, 1), AutoEncoder((8, 8, 8, 8), norm_num_groups=2)
     small = TinyDecoder((8, 8, 8, 8), (1, 1, 1, 1))

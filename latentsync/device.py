@@ -1,4 +1,4 @@
-"""Where networks run, and in which precision: on CUDA (or ROCm), else Apple's MPS, else the CPU; and what devices do differently."""
+"""Where networks run, and in which precision: on CUDA (or ROCm), else Apple's MPS, else the CPU; kernels that differ by device."""
 
 import os
 import shutil

@@ -23,8 +23,8 @@ from latentsync.inference.windows import sampler as sampler_module
 from latentsync.inference.windows.sampler import NewFaces, WindowSampler
 from latentsync.models.attention import AudioKV
 from latentsync.models.unet.network import DeepCache
-from tests.support.device_labels import CPU, Copy, Kind
-from tests.support.simulated_device import SimulatedDevice, place_of, repeated
+from tests.support.device_labels import CPU, Copy, Kind, place_of, repeated
+from tests.support.simulated_device import SimulatedDevice
 from tests.support.tiny import StubDetector, make_audio, make_video, read, scene, waveform
 from tests.support.tiny_on_device import PLACES, models_at, windows_at
 

@@ -33,19 +33,8 @@ from torch import Tensor
 from torch.utils._device import _device_constructors
 
 from latentsync.device import AVAILABLE
-from tests.support.device_labels import (
-    CPU,
-    LABEL,
-    DeviceLabels,
-    Kind,
-    LabelMode,
-    place_of,
-    real_numpy,
-    real_to,
-    repeated,
-)
+from tests.support.device_labels import CPU, LABEL, DeviceLabels, Kind, LabelMode, place_of, real_numpy, real_to
 
-__all__ = ["SimulatedDevice", "place_of", "repeated"]
 GIB = 1 << 30
 WITH_DATA = ("tensor", "as_tensor", "new_tensor")  # of the factories
 LIKE = ("zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "randint_like")

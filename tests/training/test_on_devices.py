@@ -31,8 +31,8 @@ from latentsync.training.syncnet.step import ONLY_LOGGED, SyncNetWithHeads
 from latentsync.training.syncnet.train import SyncNetTraining
 from latentsync.training.unet.train import UNetTraining, train_unet
 from tests.support.clip_files import write_clip
-from tests.support.device_labels import CPU, Kind
-from tests.support.simulated_device import SimulatedDevice, place_of, repeated
+from tests.support.device_labels import CPU, Kind, place_of, repeated
+from tests.support.simulated_device import SimulatedDevice
 from tests.support.tiny_training import NUM_FRAMES, RESOLUTION, STAGE2, SYNCNET, make_data
 from tests.training.test_syncnet import TINY
 from tests.training.test_training import Numbers, Regression, settings

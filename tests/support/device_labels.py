@@ -21,7 +21,7 @@ SMALL_BYTES = 1024  # smaller copies may be repeated
 
 Kind = Literal["cuda", "mps"]
 Direction = Literal["to device", "to host", "read"]
-real_device = torch._C.TensorBase.device.__get__  # type: ignore[attr-defined]
+real_device = torch._C.TensorBase.device.__get__
 real_to = torch._C.TensorBase.to
 real_numpy = torch._C.TensorBase.numpy
 

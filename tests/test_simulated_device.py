@@ -47,7 +47,7 @@ MISTAKES: dict[str, tuple[Callable[[], object], str]] = {
 }
 
 
-def keys() -> Tensor:  # noqa: N802
+def keys() -> Tensor:
     return on_gpu(1, 1, 3, 4)
 
 

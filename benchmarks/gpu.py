@@ -1,4 +1,4 @@
-"""The project on a GPU in one call of a few minutes: `python -m benchmarks.gpu --out gpu.json [--golden DIR]`.
+"""The project on a GPU in one call: `python -m benchmarks.gpu --out gpu.json [--golden DIR]`.
 
 Phases in order of worth, at full size with random weights: the recorded cases (`--golden`, a folder of them) in float32 and half
 precision; whole jobs, from file to file; every preset for faces of 256 and 512 px, eager and compiled; peak memory for every choice
@@ -11,7 +11,6 @@ To try it on any machine: `python -m benchmarks.gpu --device cpu --tiny`.
 import argparse
 import json
 import re
-import subprocess
 import sys
 import time
 import traceback
@@ -23,6 +22,7 @@ from benchmarks.gpu_training import training_rows
 from benchmarks.table import Row, format_table, machine_facts, markdown_table
 from latentsync.device import DTYPES, pick_device
 from latentsync.inference.settings import PRESETS
+from latentsync.media.process import run_program
 from latentsync.media.video.mux import atomic_output
 from latentsync.testing import DEMO_AUDIO, DEMO_VIDEO
 from scripts.command import run_command
@@ -37,10 +37,10 @@ def golden_rows(args: argparse.Namespace) -> Iterator[Row]:
     for precision in dict.fromkeys(("fp32", args.precision)):
         command = [sys.executable, "-m", "tests.golden", str(args.golden)]
         command += ["--device", args.device, "--precision", precision, *(QUICK if args.tiny else ())]
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace")
-        checks = [found.groupdict() for line in done.stdout.splitlines() if (found := CHECK.match(line))]
+        done = run_program(command)
+        checks = [found.groupdict() for line in done.lines if (found := CHECK.match(line))]
         if not checks:
-            raise ValueError(f"no case ran: {' '.join((done.stdout + done.stderr).splitlines()[-1:])}")
+            raise ValueError(f"no case ran: {done.output}")
         yield from ({"precision": precision, **check} for check in checks)
 
 

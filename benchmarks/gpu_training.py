@@ -27,7 +27,7 @@ from latentsync.training.unet.step import UNetStep, choose_trainable
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 UNET_RUNS = ("stage1", "stage2_efficient", "stage2", "stage1_512")
 TINY_RUNS = ("demo_stage1", "demo_stage2")
-SYNCNET = "frozen_networks.syncnet_config=configs/syncnet/syncnet_16_pixel_attn.yaml"
+SYNCNET = f"frozen_networks.syncnet_config={CONFIGS}/syncnet/syncnet_16_pixel_attn.yaml"
 WARM_UP, STEPS = 2, 5
 
 

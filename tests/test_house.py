@@ -19,11 +19,7 @@ VERBS = ("scripts/", "eval/", "benchmarks/", "web/", "gradio_app.py")  # they pa
 
 # word, or beginning of a dotted word -> the places where it may stand
 ROOM_OF_WORD: dict[str, tuple[str, ...]] = {
-    "subprocess": (  # external programs; pip; the recorded cases
-        "latentsync/media/",
-        "latentsync/weights/packages.py",
-        "benchmarks/gpu.py",
-    ),
+    "subprocess": ("latentsync/media/", "latentsync/weights/packages.py"),  # external programs; pip
     "av": ("latentsync/media/",),
     "torch.load": ("latentsync/weights/",),
     "huggingface_hub": ("latentsync/weights/",),

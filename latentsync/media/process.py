@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from latentsync.media.container import MediaError
 
-OUTPUT_LINES = 3  # of a program's output that are kept
+OUTPUT_LINES = 3  # of a program's output in a message
 KILOBYTES_PER_UNIT = 1 / 1024 if sys.platform == "darwin" else 1.0  # of the maximum resident set size
 
 
@@ -20,7 +20,12 @@ class Finished:
     status: int  # 0 = success
     seconds: float  # of wall time
     peak_mb: float | None  # maximum resident memory of it and its children; None where the system does not report it
-    output: str  # its last lines
+    lines: tuple[str, ...]  # of its output
+
+    @property
+    def output(self) -> str:
+        """The last lines, for a message."""
+        return " / ".join(line.strip() for line in self.lines[-OUTPUT_LINES:])
 
 
 def run_program(arguments: Sequence[str]) -> Finished:
@@ -44,8 +49,7 @@ def run_program(arguments: Sequence[str]) -> Finished:
         process.kill()
         process.wait()
         raise
-    last_lines = " / ".join(line.strip() for line in output.strip().splitlines()[-OUTPUT_LINES:])
-    return Finished(process.returncode, time.perf_counter() - start, peak_mb, last_lines)
+    return Finished(process.returncode, time.perf_counter() - start, peak_mb, tuple(output.strip().splitlines()))
 
 
 def wait_and_measure(process: subprocess.Popen[bytes]) -> float | None:

@@ -303,7 +303,7 @@ def test_a_score_at_the_threshold_is_kept() -> None:
             StageSettings(detector=DEFAULT_DETECTOR, sync_model="demo"),
             ["koniq_pretrained.pkl", "--quality_metric sharpness"],
         ),
-        (StageSettings(), ["s3fd", "2DFAN4", "download_checkpoints", "choose another --detector"]),
+        (StageSettings(), ["s3fd", "2DFAN4", "download_checkpoints training`", "choose another --detector"]),
         (StageSettings(min_segment_sec=6), ["twice"]),
         (StageSettings(sync_model="best"), ["syncnet_v2, demo"]),
     ],

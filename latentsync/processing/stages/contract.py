@@ -22,6 +22,7 @@ Folders = Mapping[str, Path | None]  # by the stage's name
 StepOutcomes = list[tuple[str, StageOutcome]]  # the stage's name, and the outcome of a clip there
 Writes = Literal["never", "optional", "always"]
 FETCH_TRAINING = "python -m scripts.download_checkpoints training"
+FETCH_FACES = "python -m scripts.download_checkpoints faces"
 DURATION = "duration_sec"  # a measure that is not a score: the length of the clip
 
 # Reasons that several stages use; the others are defined in the file of their stage.

@@ -16,7 +16,7 @@ from latentsync.face.appearance import appearance_descriptor, similarities, thum
 from latentsync.face.detection.detector import BACKENDS, Face, FaceDetector, detector_problems, make_detector
 from latentsync.face.detection.tracking import FAMILIAR, STRANGER
 from latentsync.processing.clip import Clip
-from latentsync.processing.stages.contract import FETCH_TRAINING, NetworkSettings, check_choice
+from latentsync.processing.stages.contract import FETCH_FACES, FETCH_TRAINING, NetworkSettings, check_choice
 from latentsync.processing.stages.span import FrameArray, clip_frames
 from latentsync.timebase import MODEL_FPS
 from latentsync.weights import Alignment
@@ -57,10 +57,11 @@ def check_detector(settings: FaceSettings) -> None:
         for path, problem in detector_problems(settings.detector, settings.detector_folder)
         if problem
     ]
+    fetch = FETCH_TRAINING if settings.detector == "face_alignment" else FETCH_FACES
     if problems:
         raise ValueError(
             f"The detector {settings.detector} cannot run: {' and '.join(problems)}. Weights are fetched with "
-            f"`{FETCH_TRAINING} faces`; or choose another --detector."
+            f"`{fetch}`; or choose another --detector."
         )
 
 

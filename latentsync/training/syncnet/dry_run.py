@@ -35,6 +35,7 @@ def dry_run_on_meta(run: SyncNetRun) -> str:
 
 
 def meta_batch(run: SyncNetRun) -> SyncBatch:
+    """A batch with the shapes of the run's data, on the device that new tensors are made on."""
     data = run.data
     return SyncBatch(
         torch.empty(data.batch_size, data.image_channels, *data.image_size),

@@ -26,7 +26,6 @@ from latentsync.audio.whisper_features import FeatureTrack, WhisperFeatures
 from latentsync.avatar.clip import read_openings
 from latentsync.data.aligned import aligned_faces
 from latentsync.face.detection.detector import make_detector
-from latentsync.face.pixels import pixels_to_frames
 from latentsync.inference.model_files import DEMO_UNET
 from latentsync.inference.models import LipsyncModels
 from latentsync.inference.settings import PRESETS, InferenceSettings
@@ -127,7 +126,7 @@ class Bench:
         at = [start + frame for frame in plan.frames]
         begun = time.perf_counter()
         (new,) = self.sampler.sample([Window(clip.faces[at], sound.sound.windows(at), reference)])
-        return pixels_to_frames(new.faces).numpy()[plan.kept.start : plan.kept.stop], time.perf_counter() - begun
+        return new.faces.numpy()[plan.kept.start : plan.kept.stop], time.perf_counter() - begun
 
     def _note(
         self,

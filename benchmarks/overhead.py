@@ -36,7 +36,7 @@ from latentsync.testing import DEMO_AUDIO, FULL_HD, moving_head
 from latentsync.timebase import MODEL_FPS
 from scripts.command import run_command
 
-NETWORKS = {"encode", "sample", "decode", "match colour", "keep detail", "listen"}  # stages that are not counted
+NETWORKS = {"encode", "sample", "decode", "match colour", "finish", "listen"}  # stages that are not counted
 MOST_RATIO = 2.5  # largest accepted ratio of the cost without networks to that of the transcode
 
 

@@ -1,4 +1,4 @@
-"""The GPU benchmark keeps what it has measured, whatever ends it."""
+"""The GPU benchmark keeps what it has measured, whatever ends it; projections count calls and memory."""
 
 import json
 from argparse import Namespace
@@ -7,10 +7,13 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import torch
 
-from benchmarks import gpu
+from benchmarks import gpu, projected
 from benchmarks.table import Row
+from latentsync.inference.settings import PRESETS
 
+CALLS = {"quality": 40, "balanced": 20, "fast": 7, "turbo": 2}  # of the U-Net, for a window
 Phase = Callable[[Namespace], Iterator[Row]]
 
 
@@ -64,3 +67,19 @@ def test_every_phase_runs_on_a_cpu(tmp_path: Path) -> None:
     assert gpu.main(["--device", "cpu", "--tiny", "--presets", "fast", "--out", str(out)]) == 0
     found = json.loads(out.read_text())
     assert found["notes"] == {} and all(found["phases"][name] for name in gpu.PHASES if name != "golden")
+
+
+def test_calls_of_the_network_are_counted_for_every_preset() -> None:
+    assert {preset: projected.network_calls(preset) for preset in PRESETS} == CALLS
+
+
+def test_memory_is_that_of_the_tensors_that_are_alive_together() -> None:
+    with torch.device("meta"), projected.LiveMemory() as memory:
+        first = torch.empty(1000, dtype=torch.float32)
+        del first
+        second = torch.empty(500, dtype=torch.float32)
+        view = second[:10]
+        third = second + 1
+        del second, view, third
+        torch.empty(100, dtype=torch.float32)
+    assert (memory.peak, memory.live) == (4000, 0)

@@ -110,7 +110,7 @@ TIMINGS = {
     "sample": "sampling",
     "decode": "decoding faces",
     "match colour": "matching colours",
-    "keep detail": "keeping fine detail",
+    "finish": "finishing the new faces",
     "paste": "pasting",
     "write": "writing",
     "join": "joining",

@@ -193,7 +193,7 @@ def warp_levels(frame: FrameArray, matrix: FloatArray, size: tuple[int, int]) ->
 
 def warp_face(frame: FrameArray, matrix: FloatArray, resolution: int) -> FrameArray:
     """The aligned face, uint8 `resolution` x `resolution` x 3, of a frame uint8 h w 3; `matrix` as from `align_matrix`."""
-    from latentsync.face.resize import resize_lanczos
+    from latentsync.face.filters import resize_lanczos
 
     levels = warp_levels(frame, matrix, crop_size(resolution)).floor_()
     return colour_frame(resize_lanczos(levels, (resolution, resolution)))

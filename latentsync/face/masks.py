@@ -105,6 +105,16 @@ def weighted_mouth(side: int, weight: float) -> "torch.Tensor":
     return weights
 
 
+def generated_part(mask: "torch.Tensor") -> tuple[slice, slice]:
+    """Rows and columns of the rectangle of whole latent cells around the generated region of `mask` [h, w]."""
+    import torch
+
+    lines = (torch.nonzero((mask < 1).any(dim=axis)).flatten().tolist() for axis in (1, 0))
+    cells = ((line[0] // LATENT_STRIDE, line[-1] // LATENT_STRIDE + 1) for line in lines)
+    rows, columns = (slice(LATENT_STRIDE * first, LATENT_STRIDE * end) for first, end in cells)
+    return rows, columns
+
+
 def border_band(mask: "torch.Tensor") -> "torch.Tensor":
     """Band inside the generated region of `mask` [h, w], along its border: 1 at the border, falling to 0 at `BAND` of the side.
 

@@ -27,13 +27,13 @@ from latentsync.face.align import (
     transform_points,
 )
 from latentsync.face.feather import Placement, Weights, intersection, region_around
+from latentsync.face.filters import resize_bicubic
 from latentsync.face.pixels import changed_weight
-from latentsync.face.resize import resize_bicubic
 
 STRIP_PIXELS = 1 << 16  # pixels processed at a time, so that intermediate results stay in the CPU's cache
 FILL_LEVEL = (FILL + 1) * 255 / 2  # grey level of the pixels outside the crop, before clamping
 
-Face = torch.Tensor | NDArray[np.float32]
+Face = torch.Tensor | NDArray[np.float32] | FrameArray  # float [3, r, r] in [-1, 1], or uint8 [r, r, 3]
 
 
 def strips(part: Region) -> Iterator[tuple[Region, slice]]:
@@ -77,9 +77,12 @@ def blend_part(pixels: FrameArray, planes: torch.Tensor, weights: Weights | None
     pixels[:] = colour_frame(levels)
 
 
-def as_planes(face: Face) -> torch.Tensor:
-    """A face [3, r, r] of any float type, NumPy or PyTorch, as a float32 tensor on the CPU."""
-    return torch.as_tensor(face).detach().to(device="cpu", dtype=torch.float32)
+def as_levels(face: Face) -> torch.Tensor:
+    """A face as float32 planes [3, r, r] in [0, 255] on the CPU."""
+    values = torch.as_tensor(face).detach().cpu()
+    if values.dtype == torch.uint8:
+        return colour_planes(values.numpy())
+    return values.float().add(1).mul_(255 / 2)
 
 
 def changed_region(weight: torch.Tensor, placement: Placement, frame_hw: tuple[int, int]) -> Region | None:
@@ -106,11 +109,14 @@ def check_frame(frame: FrameArray, opacity: float) -> None:
 
 
 def check_face(face: Face, matrix: FloatArray) -> None:
-    """Raise ValueError unless `face` is a float [3, r, r] and `matrix` an invertible [2, 3]."""
-    if face.ndim != 3 or face.shape[0] != 3 or face.shape[1] != face.shape[2]:
-        raise ValueError(f"the face has shape {list(face.shape)}, not [3, r, r]: pass one square face, colours first.")
-    if not torch.as_tensor(face).is_floating_point():
-        raise ValueError(f"the face is {face.dtype}, not float in [-1, 1]: convert it with frames_to_pixels.")
+    """Raise ValueError unless `face` is a `Face` and `matrix` an invertible [2, 3]."""
+    values = torch.as_tensor(face)
+    if not values.is_floating_point() and values.dtype != torch.uint8:
+        raise ValueError(f"the face is {face.dtype}: pass float in [-1, 1], colours first, or uint8, colours last.")
+    form, sides = ("[r, r, 3]", face.shape[:2]) if values.dtype == torch.uint8 else ("[3, r, r]", face.shape[1:])
+    colours = face.shape[-1 if values.dtype == torch.uint8 else 0]
+    if face.ndim != 3 or colours != 3 or sides[0] != sides[1]:
+        raise ValueError(f"the face has shape {list(face.shape)}, not {form}: pass one square face.")
     linear = np.asarray(matrix, dtype=np.float64)
     if linear.shape != (2, 3) or not np.isfinite(linear).all() or abs(np.linalg.det(linear[:, :2])) < 1e-12:
         raise ValueError("the matrix is not an invertible, finite [2, 3]: pass one that align_matrix returned.")
@@ -127,9 +133,8 @@ class Patch:
 
     region: Region  # rows and columns of the frame outside of which nothing changes
     placement: Placement
-    square: (
-        torch.Tensor
-    )  # [3 to 5, r, r] in [-1, 1]; then the weights of what differs from the original, and of its detail
+    # [3 to 5, r, r]: levels in [0, 255], then the weights of what differs from the original, and of its detail
+    square: torch.Tensor
 
     @classmethod
     @torch.no_grad()
@@ -144,10 +149,10 @@ class Patch:
         """The patch of a face for a frame of h x w; None if it is outside the frame or equals `original`.
 
         Args:
-            face: [3, r, r], float in [-1, 1].
+            face: float [3, r, r] in [-1, 1], or uint8 [r, r, 3].
             matrix: [2, 3] as from `align_matrix` at resolution r.
-            original: [3, r, r], the aligned face that `face` was generated from. Where the two are equal, the frame keeps its
-                own pixels, which are sharper than a face that was warped twice.
+            original: in the same form, the aligned face that `face` was generated from. Where the two are equal, the frame keeps
+                its own pixels, which are sharper than a face that was warped twice.
             detail: [4, s, s], where the two show the same, so that the frame keeps its fine detail (see `latentsync.face.texture`).
 
         Raises ValueError for arguments of another shape or type.
@@ -155,14 +160,13 @@ class Patch:
         check_face(face, matrix)
         if original is not None and original.shape != face.shape:
             raise ValueError(f"the original has shape {list(original.shape)}, not the same shape as the face.")
-        square = as_planes(face)
+        square = as_levels(face)
         placement = Placement.of(np.asarray(matrix, dtype=np.float32), crop_size(square.shape[-1]), frame_hw)
         if placement is None:
             return None
         if original is None:
             return cls(placement.region, placement, square)
-        before = as_planes(original)
-        differs = changed_weight(square, before)
+        differs = changed_weight(square, as_levels(original))
         region = changed_region(differs, placement, frame_hw)
         if region is None:
             return None
@@ -171,7 +175,7 @@ class Patch:
         kept, change = F.interpolate(detail[None], square.shape[-2:], mode="bilinear", align_corners=False)[0].split(
             [1, 3]
         )
-        mixed = torch.lerp(square + 1, change, kept) - 1  # so that levels are 0 where the frame's own are added
+        mixed = torch.lerp(square, change * (255 / 2), kept)  # near 0 where the frame's own levels are added
         return cls(region, placement, torch.cat([mixed, differs, kept]))
 
     @torch.no_grad()
@@ -184,7 +188,6 @@ class Patch:
         placement = self.placement
         mode = "bicubic" if len(self.square) == 5 else "bilinear"  # where detail is kept, warping must not lose any
         crop = resize_bicubic(self.square, placement.size)
-        crop[:3].add_(1).mul_(255 / 2)
         for part, solid in placement.parts(self.region):
             weights = None if solid else placement.weights(part)
             for strip, rows in strips(part):

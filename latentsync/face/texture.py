@@ -6,19 +6,17 @@ frames. Where the face moves, as lips do, the new face is used; it is sharpened 
 of the face. Far from the mouth nothing moves in speech, so larger differences there are mistakes, and the frame stays as it is.
 Distances are in pixels of a face of `SIDE` pixels.
 
-Legend: f frames of a window, s side of the compared faces, at most `SIDE`.
+Tensors may be on any device, with values in [-1, 1]. Legend: f frames of a window, s side of the compared faces, at most `SIDE`.
 """
 
-import math
-from functools import lru_cache
+from functools import cache
 
-import cv2
-import numpy as np
 import torch
-from einops import rearrange
-from numpy.typing import NDArray
+from torch import Tensor
 
-from latentsync.face.pixels import frame_averaging
+from latentsync.face.align import Region
+from latentsync.face.colour import frame_averaging
+from latentsync.face.filters import area_bands, blur, local_mean
 
 SIDE = 128  # pixels along each side: larger faces are compared at this size
 SHAPE_BLUR = 2.0  # standard deviation of the blur after which faces are compared
@@ -30,89 +28,84 @@ DETAIL_BLUR = 3.0  # standard deviation: what is finer counts as detail
 MOUTH, RADII = (0.5, 0.72), (0.30, 0.36)  # x and y, of the side: in an ellipse around the mouth the face may move
 FADING = 1.35  # times the ellipse: beyond this it may not
 PASTING_LOSS = 0.36  # of fine detail, if a face of 128 pixels is pasted and aligned again; half of it at twice the side
-MEASURED_EVERY = 5  # frames: sharpness is measured in a few frames of a window
+MEASURED_EVERY = 8  # frames: sharpness is measured in a few frames of a window
 MOST_GAIN = 2.25  # of sharpening, so that noise and edges are not exaggerated
 
-Images = NDArray[np.float32]  # [s, s, f], with colours [s, s, f * 3]
 
+def sharpening(faces: Tensor, originals: Tensor, kept: Tensor) -> Tensor:
+    """By how much the fine detail of `faces` must be amplified until what is `kept` of them [r, r] is as sharp as in the originals.
 
-def sharpened(faces: torch.Tensor, originals: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Faces whose fine detail is amplified until what is kept of them (`mask` [r, r] 1) is as sharp as in the originals.
-
-    All are [f, 3, r, r] in [-1, 1], on the CPU. Pasting is taken into account.
+    Both are [f, 3, r, r], consecutive frames. The loss in pasting is taken into account. The result has no dimensions and stays on
+    the faces' device.
     """
-    some, kept = slice(None, None, MEASURED_EVERY), (mask > 0.5).float()
-    new, old = (float((fine_detail(each[some]).square() * kept).sum()) for each in (faces, originals))
+    some = slice(None, None, MEASURED_EVERY)
+    new, old = ((fine_detail(each[some]).square_() * kept).sum() for each in (faces, originals))
     pasted = 1 - PASTING_LOSS * min(1, SIDE / faces.shape[-1])
-    gain = min(max(math.sqrt(old / max(new, 1e-9)) / pasted, 1), MOST_GAIN)
-    sharp, near = faces.clone(memory_format=torch.contiguous_format), moving_part(faces.shape[-1])
-    for plane in sharp.flatten(0, 1).numpy():
-        cv2.addWeighted(plane[near], gain, local_mean(plane[near], faces.shape[-1]), 1 - gain, 0, dst=plane[near])
-    return sharp
+    return ((old / new.clamp(min=1e-9)).sqrt() / pasted).clamp(1, MOST_GAIN)
 
 
-def fine_detail(faces: torch.Tensor) -> torch.Tensor:
-    """Faces [f, 3, r, r] minus their means over squares of about 3 / 128 of the side."""
-    planes = faces.contiguous().flatten(0, 1).numpy()
-    fine = np.stack([plane - local_mean(plane, faces.shape[-1]) for plane in planes])
-    return torch.from_numpy(fine).view(faces.shape)
+def sharpened(faces: Tensor, gain: Tensor, face_px: int) -> Tensor:
+    """Faces [f, 3, h, w], or a part of faces of `face_px` pixels, with `gain` times their fine detail."""
+    return torch.lerp(coarse(faces, face_px), faces, gain)
 
 
-def local_mean(plane: Images, face_px: int) -> Images:
-    """The mean around each pixel of a plane [h, w], or a part of it, of a face of `face_px` pixels."""
+def fine_detail(faces: Tensor) -> Tensor:
+    """Faces [f, 3, r, r] without what is `coarse`."""
+    return faces - coarse(faces, faces.shape[-1])
+
+
+def coarse(faces: Tensor, face_px: int) -> Tensor:
+    """Means of faces [f, 3, h, w] over squares of about 3 / 128 of the side of a whole face."""
     side = 2 * round(max(1, face_px / SIDE)) + 1
-    return np.asarray(cv2.blur(plane, (side, side)), np.float32)
+    return local_mean(faces.flatten(0, 1), side).view(faces.shape)
 
 
-def kept_detail(faces: torch.Tensor, originals: torch.Tensor) -> torch.Tensor:
+def small(change: Tensor, part: Region, face_px: int) -> Tensor:
+    """A change of faces [f, c, h, w] in a `part` of the whole face of `face_px` pixels, zero around it: [f, c, s, s]."""
+    rows, columns = (area_bands(face_px, min(face_px, SIDE), (each.start, each.stop), change.device) for each in part)
+    return columns.along_width(rows.along_height(change.flatten(0, 1))).unflatten(0, change.shape[:2])
+
+
+def kept_detail(change: Tensor) -> Tensor:
     """How far the detail of each original is kept, in [0, 1], and the change of its three colours: [f, 4, s, s].
 
-    Both are [f, 3, r, r] in [-1, 1], on the CPU, consecutive frames. With weight w and change c a pixel of the frame becomes
-    w (frame + c) + (1 - w) face.
+    `change` is the difference of new faces and originals [f, 3, s, s], consecutive frames. With weight w and change c a pixel of
+    the frame becomes w (frame + c) + (1 - w) face.
     """
-    change = np.concatenate([small(new - old) for new, old in zip(faces, originals, strict=True)], axis=2)
-    pixel = len(change) / SIDE
-    shape = np.square(blurred(change, SHAPE_BLUR * pixel))
-    moved = np.sqrt(rearrange(shape, "h w (f c) -> h w f c", c=3).sum(axis=3))
-    moved = over_time(cv2.dilate(moved, np.ones((2 * round(GROWTH * pixel) + 1,) * 2)).reshape(moved.shape))
-    weight = rearrange(blurred(np.exp(-np.square(moved / TOLERANCE) / 2), SOFTENING * pixel), "h w f -> f 1 h w")
-    slow = rearrange(blurred(change, DETAIL_BLUR * pixel), "h w (f c) -> f c h w", c=3)
-    averaging = frame_averaging(len(faces)).numpy()
-    mean_weight = np.tensordot(averaging, weight, 1)
-    mean = np.tensordot(averaging, weight * slow, 1) / np.maximum(mean_weight, 1e-6)
-    alike, near = np.minimum(weight, mean_weight), mouth_region(len(change))
+    side = change.shape[-1]
+    pixel = side / SIDE
+    moved = each_blurred(change, SHAPE_BLUR * pixel).square().sum(dim=1).sqrt()  # f s s
+    for dim, reach in ((1, round(GROWTH * pixel)), (2, round(GROWTH * pixel)), (0, FRAMES)):
+        moved = largest_within(moved, dim, reach)
+    weight = each_blurred(moved.div_(TOLERANCE).square_().div_(-2).exp_()[:, None], SOFTENING * pixel)  # f 1 s s
+    slow = each_blurred(change, DETAIL_BLUR * pixel)
+    near_frames = frame_averaging(len(change), change.device)
+    mean_weight, mean = (torch.tensordot(near_frames, each, 1) for each in (weight, weight * slow))
+    alike, near = torch.minimum(weight, mean_weight), mouth_region(side, change.device)
     kept, believed = 1 - near * (1 - alike), 1 - (1 - near) * (1 - alike)
-    return torch.from_numpy(np.concatenate([kept, believed * mean], axis=1, dtype=np.float32))
+    return torch.cat([kept, believed * mean.div_(mean_weight.clamp(min=1e-6))], dim=1)
 
 
-@lru_cache(maxsize=8)
-def mouth_region(side: int) -> Images:
+@cache
+def mouth_region(side: int, device: torch.device) -> Tensor:
     """How far an aligned face may move in speech, [s, s]: 1 around the mouth and at the chin, 0 at hair, ears and background."""
-    place = (np.arange(side, dtype=np.float32) + 0.5) / side
+    place = (torch.arange(side) + 0.5) / side
     across, down = ((place - middle) / radius for middle, radius in zip(MOUTH, RADII, strict=True))
-    distance = np.hypot(across, down[:, None])
-    return np.clip((FADING - distance) / (FADING - 1), 0, 1)
+    distance = torch.hypot(across, down[:, None])
+    return ((FADING - distance) / (FADING - 1)).clamp(0, 1).to(device)
 
 
-def moving_part(side: int) -> tuple[slice, slice]:
-    """Rows and columns of `mouth_region`."""
-    rows, columns = (np.flatnonzero(mouth_region(side).any(axis=axis)) for axis in (1, 0))
-    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+def largest_within(values: Tensor, dim: int, reach: int) -> Tensor:
+    """The largest of the values up to `reach` places away along a dimension."""
+    count = values.shape[dim]
+    largest = values
+    for step in range(1, min(reach, count - 1) + 1):
+        near, far = largest.clone(), count - step
+        for to, source in ((0, step), (step, 0)):
+            torch.maximum(near.narrow(dim, to, far), values.narrow(dim, source, far), out=near.narrow(dim, to, far))
+        largest = near
+    return largest
 
 
-def small(change: torch.Tensor) -> Images:
-    """The difference of two faces [3, r, r] as an image [s, s, 3]."""
-    image = np.ascontiguousarray(rearrange(change, "c h w -> h w c").numpy())
-    if len(image) <= SIDE:
-        return image
-    return np.asarray(cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_AREA), np.float32)
-
-
-def over_time(moved: Images) -> Images:
-    """The largest of the values [s, s, f] of each frame and its neighbours."""
-    longest = np.pad(moved, ((0, 0), (0, 0), (FRAMES, FRAMES)), mode="edge")
-    return np.asarray(np.max([longest[..., i : i + moved.shape[2]] for i in range(2 * FRAMES + 1)], axis=0))
-
-
-def blurred(images: Images, deviation: float) -> Images:
-    return np.asarray(cv2.GaussianBlur(images, (0, 0), deviation), np.float32).reshape(images.shape)
+def each_blurred(images: Tensor, deviation: float) -> Tensor:
+    return blur(images.flatten(0, 1), deviation).view(images.shape)

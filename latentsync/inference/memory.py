@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 MemoryChoice = Literal["auto", "low", "high"]
 PIXELS_AT_ONCE = 4 * 512 * 512  # of the auto-encoder: 4 frames of 512 px, 16 of 256 px
 CPU_VAE_FRAMES = 2  # larger batches are not faster; 16 frames of the demo's 128 px need 180 MB more
-WINDOW_BYTES = 2.5e9  # of one guided window of 16 frames at 256 px in half precision; proportional to the pixels
+# Of one guided window of 16 frames at 256 px in half precision, proportional to the pixels: 0.56 GB by shapes (`python -m
+# benchmarks.projected`), and a reserve. Elsewhere attention may need memory for its scores.
+WINDOW_BYTES = {"cuda": 0.8e9}
+WINDOW_BYTES_ELSEWHERE = 2.5e9
 MAX_WINDOWS = 8
 M_ARENA_MAX = -8  # glibc, malloc.h
 
@@ -46,7 +49,8 @@ def memory_plan(choice: MemoryChoice, device: "torch.device", resolution: int) -
         return MemoryPlan(windows=1, vae_frames=1, offload=device.type != "cpu")
     if device.type == "cpu":
         return MemoryPlan(windows=1, vae_frames=CPU_VAE_FRAMES)
-    fitting = free_bytes(device) / (WINDOW_BYTES * (resolution / 256) ** 2)
+    window_bytes = WINDOW_BYTES.get(device.type, WINDOW_BYTES_ELSEWHERE) * (resolution / 256) ** 2
+    fitting = free_bytes(device) / window_bytes
     windows = MAX_WINDOWS if choice == "high" else min(MAX_WINDOWS, int(fitting))
     return MemoryPlan(windows=max(1, windows), vae_frames=vae_frames)
 

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from latentsync.face import align, masks, pixels
+from latentsync.face import align, colour, masks, pixels
 from latentsync.face.detection.detector import BACKENDS, HAS_CASCADES, detector_problems, make_detector
 from latentsync.face.detection.landmarks import points_from_landmarks
 from latentsync.processing.config import StageSettings
 from latentsync.weights import ALIGNMENTS
 from scripts.inference_arguments import parse
 
+CPU = torch.device("cpu")
 SAMPLES = Path(__file__).resolve().parents[3] / "shared" / "samples"
 POINTS = np.array([[210.0, 130.0], [270.0, 134.0], [238.0, 182.0]], dtype=np.float32)
 needs_cascades = pytest.mark.skipif(not HAS_CASCADES, reason="OpenCV 5 has no cascades")
@@ -27,6 +28,10 @@ def frame() -> np.ndarray:
     return np.stack(planes, axis=-1).astype(np.uint8)
 
 
+def matched_at_border(faces: torch.Tensor, originals: torch.Tensor, band: torch.Tensor) -> torch.Tensor:
+    return colour.with_colours(faces, colour.border_error(faces, originals, band, (32, 32)))
+
+
 def distance(matrix: np.ndarray, points: np.ndarray, resolution: int) -> float:
     target = align.TEMPLATE * align.template_ratio(resolution)
     return float(np.square(align.transform_points(matrix, points) - target).sum())
@@ -35,18 +40,30 @@ def distance(matrix: np.ndarray, points: np.ndarray, resolution: int) -> float:
 @pytest.mark.parametrize("count", [1, 2, 4, 5, 6, 16])
 def test_values_between_measured_frames_are_interpolated_linearly(count: int) -> None:
     values = torch.arange(count)[:, None] * torch.tensor([2.0, -1.0]) + 3
-    measured = pixels.every_nth(count, 4)
+    measured = colour.measured_frames(count)
     assert measured[-1] == count - 1 and (measured.diff() <= 4).all()
-    assert torch.allclose(pixels.between(values[measured], measured, count), values)
+    assert torch.allclose(colour.between_measured(count, CPU) @ values[measured], values)
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_a_colour_error_is_interpolated_bilinearly(layout: torch.memory_format) -> None:
+def test_colours_are_interpolated_bilinearly(layout: torch.memory_format) -> None:
     generator = torch.Generator().manual_seed(0)
-    decoded = torch.randn(2, 3, 64, 64, generator=generator).to(memory_format=layout)
-    error = torch.randn(2, 3, 8, 8, generator=generator)
-    added = torch.nn.functional.interpolate(error, scale_factor=8, mode="bilinear", align_corners=False)
-    assert torch.allclose(pixels.without_error(decoded, error), decoded + added, atol=1e-5)
+    decoded = torch.randn(2, 3, 64, 72, generator=generator).to(memory_format=layout)
+    cells = torch.randn(2, 3, 8, 9, generator=generator)
+    added = torch.nn.functional.interpolate(cells, scale_factor=8, mode="bilinear", align_corners=False)
+    assert torch.allclose(colour.with_colours(decoded, cells), decoded + added, atol=1e-5)
+    assert torch.allclose(colour.enlarged(cells, (64, 72)), added, atol=1e-5)
+
+
+def test_the_generated_part_is_the_smallest_rectangle_of_cells_around_the_mask() -> None:
+    for resolution in (40, 128, 192, 256, 512):
+        mask = masks.load_mask(resolution)
+        part, inside = masks.generated_part(mask), torch.zeros_like(mask)
+        inside[part] = 1
+        assert (mask[inside == 0] == 1).all()
+        for side, lines in zip(part, (mask, mask.T), strict=True):
+            assert side.start % 8 == side.stop % 8 == 0
+            assert (lines[side.start : side.start + 8] < 1).any() and (lines[side.stop - 8 : side.stop] < 1).any()
 
 
 @pytest.mark.parametrize("resolution", [128, 256, 512])
@@ -123,14 +140,14 @@ def test_matching_the_border_removes_a_colour_cast_and_ignores_the_mouth(frame: 
     original, mask = one.repeat(4, 1, 1, 1), masks.load_mask(128)
     band = masks.border_band(mask)
     assert (band[mask == 1] == 0).all() and (band[mask == 0].max(), band[90, 64]) == (1, 0)
-    assert torch.allclose(pixels.match_border(original, original, band), original, atol=1e-6)
+    assert torch.allclose(matched_at_border(original, original, band), original, atol=1e-6)
     cast = original * 0.9 + torch.tensor([0.1, -0.05, 0.08])[:, None, None]
-    matched = pixels.match_border(cast, original, band)
+    matched = matched_at_border(cast, original, band)
     generated = mask == 0
     assert (matched - original)[..., generated].abs().mean() < (cast - original)[..., generated].abs().mean() / 3
     with_mouth, mouth = cast.clone(), (slice(None), slice(None), slice(80, 100), slice(40, 88))
     with_mouth[mouth] = -1
-    correction = pixels.match_border(with_mouth, original, band) - with_mouth
+    correction = matched_at_border(with_mouth, original, band) - with_mouth
     assert torch.allclose(correction, matched - cast, atol=1e-5)
 
 
@@ -139,7 +156,7 @@ def test_something_in_front_of_the_border_does_not_colour_the_face() -> None:
     face, band = torch.zeros(3, 3, 128, 128), masks.border_band(mask)
     original = face + 0.02
     original[:, :, 60:90, :24] = 1.0  # a white cup beside the mouth
-    correction = pixels.match_border(face, original, band) - face
+    correction = matched_at_border(face, original, band) - face
     assert correction[..., 64:80, 40:90].max() < 0.05
 
 

@@ -120,7 +120,7 @@ def test_a_large_face_in_narrow_pixels_is_pasted_in_parts_without_a_seam() -> No
     in_parts = pasted(frame, face, matrix)
     whole = replace(placement, solid=None)
     at_once = frame.copy()
-    paste.Patch(whole.region, whole, face).blend_into(at_once)
+    paste.Patch(whole.region, whole, paste.as_levels(face)).blend_into(at_once)
     assert np.abs(in_parts.astype(int) - at_once).max() <= 1
 
 
@@ -194,6 +194,20 @@ def test_a_view_of_a_larger_frame_can_be_pasted_into(frame: np.ndarray) -> None:
     assert (wide[:30] == 9).all() and (wide[:, :40] == 9).all() and (wide[:, 360:] == 9).all()
 
 
+def test_a_face_in_bytes_is_pasted_like_the_same_face_in_floats(frame: np.ndarray) -> None:
+    matrix, rng = matrix_at(160, 120, 150, 10), np.random.default_rng(0)
+    faces = [rng.integers(0, 256, (64, 64, 3), dtype=np.uint8) for _ in range(2)]
+    faces[0][:32] = faces[1][:32]  # half of it is the original
+    in_floats = [pixels.frames_to_pixels(face) for face in faces]
+    results = []
+    for new, old in (faces, in_floats):
+        patch, result = paste.Patch.of(SIZE[::-1], new, matrix, old), frame.copy()
+        assert patch is not None
+        patch.blend_into(result)
+        results.append(result.astype(int))
+    assert np.abs(results[0] - results[1]).max() <= 1 and np.abs(results[0] - frame).max() > 50
+
+
 def test_invalid_arguments_are_refused(frame: np.ndarray) -> None:
     matrix, face = matrix_at(160, 120, 150, 0), some_face()
     wrong: list[tuple[str, tuple]] = [
@@ -201,7 +215,8 @@ def test_invalid_arguments_are_refused(frame: np.ndarray) -> None:
         ("uint8 \\[h, w, 3\\]", (frame[..., 0], face, matrix)),
         ("\\[3, r, r\\]", (frame, face[None], matrix)),
         ("\\[3, r, r\\]", (frame, face[:, :32], matrix)),
-        ("frames_to_pixels", (frame, (face * 9).to(torch.uint8), matrix)),
+        ("\\[r, r, 3\\]", (frame, face.to(torch.uint8), matrix)),
+        ("float in .* or uint8", (frame, face.long(), matrix)),
         ("align_matrix", (frame, face, np.zeros((2, 3), np.float32))),
         ("align_matrix", (frame, face, matrix * np.nan)),
         ("opacity", (frame, face, matrix, 1.5)),

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from latentsync.face import align, masks, paste, pixels
-from latentsync.face.texture import fine_detail, kept_detail, sharpened
+from latentsync.face.texture import fine_detail, kept_detail, sharpened, sharpening, small
 
 SIZE, FRAMES = (320, 240), 6
 POINTS = np.array([[120.0, 80.0], [200.0, 80.0], [160.0, 150.0]], dtype=np.float32)
@@ -29,6 +29,11 @@ def soft(faces: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(blurred).permute(0, 3, 1, 2) + OFFSET
 
 
+def detail_of(faces: torch.Tensor, originals: torch.Tensor) -> torch.Tensor:
+    side = faces.shape[-1]
+    return kept_detail(small(faces - originals, (slice(0, side), slice(0, side)), side))
+
+
 def aligned(frame: np.ndarray, side: int) -> tuple[torch.Tensor, np.ndarray]:
     """`FRAMES` equal aligned faces [f, 3, r, r] and their matrix."""
     matrix = align.align_matrix(POINTS, side)
@@ -46,7 +51,7 @@ def fine(image: np.ndarray) -> float:
 def test_a_softened_face_keeps_the_grain_of_the_frame_and_its_own_colour(grainy: np.ndarray, side: int) -> None:
     originals, matrix = aligned(grainy, side)
     faces, results = soft(originals), {}
-    detail = kept_detail(faces, originals)
+    detail = detail_of(faces, originals)
     assert detail.shape == (FRAMES, 4, min(side, 128), min(side, 128)) and detail[:, 0].min() > 0.8
     for name, kept in (("off", None), ("match", detail[0])):
         results[name] = grainy.copy()
@@ -62,7 +67,7 @@ def test_where_the_face_moves_the_new_one_is_used(grainy: np.ndarray) -> None:
     originals, _ = aligned(grainy, 128)
     faces = soft(originals)
     faces[(2, *MOUTH[1:])] = -0.9  # the mouth opens in one frame only
-    kept = kept_detail(faces, originals)[:, :1]
+    kept = detail_of(faces, originals)[:, :1]
     assert kept[MOUTH][:5].max() < 0.05  # also before and after it
     assert kept[CHEEK].min() > 0.8
 
@@ -71,15 +76,16 @@ def test_where_the_face_moves_the_new_one_is_used(grainy: np.ndarray) -> None:
 def test_new_faces_are_as_sharp_as_what_is_kept_of_the_face(grainy: np.ndarray, side: int) -> None:
     originals, mask = aligned(grainy, side)[0], masks.load_mask(side)
     softened = originals - 0.25 * fine_detail(originals)
-    sharp = sharpened(softened, originals, mask)
-    generated = mask < 0.5
+    kept, generated = (mask > 0.5).float(), mask < 0.5
+    gain = sharpening(softened, originals, kept)
+    sharp = sharpened(softened, gain, side)
     strengths = [float(fine_detail(faces)[..., generated].std()) for faces in (originals, softened, sharp)]
     lost_in_pasting = 0.36 if side <= 128 else 0.18
     assert strengths[1] < 0.9 * strengths[0]
     assert strengths[2] == pytest.approx(strengths[0] / (1 - lost_in_pasting), rel=0.05)
     other_layout = softened.to(memory_format=torch.channels_last)
-    assert torch.equal(sharpened(other_layout, originals, mask), sharp)
-    assert torch.allclose(sharpened(2 * originals, originals, mask), 2 * originals)  # never softened
+    assert torch.equal(sharpened(other_layout, gain, side), sharp)
+    assert sharpening(2 * originals, originals, kept) == 1  # never softened
 
 
 def test_a_new_mouth_loses_little_of_its_detail_when_it_is_pasted(grainy: np.ndarray) -> None:
@@ -97,18 +103,18 @@ def test_a_smear_far_from_the_mouth_leaves_the_frame_as_it_is(grainy: np.ndarray
     originals, _ = aligned(grainy, 128)
     faces, ear = soft(originals), (slice(None), slice(None), slice(70, 100), slice(2, 12))
     faces[ear] = -0.9
-    detail = kept_detail(faces, originals)
+    detail = detail_of(faces, originals)
     assert detail[:, :1][ear].min() > 0.95 and detail[:, 1:][ear].abs().max() < 0.02
 
 
 def test_light_that_flickers_from_frame_to_frame_is_averaged(grainy: np.ndarray) -> None:
     originals, _ = aligned(grainy, 128)
     faces = soft(originals) + 0.02 * (-1) ** torch.arange(FRAMES)[:, None, None, None]
-    change = kept_detail(faces, originals)[1:-1, 1:]
+    change = detail_of(faces, originals)[1:-1, 1:]
     assert change.diff(dim=0).abs().max() < 0.02 and change.mean() == pytest.approx(OFFSET, abs=0.01)
 
 
 def test_an_equal_face_changes_nothing(grainy: np.ndarray) -> None:
     originals, _ = aligned(grainy, 128)
-    detail = kept_detail(originals, originals)
+    detail = detail_of(originals, originals)
     assert (detail[:, 0] > 0.999).all() and (detail[:, 1:] == 0).all()

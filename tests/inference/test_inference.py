@@ -17,7 +17,7 @@ from latentsync.inference.memory import MemoryPlan
 from latentsync.inference.models import LipsyncModels
 from latentsync.inference.pipeline import STAGES, LipsyncPipeline
 from latentsync.inference.settings import InferenceSettings, JobOptions
-from latentsync.inference.windows import sampler
+from latentsync.inference.windows import finish, sampler
 from latentsync.inference.windows.sampler import Window, WindowSampler
 from latentsync.media.container import MediaError
 from latentsync.media.probe import probe
@@ -118,7 +118,7 @@ def test_rejected_windows_are_passed_through_and_reported(
     tmp_path: Path, pipeline: LipsyncPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rejections = iter([None, "not a number", None, None])
-    monkeypatch.setattr(sampler, "rejection_reason", lambda *_: next(rejections))
+    monkeypatch.setattr(finish, "rejection_reason", lambda *_: next(rejections))
     video = make_video(tmp_path / "v.mp4", 4 * NUM_FRAMES)
     report = pipeline(video, make_audio(tmp_path / "a.wav", 0.64), tmp_path / "o.mkv", FAST, LOSSLESS)
     broken = range(NUM_FRAMES, 2 * NUM_FRAMES)

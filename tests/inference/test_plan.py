@@ -16,7 +16,7 @@ from latentsync.inference.jobs.segments import plan_output_segments, segment_of_
 from latentsync.inference.jobs.timeline import Timeline
 from latentsync.inference.memory import MemoryPlan, memory_plan
 from latentsync.inference.settings import InferenceSettings, JobOptions, LastWindow
-from latentsync.inference.windows.sampler import rejection_reason
+from latentsync.inference.windows.finish import rejection_reason
 from latentsync.inference.windows.stream import windows_of
 from latentsync.media.container import MediaError
 from latentsync.timebase import stride_of

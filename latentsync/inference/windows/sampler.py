@@ -19,31 +19,21 @@ from torch import Tensor, nn
 
 from latentsync.diffusion.denoisers import AudioCondition
 from latentsync.diffusion.solvers import OnStep
-from latentsync.face.masks import border_band, load_mask
-from latentsync.face.pixels import (
-    FaceInputs,
-    between,
-    colour_error,
-    every_nth,
-    keep_surroundings,
-    match_border,
-    prepare_faces,
-    without_error,
-)
-from latentsync.face.texture import kept_detail, sharpened
+from latentsync.face.colour import measured_frames
+from latentsync.face.masks import load_mask
+from latentsync.face.pixels import FaceInputs, prepare_faces
 from latentsync.inference.memory import MemoryPlan, is_out_of_memory, memory_plan
 from latentsync.inference.models import LipsyncModels
 from latentsync.inference.settings import InferenceSettings
 from latentsync.inference.timing import Stopwatch
+from latentsync.inference.windows.finish import DecodedFaces, Finisher, NewFaces
 from latentsync.inference.windows.latents import LatentCache, LatentSampler
 from latentsync.models.unet.compiled import SameSize, eager
 from latentsync.models.unet.network import DeepCache
 from latentsync.models.vae import decode, decode_tiny, encode
-from latentsync.weights import LATENT_STRIDE
 
 Faces = NDArray[np.uint8]  # [f, r, r, 3]
 Computed = TypeVar("Computed")
-COLOUR_FRAMES = 4  # the auto-encoder's colour error is measured in every n-th frame
 
 
 @dataclass(frozen=True)
@@ -58,34 +48,6 @@ class Window:
     audio: Tensor
     reference: Tensor | None = None
     sources: Sequence[int] = ()
-
-
-@dataclass(frozen=True)
-class NewFaces:
-    """`faces` and the `originals` that they replace, [f, 3, r, r] float32 on the CPU, equal outside of the mask.
-
-    Originals are in [-1, 1]; faces may exceed that and are clamped when pasted. `rejection` is the reason why the output check
-    failed, None if it passed; `retried`: they were sampled a second time, in float32. `detail` [f, 4, s, s]: where the originals'
-    fine detail is kept, see `latentsync.face.texture`; None: nowhere.
-    """
-
-    faces: Tensor
-    originals: Tensor
-    rejection: str | None = None
-    retried: bool = False
-    detail: Tensor | None = None
-
-    def frame(self, index: int) -> "NewFaces":
-        """One of the frames."""
-        one, detail = slice(index, index + 1), self.detail
-        return replace(
-            self, faces=self.faces[one], originals=self.originals[one], detail=None if detail is None else detail[one]
-        )
-
-    def faded(self, later: "NewFaces", share: float) -> "NewFaces":
-        """Cross-faded with a `later` result for the same frames; `share` of it in [0, 1]."""
-        detail = None if self.detail is None or later.detail is None else torch.lerp(self.detail, later.detail, share)
-        return replace(later, faces=torch.lerp(self.faces, later.faces, share), detail=detail)
 
 
 class WindowSampler:
@@ -103,9 +65,8 @@ class WindowSampler:
         self.memory = memory or memory_plan("auto", models.device, models.resolution)
         self.dtype = models.dtype
         models.check(settings)
-        self.mask = load_mask(models.resolution)
-        self.device_mask = self.mask.to(models.device)
-        self.band = border_band(self.mask)
+        self.mask = load_mask(models.resolution).to(models.device)
+        self.finisher = Finisher(settings, models.resolution, models.device)
         self.latents = LatentSampler(settings, models.num_frames, models.resolution, models.device)
 
     def sample(self, windows: Sequence[Window], on_step: OnStep = lambda done, total: None) -> list[NewFaces]:
@@ -169,7 +130,7 @@ class WindowSampler:
         audio = torch.stack([window.audio for window in windows])  # b f s d
         with self.stopwatch("sample"), self._without_vae():
             latents = self.denoise(masked, inputs[0].latent_masks, audio, torch.cat(references), on_step)
-        return [self._finish(part, clip[None]) for part, clip in zip(inputs, latents, strict=True)]
+        return [self._finish(*each) for each in zip(windows, inputs, latents, strict=True)]
 
     def _latents(self, kind: Literal["masked", "whole"], window: Window, inputs: FaceInputs) -> Tensor:
         """Latents 1 c f h w of a window's masked or whole faces, from the cache if it has them."""
@@ -181,35 +142,26 @@ class WindowSampler:
         latents = self.latent_cache((kind, self.dtype), window.sources, compute).to(self.models.device)
         return rearrange(latents, "f c h w -> 1 c f h w")
 
-    def _finish(self, inputs: FaceInputs, latents: Tensor) -> NewFaces:
-        """Decode one window's latents 1 c f h w, check the faces and match their colours."""
-        pixels = inputs.pixels
-        originals = pixels.cpu()
+    def _finish(self, window: Window, inputs: FaceInputs, latents: Tensor) -> NewFaces:
+        """Decode one window's latents c f h w and finish the faces."""
+        originals = torch.from_numpy(window.faces)
         with self.stopwatch("decode"):
-            decoded = self._decode(latents)
-        rejection = rejection_reason(decoded, self.mask)
+            decoded = self._decode(latents[None])
+            rejection = self.finisher.rejection(decoded)
         if rejection is not None:
-            return NewFaces(keep_surroundings(decoded, originals, self.mask), originals, rejection)
+            return NewFaces(originals, originals, rejection)
         with self.stopwatch("match colour"):
-            decoded = self._coloured(decoded, pixels, originals)
-        if self.settings.texture == "off":
-            return NewFaces(keep_surroundings(decoded, originals, self.mask), originals)
-        with self.stopwatch("keep detail"):
-            faces = keep_surroundings(sharpened(decoded, originals, self.mask), originals, self.mask)
-            return NewFaces(faces, originals, detail=kept_detail(faces, originals))
+            reconstructed = None if self.settings.colour == "decoded" else self._reconstructed(inputs.pixels)
+        with self.stopwatch("finish"):
+            faces, detail = self.finisher.finish(DecodedFaces(decoded, inputs.pixels, inputs.frames, reconstructed))
+        return NewFaces(faces, originals, detail=detail)
 
-    def _coloured(self, decoded: Tensor, pixels: Tensor, originals: Tensor) -> Tensor:
-        """Correct the colours of `decoded` [f, 3, r, r] by the setting `colour`; `originals` are `pixels` on the CPU."""
-        if self.settings.colour == "decoded":
-            return decoded
-        seen = every_nth(len(pixels), COLOUR_FRAMES)
-        reconstructed = self._decode(self._encode(pixels[seen]))
-        error = colour_error(reconstructed, originals[seen], LATENT_STRIDE)
-        matched = without_error(decoded, between(error, seen, len(pixels)))
-        return match_border(matched, originals, self.band)
+    def _reconstructed(self, pixels: Tensor) -> Tensor:
+        """Some of the original faces [f, 3, r, r], encoded and decoded."""
+        return self._decode(self._encode(pixels[measured_frames(len(pixels))]))
 
     def _inputs(self, faces: Faces) -> FaceInputs:
-        return prepare_faces(torch.from_numpy(faces).to(self.models.device), self.device_mask)
+        return prepare_faces(torch.from_numpy(faces).to(self.models.device), self.mask)
 
     def denoise(self, masked: Tensor, masks: Tensor, audio: Tensor, reference: Tensor, on_step: OnStep) -> Tensor:
         """Clean latents b c f h w; compiled blocks compute those of whole windows in the models' precision."""
@@ -236,10 +188,10 @@ class WindowSampler:
         return rearrange(torch.cat(parts).float(), "f c h w -> 1 c f h w")
 
     def _decode(self, latents: Tensor) -> Tensor:
-        """Latents 1 c f h w -> pixels [f, 3, r, r], float32 on the CPU."""
+        """Latents 1 c f h w -> pixels [f, 3, r, r], float32."""
         frames = rearrange(latents, "1 c f h w -> f c h w").to(self.dtype)
         parts = frames.split(self.memory.vae_frames)
-        return torch.cat([self._decode_frames(part).float().cpu() for part in parts])
+        return torch.cat([self._decode_frames(part).float() for part in parts])
 
     def _decode_frames(self, latents: Tensor) -> Tensor:
         """Latents [f, 4, h, w] -> pixels [f, 3, r, r], by the full or the small decoder."""
@@ -277,26 +229,3 @@ class WindowSampler:
         module = getattr(torch, self.models.device.type)
         if hasattr(module, "empty_cache"):
             module.empty_cache()
-
-
-# The output check of generated faces: values that are not finite, and pictures that show no face.
-FLAT_DEVIATION = 0.01  # standard deviation of pixels in [-1, 1] below which a face is one colour
-MASK_LEVEL, MASK_DEVIATION = 0.03, 0.06  # largest |mean| and standard deviation of the masked input's mid grey
-
-
-def rejection_reason(faces: Tensor, mask: Tensor) -> str | None:
-    """Why decoded faces [f, 3, h, w] are rejected, or None; `mask` [h, w] is 0 where they were generated. Means and deviations are
-    those of every second row and column.
-
-    "not a number" for values that are not finite, "one colour" where the generated part of a frame is uniform, and "mask" where
-    it is the grey of the masked input.
-    """
-    if not torch.isfinite(faces.sum(dtype=torch.float32)):  # the sum has every value, and is not finite if one is not
-        return "not a number"
-    seen, generated = faces[..., ::2, ::2].float(), (mask[::2, ::2] < 0.5).to(faces.device, torch.float32)
-    share = generated / (generated.sum() * faces.shape[1])  # h w, of the mean over colours and generated pixels
-    mean = torch.einsum("f c h w, h w -> f", seen, share)
-    deviation = torch.einsum("f c h w, h w -> f", (seen - mean[:, None, None, None]).square(), share).sqrt()
-    if (deviation < FLAT_DEVIATION).any():
-        return "one colour"
-    return "mask" if ((mean.abs() < MASK_LEVEL) & (deviation < MASK_DEVIATION)).any() else None

@@ -18,10 +18,11 @@ from torch import Tensor
 from latentsync.audio.whisper_features import FeatureTrack
 from latentsync.diffusion.solvers import OnStep
 from latentsync.face.align import FloatArray, FrameArray, crop_size, invert_matrix, sampled_region, warp_face
-from latentsync.face.paste import Patch
+from latentsync.face.paste import Face, Patch
 from latentsync.inference.faces.plan import NOT_EDITED
 from latentsync.inference.settings import LastWindow
-from latentsync.inference.windows.sampler import NewFaces, Window, WindowSampler
+from latentsync.inference.windows.finish import NewFaces
+from latentsync.inference.windows.sampler import Window, WindowSampler
 from latentsync.media.pixels.picture import Picture
 from latentsync.timebase import WHISPER_ROW_HZ
 
@@ -34,9 +35,9 @@ def face_of(picture: Picture, matrix: FloatArray, resolution: int) -> FrameArray
 
 
 def with_face(
-    picture: Picture, face: Tensor, original: Tensor, matrix: FloatArray, opacity: float, detail: Tensor | None = None
+    picture: Picture, face: Face, original: Face, matrix: FloatArray, opacity: float, detail: Tensor | None = None
 ) -> Picture:
-    """The picture with `face` [3, r, r] blended over `original`; pixels outside the face keep their stored values."""
+    """The picture with `face` blended over `original`; pixels outside the face keep their stored values."""
     patch = Patch.of(picture.height_width, face, matrix, original, detail)
     if patch is None or opacity == 0:
         return picture

@@ -1,17 +1,19 @@
-"""Resizing of a face to and from its 3:4 crop with separable filters as banded matrices, cached per size.
+"""Separable filters of faces as banded matrices: resizing, blurring, means of squares; cached per size and device.
 
-A filter of a few taps between two fixed sizes is a matrix with a narrow band. Multiplying it in blocks takes a third of the
-time of OpenCV's and PyTorch's routines. Its weights are computed by them, so results differ only by the order of summation.
+A filter of a few taps is a matrix with a narrow band. Multiplying it in blocks takes a third of the time of OpenCV's and PyTorch's
+routines, and works on every device. The weights are computed by those routines, so results differ only by the order of summation.
 
 Legend: c planes, h w pixels, n samples along one axis.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn import functional as F
 
 BLOCK = 32  # rows of the matrix per multiplication
@@ -31,9 +33,13 @@ class Bands:
         for start in range(0, len(matrix), BLOCK):
             rows = slice(start, min(start + BLOCK, len(matrix)))
             used = torch.nonzero(matrix[rows].abs().amax(dim=0)).flatten()
-            columns = slice(int(used[0]), int(used[-1]) + 1)
+            columns = slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(0, 1)
             blocks.append((rows, columns, matrix[rows, columns].contiguous()))
         return cls(len(matrix), tuple(blocks))
+
+    def to(self, device: torch.device) -> "Bands":
+        """The same matrix on another device."""
+        return Bands(self.length, tuple((rows, columns, values.to(device)) for rows, columns, values in self.blocks))
 
     def along_height(self, planes: torch.Tensor) -> torch.Tensor:
         """Planes [c, n_in, w] -> [c, n_out, w]."""
@@ -72,3 +78,48 @@ def resize_bicubic(planes: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """Planes [c, h, w] resized to w x h `size`: antialiased bicubic."""
     narrow = bicubic_bands(planes.shape[-1], size[0]).along_width(planes)
     return bicubic_bands(planes.shape[-2], size[1]).along_height(narrow)
+
+
+@cache
+def area_bands(n_in: int, n_out: int, part: tuple[int, int], device: torch.device) -> Bands:
+    """Means of areas, from n_in samples to fewer, or as many; of the samples only those in `part` (start, stop) are given."""
+    matrix = cv2.resize(np.eye(n_in, dtype=np.float32), (n_in, n_out), interpolation=cv2.INTER_AREA)
+    return Bands.of(torch.from_numpy(np.asarray(matrix, dtype=np.float32))[:, slice(*part)]).to(device)
+
+
+Filter = Callable[
+    [NDArray[np.float32], tuple[int, int]], NDArray[np.float32]
+]  # of OpenCV: an image, taps along x and y
+
+
+def filtered(planes: torch.Tensor, taps: int, image_filter: Filter) -> torch.Tensor:
+    """Planes [c, h, w] after a separable filter of OpenCV: on the CPU by its own, faster routine; elsewhere as matrices."""
+    if planes.device.type == "cpu":
+        return torch.from_numpy(np.stack([image_filter(plane, (taps, taps)) for plane in planes.numpy()]))
+    height, width = (filter_bands(n, taps, image_filter, planes.device) for n in planes.shape[-2:])
+    return height.along_height(width.along_width(planes))
+
+
+@cache
+def filter_bands(n: int, taps: int, image_filter: Filter, device: torch.device) -> Bands:
+    """A filter of OpenCV along one axis as a matrix, with its way of continuing the image at the edge."""
+    return Bands.of(torch.from_numpy(image_filter(np.eye(n, dtype=np.float32), (1, taps)))).to(device)
+
+
+def blur(planes: torch.Tensor, deviation: float) -> torch.Tensor:
+    """Planes [c, h, w] blurred by a Gaussian with a standard deviation in pixels."""
+    return filtered(planes, 2 * round(4 * deviation) + 1, gaussian(deviation))
+
+
+@cache
+def gaussian(deviation: float) -> Filter:
+    return lambda image, taps: np.asarray(cv2.GaussianBlur(image, taps, deviation), np.float32)
+
+
+def local_mean(planes: torch.Tensor, side: int) -> torch.Tensor:
+    """The mean of the square of `side` pixels around each pixel of planes [c, h, w]."""
+    return filtered(planes, side, box)
+
+
+def box(image: NDArray[np.float32], taps: tuple[int, int]) -> NDArray[np.float32]:
+    return np.asarray(cv2.blur(image, taps), np.float32)

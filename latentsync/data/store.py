@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 
 from latentsync.files import atomic_write, file_hash
-from latentsync.weights import FETCH_INFERENCE
+from latentsync.weights import FETCH_INFERENCE, write_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor  # slow to import, and not needed to list clips
@@ -100,10 +100,7 @@ class TensorStore:
 
     def put(self, key: str, tensors: Mapping[str, "Tensor"]) -> None:
         """Store tensors; ValueError if the folder cannot be written."""
-        from safetensors.torch import save_file
-
-        plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-        write_whole(self.path(key), lambda partial: save_file(plain, partial))
+        write_whole(self.path(key), lambda partial: write_tensors(partial, tensors))
 
     def length(self, key: str, name: str, dim: int = 0) -> int | None:
         """Size of a tensor along `dim`, or None if the file is missing or damaged."""

@@ -13,6 +13,7 @@ from latentsync.weights.files import (
     read_state,
     save_checkpoint,
     save_state,
+    write_tensors,
 )
 from latentsync.weights.fit import check_agreement, load_partly, load_strict, network_of
 from latentsync.weights.metadata import describe, mask_checksum
@@ -71,4 +72,5 @@ __all__ = [
     "save_checkpoint",
     "save_state",
     "without_remedy",
+    "write_tensors",
 ]

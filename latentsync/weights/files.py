@@ -130,12 +130,19 @@ def _read_safetensors(path: Path, tensor: Callable[[Any, str], "Tensor"] = _stor
 
 def save_checkpoint(path: Path | str, tensors: Mapping[str, "Tensor"], metadata: Mapping[str, Any]) -> None:
     """Write safetensors with metadata, atomically."""
-    from safetensors.torch import save_file
-
-    plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as partial:
-        save_file(plain, partial, {METADATA_KEY: json.dumps(metadata)})
+        write_tensors(partial, tensors, {METADATA_KEY: json.dumps(metadata)})
+
+
+def write_tensors(path: Path, tensors: Mapping[str, "Tensor"], header: Mapping[str, str] | None = None) -> None:
+    """Write a safetensors file with the permissions of any new file; the library makes it readable for its owner alone."""
+    from safetensors.torch import save_file
+
+    path.touch()
+    permissions = path.stat().st_mode
+    save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, path, header and dict(header))
+    path.chmod(permissions)
 
 
 def save_state(path: Path | str, state: Mapping[str, Any]) -> None:

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from latentsync.data.store import TensorStore
 from latentsync.models.syncnet import StableSyncNet, SyncNetConfig, load_syncnet
 from latentsync.models.unet.checkpoint import RENAMED_PARTS, load_unet, rename_v10_keys
 from latentsync.models.unet.config import UNetConfig
@@ -66,6 +67,14 @@ SYNC_SECTIONS = {"audio_encoder": sync_encoder(1), "visual_encoder": sync_encode
 @pytest.fixture(scope="module")
 def weights() -> Tensors:
     return tensors_of()
+
+
+def test_others_may_read_what_the_owner_lets_them_read(tmp_path: Path, weights: Tensors) -> None:
+    (tmp_path / "plain").touch()
+    save_checkpoint(tmp_path / "w.safetensors", weights, {})
+    TensorStore(tmp_path / "cache").put("00", weights)
+    files = [tmp_path / "w.safetensors", *(tmp_path / "cache").rglob("*.safetensors")]
+    assert len(files) == 2 and {each.stat().st_mode for each in files} == {(tmp_path / "plain").stat().st_mode}
 
 
 def cut(path: Path, share: float) -> None:

@@ -135,13 +135,13 @@ def save_checkpoint(path: Path | str, tensors: Mapping[str, "Tensor"], metadata:
         write_tensors(partial, tensors, {METADATA_KEY: json.dumps(metadata)})
 
 
-def write_tensors(path: Path, tensors: Mapping[str, "Tensor"], header: Mapping[str, str] | None = None) -> None:
+def write_tensors(path: Path, tensors: Mapping[str, "Tensor"], header: dict[str, str] | None = None) -> None:
     """Write a safetensors file with the permissions of any new file; the library makes it readable for its owner alone."""
     from safetensors.torch import save_file
 
     path.touch()
     permissions = path.stat().st_mode
-    save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, path, header and dict(header))
+    save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, path, header)
     path.chmod(permissions)
 
 

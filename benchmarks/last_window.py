@@ -26,6 +26,7 @@ from latentsync.audio.whisper_features import FeatureTrack, WhisperFeatures
 from latentsync.avatar.clip import read_openings
 from latentsync.data.aligned import aligned_faces
 from latentsync.face.detection.detector import make_detector
+from latentsync.face.pixels import pixels_to_frames
 from latentsync.inference.model_files import DEMO_UNET
 from latentsync.inference.models import LipsyncModels
 from latentsync.inference.settings import PRESETS, InferenceSettings
@@ -126,7 +127,7 @@ class Bench:
         at = [start + frame for frame in plan.frames]
         begun = time.perf_counter()
         (new,) = self.sampler.sample([Window(clip.faces[at], sound.sound.windows(at), reference)])
-        return new.faces.numpy()[plan.kept.start : plan.kept.stop], time.perf_counter() - begun
+        return pixels_to_frames(new.whole()).numpy()[plan.kept.start : plan.kept.stop], time.perf_counter() - begun
 
     def _note(
         self,

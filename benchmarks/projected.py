@@ -36,9 +36,9 @@ from latentsync.weights import LATENT_STRIDE
 from scripts.command import run_command
 
 FRAMES, TOKENS, RESOLUTIONS = 16, 50, (256, 512)
-# peak of dense matrix products in float16 with sums in float32, in TFLOPS, as NVIDIA states it; memory in GB
-CARDS = {"RTX 3060": (25, 12), "RTX 3090": (71, 24), "RTX 4090": (165, 24), "A100": (312, 80), "H200": (989, 141)}
-MEASURED_SHARE = 0.21  # H200, eager, `quality` at 256 px: 184 TFLOP in 0.893 s (docs/performance.md)
+# peak of dense matrix products in float16 with sums in float32, in TFLOPS, as NVIDIA states it
+CARDS = {"RTX 3060": 25, "RTX 3090": 71, "RTX 4090": 165, "A100": 312, "H200": 989}
+MEASURED_SHARE = 0.21  # H200, eager, `quality` at 256 px: 185 TFLOP in 0.893 s (docs/performance.md)
 
 
 @cache
@@ -174,7 +174,7 @@ def time_rows(share: float) -> list[Row]:
     for resolution in RESOLUTIONS:
         for preset in PRESETS:
             work = window_operations(preset, resolution)
-            speeds = {card: round(FRAMES * share * peak / work, 1) for card, (peak, _) in CARDS.items()}
+            speeds = {card: round(FRAMES * share * peak / work, 1) for card, peak in CARDS.items()}
             rows.append({"face px": resolution, "preset": preset, "TFLOP a window": round(work, 1), **speeds})
     return rows
 

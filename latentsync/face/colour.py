@@ -1,7 +1,7 @@
 """Colours of a new face: the auto-encoder's error is undone, and there is no step along the border of the generated region.
 
 Both corrections are smooth, so they are measured in cells and interpolated linearly. All tensors are of the rectangle around the
-generated region alone (`latentsync.face.masks.generated_part`), in [-1, 1], on any device; the cells divide it evenly.
+generated region alone (`latentsync.face.masks.generated_part`), in [-1, 1], on any device.
 
 Legend: f frames, c colours, h w height and width, n cells along one axis, m frames in which something was measured.
 """

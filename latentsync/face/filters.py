@@ -1,7 +1,8 @@
-"""Separable filters of faces as banded matrices: resizing, blurring, means of squares; cached per size and device.
+"""Separable filters of faces: resizing, and on accelerators blurring, as banded matrices, cached per size and device.
 
-A filter of a few taps is a matrix with a narrow band. Multiplying it in blocks takes a third of the time of OpenCV's and PyTorch's
-routines, and works on every device. The weights are computed by those routines, so results differ only by the order of summation.
+A filter of a few taps is a matrix with a narrow band. For resizing, multiplying it in blocks takes a third of the time of OpenCV's
+and PyTorch's routines; for blurring OpenCV is faster on a CPU. All weights are computed by those routines, so results differ only
+by the order of summation.
 
 Legend: c planes, h w pixels, n samples along one axis.
 """
@@ -87,9 +88,8 @@ def area_bands(n_in: int, n_out: int, part: tuple[int, int], device: torch.devic
     return Bands.of(torch.from_numpy(np.asarray(matrix, dtype=np.float32))[:, slice(*part)]).to(device)
 
 
-Filter = Callable[
-    [NDArray[np.float32], tuple[int, int]], NDArray[np.float32]
-]  # of OpenCV: an image, taps along x and y
+# a filter of OpenCV: image, taps along x and y -> image
+Filter = Callable[[NDArray[np.float32], tuple[int, int]], NDArray[np.float32]]
 
 
 def filtered(planes: torch.Tensor, taps: int, image_filter: Filter) -> torch.Tensor:

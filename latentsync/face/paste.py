@@ -151,22 +151,22 @@ class Patch:
         Args:
             face: float [3, r, r] in [-1, 1], or uint8 [r, r, 3].
             matrix: [2, 3] as from `align_matrix` at resolution r.
-            original: in the same form, the aligned face that `face` was generated from. Where the two are equal, the frame keeps
+            original: in either form, the aligned face that `face` was generated from. Where the two are equal, the frame keeps
                 its own pixels, which are sharper than a face that was warped twice.
             detail: [4, s, s], where the two show the same, so that the frame keeps its fine detail (see `latentsync.face.texture`).
 
         Raises ValueError for arguments of another shape or type.
         """
         check_face(face, matrix)
-        if original is not None and original.shape != face.shape:
-            raise ValueError(f"the original has shape {list(original.shape)}, not the same shape as the face.")
-        square = as_levels(face)
+        square, before = as_levels(face), None if original is None else as_levels(original)
+        if before is not None and before.shape != square.shape:
+            raise ValueError(f"the original has shape {list(before.shape)}, not the same shape as the face.")
         placement = Placement.of(np.asarray(matrix, dtype=np.float32), crop_size(square.shape[-1]), frame_hw)
         if placement is None:
             return None
-        if original is None:
+        if before is None:
             return cls(placement.region, placement, square)
-        differs = changed_weight(square, as_levels(original))
+        differs = changed_weight(square, before)
         region = changed_region(differs, placement, frame_hw)
         if region is None:
             return None

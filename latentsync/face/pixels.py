@@ -12,7 +12,6 @@ from einops import rearrange
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from latentsync.face.align import colour_frame
 from latentsync.face.masks import latent_mask
 
 
@@ -20,7 +19,6 @@ from latentsync.face.masks import latent_mask
 class FaceInputs:
     """Consecutive aligned faces, as inputs of the auto-encoder and the network."""
 
-    frames: torch.Tensor  # uint8 [f, h, w, c]
     pixels: torch.Tensor  # [f, c, h, w] in [-1, 1]
     masked_pixels: torch.Tensor  # [f, c, h, w], 0 (mid grey) where the face is generated
     masks: torch.Tensor  # [f, 1, h, w] in [0, 1], 1 = keep
@@ -43,14 +41,6 @@ def pixels_to_frames(pixels: torch.Tensor) -> torch.Tensor:
     return rearrange(levels.to(torch.uint8), "... c h w -> ... h w c").contiguous()
 
 
-def pixels_to_nearest_frames(pixels: torch.Tensor) -> torch.Tensor:
-    """Pixels [f, c, h, w] in [-1, 1] (clamped) -> frames uint8 [f, h, w, c] on the same device, rounded."""
-    levels = pixels.mul(255 / 2).add_(255 / 2 + 0.5).clamp_(0, 255)
-    if levels.device.type == "cpu":  # conversions by OpenCV and NumPy take a sixth of the time
-        return torch.from_numpy(np.stack([colour_frame(each) for each in levels]))
-    return rearrange(levels.to(torch.uint8), "f c h w -> f h w c")
-
-
 def resize_frames(frames: torch.Tensor | NDArray[np.uint8], resolution: int) -> torch.Tensor:
     """Frames uint8 [f, h, w, c] -> uint8 [f, r, r, c]: antialiased bicubic (a = -0.5), rounded; unchanged at that size."""
     frames = torch.as_tensor(frames)
@@ -63,10 +53,9 @@ def resize_frames(frames: torch.Tensor | NDArray[np.uint8], resolution: int) -> 
 
 def prepare_faces(frames: torch.Tensor | NDArray[np.uint8], mask: torch.Tensor) -> FaceInputs:
     """Aligned faces uint8 [f, h, w, c] of any size -> network inputs at the size of `mask` [r, r] (see `load_mask`)."""
-    frames = resize_frames(frames, mask.shape[-1])
-    pixels = frames_to_pixels(frames)
+    pixels = frames_to_pixels(resize_frames(frames, mask.shape[-1]))
     mask = mask.to(pixels)
-    return FaceInputs(frames, pixels, pixels * mask, mask.expand(pixels.shape[0], 1, *mask.shape))
+    return FaceInputs(pixels, pixels * mask, mask.expand(pixels.shape[0], 1, *mask.shape))
 
 
 def changed_weight(face: torch.Tensor, original: torch.Tensor) -> torch.Tensor:

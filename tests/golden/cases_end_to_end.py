@@ -124,7 +124,7 @@ def engine_faces(case: GoldenCase, models: LipsyncModels, count: int) -> torch.T
     for index in range(count):
         matrix = align_matrix(landmarks[index], models.resolution, smoother)
         done += stream.repaint(FrameIn(RgbPicture(frames[index]), index / 25, index, 0, matrix))
-    return torch.cat([each.new.faces for each in [*done, *stream.rest()] if each.new is not None])
+    return torch.cat([each.new.whole() for each in [*done, *stream.rest()] if each.new is not None])
 
 
 @torch.no_grad()

@@ -69,4 +69,4 @@ def test_compiled_blocks_give_the_faces_of_uncompiled_ones(counters: Any, deepca
     windows = [window(0), window(1), window(2)]
     compiled, plain = sampled(compiled_models(), windows, settings), sampled(stand_in_models(), windows, settings)
     for one, other in zip(compiled, plain, strict=True):
-        assert (one.faces.int() - other.faces).abs().max() <= 1
+        assert torch.allclose(one.faces, other.faces, atol=1e-4)

@@ -61,10 +61,10 @@ def windows(count: int) -> list[Window]:
 
 
 def sampled(models: LipsyncModels, count: int = 1, at_once: int = 1, **settings: object) -> list[Tensor]:
-    """Levels of the new faces of some windows, `at_once` sampled together."""
+    """New faces of some windows, `at_once` sampled together."""
     chosen = InferenceSettings(steps=7).changed(settings)
     sampler = WindowSampler(models, chosen, Stopwatch(), MemoryPlan(at_once, 4))
-    return [result.faces.int() for result in sampler.sample(windows(count))]
+    return [result.faces for result in sampler.sample(windows(count))]
 
 
 def whole_steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -138,7 +138,8 @@ def test_interval_one_changes_no_bit_and_others_change_little(models: LipsyncMod
     (exact,) = sampled(models, solver=solver)
     assert torch.equal(sampled(models, solver=solver, deepcache_interval=1)[0], exact)
     (cached,) = sampled(models, solver=solver, deepcache_interval=3)
-    assert 0 < (cached - exact).abs().max() < 0.5 * exact.float().std()
+    assert cached.isfinite().all()
+    assert 0 < (cached - exact).abs().max() < 0.5 * exact.std()
 
 
 def test_guidance_and_its_interval(models: LipsyncModels, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,10 +159,10 @@ def test_no_features_pass_from_one_call_to_the_next(models: LipsyncModels) -> No
     turns = sampled(models, 3, deepcache_interval=3)
     together = sampled(models, 3, at_once=3, deepcache_interval=3)
     for a, b in zip(turns, together, strict=True):
-        torch.testing.assert_close(a, b, rtol=0, atol=1)
+        torch.testing.assert_close(a, b, rtol=0, atol=2e-4)
     sampler = WindowSampler(models, InferenceSettings(steps=7, deepcache_interval=3), Stopwatch(), MemoryPlan(1, 4))
     for index in (2, 0, 1, 2):
-        assert torch.equal(sampler.sample([windows(3)[index]])[0].faces.int(), turns[index])
+        assert torch.equal(sampler.sample([windows(3)[index]])[0].faces, turns[index])
 
 
 def test_where_memory_runs_out_the_features_are_dropped(models: LipsyncModels, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from latentsync.face.masks import generated_part
 from latentsync.inference.faces.plan import NOT_EDITED
 from latentsync.inference.jobs.folder import JobFolder
 from latentsync.inference.jobs.segments import plan_output_segments, segment_of_frames
@@ -106,12 +107,17 @@ def test_unusable_faces_are_rejected() -> None:
     mask = torch.ones(16, 16)
     mask[8:] = 0
     faces = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    assert rejection_reason(faces, mask) is None
+    part = generated_part(mask)
+    assert rejection_reason(faces, mask[part], part) is None
     broken, flat, grey = faces.clone(), faces.clone(), faces.clone()
     broken[1, 0, 3, 3] = torch.nan
     flat[2, :, 8:] = 0.7
     grey[0, :, 8:] = 0.03 * faces[0, :, 8:]
-    assert [rejection_reason(face, mask) for face in (broken, flat, grey)] == ["not a number", "one colour", "mask"]
+    assert [rejection_reason(face, mask[part], part) for face in (broken, flat, grey)] == [
+        "not a number",
+        "one colour",
+        "mask",
+    ]
 
 
 def test_the_memory_plan_is_halved_until_it_cannot_be() -> None:

@@ -66,7 +66,7 @@ class WindowSampler:
         self.dtype = models.dtype
         models.check(settings)
         self.mask = load_mask(models.resolution).to(models.device)
-        self.finisher = Finisher(settings, models.resolution, models.device)
+        self.finisher = Finisher(models.resolution, models.device, settings.texture == "match")
         self.latents = LatentSampler(settings, models.num_frames, models.resolution, models.device)
 
     def sample(self, windows: Sequence[Window], on_step: OnStep = lambda done, total: None) -> list[NewFaces]:
@@ -144,17 +144,17 @@ class WindowSampler:
 
     def _finish(self, window: Window, inputs: FaceInputs, latents: Tensor) -> NewFaces:
         """Decode one window's latents c f h w and finish the faces."""
-        originals = torch.from_numpy(window.faces)
+        originals, part = torch.from_numpy(window.faces), self.finisher.part
         with self.stopwatch("decode"):
             decoded = self._decode(latents[None])
             rejection = self.finisher.rejection(decoded)
         if rejection is not None:
-            return NewFaces(originals, originals, rejection)
+            return NewFaces(originals, part, decoded[(..., *part)].cpu(), rejection)
         with self.stopwatch("match colour"):
             reconstructed = None if self.settings.colour == "decoded" else self._reconstructed(inputs.pixels)
         with self.stopwatch("finish"):
-            faces, detail = self.finisher.finish(DecodedFaces(decoded, inputs.pixels, inputs.frames, reconstructed))
-        return NewFaces(faces, originals, detail=detail)
+            faces, detail = self.finisher.finish(DecodedFaces(decoded, inputs.pixels, reconstructed))
+        return NewFaces(originals, part, faces, detail=detail)
 
     def _reconstructed(self, pixels: Tensor) -> Tensor:
         """Some of the original faces [f, 3, r, r], encoded and decoded."""

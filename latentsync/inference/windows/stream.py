@@ -160,7 +160,7 @@ class LipsyncStream:
             return FrameOut(item.picture, False, f"unusable result ({new.rejection})", new.retried)
         with self.sampler.stopwatch("paste"):
             detail = None if new.detail is None else new.detail[0]
-            picture = with_face(item.picture, new.faces[0], new.originals[0], _matrix(item), item.weight, detail)
+            picture = with_face(item.picture, new.whole()[0], new.originals[0], _matrix(item), item.weight, detail)
         edited = picture is not item.picture
         return FrameOut(picture, edited, None if edited else UNCHANGED, new.retried)
 

@@ -28,6 +28,10 @@ SKIN = (3, 5, 6)  # regions whose mean lightness is subtracted from all
 COLOUR_UNIT = 12.0  # CIELAB units per unit of the descriptor
 GRADIENT_PART = (20, 8, 76, 64)  # hairline to nose
 CELL, ORIENTATIONS = 8, 8
+CELLS = (GRADIENT_PART[2] - GRADIENT_PART[0]) // CELL  # along each side
+BINS = CELLS * CELLS * ORIENTATIONS
+ROWS, COLUMNS = np.indices((CELLS * CELL, CELLS * CELL)) // CELL
+FIRST_BIN = (ROWS * CELLS + COLUMNS) * ORIENTATIONS  # [h, w] of each pixel's cell
 MOST_APART = 3.0  # limit of the squared difference of one colour: beside a narrow head it may be of the background
 COLOUR_SHARE = 0.35  # weight of the colours in the similarity; that of the gradients is 1 - COLOUR_SHARE
 
@@ -53,7 +57,7 @@ def appearance_descriptor(face: FrameArray) -> FloatArray:
 def region_colours(face: FrameArray) -> FloatArray:
     """Mean CIELAB colour of each of r regions, lightness relative to the skin, in units of `COLOUR_UNIT`; [3 r]."""
     lab = cv2.cvtColor(face.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
-    means = np.stack([lab[y0:y1, x0:x1].mean(axis=(0, 1)) for x0, y0, x1, y1 in REGIONS])
+    means = np.array([cv2.mean(lab[y0:y1, x0:x1])[:3] for x0, y0, x1, y1 in REGIONS])
     skin = means[list(SKIN), 0].mean()
     means[:, 0] -= skin
     absolute = 0.5 * (skin - 60)  # the lightness of the skin depends on the light too, so it counts half
@@ -68,15 +72,11 @@ def gradients(face: FrameArray) -> FloatArray:
     dx, dy = cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1)
     strength, angle = cv2.cartToPolar(dx, dy)
     place = np.asarray(angle) * (ORIENTATIONS / np.pi) % ORIENTATIONS
-    lower = np.floor(place).astype(int) % ORIENTATIONS
-    share = place - np.floor(place)
-    rows, columns = np.indices(grey.shape) // CELL
-    cells = grey.shape[1] // CELL
-    at = (rows * cells + columns) * ORIENTATIONS
-    count = (grey.shape[0] // CELL) * cells * ORIENTATIONS
+    whole = np.floor(place)
+    lower, share = whole.astype(int) % ORIENTATIONS, place - whole
     strong = np.asarray(strength)
-    bins = np.bincount((at + lower).ravel(), (strong * (1 - share)).ravel(), count)
-    bins += np.bincount((at + (lower + 1) % ORIENTATIONS).ravel(), (strong * share).ravel(), count)
+    bins = np.bincount((FIRST_BIN + lower).ravel(), (strong * (1 - share)).ravel(), BINS)
+    bins += np.bincount((FIRST_BIN + (lower + 1) % ORIENTATIONS).ravel(), (strong * share).ravel(), BINS)
     limited = np.sqrt(bins)
     limited -= limited.mean()
     return (limited / max(float(np.linalg.norm(limited)), 1e-6)).astype(np.float32)

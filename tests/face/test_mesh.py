@@ -20,7 +20,7 @@ from latentsync.face.detection.mesh import (
     MeshDetector,
     Settled,
     chained,
-    corrected_patch,
+    correction,
     in_frame,
     in_patch,
     is_plausible,
@@ -97,7 +97,7 @@ def test_patches_stay_on_the_face() -> None:
     assert not is_plausible(mesh + 80) and not is_plausible(mesh * 0.3)
     off = chained(patch_matrix(np.array([100.0, 90.0], np.float32), PATCH * 1.05, 0.05), matrix)
     for _ in range(40):
-        off = corrected_patch(in_patch(frame, off), off)
+        off = chained(correction(in_patch(frame, off)), off)
     centre, side, roll = placement(in_patch(frame, off))
     assert np.abs(centre - (PATCH - 1) / 2).max() < 0.5 and abs(roll) < 0.01
     assert side == pytest.approx(PATCH / 1.5, rel=0.01)

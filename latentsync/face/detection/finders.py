@@ -48,7 +48,7 @@ def planes(picture: FrameArray, low: float, high: float) -> FloatArray:
 
 def brightened(picture: FrameArray) -> FrameArray:
     """A picture uint8; if it is dark, its levels are raised by a power curve to a mean of about `BRIGHT`."""
-    mean = float(picture.mean())
+    mean = float(np.mean(cv2.mean(picture)[: picture.shape[2]]))
     if not 0 < mean < DARK:
         return picture
     stretched = np.arange(256) / max(float(np.percentile(picture, 99.5)), 8.0)

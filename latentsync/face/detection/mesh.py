@@ -5,7 +5,7 @@ optical flow moves the patch with the head, and the mesh is measured in it, see 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -50,6 +50,7 @@ PATCH_GAIN = 0.15  # share of the patch's misplacement that is corrected in a fr
 MISPLACED = 0.12  # of the patch's side, from which it is placed anew
 OFF_CENTRE, OFF_SIZE = 0.3, 1.8  # of a mesh in its patch, from which it is implausible
 GROWTH = 1.2  # of a mesh in a patch that moved with it, from which it is another face
+STILL = 0.5  # patch pixels by which the head may move without the patch
 SHIFTS = (
     (0.0, 0.0, 1.0, 0.0),
     (2.0, 1.0, 1.02, 1.5),
@@ -57,6 +58,7 @@ SHIFTS = (
     (1.0, -2.0, 0.99, 2.0),
     (-1.0, 2.0, 1.01, -2.0),
 )
+UNMOVED = np.eye(2, 3, dtype=np.float32)
 Attempts = tuple[tuple[float, float], ...]  # sizes and turns (degrees) of patches relative to a candidate
 UPRIGHT: Attempts = ((1.0, 0.0), (0.85, 0.0))
 TURNED: Attempts = (*UPRIGHT, (1.0, 180.0), (1.0, 90.0), (1.0, -90.0))  # the networks can be wrong by quarter turns
@@ -82,6 +84,9 @@ class MeshTrack:
     patch: FrameArray  # grey, uint8 [PATCH, PATCH]
     score: float
     pending: FloatArray  # [3, 2] see `steadied`
+    correction: FloatArray = field(
+        default_factory=lambda: UNMOVED
+    )  # [2, 3] from the patch to where the next one is placed
     missed: int = 0  # frames since the mesh was last measured
 
     @cached_property
@@ -175,14 +180,13 @@ class MeshDetector(TrackingDetector[MeshTrack]):
         for turn in TURNS_DEG:
             yield self.blazeface.find(bright, turn) + self.yunet.find(bright, SEARCH_SIDES[Effort.FULL], turn)
 
-    def measure(self, around: CloseUp, matrix: FloatArray) -> tuple[Measurement, FrameArray]:
-        """The mesh in a patch of the frame, and the patch in grey."""
-        patch = brightened(around.patch(matrix, PATCH_SIZE))
+    def measure(self, patch: FrameArray) -> Measurement:
+        """The mesh in a patch, uint8 [PATCH, PATCH, 3], see `bright_patch`."""
         self.network.setInput(planes(patch, 0, 1))
         logit, points = self.network.forward(["conv2d_31", "conv2d_21"])
         score = 1 / (1 + np.exp(-float(np.ravel(logit)[0])))
         mesh = np.array(points, dtype=np.float32).reshape(-1, 3)
-        return Measurement(mesh, score if is_plausible(mesh) else 0.0), grey_of(patch)
+        return Measurement(mesh, score if is_plausible(mesh) else 0.0)
 
     def settle(self, frame: FrameArray, candidate: Candidate, attempts: Attempts, known: list[Box]) -> MeshTrack | None:
         """A new track at a candidate, the best of several attempts; None if there is no face.
@@ -207,24 +211,25 @@ class MeshDetector(TrackingDetector[MeshTrack]):
         """A track from a patch's matrix; several measurements are averaged. None if the scores are low."""
         around = surroundings(frame, matrix)
         for _ in range(2):
-            measured, _ = self.measure(around, matrix)
+            measured = self.measure(bright_patch(around, matrix))
             if measured.score < LEAST_SCORE:
                 return None
             matrix = placed_patch(measured.mesh, matrix)
             around = surroundings(frame, matrix, around)
         moved = [moved_patch(matrix, *shift) for shift in SHIFTS]
-        measurements = [self.measure(around, each) for each in moved]
-        score = float(np.mean([measured.score for measured, _ in measurements]))
+        patches = [bright_patch(around, each) for each in moved]
+        measurements = [self.measure(patch) for patch in patches]
+        score = float(np.mean([measured.score for measured in measurements]))
         if score < DOUBTFUL_SCORE:
             return None
-        meshes = np.stack(
-            [in_frame(measured.mesh, each) for (measured, _), each in zip(measurements, moved, strict=True)]
-        )
+        meshes = np.stack([in_frame(measured.mesh, each) for measured, each in zip(measurements, moved, strict=True)])
         mesh = meshes.mean(axis=0)
         away = (meshes - mesh)[..., :2] * np.hypot(*matrix[0, :2])
         spread = float(np.sqrt((away**2).sum(axis=-1).mean()))
         points = self.alignment_points(mesh)
-        return Settled(MeshTrack(points, mesh, matrix, measurements[0][1], score, np.zeros((3, 2), np.float32)), spread)
+        return Settled(
+            MeshTrack(points, mesh, matrix, grey_of(patches[0]), score, np.zeros((3, 2), np.float32)), spread
+        )
 
     def is_confirmed(self, frame: FrameArray, track: MeshTrack) -> bool:
         """Whether BlazeFace finds the face of a track too, with the eyes at the same places."""
@@ -237,23 +242,34 @@ class MeshDetector(TrackingDetector[MeshTrack]):
     def follow_one(self, frame: FrameArray, track: MeshTrack) -> MeshTrack | None:
         """The track in the next frame; None if the face is lost."""
         around = surroundings(frame, track.matrix)
-        before = brightened(around.patch(track.matrix, PATCH_SIZE))
+        patch = bright_patch(around, track.matrix)
         rigid = rigid_mask(in_patch(track.mesh, track.matrix), PATCH_SIZE)
-        motion = head_motion(track.patch, grey_of(before), rigid)
+        motion = head_motion(track.patch, grey_of(patch), rigid)
         if motion is None:
             return self.find_again(frame, track)
-        matrix = chained(invert_matrix(motion), track.matrix)
-        around = surroundings(frame, matrix, around)
-        measured, grey = self.measure(around, matrix)
-        moved = transform_points(track.matrix, track.points)  # in the new patch: it moved with the head
+        matrix, change = track.matrix, chained(track.correction, invert_matrix(motion))
+        if reach(change) > STILL:  # the patch moves with the head
+            matrix = chained(change, matrix)
+            patch = bright_patch(surroundings(frame, matrix, around), matrix)
+        head = chained(invert_matrix(track.matrix), chained(motion, track.matrix))  # from the last frame to this one
+        points = transform_points(head, track.points)
+        track = replace(track, matrix=matrix, patch=grey_of(patch), correction=UNMOVED)
+        measured = self.measure(patch)
         if measured.score < MIN_SCORE or not has_kept_size(measured.mesh):
-            return self.missing(frame, track, matrix, grey, transform_points(invert_matrix(matrix), moved))
-        steady, pending = steadied(moved, self.alignment_points(measured.mesh), track.pending)
-        points = transform_points(invert_matrix(matrix), steady)
-        mesh = in_frame(measured.mesh, matrix)
-        corrected = corrected_patch(measured.mesh, matrix)
-        grey = grey_of(brightened(surroundings(frame, corrected, around).patch(corrected, PATCH_SIZE)))
-        return MeshTrack(points, mesh, corrected, grey, measured.score, pending)
+            is_lost = track.missed >= MAX_MISSED
+            mesh = moved_mesh(track.mesh, head)
+            return None if is_lost else replace(track, points=points, mesh=mesh, missed=track.missed + 1)
+        here = transform_points(matrix, points)
+        steady, pending = steadied(here, self.alignment_points(measured.mesh), track.pending)
+        return replace(
+            track,
+            points=transform_points(invert_matrix(matrix), steady),
+            mesh=in_frame(measured.mesh, matrix),
+            score=measured.score,
+            pending=pending,
+            correction=correction(measured.mesh),
+            missed=0,
+        )
 
     def find_again(self, frame: FrameArray, track: MeshTrack) -> MeshTrack | None:
         """The track after a motion that the flow does not show: several measurements must find the mesh near its last place."""
@@ -262,19 +278,15 @@ class MeshDetector(TrackingDetector[MeshTrack]):
             return None
         return found.track if is_known(self.face(found.track).box, [self.face(track).box]) else None
 
-    def missing(
-        self, frame: FrameArray, track: MeshTrack, matrix: FloatArray, grey: FrameArray, points: FloatArray
-    ) -> MeshTrack | None:
-        """The track in a frame in which the mesh is not certain: it follows the flow for a while."""
-        if track.missed >= MAX_MISSED:
-            return None
-        mesh = in_frame(in_patch(track.mesh, track.matrix), matrix)
-        return replace(track, points=points, mesh=mesh, matrix=matrix, patch=grey, missed=track.missed + 1)
-
 
 def surroundings(frame: FrameArray, matrix: FloatArray, around: CloseUp | None = None) -> CloseUp:
     """A close-up of the frame that contains the patch by `matrix`: `around`, if it does."""
     return around if around and around.covers(matrix, PATCH_SIZE) else close_up(frame, matrix, PATCH_SIZE, AROUND)
+
+
+def bright_patch(around: CloseUp, matrix: FloatArray) -> FrameArray:
+    """The patch of the frame by `matrix`, uint8 [PATCH, PATCH, 3], brightened if it is dark."""
+    return brightened(around.patch(matrix, PATCH_SIZE))
 
 
 def is_plausible(mesh: FloatArray) -> bool:
@@ -329,15 +341,20 @@ def placed_patch(mesh: FloatArray, matrix: FloatArray) -> FloatArray:
     return chained(patch_matrix(centre, side * MARGIN, roll), matrix)
 
 
-def corrected_patch(mesh: FloatArray, matrix: FloatArray) -> FloatArray:
-    """The matrix of a patch that is drawn a little to the place of the mesh in it; at once if it is far off."""
+def correction(mesh: FloatArray) -> FloatArray:
+    """Matrix [2, 3] from a patch to one that is drawn a little to the place of the mesh in it; at once if it is far off."""
     centre, side, roll = placement(mesh)
     away = centre - (PATCH - 1) / 2
     grown = side * MARGIN / PATCH
     is_far = max(float(np.abs(away).max()) / PATCH, abs(grown - 1), abs(roll)) > MISPLACED
     share = 1.0 if is_far else PATCH_GAIN
-    change = patch_matrix((PATCH - 1) / 2 + share * away, PATCH * grown**share, share * roll)
-    return chained(change, matrix)
+    return patch_matrix((PATCH - 1) / 2 + share * away, PATCH * grown**share, share * roll)
+
+
+def reach(change: FloatArray) -> float:
+    """How far a matrix [2, 3] of patch pixels moves the patch's corners, in pixels."""
+    corners = np.array([[0, 0], [PATCH, 0], [0, PATCH], [PATCH, PATCH]], np.float32)
+    return float(np.hypot(*(transform_points(change, corners) - corners).T).max())
 
 
 def moved_patch(matrix: FloatArray, x: float, y: float, size: float, turn_deg: float) -> FloatArray:

@@ -13,7 +13,9 @@ from latentsync.face.align import FloatArray, FrameArray
 
 MAX_FEATURES, LEAST_FEATURES = 70, 10
 WINDOW, LEVELS = (17, 17), 3
-ROUNDS = 6  # of the robust fit
+STOP = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 15, 0.02)  # of a feature's flow: steps, pixels
+ROUNDS = 6  # of the robust fit, at most
+SETTLED = 0.01  # change of the weights after which there is no other round
 LEAST_SHARE = 0.4  # of the features that agree with the common motion
 SLACK = 2.5  # patch pixels from the common motion at which a feature is ignored: heads also turn out of the plane
 GAIN, TOP_GAIN = (
@@ -27,11 +29,15 @@ MAX_STEP = 1.5  # patch pixels by which a confirmed one may move them in a frame
 
 def head_motion(before: FrameArray, after: FrameArray, rigid: NDArray[np.uint8]) -> FloatArray | None:
     """Similarity [2, 3] from a grey patch to the next, uint8 [h, w], of the features in the mask `rigid`; None if they disagree."""
-    features = cv2.goodFeaturesToTrack(before, MAX_FEATURES, 0.01, 5, mask=rigid)
+    x, y, w, h = cv2.boundingRect(rigid)
+    part = slice(y, y + h), slice(x, x + w)
+    features = cv2.goodFeaturesToTrack(before[part], MAX_FEATURES, 0.01, 5, mask=rigid[part]) if w and h else None
     if features is None or len(features) < LEAST_FEATURES:
         return None
-    start = np.asarray(features, dtype=np.float32)
-    moved, status, _ = cv2.calcOpticalFlowPyrLK(before, after, start, start.copy(), winSize=WINDOW, maxLevel=LEVELS)
+    start = np.asarray(features, dtype=np.float32) + np.array([x, y], np.float32)
+    moved, status, _ = cv2.calcOpticalFlowPyrLK(
+        before, after, start, start.copy(), winSize=WINDOW, maxLevel=LEVELS, criteria=STOP
+    )
     kept = np.asarray(status).ravel() == 1
     if kept.sum() < LEAST_FEATURES:
         return None
@@ -53,7 +59,9 @@ def fitted(start: FloatArray, end: FloatArray) -> tuple[FloatArray, FloatArray]:
         turn = (weights * np.conj(z - mean_z) * (w - mean_w)).sum() / spread if spread > 1e-9 else 1 + 0j
         offset = mean_w - turn * mean_z
         residual = np.abs(turn * z + offset - w)
-        weights = tukey(residual, max(0.5, min(SLACK, 5 * float(np.median(residual)))))
+        last, weights = weights, tukey(residual, max(0.5, min(SLACK, 5 * float(np.median(residual)))))
+        if np.abs(weights - last).max() < SETTLED:
+            break
     matrix = [[turn.real, -turn.imag, offset.real], [turn.imag, turn.real, offset.imag]]
     return np.array(matrix, dtype=np.float32), weights.astype(np.float32)
 

@@ -26,7 +26,7 @@ HALF_HIDDEN = (
     0.25  # of the smaller box, from which no track begins at another face: one of them is in front of the other
 )
 SAME_PLACE = 0.35  # intersection over union from which two boxes are the same face
-CHECK_EVERY = 2  # frames between two checks of the identity of a track
+CHECK_EVERY = 3  # frames between two checks of the identity of a track
 STRANGER = 0.5  # similarity to the track's views below which a face is another person's
 FAMILIAR = 0.75  # similarity from which the nearest view is updated
 ADAPTION = 0.05  # weight of the new descriptor in the update

@@ -14,6 +14,7 @@ from latentsync.face.detection.detector import detector_problems
 from latentsync.face.detection.mesh import (
     SHIFTS,
     MeshDetector,
+    bright_patch,
     in_frame,
     moved_patch,
     patch_matrix,
@@ -64,14 +65,14 @@ def _patch(face: FrameArray, detector: MeshDetector) -> FloatArray:
     middle = np.full(2, (len(face) - 1) / 2, np.float32)
     matrix = patch_matrix(middle, PATCH_SIDE * len(face), 0.0)
     for _ in range(PLACING_ROUNDS):
-        matrix = placed_patch(detector.measure(surroundings(face, matrix), matrix)[0].mesh, matrix)
+        matrix = placed_patch(detector.measure(bright_patch(surroundings(face, matrix), matrix)).mesh, matrix)
     return matrix
 
 
 def _mean_mesh(face: FrameArray, patch: FloatArray, detector: MeshDetector) -> FloatArray:
     moved = [moved_patch(patch, *shift) for shift in SHIFTS]
     around = surroundings(face, patch)
-    meshes = [in_frame(detector.measure(around, each)[0].mesh, each) for each in moved]
+    meshes = [in_frame(detector.measure(bright_patch(around, each)).mesh, each) for each in moved]
     return np.mean(meshes, axis=0, dtype=np.float32)
 
 

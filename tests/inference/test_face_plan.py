@@ -16,6 +16,9 @@ from latentsync.inference.faces.plan import FacePlan, FacePolicy, plan_faces
 from latentsync.inference.faces.select import FaceChoice, choose_face, parse_face_choice
 from latentsync.inference.faces.tracks import PER_FACE, FaceTracks
 
+ANGLES = np.linspace(np.pi, 0, 17)
+JAW = np.stack([0.5 * np.cos(ANGLES), 0.5 * np.sin(ANGLES)], axis=1).astype(np.float32)  # of a face of width 1
+
 
 def tracks_of(rows: list[tuple[int, int, float, float]], count: int, cuts: tuple[int, ...] = ()) -> FaceTracks:
     """Face tracks from (frame, track, x of the face's middle, width of the face) in pictures of 640 x 360."""
@@ -36,6 +39,7 @@ def tracks_of(rows: list[tuple[int, int, float, float]], count: int, cuts: tuple
         yaw=np.zeros(len(rows), np.float32),
         pitch=np.zeros(len(rows), np.float32),
         opening=np.zeros(len(rows), np.float32),
+        jaw=np.stack([x, np.full_like(x, 180)], axis=1)[:, None] + JAW * width[:, None, None],
         lower_face=np.zeros((len(rows), LENGTH), np.int8),
         descriptors=np.zeros((len(tracks), 420), np.float16),
         descriptor_track=np.array(tracks, np.int32),
@@ -80,6 +84,23 @@ def test_points_of_bridged_frames_are_interpolated() -> None:
     whole = tracks_of([(f, 0, 300.0 + 2 * f, 100.0) for f in range(20)], 20)
     expected = [align_matrix(points, 128, smoother) for points in whole.points]
     assert np.allclose(plan.matrices, expected, atol=1e-3)
+
+
+def test_the_outline_is_steady_goes_with_the_head_and_spans_bridged_frames() -> None:
+    rows = [(f, 0, 300.0 + 2 * f, 100.0) for f in range(20) if not 8 <= f < 14]
+    exact, trembling = tracks_of(rows, 20, cuts=(16,)), tracks_of(rows, 20, cuts=(16,))
+    trembling.jaw[:] += np.random.default_rng(0).normal(0, 1, trembling.jaw.shape)
+    plan, shaken = plan_of(exact), plan_of(trembling)
+    assert np.allclose(
+        plan.jaw, np.stack([300 + 2 * np.arange(20), np.full(20, 180)], 1)[:, None] + 100 * JAW, atol=1e-3
+    )
+    assert (shaken.jaw - plan.jaw)[[2, 3, 4, 5]].std() < 0.6
+    assert np.isfinite(shaken.jaw).all()
+    exact.jaw[exact.frame == 18] = np.nan  # a detector without landmarks
+    plan = plan_of(exact)
+    outlines = [plan.outline(frame, plan.matrices[frame], 128) for frame in range(20)]
+    assert [frame for frame, each in enumerate(outlines) if each is None] == [16, 17, 18, 19]
+    assert outlines[15] is not None and np.allclose(outlines[15], outlines[3], atol=2e-3)
 
 
 def test_gaps_with_a_cut_a_jump_or_another_face_are_not_bridged() -> None:

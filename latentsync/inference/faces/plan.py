@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from latentsync.face.align import FloatArray, Smoother, align_matrix
 from latentsync.face.lower_face import LENGTH, LowerFaces
+from latentsync.face.outline import JAW_POINTS, in_face, lowered
 from latentsync.inference.faces.tracks import FaceTracks
 
 IntArray = NDArray[np.int32]
@@ -28,6 +29,7 @@ MIN_DETECTIONS = 3  # frames of a track from which it counts as another person
 JUMP = 0.6  # of the face width: a face that moves farther between two frames starts a new segment
 RESIZE = 1.4  # size ratio between two frames from which a new segment starts
 COVERED = 0.2  # share of the lower half of the face covered by another face from which it is not edited
+JAW_FRAMES = 2
 SLACK_SEC = 1e-6
 
 
@@ -61,6 +63,7 @@ class FacePlan:
     pitch: FloatArray  # [n] as above, of a head that looks down
     opening: FloatArray  # [n] mouth opening over the distance of the eyes; NaN where unknown
     points: FloatArray  # [n, 3, 2] alignment points, interpolated where bridged; NaN where not detected
+    jaw: FloatArray  # [n, 17, 2] jaw line, steady, see `latentsync.face.outline`; NaN where unknown
     lower_face: LowerFaces  # [n, LENGTH], 0 where unknown
     shot: IntArray  # [n]
 
@@ -71,6 +74,13 @@ class FacePlan:
     def edited(self) -> BoolArray:
         """bool [n]: whether a frame is edited."""
         return np.asarray(self.segment != NOT_EDITED)
+
+    def outline(self, frame: int, matrix: FloatArray, resolution: int) -> FloatArray | None:
+        """The outline [17, 2] of the lower face of a frame in its aligned face, see `latentsync.face.outline`; None if unknown."""
+        jaw = self.jaw[frame]
+        if np.isnan(jaw).any():
+            return None
+        return in_face(lowered(jaw, float(self.opening[frame])), matrix, resolution)
 
     @property
     def segments(self) -> list[range]:
@@ -124,6 +134,7 @@ def plan_faces(
         pitch=chosen.pitch,
         opening=chosen.opening,
         points=chosen.points,
+        jaw=steady(chosen.jaw, chosen.points, segment),
         lower_face=chosen.lower_face,
         shot=shot,
     )
@@ -148,6 +159,7 @@ class ChosenFace:
     yaw: FloatArray
     pitch: FloatArray
     opening: FloatArray
+    jaw: FloatArray
     lower_face: LowerFaces  # 0 where not detected
 
     @classmethod
@@ -166,9 +178,11 @@ class ChosenFace:
         )
         yaw[frame], pitch[frame] = face_tracks.yaw[rows], face_tracks.pitch[rows]
         opening[frame] = face_tracks.opening[rows]
+        jaw = np.full((n, JAW_POINTS, 2), np.nan, np.float32)
+        jaw[frame] = face_tracks.jaw[rows]
         lower_face = np.zeros((n, LENGTH), np.int8)
         lower_face[frame] = face_tracks.lower_face[rows]
-        return cls(track, points, box, yaw, pitch, opening, lower_face)
+        return cls(track, points, box, yaw, pitch, opening, jaw, lower_face)
 
     @property
     def is_detected(self) -> BoolArray:
@@ -226,8 +240,10 @@ def bridge_gaps(
         boxes = between(chosen.box, missing, known, times)
         if others.cover(missing, boxes):
             continue
-        points = between(chosen.points.reshape(-1, 6), missing, known, times)
-        chosen.points[missing], chosen.box[missing] = points.reshape(-1, 3, 2), boxes
+        for places in (chosen.points, chosen.jaw):  # [n, points, 2]
+            flat = between(places.reshape(len(places), -1), missing, known, times)
+            places[missing] = flat.reshape(-1, *places.shape[1:])
+        chosen.box[missing] = boxes
         for angle in (chosen.yaw, chosen.pitch):
             angle[missing] = between(angle[:, None], missing, known, times)[:, 0]
         chosen.track[missing] = chosen.track[before]
@@ -315,6 +331,19 @@ def fade(edited: BoolArray, shot: IntArray, times: TimeArray, policy: FacePolicy
             until = times[part.stop] - inside
             weight[part.start : part.stop] *= np.clip(until / max(policy.fade_sec, SLACK_SEC), 0, 1)
     return weight
+
+
+def steady(jaw: FloatArray, points: FloatArray, segment: IntArray) -> FloatArray:
+    """Jaw lines [n, 17, 2] averaged over `JAW_FRAMES` frames before and after each in its segment; they go with the `points`."""
+    head = points.mean(axis=1, keepdims=True)  # [n, 1, 2]
+    total, count = np.zeros_like(jaw), np.zeros(len(jaw), np.float32)
+    for shift in range(-JAW_FRAMES, JAW_FRAMES + 1):
+        near = np.arange(len(jaw)) + shift
+        inside = (near >= 0) & (near < len(jaw))
+        inside[inside] = segment[near[inside]] == segment[inside]
+        total[inside] += (jaw - head)[near[inside]]
+        count += inside
+    return np.asarray(total / count[:, None, None] + head, np.float32)
 
 
 def segment_matrices(points: FloatArray, segment: IntArray, resolution: int) -> FloatArray:

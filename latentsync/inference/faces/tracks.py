@@ -18,6 +18,7 @@ from latentsync.face.detection.detector import Face, FaceDetector
 from latentsync.face.detection.scenes import SceneCuts
 from latentsync.face.detection.tracking import LookBack
 from latentsync.face.lower_face import LENGTH, LowerFaces, lower_face_descriptor
+from latentsync.face.outline import JAW_POINTS
 from latentsync.inference.timing import Stopwatch
 from latentsync.media.video.mux import atomic_output
 
@@ -54,6 +55,7 @@ class FaceTracks:
     yaw: FloatArray  # [m] degrees, 0 where unknown
     pitch: FloatArray  # [m] as above, of heads that look down
     opening: FloatArray  # [m] mouth opening over the distance of the eyes, NaN where unknown
+    jaw: FloatArray  # [m, 17, 2] jaw line in frame pixels, see `latentsync.face.outline`; NaN where unknown
     lower_face: LowerFaces  # [m, LENGTH], see `latentsync.face.lower_face`; 0 where unknown
     descriptors: NDArray[np.float16]  # [k, d], see `latentsync.face.appearance`
     descriptor_track: IntArray  # [k]
@@ -112,6 +114,7 @@ ROW = np.dtype(
         ("yaw", "f4"),
         ("pitch", "f4"),
         ("opening", "f4"),
+        ("jaw", "f4", (JAW_POINTS, 2)),
         ("lower_face", "i1", LENGTH),
     ]
 )
@@ -236,7 +239,8 @@ def row_of(detection: Detection, lower_face: LowerFaces | int = 0) -> tuple:
     """A detection as a row of `ROW`."""
     face = detection.face
     pose = face.yaw_deg, face.pitch_deg
-    return detection.frame, detection.track, face.points, face.box, face.score, *pose, face.opening, lower_face
+    jaw = np.nan if face.landmarks is None else face.landmarks[:JAW_POINTS]
+    return detection.frame, detection.track, face.points, face.box, face.score, *pose, face.opening, jaw, lower_face
 
 
 def packed(detections: Sequence[Detection]) -> dict[str, NDArray]:

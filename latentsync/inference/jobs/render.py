@@ -175,10 +175,11 @@ class Renderer:
         segment, time_sec = int(self.segment_of_frame[index]), self.timeline.time_sec(index)
         if segment == NOT_EDITED:
             return FrameIn(picture, time_sec, source)
-        matrix = self.matrices[source]
+        matrix, resolution = self.matrices[source], self.sampler.models.resolution
         with self.sampler.stopwatch("align"):
-            face = face_of(picture, matrix, self.sampler.models.resolution)
-        return FrameIn(picture, time_sec, source, segment, matrix, float(self.plan.weight[source]), face)
+            face = face_of(picture, matrix, resolution)
+        outline = self.plan.outline(source, self.plan.matrices[source], resolution)
+        return FrameIn(picture, time_sec, source, segment, matrix, float(self.plan.weight[source]), face, outline)
 
     def _encode_reference(self, window: range) -> Tensor:
         """Latents of the faces in the source frames `window`."""

@@ -122,8 +122,10 @@ class LiveStream:
         picture, time_sec = RgbPicture(self.held.popleft()), index / self.fps
         if segment == NOT_EDITED:
             return FrameIn(picture, time_sec, index)
-        matrix = align_matrix(plan.points[place], self.sampler.models.resolution, self.smoother)
-        return FrameIn(picture, time_sec, index, self.segment, matrix, float(plan.weight[place]))
+        resolution = self.sampler.models.resolution
+        matrix = align_matrix(plan.points[place], resolution, self.smoother)
+        outline = plan.outline(place, matrix, resolution)
+        return FrameIn(picture, time_sec, index, self.segment, matrix, float(plan.weight[place]), outline=outline)
 
     def _reference(self, settings: InferenceSettings, frames: Sequence[FrameArray]) -> Tensor | None:
         """Latents of the reference; None where the frames are their own reference."""

@@ -18,6 +18,7 @@ from torch import Tensor
 from latentsync.audio.whisper_features import FeatureTrack
 from latentsync.diffusion.solvers import OnStep
 from latentsync.face.align import FloatArray, FrameArray, crop_size, invert_matrix, sampled_region, warp_face
+from latentsync.face.outline import kept_around
 from latentsync.face.paste import Face, Patch
 from latentsync.inference.faces.plan import NOT_EDITED
 from latentsync.inference.settings import LastWindow
@@ -59,6 +60,7 @@ class FrameIn:
     matrix: FloatArray | None = None  # [2, 3] from the picture's stored pixels to the crop; required in a segment
     weight: float = 1.0  # opacity of the new lips, 0 ... 1
     face: FrameArray | None = None  # the aligned face, uint8 r r 3, if already warped
+    outline: FloatArray | None = None  # [17, 2] of the lower face, see `latentsync.face.outline`; None: unknown
 
     def warped(self, resolution: int) -> FrameArray:
         """The aligned face."""
@@ -160,6 +162,8 @@ class LipsyncStream:
             return FrameOut(item.picture, False, f"unusable result ({new.rejection})", new.retried)
         with self.sampler.stopwatch("paste"):
             detail = None if new.detail is None else new.detail[0]
+            if detail is not None and item.outline is not None:
+                detail = kept_around(detail, item.outline)
             picture = with_face(item.picture, new.whole()[0], new.originals[0], _matrix(item), item.weight, detail)
         edited = picture is not item.picture
         return FrameOut(picture, edited, None if edited else UNCHANGED, new.retried)

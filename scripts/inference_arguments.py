@@ -19,6 +19,7 @@ from latentsync.inference.settings import (
     OnMissingFace,
     Reference,
     Rest,
+    Silence,
     Texture,
     Vae,
 )
@@ -110,6 +111,11 @@ def parse(argv: list[str] | None, description: str | None) -> argparse.Namespace
         "--texture",
         choices=get_args(Texture),
         help="match: keep the frame's own fine detail where the new face shows the same",
+    )
+    lips(
+        "--silence",
+        choices=get_args(Silence),
+        help="keep: in pauses of the audio the video's own lips stay (default: model, which moves them by what it hears)",
     )
     lips(
         "--last_window",

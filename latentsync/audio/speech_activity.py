@@ -33,6 +33,8 @@ NEIGHBOURS = 120  # largest distance in frames between two syllables of one utte
 LONE_FRAMES = 12  # least length of an isolated syllable in frames; clicks are shorter
 EDGE = 20  # frames of speech before the first peak and after the last one
 
+FADE_SEC = 0.16  # in which new lips appear before speech and disappear after it
+
 SpeechProblem = Literal["inaudible", "no speech"]
 
 
@@ -60,6 +62,29 @@ def speech_frames(waveform: NDArray[np.floating]) -> NDArray[np.bool_]:
     for syllable in syllables_of(levels, LONE_FRAMES):
         speech[max(0, syllable - EDGE) : syllable + EDGE] = True
     return speech
+
+
+def speech_weights(waveform: NDArray[np.floating]) -> NDArray[np.float32]:
+    """How far lips shall follow the audio, float [samples] at 16 kHz, in each frame of 10 ms: 1 in speech, 0 in long pauses.
+
+    They fade in the pauses, beside the speech.
+    """
+    speech = speech_frames(waveform)
+    away = np.minimum(frames_since(speech), frames_since(speech[::-1])[::-1])
+    return np.clip(1 - away / (FADE_SEC * FRAMES_PER_SEC), 0, 1).astype(np.float32)
+
+
+def at_times(per_frame: NDArray[np.float32], times_sec: NDArray[np.floating]) -> NDArray[np.float32]:
+    """The values of frames of 10 ms at each time [t]; times after the last frame have its value."""
+    frames = (times_sec * FRAMES_PER_SEC + 1e-6).astype(int)
+    return per_frame[np.minimum(frames, len(per_frame) - 1)]
+
+
+def frames_since(marks: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Frames since the last mark before each, [n]: 0 at a mark, infinite before the first one."""
+    index = np.arange(len(marks))
+    last = np.maximum.accumulate(np.where(marks, index, -1))
+    return np.where(last < 0, np.inf, index - last)
 
 
 def syllables_of(levels_db: NDArray[np.floating], min_frames: int) -> NDArray[np.int64]:

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 import latentsync
+from latentsync.audio.speech_activity import speech_weights
 from latentsync.audio.whisper_features import WhisperFeatures
 from latentsync.device import Precision, pick_device
 from latentsync.face.align import FrameArray
@@ -205,7 +206,8 @@ class LipsyncPipeline:
         chosen = (settings or self.models.defaults).seeded()
         features = WhisperFeatures(self.models.audio_encoder).track(waveform)
         sampler = self.sampler_type(self.models, chosen, Stopwatch())
-        return LiveStream(sampler, self.detector, features, fps, policy, reference_frames)
+        weights = None if chosen.silence == "model" else speech_weights(waveform)
+        return LiveStream(sampler, self.detector, features, fps, policy, reference_frames, weights)
 
     def _check(self, job: LipsyncJob, settings: InferenceSettings) -> None:
         """Raise ValueError for settings that the models do not support, and if the picture of `face` shows no face."""

@@ -19,6 +19,7 @@ Reference = Literal["current", "elsewhere", "closed"]
 Init = Literal["noise", "reference"]
 Colour = Literal["decoded", "matched"]
 Texture = Literal["off", "match"]
+Silence = Literal["model", "keep"]
 Vae = Literal["full", "tiny", "auto"]
 LastWindow = Literal["shift", "shorten"]
 Length = Literal["bounce", "loop", "cut", "hold"]  # where the audio is longer than the video
@@ -116,6 +117,9 @@ class InferenceSettings:
     `texture`: the repainted part is as sharp as the networks make it (`off`); or keeps the frame's own fine detail where it shows
     the same as before (`match`), see `latentsync.face.texture`.
 
+    `silence`: in pauses of the audio of more than about a second, lips are what the model makes of them (`model`); or stay those
+    of the video, frame by frame (`keep`), with a fade before and after, see `latentsync.audio.speech_activity`.
+
     `vae`: decode faces with the auto-encoder (`full`), with a small network that imitates it (`tiny`), or with the small one if
     its file is present (`auto`).
 
@@ -138,6 +142,7 @@ class InferenceSettings:
     init: Init = "noise"
     colour: Colour = "decoded"
     texture: Texture = "off"
+    silence: Silence = "model"
     vae: Vae = "full"
     seed: int = DEFAULT_SEED
     overlap: int = 0

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from scipy.signal import butter, sosfilt
 
-from latentsync.audio.speech_activity import FRAMES_PER_SEC, loudest_db, speech_frames, speech_problem
+from latentsync.audio.speech_activity import (
+    FRAMES_PER_SEC,
+    at_times,
+    loudest_db,
+    speech_frames,
+    speech_problem,
+    speech_weights,
+)
 from latentsync.media.sound.read import read_audio
 from latentsync.timebase import SAMPLE_RATE_HZ
 
@@ -134,3 +141,21 @@ def test_less_than_a_second_is_checked_for_loudness_only(count: int) -> None:
     tone = 0.3 * np.sin(np.arange(count) * 0.2)
     assert speech_problem(tone) == ("inaudible" if count < 2 else None)
     assert loudest_db(np.full(1600, 0.1)) == pytest.approx(-20)
+
+
+@pytest.mark.parametrize("room_db", [None, -55])
+def test_lips_follow_the_speech_and_fade_before_and_after_it(room_db: int | None) -> None:
+    voice = read_audio(ROOT / "assets/demo_audio.wav").astype(np.float64)
+    part = at_level(voice[: 2 * SAMPLE_RATE_HZ], -23)
+    sound = np.concatenate([PAUSE, part, PAUSE, part, PAUSE])
+    if room_db is not None:
+        sound = sound + coloured_noise(len(sound), room_db, 1)
+    weights = speech_weights(in_16_bits(sound))
+    times = np.arange(0, 13, 0.04)
+    lips = at_times(weights, times)
+    loud = np.array([level_db(sound[round(t * SAMPLE_RATE_HZ) :][:640] + 1e-9) > -38 for t in times])
+    assert loud.sum() > 50 and (lips[loud] > 0.7).all() and (lips[loud] == 1).mean() > 0.97  # cut off in a vowel
+    silent = [time for start in (0, 5, 10) for time in np.arange(start + 0.5, start + 2.5, 0.04)]
+    assert not at_times(weights, np.array(silent)).any()
+    assert np.abs(np.diff(lips)).max() <= 0.26  # over at least four frames
+    assert at_times(weights, np.array([99.0]))[0] == weights[-1]

@@ -76,7 +76,8 @@ def timeline_of(order: np.ndarray) -> Timeline:
 
 @given(segment_numbers, st.integers(1, 50), st.integers(1, 20))
 def test_output_segments_begin_where_windows_begin(segment_of_frame: np.ndarray, frames: int, fresh: int) -> None:
-    shown = segment_of_frames(segment_of_frame, timeline_of(np.arange(len(segment_of_frame))))
+    count = len(segment_of_frame)
+    shown = segment_of_frames(segment_of_frame, timeline_of(np.arange(count)), np.ones(count))
     segments = plan_output_segments(shown, frames, fresh, overlap=0)
     assert [segment.start for segment in segments] == [0, *(segment.stop for segment in segments[:-1])]
     assert segments[-1].stop == len(segment_of_frame)
@@ -100,7 +101,13 @@ def test_with_an_overlap_a_segment_warms_up_with_the_window_before_it() -> None:
 def test_a_jump_of_the_source_begins_a_new_segment() -> None:
     segment_of_frame = np.array([5, 5, 5, -1])
     order = np.array([0, 1, 2, 0, 1, 2, 3, 3])
-    assert segment_of_frames(segment_of_frame, timeline_of(order)).tolist() == [1, 1, 1, 2, 2, 2, -1, -1]
+    assert segment_of_frames(segment_of_frame, timeline_of(order), np.ones(8)).tolist() == [1, 1, 1, 2, 2, 2, -1, -1]
+
+
+def test_where_lips_stay_the_segment_ends() -> None:
+    weights = np.array([0.5, 1, 0, 0, 0.5, 1])
+    found = segment_of_frames(np.zeros(6, int), timeline_of(np.arange(6)), weights)
+    assert found[0] == found[1] != found[4] == found[5] and found[2] == found[3] == NOT_EDITED
 
 
 def test_unusable_faces_are_rejected() -> None:

@@ -10,12 +10,13 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from latentsync.audio.speech_activity import speech_problem
+from latentsync.audio.speech_activity import at_times, speech_problem, speech_weights
 from latentsync.inference.faces.select import parse_face_choice
 from latentsync.inference.jobs.source import Source, open_source
 from latentsync.inference.jobs.timeline import Timeline, make_timeline
-from latentsync.inference.settings import JobOptions
+from latentsync.inference.settings import JobOptions, Silence
 from latentsync.media.container import ChosenTracks, MediaError, PathLike, check_readable, default_track
 from latentsync.media.pixels.pixel_format import pixel_format
 from latentsync.media.probe import MediaInfo, made_here, probe
@@ -60,6 +61,13 @@ class LipsyncJob:
             wanted = Fraction(options.limit_sec)
             options = replace(options, rest="cut")
         return make_timeline(self.source.times, wanted, self.format.time_base, options.length, options.rest)
+
+    def lip_weights(self, silence: Silence) -> NDArray[np.float32]:
+        """Opacity of the new lips by the sound, in each frame of the output: float32 [n], 0 where the source's lips stay."""
+        starts = self.timeline.ticks[:-1] * float(self.format.time_base)
+        if silence == "model":
+            return np.ones(len(starts), np.float32)
+        return at_times(speech_weights(self.waveform), starts)
 
 
 def check_names(video: PathLike, audio: PathLike, output: PathLike, options: JobOptions, force: bool = False) -> None:

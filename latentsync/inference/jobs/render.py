@@ -51,7 +51,8 @@ class Renderer:
         _, form = job.format.encoding(job.format.segment_suffix)
         self.read_pictures = partial(job.source.pictures, form)
         self.features = whisper.track(job.waveform)
-        self.segment_of_frame = segment_of_frames(plan.segment, job.timeline)
+        self.lip_weights = job.lip_weights(sampler.settings.silence)
+        self.segment_of_frame = segment_of_frames(plan.segment, job.timeline, self.lip_weights)
         overlap = sampler.settings.overlap
         fresh = (self.num_frames - overlap) * self.stride
         self.output_segments = plan_output_segments(
@@ -179,7 +180,8 @@ class Renderer:
         with self.sampler.stopwatch("align"):
             face = face_of(picture, matrix, resolution)
         outline = self.plan.outline(source, self.plan.matrices[source], resolution)
-        return FrameIn(picture, time_sec, source, segment, matrix, float(self.plan.weight[source]), face, outline)
+        weight = float(self.plan.weight[source] * self.lip_weights[index])
+        return FrameIn(picture, time_sec, source, segment, matrix, weight, face, outline)
 
     def _encode_reference(self, window: range) -> Tensor:
         """Latents of the faces in the source frames `window`."""

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 import latentsync
 from latentsync.inference.faces.plan import ACTIONS, EDIT, NOT_EDITED, FacePlan
@@ -24,7 +23,7 @@ from latentsync.media.video.mux import atomic_output
 
 # Actions of edited frames; every other action is the reason why a frame was passed through.
 SYNCED, TO_EDIT, BRIDGED = "synced", "would be edited", "bridged"  # TO_EDIT: in a preflight
-REST = "after the sound"
+REST, SILENT = "after the sound", "no speech"
 MAX_LISTED = 6  # stretches listed in the summary
 REPORT_KEYS = {"summary", "output", "per_frame", "settings"}  # by which a report is recognised
 ON_ITS_SIDE_FROM_DEG, UPSIDE_DOWN_FROM_DEG = 60, 135  # tilt of all edited faces together
@@ -166,7 +165,9 @@ def make_report(
 ) -> JobReport:
     """The report of a job from its plan; `facts` override the plan of single frames. `planned`: nothing was edited yet."""
     reasons = {frame: reason for frame, reason, _ in facts if reason}
-    segment_of_frame = segment_of_frames(plan.segment, job.timeline)
+    weights = job.lip_weights(settings.silence)
+    segment_of_frame = segment_of_frames(plan.segment, job.timeline, weights)
+    frames = (OutputFrame(index, int(segment_of_frame[index]), float(weights[index])) for index in range(len(weights)))
     return JobReport(
         output=str(job.output),
         video=str(job.video),
@@ -178,10 +179,7 @@ def make_report(
         sound_sec=float(job.sound_sec),
         source_frames=len(job.source),
         length=length_sentence(job),
-        per_frame=tuple(
-            frame_report(job, plan, segment_of_frame, index, reasons.get(index), planned)
-            for index in range(len(segment_of_frame))
-        ),
+        per_frame=tuple(frame_report(job, plan, frame, reasons.get(frame.index), planned) for frame in frames),
         settings=settings,
         options=job.options,
         resolution=models.resolution,
@@ -203,31 +201,41 @@ def stage_times(timer: StageTimer) -> StageTimes:
     return StageTimes(timer.name, *(round(sec, 3) for sec in (timer.busy_sec, timer.input_sec, timer.output_sec)))
 
 
-def frame_report(
-    job: LipsyncJob, plan: FacePlan, segment_of_frame: NDArray[np.int64], index: int, reason: str | None, planned: bool
-) -> FrameReport:
-    """The report of output frame `index`; `reason`: why it was not edited despite the plan."""
-    source = int(job.timeline.order[index])
+@dataclass(frozen=True)
+class OutputFrame:
+    """A frame of the output, the number of its edited segment, and the opacity of its lips by the sound."""
+
+    index: int
+    segment: int
+    lip_weight: float
+
+
+def frame_report(job: LipsyncJob, plan: FacePlan, frame: OutputFrame, reason: str | None, planned: bool) -> FrameReport:
+    """The report of a frame of the output; `reason`: why it was not edited despite the plan."""
+    source = int(job.timeline.order[frame.index])
     seen, angles = bool(np.isfinite(plan.box[source]).all()), (float(plan.yaw[source]), float(plan.pitch[source]))
     yaw, pitch = (round(angle, 1) if seen and np.isfinite(angle) else None for angle in angles)
-    passed = bool(reason) or segment_of_frame[index] == NOT_EDITED
+    passed = bool(reason) or frame.segment == NOT_EDITED
     return FrameReport(
-        time_sec=round(job.timeline.time_sec(index), 6),
+        time_sec=round(job.timeline.time_sec(frame.index), 6),
         source=source,
-        action=reason or action_of(job, plan, index, planned),
-        take=int(segment_of_frame[index]),
+        action=reason or action_of(job, plan, frame, planned),
+        take=frame.segment,
         box=tuple(round(float(edge), 1) for edge in plan.box[source]) if seen else None,  # type: ignore[arg-type]
         yaw_deg=yaw,
         pitch_deg=pitch,
-        weight=0.0 if passed else round(float(plan.weight[source]), 3),
+        weight=0.0 if passed else round(float(plan.weight[source]) * frame.lip_weight, 3),
     )
 
 
-def action_of(job: LipsyncJob, plan: FacePlan, index: int, planned: bool) -> str:
-    """The action of output frame `index`, done or planned."""
-    if index >= job.timeline.frames_with_sound:
+def action_of(job: LipsyncJob, plan: FacePlan, frame: OutputFrame, planned: bool) -> str:
+    """The action of a frame of the output, done or planned."""
+    if frame.index >= job.timeline.frames_with_sound:
         return REST
-    action = str(plan.action[job.timeline.order[index]])
+    source = job.timeline.order[frame.index]
+    if not frame.lip_weight and plan.edited[source]:
+        return SILENT
+    action = str(plan.action[source])
     return (TO_EDIT if planned else SYNCED) if action == ACTIONS[EDIT] else action
 
 

@@ -23,12 +23,15 @@ class OutputSegment:
         return self.stop - self.start
 
 
-def segment_of_frames(source_segment: NDArray[np.integer], timeline: Timeline) -> NDArray[np.int64]:
+def segment_of_frames(
+    source_segment: NDArray[np.integer], timeline: Timeline, lip_weights: NDArray[np.floating]
+) -> NDArray[np.int64]:
     """The number of the edited segment of every output frame, int [n]; `NOT_EDITED` for frames that are not edited.
 
-    A new segment begins where the source's segment changes or its frames jump. Frames after the audio's end are not edited.
+    A new segment begins where the source's segment changes or its frames jump. Frames after the audio's end are not edited, and
+    those whose `lip_weights` [n] are 0, see `LipsyncJob.lip_weights`.
     """
-    shown = source_segment[timeline.order]
+    shown = np.where(lip_weights > 0, source_segment[timeline.order], NOT_EDITED)
     is_first = timeline.jumps | np.concatenate([[True], np.diff(shown) != 0])
     segment_of_frame = np.where(shown == NOT_EDITED, NOT_EDITED, np.cumsum(is_first))
     segment_of_frame[timeline.frames_with_sound :] = NOT_EDITED

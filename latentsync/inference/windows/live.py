@@ -13,8 +13,10 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
+from latentsync.audio.speech_activity import at_times
 from latentsync.audio.whisper_features import FeatureTrack
 from latentsync.face.align import FrameArray, Smoother, align_matrix, warp_face
 from latentsync.face.detection.detector import Face, FaceDetector
@@ -36,7 +38,7 @@ class LiveStream:
 
     If the setting `reference` is not `current`, `reference_frames` must show the same person: at least one frame, preferably a
     whole window at about 25 a second. Raises ValueError if they are missing or show no face, and for a detector whose
-    alignment is not that of the models.
+    alignment is not that of the models. `lip_weights`: opacity of the new lips by the sound, as of `speech_weights`.
     """
 
     def __init__(
@@ -47,9 +49,11 @@ class LiveStream:
         fps: float,
         policy: FacePolicy | None = None,
         reference_frames: Sequence[FrameArray] = (),
+        lip_weights: NDArray[np.float32] | None = None,
     ):
         sampler.models.check_detector(detector)
         self.sampler, self.detector, self.fps, self.policy = sampler, detector, fps, policy or FacePolicy()
+        self.lip_weights = np.ones(1, np.float32) if lip_weights is None else lip_weights
         reference = self._reference(sampler.settings, reference_frames)
         stride, overlap = stride_of(fps), sampler.settings.overlap
         self.stream = LipsyncStream(sampler, features, lambda frames: reference, stride, overlap)
@@ -115,17 +119,24 @@ class LiveStream:
     def _frame_in(self, plan: FacePlan, place: int, index: int) -> FrameIn:
         """Frame `index`, which has index `place` in the plan; segments are numbered over all plans."""
         segment, before = int(plan.segment[place]), int(plan.segment[place - 1]) if place else NOT_EDITED
+        picture, time_sec, resolution = (
+            RgbPicture(self.held.popleft()),
+            index / self.fps,
+            self.sampler.models.resolution,
+        )
         if segment != NOT_EDITED and (segment != before or self.last_segment == NOT_EDITED):
             self.segment += 1
             self.smoother.reset()
         self.last_segment = segment
-        picture, time_sec = RgbPicture(self.held.popleft()), index / self.fps
         if segment == NOT_EDITED:
             return FrameIn(picture, time_sec, index)
-        resolution = self.sampler.models.resolution
         matrix = align_matrix(plan.points[place], resolution, self.smoother)
+        weight = float(plan.weight[place] * at_times(self.lip_weights, np.array([time_sec]))[0])
+        if not weight:
+            self.segment += 1
+            return FrameIn(picture, time_sec, index)
         outline = plan.outline(place, matrix, resolution)
-        return FrameIn(picture, time_sec, index, self.segment, matrix, float(plan.weight[place]), outline=outline)
+        return FrameIn(picture, time_sec, index, self.segment, matrix, weight, outline=outline)
 
     def _reference(self, settings: InferenceSettings, frames: Sequence[FrameArray]) -> Tensor | None:
         """Latents of the reference; None where the frames are their own reference."""

@@ -115,7 +115,12 @@ def parse(argv: list[str] | None, description: str | None) -> argparse.Namespace
     lips(
         "--silence",
         choices=get_args(Silence),
-        help="keep: in pauses of the audio the video's own lips stay (default: model, which moves them by what it hears)",
+        help="in pauses of the audio: close the mouth, or keep the video's lips (default: model, as it hears the pause)",
+    )
+    lips(
+        "--strength",
+        metavar="X",
+        help="how far lips open: 1 as the model opens them, 0 closed, up to 2; or seconds and strength, such as '0:1 12.5:0.6'",
     )
     lips(
         "--last_window",

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from latentsync.audio.whisper_mel import whisper_log_mel
+from latentsync.audio.whisper_mel import DYNAMIC_RANGE, SCALE, whisper_log_mel
 from latentsync.audio.windows import CONTEXT, window_rows
 from latentsync.timebase import MODEL_FPS
 
@@ -117,6 +117,11 @@ class FeatureTrack:
         self.batch_size = batch_size
         self.num_rows = log_mel.shape[1] // 2
         self._hidden: dict[int, Tensor] = {}  # segment -> [s, d, w]
+
+    def silence(self) -> "FeatureTrack":
+        """The features of silence at the places of this track: its spectrogram is everywhere as low as that of this one can be."""
+        lowest = self.log_mel.max() - DYNAMIC_RANGE / SCALE
+        return FeatureTrack(self.encoder, lowest.expand_as(self.log_mel), self.plan, self.batch_size)
 
     def rows(self, start: int, stop: int) -> Tensor:
         """Rows [stop - start, d, w] with 0 <= start < stop <= num_rows, on the encoder's device."""

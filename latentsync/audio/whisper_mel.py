@@ -10,6 +10,7 @@ from latentsync.timebase import SAMPLE_RATE_HZ, WHISPER_HOP
 
 N_FFT = 400
 DYNAMIC_RANGE = 8.0  # decades
+OFFSET, SCALE = 4.0, 4.0  # of decades: the spectrogram is (decades + OFFSET) / SCALE
 MIN_SAMPLES = 2 * WHISPER_HOP  # one feature row
 
 
@@ -36,4 +37,4 @@ def whisper_log_mel(waveform: Tensor | np.ndarray, num_mels: int = 80) -> Tensor
     filters = mel_filters(num_mels, N_FFT, SAMPLE_RATE_HZ, 0.0, SAMPLE_RATE_HZ / 2).to(samples.device)
     power = torch.cat([filters @ s.abs().square().T for s in spectra(padded, N_FFT, WHISPER_HOP)], dim=1)
     level = power[:, : len(samples) // WHISPER_HOP].clamp(min=1e-10).log10()
-    return (level.clamp(min=float(level.max()) - DYNAMIC_RANGE) + 4.0) / 4.0
+    return (level.clamp(min=float(level.max()) - DYNAMIC_RANGE) + OFFSET) / SCALE

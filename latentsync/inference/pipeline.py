@@ -38,6 +38,7 @@ from latentsync.inference.models import LipsyncModels
 from latentsync.inference.settings import InferenceSettings, JobOptions
 from latentsync.inference.threads import run_ahead
 from latentsync.inference.timing import Stopwatch
+from latentsync.inference.windows.audio import audio_windows
 from latentsync.inference.windows.live import LiveStream
 from latentsync.inference.windows.sampler import WindowSampler
 from latentsync.inference.windows.stream import check_overlap
@@ -204,10 +205,10 @@ class LipsyncPipeline:
         than 20 ms.
         """
         chosen = (settings or self.models.defaults).seeded()
-        features = WhisperFeatures(self.models.audio_encoder).track(waveform)
+        audio = audio_windows(WhisperFeatures(self.models.audio_encoder).track(waveform), waveform, chosen)
         sampler = self.sampler_type(self.models, chosen, Stopwatch())
-        weights = None if chosen.silence == "model" else speech_weights(waveform)
-        return LiveStream(sampler, self.detector, features, fps, policy, reference_frames, weights)
+        weights = speech_weights(waveform) if chosen.silence == "keep" else None
+        return LiveStream(sampler, self.detector, audio, fps, policy, reference_frames, weights)
 
     def _check(self, job: LipsyncJob, settings: InferenceSettings) -> None:
         """Raise ValueError for settings that the models do not support, and if the picture of `face` shows no face."""

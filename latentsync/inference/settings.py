@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from latentsync.diffusion.solvers import find_solver
 from latentsync.inference.memory import MemoryChoice
+from latentsync.inference.strength import keyframes
 from latentsync.media.pixels.interlace import Interlaced
 from latentsync.media.video.encode import Codec
 from latentsync.media.video.write import DEFAULT_CRF
@@ -19,7 +20,7 @@ Reference = Literal["current", "elsewhere", "closed"]
 Init = Literal["noise", "reference"]
 Colour = Literal["decoded", "matched"]
 Texture = Literal["off", "match"]
-Silence = Literal["model", "keep"]
+Silence = Literal["model", "close", "keep"]
 Vae = Literal["full", "tiny", "auto"]
 LastWindow = Literal["shift", "shorten"]
 Length = Literal["bounce", "loop", "cut", "hold"]  # where the audio is longer than the video
@@ -117,8 +118,12 @@ class InferenceSettings:
     `texture`: the repainted part is as sharp as the networks make it (`off`); or keeps the frame's own fine detail where it shows
     the same as before (`match`), see `latentsync.face.texture`.
 
-    `silence`: in pauses of the audio of more than about a second, lips are what the model makes of them (`model`); or stay those
-    of the video, frame by frame (`keep`), with a fade before and after, see `latentsync.audio.speech_activity`.
+    `silence`: in pauses of the audio of more than about a second, lips are what the model makes of them (`model`); or the mouth
+    rests (`close`); or lips stay those of the video, frame by frame (`keep`); both with a fade before and after, see
+    `latentsync.audio.speech_activity`.
+
+    `strength`: how far lips open, see `latentsync.inference.strength`: 1 as the model opens them, 0 closed, up to 2; or
+    keyframes such as `0:1 12.5:0.6`, seconds of the audio and strength.
 
     `vae`: decode faces with the auto-encoder (`full`), with a small network that imitates it (`tiny`), or with the small one if
     its file is present (`auto`).
@@ -143,6 +148,7 @@ class InferenceSettings:
     colour: Colour = "decoded"
     texture: Texture = "off"
     silence: Silence = "model"
+    strength: float | str = 1.0
     vae: Vae = "full"
     seed: int = DEFAULT_SEED
     overlap: int = 0
@@ -160,6 +166,7 @@ class InferenceSettings:
             raise ValueError(f"seed is {self.seed}: choose 0 or more, or -1 for another result every time.")
         if self.overlap < 0:
             raise ValueError(f"overlap is {self.overlap}: choose 0 (none) or a few frames, fewer than a window has.")
+        keyframes(self.strength)
         object.__setattr__(self, "guidance_interval", checked_interval(self.guidance_interval))
         own = PRESETS.get(self.preset, {})
         if any(getattr(self, name) != value for name, value in own.items()):

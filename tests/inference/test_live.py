@@ -1,12 +1,16 @@
 """A stream of pushed frames gives what a file of them gives."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from latentsync.audio.whisper_features import FeatureTrack, WhisperFeatures
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.inference.settings import InferenceSettings, JobOptions
+from latentsync.inference.windows.audio import audio_windows
 from latentsync.inference.windows.stream import FrameOut
 from latentsync.media.sound.read import read_audio
 from latentsync.media.sound.write import write_wav
@@ -59,13 +63,19 @@ def test_reference_frames_are_used(tmp_path: Path, pipeline: LipsyncPipeline) ->
         pipeline.stream(read_audio(sound), 25, settings, reference_frames=dark)
 
 
-def test_in_pauses_the_video_keeps_its_own_lips(tmp_path: Path, pipeline: LipsyncPipeline) -> None:
-    """Syllables, two seconds of silence, syllables: in a file and in a stream, bit for bit."""
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Syllables of noise, two seconds of silence, syllables."""
     seconds = np.arange(5 * SAMPLE_RATE_HZ) / SAMPLE_RATE_HZ
     syllables = np.random.default_rng(0).normal(0, 0.1, len(seconds)) * (np.sin(2 * np.pi * 4 * seconds) > 0)
     syllables[(seconds > 1.5) & (seconds < 3.5)] = 0
-    sound = tmp_path / "a.wav"
-    write_wav(sound, syllables.astype(np.float32))
+    path = tmp_path_factory.mktemp("sound") / "a.wav"
+    write_wav(path, syllables.astype(np.float32))
+    return path
+
+
+def test_in_pauses_the_video_keeps_its_own_lips(tmp_path: Path, pipeline: LipsyncPipeline, sound: Path) -> None:
+    """In a file and in a stream, bit for bit."""
     video = tmp_path / "v.mkv"
     make_video(video, 125)
     settings = SETTINGS.changed({"silence": "keep", "texture": "match"})
@@ -80,3 +90,39 @@ def test_in_pauses_the_video_keeps_its_own_lips(tmp_path: Path, pipeline: Lipsyn
     assert 0 < weights[0] < weights[1] < weights[2] == 1
     live = pushed(pipeline, before, sound, 25, settings=settings)
     assert all(np.array_equal(out.frame, frame) for out, frame in zip(live, after, strict=True))
+
+
+def test_in_pauses_the_mouth_rests_as_in_silence(pipeline: LipsyncPipeline, sound: Path) -> None:
+    waveform, features = read_audio(sound), WhisperFeatures(pipeline.models.audio_encoder)
+    rows = list(range(0, 250, 2))  # 25 frames a second
+    given = {name: SETTINGS.changed(entries) for name, entries in STRENGTHS.items()}
+    heard = {
+        name: audio_windows(features.track(waveform), waveform, each).windows(rows, 50) for name, each in given.items()
+    }
+    assert isinstance(audio_windows(features.track(waveform), waveform, given["model"]), FeatureTrack)
+    assert torch.equal(heard["close"][50:75], heard["none"][50:75])  # 2 to 3 s
+    for speech in (slice(8, 36), slice(95, 120)):
+        assert torch.equal(heard["close"][speech], heard["model"][speech])
+    middle = (heard["none"] + heard["model"]) / 2
+    torch.testing.assert_close(heard["half"], middle)
+    torch.testing.assert_close(heard["more"], 2 * heard["model"] - heard["none"])
+    assert torch.equal(heard["later"][:25], heard["none"][:25]) and torch.equal(
+        heard["later"][50:], heard["model"][50:]
+    )
+    torch.testing.assert_close(heard["later"][37:38], middle[37:38], atol=0.05, rtol=0.05)
+
+
+STRENGTHS: dict[str, dict[str, Any]] = {
+    "model": {},
+    "close": {"silence": "close"},
+    "none": {"strength": 0},
+    "half": {"strength": "0.5"},
+    "more": {"strength": 2},
+    "later": {"strength": "1:0 2:1"},
+}
+
+
+@pytest.mark.parametrize("strength", [-0.1, 2.5, "", "much", "0:1 0:2", "5:1 2:1", "0:1:2", "-1:1", float("nan")])
+def test_a_strength_that_is_none_is_refused(strength: float | str) -> None:
+    with pytest.raises(ValueError, match="strength is .* 0 .closed lips. to 2"):
+        SETTINGS.changed({"strength": strength})

@@ -259,4 +259,4 @@ def test_a_detector_of_another_alignment_is_refused() -> None:
     pipeline = LipsyncPipeline(models, StubDetector())
     live = pipeline.stream(np.zeros(16_000, np.float32))
     with pytest.raises(ValueError, match="whole_nose"):
-        LiveStream(WindowSampler(models, InferenceSettings(), Stopwatch()), WholeNose(), live.stream.features, 25)
+        LiveStream(WindowSampler(models, InferenceSettings(), Stopwatch()), WholeNose(), live.stream.audio, 25)

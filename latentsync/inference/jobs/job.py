@@ -65,9 +65,8 @@ class LipsyncJob:
     def lip_weights(self, silence: Silence) -> NDArray[np.float32]:
         """Opacity of the new lips by the sound, in each frame of the output: float32 [n], 0 where the source's lips stay."""
         starts = self.timeline.ticks[:-1] * float(self.format.time_base)
-        if silence == "model":
-            return np.ones(len(starts), np.float32)
-        return at_times(speech_weights(self.waveform), starts)
+        keeps = silence == "keep"
+        return at_times(speech_weights(self.waveform), starts) if keeps else np.ones(len(starts), np.float32)
 
 
 def check_names(video: PathLike, audio: PathLike, output: PathLike, options: JobOptions, force: bool = False) -> None:

@@ -24,6 +24,7 @@ from latentsync.inference.jobs.segments import OUTPUT_SEGMENT_SEC, plan_output_s
 from latentsync.inference.jobs.timeline import frames_in_order
 from latentsync.inference.memory import return_freed_memory
 from latentsync.inference.threads import run_ahead, run_behind
+from latentsync.inference.windows.audio import audio_windows
 from latentsync.inference.windows.latents import LatentCache
 from latentsync.inference.windows.references import ReferenceLatents, reference_choice
 from latentsync.inference.windows.sampler import WindowSampler
@@ -50,7 +51,7 @@ class Renderer:
         self.matrices = rescaled(plan.matrices, job.info.square_scale).astype(np.float32)
         _, form = job.format.encoding(job.format.segment_suffix)
         self.read_pictures = partial(job.source.pictures, form)
-        self.features = whisper.track(job.waveform)
+        self.audio = audio_windows(whisper.track(job.waveform), job.waveform, sampler.settings)
         self.lip_weights = job.lip_weights(sampler.settings.silence)
         self.segment_of_frame = segment_of_frames(plan.segment, job.timeline, self.lip_weights)
         overlap = sampler.settings.overlap
@@ -100,7 +101,7 @@ class Renderer:
 
     def _stream(self, on_step: OnStep) -> LipsyncStream:
         overlap = self.sampler.settings.overlap
-        return LipsyncStream(self.sampler, self.features, self.references, self.stride, overlap, on_step)
+        return LipsyncStream(self.sampler, self.audio, self.references, self.stride, overlap, on_step)
 
     def _capacity(self, group_frames: int) -> int:
         """Capacity of the queues before and after the networks, in frames; halved if a video played backwards is read in pieces."""

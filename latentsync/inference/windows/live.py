@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from latentsync.audio.speech_activity import at_times
-from latentsync.audio.whisper_features import FeatureTrack
 from latentsync.face.align import FrameArray, Smoother, align_matrix, warp_face
 from latentsync.face.detection.detector import Face, FaceDetector
 from latentsync.face.detection.scenes import SceneCuts
@@ -25,6 +24,7 @@ from latentsync.face.detection.tracking import LookBack
 from latentsync.inference.faces.plan import NOT_EDITED, FacePlan, FacePolicy, plan_faces
 from latentsync.inference.faces.tracks import Detection, FaceTracks, detections_of
 from latentsync.inference.settings import InferenceSettings
+from latentsync.inference.windows.audio import AudioWindows
 from latentsync.inference.windows.sampler import WindowSampler
 from latentsync.inference.windows.stream import FrameIn, FrameOut, LipsyncStream
 from latentsync.media.pixels.picture import RgbPicture
@@ -45,7 +45,7 @@ class LiveStream:
         self,
         sampler: WindowSampler,
         detector: FaceDetector,
-        features: FeatureTrack,
+        audio: AudioWindows,
         fps: float,
         policy: FacePolicy | None = None,
         reference_frames: Sequence[FrameArray] = (),
@@ -56,7 +56,7 @@ class LiveStream:
         self.lip_weights = np.ones(1, np.float32) if lip_weights is None else lip_weights
         reference = self._reference(sampler.settings, reference_frames)
         stride, overlap = stride_of(fps), sampler.settings.overlap
-        self.stream = LipsyncStream(sampler, features, lambda frames: reference, stride, overlap)
+        self.stream = LipsyncStream(sampler, audio, lambda frames: reference, stride, overlap)
         self.delay = int(np.ceil(DELAY_SEC * fps))  # frames
         self.look_back = LookBack(detector)
         self.cuts, self.smoother = SceneCuts(), Smoother()

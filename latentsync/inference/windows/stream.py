@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor
 
-from latentsync.audio.whisper_features import FeatureTrack
 from latentsync.diffusion.solvers import OnStep
 from latentsync.face.align import FloatArray, FrameArray, crop_size, invert_matrix, sampled_region, warp_face
 from latentsync.face.outline import kept_around
 from latentsync.face.paste import Face, Patch
 from latentsync.inference.faces.plan import NOT_EDITED
 from latentsync.inference.settings import LastWindow
+from latentsync.inference.windows.audio import AudioWindows
 from latentsync.inference.windows.finish import NewFaces
 from latentsync.inference.windows.sampler import Window, WindowSampler
 from latentsync.media.pixels.picture import Picture
@@ -108,7 +108,7 @@ class LipsyncStream:
     """
 
     sampler: WindowSampler
-    features: FeatureTrack
+    audio: AudioWindows
     references: Callable[[Sequence[int]], Tensor | None]
     stride: int = 1
     overlap: int = 0  # frames that two consecutive windows share
@@ -208,7 +208,7 @@ class LipsyncStream:
     def _window(self, frames: list[AlignedFace]) -> Window:
         with self.sampler.stopwatch("listen"):
             rows = [int((frame.time_sec + TIME_SLACK_SEC) * WHISPER_ROW_HZ) for frame in frames]
-            audio = self.features.windows(rows, fps=WHISPER_ROW_HZ)  # f s d
+            audio = self.audio.windows(rows, fps=WHISPER_ROW_HZ)  # f s d
         sources = [frame.source for frame in frames]
         return Window(np.stack([frame.face for frame in frames]), audio, self.references(sources), sources)
 

@@ -1,0 +1,160 @@
+"""A film of which parts are replaced: which of its packets can be copied, and what they need to follow other parts.
+
+Decoding can end after any packet whose pictures, with all before, are shown before all others; it can begin at a key frame that
+refers to nothing before it. Pictures that follow a key frame in the file but are shown before it (of an open group) refer to
+pictures before it, so they are encoded.
+
+Legend: n frames in the order of display.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.stream import VideoStream
+
+from latentsync.media.container import PathLike, open_input, video_stream
+from latentsync.media.index.frame_index import FrameIndex, frame_index
+from latentsync.media.pixels.geometry import Orientation
+from latentsync.media.video import nal
+from latentsync.media.video.read import packets_from
+
+CODECS = {"h264": "h264", "hevc": "hevc"}  # of the film -> `VideoFormat.codec`
+PROFILES = {"Constrained Baseline": "baseline", "Baseline": "baseline", "Main": "main", "High": "high"}
+
+
+class NotCopiedError(ValueError):
+    """The packets of a film cannot be copied; the message is the reason, without an end."""
+
+
+@dataclass(frozen=True)
+class Film:
+    """A video whose packets can be copied in parts."""
+
+    path: PathLike
+    codec: str  # "h264" or "hevc"
+    header: bytes  # of its track
+    profile: str  # x264's name, empty for HEVC
+
+    @cached_property
+    def index(self) -> FrameIndex:
+        return frame_index(self.path)
+
+    @property
+    def parameter_set_id(self) -> int:
+        """The number for the parameter sets of new parts: one that the film does not use; 0 for HEVC, where it is fixed."""
+        return nal.AvcHeader.parsed(self.header).free_id() if self.codec == "h264" else 0
+
+    def spans(self, edited: Sequence[range]) -> tuple[range, ...]:
+        """The frames to encode so that those in `edited` (rising, disjoint) can differ; packets of all others can be copied."""
+        encoded: list[range] = []
+        for part in edited:
+            start = self._cut(part.start)
+            if encoded and start <= encoded[-1].stop:
+                start = encoded.pop().start
+            encoded.append(range(start, self._resume(part.stop)))
+        return tuple(encoded)
+
+    def _cut(self, frame: int) -> int:
+        """The last frame up to `frame` before which decoding can end."""
+        shown = self.index.decode_order[:frame]
+        ends = np.flatnonzero(np.maximum.accumulate(shown) == np.arange(frame)) if frame else shown
+        return int(ends[-1]) + 1 if len(ends) else 0
+
+    def _resume(self, frame: int) -> int:
+        """The first frame from `frame` on at which decoding can begin; the end of the film if there is none."""
+        index = self.index
+        key_frames = np.searchsorted(index.ticks[:-1], index.key_ticks)
+        firsts = np.minimum.accumulate(index.decode_order[::-1])[::-1]  # of the pictures from a packet on
+        with open_input(self.path) as container:
+            stream = video_stream(container, self.path)
+            for key, stamp in zip(key_frames, index.key_stamps, strict=True):
+                if key < frame:
+                    continue
+                place = int(np.flatnonzero(index.decode_order == key)[0])
+                if firsts[place] == place and self._begins_alone(first_packet(container, stream, int(stamp))):
+                    return int(key)
+        return index.frame_count
+
+    def _begins_alone(self, packet: Packet | None) -> bool:
+        """Whether the pictures that are decoded and shown after a key frame refer to nothing before it."""
+        if packet is None:
+            return False
+        kinds = [self._kind(unit) for unit in nal.units(bytes(packet))]
+        return nal.H264_IDR in kinds if self.codec == "h264" else any(kind in nal.HEVC_IRAP for kind in kinds)
+
+    def _kind(self, unit: bytes) -> int:
+        return unit[0] & 31 if self.codec == "h264" else nal.hevc_type(unit)
+
+    def joined_header(self, others: Sequence[bytes]) -> bytes:
+        """The header of a track with packets of the film and of parts with the headers `others`."""
+        if self.codec == "hevc":
+            return self.header
+        header = nal.AvcHeader.parsed(self.header)
+        for other in others:
+            header = header.with_sets_of(nal.AvcHeader.parsed(other))
+        return bytes(header)
+
+    def packets(self, container: InputContainer, stream: VideoStream, frames: range) -> Iterator[Packet]:
+        """The packets of `frames`, a part between those of `spans`."""
+        stamp, left = self.index.seek_stamp(frames.start), len(frames)
+        packets = None if stamp is None else packets_from(container, stream, stamp)
+        for packet in container.demux(stream) if packets is None else packets:
+            if packet.size and packet.pts is not None:
+                frame = int(np.searchsorted(self.index.ticks[:-1], packet.pts))
+                if frame in frames:
+                    yield packet
+                    left -= 1
+                    if not left:
+                        return
+
+    def first_of_part(self, packet: Packet, stream: VideoStream, is_own: bool) -> Packet:
+        """The first packet of a part, such that it can follow any other part; `stream` is that of the part.
+
+        The parameter sets of HEVC encoders all have the number 0, so they are repeated where another part begins.
+        """
+        if self.codec == "h264":
+            return packet
+        header, found = stream.codec_context.extradata or b"", list(nal.units(bytes(packet)))
+        if is_own:  # nothing before it is referred to, and the pictures that did so are left out
+            found = [nal.with_hevc_type(u, nal.HEVC_BLA) if nal.hevc_type(u) == nal.HEVC_CRA else u for u in found]
+        first = int(nal.hevc_type(found[0]) == nal.HEVC_AUD)
+        changed = Packet(nal.packet_of([*found[:first], *nal.hevc_sets(header), *found[first:]]))
+        changed.is_keyframe = True
+        return changed
+
+
+def first_packet(container: InputContainer, stream: VideoStream, stamp: int) -> Packet | None:
+    """The packet with a decoding time stamp, None if the file cannot be seeked there."""
+    for packet in packets_from(container, stream, stamp) or ():
+        own = packet.pts if packet.dts is None else packet.dts
+        if packet.size and own is not None and own >= stamp:
+            return packet
+    return None
+
+
+def open_film(path: PathLike) -> Film:
+    """A film whose packets can be copied. Raises NotCopiedError with the reason if they cannot, MediaError as `probe` does."""
+    index = frame_index(path)
+    with open_input(path) as container:
+        stream = video_stream(container, path)
+        codec, header = index.first.codec, stream.codec_context.extradata or b""
+        profile = stream.codec_context.profile or ""
+        try:
+            if codec not in CODECS:
+                raise NotCopiedError(f"its codec is {codec}, not H.264 or HEVC")
+            if not index.one_each:
+                raise NotCopiedError("its packets are not one picture each")
+            if index.orientation != Orientation():
+                raise NotCopiedError("its pictures are stored turned")
+            if index.first.fields:
+                raise NotCopiedError("its pictures are interlaced")
+            if codec == "h264" and profile not in PROFILES:
+                raise NotCopiedError(f"its H.264 profile is {profile or 'unknown'}")
+            nal.AvcHeader.parsed(header) if codec == "h264" else nal.hevc_sets(header)
+        except nal.HeaderError as error:
+            raise NotCopiedError(str(error)) from error
+        return Film(path, codec, header, PROFILES.get(profile, ""))

@@ -8,7 +8,7 @@ Legend: n frames in the order of display.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -20,6 +20,13 @@ from latentsync.media.container import PathLike, open_input, video_stream
 from latentsync.media.index.frame_index import FrameIndex, frame_index
 from latentsync.media.pixels.geometry import Orientation
 from latentsync.media.video import nal
+from latentsync.media.video.h264_slices import (
+    PictureSettings,
+    Renumbered,
+    recovers_at_once,
+    settings_of,
+    with_gaps_allowed,
+)
 from latentsync.media.video.read import packets_from
 
 CODECS = {"h264": "h264", "hevc": "hevc"}  # of the film -> `VideoFormat.codec`
@@ -83,23 +90,51 @@ class Film:
         """Whether the pictures that are decoded and shown after a key frame refer to nothing before it."""
         if packet is None:
             return False
-        kinds = [self._kind(unit) for unit in nal.units(bytes(packet))]
-        return nal.H264_IDR in kinds if self.codec == "h264" else any(kind in nal.HEVC_IRAP for kind in kinds)
+        content = bytes(packet)
+        if self.codec == "hevc":
+            return any(nal.hevc_type(unit) in nal.HEVC_IRAP for unit in nal.units(content))
+        return is_idr(content) or bool(self.settings and recovers_at_once(content, self.settings))
 
-    def _kind(self, unit: bytes) -> int:
-        return unit[0] & 31 if self.codec == "h264" else nal.hevc_type(unit)
+    @cached_property
+    def settings(self) -> dict[int, PictureSettings] | None:
+        """Of H.264, to change slice headers; None if they cannot be changed."""
+        try:
+            return settings_of(nal.AvcHeader.parsed(self.header))
+        except nal.HeaderError:
+            return None
 
-    def joined_header(self, others: Sequence[bytes]) -> bytes:
-        """The header of a track with packets of the film and of parts with the headers `others`."""
+    def joined_header(self, others: Sequence[bytes], starts: Sequence[int]) -> bytes:
+        """The header of a track with parts of the film that begin at the frames `starts`, and parts with the headers `others`."""
         if self.codec == "hevc":
             return self.header
         header = nal.AvcHeader.parsed(self.header)
+        if any(map(self._is_open, starts)):  # pictures are left out, and their numbers are missing
+            header = replace(header, sps=with_gaps_allowed(header))
         for other in others:
             header = header.with_sets_of(nal.AvcHeader.parsed(other))
         return bytes(header)
 
+    def _is_open(self, frame: int) -> bool:
+        """Whether a frame of H.264 is the key picture of an open group."""
+        with open_input(self.path) as container:
+            found = self._packets(container, video_stream(container, self.path), range(frame, frame + 1))
+            return frame > 0 and not is_idr(bytes(next(found)))
+
     def packets(self, container: InputContainer, stream: VideoStream, frames: range) -> Iterator[Packet]:
-        """The packets of `frames`, a part between those of `spans`."""
+        """The packets of `frames`, a part between those of `spans`, such that it can follow any other part."""
+        renumbered: Renumbered | None = None
+        for place, packet in enumerate(self._packets(container, stream, frames)):
+            if place == 0 and self.codec == "hevc":
+                # nothing before it is referred to, and the pictures that did so are left out
+                yield changed(packet, with_hevc_sets(bytes(packet), self.header, nal.HEVC_BLA))
+                continue
+            if place == 0 and frames.start and not is_idr(bytes(packet)):
+                assert self.settings is not None, "else the part began elsewhere"
+                renumbered = Renumbered(self.settings)
+            yield packet if renumbered is None else changed(packet, renumbered.changed(bytes(packet)))
+
+    def _packets(self, container: InputContainer, stream: VideoStream, frames: range) -> Iterator[Packet]:
+        """The packets of `frames` as they are."""
         stamp, left = self.index.seek_stamp(frames.start), len(frames)
         packets = None if stamp is None else packets_from(container, stream, stamp)
         for packet in container.demux(stream) if packets is None else packets:
@@ -111,20 +146,38 @@ class Film:
                     if not left:
                         return
 
-    def first_of_part(self, packet: Packet, stream: VideoStream, is_own: bool) -> Packet:
-        """The first packet of a part, such that it can follow any other part; `stream` is that of the part.
+    def new_packets(self, container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
+        """The packets of an encoded part, such that it can follow packets of the film."""
+        for place, packet in enumerate(packet for packet in container.demux(stream) if packet.size):
+            if place == 0 and self.codec == "hevc":
+                header = stream.codec_context.extradata or b""
+                yield changed(packet, with_hevc_sets(bytes(packet), header, nal.HEVC_CRA))
+            else:
+                yield packet
 
-        The parameter sets of HEVC encoders all have the number 0, so they are repeated where another part begins.
-        """
-        if self.codec == "h264":
-            return packet
-        header, found = stream.codec_context.extradata or b"", list(nal.units(bytes(packet)))
-        if is_own:  # nothing before it is referred to, and the pictures that did so are left out
-            found = [nal.with_hevc_type(u, nal.HEVC_BLA) if nal.hevc_type(u) == nal.HEVC_CRA else u for u in found]
-        first = int(nal.hevc_type(found[0]) == nal.HEVC_AUD)
-        changed = Packet(nal.packet_of([*found[:first], *nal.hevc_sets(header), *found[first:]]))
-        changed.is_keyframe = True
-        return changed
+
+def is_idr(packet: bytes) -> bool:
+    """Whether a packet of H.264 holds a picture at which decoding begins anew."""
+    return any(unit[0] & 31 == nal.H264_IDR for unit in nal.units(packet))
+
+
+def with_hevc_sets(packet: bytes, header: bytes, kind: int) -> bytes:
+    """The first packet of a part, with the parameter sets of its header: those of all encoders have the number 0.
+
+    A picture of an open group becomes one of the NAL type `kind`.
+    """
+    found = [
+        nal.with_hevc_type(unit, kind) if nal.hevc_type(unit) == nal.HEVC_CRA else unit for unit in nal.units(packet)
+    ]
+    first = int(nal.hevc_type(found[0]) == nal.HEVC_AUD)
+    return nal.packet_of([*found[:first], *nal.hevc_sets(header), *found[first:]])
+
+
+def changed(packet: Packet, content: bytes) -> Packet:
+    """A packet with other content."""
+    other = Packet(content)
+    other.is_keyframe = packet.is_keyframe
+    return other
 
 
 def first_packet(container: InputContainer, stream: VideoStream, stamp: int) -> Packet | None:

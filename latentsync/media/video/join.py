@@ -126,9 +126,9 @@ def write_file(
         tag = HEVC_TAG if template.codec_context.codec.canonical_name == "hevc" else ""
         joined = file.add_video(template, tag if film is None or not tag else HEVC_PARTS_TAG)
         if film is not None:
-            joined.codec_context.extradata = film.joined_header(
-                [header_of(piece.path) for piece in pieces if piece.frames is None][:1]
-            )
+            others = [header_of(piece.path) for piece in pieces if piece.frames is None][:1]
+            copied = [piece.frames.start for piece in pieces if piece.frames is not None]
+            joined.codec_context.extradata = film.joined_header(others, copied)
         file.add_audio()
         place = 0
         for piece in pieces:
@@ -149,14 +149,14 @@ def append_pictures(
     """Copy one file's packets, the first of which is number `place` of all; returns the number after its last."""
     with open_input(piece.path) as container:
         stream = video_stream(container, piece.path)
-        first, packets = place, container.demux(stream)
+        packets = container.demux(stream)
         if film is not None and piece.frames is not None:
             packets = film.packets(container, stream, piece.frames)
+        elif film is not None:
+            packets = film.new_packets(container, stream)
         try:
             for packet in packets:
                 if packet.size:
-                    if film is not None and place == first:
-                        packet = film.first_of_part(packet, stream, piece.frames is not None)
                     packet.stream, packet.time_base = joined, file.time_base
                     packet.pts, packet.dts = int(stamps.shown[place]), int(stamps.decoded[place])
                     packet.duration = int(stamps.durations[place])

@@ -4,15 +4,15 @@ Packets hold NAL units, each after its length in four bytes. What all pictures n
 track. Parts with other settings can follow each other if their parameter sets have other numbers, and all are in the header.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 LENGTH_BYTES = 4
 MAX_SPS_ID = 31
-H264_SLICE, H264_IDR = 1, 5
+H264_SLICE, H264_IDR, H264_SEI = 1, 5, 6
 HEVC_IRAP = range(16, 24)  # NAL units of pictures at which decoding can begin
 HEVC_BLA, HEVC_CRA, HEVC_AUD = 18, 21, 35
-H264_AUD = 9
 
 
 class HeaderError(ValueError):
@@ -35,12 +35,27 @@ def packet_of(nal_units: Sequence[bytes]) -> bytes:
     return b"".join(len(unit).to_bytes(LENGTH_BYTES, "big") + unit for unit in nal_units)
 
 
-class Bits:
-    """Reads the first bits of a NAL unit, without the bytes that prevent start codes."""
+def plain(unit: bytes) -> bytes:
+    """A NAL unit without the bytes that prevent start codes."""
+    return unit.replace(b"\0\0\3", b"\0\0")
 
-    def __init__(self, unit: bytes):
-        data = unit.replace(b"\0\0\3", b"\0\0")
+
+def escaped(data: bytes) -> bytes:
+    """A NAL unit with the bytes that prevent start codes."""
+    return re.sub(rb"\0\0(?=[\0-\3]|\Z)", b"\0\0\3", data)
+
+
+class Bits:
+    """Reads bits of the plain content of a NAL unit."""
+
+    def __init__(self, data: bytes):
         self.value, self.left = int.from_bytes(data, "big"), 8 * len(data)
+        self.length = self.left
+
+    @property
+    def place(self) -> int:
+        """Number of bits that were read."""
+        return self.length - self.left
 
     def take(self, count: int) -> int:
         """The next `count` bits as a number."""
@@ -120,12 +135,12 @@ def _together(own: tuple[bytes, ...], others: tuple[bytes, ...]) -> tuple[bytes,
 
 def sps_id(unit: bytes) -> int:
     """The number of an H.264 sequence parameter set."""
-    return Bits(unit[4:]).exp_golomb()  # after the NAL header, profile, compatibility and level
+    return Bits(plain(unit[4:])).exp_golomb()  # after the NAL header, profile, compatibility and level
 
 
 def pps_id(unit: bytes) -> int:
     """The number of an H.264 picture parameter set."""
-    return Bits(unit[1:]).exp_golomb()
+    return Bits(plain(unit[1:])).exp_golomb()
 
 
 def hevc_sets(header: bytes) -> tuple[bytes, ...]:

@@ -21,6 +21,7 @@ CODECS: Final = get_args(Codec)
 # without it, it is. All AVX-512 processors have the instructions listed here.
 X264_REPEATABLE: Final = "asm=MMX2,SSE2,SSE3,SSSE3,SSE4,SSE4.2,LZCNT,AVX,FMA3,BMI1,BMI2,AVX2"
 OPENCV_AVX512 = 256  # CV_CPU_AVX512_SKX of OpenCV's headers, which has no name in Python
+X265_PLAIN: Final = "weightp=0:weightb=0:slices=1"
 SQUARE: Final = Fraction(1)  # sample aspect ratio of square pixels
 NO_HDR: Final = HdrMetadata()
 FIELD_ROWS: Final = 4  # the height of interlaced pictures must be a multiple of it: two rows of chroma
@@ -87,9 +88,13 @@ class Encoder:
                 f"a quality (crf) of {crf} is out of range for {self.name}. Choose one from 0 to {self.crf_max}."
             )
         own = self._x264_options(beside) if self.name == "libx264" else {}
+        if beside and self.name == "libx265":  # headers of slices stay short, see `latentsync.media.video.hevc_slices`
+            own = {"x265-params": X265_PLAIN}
         quantiser = self.quantiser(max(0, crf - self.deep_finer) if is_deep else crf)
         options = self.deep_options if is_deep and self.deep_options else self.options
         chosen = dict(options) | {name: str(quantiser) for name in self.quality_options} | own
+        for name in own.keys() & dict(options).keys():
+            chosen[name] = f"{dict(options)[name]}:{own[name]}"
         if self.hdr_params is not None and hdr.is_static:
             stated = hdr.x265_params() if self.hdr_params == "x265-params" else hdr.svt_params()
             chosen[self.hdr_params] = ":".join(filter(None, (chosen.get(self.hdr_params), stated)))

@@ -27,6 +27,7 @@ from latentsync.media.video.h264_slices import (
     settings_of,
     with_gaps_allowed,
 )
+from latentsync.media.video.hevc_slices import SliceSettings, free_id, numbered_set, numbered_slice
 from latentsync.media.video.read import packets_from
 
 CODECS = {"h264": "h264", "hevc": "hevc"}  # of the film -> `VideoFormat.codec`
@@ -52,8 +53,10 @@ class Film:
 
     @property
     def parameter_set_id(self) -> int:
-        """The number for the parameter sets of new parts: one that the film does not use; 0 for HEVC, where it is fixed."""
-        return nal.AvcHeader.parsed(self.header).free_id() if self.codec == "h264" else 0
+        """The number for the parameter sets of new parts: one that the film does not use."""
+        if self.codec == "h264":
+            return nal.AvcHeader.parsed(self.header).free_id()
+        return free_id(nal.HevcHeader.parsed(self.header).parameter_sets)
 
     def spans(self, edited: Sequence[range]) -> tuple[range, ...]:
         """The frames to encode so that those in `edited` (rising, disjoint) can differ; packets of all others can be copied."""
@@ -106,7 +109,11 @@ class Film:
     def joined_header(self, others: Sequence[bytes], starts: Sequence[int]) -> bytes:
         """The header of a track with parts of the film that begin at the frames `starts`, and parts with the headers `others`."""
         if self.codec == "hevc":
-            return self.header
+            joined = nal.HevcHeader.parsed(self.header)
+            for part in map(nal.HevcHeader.parsed, others):
+                sets = [numbered_set(unit, self.parameter_set_id) for unit in part.parameter_sets]
+                joined = joined.with_sets_of(sets, part.facts[nal.HEVC_LEVEL])
+            return bytes(joined)
         header = nal.AvcHeader.parsed(self.header)
         if any(map(self._is_open, starts)):  # pictures are left out, and their numbers are missing
             header = replace(header, sps=with_gaps_allowed(header))
@@ -124,9 +131,8 @@ class Film:
         """The packets of `frames`, a part between those of `spans`, such that it can follow any other part."""
         renumbered: Renumbered | None = None
         for place, packet in enumerate(self._packets(container, stream, frames)):
-            if place == 0 and self.codec == "hevc":
-                # nothing before it is referred to, and the pictures that did so are left out
-                yield changed(packet, with_hevc_sets(bytes(packet), self.header, nal.HEVC_BLA))
+            if place == 0 and frames.start and self.codec == "hevc":
+                yield changed(packet, begins_anew(bytes(packet)))
                 continue
             if place == 0 and frames.start and not is_idr(bytes(packet)):
                 assert self.settings is not None, "else the part began elsewhere"
@@ -148,12 +154,23 @@ class Film:
 
     def new_packets(self, container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
         """The packets of an encoded part, such that it can follow packets of the film."""
-        for place, packet in enumerate(packet for packet in container.demux(stream) if packet.size):
-            if place == 0 and self.codec == "hevc":
-                header = stream.codec_context.extradata or b""
-                yield changed(packet, with_hevc_sets(bytes(packet), header, nal.HEVC_CRA))
-            else:
-                yield packet
+        packets = (packet for packet in container.demux(stream) if packet.size)
+        if self.codec == "h264":  # libx264 has numbered the parameter sets as asked
+            yield from packets
+            return
+        sets = nal.HevcHeader.parsed(stream.codec_context.extradata or b"").parameter_sets
+        settings, number = SliceSettings.parsed(sets), self.parameter_set_id
+        for packet in packets:
+            units = nal.units(bytes(packet))
+            yield changed(
+                packet,
+                nal.packet_of(
+                    [
+                        numbered_slice(u, settings, number) if nal.hevc_type(u) < nal.HEVC_SETS.start else u
+                        for u in units
+                    ]
+                ),
+            )
 
 
 def is_idr(packet: bytes) -> bool:
@@ -161,16 +178,12 @@ def is_idr(packet: bytes) -> bool:
     return any(unit[0] & 31 == nal.H264_IDR for unit in nal.units(packet))
 
 
-def with_hevc_sets(packet: bytes, header: bytes, kind: int) -> bytes:
-    """The first packet of a part, with the parameter sets of its header: those of all encoders have the number 0.
-
-    A picture of an open group becomes one of the NAL type `kind`.
-    """
-    found = [
-        nal.with_hevc_type(unit, kind) if nal.hevc_type(unit) == nal.HEVC_CRA else unit for unit in nal.units(packet)
-    ]
-    first = int(nal.hevc_type(found[0]) == nal.HEVC_AUD)
-    return nal.packet_of([*found[:first], *nal.hevc_sets(header), *found[first:]])
+def begins_anew(packet: bytes) -> bytes:
+    """A key picture of HEVC after which decoding begins anew, also of an open group, whose other pictures are left out."""
+    found = nal.units(packet)
+    return nal.packet_of(
+        [nal.with_hevc_type(u, nal.HEVC_BLA) if nal.hevc_type(u) == nal.HEVC_CRA else u for u in found]
+    )
 
 
 def changed(packet: Packet, content: bytes) -> Packet:
@@ -207,7 +220,7 @@ def open_film(path: PathLike) -> Film:
                 raise NotCopiedError("its pictures are interlaced")
             if codec == "h264" and profile not in PROFILES:
                 raise NotCopiedError(f"its H.264 profile is {profile or 'unknown'}")
-            nal.AvcHeader.parsed(header) if codec == "h264" else nal.hevc_sets(header)
+            nal.AvcHeader.parsed(header) if codec == "h264" else nal.HevcHeader.parsed(header)
         except nal.HeaderError as error:
             raise NotCopiedError(str(error)) from error
         return Film(path, codec, header, PROFILES.get(profile, ""))

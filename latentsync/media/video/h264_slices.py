@@ -14,7 +14,9 @@ from latentsync.media.video.nal import (
     H264_SLICE,
     AvcHeader,
     Bits,
+    BitWriter,
     HeaderError,
+    bits_between,
     escaped,
     packet_of,
     plain,
@@ -56,8 +58,7 @@ class PictureSettings:
             raise HeaderError("its pictures have slice groups")
         references = bits.exp_golomb() + 1, bits.exp_golomb() + 1
         weighted = bool(bits.take(1)), bits.take(2) == 1
-        for _ in range(3):  # quantisers
-            bits.exp_golomb()
+        bits.numbers(3)  # quantisers
         has_deblocking, _, has_redundant = bool(bits.take(1)), bits.take(1), bool(bits.take(1))
         sps = next((unit for unit in all_sps if sps_id(unit) == number), None)
         if sps is None:
@@ -167,7 +168,7 @@ class SliceHeader:
             commands.append((operation, *(self.bits.exp_golomb() for _ in range(numbers))))
         return commands
 
-    def rest(self, start: "BitWriter") -> bytes:
+    def rest(self, start: BitWriter) -> bytes:
         """`start`, what follows in the header after the bits that were read, and the content of the slice."""
         bits, own = self.bits, self.settings
         if not own.has_cabac:  # the content follows at any bit
@@ -181,25 +182,6 @@ class SliceHeader:
             for _ in range(0 if is_off == 1 else 2):
                 start.exp_golomb(bits.exp_golomb())
         return start.padded(1) + self.data[-(-bits.place // 8) :]
-
-
-class BitWriter:
-    """Collects bits."""
-
-    def __init__(self, value: int = 0, length: int = 0):
-        self.value, self.length = value, length
-
-    def put(self, value: int, length: int) -> None:
-        self.value, self.length = self.value << length | value, self.length + length
-
-    def exp_golomb(self, number: int) -> None:
-        self.put(number + 1, 2 * (number + 1).bit_length() - 1)
-
-    def padded(self, bit: int) -> bytes:
-        """The bits as bytes, completed by ones or zeros."""
-        missing = -self.length % 8
-        self.put((1 << missing) - 1 if bit else 0, missing)
-        return self.value.to_bytes(self.length // 8, "big")
 
 
 def recovers_at_once(packet: bytes, settings: Mapping[int, PictureSettings]) -> bool:
@@ -265,7 +247,7 @@ def idr_slice(header: SliceHeader) -> bytes:
     start.put(0, own.order_bits)
     before = header.bits.place
     header.skip_references()
-    start.put(*bits_between(header, before, header.bits.place))
+    start.put(*bits_between(header.data, before, header.bits.place))
     header.markings()
     start.put(0, 2)  # pictures before it are shown; it is no long-term reference
     return header.rest(start)
@@ -274,7 +256,7 @@ def idr_slice(header: SliceHeader) -> bytes:
 def without_old_markings(header: SliceHeader) -> bytes:
     """A slice without commands that mark pictures before number 0 as unused, without its first byte."""
     header.skip_references()
-    start = BitWriter(*bits_between(header, 0, header.bits.place))
+    start = BitWriter(*bits_between(header.data, 0, header.bits.place))
     commands = header.markings()
     kept = [command for command in commands if command[0] != 1 or command[1] < header.number]
     if kept == commands:
@@ -284,9 +266,3 @@ def without_old_markings(header: SliceHeader) -> bytes:
         start.exp_golomb(number)
     start.exp_golomb(0)
     return header.rest(start)
-
-
-def bits_between(header: SliceHeader, first: int, stop: int) -> tuple[int, int]:
-    """Bits of a slice from one place to another, as a number, and how many they are."""
-    value = header.bits.value >> (header.bits.length - stop)
-    return value & ((1 << (stop - first)) - 1), stop - first

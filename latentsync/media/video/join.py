@@ -16,9 +16,9 @@ from latentsync.media.index.frame_index import frame_index
 from latentsync.media.sound.copy import AudioSource
 from latentsync.media.video.film import Film
 from latentsync.media.video.mux import OutputFile
+from latentsync.media.video.nal import HeaderError
 
 HEVC_TAG = "hvc1"  # Apple's players do not support libav's default, hev1
-HEVC_PARTS_TAG = "hev1"  # parameter sets are in packets too
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def write_file(
     with OutputFile(path, audio, time_base) as file, open_input(first) as container:
         template = video_stream(container, first)
         tag = HEVC_TAG if template.codec_context.codec.canonical_name == "hevc" else ""
-        joined = file.add_video(template, tag if film is None or not tag else HEVC_PARTS_TAG)
+        joined = file.add_video(template, tag)
         if film is not None:
             others = [header_of(piece.path) for piece in pieces if piece.frames is None][:1]
             copied = [piece.frames.start for piece in pieces if piece.frames is not None]
@@ -164,6 +164,10 @@ def append_pictures(
                     place += 1
         except av.error.FFmpegError as error:
             raise MediaError(f"cannot read {piece.path}: {reason(error)}. Write it again.") from error
+        except HeaderError as error:
+            raise MediaError(
+                f"cannot join {piece.path} with packets of the film: {error}. Choose another codec, so that all is encoded."
+            ) from error
         return place
 
 

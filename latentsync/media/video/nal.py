@@ -12,7 +12,9 @@ LENGTH_BYTES = 4
 MAX_SPS_ID = 31
 H264_SLICE, H264_IDR, H264_SEI = 1, 5, 6
 HEVC_IRAP = range(16, 24)  # NAL units of pictures at which decoding can begin
-HEVC_BLA, HEVC_CRA, HEVC_AUD = 18, 21, 35
+HEVC_BLA, HEVC_CRA = 18, 21
+HEVC_SETS = range(32, 35)  # NAL units of parameter sets; pictures have lower numbers
+HEVC_FACTS, HEVC_LEVEL = 22, 12  # of a header: length before the parameter sets, and where the level is
 
 
 class HeaderError(ValueError):
@@ -70,6 +72,36 @@ class Bits:
         while not self.take(1):
             zeros += 1
         return (1 << zeros) - 1 + self.take(zeros)
+
+    def numbers(self, count: int) -> None:
+        """Skip exp-Golomb numbers, with a sign or without."""
+        for _ in range(count):
+            self.exp_golomb()
+
+
+class BitWriter:
+    """Collects bits."""
+
+    def __init__(self, value: int = 0, length: int = 0):
+        self.value, self.length = value, length
+
+    def put(self, value: int, length: int) -> None:
+        self.value, self.length = self.value << length | value, self.length + length
+
+    def exp_golomb(self, number: int) -> None:
+        self.put(number + 1, 2 * (number + 1).bit_length() - 1)
+
+    def padded(self, bit: int) -> bytes:
+        """The bits as bytes, completed by ones or zeros."""
+        missing = -self.length % 8
+        self.put((1 << missing) - 1 if bit else 0, missing)
+        return self.value.to_bytes(self.length // 8, "big")
+
+
+def bits_between(data: bytes, first: int, stop: int) -> tuple[int, int]:
+    """Bits of plain content from one place to another, as a number, and how many they are."""
+    value = int.from_bytes(data, "big") >> (8 * len(data) - stop)
+    return value & ((1 << (stop - first)) - 1), stop - first
 
 
 @dataclass(frozen=True)
@@ -143,17 +175,44 @@ def pps_id(unit: bytes) -> int:
     return Bits(plain(unit[1:])).exp_golomb()
 
 
-def hevc_sets(header: bytes) -> tuple[bytes, ...]:
-    """The parameter sets of an `hvcC` header of HEVC. Raises HeaderError if it is none with lengths of four bytes."""
-    if len(header) < 23 or header[0] != 1 or header[21] & 3 != LENGTH_BYTES - 1:
-        raise HeaderError("its track header is not hvcC")
-    found: list[bytes] = []
-    place = 23
-    for _ in range(header[22]):
-        count = int.from_bytes(header[place + 1 : place + 3], "big")
-        sets, place = _sets(header, place + 3, count)
-        found += sets
-    return tuple(found)
+@dataclass(frozen=True)
+class HevcHeader:
+    """An `hvcC` header of HEVC."""
+
+    facts: bytes  # profile, level and more
+    sets: tuple[bytes, ...]  # parameter sets, and SEI messages
+
+    @classmethod
+    def parsed(cls, header: bytes) -> "HevcHeader":
+        """Raises HeaderError if it is not an `hvcC` header with lengths of four bytes."""
+        if len(header) < HEVC_FACTS + 1 or header[0] != 1 or header[HEVC_FACTS - 1] & 3 != LENGTH_BYTES - 1:
+            raise HeaderError("its track header is not hvcC")
+        found: list[bytes] = []
+        place = HEVC_FACTS + 1
+        for _ in range(header[HEVC_FACTS]):
+            count = int.from_bytes(header[place + 1 : place + 3], "big")
+            sets, place = _sets(header, place + 3, count)
+            found += sets
+        return cls(header[:HEVC_FACTS], tuple(found))
+
+    def __bytes__(self) -> bytes:
+        arrays = b"".join(
+            bytes([0x80 | kind]) + len(sets).to_bytes(2, "big") + _stored(sets)
+            for kind in dict.fromkeys(map(hevc_type, self.sets))
+            if (sets := [unit for unit in self.sets if hevc_type(unit) == kind])
+        )
+        return self.facts + bytes([len(set(map(hevc_type, self.sets)))]) + arrays
+
+    @property
+    def parameter_sets(self) -> tuple[bytes, ...]:
+        """Without SEI messages."""
+        return tuple(unit for unit in self.sets if hevc_type(unit) in HEVC_SETS)
+
+    def with_sets_of(self, sets: Sequence[bytes], level: int) -> "HevcHeader":
+        """This header with other parameter sets too; the level is the higher one."""
+        facts = bytearray(self.facts)
+        facts[HEVC_LEVEL] = max(level, facts[HEVC_LEVEL])
+        return HevcHeader(bytes(facts), _together(self.sets, tuple(sets)))
 
 
 def hevc_type(unit: bytes) -> int:

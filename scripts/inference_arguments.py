@@ -155,6 +155,14 @@ def parse(argv: list[str] | None, description: str | None) -> argparse.Namespace
     output("--fps", type=rate, help="frames per second, such as 25 or 30000/1001 (default: the video's own)")
     output("--length", choices=get_args(Length), help="if the audio is longer than the video (default: bounce)")
     output("--rest", choices=get_args(Rest), help="of a video longer than the audio (default: cut)")
+    output(
+        "--range",
+        dest="ranges",
+        nargs="+",
+        metavar="START-END",
+        help="edit only these parts, in seconds, such as 12.5-31.0; the rest of the video and its sound stay as they are;"
+        " START-END@AUDIO: with the audio from that second on (default: from its start, then on from range to range)",
+    )
     output("--limit_sec", type=float, metavar="SECONDS", help="only the beginning: a preview")
     output("--codec", choices=CODECS, help="default: auto, which is H.264, or HEVC for videos of more than 8 bits")
     output(
@@ -165,7 +173,9 @@ def parse(argv: list[str] | None, description: str | None) -> argparse.Namespace
     output("--crf", type=int, help="quality of the encode, lower is better (default: 15)")
     others = parser.add_argument_group("accepted for old scripts").add_argument
     others("--temp_dir", type=Path, help="not used")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    args.ranges = " ".join(args.ranges) if args.ranges else None
+    return args
 
 
 def rate(text: str) -> Fraction:

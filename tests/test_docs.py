@@ -55,6 +55,7 @@ NOT_RUN = {
     "./run_tests.sh": "it runs this test",
     "./setup_env.sh": "it changes the environment",
     "python -m pytest": "it is a test of this suite",
+    "./inference.sh --video_path film.mp4": "its film is long; tests/inference/test_ranges.py edits ranges of a short one",
     "./inference.sh": "the demo without arguments is tests/inference/test_demo.py",
     "python gradio_app.py": "it serves until it is stopped; tests/web runs it",
     "python docs/api_client.py": "it needs a server; tests/web/test_web.py runs it",

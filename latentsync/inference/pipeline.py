@@ -12,6 +12,7 @@ Finished segments are kept in the job's folder: a stopped run resumes at the fir
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,14 @@ from latentsync.audio.whisper_features import WhisperFeatures
 from latentsync.device import Precision, pick_device
 from latentsync.face.align import FrameArray
 from latentsync.face.detection.detector import FaceDetector, make_detector
-from latentsync.inference.faces.plan import FacePlan, FacePolicy, plan_faces
+from latentsync.inference.faces.plan import ACTIONS, OUTSIDE, FacePlan, FacePolicy, plan_faces
 from latentsync.inference.faces.select import choose_face, parse_face_choice, picture_descriptor
 from latentsync.inference.faces.tracks import FaceTracks, track_faces
 from latentsync.inference.jobs.folder import JobFolder, SegmentLocks, identity
 from latentsync.inference.jobs.job import LipsyncJob, check_job
 from latentsync.inference.jobs.render import OnFrame, Renderer
 from latentsync.inference.jobs.report import JobReport, make_report
+from latentsync.inference.jobs.segments import OutputSegment
 from latentsync.inference.jobs.workers import WorkerPool, worker_pool
 from latentsync.inference.memory import memory_plan, return_freed_memory, share_one_heap
 from latentsync.inference.model_files import find_model_files
@@ -43,7 +45,7 @@ from latentsync.inference.windows.live import LiveStream
 from latentsync.inference.windows.sampler import WindowSampler
 from latentsync.inference.windows.stream import check_overlap
 from latentsync.media.container import MediaError, PathLike
-from latentsync.media.video.join import join
+from latentsync.media.video.join import join, join_film
 from latentsync.timebase import MODEL_FPS
 from latentsync.weights import PUBLIC_UNET
 
@@ -137,10 +139,10 @@ class LipsyncPipeline:
             face_tracks = self._load_or_track_faces(job, folder, progress, stopwatch)
             renderer = self._renderer(job, settings, face_tracks, stopwatch)
             with worker_pool(pool, job, settings, folder.folder) as worker_errors:
-                self._write_segments(renderer, folder, lambda done: progress(GENERATE, done, len(job.timeline)))
+                self._write_segments(renderer, folder, lambda done: progress(GENERATE, done, renderer.frames))
             indices = range(len(renderer.output_segments))
             with stopwatch("join"):
-                join([folder.segment_path(index) for index in indices], job.output, job.sound)
+                join_segments(job, renderer.output_segments, [folder.segment_path(index) for index in indices])
             facts = [fact for index in indices for fact in folder.facts(index)]
             folder.remove()
         report = make_report(job, renderer.plan, self.models, settings, stopwatch, facts)
@@ -159,18 +161,21 @@ class LipsyncPipeline:
     def track_faces(
         self, job: LipsyncJob, progress: Progress = ignore, stopwatch: Stopwatch | None = None
     ) -> FaceTracks:
-        """Pass 1: the faces in all source frames that the output shows."""
-        stopwatch, count = stopwatch or Stopwatch(), int(job.timeline.order.max()) + 1
-        frames = stopwatch.each("read", job.source.read(0, count, exact=False))
+        """Pass 1: the faces in all source frames that the output shows, or in the ranges that are edited."""
+        stopwatch, shown = stopwatch or Stopwatch(), int(job.timeline.order.max()) + 1
+        parts = [each.frames for each in job.ranges] or [range(shown)]
+        count = sum(map(len, parts))
+        pieces = (job.source.read(part.start, part.stop, exact=False) for part in parts)
+        frames = stopwatch.each("read", chain.from_iterable(pieces))
 
         def on_frame(done: int) -> None:
             progress(DETECT, done, max(done, count))
 
         if not self.overlapped:
-            return track_faces(frames, self.detector, on_frame, stopwatch)
+            return track_faces(frames, self.detector, on_frame, stopwatch, parts, shown)
         read, detect = stopwatch.stage_timer(READ), stopwatch.stage_timer(DETECT_STAGE)
         with run_ahead(frames, READ_AHEAD, read, detect) as frames_ahead, detect.running():
-            return track_faces(frames_ahead, self.detector, on_frame, stopwatch)
+            return track_faces(frames_ahead, self.detector, on_frame, stopwatch, parts, shown)
 
     def plan(self, job: LipsyncJob, face_tracks: FaceTracks) -> FacePlan:
         """Whose face is edited in which source frame, by the job's options.
@@ -181,8 +186,9 @@ class LipsyncPipeline:
         tracks = choose_face(face_tracks, parse_face_choice(options.face), times, self.detector)
         limits = {"min_face_px": options.min_face_px, "max_yaw_deg": options.max_yaw_deg}
         policy = FacePolicy(**{name: limit for name, limit in limits.items() if limit is not None})
-        plan = plan_faces(face_tracks, tracks, policy, times, self.models.resolution)
-        missing = np.flatnonzero(~plan.edited)
+        wanted = [each.frames for each in job.ranges] or None
+        plan = plan_faces(face_tracks, tracks, policy, times, self.models.resolution, wanted)
+        missing = np.flatnonzero(~plan.edited & (plan.action != ACTIONS[OUTSIDE]))
         if options.on_missing_face == "error" and len(missing):
             first = int(missing[0])
             raise MediaError(
@@ -245,7 +251,7 @@ class LipsyncPipeline:
                 renderer.write_segments(locks.acquire_missing(), folder, on_frame, self.overlapped)
                 if folder.missing_segments(count):
                     time.sleep(POLL_SEC)
-        on_frame(len(renderer.timeline))
+        on_frame(renderer.frames)
 
     def _key(self, job: LipsyncJob, settings: InferenceSettings) -> dict[str, Any]:
         """The key of a job: a job is resumed only if all of these are unchanged."""
@@ -262,6 +268,15 @@ class LipsyncPipeline:
             "alignment": self.detector.alignment,
             "version": latentsync.__version__,
         }
+
+
+def join_segments(job: LipsyncJob, segments: Sequence[OutputSegment], files: Sequence[Path]) -> None:
+    """Write a job's output from the files of its segments, with the packets of the film around them if they are copied."""
+    if job.film is None:
+        join(files, job.output, job.sound)
+        return
+    parts = [(range(segment.start, segment.stop), file) for segment, file in zip(segments, files, strict=True)]
+    join_film(job.film, parts, job.timeline.ticks, job.timeline.time_base, job.output, job.sound)
 
 
 def job_folder_of(job: LipsyncJob, job_dir: PathLike | None) -> Path:

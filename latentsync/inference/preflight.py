@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from latentsync.face.align import FrameArray
 from latentsync.inference.faces.people import find_people
-from latentsync.inference.faces.plan import FacePlan
+from latentsync.inference.faces.plan import ACTIONS, OUTSIDE, FacePlan
 from latentsync.inference.faces.tracks import FaceTracks
 from latentsync.inference.jobs.job import LipsyncJob
 from latentsync.inference.jobs.report import JobReport, clock, make_report
@@ -77,11 +77,16 @@ def contact_sheet(job: LipsyncJob, plan: FacePlan, face_tracks: FaceTracks, prog
 
 
 def shown_frames(plan: FacePlan) -> list[int]:
-    """At most `SHOWN` frames: the middles of the longest stretches that are passed through, and others evenly spaced."""
-    passed = sorted(plan.passed, key=lambda stretch: stretch[0] - stretch[1])[: SHOWN // 2]
+    """At most `SHOWN` frames: the middles of the longest stretches that are passed through, and others evenly spaced.
+
+    If only ranges are edited, they are inside of these.
+    """
+    inside = np.flatnonzero(plan.action != ACTIONS[OUTSIDE])
+    stretches = [stretch for stretch in plan.passed if stretch[2] != ACTIONS[OUTSIDE]]
+    passed = sorted(stretches, key=lambda stretch: stretch[0] - stretch[1])[: SHOWN // 2]
     middles = {(start + stop) // 2 for start, stop, _ in passed}
-    even = np.linspace(0, len(plan) - 1, min(SHOWN - len(middles), len(plan))).round().astype(int)
-    return sorted(middles | set(even.tolist()))
+    even = np.linspace(0, len(inside) - 1, min(SHOWN - len(middles), len(inside))).round().astype(int)
+    return sorted(middles | set(inside[even].tolist()))
 
 
 def tile(

@@ -208,6 +208,9 @@ class JobOptions:
 
     `limit_sec`: length of a preview; only the beginning of the output is made. None: all of it.
 
+    `ranges`: the parts of the video that are edited, such as "12.5-31.0 40-45", see `latentsync.inference.jobs.ranges`; the rest
+    stays as it is. Empty: all of it is edited.
+
     `face`: which person, see `latentsync.inference.faces.select`. `min_face_px`, `max_yaw_deg`: limits below and above which a
     face is passed through, None for the defaults of `FacePolicy`. `on_missing_face`: frames without a face are passed through,
     or an error.
@@ -223,6 +226,7 @@ class JobOptions:
     length: Length = "bounce"
     rest: Rest = "cut"
     limit_sec: float | None = None
+    ranges: str = ""
     face: str = "largest"
     on_missing_face: OnMissingFace = "passthrough"
     min_face_px: float | None = None

@@ -81,6 +81,11 @@ class SceneCuts:
         self.cuts.append(index)
         return True
 
+    def skip_to(self, index: int) -> None:
+        """The next frame is number `index`; it is not compared with those before it."""
+        self.count, self.recent, self.last, self.before_cut = index, 0.0, None, None
+        self.flash_start = index - FLASH_FRAMES - 1
+
     def _ends_flash(self, now: FrameSummary, index: int) -> bool:
         """Whether the picture is again that before the last sudden change, a few frames ago."""
         recent = index - self.flash_start <= FLASH_FRAMES

@@ -22,8 +22,10 @@ IntArray = NDArray[np.int32]
 BoolArray = NDArray[np.bool_]
 TimeArray = NDArray[np.float64]  # seconds
 
-EDIT, BRIDGED, NO_FACE, TOO_SMALL, TURNED_AWAY, OTHER_PERSON, TOO_SHORT = range(7)
-ACTIONS = np.array(["edit", "bridged", "no face", "too small", "turned away", "other person", "too short"])
+EDIT, BRIDGED, NO_FACE, TOO_SMALL, TURNED_AWAY, OTHER_PERSON, TOO_SHORT, OUTSIDE = range(8)
+ACTIONS = np.array(
+    ["edit", "bridged", "no face", "too small", "turned away", "other person", "too short", "outside the ranges"]
+)
 NOT_EDITED = -1  # segment number of frames that are passed through unchanged
 MIN_DETECTIONS = 3  # frames of a track from which it counts as another person
 JUMP = 0.6  # of the face width: a face that moves farther between two frames starts a new segment
@@ -109,16 +111,19 @@ def plan_faces(
     policy: FacePolicy,
     times_sec: Sequence[Fraction] | Sequence[float],
     resolution: int,
+    wanted: Sequence[range] | None = None,
 ) -> FacePlan:
     """Plan every frame of a video for the person of `tracks`, with faces of `resolution` x `resolution`.
 
     `times_sec` [n or n + 1]: presentation times of the frames and optionally the end of the last one. Without any face all
-    frames are passed through.
+    frames are passed through; with `wanted` also all but these.
     """
     times = frame_times(times_sec, face_tracks.frame_count)
     chosen = ChosenFace.gather(face_tracks, tracks)
     action = chosen.actions(face_tracks, list(tracks), policy)
     shot = face_tracks.shot
+    if wanted is not None:
+        action[outside(wanted, len(action))] = OUTSIDE
     bridge_gaps(chosen, action, shot, times, face_tracks, tracks, policy)
     drop_short_runs(action, shot, times, policy)
     edited = is_edited(action)
@@ -138,6 +143,14 @@ def plan_faces(
         lower_face=chosen.lower_face,
         shot=shot,
     )
+
+
+def outside(wanted: Sequence[range], count: int) -> BoolArray:
+    """bool [count]: whether a frame is in none of `wanted`."""
+    is_outside = np.ones(count, np.bool_)
+    for part in wanted:
+        is_outside[part.start : part.stop] = False
+    return is_outside
 
 
 def frame_times(times_sec: Sequence[Fraction] | Sequence[float], count: int) -> TimeArray:
@@ -233,7 +246,11 @@ def bridge_gaps(
     for gap in list(gaps(action, shot)):
         before, after = gap.start - 1, gap.stop
         short = times[gap.stop] - times[gap.start] <= policy.max_gap_sec + SLACK_SEC
-        if not short or jumped(chosen.box[before], chosen.box[after], len(gap)):
+        if (
+            not short
+            or OUTSIDE in action[gap.start : gap.stop]
+            or jumped(chosen.box[before], chosen.box[after], len(gap))
+        ):
             continue
         missing = [frame for frame in gap if action[frame] in (NO_FACE, OTHER_PERSON)]
         known = [before, *(frame for frame in gap if frame not in missing), after]

@@ -7,6 +7,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
+from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
@@ -127,24 +128,34 @@ def track_faces(
     detector: FaceDetector,
     on_frame: Callable[[int], None] = lambda done: None,
     stopwatch: Stopwatch | None = None,
+    parts: Sequence[range] = (),
+    frame_count: int = 0,
 ) -> FaceTracks:
     """Detect and track all faces in consecutive frames (uint8 h w 3, RGB); few frames are in memory at a time.
 
     Tracks end at cuts, and begin where the face can first be seen (`LookBack`). `on_frame` is called with the number of frames
-    done. Raises ValueError if there is no frame.
+    done. With `parts` the frames are these of a video of `frame_count` frames; tracks end with each part.
+
+    Raises ValueError if there is no frame.
     """
     cuts, builder, stopwatch = SceneCuts(), FaceTracksBuilder(), stopwatch or Stopwatch()
     look_back = LookBack(detector)
-    for index, frame in enumerate(frames):
+    starts = {part.start for part in parts if part.start > 0}
+    numbers = chain.from_iterable(parts) if parts else count()
+    done = 0
+    for done, (index, frame) in enumerate(zip(numbers, frames, strict=False), start=1):
         with stopwatch("detect"):
-            if cuts.update(frame):
+            if index in starts:
+                cuts.skip_to(index)
+            if cuts.update(frame) or index in starts:
                 look_back.reset()
                 builder.end_tracks()
             for back, shown, faces in look_back.add(frame):
                 builder.add(index - back, shown, faces)
-        on_frame(index + 1)
-    if not cuts.count:
+        on_frame(done)
+    if not done:
         raise ValueError("the video has no frames: choose another one.")
+    cuts.skip_to(max(cuts.count, frame_count))
     return builder.finish(cuts)
 
 

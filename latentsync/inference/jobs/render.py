@@ -20,7 +20,7 @@ from latentsync.inference.faces.plan import NOT_EDITED, FacePlan
 from latentsync.inference.jobs.folder import JobFolder
 from latentsync.inference.jobs.job import LipsyncJob
 from latentsync.inference.jobs.report import Fact
-from latentsync.inference.jobs.segments import OUTPUT_SEGMENT_SEC, plan_output_segments, segment_of_frames
+from latentsync.inference.jobs.segments import OUTPUT_SEGMENT_SEC, plan_encoded_segments, segment_of_frames
 from latentsync.inference.jobs.timeline import frames_in_order
 from latentsync.inference.memory import return_freed_memory
 from latentsync.inference.threads import run_ahead, run_behind
@@ -56,13 +56,14 @@ class Renderer:
         self.segment_of_frame = segment_of_frames(plan.segment, job.timeline, self.lip_weights)
         overlap = sampler.settings.overlap
         fresh = (self.num_frames - overlap) * self.stride
-        self.output_segments = plan_output_segments(
-            self.segment_of_frame, round(OUTPUT_SEGMENT_SEC * job.source.rate), fresh, overlap
+        self.output_segments = plan_encoded_segments(
+            self.segment_of_frame, job.encoded, round(OUTPUT_SEGMENT_SEC * job.source.rate), fresh, overlap
         )
         choice = reference_choice(sampler.settings.reference, plan, self.num_frames, self.stride)
         self.references = ReferenceLatents(choice, self._encode_reference)
         sampler.latent_cache = LatentCache(self.timeline.order[self.segment_of_frame != NOT_EDITED])
-        self.written = 0  # frames of the output
+        self.frames = sum(map(len, job.encoded))  # of the output, that are encoded
+        self.written = 0
 
     def write_segments(
         self, indices: Iterable[int], folder: JobFolder, on_frame: OnFrame, overlapped: bool = True
@@ -170,11 +171,11 @@ class Renderer:
     def _finished(self, folder: JobFolder) -> int:
         """Frames of the output segments that are complete."""
         missing = folder.missing_segments(len(self.output_segments))
-        return len(self.timeline) - sum(len(self.output_segments[index]) for index in missing)
+        return self.frames - sum(len(self.output_segments[index]) for index in missing)
 
     def _frame_in(self, index: int, picture: Picture) -> FrameIn:
         source = int(self.timeline.order[index])
-        segment, time_sec = int(self.segment_of_frame[index]), self.timeline.time_sec(index)
+        segment, time_sec = int(self.segment_of_frame[index]), self.timeline.sound_sec(index)
         if segment == NOT_EDITED:
             return FrameIn(picture, time_sec, source)
         matrix, resolution = self.matrices[source], self.sampler.models.resolution

@@ -14,6 +14,7 @@ import numpy as np
 import latentsync
 from latentsync.inference.faces.plan import ACTIONS, EDIT, NOT_EDITED, FacePlan
 from latentsync.inference.jobs.job import LipsyncJob
+from latentsync.inference.jobs.ranges import sound_sentence
 from latentsync.inference.jobs.segments import segment_of_frames
 from latentsync.inference.models import LipsyncModels
 from latentsync.inference.settings import InferenceSettings, JobOptions
@@ -103,6 +104,8 @@ class JobReport:
     warnings: tuple[str, ...] = ()
     timeline: tuple[StageTimes, ...] = ()  # empty if no stages overlapped; after a resume only of the last process
     planned: bool = False  # by a preflight: nothing was edited
+    encoded: tuple[tuple[int, int], ...] = ()  # frames from ... up to ...; the others are copied from the video
+    new_sound_sec: tuple[tuple[float, float], ...] = ()  # where the audio is heard; elsewhere the video's own sound
 
     @property
     def bottleneck(self) -> str:
@@ -193,6 +196,9 @@ def make_report(
         warnings=(*job.warnings, *warnings_of(plan, models.resolution)),
         timeline=tuple(stage_times(timer) for timer in stopwatch.stage_timers.values()),
         planned=planned,
+        encoded=tuple((part.start, part.stop) for part in job.encoded),
+        new_sound_sec=tuple((float(each.start_sec), float(each.stop_sec)) for each in job.ranges)
+        or ((0.0, min(float(job.sound_sec), job.timeline.time_sec(len(job.timeline)))),),
     )
 
 
@@ -230,7 +236,7 @@ def frame_report(job: LipsyncJob, plan: FacePlan, frame: OutputFrame, reason: st
 
 def action_of(job: LipsyncJob, plan: FacePlan, frame: OutputFrame, planned: bool) -> str:
     """The action of a frame of the output, done or planned."""
-    if frame.index >= job.timeline.frames_with_sound:
+    if not job.ranges and frame.index >= job.timeline.frames_with_sound:
         return REST
     source = job.timeline.order[frame.index]
     if not frame.lip_weight and plan.edited[source]:
@@ -243,6 +249,8 @@ def length_sentence(job: LipsyncJob) -> str:
     """One sentence: how a job's video and audio are made equally long."""
     video_sec, sound_sec, count = float(job.source.times[-1]), float(job.sound_sec), len(job.timeline)
     facts = f"the video lasts {video_sec:.2f} s, the sound {sound_sec:.2f} s"
+    if job.ranges:
+        return f"{facts}: {sound_sentence(job.ranges, job.audio.name)}."
     if count < len(job.source):
         return f"{facts}: the end of the video is cut."
     if job.timeline.frames_with_sound < count:

@@ -1,5 +1,6 @@
 """Output segments: the output is written in files of about 10 s, split where this does not change the sampled windows."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,14 +29,28 @@ def segment_of_frames(
 ) -> NDArray[np.int64]:
     """The number of the edited segment of every output frame, int [n]; `NOT_EDITED` for frames that are not edited.
 
-    A new segment begins where the source's segment changes or its frames jump. Frames after the audio's end are not edited, and
-    those whose `lip_weights` [n] are 0, see `LipsyncJob.lip_weights`.
+    A new segment begins where the source's segment changes or its frames jump. Frames without audio are not edited, and those
+    whose `lip_weights` [n] are 0, see `LipsyncJob.lip_weights`.
     """
     shown = np.where(lip_weights > 0, source_segment[timeline.order], NOT_EDITED)
     is_first = timeline.jumps | np.concatenate([[True], np.diff(shown) != 0])
     segment_of_frame = np.where(shown == NOT_EDITED, NOT_EDITED, np.cumsum(is_first))
-    segment_of_frame[timeline.frames_with_sound :] = NOT_EDITED
+    segment_of_frame[~timeline.has_sound] = NOT_EDITED
     return segment_of_frame
+
+
+def plan_encoded_segments(
+    segment_of_frame: NDArray[np.int64], encoded: Sequence[range], frames: int, fresh: int, overlap: int
+) -> list[OutputSegment]:
+    """The output segments of the frames that are encoded (`encoded`, in order), as by `plan_output_segments`.
+
+    An edited segment lies in one of `encoded`.
+    """
+    return [
+        OutputSegment(*(part.start + frame for frame in (segment.start, segment.stop, segment.warm_start)))
+        for part in encoded
+        for segment in plan_output_segments(segment_of_frame[part.start : part.stop], frames, fresh, overlap)
+    ]
 
 
 def plan_output_segments(

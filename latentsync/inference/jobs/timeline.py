@@ -3,6 +3,7 @@
 The output lasts as long as the audio, to the nearest frame. If the source is longer, its remaining frames are dropped or kept
 unedited (`rest`: `cut` or `keep`). If it is shorter (`length`), it is played back and forth without repeating the frames at which
 it turns (`bounce`), repeated (`loop`), its last frame is held (`hold`), or the output ends with it (`cut`).
+With ranges the output shows the whole source once, and the audio is heard in the ranges only (`film_timeline`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +14,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from latentsync.inference.jobs.ranges import EditedRange
 from latentsync.inference.settings import Length, Rest
 
 Frame = TypeVar("Frame")
@@ -27,9 +29,29 @@ class Timeline:
     ticks: NDArray[np.int64]  # in units of `time_base` seconds
     time_base: Fraction
     frames_with_sound: int  # frames shown while the audio lasts; later ones are kept unedited
+    ranges: tuple[EditedRange, ...] = ()  # if there are any, audio is heard in these only
 
     def __len__(self) -> int:
         return len(self.order)
+
+    @property
+    def has_sound(self) -> NDArray[np.bool_]:
+        """bool [n]: whether a frame is shown while the audio is heard."""
+        if not self.ranges:
+            return np.arange(len(self)) < self.frames_with_sound
+        audible = np.zeros(len(self), np.bool_)
+        for each in self.ranges:
+            audible[each.frames.start : each.frames.stop] = True
+        return audible
+
+    def sound_sec(self, frame: int) -> float:
+        """Time of a frame in the audio that the networks get: that of all ranges one after the other."""
+        before = Fraction(0)
+        for each in self.ranges:
+            if frame < each.frames.stop:
+                return max(0.0, self.time_sec(frame) - float(each.start_sec)) + float(before)
+            before += each.duration_sec
+        return self.time_sec(frame) if not self.ranges else float(before)
 
     def time_sec(self, frame: int) -> float:
         """Time of output frame `frame` in seconds; of the end for `len(self)`."""
@@ -58,6 +80,12 @@ def make_timeline(
     count = len(durations) if rest == "keep" and audible < len(durations) else audible
     ticks = np.concatenate([[0], ends[:count]])
     return Timeline(order[:count], ticks, time_base, min(audible, count))
+
+
+def film_timeline(times: Sequence[Fraction], time_base: Fraction, ranges: tuple[EditedRange, ...]) -> Timeline:
+    """The timeline of a film of which only `ranges` are edited: every frame of the source once; arguments as above."""
+    whole = make_timeline(times, times[-1], time_base, "cut", "keep")
+    return Timeline(whole.order, whole.ticks, time_base, sum(len(each.frames) for each in ranges), ranges)
 
 
 def _endless_order(durations: NDArray[np.int64], wanted: Fraction, length: Length) -> NDArray[np.int64]:

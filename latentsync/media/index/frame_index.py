@@ -40,6 +40,7 @@ class FrameIndex:
     rate: Fraction | None  # frames per second; None: variable
     fps: Fraction  # the same, or the average of a variable rate
     decode_order: np.ndarray  # int64 n: index of the frame of each packet
+    one_each: bool  # whether every packet of the file is one of these frames
     key_ticks: np.ndarray  # int64 k: times of the keyframes; empty: decoding can begin at the first frame only
     key_stamps: np.ndarray  # int64 k: the time stamps to seek to
 
@@ -118,6 +119,7 @@ def index_of(packets: PacketTimes, first: FirstPicture, path: PathLike) -> Frame
         rate=rate,
         fps=packets.usual_rate if first.is_still else rate or average,
         decode_order=decode_order,
+        one_each=packets.one_each,
         key_ticks=packets.key_ticks,
         key_stamps=packets.key_stamps,
     )

@@ -86,6 +86,7 @@ class PacketTimes:
     stamped: bool  # whether decoded pictures carry these ticks; else they are counted
     end: int | None  # in ticks, as stated by the container
     stated_rates: tuple[Fraction, ...]  # frames per second, the most plausible first; may be wrong
+    one_each: bool  # whether every packet is one displayed picture
 
     @property
     def usual_rate(self) -> Fraction:
@@ -199,9 +200,10 @@ def packet_times(path: PathLike, first: FirstPicture) -> PacketTimes:
     with open_input(path) as container:
         stream = video_stream(container, path)
         if not needs_decoding(container, stream, first):
-            stamps = shown_stamps(container.demux(stream), first.ticks)
+            packets = (packet for packet in container.demux(stream) if packet.size)
+            stamps, count = shown_stamps(packets, first.ticks)
             if stamps is not None:
-                return _times(stamps, stamps, stream)
+                return _times(stamps, stamps, stream, one_each=len(stamps) == count)
     with open_input(path) as container:
         stream = video_stream(container, path)
         return decoded_times(container, stream)
@@ -214,17 +216,18 @@ def needs_decoding(container: InputContainer, stream: VideoStream, first: FirstP
     return bool(first.ticks is None or fields or reordered or stream.codec_context.name in DECODED_FOR_TIMES)
 
 
-def shown_stamps(packets: Iterable[Packet], first_ticks: int | None) -> list[_Stamp] | None:
-    """The stamps of the displayed packets; None if they lack the time of a picture."""
-    stamps, whole = [], 0
+def shown_stamps(packets: Iterable[Packet], first_ticks: int | None) -> tuple[list[_Stamp] | None, int]:
+    """The stamps of the displayed packets, None if they lack the time of a picture; and the number of all packets."""
+    stamps, whole, count = [], 0, 0
     for packet in packets:
-        if packet.size and not packet.is_discard:
+        count += 1
+        if not packet.is_discard:
             stamps.append(_stamp(packet))
             whole = whole if packet.is_corrupt else len(stamps)
     # an interrupted recording ends in half a packet; pictures before the first decodable one are never displayed
     kept = [stamp for stamp in stamps[:whole] if stamp.ticks is None or stamp.ticks >= (first_ticks or 0)]
     ticks = [stamp.ticks for stamp in kept]
-    return kept if None not in ticks and len(set(ticks)) == len(ticks) else None
+    return kept if None not in ticks and len(set(ticks)) == len(ticks) else None, count
 
 
 def _stamp(packet: Packet) -> _Stamp:
@@ -248,7 +251,9 @@ def decoded_times(container: InputContainer, stream: VideoStream) -> PacketTimes
     return _times(shown, keys, stream)
 
 
-def _times(shown: list[_Stamp], keys: list[_Stamp], stream: VideoStream, stamped: bool = True) -> PacketTimes:
+def _times(
+    shown: list[_Stamp], keys: list[_Stamp], stream: VideoStream, stamped: bool = True, one_each: bool = False
+) -> PacketTimes:
     entries = [stamp for stamp in keys if stamp.is_key and stamp.seek_ticks is not None]
     return PacketTimes(
         ticks=np.array([stamp.ticks for stamp in shown], dtype=np.int64),
@@ -259,6 +264,7 @@ def _times(shown: list[_Stamp], keys: list[_Stamp], stream: VideoStream, stamped
         stamped=stamped,
         end=stated_end(stream),
         stated_rates=stated_rates(stream),
+        one_each=one_each,
     )
 
 

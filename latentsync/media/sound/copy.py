@@ -18,8 +18,9 @@ from av.packet import Packet
 
 from latentsync.media.container import MediaError, PathLike, audio_stream, open_input, reason
 from latentsync.media.sound.matroska import CODEC_IDS, delayed_track
-from latentsync.media.sound.packets import sound_packets
-from latentsync.media.sound.read import decoded_sound, late_sec
+from latentsync.media.sound.packets import PREROLL_SEC, sound_packets
+from latentsync.media.sound.read import decoded_sound, late_sec, stated_sec
+from latentsync.media.sound.splice import FADE_SEC, Insert, can_splice, overlaid, spliced_packets
 
 # Codecs that are copied into each container: its players support them, and their timing is preserved.
 _EVERYWHERE = {"aac", "mp3", "ac3", "eac3", "alac"}
@@ -35,6 +36,7 @@ AAC_RATES_HZ = {96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 1
 AAC_FALLBACK_RATE_HZ = 48_000
 AAC_LAYOUTS = {"mono", "stereo", "3.0", "4.0", "5.0", "5.1", "7.1"}
 AAC_BITS_PER_CHANNEL = 128_000
+SHORTER_SEC = 0.1  # by which a track may end before the last span that is replaced in it, and is still copied around it
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,19 @@ class AudioSource:
 
     path: PathLike
     start_sec: float = 0.0  # position in the file that plays with the first frame; below 0: silence first
+    replaced: tuple[
+        "ReplacedSound", ...
+    ] = ()  # spans with other sound, rising; packets around them are copied if possible
+    is_muted: bool = False  # only what replaces it is heard
+
+
+@dataclass(frozen=True)
+class ReplacedSound:
+    """A span of an output in which `source` is heard from its start on; seconds from the first frame."""
+
+    start_sec: Fraction
+    stop_sec: Fraction
+    source: AudioSource
 
 
 class SoundTrack(Protocol):
@@ -68,8 +83,47 @@ def sound_track(source: AudioSource, container: InputContainer, output: OutputCo
     """Add an audio stream to `output` with the audio of `container`; MediaError if that has none."""
     stream = audio_stream(container, source.path)
     codec = stream.codec_context.codec.canonical_name
-    copied = codec in COPIED_CODECS[output.format.name] and source.start_sec == 0
+    copied = codec in COPIED_CODECS[output.format.name]
+    copied = copied and (is_spliced(source, stream) if source.replaced else source.start_sec == 0)
     return CopiedSound(source, container, stream, output) if copied else EncodedSound(source, container, stream, output)
+
+
+def is_spliced(source: AudioSource, stream: AudioStream) -> bool:
+    """Whether a track's packets can be copied around the spans that are replaced."""
+    missing_sec = float(source.replaced[-1].stop_sec) + source.start_sec - stated_sec(source.path)
+    return not source.is_muted and can_splice(stream) and missing_sec < SHORTER_SEC
+
+
+def keeps_packets(source: AudioSource, suffix_format: str) -> bool:
+    """Whether the packets of a source are copied, if only around spans that are replaced, into a container of that format."""
+    with open_input(source.path) as container:
+        stream = audio_stream(container, source.path)
+        codec = stream.codec_context.codec.canonical_name
+        return codec in COPIED_CODECS[suffix_format] and is_spliced(source, stream)
+
+
+def inserts_of(source: AudioSource, rate_hz: int, layout: str, at_sec: float = 0.0) -> list[Insert]:
+    """The sound that replaces a source's own; it is `at_sec` later than in the output."""
+    return [
+        Insert(
+            round((float(span.start_sec) + at_sec) * rate_hz),
+            sound_of(span.source, round((span.stop_sec - span.start_sec) * rate_hz), rate_hz, layout),
+            round(FADE_SEC * rate_hz),
+        )
+        for span in source.replaced
+    ]
+
+
+def sound_of(source: AudioSource, count: int, rate_hz: int, layout: str) -> np.ndarray:
+    """The first `count` samples of a source, `c n`; silence after its end."""
+    with open_input(source.path) as container:
+        pieces, missing = [], count
+        for chunk in chunks_of(source, container, audio_stream(container, source.path), rate_hz, layout):
+            pieces.append(chunk[:, :missing])
+            missing -= pieces[-1].shape[1]
+            if not missing:
+                break
+    return np.pad(np.concatenate(pieces, axis=1), ((0, 0), (0, missing)))
 
 
 class CopiedSound:
@@ -79,9 +133,18 @@ class CopiedSound:
         self.output = output
         self.rate_hz = stream.rate
         self.sample_bytes = pcm_bytes(stream)
-        self.packets = sound_packets(container, stream, source.path)
+        self.packets = self._packets(source, container, stream)
         self.next = next(self.packets, None)
         self.stream = output.add_stream_from_template(self._template(stream), opaque=True)
+
+    def _packets(self, source: AudioSource, container: InputContainer, stream: AudioStream) -> Iterator[Packet]:
+        """The packets of a source, spliced; with positions from the first frame on."""
+        packets = sound_packets(container, stream, source.path)
+        if not source.replaced:
+            return packets
+        inserts = inserts_of(source, stream.rate, stream.layout.name, source.start_sec)
+        spliced = spliced_packets(packets, stream, inserts, AAC_BITS_PER_CHANNEL * stream.channels)
+        return earlier_packets(spliced, round(source.start_sec * stream.rate), round(PREROLL_SEC * stream.rate))
 
     def mux_until(self, time_sec: Fraction) -> None:
         stop = time_sec * self.rate_hz
@@ -126,6 +189,14 @@ def pcm_bytes(stream: AudioStream) -> int:
     return int("".join(filter(str.isdigit, name))) // 8 * stream.channels if name in _PCM else 0
 
 
+def earlier_packets(packets: Iterator[Packet], samples: int, preroll: int) -> Iterator[Packet]:
+    """Packets moved by `samples` to earlier times, without those that end more than `preroll` samples before 0."""
+    for packet in packets:
+        packet.pts = packet.dts = sample(packet) - samples
+        if packet.pts >= -preroll:
+            yield packet
+
+
 class EncodedSound:
     """Audio decoded and encoded once as AAC at the source's rate and channels; exact to the sample."""
 
@@ -137,6 +208,8 @@ class EncodedSound:
         self.stream.codec_context.layout = self.layout
         self.stream.codec_context.bit_rate = AAC_BITS_PER_CHANNEL * self.stream.codec_context.channels
         self.chunks = self._chunks(source, container, stream)
+        if source.replaced:
+            self.chunks = overlaid(self.chunks, inserts_of(source, self.rate_hz, self.layout))
         self.next = next(self.chunks, None)
         self.written = 0  # samples
 
@@ -165,18 +238,25 @@ class EncodedSound:
         self.output.mux(self.stream.encode(frame))
 
     def _chunks(self, source: AudioSource, container: InputContainer, stream: AudioStream) -> Iterator[np.ndarray]:
-        """The audio from `source.start_sec` on, in pieces `c n`; preceded by silence where it starts later."""
-        skip = None  # samples
-        try:
-            for frame in decoded_sound(container, stream, AudioResampler("fltp", self.layout, self.rate_hz)):
-                chunk = frame.to_ndarray()
-                if skip is None:
-                    skip = round((source.start_sec - late_sec(container, stream)) * self.rate_hz)
-                    yield np.zeros((chunk.shape[0], max(0, -skip)), dtype=np.float32)
-                yield chunk[:, max(0, skip) :]
-                skip = max(0, skip - chunk.shape[1])
-        except av.error.FFmpegError as error:
-            raise MediaError(f"cannot decode the sound of {source.path}: {reason(error)}. Repair the file.") from error
+        chunks = chunks_of(source, container, stream, self.rate_hz, self.layout)
+        return (np.zeros_like(chunk) for chunk in chunks) if source.is_muted else chunks
+
+
+def chunks_of(
+    source: AudioSource, container: InputContainer, stream: AudioStream, rate_hz: int, layout: str
+) -> Iterator[np.ndarray]:
+    """The audio from `source.start_sec` on, in pieces `c n`; preceded by silence where it starts later."""
+    skip = None  # samples
+    try:
+        for frame in decoded_sound(container, stream, AudioResampler("fltp", layout, rate_hz)):
+            chunk = frame.to_ndarray()
+            if skip is None:
+                skip = round((source.start_sec - late_sec(container, stream)) * rate_hz)
+                yield np.zeros((chunk.shape[0], max(0, -skip)), dtype=np.float32)
+            yield chunk[:, max(0, skip) :]
+            skip = max(0, skip - chunk.shape[1])
+    except av.error.FFmpegError as error:
+        raise MediaError(f"cannot decode the sound of {source.path}: {reason(error)}. Repair the file.") from error
 
 
 def aac_layout(stream: AudioStream) -> str:

@@ -21,11 +21,20 @@ CODECS: Final = get_args(Codec)
 # without it, it is. All AVX-512 processors have the instructions listed here.
 X264_REPEATABLE: Final = "asm=MMX2,SSE2,SSE3,SSSE3,SSE4,SSE4.2,LZCNT,AVX,FMA3,BMI1,BMI2,AVX2"
 OPENCV_AVX512 = 256  # CV_CPU_AVX512_SKX of OpenCV's headers, which has no name in Python
+X265_PLAIN: Final = "weightp=0:weightb=0:slices=1"
 SQUARE: Final = Fraction(1)  # sample aspect ratio of square pixels
 NO_HDR: Final = HdrMetadata()
 FIELD_ROWS: Final = 4  # the height of interlaced pictures must be a multiple of it: two rows of chroma
 INTERLACED: Final = {"flags": "+ildct+ilme"}
 HdrParams = Literal["x265-params", "svtav1-params"]
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What a part must have to be joined with packets of a film, see `latentsync.media.video.film`."""
+
+    parameter_set_id: int  # of H.264, other than the film's
+    profile: str  # of H.264, x264's name
 
 
 @dataclass(frozen=True)
@@ -67,8 +76,10 @@ class Encoder:
         """Whether interlaced pictures of that height can be flagged as interlaced."""
         return self.keeps_fields and height % FIELD_ROWS == 0
 
-    def settings(self, crf: int, hdr: HdrMetadata = NO_HDR, is_deep: bool = False) -> dict[str, str]:
-        """The encoder's options for a quality, with `is_deep` for more than 8 bits, and for HDR metadata.
+    def settings(
+        self, crf: int, hdr: HdrMetadata = NO_HDR, is_deep: bool = False, beside: "Beside | None" = None
+    ) -> dict[str, str]:
+        """The encoder's options for a quality, with `is_deep` for more than 8 bits, for HDR metadata, and for a part of a film.
 
         Raises MediaError if `crf` is outside the encoder's scale.
         """
@@ -76,14 +87,25 @@ class Encoder:
             raise MediaError(
                 f"a quality (crf) of {crf} is out of range for {self.name}. Choose one from 0 to {self.crf_max}."
             )
-        own = {"x264-params": X264_REPEATABLE} if self.name == "libx264" and has_avx512() else {}
+        own = self._x264_options(beside) if self.name == "libx264" else {}
+        if beside and self.name == "libx265":  # headers of slices stay short, see `latentsync.media.video.hevc_slices`
+            own = {"x265-params": X265_PLAIN}
         quantiser = self.quantiser(max(0, crf - self.deep_finer) if is_deep else crf)
         options = self.deep_options if is_deep and self.deep_options else self.options
         chosen = dict(options) | {name: str(quantiser) for name in self.quality_options} | own
+        for name in own.keys() & dict(options).keys():
+            chosen[name] = f"{dict(options)[name]}:{own[name]}"
         if self.hdr_params is not None and hdr.is_static:
             stated = hdr.x265_params() if self.hdr_params == "x265-params" else hdr.svt_params()
             chosen[self.hdr_params] = ":".join(filter(None, (chosen.get(self.hdr_params), stated)))
         return chosen
+
+    def _x264_options(self, beside: "Beside | None") -> dict[str, str]:
+        """The options of libx264 on this processor, and for a part of a film."""
+        numbered = f"sps-id={beside.parameter_set_id}" if beside else ""
+        params = ":".join(filter(None, (X264_REPEATABLE if has_avx512() else "", numbered)))
+        profile = {"profile": beside.profile} if beside and beside.profile else {}
+        return ({"x264-params": params} if params else {}) | profile
 
     def quantiser(self, crf: int) -> int:
         """The encoder's value for `crf`: the same, or MPEG-4's quantiser, which doubles for each 6 of H.264's."""

@@ -14,7 +14,9 @@ from av.video.stream import VideoStream
 from latentsync.media.container import MediaError, PathLike, open_input, reason, video_stream
 from latentsync.media.index.frame_index import frame_index
 from latentsync.media.sound.copy import AudioSource
+from latentsync.media.video.film import Film
 from latentsync.media.video.mux import OutputFile
+from latentsync.media.video.nal import HeaderError
 
 HEVC_TAG = "hvc1"  # Apple's players do not support libav's default, hev1
 
@@ -26,6 +28,7 @@ class Pictures:
     path: PathLike
     ticks: np.ndarray  # int64 n + 1: time of each picture, the first at 0, and the end of the last
     decode_order: np.ndarray  # int64 n: index of the picture of each packet
+    frames: range | None = None  # of a film, of which only these are taken; None: it is a whole file
 
 
 def join(parts: Sequence[PathLike], path: PathLike, audio: AudioSource | None = None) -> None:
@@ -47,6 +50,44 @@ def join(parts: Sequence[PathLike], path: PathLike, audio: AudioSource | None = 
     write_file(pieces, path, indexes[0].time_base, audio)
 
 
+def join_film(
+    film: Film,
+    parts: Sequence[tuple[range, PathLike]],
+    ticks: np.ndarray,
+    time_base: Fraction,
+    path: PathLike,
+    audio: AudioSource | None = None,
+) -> None:
+    """Write a film in which some frames are replaced by encoded parts; the packets of all others are copied.
+
+    `parts`: frames of the film, rising, and the file of `VideoWriter` with as many; together they are `Film.spans`. `ticks` [n + 1]
+    of `time_base` seconds: the time of each frame, the first at 0, and the end.
+
+    Raises MediaError as `join` does.
+    """
+    check_same_encoding([part for _, part in parts])
+    pieces, done = [], 0
+    for frames, part in [*parts, (range(film.index.frame_count, film.index.frame_count), film.path)]:
+        if done < frames.start:
+            pieces.append(film_piece(film, range(done, frames.start), ticks))
+        if frames:
+            pieces.append(Pictures(part, shifted(ticks, frames), frame_index(part).decode_order))
+        done = frames.stop
+    write_file(pieces, path, time_base, audio, film)
+
+
+def film_piece(film: Film, frames: range, ticks: np.ndarray) -> Pictures:
+    """The packets of some frames of a film."""
+    order = film.index.decode_order
+    order = order[(order >= frames.start) & (order < frames.stop)] - frames.start
+    return Pictures(film.path, shifted(ticks, frames), order, frames)
+
+
+def shifted(ticks: np.ndarray, frames: range) -> np.ndarray:
+    """Times of frames and their end, the first at 0."""
+    return ticks[frames.start : frames.stop + 1] - ticks[frames.start]
+
+
 @dataclass(frozen=True)
 class Stamps:
     """Presentation and decoding time stamps of a file's packets in their order, in ticks."""
@@ -66,31 +107,55 @@ class Stamps:
         return cls(shown[order], shown - int((shown - shown[order]).max()), durations, end)
 
 
-def write_file(pieces: Sequence[Pictures], path: PathLike, time_base: Fraction, audio: AudioSource | None) -> None:
-    """Write pieces one after the other; one of their ticks lasts `time_base` seconds."""
+def write_file(
+    pieces: Sequence[Pictures],
+    path: PathLike,
+    time_base: Fraction,
+    audio: AudioSource | None,
+    film: Film | None = None,
+) -> None:
+    """Write pieces one after the other, some of them of `film`; one of their ticks lasts `time_base` seconds."""
     starts = np.cumsum([0, *(int(piece.ticks[-1]) for piece in pieces)])
     shown = np.concatenate([piece.ticks[:-1] + start for piece, start in zip(pieces, starts, strict=False)])
     firsts = np.cumsum([0, *(len(piece.decode_order) for piece in pieces)])
     order = np.concatenate([piece.decode_order + first for piece, first in zip(pieces, firsts, strict=False)])
     stamps = Stamps.of(shown, order, int(starts[-1]))
-    with OutputFile(path, audio, time_base) as file, open_input(pieces[0].path) as container:
-        template = video_stream(container, pieces[0].path)
+    first = pieces[0].path if film is None else film.path
+    with OutputFile(path, audio, time_base) as file, open_input(first) as container:
+        template = video_stream(container, first)
         tag = HEVC_TAG if template.codec_context.codec.canonical_name == "hevc" else ""
         joined = file.add_video(template, tag)
+        if film is not None:
+            others = [header_of(piece.path) for piece in pieces if piece.frames is None][:1]
+            copied = [piece.frames.start for piece in pieces if piece.frames is not None]
+            joined.codec_context.extradata = film.joined_header(others, copied)
         file.add_audio()
         place = 0
         for piece in pieces:
-            place = append_pictures(piece, joined, file, stamps, place)
+            place = append_pictures(piece, joined, file, stamps, place, film)
         assert place == len(shown), "as many packets as frames"
         file.finish(stamps.end * time_base)
 
 
-def append_pictures(piece: Pictures, joined: VideoStream, file: OutputFile, stamps: Stamps, place: int) -> int:
+def header_of(path: PathLike) -> bytes:
+    """The codec's header of a video track."""
+    with open_input(path) as container:
+        return video_stream(container, path).codec_context.extradata or b""
+
+
+def append_pictures(
+    piece: Pictures, joined: VideoStream, file: OutputFile, stamps: Stamps, place: int, film: Film | None = None
+) -> int:
     """Copy one file's packets, the first of which is number `place` of all; returns the number after its last."""
     with open_input(piece.path) as container:
         stream = video_stream(container, piece.path)
+        packets = container.demux(stream)
+        if film is not None and piece.frames is not None:
+            packets = film.packets(container, stream, piece.frames)
+        elif film is not None:
+            packets = film.new_packets(container, stream)
         try:
-            for packet in container.demux(stream):
+            for packet in packets:
                 if packet.size:
                     packet.stream, packet.time_base = joined, file.time_base
                     packet.pts, packet.dts = int(stamps.shown[place]), int(stamps.decoded[place])
@@ -99,6 +164,10 @@ def append_pictures(piece: Pictures, joined: VideoStream, file: OutputFile, stam
                     place += 1
         except av.error.FFmpegError as error:
             raise MediaError(f"cannot read {piece.path}: {reason(error)}. Write it again.") from error
+        except HeaderError as error:
+            raise MediaError(
+                f"cannot join {piece.path} with packets of the film: {error}. Choose another codec, so that all is encoded."
+            ) from error
         return place
 
 

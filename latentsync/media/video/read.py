@@ -237,7 +237,7 @@ def _pictures(path: PathLike, seek_stamp: int | None) -> Generator[StoredFrame, 
     if seek_stamp is not None:
         with open_input(path) as container:
             stream = video_stream(container, path)
-            packets = _packets_from(container, stream, seek_stamp)
+            packets = packets_from(container, stream, seek_stamp)
             if packets is not None:
                 for packet in packets:
                     yield from packet.decode()
@@ -246,7 +246,7 @@ def _pictures(path: PathLike, seek_stamp: int | None) -> Generator[StoredFrame, 
         yield from container.decode(video_stream(container, path))
 
 
-def _packets_from(container: InputContainer, stream: VideoStream, seek_stamp: int) -> Iterator[Packet] | None:
+def packets_from(container: InputContainer, stream: VideoStream, seek_stamp: int) -> Iterator[Packet] | None:
     """The packets from one at or before `seek_stamp` on; None if the file cannot be seeked there."""
     try:
         container.seek(seek_stamp, stream=stream)

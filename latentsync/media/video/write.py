@@ -26,7 +26,7 @@ from latentsync.media.pixels.picture import Picture, StoredForm
 from latentsync.media.pixels.pixel_format import USUAL, PixelFormat, pixel_format
 from latentsync.media.probe import MediaInfo
 from latentsync.media.sound.copy import AudioSource, check_sound
-from latentsync.media.video.encode import INTERLACED, Codec, Encoder, choose_encoder, usual_scheduling
+from latentsync.media.video.encode import INTERLACED, Beside, Codec, Encoder, choose_encoder, usual_scheduling
 from latentsync.media.video.join import Pictures, write_file
 from latentsync.media.video.mux import CONTAINERS, check_output, writing
 
@@ -52,6 +52,7 @@ class VideoFormat:
     pixel_format: str = USUAL  # of the frames given: its bits, chroma and alpha are kept if the codec can
     hdr: HdrMetadata = field(default_factory=HdrMetadata)
     fields: FieldOrder = ""  # pictures are flagged as interlaced in this order
+    beside: Beside | None = None  # it is a part that is joined with packets of a film
 
     @classmethod
     def constant(cls, width: int, height: int, fps: Fraction | float, **others: object) -> "VideoFormat":
@@ -143,7 +144,7 @@ class VideoWriter:
 
     def _add_stream(self) -> VideoStream:
         form = self.format
-        options = self.encoder.settings(form.crf, form.hdr, self.form.is_deep)
+        options = self.encoder.settings(form.crf, form.hdr, self.form.is_deep, form.beside)
         if form.fields:
             marks = INTERLACED if self.encoder.can_flag_fields(form.height) else {}
             options |= {**marks, "field_order": "tt" if form.fields == "tff" else "bb"}

@@ -189,8 +189,12 @@ def film_of(
 
 
 def part_format(film: Film, format: VideoFormat) -> VideoFormat:
-    """The format of parts that are joined with the packets of a film."""
-    return replace(format, codec=film.codec, beside=Beside(film.parameter_set_id, film.profile))  # type: ignore[arg-type]
+    """The format of parts that are joined with the packets of a film, with its stored size."""
+    orientation = film.index.orientation
+    if orientation.turned:
+        aspect = 1 / format.sample_aspect
+        format = replace(format, width=format.height, height=format.width, sample_aspect=aspect)
+    return replace(format, codec=film.codec, beside=Beside(film.parameter_set_id, film.profile, orientation))  # type: ignore[arg-type]
 
 
 def heard_in(ranges: tuple[EditedRange, ...], waveform: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ from latentsync.media.container import MediaError, PathLike, audio_stream, open_
 from latentsync.media.sound.matroska import CODEC_IDS, delayed_track
 from latentsync.media.sound.packets import PREROLL_SEC, sound_packets
 from latentsync.media.sound.read import decoded_sound, late_sec, stated_sec
-from latentsync.media.sound.splice import FADE_SEC, Insert, can_splice, overlaid, spliced_packets
+from latentsync.media.sound.splice import FADE_SEC, Insert, can_splice, layout_of, overlaid, spliced_packets
 
 # Codecs that are copied into each container: its players support them, and their timing is preserved.
 _EVERYWHERE = {"aac", "mp3", "ac3", "eac3", "alac"}
@@ -142,7 +142,7 @@ class CopiedSound:
         packets = sound_packets(container, stream, source.path)
         if not source.replaced:
             return packets
-        inserts = inserts_of(source, stream.rate, stream.layout.name, source.start_sec)
+        inserts = inserts_of(source, stream.rate, layout_of(stream), source.start_sec)
         spliced = spliced_packets(packets, stream, inserts, AAC_BITS_PER_CHANNEL * stream.channels)
         return earlier_packets(spliced, round(source.start_sec * stream.rate), round(PREROLL_SEC * stream.rate))
 

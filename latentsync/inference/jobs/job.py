@@ -183,6 +183,8 @@ def film_of(
             raise NotCopiedError(f"this PyAV has no encoder for parts of {film.codec}")
         if form.pixel_format != info.pixel_format.replace("yuvj", "yuv"):
             raise NotCopiedError(f"its pictures are {info.pixel_format}, and {encoder.name} writes {form.pixel_format}")
+        if (form.colour.matrix, form.colour.full_range) != (info.colour.matrix, info.colour.full_range):
+            raise NotCopiedError("its colour matrix cannot be written")
     except (NotCopiedError, MediaError) as error:
         return None, f"All frames of {Path(pictures).name} are encoded again, also outside the ranges: {error}."
     return film, None

@@ -31,7 +31,7 @@ from latentsync.media.video.h264_slices import (
 from latentsync.media.video.hevc_slices import SliceSettings, free_id, numbered_set, numbered_slice
 from latentsync.media.video.read import packets_from
 
-CODECS = {"h264": "h264", "hevc": "hevc"}  # of the film -> `VideoFormat.codec`
+CODECS = ("h264", "hevc")
 PROFILES = {"Constrained Baseline": "baseline", "Baseline": "baseline", "Main": "main", "High": "high"}
 
 

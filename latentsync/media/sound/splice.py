@@ -160,15 +160,19 @@ def _spliced_aac(held: list[Packet], stream: AudioStream, inserts: Sequence[Inse
     if not held:
         return []
     samples = as_planes(decoded(held, stream), stream)
-    first = start_of(held[0])
+    starts = np.array([start_of(packet) for packet in held])
     replaced: list[tuple[int, int]] = []  # packets from ... to, of `held`
     for insert in inserts:
         # the packets with the last sample before the span, and with the first after it; without one all can be new
-        before = (insert.start - 1 - first) // AAC_FRAME if insert.start > max(0, first) else -2
-        after = (insert.stop - first) // AAC_FRAME
-        after = after if after < len(held) else len(held) + 1
-        insert.between(first + (before + 2) * AAC_FRAME, first + (after - 1) * AAC_FRAME).blend_into(samples, first)
+        before = int(np.searchsorted(starts, insert.start)) - 1 if insert.start > max(0, starts[0]) else -2
+        after = int(np.searchsorted(starts, insert.stop, side="right")) - 1
+        after = after if insert.stop < stop_of(held[-1]) else len(held) + 1
         replaced.append((before + 1, after - 1))
+        heard = range(before + 2, after - 1)  # packets with new sound alone; there may be gaps between packets
+        if heard:
+            part = insert.between(int(starts[heard[0]]), int(starts[heard[-1]]) + AAC_FRAME)
+            for index in heard:
+                part.blend_into(samples[:, index * AAC_FRAME : (index + 1) * AAC_FRAME], int(starts[index]))
     new = encoded(samples, stream, bits_per_sec)[1:]  # the first one holds half of what was before
     return [
         like(packet, bytes(new[index])) if any(start <= index < stop for start, stop in replaced) else packet

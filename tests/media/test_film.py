@@ -8,15 +8,18 @@ import av
 import numpy as np
 import pytest
 
+from latentsync.inference.jobs.job import part_format
+from latentsync.media.pixels.picture import RgbPicture
 from latentsync.media.probe import probe
 from latentsync.media.sound.copy import AudioSource, ReplacedSound
 from latentsync.media.sound.write import write_wav
-from latentsync.media.video.encode import Beside, is_installed
-from latentsync.media.video.film import Film, NotCopiedError, open_film
+from latentsync.media.video.encode import is_installed
+from latentsync.media.video.film import NotCopiedError, open_film
 from latentsync.media.video.join import join_film
 from latentsync.media.video.read import frame_times, read_frames
 from latentsync.media.video.write import VideoFormat, VideoWriter
-from tests.support.media_clips import moving, store
+from tests.media.test_media import turn_track
+from tests.support.media_clips import moving, patches, store
 
 COUNT = 70
 KEYS = "keyint=20:min-keyint=20:scenecut=0:bframes=3"
@@ -83,6 +86,11 @@ def decoded(path: Path) -> list[tuple[Fraction, np.ndarray]]:
         return [(frame.pts * frame.time_base, frame.to_ndarray()) for frame in container.decode(video=0)]
 
 
+def tag_of(path: Path) -> str:
+    with av.open(str(path)) as container:
+        return container.streams.video[0].codec_context.codec_tag
+
+
 def heard(path: Path) -> np.ndarray:
     """The decoded sound, c n."""
     with av.open(str(path)) as container:
@@ -92,20 +100,15 @@ def heard(path: Path) -> np.ndarray:
     return joined if len(joined) == channels else joined.reshape(-1, channels).T
 
 
-def part_format(film: Film) -> VideoFormat:
-    beside = Beside(film.parameter_set_id, film.profile)
-    return VideoFormat.like(probe(film.path), codec=film.codec, beside=beside)
-
-
 def replaced(path: Path, edited: Sequence[range], output: Path, audio: AudioSource | None = None) -> list[range]:
     """Write a film whose encoded parts are inverted; returns these parts."""
     film, info = open_film(path), probe(path)
     parts = []
     for number, frames in enumerate(film.spans(edited)):
         parts.append((frames, output.with_name(f"part{number}.mp4")))
-        with VideoWriter(parts[-1][1], part_format(film)) as writer:
+        with VideoWriter(parts[-1][1], part_format(film, VideoFormat.like(info))) as writer:
             for shown in read_frames(path, frames.start, frames.stop):
-                writer.write(255 - shown.frame)
+                writer.write_picture(RgbPicture(255 - shown.frame))
     ticks = np.array([int(time / info.time_base) for time in frame_times(path)])
     join_film(film, parts, ticks, info.time_base, output, audio)
     return [frames for frames, _ in parts]
@@ -134,6 +137,8 @@ def test_frames_outside_the_encoded_parts_are_equal(
     differ = [index for index in range(COUNT) if not np.array_equal(before[index][1], after[index][1])]
     assert differ == [index for frames in encoded for index in frames]
     assert probe(output).colour == probe(path).colour and probe(output).pixel_format == pixel_format
+    if suffix != "mkv":  # parameter sets are in the header alone, as players of these expect
+        assert tag_of(output) == {"libx264": "avc1", "libx265": "hvc1"}[codec]
     # reading from anywhere gives the same frames
     for index in (encoded[0].start - 1, encoded[0].stop, COUNT - 2):
         if index >= 0:
@@ -246,3 +251,19 @@ def test_where_old_and_new_aac_meet_nothing_clicks(tmp_path: Path, voice: Path) 
     before, after = dubbed(sounding_film(tmp_path / "film.mp4", "aac"), voice, tmp_path / "out.mp4")
     steepest = max(np.abs(np.diff(before[0])).max(), 0.4 * 2 * np.pi * 800 / RATE_HZ)
     assert np.abs(np.diff(after[0, RATE_HZ // 2 :])).max() < 1.5 * steepest
+
+
+@pytest.mark.parametrize("matrix", [(0, 1, -1, 0), (0, -1, 1, 0), (-1, 0, 0, 1)])
+def test_parts_of_a_film_that_is_shown_turned_are_turned_back(
+    tmp_path: Path, matrix: tuple[int, int, int, int]
+) -> None:
+    path, output = tmp_path / "film.mp4", tmp_path / "out.mov"
+    store(path, [np.roll(patches(96, 128), index, 1) for index in range(50)], options={"x264-params": KEYS})
+    turn_track(path, matrix)
+    (encoded,) = replaced(path, [range(30, 35)], output)
+    assert (probe(output).rotation, probe(output).width) == (probe(path).rotation, probe(path).width)
+    for index, (before, after) in enumerate(zip(read_frames(path), read_frames(output), strict=True)):
+        if index in encoded:
+            assert np.abs(255 - before.frame - after.frame.astype(int)).mean() < 8
+        else:
+            assert np.array_equal(before.frame, after.frame)

@@ -191,14 +191,20 @@ def film_of(
             raise NotCopiedError(f"this PyAV has no encoder for parts of {film.codec}")
         if form.pixel_format != info.pixel_format.replace("yuvj", "yuv"):
             raise NotCopiedError(f"its pictures are {info.pixel_format}, and {encoder.name} writes {form.pixel_format}")
+        if (form.colour.matrix, form.colour.full_range) != (info.colour.matrix, info.colour.full_range):
+            raise NotCopiedError("its colour matrix cannot be written")
     except (NotCopiedError, MediaError) as error:
         return None, f"All frames of {Path(pictures).name} are encoded again, also outside the ranges: {error}."
     return film, None
 
 
 def part_format(film: Film, format: VideoFormat) -> VideoFormat:
-    """The format of parts that are joined with the packets of a film."""
-    return replace(format, codec=film.codec, beside=Beside(film.parameter_set_id, film.profile))  # type: ignore[arg-type]
+    """The format of parts that are joined with the packets of a film, with its stored size."""
+    orientation = film.index.orientation
+    if orientation.turned:
+        aspect = 1 / format.sample_aspect
+        format = replace(format, width=format.height, height=format.width, sample_aspect=aspect)
+    return replace(format, codec=film.codec, beside=Beside(film.parameter_set_id, film.profile, orientation))  # type: ignore[arg-type]
 
 
 def heard_in(ranges: tuple[EditedRange, ...], waveform: np.ndarray) -> np.ndarray:

@@ -44,6 +44,11 @@ class Orientation:
             return 90 if self.b < 0 else 270
         return 180 if self.d < 0 else 0
 
+    @property
+    def inverse(self) -> "Orientation":
+        """How an upright picture is turned to be as it is stored."""
+        return Orientation(self.a, self.c, self.b, self.d)
+
     def apply(self, pixels: np.ndarray) -> np.ndarray:
         """Turn and mirror `h w 3`."""
         across, down = (self.c, self.b) if self.turned else (self.a, self.d)

@@ -20,7 +20,17 @@ from latentsync.media.container import MediaError, PathLike, audio_stream, open_
 from latentsync.media.sound.matroska import CODEC_IDS, delayed_track
 from latentsync.media.sound.packets import PREROLL_SEC, sound_packets
 from latentsync.media.sound.read import decoded_sound, late_sec, stated_sec
-from latentsync.media.sound.splice import FADE_SEC, Insert, can_splice, overlaid, spliced_packets
+from latentsync.media.sound.splice import (
+    FADE_SEC,
+    Insert,
+    bytes_per_sample,
+    can_splice,
+    layout_of,
+    overlaid,
+    spliced_packets,
+    start_of,
+    stop_of,
+)
 
 # Codecs that are copied into each container: its players support them, and their timing is preserved.
 _EVERYWHERE = {"aac", "mp3", "ac3", "eac3", "alac"}
@@ -132,7 +142,7 @@ class CopiedSound:
     def __init__(self, source: AudioSource, container: InputContainer, stream: AudioStream, output: OutputContainer):
         self.output = output
         self.rate_hz = stream.rate
-        self.sample_bytes = pcm_bytes(stream)
+        self.sample_bytes = bytes_per_sample(stream) if stream.codec_context.name in _PCM else 0
         self.packets = self._packets(source, container, stream)
         self.next = next(self.packets, None)
         self.stream = output.add_stream_from_template(self._template(stream), opaque=True)
@@ -142,19 +152,19 @@ class CopiedSound:
         packets = sound_packets(container, stream, source.path)
         if not source.replaced:
             return packets
-        inserts = inserts_of(source, stream.rate, stream.layout.name, source.start_sec)
+        inserts = inserts_of(source, stream.rate, layout_of(stream), source.start_sec)
         spliced = spliced_packets(packets, stream, inserts, AAC_BITS_PER_CHANNEL * stream.channels)
         return earlier_packets(spliced, round(source.start_sec * stream.rate), round(PREROLL_SEC * stream.rate))
 
     def mux_until(self, time_sec: Fraction) -> None:
         stop = time_sec * self.rate_hz
-        while self.next is not None and sample(self.next) + (self.next.duration or 0) <= stop:
+        while self.next is not None and stop_of(self.next) <= stop:
             self._mux(self.next)
             self.next = next(self.packets, None)
 
     def finish(self, duration_sec: Fraction) -> None:
         self.mux_until(duration_sec)
-        if self.next is not None and (left := round(duration_sec * self.rate_hz) - sample(self.next)) > 0:
+        if self.next is not None and (left := round(duration_sec * self.rate_hz) - start_of(self.next)) > 0:
             self._mux(self._cut(self.next, left))
 
     def _cut(self, packet: Packet, samples: int) -> Packet:
@@ -165,7 +175,7 @@ class CopiedSound:
 
     def _template(self, stream: AudioStream) -> AudioStream:
         """The stream, or for Matroska one like it that states the codec delay."""
-        early = 0 if self.next is None else -sample(self.next)
+        early = 0 if self.next is None else -start_of(self.next)
         delayed = early > 0 and self.output.format.name == "matroska"
         if not delayed or stream.codec_context.codec.canonical_name not in CODEC_IDS:
             return stream
@@ -177,22 +187,10 @@ class CopiedSound:
         self.output.mux(packet)
 
 
-def sample(packet: Packet) -> int:
-    """The sample at which a packet of `sound_packets` begins."""
-    assert packet.pts is not None, "its packets have times"
-    return packet.pts
-
-
-def pcm_bytes(stream: AudioStream) -> int:
-    """Bytes of one sample of all channels for PCM; 0 for other codecs."""
-    name = stream.codec_context.name
-    return int("".join(filter(str.isdigit, name))) // 8 * stream.channels if name in _PCM else 0
-
-
 def earlier_packets(packets: Iterator[Packet], samples: int, preroll: int) -> Iterator[Packet]:
     """Packets moved by `samples` to earlier times, without those that end more than `preroll` samples before 0."""
     for packet in packets:
-        packet.pts = packet.dts = sample(packet) - samples
+        packet.pts = packet.dts = start_of(packet) - samples
         if packet.pts >= -preroll:
             yield packet
 

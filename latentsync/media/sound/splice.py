@@ -20,6 +20,8 @@ from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.packet import Packet
 
+from latentsync.media.container import USUAL_LAYOUTS
+
 FADE_SEC = 0.005  # at both ends of a span, against clicks
 AAC_FRAME = 1024  # samples of a packet of AAC-LC
 MARGIN = 8 * AAC_FRAME  # samples before and after a span that are decoded too, until decoder and encoder have settled
@@ -70,17 +72,27 @@ def overlaid(chunks: Iterator[np.ndarray], inserts: Sequence[Insert]) -> Iterato
 def can_splice(stream: AudioStream) -> bool:
     """Whether packets of a track can be copied around others."""
     context = stream.codec_context
-    if context.name.startswith("pcm_"):
-        return context.name in av.codecs_available
-    is_usual = context.name == "aac" and context.profile == LOW_COMPLEXITY and context.frame_size == AAC_FRAME
-    return is_usual and (context.extradata or b"")[:2] == (encoder_like(stream).extradata or b"")[:2]
+    try:
+        encoded(np.zeros((stream.channels, MARGIN), np.float32), stream, None)
+        encoder = encoder_like(stream)
+    except (av.error.FFmpegError, ValueError):  # no such encoder, or not for its channels
+        return False
+    if context.name != "aac":
+        return context.name.startswith("pcm_")
+    is_usual = context.profile == LOW_COMPLEXITY and context.frame_size == AAC_FRAME
+    return is_usual and (context.extradata or b"")[:2] == (encoder.extradata or b"")[:2]
+
+
+def layout_of(stream: AudioStream) -> str:
+    """The channel layout of a track, the usual one if it states none."""
+    return USUAL_LAYOUTS.get(stream.channels, stream.layout.name)
 
 
 def encoder_like(stream: AudioStream, bits_per_sec: int | None = None) -> AudioCodecContext:
     """An open encoder for packets of a track's codec, rate and channels."""
     encoder = AudioCodecContext.create(stream.codec_context.name, "w")
     assert isinstance(encoder, AudioCodecContext)
-    encoder.sample_rate, encoder.layout = stream.rate, stream.layout.name
+    encoder.sample_rate, encoder.layout = stream.rate, layout_of(stream)
     assert encoder.codec.audio_formats, "every encoder of sound states its formats"
     encoder.format = encoder.codec.audio_formats[0]
     if bits_per_sec:
@@ -148,15 +160,19 @@ def _spliced_aac(held: list[Packet], stream: AudioStream, inserts: Sequence[Inse
     if not held:
         return []
     samples = as_planes(decoded(held, stream), stream)
-    first = start_of(held[0])
+    starts = np.array([start_of(packet) for packet in held])
     replaced: list[tuple[int, int]] = []  # packets from ... to, of `held`
     for insert in inserts:
         # the packets with the last sample before the span, and with the first after it; without one all can be new
-        before = (insert.start - 1 - first) // AAC_FRAME if insert.start > max(0, first) else -2
-        after = (insert.stop - first) // AAC_FRAME
-        after = after if after < len(held) else len(held) + 1
-        insert.between(first + (before + 2) * AAC_FRAME, first + (after - 1) * AAC_FRAME).blend_into(samples, first)
+        before = int(np.searchsorted(starts, insert.start)) - 1 if insert.start > max(0, starts[0]) else -2
+        after = int(np.searchsorted(starts, insert.stop, side="right")) - 1
+        after = after if insert.stop < stop_of(held[-1]) else len(held) + 1
         replaced.append((before + 1, after - 1))
+        heard = range(before + 2, after - 1)  # packets with new sound alone; there may be gaps between packets
+        if heard:
+            part = insert.between(int(starts[heard[0]]), int(starts[heard[-1]]) + AAC_FRAME)
+            for index in heard:
+                part.blend_into(samples[:, index * AAC_FRAME : (index + 1) * AAC_FRAME], int(starts[index]))
     new = encoded(samples, stream, bits_per_sec)[1:]  # the first one holds half of what was before
     return [
         like(packet, bytes(new[index])) if any(start <= index < stop for start, stop in replaced) else packet
@@ -168,7 +184,7 @@ def decoded(packets: Sequence[Packet], stream: AudioStream) -> list[AudioFrame]:
     """The sound of consecutive packets of a track."""
     decoder = AudioCodecContext.create(stream.codec_context.name, "r")
     assert isinstance(decoder, AudioCodecContext)
-    decoder.sample_rate, decoder.layout = stream.rate, stream.layout.name
+    decoder.sample_rate, decoder.layout = stream.rate, layout_of(stream)
     if stream.codec_context.extradata:
         decoder.extradata = stream.codec_context.extradata
     plain = (Packet(bytes(packet)) for packet in packets)  # without marks of samples to be skipped
@@ -177,7 +193,7 @@ def decoded(packets: Sequence[Packet], stream: AudioStream) -> list[AudioFrame]:
 
 def as_planes(frames: Sequence[AudioFrame], stream: AudioStream) -> np.ndarray:
     """Decoded sound as one array."""
-    resampler = AudioResampler("fltp", stream.layout.name, stream.rate)
+    resampler = AudioResampler("fltp", layout_of(stream), stream.rate)
     planes = []
     for frame in frames:
         frame.pts = None
@@ -188,9 +204,9 @@ def as_planes(frames: Sequence[AudioFrame], stream: AudioStream) -> np.ndarray:
 def encoded(samples: np.ndarray, stream: AudioStream, bits_per_sec: int | None) -> list[Packet]:
     """Packets of a track's codec with the sound `samples` `c n`."""
     encoder = encoder_like(stream, bits_per_sec)
-    frame = AudioFrame.from_ndarray(np.ascontiguousarray(samples), format="fltp", layout=stream.layout.name)
+    frame = AudioFrame.from_ndarray(np.ascontiguousarray(samples), format="fltp", layout=layout_of(stream))
     frame.sample_rate = stream.rate
-    resampler = AudioResampler(encoder.format, stream.layout.name, stream.rate, encoder.frame_size or None)
+    resampler = AudioResampler(encoder.format, layout_of(stream), stream.rate, encoder.frame_size or None)
     frames = [*resampler.resample(frame), *resampler.resample(None)]
     return [packet for part in (*frames, None) for packet in encoder.encode(part)]
 

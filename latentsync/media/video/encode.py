@@ -13,6 +13,7 @@ import cv2
 from latentsync.media.container import MediaError
 from latentsync.media.index.hdr import HdrMetadata
 from latentsync.media.pixels.colour import RGB, ColourTags
+from latentsync.media.pixels.geometry import Orientation
 from latentsync.media.pixels.pixel_format import USUAL, PixelFormat, pixel_format
 
 Codec = Literal["auto", "h264", "hevc", "av1", "ffv1", "prores"]
@@ -35,6 +36,9 @@ class Beside:
 
     parameter_set_id: int  # of H.264, other than the film's
     profile: str  # of H.264, x264's name
+    orientation: Orientation = (
+        Orientation()
+    )  # in which the film shows its pictures, so that upright ones are turned back
 
 
 @dataclass(frozen=True)

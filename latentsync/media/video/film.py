@@ -19,6 +19,7 @@ from av.video.stream import VideoStream
 from latentsync.media.container import PathLike, open_input, video_stream
 from latentsync.media.index.frame_index import FrameIndex, frame_index
 from latentsync.media.pixels.geometry import Orientation
+from latentsync.media.pixels.pixel_format import pixel_format
 from latentsync.media.video import nal
 from latentsync.media.video.h264_slices import (
     PictureSettings,
@@ -30,7 +31,7 @@ from latentsync.media.video.h264_slices import (
 from latentsync.media.video.hevc_slices import SliceSettings, free_id, numbered_set, numbered_slice
 from latentsync.media.video.read import packets_from
 
-CODECS = {"h264": "h264", "hevc": "hevc"}  # of the film -> `VideoFormat.codec`
+CODECS = ("h264", "hevc")
 PROFILES = {"Constrained Baseline": "baseline", "Baseline": "baseline", "Main": "main", "High": "high"}
 
 
@@ -193,6 +194,23 @@ def changed(packet: Packet, content: bytes) -> Packet:
     return other
 
 
+def is_deep(index: FrameIndex) -> bool:
+    """Whether pictures have more than 8 bits or alpha."""
+    return pixel_format(index.first.pixel_format).is_deep
+
+
+def states_orientation(container: InputContainer, stream: VideoStream, codec: str) -> bool:
+    """Whether pictures are turned by their own message, and not by the container alone."""
+    packet = next(packet for packet in container.demux(stream) if packet.size)
+    length, kind = (1, nal.H264_SEI) if codec == "h264" else (nal.HEVC_HEADER, nal.HEVC_SEI)
+    return any(
+        message == nal.DISPLAY_ORIENTATION
+        for unit in nal.units(bytes(packet))
+        if (unit[0] & 31 if codec == "h264" else nal.hevc_type(unit)) == kind
+        for message, _ in nal.sei_messages(nal.plain(unit[length:]))
+    )
+
+
 def first_packet(container: InputContainer, stream: VideoStream, stamp: int) -> Packet | None:
     """The packet with a decoding time stamp, None if the file cannot be seeked there."""
     for packet in packets_from(container, stream, stamp) or ():
@@ -214,8 +232,10 @@ def open_film(path: PathLike) -> Film:
                 raise NotCopiedError(f"its codec is {codec}, not H.264 or HEVC")
             if not index.one_each:
                 raise NotCopiedError("its packets are not one picture each")
-            if index.orientation != Orientation():
-                raise NotCopiedError("its pictures are stored turned")
+            if index.orientation != Orientation() and is_deep(index):
+                raise NotCopiedError("its pictures of more than 8 bits are stored turned")
+            if index.orientation != Orientation() and states_orientation(container, stream, codec):
+                raise NotCopiedError("its pictures state how they are turned")
             if index.first.fields:
                 raise NotCopiedError("its pictures are interlaced")
             if codec == "h264" and profile not in PROFILES:

@@ -21,6 +21,7 @@ from latentsync.media.video.nal import (
     packet_of,
     plain,
     pps_id,
+    sei_messages,
     sps_id,
     units,
 )
@@ -188,9 +189,8 @@ def recovers_at_once(packet: bytes, settings: Mapping[int, PictureSettings]) -> 
     """Whether a packet is a key picture of an open group: it refers to nothing, and says that decoding can begin with it."""
     found = list(units(packet))
     slices = [unit for unit in found if unit[0] & 31 == H264_SLICE]
-    is_marked = any(
-        unit[0] & 31 == H264_SEI and unit[1] == RECOVERY_POINT and unit[3] & 0x80 for unit in found if len(unit) > 3
-    )
+    messages = [message for unit in found if unit[0] & 31 == H264_SEI for message in sei_messages(plain(unit[1:]))]
+    is_marked = any(kind == RECOVERY_POINT and content[:1] >= b"\x80" for kind, content in messages)  # at once: ue(v) 0
     return is_marked and bool(slices) and all(SliceHeader.parsed(each, settings).kind == INTRA for each in slices)
 
 

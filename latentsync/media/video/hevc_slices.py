@@ -8,11 +8,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from latentsync.media.video.nal import Bits, BitWriter, HeaderError, bits_between, escaped, hevc_type, plain
+from latentsync.media.video.nal import (
+    HEVC_HEADER,
+    Bits,
+    BitWriter,
+    HeaderError,
+    bits_between,
+    escaped,
+    hevc_type,
+    plain,
+)
 
 VPS, SPS, PPS = 32, 33, 34  # NAL units; pictures have lower numbers
 IRAP, IDR = range(16, 24), (19, 20)
-HEADER = 2  # bytes of a NAL unit before its content
 PROFILE_BITS, LEVEL_BITS = 88, 8
 B, INTRA = 0, 2  # slice types
 MAX_ID = 15
@@ -32,7 +40,7 @@ def sps_id_place(bits: Bits) -> int:
 
 def set_id(unit: bytes) -> int:
     """The number of a parameter set."""
-    bits = Bits(plain(unit[HEADER:]))
+    bits = Bits(plain(unit[HEVC_HEADER:]))
     if hevc_type(unit) == VPS:
         return bits.take(4)
     return sps_id_place(bits) if hevc_type(unit) == SPS else bits.exp_golomb()
@@ -65,7 +73,7 @@ class SliceSettings:
     @classmethod
     def parsed(cls, sets: Sequence[bytes]) -> "SliceSettings":
         """Raises HeaderError for sets that are not one of each kind, and for what the encoder here does not use."""
-        by_type = {hevc_type(unit): Bits(plain(unit[HEADER:])) for unit in sets}
+        by_type = {hevc_type(unit): Bits(plain(unit[HEVC_HEADER:])) for unit in sets}
         if len(sets) != 3 or by_type.keys() != {VPS, SPS, PPS}:
             raise HeaderError("the encoder has several parameter sets")
         fields: tuple[Any, ...] = _sps_fields(by_type[SPS]) + _pps_fields(by_type[PPS])
@@ -135,7 +143,7 @@ def _pps_fields(bits: Bits) -> tuple[bool, int, bool, tuple[int, int], bool, boo
 
 def numbered_set(unit: bytes, number: int) -> bytes:
     """A parameter set of an encoder, with `number` in place of 0 everywhere."""
-    data = plain(unit[HEADER:])
+    data = plain(unit[HEVC_HEADER:])
     bits, start = Bits(data), BitWriter()
     if hevc_type(unit) != PPS:
         bits.take(4)
@@ -151,12 +159,12 @@ def numbered_set(unit: bytes, number: int) -> bytes:
         start.exp_golomb(number)
         start.exp_golomb(number)
     start.put(*bits_between(data, bits.place, bits.length))
-    return unit[:HEADER] + escaped(start.padded(0).rstrip(b"\0"))
+    return unit[:HEVC_HEADER] + escaped(start.padded(0).rstrip(b"\0"))
 
 
 def numbered_slice(unit: bytes, settings: SliceSettings, number: int) -> bytes:
     """A slice of an encoder that names the picture parameter set `number` in place of 0. Raises HeaderError if it is unusual."""
-    data = plain(unit[HEADER:])
+    data = plain(unit[HEVC_HEADER:])
     bits, start = Bits(data), BitWriter()
     kind = hevc_type(unit)
     refuse(not bits.take(1))  # several slices
@@ -169,7 +177,7 @@ def numbered_slice(unit: bytes, settings: SliceSettings, number: int) -> bytes:
     start.put(*bits_between(data, after, bits.place))
     start.put(1, 1)
     refuse(not bits.take(1))
-    return unit[:HEADER] + escaped(start.padded(0) + data[-(-bits.place // 8) :])
+    return unit[:HEVC_HEADER] + escaped(start.padded(0) + data[-(-bits.place // 8) :])
 
 
 def skip_header(bits: Bits, kind: int, own: SliceSettings) -> None:

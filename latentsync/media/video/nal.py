@@ -12,7 +12,9 @@ LENGTH_BYTES = 4
 MAX_SPS_ID = 31
 H264_SLICE, H264_IDR, H264_SEI = 1, 5, 6
 HEVC_IRAP = range(16, 24)  # NAL units of pictures at which decoding can begin
-HEVC_BLA, HEVC_CRA = 18, 21
+HEVC_BLA, HEVC_CRA, HEVC_SEI = 18, 21, 39
+DISPLAY_ORIENTATION = 47  # type of a SEI message of both codecs
+HEVC_HEADER = 2  # bytes of a NAL unit before its content
 HEVC_SETS = range(32, 35)  # NAL units of parameter sets; pictures have lower numbers
 HEVC_FACTS, HEVC_LEVEL = 22, 12  # of a header: length before the parameter sets, and where the level is
 
@@ -30,6 +32,21 @@ def units(packet: bytes) -> Iterator[bytes]:
             raise HeaderError("its packets are no NAL units with lengths")
         yield packet[place + LENGTH_BYTES : stop]
         place = stop
+
+
+def sei_messages(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Types and contents of the messages of a SEI unit; `data` is its plain content, after the header."""
+    place = 0
+    while place + 2 < len(data):  # the last byte ends the unit
+        numbers = []
+        for _ in range(2):  # type and length, as sums of bytes up to the first below 255
+            start = place
+            while place < len(data) and data[place] == 255:
+                place += 1
+            numbers.append(255 * (place - start) + (data[place] if place < len(data) else 0))
+            place += 1
+        yield numbers[0], data[place : place + numbers[1]]
+        place += numbers[1]
 
 
 def packet_of(nal_units: Sequence[bytes]) -> bytes:

@@ -21,6 +21,7 @@ from latentsync.files import partial_path
 from latentsync.media.container import MediaError, PathLike, file_url
 from latentsync.media.index.hdr import HdrMetadata
 from latentsync.media.pixels.colour import BT709, FULL_RANGE, LIMITED_RANGE, MATRICES, ColourTags, stored_frame
+from latentsync.media.pixels.geometry import Orientation
 from latentsync.media.pixels.interlace import FieldOrder, with_fields
 from latentsync.media.pixels.picture import Picture, StoredForm
 from latentsync.media.pixels.pixel_format import USUAL, PixelFormat, pixel_format
@@ -179,7 +180,14 @@ class VideoWriter:
         self.write_stored(with_fields(stored, self.format.fields), pts, duration)
 
     def write_picture(self, picture: Picture, pts: int | None = None, duration: int | None = None) -> None:
-        """Append a picture, which is not converted if it is stored in the form of this file."""
+        """Append a picture, which is not converted if it is stored in the form of this file.
+
+        In a part of a film that is shown turned, it is turned back.
+        """
+        if self.format.beside is not None and self.format.beside.orientation != Orientation():
+            turned_back = self.format.beside.orientation.inverse.apply(picture.rgb())
+            self.write(np.ascontiguousarray(turned_back), pts, duration)
+            return
         stored = picture.stored_as(self.form)
         if stored is None or (stored.height, stored.width) != (self.format.height, self.format.width):
             self.write(picture.rgb(), pts, duration)

@@ -16,4 +16,5 @@ if [ "$processes" != 1 ] || [ -n "$config" ]; then # a single process needs no l
     [ -z "${NUM_PROCESSES:-}" ] || run+=(--num_processes "$processes")
     run+=(--module)
 fi
+trap '' USR1 # a batch system warns with it; the training saves a checkpoint, all else ignores it
 PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" exec "${run[@]}" "$@"

@@ -71,7 +71,13 @@ def run(args: argparse.Namespace) -> None:
     print(f"PSNR against the auto-encoder's decoder: {psnr_db} dB")
     scores = {"imitation_psnr_db": psnr_db}
     metadata = describe(
-        KIND, config.model, trainer.step, resolution=data.resolution, seed=config.train.seed, scores=scores
+        KIND,
+        config.model,
+        trainer.step,
+        resolution=data.resolution,
+        seed=config.train.seed,
+        scores=scores,
+        origin=folder.origin(),
     )
     save_checkpoint(args.out, (student.half() if config.half_weights else student).state_dict(), metadata)
     write_description(args.out, metadata)

@@ -69,6 +69,7 @@ def train(args: argparse.Namespace) -> None:
         seed=run.train.seed,
         clips=len(clips),
         scores={"reconstruction_psnr_db": round(psnr_db, 2)},
+        origin=folder.origin(),
     )
     save_checkpoint(args.out, (vae.half() if run.half_weights else vae).state_dict(), metadata)
     write_description(args.out, metadata)

@@ -95,6 +95,7 @@ def find_clips(data_dir: Path | str = "", fileslist: Path | str = "") -> list[Pa
     if fileslist:
         found = _listed(Path(fileslist))
     elif data_dir:
+        check_local(str(data_dir), "the data section")
         if not Path(data_dir).is_dir():
             raise ValueError(f"The data folder {data_dir} does not exist: check the data section.")
         found = [path for path in _files_under(Path(data_dir)) if path.suffix.lower() == SUFFIX]
@@ -114,12 +115,17 @@ def _listed(fileslist: Path) -> list[Path]:
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"The list of files {fileslist} cannot be read ({error}): check the data section.") from error
     entries = [line for line in lines if line and not line.startswith("#")]
-    remote = next((entry for entry in entries if "://" in entry), None)
-    if remote:
-        raise ValueError(
-            f"{fileslist} lists {remote}, but training reads clips from a disk: copy them there, and list their paths."
-        )
+    for entry in entries:
+        check_local(entry, str(fileslist))
     return [path if path.exists() else fileslist.parent / path for path in map(Path, entries)]
+
+
+def check_local(entry: str, where: str) -> None:
+    """ValueError for an address such as s3://BUCKET/CLIP; `where` it is named."""
+    if "://" in entry:
+        raise ValueError(
+            f"{where} names {entry}, but training reads clips from a disk: copy them there, and name that path."
+        )
 
 
 def _files_under(folder: Path) -> Iterator[Path]:

@@ -221,14 +221,19 @@ def test_a_run_resumed_after_a_kill_equals_an_uninterrupted_one(
 
 @pytest.mark.slow
 def test_two_processes_train_as_one_on_the_same_batch(data: Path, tmp_path: Path) -> None:
-    rows = []
+    rows, validated = [], []
+    clips = [f"data.val_data_dir={data.parent / 'clips'}", "validation.clips=3", "inference={steps: 1}"]
     for count in (1, 2):
         folder = tmp_path / str(count)
-        assert run_together(train, count, data, (*STAGE2, f"data.train_output_dir={folder}")) == [0] * count
+        places = [f"data.train_output_dir={folder}", *clips, "train.validation_steps=4"]
+        assert run_together(train, count, data, (*STAGE2, *places)) == [0] * count
+        validated.append(json.loads((folder / "validation.jsonl").read_text()))
+        assert len(list((folder / "validation/step-00000004").glob("*.mp4"))) == 3, "the processes share the clips"
         rows.append([json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()])
     for one, two in zip(*rows, strict=True):
         for name in ("recon", "sync", "grad_norm"):
             assert two[name] == pytest.approx(one[name], rel=1e-4), (one["step"], name)
+    assert validated[1] == pytest.approx(validated[0], rel=1e-3)
     one_state, two_state = (final_state(tmp_path / str(count)) for count in (1, 2))
     assert one_state["next_position"] == two_state["next_position"] == 8
 
@@ -384,6 +389,11 @@ def test_another_start_is_another_run_and_the_stored_weights_know_theirs(data: P
     after = read_checkpoint(tmp_path / "run/checkpoints/step-00000002/weights.safetensors").metadata["origin"]
     assert after["files"] == before["files"] and after["changes"][0]["step"] == 1
     assert after["changes"][0]["settings"]["train.learning_rate"] == [1e-3, 1e-4]
+    command = ["--unet_config_path", str(data), "--device", "cpu", folder, "train.max_steps=1", f"init_from={other}"]
+    assert main(command) == 2 and main([*command, "--fresh"]) == 0
+    assert final_state(tmp_path / "run")["step"] == 1
+    [kept] = tmp_path.glob("run-*")
+    assert final_state(kept)["step"] == 2
 
 
 def test_a_dry_run_prints_sizes_and_writes_no_run_folder(data: Path, tmp_path: Path, capsys: Any) -> None:

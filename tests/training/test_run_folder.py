@@ -4,6 +4,8 @@ import json
 import logging
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +23,8 @@ from latentsync.training.engine.stop import TrainingStopped
 from scripts.command import run_command
 from tests.support.training_program import run_together, share_work, train_until_signal
 from tests.training.test_training import Numbers, Regression, assert_same, final_state, settings
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def run_of(folder: Path, **changes: Any) -> ModelRun:
@@ -244,6 +248,33 @@ def test_checkpoints_by_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     hooks = Hooks(export=lambda path, weights, step: saved.append(step) or path.write_bytes(b"w"))  # type: ignore[func-returns-value]
     trainer_of(tmp_path, hooks, max_steps=7, checkpoint_steps=100, checkpoint_minutes=1.0).train(wait)
     assert saved == [3, 6, 7], "the first step that begins a minute after the last checkpoint, and the last step"
+
+
+LAUNCHER = """
+import subprocess, sys
+from types import SimpleNamespace
+
+class ChildFailedError(Exception):
+    pass
+
+waiting = "import os, signal; signal.signal(signal.SIGUSR1, lambda *_: os._exit(138)); print('ready', flush=True); signal.pause()"
+child = subprocess.Popen([sys.executable, "-c", waiting])
+error = ChildFailedError()
+error.failures = {0: SimpleNamespace(exitcode=child.wait())}
+raise error
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="children are found in /proc")
+def test_a_launcher_passes_the_warning_of_a_batch_system_on_and_ends_with_the_status(tmp_path: Path) -> None:
+    (tmp_path / "launcher.py").write_text(LAUNCHER)
+    places = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
+    command = [sys.executable, "-m", "scripts.launch", "launcher"]
+    started = subprocess.Popen(command, env=places, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert started.stdout is not None and started.stdout.readline() == "ready\n"
+    started.send_signal(signal.SIGUSR1)
+    _, errors = started.communicate()
+    assert (started.returncode, errors) == (138, "")
 
 
 @pytest.mark.slow

@@ -125,7 +125,7 @@ class Trainer:
         self.checkpoints = Checkpoints(self.folder / "checkpoints", config.keep_checkpoints)
         self.state = TrainingState(self.objective, self.optimizer, self.ema, self.scaler)
         self.run_log = RunLog(self.folder, enabled=self.processes.is_main)
-        self.signals = StopSignals()
+        self.signals = StopSignals(speaks=self.processes.is_main)
         self.saved_at = time.monotonic()  # of the last checkpoint, in seconds
 
     @property

@@ -29,7 +29,9 @@ class TrainingStopped(KeyboardInterrupt):
 class StopSignals:
     """A context manager: inside, a signal is only noted, in `received`. A second Ctrl-C in a single process interrupts at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, speaks: bool = True) -> None:
+        """With `speaks`, the first signal is answered on stderr."""
+        self.speaks = speaks
         self.received = 0  # number of the first signal; 0: none
         self._act: Callable[[int], Any] | None = None
         self._before: dict[int, Any] = {}
@@ -62,7 +64,7 @@ class StopSignals:
             self._act(number)
         if is_again and number == signal.SIGINT and LAUNCHED not in os.environ:
             raise KeyboardInterrupt
-        if not is_again:
+        if self.speaks and not is_again:
             text = f"{signal.Signals(number).name}: the training ends after this step and saves a checkpoint.\n"
             os.write(STDERR, text.encode())  # a log message could wait for a lock that the interrupted code holds
 

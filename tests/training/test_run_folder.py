@@ -3,10 +3,12 @@
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -51,15 +53,19 @@ def train(folder: RunFolder, stop_step: int | None = None, index: ClipIndex | No
 def started(tmp_path: Path) -> Path:
     """The folder of a run with one step of four, started from a file, with two clips."""
     (tmp_path / "start.pt").write_bytes(b"weights")
-    folder = RunFolder(tmp_path / "run", run_of(tmp_path / "run"), {"decoder_of": tmp_path / "start.pt"})
-    train(folder, 1, index_of("a", "b"))
+    train(folder_of(tmp_path / "run", run_of(tmp_path / "run")), 1, index_of("a", "b"))
     return tmp_path / "run"
+
+
+def folder_of(path: Path, run: ModelRun) -> RunFolder:
+    """The folder of a run that starts from the file beside it."""
+    return RunFolder(path, run, {"decoder_of": path.with_name("start.pt")})
 
 
 def test_a_resumed_run_says_where_it_goes_on_and_what_differs(started: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     changed = run_of(started, weight_decay=0.5, max_steps=3)
-    trainer = train(RunFolder(started, changed))
+    trainer = train(folder_of(started, changed))
     assert f"{started} goes on at step 1 of 3." in caplog.text
     assert "train.max_steps was 4 and is 3, train.weight_decay was 0.01 and is 0.5" in caplog.text
     assert [group["weight_decay"] for group in trainer.optimizer.param_groups] == [0.5]
@@ -67,7 +73,7 @@ def test_a_resumed_run_says_where_it_goes_on_and_what_differs(started: Path, cap
     origin = trainer.run_folder.origin()
     assert origin is not None and origin["changes"][0]["step"] == 1
     assert origin["changes"][0]["settings"]["train.weight_decay"] == [0.01, 0.5]
-    train(RunFolder(started, changed))
+    train(folder_of(started, changed))
     assert "is finished at step 3 of 3" in caplog.text
     assert json.loads((started / RECORD).read_text())["files"].keys() == {"decoder_of"}, "the file it was started from"
 
@@ -87,29 +93,36 @@ def test_a_resumed_run_says_where_it_goes_on_and_what_differs(started: Path, cap
 def test_what_changes_the_run_is_refused(started: Path, changes: dict[str, Any], message: str) -> None:
     before = final_state(started)
     with pytest.raises(ValueError, match=f"belongs to another run: {message}. Choose another.*--fresh") as error:
-        train(RunFolder(started, run_of(started, **changes)))
+        train(folder_of(started, run_of(started, **changes)))
     assert "\n" not in str(error.value)
     assert_same(before, final_state(started))
 
 
 def test_clips_and_files_are_compared_by_content(started: Path, tmp_path: Path) -> None:
     run = run_of(started, max_steps=1)
-    (tmp_path / "start.pt").rename(tmp_path / "moved.pt")
-    train(RunFolder(started, run, {"decoder_of": tmp_path / "moved.pt"}), index=index_of("a", "b"))
+    moved = {"decoder_of": shutil.copy(tmp_path / "start.pt", tmp_path / "moved.pt")}
+    train(RunFolder(started, run, moved), index=index_of("a", "b"))
     (tmp_path / "moved.pt").write_bytes(b"others")
-    with pytest.raises(ValueError, match="decoder_of has another content"):
-        train(RunFolder(started, run, {"decoder_of": tmp_path / "moved.pt"}))
-    with pytest.raises(ValueError, match="the clips are the same, in another order"):
-        train(RunFolder(started, run), index=index_of("b", "a"))
+    for files, message in (
+        (moved, "decoder_of has another content"),
+        ({}, "decoder_of is not set any more"),
+        ({**moved, "init_from": tmp_path / "start.pt"}, "init_from was not set; decoder_of has another content"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            train(RunFolder(started, run, files))
     fewer = ClipIndex(index_of("a", "c").clips, [RejectedClip(Path("b.mp4"), "cannot be read")])
-    with pytest.raises(ValueError, match=r"1 are gone, 1 are new, b.mp4 cannot be read"):
-        train(RunFolder(started, run), index=fewer)
+    for index, message in (
+        (index_of("b", "a"), "the clips are the same, in another order"),
+        (fewer, "1 are gone, 1 are new, b.mp4 cannot be read"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            train(folder_of(started, run), index=index)
 
 
 def test_the_same_step_may_be_made_of_other_batches(started: Path) -> None:
     run = run_of(started, gradient_accumulation=2)
     run.data.batch_size = 2
-    assert train(RunFolder(started, run)).state.next_position == 16
+    assert train(folder_of(started, run)).state.next_position == 16
 
 
 def test_fresh_keeps_the_earlier_run_beside_the_new_one(started: Path, tmp_path: Path) -> None:
@@ -125,10 +138,13 @@ def test_fresh_keeps_the_earlier_run_beside_the_new_one(started: Path, tmp_path:
 
 def test_a_folder_of_an_earlier_version_is_compared_with_its_configuration(started: Path) -> None:
     (started / RECORD).unlink()
-    (started / "config.yaml").write_text(to_yaml(run_of(started)))
+    run = replace(run_of(started), decoder_of=str(started.with_name("start.pt")))
+    (started / "config.yaml").write_text(to_yaml(run))
     with pytest.raises(ValueError, match="data.resolution was 256 and is 64"):
-        train(RunFolder(started, run_of(started, data={"resolution": 64})))
-    train(RunFolder(started, run_of(started)))
+        train(folder_of(started, run_of(started, data={"resolution": 64})))
+    with pytest.raises(ValueError, match="decoder_of has another content"):
+        train(RunFolder(started, run, {"decoder_of": started / "config.yaml"}))
+    train(folder_of(started, run))
     assert (started / RECORD).exists()
 
 

@@ -35,6 +35,7 @@ RECORD, LOCK, HOLDER = "run.json", "run.lock", "run.holder.json"
 CONFIG, CLIPS = "config.yaml", "clips.jsonl"
 DEAD_HOLDER_SEC = 30.0  # the workers of a killed process keep its lock until they notice, after some seconds
 SHOWN = 8  # differences in an error
+UNKNOWN = ""  # hash of a file that an earlier version has not recorded and that is gone
 
 # Settings that a resumed training may change, or sections of them: length, rates, precision, what is stored and watched, speed,
 # places. Files named here are compared by content, if the run uses them; clips are compared by theirs.
@@ -153,9 +154,7 @@ class RunFolder:
         if all(name in self._settings() for name in STEP_SIZE) and self._same_step_size():
             changed = {name: pair for name, pair in changed.items() if name not in STEP_SIZE}
         wrong = [difference(name, pair) for name, pair in changed.items() if not may_change(name)]
-        stored = self.record.files
-        wrong += [f"{name} has another content" for name in files if stored.get(name, files[name]) != files[name]]
-        wrong += self._other_clips()
+        wrong += [*self._other_files(files), *self._other_clips()]
         if wrong:
             raise ValueError(
                 f"{self.path} belongs to another run: {'; '.join(wrong[:SHOWN])}{'; ...' if wrong[SHOWN:] else ''}. Choose"
@@ -168,6 +167,15 @@ class RunFolder:
             [values.get(name, 1) for name in STEP_SIZE] for values in (self.record.settings, self._settings())
         )
         return before[0] * before[1] == now[0] * now[1]
+
+    def _other_files(self, now: Mapping[str, str]) -> list[str]:
+        """How the files differ from those of the run, in words; one that is gone today is not compared."""
+        before = self.record.files
+        wrong = [f"{name} was not set" for name in now if name not in before]
+        wrong += [f"{name} is not set any more" for name in before if name not in self.files]
+        return wrong + [
+            f"{name} has another content" for name in now if before.get(name) not in (None, UNKNOWN, now[name])
+        ]
 
     def _other_clips(self) -> list[str]:
         """How the clips differ from those of the run, as a list of one or no sentence."""
@@ -192,7 +200,9 @@ class RunFolder:
             pass
         with suppress(ValueError):  # settings that this version does not know
             before = flat(load(self.path / CONFIG, type(self.run)))
-            return RunRecord(before, hashes({name: before[name] for name in self.files if before.get(name)}))
+            files = {name: before[name] for name in self.files if before.get(name)}
+            unknown = {name: UNKNOWN for name in self.files if before.get(name, "not a setting")}
+            return RunRecord(before, unknown | hashes(files))
         return None
 
     def _hold(self) -> None:

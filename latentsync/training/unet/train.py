@@ -185,7 +185,8 @@ def loading_report(origin: str, tensors: Mapping[str, Tensor], left_out: list[st
         text += f"; {len(left_out)} newly initialised ({', '.join(left_out[:3])}{', ...' if len(left_out) > 3 else ''})"
     if unused:
         size = sum(tensors[name].numel() for name in unused) / MILLION
-        text += f"; {len(unused)} of the file unused, {size:.1f} M ({', '.join(unused[:3])}{', ...' if len(unused) > 3 else ''})"
+        text += f"; {len(unused)} of the file unused ({', '.join(unused[:3])}{', ...' if len(unused) > 3 else ''})"
+        text += f", {size:.1f} M parameters"
     return text + "."
 
 
@@ -232,7 +233,7 @@ def used_files(run: UNetRun) -> dict[str, str]:
     for loss in run.pixel_losses:
         names = (each.name for each in fields(loss.settings_type))
         values = ((name, getattr(run.frozen_networks, name)) for name in names)
-        networks |= {name: value for name, value in values if isinstance(value, str)}
+        networks |= {name: value for name, value in values if isinstance(value, str) and not name.endswith("_config")}
     named = {"init_from": run.init_from, "distill.teacher": run.distill.teacher}
     named |= {f"frozen_networks.{name}": path for name, path in networks.items()}
     return {name: path for name, path in named.items() if path}

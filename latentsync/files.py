@@ -1,7 +1,8 @@
-"""Files that appear complete or not at all, and hashes of files, arrays and networks."""
+"""Files that appear complete or not at all; hashes of files, arrays and networks; and whether a file's owner lives."""
 
 import hashlib
 import os
+import socket
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -41,6 +42,19 @@ def atomic_write(path: PathLike, shared: bool = False) -> Iterator[Path]:
         with suppress(OSError):  # it was never created, or the folder was removed
             partial.unlink()
         raise
+
+
+def process_lives(host: str, pid: int) -> bool:
+    """Whether a process still runs, as far as this machine can see: one of another `host` is taken to live."""
+    if host != socket.gethostname():
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 class Hasher(Protocol):

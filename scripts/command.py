@@ -1,5 +1,6 @@
 """How every command ends: its exit status, and one sentence on stderr for an error that its user can mend."""
 
+import argparse
 import sys
 from collections.abc import Callable
 
@@ -9,14 +10,23 @@ OK, WRONG, STOPPED = 0, 2, 130  # exit statuses; 1 is left to commands whose wor
 def run_command(name: str, work: Callable[[], int | None], if_stopped: str = "") -> int:
     """Do the `work` of command `name` and return its exit status: the work's own, or 0 where it returns None.
 
-    A ValueError or OSError becomes one sentence on stderr and status 2, Ctrl+C status 130; `if_stopped` completes the
-    sentence for the latter. Other exceptions are bugs and keep their traceback.
+    A ValueError or OSError becomes one sentence on stderr and status 2, Ctrl+C status 130, or what the interruption itself has
+    as `exit_status`; `if_stopped` completes the sentence for these. Other exceptions are bugs and keep their traceback.
     """
     try:
         return work() or OK
     except (ValueError, OSError) as error:
         print(f"{name}: {error}", file=sys.stderr)
         return WRONG
-    except KeyboardInterrupt:
-        print(f"{name}: stopped{if_stopped and f'; {if_stopped}'}.", file=sys.stderr)
-        return STOPPED
+    except KeyboardInterrupt as stop:
+        print(f"{name}: {str(stop) or 'stopped'}{if_stopped and f'; {if_stopped}'}.", file=sys.stderr)
+        return getattr(stop, "exit_status", STOPPED)
+
+
+def add_fresh(parser: argparse.ArgumentParser) -> None:
+    """Add the option of a training to start anew in a folder that has a run."""
+    parser.add_argument(
+        "--fresh",
+        action="store_true",
+        help="start from step 0; an earlier run in data.train_output_dir is moved to a folder beside it, with the time in its name",
+    )

@@ -8,7 +8,7 @@ config="${ACCELERATE_CONFIG:-}"
 run=("$root/.venv/bin/python" -m)
 if [ "$processes" != 1 ] || [ -n "$config" ]; then # a single process needs no launcher
     threads="$(($(getconf _NPROCESSORS_ONLN) / processes))" # accelerate's default is one thread per process
-    run+=(accelerate.commands.launch --quiet --mixed_precision no --dynamo_backend no
+    run+=(scripts.launch accelerate.commands.launch --quiet --mixed_precision no --dynamo_backend no
         --num_cpu_threads_per_process "${OMP_NUM_THREADS:-$((threads > 0 ? threads : 1))}"
         --config_file "${config:-$root/configs/accelerate/ddp.yaml}")
     # the user's own configuration sets the numbers of machines and processes

@@ -2,15 +2,17 @@
 
 For a U-Net: the auto-encoder's latents, the speech encoder's features and, with the sync loss, mel spectrograms; training then
 needs neither network in memory. For a SyncNet (`--config_path`): mel spectrograms and, in latent space, latents. Features are
-cached in data.cache_dir by the content hashes of clip and network, and computed only if missing: the command resumes, and
-several may run at the same time. A training computes features that are still missing before its first step.
+cached in data.cache_dir by the content hashes of clip and network, and computed only if missing: the command resumes. Several
+processes or machines share the work: each takes the clips in an order of its own, and leaves out those that another has done
+meanwhile. A training computes features that are still missing before its first step.
 """
 
 import argparse
+import random
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Console
 from rich.progress import track
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from latentsync.config import UNetRun
     from latentsync.config.syncnet_run import SyncNetRun
     from latentsync.data.features import CachedFeature
+
+T = TypeVar("T")
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -60,7 +64,7 @@ def clips_of(run: "UNetRun | SyncNetRun", console: Console) -> list[TrainingClip
     sources = [(data.train_data_dir, data.train_fileslist), (data.val_data_dir, data.val_fileslist)]
     for name, (folder, fileslist) in zip(("training", "validation"), sources, strict=True):
         if folder or fileslist or name == "training":
-            paths = find_clips(folder, fileslist)
+            paths = in_own_order(find_clips(folder, fileslist))
             index = index_clips(
                 paths, 1, data.cache_dir, data.reader, progress=lambda p: iter(track(p, "Index clips", console=console))
             )
@@ -69,9 +73,14 @@ def clips_of(run: "UNetRun | SyncNetRun", console: Console) -> list[TrainingClip
     return clips
 
 
+def in_own_order(values: Sequence[T]) -> list[T]:
+    """The values in an order of this process, so that several do not do the same work at the same time."""
+    return random.SystemRandom().sample(values, len(values))
+
+
 def fill(feature: "CachedFeature", clips: Sequence[TrainingClip], console: Console) -> ClipIndex:
     """Compute one feature of the clips that lack it; returns the clips that still do because they cannot be read."""
-    missing = feature.missing(clips)
+    missing = in_own_order(feature.missing(clips))
     console.print(f"{feature.kind}: {len(clips) - len(missing)} of {len(clips)} clips are in {feature.folder}")
     for clip in track(missing, feature.kind, console=console):
         try:

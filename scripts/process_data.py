@@ -1,6 +1,7 @@
 """Turn a folder of raw videos into training clips: ./data_processing_pipeline.sh --input_dir DIR [entries of the configuration]
 
-The same command continues after an interruption. With --reapply, other thresholds are applied to the scores of a run.
+The same command continues after an interruption. With --reapply, other thresholds are applied to the scores of a
+run; settings that are not given are those of the run.
 """
 
 import argparse
@@ -11,10 +12,12 @@ from rich.console import Console
 
 from latentsync.face.detection.detector import BACKENDS
 from latentsync.processing.config import ProcessingConfig
+from latentsync.processing.manifests.settings_record import recorded_entries
 from latentsync.processing.pipeline import process, rejudge
 from latentsync.processing.report.funnel import Funnel, hours_text, label
 from latentsync.processing.stages.av_synced import SYNC_MODELS
 from latentsync.processing.stages.high_visual_quality import QUALITY_METRICS
+from latentsync.processing.storage import Folder
 from scripts.command import run_command
 from scripts.processing_progress import ProgressDisplay
 
@@ -37,7 +40,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--input_dir", help="raw videos, with sub-folders; a path or s3://, gs://, hdfs://; only read")
     add("--output_dir", help="where the stages' folders appear (default: beside the input folder)")
-    add("--config", type=Path, default=CONFIG, help="a file of configs/processing (default: %(default)s)")
+    add(
+        "--config",
+        type=Path,
+        help=f"a file of configs/processing (default: {CONFIG}; with --reapply, the run's settings)",
+    )
     add("--dry_run", action="store_true", help="measure and report in OUTPUT/dry_run, keep no clips")
     add("--keep_stages", action="store_true", help="keep the files of every stage, not only the last one's")
     add("--reapply", metavar="MANIFESTS", help="apply the thresholds to a run's manifests, into --output_dir")
@@ -59,7 +66,8 @@ def configuration(args: argparse.Namespace) -> ProcessingConfig:
 
     given = [f"{entry}={getattr(args, name)}" for name, entry in ENTRIES.items() if getattr(args, name) is not None]
     given += ["run.keep_stages=true"] if args.keep_stages else []
-    return load(args.config, ProcessingConfig, [*given, *args.overrides])
+    recorded = recorded_entries(Folder(args.reapply)) if args.reapply and not args.config else []
+    return load(args.config or CONFIG, ProcessingConfig, [*recorded, *given, *args.overrides])
 
 
 def summary(funnel: Funnel) -> str:

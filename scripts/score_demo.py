@@ -73,7 +73,8 @@ def score_syncnet(videos: list[Path], shifts: range, resolution: int, folder: Pa
     ]
     within = np.abs(np.concatenate(errors)) <= 1
     min_shift = metadata.get("min_shift", MIN_SHIFT)
-    scores = score_embedded(embed_clips(net, loaded, frames, min_shift), min_shift)
+    embedded = [clip for clip in embed_clips(net, loaded, frames, min_shift) if clip]
+    scores = score_embedded(embedded, min_shift)
     return {
         "accuracy": scores.accuracy,
         "threshold": scores.threshold,

@@ -12,7 +12,7 @@ from rich.progress import track
 
 from latentsync.training import META
 from latentsync.weights import read_checkpoint, save_checkpoint
-from scripts.command import run_command
+from scripts.command import add_fresh, run_command
 from scripts.status import configure_logging, write_description
 
 
@@ -29,6 +29,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="build all parts, run one step without the optimizer, print sizes, memory and losses, exit",
     )
     add("--device", choices=("cpu", META), help="cpu; with --dry_run also meta: shapes only, without clips")
+    add_fresh(parser)
     add("overrides", nargs="*", metavar="section.name=value", help="override configuration entries")
     args = parser.parse_intermixed_args(argv)
     if args.device == META and not args.dry_run:
@@ -55,7 +56,7 @@ def run(args: argparse.Namespace) -> None:
         return
     if args.out and args.out.suffix != ".safetensors":
         raise ValueError(f"cannot write {args.out}: the name must end in .safetensors.")
-    training = SyncNetTraining(config, processes, counted)
+    training = SyncNetTraining(config, processes, counted, args.fresh)
     if args.dry_run:
         print(dry_run(training))
         return

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from latentsync.inference.model_files import TINY_VAE
-from scripts.command import run_command
+from scripts.command import add_fresh, run_command
 from scripts.status import configure_logging, write_description
 
 SCORED = 64  # number of faces for the PSNR
@@ -24,6 +24,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         required=True,
         help=f"file for the decoder ({TINY_VAE} in the U-Net's folder)",
     )
+    add_fresh(parser)
     parser.add_argument("overrides", nargs="*", help="override configuration entries, such as train.max_steps=10")
     return parser.parse_args(argv)
 
@@ -39,7 +40,10 @@ def run(args: argparse.Namespace) -> None:
     from latentsync.models.frozen import Frozen
     from latentsync.models.vae import KIND, build_tiny_vae, load_vae
     from latentsync.training.demo.tiny_vae import LatentItems, TinyVaeObjective, imitation_psnr
+    from latentsync.training.engine.distributed import Processes
     from latentsync.training.engine.loop import Trainer
+    from latentsync.training.engine.preparation import shared_index
+    from latentsync.training.engine.run_folder import RunFolder
     from latentsync.weights import describe, save_checkpoint
 
     config = load(args.config_path, ModelRun, args.overrides)
@@ -50,10 +54,14 @@ def run(args: argparse.Namespace) -> None:
     torch.manual_seed(config.train.seed)
     student = build_tiny_vae(config.model).to(memory_format=torch.channels_last)
     objective = TinyVaeObjective(student, teacher, data.resolution)
-    clips = index_clips(find_clips(data.train_data_dir, data.train_fileslist), 1, data.cache_dir).clips
+    folder, processes = RunFolder(data.train_output_dir, config, {"--vae": args.vae}, args.fresh), Processes()
+    folder.check(processes)
+    index = shared_index(data, processes, 1)
+    folder.check(processes, index)
+    clips = index.clips
     items = LatentItems(cached, clips, config.train.seed)
-    folder, workers = data.train_output_dir, data.num_workers
-    trainer = Trainer(objective, items, data.batch_size, config.train, folder, num_workers=workers)
+    workers = data.num_workers
+    trainer = Trainer(objective, items, data.batch_size, config.train, folder, num_workers=workers, processes=processes)
     trainer.train()
     objective.load_state_dict(trainer.averaged_state())
     unseen = index_clips(find_clips(data.val_data_dir), 1, data.cache_dir).clips if data.val_data_dir else clips
@@ -63,7 +71,13 @@ def run(args: argparse.Namespace) -> None:
     print(f"PSNR against the auto-encoder's decoder: {psnr_db} dB")
     scores = {"imitation_psnr_db": psnr_db}
     metadata = describe(
-        KIND, config.model, trainer.step, resolution=data.resolution, seed=config.train.seed, scores=scores
+        KIND,
+        config.model,
+        trainer.step,
+        resolution=data.resolution,
+        seed=config.train.seed,
+        scores=scores,
+        origin=folder.origin(),
     )
     save_checkpoint(args.out, (student.half() if config.half_weights else student).state_dict(), metadata)
     write_description(args.out, metadata)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from latentsync.training import META
-from scripts.command import run_command
+from scripts.command import add_fresh, run_command
 from scripts.status import configure_logging, write_description
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="build all parts, run one step without the optimizer, print sizes, memory and losses, exit",
     )
     add("--device", choices=DEVICES, help="cpu; with --dry_run also meta: shapes only, without weights and clips")
+    add_fresh(parser)
     add("overrides", nargs="*", metavar="section.name=value", help="override configuration entries")
     args = parser.parse_intermixed_args(argv)
     if args.device == META and not args.dry_run:
@@ -60,7 +61,7 @@ def run(args: argparse.Namespace) -> None:
         return
     if args.out and args.out.suffix != ".safetensors":
         raise ValueError(f"cannot write {args.out}: the name must end in .safetensors.")
-    training = train_unet(config, processes)
+    training = train_unet(config, processes, fresh=args.fresh)
     if args.out:
         store(training, args.out)
 

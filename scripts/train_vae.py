@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from scripts.command import run_command
+from scripts.command import add_fresh, run_command
 from scripts.status import configure_logging, write_description
 
 
@@ -16,6 +16,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--validation_dir", type=Path, help="aligned clips to measure the PSNR on (default: the training clips)"
     )
+    add_fresh(parser)
     parser.add_argument("overrides", nargs="*", help="override configuration entries, such as train.max_steps=10")
     return parser.parse_args(argv)
 
@@ -28,11 +29,19 @@ def train(args: argparse.Namespace) -> None:
     from latentsync.data.frames import FrameMemory
     from latentsync.models.vae import build_vae, fold_latent_statistics, load_vae
     from latentsync.training.demo.vae import Critic, FaceItems, VaeObjective, latent_statistics, reconstruction_psnr
+    from latentsync.training.engine.distributed import Processes
     from latentsync.training.engine.loop import Trainer, batch_generator
+    from latentsync.training.engine.preparation import shared_index
+    from latentsync.training.engine.run_folder import RunFolder
     from latentsync.weights import describe, save_checkpoint
 
     run = load(args.config_path, ModelRun, args.overrides)
-    clips = index_clips(find_clips(run.data.train_data_dir), 1, run.data.cache_dir).clips
+    files = {"decoder_of": run.decoder_of} if run.decoder_of else {}
+    folder, processes = RunFolder(run.data.train_output_dir, run, files, args.fresh), Processes()
+    folder.check(processes)
+    index = shared_index(run.data, processes, 1)
+    folder.check(processes, index)
+    clips = index.clips
     memory = FrameMemory(run.data.resolution, run.data.memory_bytes)
     torch.manual_seed(run.train.seed)
     vae = load_vae(run.decoder_of) if run.decoder_of else build_vae(run.model).to(memory_format=torch.channels_last)
@@ -40,7 +49,9 @@ def train(args: argparse.Namespace) -> None:
     critic = Critic() if run.train.loss_weights.get("adversarial") else None
     objective, data = VaeObjective(vae, run.data.resolution, critic), run.data
     items = FaceItems(memory, clips, run.train.seed)
-    trainer = Trainer(objective, items, data.batch_size, run.train, data.train_output_dir, num_workers=data.num_workers)
+    trainer = Trainer(
+        objective, items, data.batch_size, run.train, folder, num_workers=data.num_workers, processes=processes
+    )
     trainer.train()
     objective.load_state_dict(trainer.averaged_state())
     vae.cpu().eval()
@@ -58,6 +69,7 @@ def train(args: argparse.Namespace) -> None:
         seed=run.train.seed,
         clips=len(clips),
         scores={"reconstruction_psnr_db": round(psnr_db, 2)},
+        origin=folder.origin(),
     )
     save_checkpoint(args.out, (vae.half() if run.half_weights else vae).state_dict(), metadata)
     write_description(args.out, metadata)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scripts.command import run_command
+from scripts.command import add_fresh, run_command
 from scripts.status import configure_logging, write_description
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config_path", type=Path, required=True, help="see configs/demo/whisper.yaml")
     parser.add_argument("--out", type=Path, required=True, help="file for the trained encoder (.pt)")
+    add_fresh(parser)
     parser.add_argument("overrides", nargs="*", help="override configuration entries, such as train.max_steps=10")
     return parser.parse_args(argv)
 
@@ -49,6 +50,7 @@ def train(args: argparse.Namespace) -> None:
     from latentsync.config import WhisperRun, load
     from latentsync.training.demo.whisper import SpeechEncoderWithHeads, SpeechItems, WhisperObjective
     from latentsync.training.engine.loop import Trainer
+    from latentsync.training.engine.run_folder import RunFolder
     from latentsync.weights import save_state
 
     run = load(args.config_path, WhisperRun, args.overrides)
@@ -58,7 +60,8 @@ def train(args: argparse.Namespace) -> None:
     model = SpeechEncoderWithHeads(encoder)
     objective, data = WhisperObjective(model), run.data
     items = SpeechItems(dims.n_audio_ctx, run.train.seed)
-    trainer = Trainer(objective, items, data.batch_size, run.train, data.train_output_dir, num_workers=data.num_workers)
+    folder = RunFolder(data.train_output_dir, run, fresh=args.fresh)
+    trainer = Trainer(objective, items, data.batch_size, run.train, folder, num_workers=data.num_workers)
     trainer.train()
     objective.load_state_dict(trainer.averaged_state())
     save_state(args.out, official_format(encoder.cpu(), dims))

@@ -27,6 +27,7 @@ class TrainConfig:
     ema_decay: float = 0.995  # of the moving average of the weights; 0: no average
     precision: str = "fp32"  # fp32, or bf16 or fp16 under autocast; fp16 with loss scaling
     checkpoint_steps: int = 250
+    checkpoint_minutes: float = 0.0  # also a checkpoint when so much time has passed since the last; 0: by steps only
     keep_checkpoints: int = 3  # number of latest checkpoints to keep; the best one is kept too
     validation_steps: int = 0  # steps between validations; 0: no validation
     log_steps: int = 25
@@ -44,6 +45,7 @@ class TrainConfig:
             checks.at_least(f"train.{name}", getattr(self, name), 1)
         for name in ("max_steps", "warmup_steps", "validation_steps", "weight_decay", "max_rollbacks", "learning_rate"):
             checks.at_least(f"train.{name}", getattr(self, name), 0)
+        checks.at_least("train.checkpoint_minutes", self.checkpoint_minutes, 0)
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"train.ema_decay is {self.ema_decay}, but must be in [0, 1), usually 0.99 to 0.9999.")
         checks.share("train.final_rate_share", self.final_rate_share)

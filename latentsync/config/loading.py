@@ -8,6 +8,7 @@ default. If the schema has a `public_layout`, a file may also have the layout of
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -150,3 +151,28 @@ def key_names(section: Any, prefix: str = "") -> list[str]:
 def plain(run: Any) -> dict[str, Any]:
     """A run's configuration with all entries, defaults included, as plain dictionaries, lists and values."""
     return OmegaConf.to_container(OmegaConf.structured(run))  # type: ignore[return-value]
+
+
+def flat(run: Any) -> dict[str, Any]:
+    """`plain` with one level: values by dotted name, such as `train.max_steps`."""
+    return dict(_flat(plain(run), ""))
+
+
+def _flat(section: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, value in section.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def free_sections(run: Any, prefix: str = "") -> list[str]:
+    """Dotted names of the entries of a configuration that are dictionaries, whose keys the schema does not list."""
+    values = {field.name: getattr(run, field.name) for field in fields(run)}
+    inner = [
+        each
+        for name, value in values.items()
+        if is_dataclass(value)
+        for each in free_sections(value, f"{prefix}{name}.")
+    ]
+    return [*inner, *(f"{prefix}{name}" for name, value in values.items() if isinstance(value, dict))]

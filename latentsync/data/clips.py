@@ -5,7 +5,8 @@ left out before training starts, each with a reason.
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentsync.data.store import RecordStore, content_key, digest_of
+from latentsync.files import atomic_write
 from latentsync.media.container import MediaError
 from latentsync.media.probe import MediaInfo, probe
 from latentsync.media.sound.read import read_audio
@@ -93,9 +95,10 @@ def find_clips(data_dir: Path | str = "", fileslist: Path | str = "") -> list[Pa
     if fileslist:
         found = _listed(Path(fileslist))
     elif data_dir:
+        check_local(str(data_dir), "the data section")
         if not Path(data_dir).is_dir():
             raise ValueError(f"The data folder {data_dir} does not exist: check the data section.")
-        found = [path for path in Path(data_dir).rglob("*") if path.suffix.lower() == SUFFIX and path.is_file()]
+        found = [path for path in _files_under(Path(data_dir)) if path.suffix.lower() == SUFFIX]
     else:
         raise ValueError(
             "There is no training data: set data.train_data_dir to a folder of clips, or data.train_fileslist."
@@ -106,12 +109,36 @@ def find_clips(data_dir: Path | str = "", fileslist: Path | str = "") -> list[Pa
 
 
 def _listed(fileslist: Path) -> list[Path]:
+    """The paths of a list: one per line; empty lines and those that begin with # are skipped, and so is a byte order mark."""
     try:
-        lines = [line.strip() for line in fileslist.read_text(encoding="utf-8").splitlines()]
+        lines = [line.strip() for line in fileslist.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"The list of files {fileslist} cannot be read ({error}): check the data section.") from error
-    paths = [Path(line) for line in lines if line]
-    return [path if path.exists() else fileslist.parent / path for path in paths]
+    entries = [line for line in lines if line and not line.startswith("#")]
+    for entry in entries:
+        check_local(entry, str(fileslist))
+    return [path if path.exists() else fileslist.parent / path for path in map(Path, entries)]
+
+
+def check_local(entry: str, where: str) -> None:
+    """ValueError for an address such as s3://BUCKET/CLIP; `where` it is named."""
+    if "://" in entry:
+        raise ValueError(
+            f"{where} names {entry}, but training reads clips from a disk: copy them there, and name that path."
+        )
+
+
+def _files_under(folder: Path) -> Iterator[Path]:
+    """All files in a folder and its subfolders, also in linked ones; a folder that contains itself by a link is read once."""
+    visited = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in visited:
+            folders.clear()
+            continue
+        visited.add(real)
+        folders.sort()
+        yield from (path for path in (Path(place) / name for name in names) if path.is_file())
 
 
 def index_clips(
@@ -122,12 +149,19 @@ def index_clips(
     workers: int = 4,
     progress: Progress = iter,
 ) -> ClipIndex:
-    """Check every clip and separate those that cannot be used; results are cached in `cache_dir` by content.
+    """Check every clip, as `check_clips`, and separate those that cannot be used or have fewer than `min_frames` frames."""
+    return separated(check_clips(paths, cache_dir, reader, workers, progress), min_frames)
+
+
+def check_clips(
+    paths: Sequence[Path], cache_dir: Path | str, reader: str = "auto", workers: int = 4, progress: Progress = iter
+) -> Iterator[TrainingClip | RejectedClip]:
+    """The result of every clip's checks, in order; results are cached in `cache_dir` by content.
 
     Args:
         paths: of the clips.
-        min_frames: shorter clips are left out.
         reader: of the frames: auto, av or decord; see `choose_reader`.
+        workers: number of threads.
         progress: wraps the iteration over the paths, as `rich.progress.track` does.
 
     Raises:
@@ -137,11 +171,11 @@ def index_clips(
         raise ValueError(f"data.reader is {reader!r}; it must be one of {', '.join(READER_CHOICES)}.")
     check = partial(_check, records=RecordStore(Path(cache_dir) / "clips"), reader=reader)
     with ThreadPoolExecutor(workers) as pool:
-        checked = [found for _, found in zip(progress(paths), pool.map(check, paths), strict=True)]
-    return _separated(checked, min_frames)
+        yield from (found for _, found in zip(progress(paths), pool.map(check, paths), strict=True))
 
 
-def _separated(checked: list[TrainingClip | RejectedClip], min_frames: int) -> ClipIndex:
+def separated(checked: Iterable[TrainingClip | RejectedClip], min_frames: int) -> ClipIndex:
+    """The index of checked clips; those with fewer than `min_frames` frames are left out too."""
     index = ClipIndex([], [])
     for clip in checked:
         if isinstance(clip, RejectedClip):
@@ -231,4 +265,5 @@ def write_index(index: ClipIndex, path: Path) -> None:
     """Write the index as JSON lines, one per clip; those of clips left out have the entry `reason`."""
     rows = [asdict(clip) for clip in index.clips] + [asdict(clip) for clip in index.rejected]
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row, default=str) + "\n" for row in rows), encoding="utf-8")
+    with atomic_write(path) as partial:
+        partial.write_text("".join(json.dumps(row, default=str) + "\n" for row in rows), encoding="utf-8")

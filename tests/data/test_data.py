@@ -65,9 +65,27 @@ def test_folders_are_searched_recursively_and_a_list_replaces_them(folder: Path,
         ((tmp_path / "gone", ""), "does not exist"),
         ((tmp_path, ""), "has no .mp4"),
         (("", tmp_path / "gone.txt"), "cannot be read"),
+        (("s3://bucket/clips", ""), "names s3://bucket/clips, but training reads clips from a disk"),
     ]:
         with pytest.raises(ValueError, match=message):
             find_clips(*arguments)
+
+
+def test_lists_may_have_remarks_and_a_byte_order_mark_but_no_addresses(folder: Path) -> None:
+    (folder / "list.txt").write_text(f"# chosen by hand\n{folder / 'b.mp4'}\n  # b.mp4\n", encoding="utf-8-sig")
+    assert find_clips("", folder / "list.txt") == [folder / "b.mp4"]
+    (folder / "list.txt").write_text(f"{folder / 'b.mp4'}\ns3://bucket/a.mp4\n")
+    with pytest.raises(
+        ValueError, match="list.txt names s3://bucket/a.mp4, but training reads clips from a disk: copy them"
+    ):
+        find_clips("", folder / "list.txt")
+
+
+def test_linked_folders_are_searched_once(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/link").symlink_to(folder / "deep")
+    (tmp_path / "data/loop").symlink_to(tmp_path / "data")
+    assert [path.name for path in find_clips(tmp_path / "data")] == ["a.mp4", "c.MP4"]
 
 
 def test_unusable_clips_are_listed_with_reasons(folder: Path, tmp_path: Path) -> None:

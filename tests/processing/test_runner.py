@@ -401,16 +401,11 @@ def test_the_command_makes_clips_that_training_can_read(
     index = index_clips(find_clips(tmp_path / "high_visual_quality"), 16, tmp_path / "cache")
     assert len(index.clips) == 4 and not index.rejected  # two shots of each film
     assert {clip.size_px for clip in index.clips} == {128}
-    stricter = [
-        "--reapply",
-        str(tmp_path / "manifests"),
-        "--output_dir",
-        str(tmp_path / "stricter"),
-        *config,
-        *thresholds,
-    ]
-    assert process_data.main([*stricter, "stages.min_face_px=400"]) == 0
+    again = ["--reapply", str(tmp_path / "manifests"), "--output_dir"]  # the other settings are those of the run
+    assert process_data.main([*again, str(tmp_path / "stricter"), "stages.min_face_px=400"]) == 0
     assert (tmp_path / "stricter/kept.txt").read_text() == ""
+    assert process_data.main([*again, str(tmp_path / "same")]) == 0
+    assert len((tmp_path / "same/kept.txt").read_text().splitlines()) == 4
     lists = ["--manifests", str(tmp_path / "manifests"), "--out_dir", str(tmp_path / "lists")]
     assert write_fileslist.main([*lists, "train=0.5", "val=0.5"]) == 0
     assert [len(find_clips(fileslist=tmp_path / f"lists/{name}.txt")) for name in ("train", "val")] == [2, 2]

@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,3 +98,52 @@ def train_with_bad_item(folder: Path, bad_rank: int) -> None:
         Trainer(Regression(), Broken(), 4, TrainConfig(max_steps=3), folder, processes=processes).train()
     except ValueError as error:
         (folder / f"{rank}.txt").write_text(str(error))
+
+
+def train_until_signal(folder: Path, number: int, step: int, rank: int, workers: int = 0) -> None:
+    """Train a regression; process `rank` gets signal `number` within a step (0: never), and so do its data loading workers."""
+    from latentsync.training.engine.distributed import Processes
+    from latentsync.training.engine.loop import Losses, Trainer
+    from latentsync.training.engine.stop import TrainingStopped
+    from tests.training.test_training import Numbers, Regression, settings
+
+    processes = Processes(cpu=True)
+
+    class Signalled(Regression):
+        def forward(self, x: torch.Tensor, positions: torch.Tensor) -> Losses:
+            if number and processes.rank == rank and int(positions[0]) // 4 == step:
+                for process in (os.getpid(), *(child.pid for child in multiprocessing.active_children())):
+                    os.kill(process, number)  # type: ignore[arg-type]
+            return super().forward(x, positions)
+
+    # two batches a step: after the signal, the workers still have to deliver one
+    config = settings(max_steps=5, checkpoint_steps=100, gradient_accumulation=2)
+    trainer = Trainer(Signalled(), Numbers(), 4, config, folder, num_workers=workers, processes=processes)
+    try:
+        trainer.train()
+    except TrainingStopped as stop:
+        (folder / f"stopped-{processes.rank}.txt").write_text(str(stop))
+        os._exit(stop.exit_status)
+
+
+def share_work(folder: Path) -> None:
+    """Share ten items in short rounds; writes the results, the items of this process, and how often the processes met."""
+    import json
+
+    from latentsync.training.engine.distributed import Processes
+
+    processes, own, meetings = Processes(cpu=True), [], []
+    sums = processes.sums
+    processes.sums = lambda values: meetings.append(1) or sums(values)  # type: ignore[assignment, func-returns-value]
+
+    def work(items: Sequence[int]) -> Iterator[int]:
+        for item in items:
+            own.append(item)
+            yield 10 * item
+
+    done = processes.share(range(10), work, round_sec=0.0)
+    (folder / f"{processes.rank}.json").write_text(json.dumps([done, own, len(meetings)]))
+    try:
+        processes.share(range(10), lambda items: [1 // item for item in items])
+    except ValueError as error:
+        (folder / f"{processes.rank}.txt").write_text(str(error))

@@ -10,14 +10,17 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 
 from latentsync.config import load
 from latentsync.config.syncnet_run import PlateauConfig, SyncNetRun
-from latentsync.data.clips import ClipIndex, TrainingClip
+from latentsync.data.clips import ClipIndex, TrainingClip, find_clips, index_clips
+from latentsync.data.features import CachedFeature
 from latentsync.data.sync_clips import SyncBatch
 from latentsync.metrics.sync.accuracy import ClipEmbeddings
 from latentsync.models.syncnet import StableSyncNet, load_syncnet
 from latentsync.models.vae import build_vae
+from latentsync.processing.clip import Clip
 from latentsync.training.engine.charts import CurvePanel, HistogramPanel, save_charts
 from latentsync.training.engine.distributed import Processes
 from latentsync.training.syncnet.preflight import data_warnings, overfit, source_of
@@ -174,14 +177,12 @@ def test_the_trained_file_contains_its_scores(whole_run: tuple[Path, SyncNetTrai
     assert metadata["step"] == best["step"] and metadata["scores"]["accuracy"] == best["score"]
 
 
-def test_changed_data_are_logged_when_a_run_resumes(
-    clips: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO)
+def test_other_clips_are_another_run(clips: Path, tmp_path: Path) -> None:
     train(tiny_run(clips, tmp_path), stop_step=1)
     (tmp_path / "list.txt").write_text("\n".join(str(clips / f"train/{n}.mp4") for n in range(3)))
-    train(tiny_run(clips, tmp_path, f"data.train_fileslist={tmp_path / 'list.txt'}"), stop_step=2)
-    assert "changed (4 before, now 3)" in caplog.text
+    fewer = tiny_run(clips, tmp_path, f"data.train_fileslist={tmp_path / 'list.txt'}")
+    with pytest.raises(ValueError, match=r"belongs to another run: the clips are others \(1 are gone, 0 are new\)"):
+        train(fewer)
 
 
 def test_validation_clips_are_held_out_where_none_are_given(clips: Path, tmp_path: Path) -> None:
@@ -290,6 +291,26 @@ def test_training_and_precompute_fill_the_same_latents_cache(clips: Path, tmp_pa
     assert load_syncnet(tmp_path / "out" / OUTPUT)[1]["latent_space"] is True
 
 
+def test_precompute_takes_clips_in_its_own_order_and_leaves_out_those_that_another_has_done(
+    clips: Path, tmp_path: Path
+) -> None:
+    found = index_clips(find_clips(clips / "train"), 1, clips / "cache").clips
+    computed: list[str] = []
+
+    def compute(clip: TrainingClip) -> dict[str, torch.Tensor]:
+        computed.append(clip.key)
+        if len(computed) == 1:  # meanwhile another process has done all but the last
+            for other in found[:-1]:
+                feature.store.put(other.key, {"x": torch.ones(1)})
+        return {"x": torch.ones(1)}
+
+    feature = CachedFeature(tmp_path, "x", {}, lambda: compute)
+    assert not precompute.fill(feature, found, Console(quiet=True)).clips
+    assert set(computed) <= {computed[0], found[-1].key} and not feature.missing(found)
+    orders = {tuple(precompute.in_own_order(range(20))) for _ in range(3)}
+    assert len(orders) == 3 and {tuple(sorted(order)) for order in orders} == {tuple(range(20))}
+
+
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_configurations_are_the_golden_networks(name: str) -> None:
     keys, parameters, image, view = SHIPPED[name]
@@ -352,6 +373,9 @@ def test_too_few_clips_and_leaks_into_validation_give_warnings() -> None:
 
     cut = [clip(f"d/talk_shot_{n:03d}_000.mp4", str(n)) for n in range(3)]
     assert {source_of(part) for part in cut} == {Path("d/talk")}
+    whole = Clip("0123456789abcdef", "talk.mp4", "d/talk.mp4", Path("talk.mp4"), "0123456789abcdef", end_sec=20.0)
+    parts = [whole, whole.cut(0, 125), whole.cut(125, 300)]
+    assert {source_of(clip(part.file_name, "k")) for part in parts} == {Path("d/talk")}, "the pipeline's own names"
     few, leak = data_warnings(ClipIndex(cut), [cut[0]])
     assert "3 clips from about 1 videos" in few and "1 validation clips are also training clips" in leak
     assert "come from 1 videos" in data_warnings(ClipIndex(cut), [clip("d/talk_shot_009_000.mp4", "9")])[1]

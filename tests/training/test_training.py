@@ -13,7 +13,7 @@ from latentsync.config import ModelRun, TrainConfig, UNetRun, load
 from latentsync.losses.sync import SyncLoss
 from latentsync.models.frozen import Frozen
 from latentsync.models.vae import build_vae, decode, encode, fold_latent_statistics
-from latentsync.training.engine import distributed
+from latentsync.training.engine import distributed, loop
 from latentsync.training.engine.checkpoints import STATE, Checkpoints
 from latentsync.training.engine.loop import Hooks, Losses, StopTraining, Trainer, item_generator
 from latentsync.training.engine.optimizer import learning_rate_share
@@ -104,6 +104,19 @@ def test_a_step_without_a_finite_gradient_is_skipped_and_counted(tmp_path: Path)
     assert all(torch.equal(a, b) for a, b in zip(before, objective.parameters(), strict=True))
     assert [row["skipped"] for row in rows] == [1, 2, 3]
     assert not list(tmp_path.glob("checkpoints/step-*")), "no checkpoint is written after skipped steps"
+
+
+def test_a_loss_that_is_no_number_is_null_in_the_log(tmp_path: Path) -> None:
+    trainer(tmp_path, Regression(0), max_steps=1).train()
+    assert '"recon": null' in (text := (tmp_path / "log.jsonl").read_text()) and "NaN" not in text
+
+
+def test_bf16_on_a_processor_without_it_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(loop, "has_bfloat16", lambda: False)
+    trainer(tmp_path, precision="bf16")
+    assert "no instructions for bf16: train.precision=fp32" in caplog.text
 
 
 def test_skipped_steps_in_a_row_roll_back_to_the_last_checkpoint_and_skip_the_data(tmp_path: Path) -> None:

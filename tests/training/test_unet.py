@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from latentsync.config import UNetRun, load
+from latentsync.data.store import network_key
 from latentsync.data.unet_clips import ClipBatch, collate
 from latentsync.diffusion.noise import add_noise, one_step_x0
 from latentsync.face.masks import latent_mask, load_mask
@@ -28,10 +30,11 @@ from latentsync.models.vae import decode
 from latentsync.models.videomae import VideoMAE, VideoMAEConfig
 from latentsync.training.engine.distributed import Processes
 from latentsync.training.engine.loop import item_generator, total_loss
+from latentsync.training.unet.data import unet_index
 from latentsync.training.unet.dry_run import dry_run_on_meta
 from latentsync.training.unet.step import UNetObjective, UNetStep, choose_trainable
 from latentsync.training.unet.train import prepare, train_unet
-from latentsync.weights import read_checkpoint, save_state
+from latentsync.weights import describe, read_checkpoint, save_checkpoint, save_state
 from scripts.train_unet import main
 from tests.support.tiny_training import NUM_FRAMES, RESOLUTION, STAGE2, UNET, make_data
 from tests.support.training_program import run_together, train, train_sharded, train_with_bad_item
@@ -218,14 +221,19 @@ def test_a_run_resumed_after_a_kill_equals_an_uninterrupted_one(
 
 @pytest.mark.slow
 def test_two_processes_train_as_one_on_the_same_batch(data: Path, tmp_path: Path) -> None:
-    rows = []
+    rows, validated = [], []
+    clips = [f"data.val_data_dir={data.parent / 'clips'}", "validation.clips=3", "inference={steps: 1}"]
     for count in (1, 2):
         folder = tmp_path / str(count)
-        assert run_together(train, count, data, (*STAGE2, f"data.train_output_dir={folder}")) == [0] * count
+        places = [f"data.train_output_dir={folder}", *clips, "train.validation_steps=4"]
+        assert run_together(train, count, data, (*STAGE2, *places)) == [0] * count
+        validated.append(json.loads((folder / "validation.jsonl").read_text()))
+        assert len(list((folder / "validation/step-00000004").glob("*.mp4"))) == 3, "the processes share the clips"
         rows.append([json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()])
     for one, two in zip(*rows, strict=True):
         for name in ("recon", "sync", "grad_norm"):
             assert two[name] == pytest.approx(one[name], rel=1e-4), (one["step"], name)
+    assert validated[1] == pytest.approx(validated[0], rel=1e-3)
     one_state, two_state = (final_state(tmp_path / str(count)) for count in (1, 2))
     assert one_state["next_position"] == two_state["next_position"] == 8
 
@@ -342,6 +350,50 @@ def test_the_alignment_is_stored_and_a_mismatch_with_init_from_is_logged(
         assert training.file.metadata(0)["alignment"] == (alignment or "nose_tip")
     with pytest.raises(ValueError, match="data.alignment is 'chin': choose nose_tip or whole_nose"):
         run_of(data, "data.alignment=chin")
+
+
+def test_weights_of_a_higher_resolution_are_refused(
+    data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    weights = UNet3DConditionModel(UNetConfig.from_dict(UNET)).state_dict()
+    for size, word in ((32, "trained at 32 px and is trained further at 64 px"), (None, "does not say at which")):
+        save_checkpoint(tmp_path / "start.safetensors", weights, describe("unet", UNET, 1, resolution=size))
+        prepare(run_of(data, f"init_from={tmp_path / 'start.safetensors'}"), Processes(cpu=True))
+        assert word in caplog.text
+    save_checkpoint(tmp_path / "start.safetensors", weights, describe("unet", UNET, 1, resolution=128))
+    with pytest.raises(
+        ValueError, match="was trained at 128 px, but data.resolution is 64: use a configuration for 128"
+    ):
+        prepare(run_of(data, f"init_from={tmp_path / 'start.safetensors'}"), Processes(cpu=True))
+
+
+def test_clips_that_are_smaller_than_the_resolution_give_a_warning(
+    data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    unet_index(run_of(data, "data.resolution=72"), Processes(cpu=True))
+    assert "3 of 3 clips are smaller than data.resolution, 72 px (the smallest has 64 px)" in caplog.text
+
+
+def test_another_start_is_another_run_and_the_stored_weights_know_theirs(data: Path, tmp_path: Path) -> None:
+    start, other = shutil.copy(data.parent / "start.pt", tmp_path / "start.pt"), tmp_path / "other.pt"
+    folder = f"data.train_output_dir={tmp_path / 'run'}"
+    train_unet(run_of(data, folder, f"init_from={start}", "train.max_steps=1"), Processes(cpu=True))
+    before = read_checkpoint(tmp_path / "run/checkpoints/step-00000001/weights.safetensors").metadata["origin"]
+    assert before["files"]["init_from"] == network_key(start)
+    save_state(other, {"state_dict": UNet3DConditionModel(UNetConfig.from_dict(UNET)).state_dict()})
+    with pytest.raises(ValueError, match="belongs to another run: init_from has another content"):
+        train_unet(run_of(data, folder, f"init_from={other}"), Processes(cpu=True))
+    changed = ("train.max_steps=2", "train.learning_rate=1e-4")
+    train_unet(run_of(data, folder, f"init_from={start}", *changed), Processes(cpu=True))
+    after = read_checkpoint(tmp_path / "run/checkpoints/step-00000002/weights.safetensors").metadata["origin"]
+    assert after["files"] == before["files"] and after["changes"][0]["step"] == 1
+    assert after["changes"][0]["settings"]["train.learning_rate"] == [1e-3, 1e-4]
+    command = ["--unet_config_path", str(data), "--device", "cpu", folder, "train.max_steps=1", f"init_from={other}"]
+    assert main(command) == 2 and main([*command, "--fresh"]) == 0
+    assert final_state(tmp_path / "run")["step"] == 1
+    [kept] = tmp_path.glob("run-*")
+    assert final_state(kept)["step"] == 2
 
 
 def test_a_dry_run_prints_sizes_and_writes_no_run_folder(data: Path, tmp_path: Path, capsys: Any) -> None:

@@ -103,6 +103,12 @@ def alignment_of(checkpoint: Checkpoint) -> Alignment:
     return DEFAULT_ALIGNMENT
 
 
+def resolution_of(checkpoint: Checkpoint) -> int | None:
+    """The resolution, px, that a U-Net was trained at: stored in the file, or that of its release; None if unknown."""
+    released = release_of(checkpoint.path)
+    return checkpoint.metadata.get("resolution", released.resolution if released else None)
+
+
 def _facts(
     checkpoint: Checkpoint, config: UNetConfig | None, expected: Mapping[str, Any]
 ) -> tuple[UNetConfig, dict[str, Any]]:

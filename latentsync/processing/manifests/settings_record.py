@@ -53,6 +53,12 @@ def recorded_settings(manifests: Folder) -> tuple[str, StageSettings]:
     return content["input"], StageSettings(**settings)
 
 
+def recorded_entries(manifests: Folder) -> list[str]:
+    """The recorded settings as entries of a configuration, such as `stages.min_quality=30`. Raises ValueError without a record."""
+    _, settings = recorded_settings(manifests)
+    return [f"stages.{name}={json.dumps(value)}" for name, value in _plain(settings).items()]
+
+
 def write_rejudged(manifests: Folder, input_address: str, settings: StageSettings, output: Folder) -> None:
     """Record the settings of manifests outside the output folder, and the output folder that contains their files."""
     content = {"input": input_address, "output": output.address, "settings": _plain(settings)}

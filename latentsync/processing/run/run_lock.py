@@ -6,7 +6,6 @@ anything, and the next run waits until such workers have ended.
 """
 
 import contextlib
-import os
 import socket
 import time
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from latentsync.files import process_lives
 from latentsync.processing.run_folder import LOCAL_STAGING, RunFolder
 from latentsync.processing.storage import remove_tree
 
@@ -84,12 +84,4 @@ def _wait_for_owners(folders: list[Path]) -> None:
 def _owner_lives(folder: Path) -> bool:
     """Whether the process in a staging folder's name still runs on this machine."""
     host, _, pid = folder.name.rpartition("-")[0].rpartition("-")
-    if host != socket.gethostname():
-        return False
-    try:
-        os.kill(int(pid), 0)
-    except (ProcessLookupError, ValueError):
-        return False
-    except PermissionError:
-        return True
-    return True
+    return host == socket.gethostname() and pid.isdigit() and process_lives(host, int(pid))

@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from latentsync.data.draws import PositionSampler
 from latentsync.training.engine.distributed import Processes
+from latentsync.training.engine.stop import ignore_stop_signals
 
 Collate = Callable[[Sequence[Any]], Any]
 SPREAD = 2_654_435_761  # an odd multiplier, so that the seeds of neighbouring positions differ in many bits
@@ -89,6 +90,7 @@ class Batches:
             collate_fn=self.collate,
             num_workers=self.workers,
             generator=torch.Generator(),  # does not advance the process's default generator
+            worker_init_fn=ignore_stop_signals,
         )
         return iter(loader)
 

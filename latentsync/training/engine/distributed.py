@@ -3,9 +3,10 @@
 import logging
 import os
 import random
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +17,9 @@ from torch import Tensor, nn
 from latentsync.device import pick_device, unused_gpu
 
 log = logging.getLogger(__name__)
+ROUND_SEC = 20.0  # of shared work, between two meetings of the processes
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class Processes:
@@ -103,13 +107,13 @@ class Processes:
         return next(each for each in gather_object([reason]) if each)
 
     @contextmanager
-    def raise_together(self) -> Iterator[None]:
-        """If one process raises ValueError or OSError inside, all raise ValueError, so that none waits for another."""
+    def raise_together(self, kinds: tuple[type[Exception], ...] = (OSError, ValueError)) -> Iterator[None]:
+        """If one process raises one of `kinds` inside, all raise ValueError, so that none waits for another."""
         reason, cause = "", None
         try:
             yield
-        except (OSError, ValueError) as error:
-            reason, cause = str(error), error
+        except kinds as error:
+            reason, cause = str(error) or type(error).__name__, error
         reason = self.first_reason(reason)
         if reason:
             raise ValueError(reason) from cause
@@ -129,6 +133,42 @@ class Processes:
     def from_all(self, value: Any) -> list[Any]:
         """The values of all processes, ordered by rank, in all of them."""
         return gather_object([value]) if self.count > 1 else [value]
+
+    def sums(self, values: Sequence[float]) -> list[float]:
+        """Numbers added up over the processes. All processes call it."""
+        if self.count == 1:
+            return list(values)
+        return self.accelerator.reduce(
+            torch.tensor(values, device=self.device, dtype=torch.float32), reduction="sum"
+        ).tolist()
+
+    def share(
+        self, items: Sequence[Item], work: Callable[[Sequence[Item]], Iterable[Result]], round_sec: float = ROUND_SEC
+    ) -> list[Result]:
+        """The results of `work` on all items, in their order, in all processes: each works on its own part. All call it.
+
+        They work in rounds and meet after each, so that none waits for the others longer than a round and one item: a group of
+        processes gives up after some minutes of waiting. `work` yields one result for every item.
+
+        Raises:
+            ValueError: in all processes, if there is an error in one; OSError and ValueError unchanged in a single process.
+        """
+        if self.count == 1:
+            return list(work(items))
+        own: list[Result] = []
+        parts = (items[self.rank :: self.count],)
+        results, is_done = (result for part in parts for result in work(part)), False  # begins inside the first round
+        while self.sums([not is_done])[0]:
+            begun = time.monotonic()
+            with self.raise_together((Exception,)):
+                for result in results:
+                    own.append(result)
+                    if time.monotonic() - begun >= round_sec:
+                        break
+                else:
+                    is_done = True
+        done = [iter(each) for each in self.from_all(own)]
+        return [next(done[index % self.count]) for index in range(len(items))]
 
     @contextmanager
     def own_randomness(self) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -48,6 +49,11 @@ class RunLog:
         """Append a row of validation measures."""
         self._append("validation.jsonl", row, "validation")
 
+    def has_validation(self, step: int) -> bool:
+        """Whether the validation of a step is recorded."""
+        path = self.folder / "validation.jsonl"
+        return path.exists() and any(row_step(line) == step for line in path.read_text(encoding="utf-8").splitlines())
+
     def guarded(self, what: str, act: Callable[[], Any]) -> None:
         """Call `act` on the first process; its exceptions are logged, not raised."""
         if self.enabled:
@@ -75,8 +81,10 @@ class RunLog:
 
 
 def rounded(value: Any) -> Any:
-    """A float rounded to six significant digits; other values unchanged."""
-    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
+    """A float rounded to six significant digits, None if it is not finite, which JSON cannot express; other values unchanged."""
+    if not isinstance(value, float):
+        return value
+    return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
 
 
 def cut_rows(path: Path, step: int) -> None:

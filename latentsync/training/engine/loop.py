@@ -23,14 +23,19 @@ in evaluation mode and returns measures; if `score` is among them (higher is bet
 `charts(folder)` draws after each validation. Errors in validation, charts and logs are logged and never stop the training.
 `StopTraining(reason)`, raised by `validate` or `on_row`, stops it after a last checkpoint.
 
-*Folder.* `checkpoints/step-00000250/` (`state.pt` to resume, `weights.safetensors` for inference), `checkpoints/best.json`,
-`log.jsonl`, `validation.jsonl`, `tensorboard/`. Checkpoints are written atomically. Steps with a non-finite gradient are
-skipped and counted; after too many in a row the last checkpoint is loaded again and the items used since are skipped.
+*Signals.* Ctrl-C, SIGTERM and SIGUSR1 end the training after the current step, with a checkpoint (see `engine.stop`).
+
+*Folder.* It belongs to one run and is locked while a training uses it (see `engine.run_folder`). It holds
+`checkpoints/step-00000250/` (`state.pt` to resume, `weights.safetensors` for inference), `checkpoints/best.json`, `log.jsonl`,
+`validation.jsonl`, `tensorboard/`. Checkpoints are written atomically. Steps with a non-finite gradient are skipped and counted;
+after too many in a row the last checkpoint is loaded again and the items used since are skipped.
 """
 
 import logging
+import signal
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,13 +45,15 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from latentsync.config import TrainConfig
-from latentsync.device import DTYPES
+from latentsync.device import DTYPES, has_bfloat16
 from latentsync.training.engine.batches import Batches, Collate, batch_generator, item_generator
 from latentsync.training.engine.checkpoints import CannotSaveError, Checkpoints
 from latentsync.training.engine.distributed import Processes, seed_everything
 from latentsync.training.engine.log import Meter, RunLog
 from latentsync.training.engine.optimizer import Ema, learning_rate_share, make_optimizer
+from latentsync.training.engine.run_folder import RunFolder
 from latentsync.training.engine.state import TrainingState
+from latentsync.training.engine.stop import StopSignals, TrainingStopped
 
 __all__ = ["Hooks", "Losses", "StopTraining", "Trainer", "batch_generator", "item_generator", "total_loss"]
 
@@ -86,7 +93,7 @@ class Trainer:
         data: Dataset[Any],
         batch_size: int,
         config: TrainConfig,
-        folder: Path | str,
+        folder: RunFolder | Path | str,
         collate: Collate | None = None,
         hooks: Hooks | None = None,
         num_workers: int = 0,
@@ -94,17 +101,22 @@ class Trainer:
     ):
         """`batch_size` is the total over all processes; `num_workers` is per process.
 
+        A `RunFolder` with the run's configuration is checked and recorded; a path is only locked.
+
         Raises:
             ValueError: no parameter is trained, the batch cannot be divided, the folder has no name, or the optimizer's
                 package is not installed.
         """
-        if str(folder) in ("", "."):
-            raise ValueError("data.train_output_dir is not set: choose a folder for checkpoints and logs.")
-        self.config, self.folder, self.hooks = config, Path(folder), hooks or Hooks()
+        self.run_folder = folder if isinstance(folder, RunFolder) else RunFolder(folder)
+        self.config, self.folder, self.hooks = config, self.run_folder.path, hooks or Hooks()
         self.processes = processes or Processes()
         self.objective = objective.to(self.processes.device)
         if self.processes.is_sharded and config.precision == "fp16":
             raise ValueError("train.precision=fp16 is not supported with FSDP: use bf16.")
+        if config.precision == "bf16" and self.processes.device.type == "cpu" and not has_bfloat16():
+            self._warn(
+                "This processor has no instructions for bf16: train.precision=fp32 is faster and more exact here."
+            )
         self.wrapped = self.processes.wrap(self.objective)
         self.optimizer = make_optimizer(self.objective, config)
         self.scaler = torch.amp.GradScaler(self.processes.device.type, enabled=config.precision == "fp16")
@@ -113,6 +125,8 @@ class Trainer:
         self.checkpoints = Checkpoints(self.folder / "checkpoints", config.keep_checkpoints)
         self.state = TrainingState(self.objective, self.optimizer, self.ema, self.scaler)
         self.run_log = RunLog(self.folder, enabled=self.processes.is_main)
+        self.signals = StopSignals(speaks=self.processes.is_main)
+        self.saved_at = time.monotonic()  # of the last checkpoint, in seconds
 
     @property
     def step(self) -> int:
@@ -144,14 +158,23 @@ class Trainer:
 
         Raises:
             TrainingError: too many non-finite gradients, or the last checkpoint cannot be written.
-            ValueError: items cannot be read.
+            ValueError: items cannot be read, or the folder belongs to another run or is used by another training.
+            TrainingStopped: a signal stopped it, after a checkpoint.
         """
+        with self.run_folder.held(self.processes):
+            self.run_folder.check(self.processes)
+            return self._train(on_row or (lambda row: None), stop_step)
+
+    def _train(self, on_row: Callable[[LogRow], None], stop_step: int | None) -> str | None:
         seed_everything(self.config.seed + self.processes.rank)
         self.resume()
+        self.processes.broadcast_from_main(lambda: self.run_folder.begin(self.step, self.config.max_steps))
         self.run_log.open(self.step)
+        self.saved_at = time.monotonic()
         end = self.config.max_steps if stop_step is None else min(self.config.max_steps, stop_step)
         try:
-            self._run(on_row or (lambda row: None), end)
+            with self.signals:
+                self._run(on_row, end)
         except StopTraining as stop:
             self._save(is_last=True)
             return str(stop)
@@ -162,22 +185,47 @@ class Trainer:
 
     def _run(self, on_row: Callable[[LogRow], None], end: int) -> None:
         config, meter = self.config, Meter(self.processes, self.step)
+        if self._misses_validation():
+            self._validate()
         while self.step < end:
             meter.add(self._train_step())
             if self.state.skipped_in_a_row >= config.max_skipped_steps:
                 self._roll_back()
                 meter.reset(self.step)
                 continue
-            is_last = self.step == end
-            validates = bool(
-                self.hooks.validate and config.validation_steps and self.step % config.validation_steps == 0
-            )
-            if self.step % config.log_steps == 0 or is_last:
+            stopped_by, is_late = self._asked()
+            is_last, validates = self.step == end or bool(stopped_by), self._validates()
+            if self.step % config.log_steps == 0 or self.step == end:
                 self._log(meter, on_row)
-            if self.step % config.checkpoint_steps == 0 or is_last or validates:
+            if self.step % config.checkpoint_steps == 0 or is_last or validates or is_late:
                 self._save(is_last)
+            if stopped_by:
+                self._stop(stopped_by)
             if validates:
                 self._validate()
+
+    def _validates(self) -> bool:
+        """Whether a validation belongs to this step."""
+        steps = self.config.validation_steps
+        return bool(self.hooks.validate and steps and self.step and self.step % steps == 0)
+
+    def _misses_validation(self) -> bool:
+        """Whether the resumed run was stopped between a checkpoint and its validation."""
+        return self._validates() and not self.processes.broadcast(self.run_log.has_validation(self.step))
+
+    def _asked(self) -> tuple[int, bool]:
+        """The signal that asks to stop, 0 for none, and whether a checkpoint is due by time; the same in all processes."""
+        minutes = self.config.checkpoint_minutes
+        is_late = self.processes.is_main and 0 < 60 * minutes <= time.monotonic() - self.saved_at
+        asked, late = self.processes.sums([bool(self.signals.received), is_late])
+        return max(self.processes.from_all(self.signals.received)) if asked else 0, bool(late)
+
+    def _stop(self, number: int) -> None:
+        """Raise TrainingStopped for a signal."""
+        saved = self.state.saved_step
+        where = f"the checkpoint of step {saved} is in {self.folder}" if saved >= 0 else "there is no checkpoint yet"
+        name = signal.Signals(number).name
+        raise TrainingStopped(f"stopped by {name} after step {self.step}: {where}", number)
 
     def _train_step(self) -> Losses:
         """One optimizer step: forward, backward, clip, update. Returns the unweighted losses, averaged over its batches.
@@ -237,7 +285,9 @@ class Trainer:
 
     def _validate(self) -> None:
         assert self.hooks.validate is not None
-        with self._stop_together(), self.state.averaged_weights(), self.processes.own_randomness():
+        is_saved = self.state.saved_step == self.step  # then a signal need not wait for the end of the validation
+        interruptible = self.signals.acting(self._stop) if is_saved else nullcontext()
+        with interruptible, self._stop_together(), self.state.averaged_weights(), self.processes.own_randomness():
             self.objective.eval()
             try:
                 self._record_validation(self.hooks.validate(self.step))
@@ -268,6 +318,7 @@ class Trainer:
             except CannotSaveError as error:
                 reason = str(error)
         reason = self.processes.first_reason(reason)
+        self.saved_at = time.monotonic()
         if not reason:
             self.state.saved_step = step
         elif is_last:

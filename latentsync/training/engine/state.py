@@ -123,7 +123,8 @@ class TrainingState:
             index: {name: sharded_like(value, parameters[index]) for name, value in entry.items()}
             for index, entry in stored["state"].items()
         }
-        self.optimizer.load_state_dict({**stored, "state": entries})
+        settings = self.optimizer.state_dict()["param_groups"]  # rates and decay are those of the configuration
+        self.optimizer.load_state_dict({"state": entries, "param_groups": settings})
 
 
 def fits(stored: Mapping[str, Any], parameters: list[nn.Parameter]) -> bool:

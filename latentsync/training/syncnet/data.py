@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from latentsync.config.syncnet_run import SyncNetRun
-from latentsync.data.clips import ClipIndex, Progress, TrainingClip, find_clips, index_clips
+from latentsync.data.clips import ClipIndex, Progress, TrainingClip
 from latentsync.data.features import CachedFeature, latents_feature, mel_feature
 from latentsync.data.frames import FrameMemory
 from latentsync.data.sync_clips import (
@@ -20,6 +20,8 @@ from latentsync.data.sync_clips import (
     min_frames,
 )
 from latentsync.face.masks import load_mask
+from latentsync.training.engine.distributed import Processes
+from latentsync.training.engine.preparation import shared_index
 
 
 @dataclass(frozen=True)
@@ -46,29 +48,31 @@ class SyncNetData:
             augmentation,
         )
 
-    def validation_clips(self) -> Iterator[SyncClip]:
-        """Whole validation clips, one in memory at a time."""
-        return self._whole(self.validation[: self.run.validation.clips])
+    def validation_clips(self) -> list[TrainingClip]:
+        """The clips to score."""
+        return self.validation[: self.run.validation.clips]
 
-    def offset_clips(self) -> Iterator[SyncClip]:
-        """Whole training clips, evenly spaced in the index: the offsets of their audio are measured."""
+    def offset_clips(self) -> list[TrainingClip]:
+        """Training clips, evenly spaced in the index: the offsets of their audio are measured."""
         clips = self.training.clips
-        return self._whole(clips[:: max(1, len(clips) // self.run.validation.offset_clips)])
+        return clips[:: max(1, len(clips) // self.run.validation.offset_clips)]
 
-    def _whole(self, clips: Sequence[TrainingClip]) -> Iterator[SyncClip]:
+    def whole(self, clips: Sequence[TrainingClip]) -> Iterator[SyncClip]:
+        """Whole clips, one in memory at a time."""
         return (load_sync_clip(clip, self.pictures) for clip in clips)
 
 
-def load_syncnet_data(run: SyncNetRun, progress: Progress = iter) -> SyncNetData:
-    """Index the clips of a run; without validation data some training clips are held out.
+def load_syncnet_data(run: SyncNetRun, processes: Processes, progress: Progress = iter) -> SyncNetData:
+    """Index the clips of a run; without validation data some training clips are held out. All processes call it.
 
     Raises:
         ValueError: there are no clips, or too few usable ones.
     """
     data = run.data
-    training = _index(run, data.train_data_dir, data.train_fileslist, progress)
+    needed = min_frames(data.num_frames, data.min_shift)
+    training = shared_index(data, processes, needed, progress=progress)
     if data.val_data_dir or data.val_fileslist:
-        validation = _index(run, data.val_data_dir, data.val_fileslist, progress).clips
+        validation = shared_index(data, processes, needed, validation=True, progress=progress).clips
     else:
         training, validation = _held_out(training, run.validation.held_out_clips)
     if len(training.clips) < 2 or len(validation) < 2:
@@ -94,14 +98,6 @@ def cached_latents(run: SyncNetRun, device: torch.device | None = None) -> Cache
     """Latents of faces for `data.latent_space`, shared with U-Net runs of this resolution; missing ones run on `device`."""
     data, mask = run.data, load_mask(run.data.resolution)
     return latents_feature(data.cache_dir, run.vae, mask, data.latents_precision, device)
-
-
-def _index(run: SyncNetRun, folder: str, fileslist: str, progress: Progress) -> ClipIndex:
-    data = run.data
-    paths = find_clips(folder, fileslist)
-    return index_clips(
-        paths, min_frames(data.num_frames, data.min_shift), data.cache_dir, data.reader, progress=progress
-    )
 
 
 def _held_out(index: ClipIndex, count: int) -> tuple[ClipIndex, list[TrainingClip]]:

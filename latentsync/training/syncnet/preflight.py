@@ -26,7 +26,8 @@ NOT_FALLING = (
     "The loss does not fall: right and wrong pairs cannot be distinguished. Check a few clips (is the mouth in the lower"
     " half, does the audio belong to the video?), the model section, and preflight.learning_rate."
 )
-PART_NUMBERS = re.compile(r"_shot_\d+(_\d+)?$")  # suffixes that the data pipeline gives to parts of one video
+# suffixes of parts of one video: first frame and id, from this project's data pipeline, or shot and segment, from the public one
+PART_NUMBERS = re.compile(r"((_\d{6,})?_[0-9a-f]{8}|_shot_\d+(_\d+)?)$")
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def _problem(batch: SyncBatch, learner: SyncNetWithHeads) -> str:
 
 
 def source_of(clip: TrainingClip) -> Path:
-    """The video that a clip was probably cut from: its path without the data pipeline's shot and segment numbers."""
+    """The video that a clip was probably cut from: its path without the data pipeline's suffix."""
     return clip.path.with_name(PART_NUMBERS.sub("", clip.path.stem))
 
 

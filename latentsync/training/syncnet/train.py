@@ -1,38 +1,40 @@
 """A SyncNet's whole training: data, preflight, steps, validation, charts, and the trained network's file.
 
-Besides the loop's files, the run folder holds `config.yaml`, `clips.jsonl` (the training clips, and those left out with
-reasons), `loss_chart.png`, and at the end `syncnet.safetensors`, the best checkpoint. The metadata of every validated
-checkpoint contains its validation scores and threshold (`scores`, `threshold`); a U-Net's training checks the accuracy.
+Besides the loop's files, the run folder holds `loss_chart.png`, and at the end `syncnet.safetensors`, the best checkpoint. The
+metadata of every validated checkpoint contains its validation scores and threshold (`scores`, `threshold`); a U-Net's training
+checks the accuracy.
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from latentsync.config import TrainConfig, to_yaml
+from latentsync.config import TrainConfig
 from latentsync.config.syncnet_run import SyncNetRun
-from latentsync.data.clips import Progress, contents, describe_index, write_index
+from latentsync.data.clips import Progress, TrainingClip, describe_index
 from latentsync.data.settings import WINDOWS_AN_ITEM
 from latentsync.data.sync_clips import collate
+from latentsync.metrics.sync.accuracy import ClipEmbeddings
 from latentsync.models.syncnet import StableSyncNet
 from latentsync.timebase import SYNC_MEL_HZ
 from latentsync.training.engine.charts import CurvePanel, HistogramPanel, Panel, curve, read_rows, save_charts
 from latentsync.training.engine.checkpoints import WEIGHTS
 from latentsync.training.engine.distributed import Processes, seed_everything
-from latentsync.training.engine.fill_cache import fill_cache
 from latentsync.training.engine.loop import Hooks, LogRow, Trainer
+from latentsync.training.engine.preparation import fill_cache
+from latentsync.training.engine.run_folder import RunFolder
 from latentsync.training.syncnet.data import cached_features, load_syncnet_data
 from latentsync.training.syncnet.preflight import data_warnings, overfit
 from latentsync.training.syncnet.step import CHANCE_LOSS, ONLY_LOGGED, SyncNetWithHeads, net_weights
-from latentsync.training.syncnet.validate import SyncScores, score_syncnet
+from latentsync.training.syncnet.validate import SyncScores, embed_clips, score_syncnet
 from latentsync.training.syncnet.watch import PlateauWatch, offset_warning
 from latentsync.weights import describe, load_partly, read_checkpoint, save_checkpoint
 
-OUTPUT, CHART, CONFIG, CLIPS = "syncnet.safetensors", "loss_chart.png", "config.yaml", "clips.jsonl"
+OUTPUT, CHART = "syncnet.safetensors", "loss_chart.png"
 HOW_TO_SKIP = "Nothing was trained; set preflight.skip=true to train anyway."
 log = logging.getLogger(__name__)
 
@@ -40,18 +42,20 @@ log = logging.getLogger(__name__)
 class SyncNetTraining:
     """One run: `train()` starts or resumes it."""
 
-    def __init__(self, run: SyncNetRun, processes: Processes | None = None, progress: Progress = iter):
-        """Index the clips and build the network.
+    def __init__(
+        self, run: SyncNetRun, processes: Processes | None = None, progress: Progress = iter, fresh: bool = False
+    ):
+        """Index the clips and build the network. With `fresh` an earlier run in the folder is moved to one beside it.
 
         Raises:
-            ValueError: the data, the configuration or `init_from` cannot be used.
+            ValueError: the data, the configuration or `init_from` cannot be used, or the folder belongs to another run.
         """
         self.run, self.processes = run, processes or Processes()
-        self.folder = Path(run.data.train_output_dir)
-        found = None
-        with self.processes.raise_together():  # the first process fills the cache, the others then read it
-            found = load_syncnet_data(run, progress) if self.processes.is_main else None
-        self.data = found or load_syncnet_data(run)
+        self.run_folder = RunFolder(run.data.train_output_dir, run, used_files(run), fresh)
+        self.folder = self.run_folder.path
+        self.run_folder.check(self.processes)
+        self.data = load_syncnet_data(run, self.processes, progress)
+        self.run_folder.check(self.processes, self.data.training)
         self.scores: SyncScores | None = None
         seed_everything(run.train.seed)
         self.items = self.data.items()
@@ -67,7 +71,7 @@ class SyncNetTraining:
             self.items,
             run.data.batch_size // WINDOWS_AN_ITEM,
             train_config(run),
-            self.folder,
+            self.run_folder,
             collate,
             Hooks(self._export, self._validate, self._charts),
             run.data.num_workers,
@@ -83,38 +87,34 @@ class SyncNetTraining:
         Raises:
             ValueError: the preflight failed, or the training cannot continue.
         """
-        self.processes.broadcast_from_main(self._write_run_files)
-        clips = [*self.data.training.clips, *self.data.validation]
-        fill_cache(cached_features(self.run, self.processes.device), clips, self.processes)
-        if not self.trainer.checkpoints.steps():
-            self._preflight()
+        with self.run_folder.held(self.processes):
+            self._describe_data()
+            clips = [*self.data.training.clips, *self.data.validation]
+            fill_cache(cached_features(self.run, self.processes.device), clips, self.processes)
+            if not self.processes.broadcast_from_main(self.trainer.checkpoints.steps):
+                self._preflight()
+            reason = self.trainer.train(self._watched(on_row or (lambda row: None)), stop_step)
+            if reason:
+                log.info(f"Stopped: {reason}")
+            return self._write_best() if self.processes.is_main and self.trainer.checkpoints.steps() else None
+
+    def _describe_data(self) -> None:
+        log.info(describe_index(self.data.training))
+        for warning in data_warnings(self.data.training, self.data.validation):
+            log.info(f"Note: {warning}")
+
+    def _watched(self, on_row: Callable[[LogRow], None]) -> Callable[[LogRow], None]:
+        """`on_row` with warnings of a plateau, which also considers rows of an interrupted run."""
+        for row in read_rows(self.folder / "log.jsonl"):
+            self.watch.observe(row)
 
         def watch(row: LogRow) -> None:
-            if on_row is not None:
-                on_row(row)
+            on_row(row)
             advice = self.watch.observe(row)
             if advice:
                 log.info(advice)
 
-        reason = self.trainer.train(watch, stop_step)
-        if reason:
-            log.info(f"Stopped: {reason}")
-        return self._write_best() if self.processes.is_main and self.trainer.checkpoints.steps() else None
-
-    def _write_run_files(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / CONFIG).write_text(to_yaml(self.run), encoding="utf-8")
-        before, now = contents(self.folder / CLIPS), [clip.key for clip in self.data.training.clips]
-        if before and before != now:
-            log.info(
-                f"Note: the training clips have changed ({len(before)} before, now {len(now)}): they are drawn in a new order."
-            )
-        write_index(self.data.training, self.folder / CLIPS)
-        log.info(describe_index(self.data.training))
-        for warning in data_warnings(self.data.training, self.data.validation):
-            log.info(f"Note: {warning}")
-        for row in read_rows(self.folder / "log.jsonl"):
-            self.watch.observe(row)
+        return watch
 
     def _preflight(self) -> None:
         """Overfit a few pairs; with `init_from`, also warn of clips with shifted audio."""
@@ -129,15 +129,19 @@ class SyncNetTraining:
         if self.run.init_from:
             self._score()
 
-    def _score(self) -> SyncScores:
-        data = self.run.data
-        self.scores = score_syncnet(
-            self.objective.net,
-            self.data.validation_clips(),
-            self.data.offset_clips(),
-            data.num_frames,
-            data.min_shift,
-        )
+    def _score(self, alone: bool = False) -> SyncScores:
+        """Score the network. The processes share the clips, unless this one is `alone`."""
+        net, data = self.objective.net, self.run.data
+
+        def embed(clips: Sequence[TrainingClip]) -> Iterator[ClipEmbeddings | None]:
+            return embed_clips(net, self.data.whole(clips), data.num_frames, data.min_shift)
+
+        was_training = net.training
+        net.eval()
+        sets = self.data.validation_clips(), self.data.offset_clips()
+        validation, trained = (list(embed(each)) if alone else self.processes.share(each, embed) for each in sets)
+        net.train(was_training)
+        self.scores = score_syncnet(validation, trained, data.min_shift)
         warning = offset_warning(self.scores.offsets, self.scores.accuracy)
         if warning:
             log.info(f"Note: {warning}")
@@ -164,6 +168,7 @@ class SyncNetTraining:
             min_shift=data.min_shift,
             seed=run.train.seed,
             clips=len(self.data.training.clips),
+            origin=self.run_folder.origin(),
         )
         tensors = net_weights(weights)
         if run.half_weights:
@@ -179,7 +184,7 @@ class SyncNetTraining:
         metadata = source.metadata
         if "scores" not in metadata:
             self.objective.net.load_state_dict({name: value.float() for name, value in source.tensors.items()})
-            metadata = with_scores(metadata, self._score().summary())
+            metadata = with_scores(metadata, self._score(alone=True).summary())
         save_checkpoint(self.folder / OUTPUT, source.tensors, metadata)
         log.info(
             f"{self.folder / OUTPUT}: step {step}, accuracy {metadata['scores']['accuracy']:.1%} on validation clips."
@@ -189,6 +194,12 @@ class SyncNetTraining:
     def _charts(self, folder: Path) -> None:
         rows, validation = read_rows(folder / "log.jsonl"), read_rows(folder / "validation.jsonl")
         save_charts(folder / CHART, panels(rows, validation, self.scores))
+
+
+def used_files(run: SyncNetRun) -> dict[str, str]:
+    """Paths of the files that decide what a run learns, by the names of their settings."""
+    named = {"init_from": run.init_from, "vae": run.vae if run.data.latent_space else ""}
+    return {name: path for name, path in named.items() if path}
 
 
 def train_config(run: SyncNetRun) -> TrainConfig:

@@ -1,6 +1,6 @@
 """Scoring a StableSyncNet on validation clips."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -47,19 +47,11 @@ class SyncScores:
 
 
 def score_syncnet(
-    net: StableSyncNet,
-    validation: Iterable[SyncClip],
-    training: Iterable[SyncClip],
-    num_frames: int,
-    min_shift: int = MIN_SHIFT,
+    validation: Iterable[ClipEmbeddings | None], training: Iterable[ClipEmbeddings | None], min_shift: int = MIN_SHIFT
 ) -> SyncScores:
-    """Score a network in evaluation mode on `validation`, and measure the offsets of `training` clips."""
-    was_training = net.training
-    net.eval()
-    scores = score_embedded(embed_clips(net, validation, num_frames, min_shift), min_shift)
-    trained = embed_clips(net, training, num_frames, min_shift)
-    net.train(was_training)
-    return replace(scores, offsets=[most_similar_offset(clip.lips, clip.sound) for clip in trained])
+    """Scores from embedded validation clips, with the offsets of embedded training clips; None stands for one left out."""
+    scores = score_embedded([clip for clip in validation if clip], min_shift)
+    return replace(scores, offsets=[most_similar_offset(clip.lips, clip.sound) for clip in training if clip])
 
 
 def score_embedded(clips: list[ClipEmbeddings], min_shift: int = MIN_SHIFT) -> SyncScores:
@@ -78,9 +70,10 @@ def score_embedded(clips: list[ClipEmbeddings], min_shift: int = MIN_SHIFT) -> S
 
 def embed_clips(
     net: StableSyncNet, clips: Iterable[SyncClip], num_frames: int, min_shift: int = MIN_SHIFT
-) -> list[ClipEmbeddings]:
-    """Embeddings of all clips that are long enough for wrong pairs; one clip is in memory at a time."""
-    return [embed_clip(net, clip, num_frames) for clip in clips if clip.starts(num_frames) > 2 * min_shift]
+) -> Iterator[ClipEmbeddings | None]:
+    """Embeddings of each clip, None for one that is too short for wrong pairs; one clip is in memory at a time."""
+    for clip in clips:
+        yield embed_clip(net, clip, num_frames) if clip.starts(num_frames) > 2 * min_shift else None
 
 
 def embed_clip(net: StableSyncNet, clip: SyncClip, num_frames: int) -> ClipEmbeddings:

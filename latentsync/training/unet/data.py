@@ -6,7 +6,7 @@ from functools import lru_cache
 import torch
 
 from latentsync.config import UNetRun
-from latentsync.data.clips import ClipIndex, TrainingClip, find_clips, index_clips
+from latentsync.data.clips import ClipIndex, TrainingClip
 from latentsync.data.features import (
     CachedFeature,
     ClipFeature,
@@ -20,20 +20,20 @@ from latentsync.data.features import (
 from latentsync.data.frames import FrameMemory
 from latentsync.data.unet_clips import UNetClips, min_frames
 from latentsync.face.masks import load_mask
+from latentsync.training.engine.distributed import Processes
+from latentsync.training.engine.preparation import shared_index
 
 
-def unet_index(run: UNetRun) -> ClipIndex:
-    """The index of the run's clips: usable ones, and those left out with the reason.
+def unet_index(run: UNetRun, processes: Processes) -> ClipIndex:
+    """The index of the run's clips: usable ones, and those left out with the reason. All processes call it.
 
     Raises:
         ValueError: there are no clips, or none is usable.
     """
-    data = run.data
-    paths = find_clips(data.train_data_dir, data.train_fileslist)
-    index = index_clips(paths, min_frames(data.num_frames), data.cache_dir, data.reader)
+    index = shared_index(run.data, processes, min_frames(run.data.num_frames))
     if not index.clips:
         reasons = "; ".join(f"{clip.path} {clip.reason}" for clip in index.rejected[:3])
-        raise ValueError(f"None of the {len(paths)} clips can be used for training: {reasons}.")
+        raise ValueError(f"None of the {len(index.rejected)} clips can be used for training: {reasons}.")
     return index
 
 

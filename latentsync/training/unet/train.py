@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from latentsync.audio.whisper_model import load_audio_encoder
 from latentsync.audio.windows import CONTEXT
-from latentsync.config import UNetRun, to_yaml
+from latentsync.config import UNetRun
 from latentsync.config.loading import plain
 from latentsync.config.unet_run import LOSSES
-from latentsync.data.clips import ClipIndex, find_clips, index_clips, write_index
+from latentsync.data.clips import ClipIndex
 from latentsync.data.frames import FrameMemory
 from latentsync.data.unet_clips import UNetClips, collate, min_frames
 from latentsync.device import DTYPES
@@ -23,18 +23,19 @@ from latentsync.inference.settings import InferenceSettings
 from latentsync.losses.perceptual import LpipsLoss
 from latentsync.losses.sync import SyncLoss, read_sync_loss
 from latentsync.models.frozen import Frozen
-from latentsync.models.unet.checkpoint import alignment_of, load_unet, rename_v10_keys
+from latentsync.models.unet.checkpoint import alignment_of, load_unet, rename_v10_keys, resolution_of
 from latentsync.models.unet.network import UNet3DConditionModel, initialise_for_training
 from latentsync.training.engine.charts import CurvePanel, curve, read_rows, save_charts
 from latentsync.training.engine.distributed import Processes
-from latentsync.training.engine.fill_cache import fill_cache
 from latentsync.training.engine.loop import Hooks, LogRow, Trainer
+from latentsync.training.engine.preparation import fill_cache, shared_index
+from latentsync.training.engine.run_folder import RunFolder
 from latentsync.training.unet.data import cached_features, unet_index, unet_items
 from latentsync.training.unet.distill import DistillStep
 from latentsync.training.unet.frozen_networks import load_frozen_vae, load_pixel_losses
 from latentsync.training.unet.step import UNetStep, choose_trainable
 from latentsync.training.unet.validate import MetricNetworks, Sampling, UNetValidation, validation_clips
-from latentsync.weights import delta_of, describe, load_partly, read_checkpoint, save_checkpoint
+from latentsync.weights import Checkpoint, delta_of, describe, load_partly, read_checkpoint, save_checkpoint
 
 # Titles of the validation chart's panels, by measure.
 TITLES = {
@@ -60,6 +61,7 @@ def draw_unet_charts(folder: Path) -> None:
 
 
 log = logging.getLogger(__name__)
+MILLION = 1e6
 UNET = "unet."  # prefix of the network's names in the objective's state dict
 
 
@@ -70,6 +72,7 @@ class UNetFile:
     run: UNetRun
     step: UNetStep
     clip_count: int
+    folder: RunFolder
 
     def metadata(self, steps_done: int) -> dict[str, Any]:
         """The metadata of the trained network's file."""
@@ -89,6 +92,7 @@ class UNetFile:
             seed=run.train.seed,
             clips=self.clip_count,
             run=plain(run),
+            origin=self.folder.origin(),
         )
 
     def save(self, path: Path, weights: Mapping[str, Tensor], steps_done: int) -> None:
@@ -120,7 +124,8 @@ def build_unet(run: UNetRun) -> UNet3DConditionModel:
 
     Raises:
         CheckpointError: `init_from` cannot be read or holds another kind of network.
-        ValueError: no tensor of `init_from` fits, or `trainable_modules` matches no parameter or is set without `init_from`.
+        ValueError: `init_from` was trained at a higher resolution or has no tensor that fits, or `trainable_modules` matches no
+            parameter or is set without `init_from`.
     """
     torch.manual_seed(run.train.seed)
     unet = UNet3DConditionModel(run.net)
@@ -133,6 +138,7 @@ def build_unet(run: UNetRun) -> UNet3DConditionModel:
     if run.init_from:
         checkpoint = read_checkpoint(run.init_from)
         checkpoint.require_kind("unet")
+        check_resolution(checkpoint, run.data.resolution)
         tensors = rename_v10_keys(checkpoint.tensors)
         log.info(loading_report(run.init_from, tensors, load_partly(unet, tensors), unet))
         if alignment_of(checkpoint) != run.data.aligned_by:
@@ -143,6 +149,28 @@ def build_unet(run: UNetRun) -> UNet3DConditionModel:
     choose_trainable(unet, run.trainable_modules)
     unet.enable_gradient_checkpointing(run.gradient_checkpointing)
     return unet
+
+
+def check_resolution(checkpoint: Checkpoint, resolution: int) -> None:
+    """Refuse weights of a higher resolution than the run's; a lower or an unknown one is logged.
+
+    Raises:
+        ValueError: a smaller face would be all new to the network.
+    """
+    trained = resolution_of(checkpoint)
+    if trained is None:
+        log.info(
+            f"{checkpoint.path} does not say at which resolution it was trained; this run trains at {resolution} px"
+            " (of the releases, 1.6 has 512, the earlier ones 256)."
+        )
+    elif trained > resolution:
+        raise ValueError(
+            f"init_from: {checkpoint.path} was trained at {trained} px, but data.resolution is {resolution}: use a"
+            f" configuration for {trained} px, such as configs/unet/stage2_512.yaml, or weights of {resolution} px (release"
+            " 1.5: python -m scripts.download_checkpoints training --release 1.5)."
+        )
+    elif trained < resolution:
+        log.info(f"{checkpoint.path} was trained at {trained} px and is trained further at {resolution} px.")
 
 
 def loading_report(origin: str, tensors: Mapping[str, Tensor], left_out: list[str], unet: nn.Module) -> str:
@@ -156,7 +184,9 @@ def loading_report(origin: str, tensors: Mapping[str, Tensor], left_out: list[st
     if left_out:
         text += f"; {len(left_out)} newly initialised ({', '.join(left_out[:3])}{', ...' if len(left_out) > 3 else ''})"
     if unused:
+        size = sum(tensors[name].numel() for name in unused) / MILLION
         text += f"; {len(unused)} of the file unused ({', '.join(unused[:3])}{', ...' if len(unused) > 3 else ''})"
+        text += f", {size:.1f} M parameters"
     return text + "."
 
 
@@ -197,26 +227,44 @@ def load_teacher(run: UNetRun) -> UNet3DConditionModel:
     return unet
 
 
-def prepare(run: UNetRun, processes: Processes | None = None) -> UNetTraining:
+def used_files(run: UNetRun) -> dict[str, str]:
+    """Paths of the files that decide what a run learns, by the names of their settings."""
+    networks = {"vae": run.frozen_networks.vae, "whisper": run.frozen_networks.whisper}
+    for loss in run.pixel_losses:
+        names = (each.name for each in fields(loss.settings_type))
+        values = ((name, getattr(run.frozen_networks, name)) for name in names)
+        networks |= {name: value for name, value in values if isinstance(value, str) and not name.endswith("_config")}
+    named = {"init_from": run.init_from, "distill.teacher": run.distill.teacher}
+    named |= {f"frozen_networks.{name}": path for name, path in networks.items()}
+    return {name: path for name, path in named.items() if path}
+
+
+def run_folder(run: UNetRun, fresh: bool = False) -> RunFolder:
+    """The folder of a run; with `fresh` an earlier run in it is moved aside."""
+    return RunFolder(run.data.train_output_dir, run, used_files(run), fresh)
+
+
+def prepare(run: UNetRun, processes: Processes | None = None, folder: RunFolder | None = None) -> UNetTraining:
     """Build all parts of a run, with all checks that are possible before the first step.
 
     Raises:
-        ValueError: data, weights or settings are missing or do not fit each other.
+        ValueError: data, weights or settings are missing or do not fit each other, or the folder belongs to another run.
     """
-    processes = processes or Processes()
+    processes, folder = processes or Processes(), folder or run_folder(run)
     sampling_settings(run)
-    index = processes.broadcast_from_main(lambda: unet_index(run))
+    index = unet_index(run, processes)
+    folder.check(processes, index)
     log.info(f"{len(index.clips)} clips, {index.hours:.2f} h; {len(index.rejected)} left out")
     for clip in index.rejected:
         log.info(f"left out {clip.path}: {clip.reason}")
     data = unet_items(run, index.clips, processes.device)
     step = build_step(run, processes.device)
     validation = make_validation(run, step, processes) if run.train.validation_steps else None
-    folder = Path(run.data.train_output_dir)
-    file = UNetFile(run, step, len(index.clips))
+    file = UNetFile(run, step, len(index.clips), folder)
+    videos = folder.path / "validation"
     hooks = Hooks(
         export=file.save,
-        validate=None if validation is None else lambda at: validation(video_folder(folder, at, processes)),
+        validate=None if validation is None else lambda at: validation(videos / f"step-{at:08d}"),
         charts=draw_unet_charts,
     )
     trainer = Trainer(
@@ -224,7 +272,7 @@ def prepare(run: UNetRun, processes: Processes | None = None) -> UNetTraining:
         data,
         run.data.batch_size,
         run.train,
-        run.data.train_output_dir,
+        folder,
         collate,
         hooks,
         run.data.num_workers,
@@ -241,11 +289,6 @@ def sampling_settings(run: UNetRun) -> InferenceSettings:
         raise ValueError(f"inference: {error}") from error
 
 
-def video_folder(folder: Path, step: int, processes: Processes) -> Path | None:
-    """The folder of a validation's videos on the first process, which writes them; None on the others."""
-    return folder / "validation" / f"step-{step:08d}" if processes.is_main else None
-
-
 def make_validation(run: UNetRun, step: UNetStep, processes: Processes) -> UNetValidation:
     """The validation on the configured clips, with the measures whose networks are available.
 
@@ -257,8 +300,7 @@ def make_validation(run: UNetRun, step: UNetStep, processes: Processes) -> UNetV
         raise ValueError(
             "train.validation_steps requires validation clips: set data.val_data_dir or data.val_fileslist."
         )
-    found = find_clips(data.val_data_dir, data.val_fileslist)
-    index = index_clips(found, min_frames(data.num_frames), data.cache_dir)
+    index = shared_index(data, processes, min_frames(data.num_frames), validation=True)
     encoder = load_audio_encoder(run.frozen_networks.whisper).to(device)
     memory = FrameMemory(data.resolution, limit_bytes=0)
     clips = validation_clips(index.clips[: run.validation.clips], memory, encoder, data.num_frames)
@@ -274,7 +316,8 @@ def make_validation(run: UNetRun, step: UNetStep, processes: Processes) -> UNetV
         sampling_settings(run),
         run.validation.seed,
     )
-    return UNetValidation(sampling, clips, load_metric_networks(run, step, device), asdict(run.validation.weights))
+    networks = load_metric_networks(run, step, device)
+    return UNetValidation(sampling, clips, networks, asdict(run.validation.weights), processes)
 
 
 def load_metric_networks(run: UNetRun, step: UNetStep, device: torch.device) -> MetricNetworks:
@@ -290,36 +333,25 @@ def load_metric_networks(run: UNetRun, step: UNetStep, device: torch.device) -> 
 
 
 def train_unet(
-    run: UNetRun, processes: Processes | None = None, on_row: Callable[[LogRow], None] | None = None
+    run: UNetRun,
+    processes: Processes | None = None,
+    on_row: Callable[[LogRow], None] | None = None,
+    fresh: bool = False,
 ) -> UNetTraining:
     """Train a U-Net as configured; the same call resumes. `on_row` is called with each log row on the first process.
 
+    With `fresh` an earlier run in the folder is moved to one beside it.
+
     Raises:
         ValueError: before the first step, as `prepare`; later, if the training cannot continue.
+        TrainingStopped: a signal stopped it, after a checkpoint.
     """
-    processes = processes or Processes()
-    training = prepare(run, processes)
-    fill_cache(cached_features(run, processes.device), training.index.clips, processes)
-    if processes.is_main:
-        write_run_files(run, training.index)
-    reason = training.trainer.train(on_row)
+    processes, folder = processes or Processes(), run_folder(run, fresh)
+    folder.check(processes)
+    with folder.held(processes):
+        training = prepare(run, processes, folder)
+        fill_cache(cached_features(run, processes.device), training.index.clips, processes)
+        reason = training.trainer.train(on_row)
     if reason:
         log.info(f"stopped: {reason}")
     return training
-
-
-def write_run_files(run: UNetRun, index: ClipIndex) -> None:
-    """Write the resolved configuration and the list of clips into the run folder.
-
-    Raises:
-        ValueError: the folder cannot be written.
-    """
-    folder = Path(run.data.train_output_dir)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.yaml").write_text(to_yaml(run), encoding="utf-8")
-        write_index(index, folder / "clips.jsonl")
-    except OSError as error:
-        raise ValueError(
-            f"The folder {folder} cannot be written ({error.strerror}): choose another data.train_output_dir."
-        ) from error

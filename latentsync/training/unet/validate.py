@@ -42,6 +42,7 @@ from latentsync.models.frozen import Frozen
 from latentsync.models.unet.network import DeepCache, UNet3DConditionModel
 from latentsync.models.vae import decode, encode
 from latentsync.timebase import MODEL_FPS
+from latentsync.training.engine.distributed import Processes
 
 PEAK = 2.0  # range of pixel values, [-1, 1]
 
@@ -143,25 +144,36 @@ class UNetValidation:
     """Samples the fixed clips, measures them, and writes videos of the samples beside the true clips."""
 
     def __init__(
-        self, sample: Sampling, clips: list[ValidationClip], networks: MetricNetworks, weights: Mapping[str, float]
+        self,
+        sample: Sampling,
+        clips: list[ValidationClip],
+        networks: MetricNetworks,
+        weights: Mapping[str, float],
+        processes: Processes,
     ):
-        """`weights` are those of the measures in the score. ValueError if there are no clips."""
+        """`weights` are those of the measures in the score; `processes` share the clips. ValueError if there are no clips."""
         if not clips:
             raise ValueError("There are no usable validation clips: set data.val_data_dir or data.val_fileslist.")
         self.sample, self.clips, self.networks, self.weights = sample, clips, networks, dict(weights)
+        self.processes = processes
         self.generated = load_mask(sample.resolution) < 0.5
 
-    @torch.no_grad()
-    def __call__(self, folder: Path | None) -> dict[str, float]:
-        """Means of the measures over the clips, and `score`; writes videos into `folder` unless it is None."""
-        rows = []
-        for clip in self.clips:
-            spoken, silent = self.sample(clip)
-            rows.append(self._measure(clip, spoken, silent))
-            if folder is not None:
-                write_comparison(folder / f"{clip.name}.mp4", clip.faces, [spoken, silent])
+    def __call__(self, folder: Path) -> dict[str, float]:
+        """Means of the measures over the clips, and `score`; writes videos into `folder`. All processes call it."""
+        if self.processes.is_sharded:  # all processes are needed to sample each clip
+            rows = [self._row(clip, folder if self.processes.is_main else None) for clip in self.clips]
+        else:
+            rows = self.processes.share(self.clips, lambda own: (self._row(clip, folder) for clip in own))
         means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
         return {**means, "score": score(means, self.weights)}
+
+    @torch.no_grad()
+    def _row(self, clip: ValidationClip, folder: Path | None) -> dict[str, float]:
+        """The measures of one clip; writes its video into `folder` unless it is None."""
+        spoken, silent = self.sample(clip)
+        if folder is not None:
+            write_comparison(folder / f"{clip.name}.mp4", clip.faces, [spoken, silent])
+        return self._measure(clip, spoken, silent)
 
     def _measure(self, clip: ValidationClip, spoken: Tensor, silent: Tensor) -> dict[str, float]:
         """The measures of one clip; `spoken` and `silent` are sampled pixels [f, 3, r, r] on the CPU."""

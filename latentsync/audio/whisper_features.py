@@ -14,13 +14,18 @@ from torch import Tensor, nn
 
 from latentsync.audio.whisper_mel import DYNAMIC_RANGE, SCALE, whisper_log_mel
 from latentsync.audio.windows import CONTEXT, window_rows
-from latentsync.timebase import MODEL_FPS
+from latentsync.timebase import MODEL_FPS, whisper_centre_row
 
 Segments = Literal["overlap", "reference"]
 
 # In "overlap" mode neighbouring segments overlap by 3/15 of their length: 1/15 is trimmed from each, and the middle 1/15 is
 # cross-faded. For the public encoders (30 s) that gives at least 2 s of context on both sides of a row and a fade of 2 s.
 OVERLAP_PART = 15
+
+PASSES, SILENT_BLOCK = (
+    3,
+    75,
+)  # versions of a track with silence, and rows: two of three blocks of 1.5 s are silent in each
 
 
 class AudioEncoder(Protocol):
@@ -118,10 +123,9 @@ class FeatureTrack:
         self.num_rows = log_mel.shape[1] // 2
         self._hidden: dict[int, Tensor] = {}  # segment -> [s, d, w]
 
-    def silence(self) -> "FeatureTrack":
-        """The features of silence at the places of this track: its spectrogram is everywhere as low as that of this one can be."""
-        lowest = self.log_mel.max() - DYNAMIC_RANGE / SCALE
-        return FeatureTrack(self.encoder, lowest.expand_as(self.log_mel), self.plan, self.batch_size)
+    def silence(self) -> "SilenceTrack":
+        """The features of silence at the places of this track, amid its sound."""
+        return SilenceTrack(self)
 
     def rows(self, start: int, stop: int) -> Tensor:
         """Rows [stop - start, d, w] with 0 <= start < stop <= num_rows, on the encoder's device."""
@@ -167,6 +171,30 @@ class FeatureTrack:
         # only the last segment is shorter; it is padded with zeros in the log-mel domain
         mel = torch.stack([F.pad(cut, (0, width - cut.shape[1])) for cut in cuts])
         return encode_log_mel(self.encoder, mel.to(weight))
+
+
+class SilenceTrack:
+    """The features that a track would have where it is silent.
+
+    An encoder hears the whole segment, and a segment of nothing but silence is foreign to it. So each row is taken from one of
+    `PASSES` versions of the track in which some seconds around the row are silent, and the sound before and after is as it was.
+    """
+
+    def __init__(self, track: FeatureTrack) -> None:
+        lowest = track.log_mel.max() - DYNAMIC_RANGE / SCALE
+        block = torch.arange(track.log_mel.shape[1]) // (SILENT_BLOCK * 2)  # a row is two mel frames
+        silent = ((block - passing) % PASSES < PASSES - 1 for passing in range(PASSES))
+        self.versions = [
+            FeatureTrack(track.encoder, torch.where(mask, lowest, track.log_mel), track.plan, track.batch_size)
+            for mask in silent
+        ]
+
+    def windows(self, frames: Sequence[int], fps: float = MODEL_FPS) -> Tensor:
+        """As `FeatureTrack.windows`."""
+        rows = torch.tensor([whisper_centre_row(frame, fps) for frame in frames])
+        version = (rows - SILENT_BLOCK // 2).div(SILENT_BLOCK, rounding_mode="floor") % PASSES
+        found = torch.stack([each.windows(frames, fps) for each in self.versions])
+        return found[version, torch.arange(len(frames))]
 
 
 class WhisperFeatures:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from latentsync.audio.speech_activity import HOP, at_times, speech_weights
-from latentsync.audio.whisper_features import FeatureTrack
+from latentsync.audio.whisper_features import FeatureTrack, SilenceTrack
 from latentsync.inference.settings import InferenceSettings
 from latentsync.inference.strength import strength_at
 
@@ -32,7 +32,7 @@ class StrengthenedAudio:
     """Windows of `features`, drawn to those of `silence` by a strength of every 10 ms."""
 
     features: FeatureTrack
-    silence: FeatureTrack
+    silence: SilenceTrack
     strength: NDArray[np.float32]  # [n] of frames of 10 ms
 
     def windows(self, frames: Sequence[int], fps: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""Print packages, devices, encoders and weights of this machine, and run a short part of the demo: python -m scripts.doctor.
+"""Print packages, devices, encoders and weights of this machine, and run a short part of the demo.
 
 The exit status is 1 if the demo fails.
 """
@@ -19,9 +19,9 @@ from latentsync.face.detection.detector import DEFAULT_DETECTOR
 from latentsync.inference.model_files import DEMO_UNET, find_model_files
 from latentsync.inference.settings import JobOptions
 from latentsync.media.video.encode import ENCODERS, is_installed
+from latentsync.places import DEMO_AUDIO, DEMO_VIDEO
 from latentsync.weights import CHECKPOINTS
 
-ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = (
     "torch",
     "torchvision",
@@ -32,7 +32,6 @@ PACKAGES = (
     "openai-whisper",
     "face-alignment",
 )
-PAIR = ROOT / "assets/demo_video.mp4", ROOT / "assets/demo_audio.wav"
 SMOKE_SEC = 0.2
 Line = tuple[str, str]  # name and state
 
@@ -89,7 +88,9 @@ def smoke_test() -> str:
 
     pipeline = LipsyncPipeline.from_pretrained(DEMO_UNET, detector=DEFAULT_DETECTOR)
     with tempfile.TemporaryDirectory() as folder:
-        return pipeline(*PAIR, Path(folder) / "smoke.mp4", options=JobOptions(limit_sec=SMOKE_SEC)).summary()
+        return pipeline(
+            DEMO_VIDEO, DEMO_AUDIO, Path(folder) / "smoke.mp4", options=JobOptions(limit_sec=SMOKE_SEC)
+        ).summary()
 
 
 def show(console: Console, title: str, lines: Iterator[Line]) -> None:
@@ -99,8 +100,8 @@ def show(console: Console, title: str, lines: Iterator[Line]) -> None:
     console.print(table)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    argparse.ArgumentParser(prog="python -m scripts.doctor", description=__doc__).parse_args(argv)
+def main(argv: Sequence[str] | None = None, prog: str = "python -m scripts.doctor") -> int:
+    argparse.ArgumentParser(prog=prog, description=__doc__).parse_args(argv)
     console = Console()
     for section in (packages, devices, encoders, weights):
         show(console, section.__name__.capitalize(), section())

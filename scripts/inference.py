@@ -1,4 +1,4 @@
-"""Lip-sync a video to another audio track; without arguments, the shipped demo: ./inference.sh [--help].
+"""Lip-sync a video to another audio track; without arguments, the shipped demo.
 
 The output lasts as long as the audio and keeps the video's own frames and timestamps. If a run is stopped, the same command
 resumes it.
@@ -23,6 +23,7 @@ from latentsync.inference.jobs.workers import WorkerPool
 from latentsync.inference.memory import share_one_heap
 from latentsync.inference.model_files import DEMO_UNET, distilled_companion, find_model_files, settings_for
 from latentsync.inference.settings import InferenceSettings, JobOptions, needs_distilled, precision_of
+from latentsync.places import DEMO_AUDIO, DEMO_VIDEO
 from latentsync.weights import FETCH_INFERENCE, PUBLIC_UNET, CheckpointError
 from scripts.command import OK, run_command
 from scripts.inference_arguments import given, parse
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
     from latentsync.inference.jobs.report import JobReport
     from latentsync.inference.pipeline import LipsyncPipeline
 
-ROOT = Path(__file__).resolve().parent.parent
-DEMO_VIDEO, DEMO_AUDIO = ROOT / "assets/demo_video.mp4", ROOT / "assets/demo_audio.wav"
 SOME_FAILED = 1  # exit status
 
 NOTES = {
@@ -260,12 +259,14 @@ def run_list(entries: Sequence[JobEntry], args: argparse.Namespace, console: Con
     return outcome_code(run_all(entries, partial(run_entry, args, console, pipeline)), console)
 
 
-def main(argv: list[str] | None = None) -> int:
-    args = parse(argv, __doc__)
+def main(argv: list[str] | None = None, prog: str = "inference.sh") -> int:
+    args = parse(argv, __doc__, prog)
     configure_logging(name="latentsync.config")
     share_one_heap()  # before the first thread
     console = Console(highlight=False, markup=False)
-    return run_command("inference", lambda: lipsync(args, console), if_stopped="the same command resumes it")
+    return run_command(
+        prog.removesuffix(".sh"), lambda: lipsync(args, console), if_stopped="the same command resumes it"
+    )
 
 
 if __name__ == "__main__":

@@ -28,9 +28,9 @@ from latentsync.precision import PRECISIONS
 from latentsync.weights import PUBLIC_UNET
 
 
-def parse(argv: list[str] | None, description: str | None) -> argparse.Namespace:
+def parse(argv: list[str] | None, description: str | None, prog: str = "inference.sh") -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(prog="inference.sh", description=description)
+    parser = argparse.ArgumentParser(prog=prog, description=description)
     files = parser.add_argument_group("files").add_argument
     files("--video_path", type=Path, help="the video (or picture) whose lips are changed")
     files("--audio_path", type=Path, help="the new speech: any file with an audio track")

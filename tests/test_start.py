@@ -56,7 +56,10 @@ def test_every_command_is_known() -> None:
     assert {"scripts.inference", "scripts.train_unet", "eval.eval_lips", *HEAVY_HELP} <= set(COMMANDS)
 
 
-@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in HEAVY_HELP])
+DOORS = ["latentsync", "gradio_app"]
+
+
+@pytest.mark.parametrize("command", [*DOORS, *(name for name in COMMANDS if name not in HEAVY_HELP)])
 def test_help_comes_without_pytorch(tmp_path: Path, command: str) -> None:
     status, _, modules = run(tmp_path, command, "--help")
     assert status == 0 and unneeded(modules, SLOW) == []

@@ -17,6 +17,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from latentsync.config.public_layout import PublicLayout, is_public, translate, unknown_key
 from latentsync.models.sections import did_you_mean
+from latentsync.places import SHIPPED
 
 Run = TypeVar("Run")
 BASE = "base"
@@ -33,7 +34,7 @@ def load(path: Path | str, schema: type[Run], overrides: Sequence[str] = ()) -> 
             wrong type, or entries contradict each other.
     """
     merged = OmegaConf.structured(schema)
-    layers = [(origin, _in_own_layout(section, origin, schema)) for origin, section in _layers(Path(path), ())]
+    layers = [(origin, _in_own_layout(section, origin, schema)) for origin, section in _layers(_found(Path(path)), ())]
     for origin, section in [*layers, ("the command line", _from_dotlist(overrides))]:
         section = _with_new_names(section, schema)
         merged = _merge(merged, section, origin, schema)
@@ -45,6 +46,11 @@ def load(path: Path | str, schema: type[Run], overrides: Sequence[str] = ()) -> 
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
     return run
+
+
+def _found(path: Path) -> Path:
+    """The path itself, or that of the shipped file of this name, such as configs/unet/stage2.yaml, where it does not exist."""
+    return SHIPPED / path if not path.exists() and (SHIPPED / path).is_file() else path
 
 
 def to_yaml(run: Any) -> str:
@@ -65,7 +71,7 @@ def _layers(path: Path, above: tuple[Path, ...]) -> Iterator[tuple[Path | str, D
 
 def _read(path: Path) -> DictConfig:
     if not path.is_file():
-        raise ValueError(f"Configuration {path} does not exist; the shipped ones are in configs/.")
+        raise ValueError(f"Configuration {path} does not exist; the shipped ones are in {SHIPPED / 'configs'}.")
     try:
         section = OmegaConf.load(path)
     except Exception as error:  # any error of the YAML library

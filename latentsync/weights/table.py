@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-CHECKPOINTS = Path(__file__).resolve().parents[2] / "checkpoints"
-DEMO = CHECKPOINTS / "demo"
+from latentsync.places import HOME, IS_INSTALLED, SHIPPED
+
+CHECKPOINTS = HOME / "checkpoints"
+SHIPPED_CHECKPOINTS = SHIPPED / "checkpoints"  # the same folder in a checkout
+DEMO = SHIPPED_CHECKPOINTS / "demo"
 PUBLIC_UNET = CHECKPOINTS / "latentsync_unet.pt"
 PUBLIC_VAE = "stabilityai/sd-vae-ft-mse"  # hub repository
 LATENT_CHANNELS, LATENT_STRIDE = 4, 8  # of that auto-encoder and all others here; the stride is pixels per latent cell
-FETCH = "python -m scripts.download_checkpoints"
+FETCH = "latentsync download" if IS_INSTALLED else "python -m scripts.download_checkpoints"
 FETCH_INFERENCE = f"{FETCH} inference"
 
 SETS = ("inference", "training", "eval", "faces", "all")
@@ -232,6 +235,12 @@ def files_of(set_name: str = DEFAULT_SET, release: str = DEFAULT_RELEASE) -> lis
     return [file for file in chosen if set_name == "all" or set_name in file.sets]
 
 
+def place_of(path: str) -> Path:
+    """Where the public file at `path` under checkpoints/ is read: from the user's folder, else from what ships with the package."""
+    own, shipped = CHECKPOINTS / path, SHIPPED_CHECKPOINTS / path
+    return shipped if shipped.is_file() and not own.is_file() else own
+
+
 def how_to_get(path: Path | str) -> str:
     """How to get a file that is missing or damaged, as the end of a sentence."""
     full = Path(path).resolve()
@@ -239,7 +248,10 @@ def how_to_get(path: Path | str) -> str:
         if full == CHECKPOINTS / file.path:
             return f"fetch it with `{FETCH} {file.sets[0] if file.sets else 'all'}`"
     if DEMO in full.parents:
-        return "it is part of the project: restore it with `git checkout -- checkpoints/demo`"
+        restore = (
+            "pip install --force-reinstall --no-deps latentsync" if IS_INSTALLED else "git checkout -- checkpoints/demo"
+        )
+        return f"it is part of the project: restore it with `{restore}`"
     return "see checkpoints/README.md for where to get it"
 
 

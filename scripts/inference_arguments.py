@@ -57,6 +57,9 @@ def parse(argv: list[str] | None, description: str | None, prog: str = "inferenc
     models("--compile", action="store_true", help="compile the U-Net: slower start, faster on long videos")
     models("--unet_config_path", type=Path, help="configuration of a U-Net that has none in its file, see configs/unet")
     models("--detector", choices=BACKENDS, help="default: face_alignment, or mesh with demo models")
+    models(
+        "--commercial_safe", action="store_true", help="refuse networks whose licence or training data is not for that"
+    )
     models("--workers", type=int, metavar="N", help="number of worker processes (default: one for each GPU)")
     models(
         "--ray_address",

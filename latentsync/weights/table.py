@@ -300,9 +300,8 @@ def place_of(path: str) -> Path:
 def public_file(path: Path | str) -> PublicFile | None:
     """The table's entry of a file on disk, by its path; None for a file that is not public."""
     full = Path(path).resolve()
-    return next(
-        (file for file in PUBLIC_FILES if full in (CHECKPOINTS / file.path, SHIPPED_CHECKPOINTS / file.path)), None
-    )
+    folders = {CHECKPOINTS, SHIPPED_CHECKPOINTS}
+    return next((file for file in PUBLIC_FILES for folder in folders if full == (folder / file.path).resolve()), None)
 
 
 def is_of_demo(path: Path | str) -> bool:

@@ -266,7 +266,7 @@ def test_networks_that_are_not_for_commercial_use_are_refused_if_asked(unet: Pat
     assert check_commercial(find_model_files(unet)) == check_commercial(find_model_files(DEMO_UNET)) == []
     with pytest.raises(
         ValueError,
-        match="refuses the face detector .*s3fd.*WIDER FACE.* and the face detector .*2DFAN4.*--detector cascade",
+        match="refuses the face detector .*s3fd.*WIDER FACE.* and the face landmarks .*2DFAN4.*--detector cascade",
     ):
         check_commercial(find_model_files(unet, detector="face_alignment"))
     own = unet.with_name("own.pt")

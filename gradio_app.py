@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from latentsync.face.detection.detector import BACKENDS
-from scripts.command import run_command
+from scripts.command import run_command, yaml_file
 from scripts.status import configure_logging
 from web.errors import WebError
 from web.settings import DEFAULT_FOLDER, AppSettings, Limits
@@ -25,7 +25,7 @@ def parse(argv: list[str] | None, prog: str = "gradio_app.py") -> argparse.Names
     models("--inference_ckpt_path", type=Path, metavar="FILE", help="add a U-Net of your own")
     models(
         "--unet_config_path",
-        type=Path,
+        type=yaml_file,
         metavar="FILE.yaml",
         help="configuration of a U-Net without metadata, see configs/unet",
     )

@@ -35,3 +35,14 @@ def home_folder(variables: Mapping[str, str], system: str, is_installed: bool) -
 
 
 HOME = home_folder(os.environ, sys.platform, IS_INSTALLED)
+
+
+def find_configuration(path: Path) -> Path:
+    """The path of a configuration file; if it does not exist, that of the shipped file of this name (configs/unet/stage2.yaml).
+
+    Raises ValueError if there is neither.
+    """
+    found = next((each for each in (path, SHIPPED / path) if each.is_file()), None)
+    if found is None:
+        raise ValueError(f"Configuration {path} does not exist; the shipped ones are in {SHIPPED / 'configs'}.")
+    return found

@@ -1,9 +1,11 @@
-"""How every command ends: its exit status, and one sentence on stderr for an error that its user can mend."""
+"""How every command ends: its exit status, and one sentence on stderr for an error that its user can mend. Types of arguments."""
 
+import argparse
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
-from latentsync.places import IS_INSTALLED
+from latentsync.places import IS_INSTALLED, find_configuration
 
 OK, WRONG, STOPPED = 0, 2, 130  # exit statuses; 1 is left to commands whose work is done but has failures
 
@@ -43,3 +45,11 @@ def run_command(name: str, work: Callable[[], int | None], if_stopped: str = "")
 def install(extra: str) -> str:
     """The command that installs an extra."""
     return f"pip install 'latentsync[{extra}]'" if IS_INSTALLED else f"./setup_env.sh {extra}"
+
+
+def yaml_file(text: str) -> Path:
+    """The type of arguments that name a configuration file: a missing one is an error before anything is imported to read it."""
+    try:
+        return find_configuration(Path(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error

@@ -26,6 +26,7 @@ from latentsync.media.pixels.interlace import Interlaced
 from latentsync.media.video.encode import CODECS
 from latentsync.precision import PRECISIONS
 from latentsync.weights import PUBLIC_UNET
+from scripts.command import yaml_file
 
 
 def parse(argv: list[str] | None, description: str | None, prog: str = "inference.sh") -> argparse.Namespace:
@@ -55,7 +56,11 @@ def parse(argv: list[str] | None, description: str | None, prog: str = "inferenc
         help="of the U-Net and auto-encoder (default: auto; half for the presets fast and turbo)",
     )
     models("--compile", action="store_true", help="compile the U-Net: slower start, faster on long videos")
-    models("--unet_config_path", type=Path, help="configuration of a U-Net that has none in its file, see configs/unet")
+    models(
+        "--unet_config_path",
+        type=yaml_file,
+        help="configuration of a U-Net that has none in its file, see configs/unet",
+    )
     models("--detector", choices=BACKENDS, help="default: face_alignment, or mesh with demo models")
     models(
         "--commercial_safe", action="store_true", help="refuse networks whose licence or training data is not for that"

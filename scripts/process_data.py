@@ -15,7 +15,7 @@ from latentsync.processing.pipeline import process, rejudge
 from latentsync.processing.report.funnel import Funnel, hours_text, label
 from latentsync.processing.stages.av_synced import SYNC_MODELS
 from latentsync.processing.stages.high_visual_quality import QUALITY_METRICS
-from scripts.command import run_command
+from scripts.command import run_command, yaml_file
 from scripts.processing_progress import ProgressDisplay
 
 CONFIG = Path(__file__).resolve().parent.parent / "configs/processing/default.yaml"
@@ -37,7 +37,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--input_dir", help="raw videos, with sub-folders; a path or s3://, gs://, hdfs://; only read")
     add("--output_dir", help="where the stages' folders appear (default: beside the input folder)")
-    add("--config", type=Path, default=CONFIG, help="a file of configs/processing (default: %(default)s)")
+    add("--config", type=yaml_file, default=CONFIG, help="a file of configs/processing (default: %(default)s)")
     add("--dry_run", action="store_true", help="measure and report in OUTPUT/dry_run, keep no clips")
     add("--keep_stages", action="store_true", help="keep the files of every stage, not only the last one's")
     add("--reapply", metavar="MANIFESTS", help="apply the thresholds to a run's manifests, into --output_dir")

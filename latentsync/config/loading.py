@@ -17,7 +17,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from latentsync.config.public_layout import PublicLayout, is_public, translate, unknown_key
 from latentsync.models.sections import did_you_mean
-from latentsync.places import SHIPPED
+from latentsync.places import find_configuration
 
 Run = TypeVar("Run")
 BASE = "base"
@@ -34,7 +34,7 @@ def load(path: Path | str, schema: type[Run], overrides: Sequence[str] = ()) -> 
             wrong type, or entries contradict each other.
     """
     merged = OmegaConf.structured(schema)
-    layers = [(origin, _in_own_layout(section, origin, schema)) for origin, section in _layers(_found(Path(path)), ())]
+    layers = [(origin, _in_own_layout(section, origin, schema)) for origin, section in _layers(Path(path), ())]
     for origin, section in [*layers, ("the command line", _from_dotlist(overrides))]:
         section = _with_new_names(section, schema)
         merged = _merge(merged, section, origin, schema)
@@ -48,11 +48,6 @@ def load(path: Path | str, schema: type[Run], overrides: Sequence[str] = ()) -> 
     return run
 
 
-def _found(path: Path) -> Path:
-    """The path itself, or that of the shipped file of this name, such as configs/unet/stage2.yaml, where it does not exist."""
-    return SHIPPED / path if not path.exists() and (SHIPPED / path).is_file() else path
-
-
 def to_yaml(run: Any) -> str:
     """A run's configuration with all entries, defaults included, as YAML text."""
     return OmegaConf.to_yaml(OmegaConf.structured(run))
@@ -60,6 +55,7 @@ def to_yaml(run: Any) -> str:
 
 def _layers(path: Path, above: tuple[Path, ...]) -> Iterator[tuple[Path | str, DictConfig]]:
     """Path and content, without `base`, of a configuration file and its bases; a base comes before the file that names it."""
+    path = find_configuration(path)
     if path.resolve() in above:
         raise ValueError(f"{path} is its own base: {' -> '.join(str(each) for each in [*above, path.resolve()])}.")
     section = _read(path)
@@ -70,8 +66,6 @@ def _layers(path: Path, above: tuple[Path, ...]) -> Iterator[tuple[Path | str, D
 
 
 def _read(path: Path) -> DictConfig:
-    if not path.is_file():
-        raise ValueError(f"Configuration {path} does not exist; the shipped ones are in {SHIPPED / 'configs'}.")
     try:
         section = OmegaConf.load(path)
     except Exception as error:  # any error of the YAML library

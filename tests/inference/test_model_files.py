@@ -172,7 +172,8 @@ def test_the_command_line_tells_it_before_the_work(
     for flags, words in ((["--preset", "turbo"], "distilled"), (["--vae", "tiny"], "tiny_vae.safetensors")):
         assert main([*pair, *flags]) == 2
         assert words in capsys.readouterr().err
-    assert main([*pair, "--unet_config_path", "nowhere.yaml"]) == 2
+    with pytest.raises(SystemExit):
+        main([*pair, "--unet_config_path", "nowhere.yaml"])
     assert "nowhere.yaml does not exist" in capsys.readouterr().err
 
 

@@ -67,11 +67,18 @@ install_torch() {
         auto-* | cpu-cpu | cuda-cuda | cuda-none) ;; # installed, or comes with the other packages
         cuda-cpu) pip_install --force-reinstall torch torchvision || fail "PyTorch for GPUs could not be installed" ;;
         cpu-*)
-            PIP_RETRIES=1 PIP_TIMEOUT=20 UV_HTTP_TIMEOUT=20 pip_install --force-reinstall --index-url https://download.pytorch.org/whl/cpu torch torchvision ||
+            install_from_cpu_index ||
                 say "PyTorch's index of builds for CPUs cannot be reached; the usual build, which is larger, is used"
             ;;
     esac
 }
+
+# Only from this index, as builds of PyTorch and torchvision do not mix; it is not waited for where it cannot be reached.
+install_from_cpu_index() (
+    unset PIP_EXTRA_INDEX_URL PIP_FIND_LINKS UV_EXTRA_INDEX_URL UV_FIND_LINKS
+    export PIP_CONFIG_FILE=/dev/null PIP_RETRIES=1 PIP_TIMEOUT=20 UV_NO_CONFIG=1 UV_HTTP_TIMEOUT=20
+    pip_install --force-reinstall --index-url https://download.pytorch.org/whl/cpu torch torchvision
+)
 
 choose_torch() {
     if command -v nvidia-smi >/dev/null && nvidia-smi -L 2>/dev/null | grep -q ^GPU; then

@@ -52,6 +52,7 @@ ROOM_OF_WORD: dict[str, tuple[str, ...]] = {
 ROOM_OF_METHOD: dict[str, tuple[str, ...]] = {"from_pretrained": ("latentsync/weights/",)}
 SHELL_FILES = [
     ROOT / ".ci/run",
+    ROOT / ".ci/resolve",
     *(path for room in (".", "eval", "scripts") for path in sorted((ROOT / room).glob("*.sh"))),
 ]
 LAUNCHERS = ("inference.sh", "train_unet.sh", "train_syncnet.sh", "data_processing_pipeline.sh")

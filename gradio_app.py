@@ -1,4 +1,4 @@
-"""The web app: python gradio_app.py [--help], then open the address that it prints. It listens on this computer only by default."""
+"""The web app: start it, then open the address that it prints. It listens on this computer only by default."""
 
 import argparse
 import getpass
@@ -8,28 +8,24 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from latentsync.config import UNetRun, load
-from latentsync.device import unused_gpu
 from latentsync.face.detection.detector import BACKENDS
+from scripts.command import run_command, yaml_file
 from scripts.status import configure_logging
 from web.errors import WebError
-from web.models import Models
-from web.serve import Server, is_open_to_others
 from web.settings import DEFAULT_FOLDER, AppSettings, Limits
 
 PASSWORD = "LATENTSYNC_PASSWORD"  # environment variable
-WRONG = 2  # exit code
 USUAL = Limits()
 
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="gradio_app.py", description=__doc__)
+def parse(argv: list[str] | None, prog: str = "gradio_app.py") -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog=prog, description=__doc__)
     models = parser.add_argument_group("models").add_argument
     models("--demo", action="store_true", help="start with the demo models, even if the official weights are installed")
     models("--inference_ckpt_path", type=Path, metavar="FILE", help="add a U-Net of your own")
     models(
         "--unet_config_path",
-        type=Path,
+        type=yaml_file,
         metavar="FILE.yaml",
         help="configuration of a U-Net without metadata, see configs/unet",
     )
@@ -49,7 +45,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     access("--user", help="require this name and a password")
     access("--password", help=f"better: the environment variable {PASSWORD}, or the prompt")
     limits = parser.add_argument_group("limits").add_argument
-    limits("--folder", type=Path, default=DEFAULT_FOLDER, help="folder of uploads and results (default: runs/web)")
+    limits("--folder", type=Path, default=DEFAULT_FOLDER, help="folder of uploads and results (default: %(default)s)")
     limits(
         "--keep_hours",
         type=float,
@@ -104,13 +100,18 @@ def login_of(args: argparse.Namespace) -> tuple[str, str] | None:
 
 
 def serve(args: argparse.Namespace) -> None:
+    settings = settings_of(args)  # before the imports of PyTorch and Gradio, which take seconds
+    from latentsync.config import UNetRun, load
+    from latentsync.device import unused_gpu
+    from web.models import Models
+    from web.serve import Server, is_open_to_others
+
     models = Models.standard(args.inference_ckpt_path, args.unet_config_path, args.detector)
     if args.demo:
         models.choices = {"demo": models.choices.pop("demo"), **models.choices}
     if args.unet_config_path:
         load(args.unet_config_path, UNetRun)
     models.check("")
-    settings = settings_of(args)
     with Server(models, settings) as server:
         print(f"Open {server.url} in a browser; Ctrl+C stops the app.", flush=True)
         if server.blocks.share_url:
@@ -123,17 +124,10 @@ def serve(args: argparse.Namespace) -> None:
             time.sleep(3600)
 
 
-def main(argv: list[str] | None = None) -> int:
-    args = parse(argv)
+def main(argv: list[str] | None = None, prog: str = "gradio_app.py") -> int:
+    args = parse(argv, prog)
     configure_logging(name="latentsync.config")
-    try:
-        serve(args)
-    except (ValueError, OSError) as error:
-        print(f"gradio_app: {error}", file=sys.stderr)
-        return WRONG
-    except KeyboardInterrupt:
-        print("gradio_app: stopped.")
-    return 0
+    return run_command(prog.removesuffix(".py"), lambda: serve(args))
 
 
 if __name__ == "__main__":

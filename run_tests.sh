@@ -8,7 +8,7 @@ if [[ "${1:-}" == --all ]]; then
     selection=()
     shift
 fi
-./setup_env.sh --dev --checkpoints none
+./setup_env.sh dev --checkpoints none
 export PATH="$PWD/.venv/bin:$PATH" OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
 
 step() {

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Create .venv and install the requirements; if they are up to date, nothing is done. If sourced, also activate .venv.
-#   ./setup_env.sh [--dev] [--checkpoints none|inference|all]        PYTHON=python3.12 ./setup_env.sh
+# Create .venv and install what lip-syncing needs, and what is named; if all is up to date, do nothing. If sourced, also activate .venv.
+#   ./setup_env.sh [web] [train] [data] [eval] [avatars] [dev] [--torch auto|cpu|cuda] [--checkpoints none|inference|all]
+# PYTHON=python3.12 chooses the interpreter, LATENTSYNC_TORCH=cpu does as --torch cpu. uv, where it is there, installs faster than pip.
 if (return 0 2>/dev/null); then
     if bash -- "${BASH_SOURCE[0]:-$0}" "$@"; then
         . "$(dirname -- "${BASH_SOURCE[0]:-$0}")/.venv/bin/activate"
@@ -28,16 +29,65 @@ make_venv() {
     "$python" -m venv .venv || fail "the virtual environment could not be created; on Debian and Ubuntu run: apt install python3-venv"
 }
 
-# After installing a requirements file, copy it into .venv; it is installed again only if it differs from the copy.
-install() {
-    local list="$1" stamp=".venv/installed-$1"
-    cmp -s "$list" "$stamp" && return
-    "$venv_python" -m pip --version >/dev/null 2>&1 || make_venv # an interrupted creation leaves .venv without pip
-    say "Installing $list (the first time this takes some minutes)"
-    "$venv_python" -m pip install --disable-pip-version-check --quiet --requirement "$list" ||
-        fail "$list could not be installed; check the network (or pip's index settings) and run this again; it resumes"
-    [ "$list" != requirements.txt ] || mend_opencv
-    cp -- "$list" "$stamp"
+pip_install() {
+    if command -v uv >/dev/null; then
+        uv pip install --quiet --python "$venv_python" "$@"
+    else
+        "$venv_python" -m pip install --disable-pip-version-check --quiet "$@"
+    fi
+}
+
+# A copy of pyproject.toml in .venv for each part; it is installed again only if it differs from the copy.
+is_installed() {
+    local part
+    for part in "${parts[@]}"; do
+        cmp -s pyproject.toml ".venv/installed-$part" || return 1
+    done
+}
+
+install_parts() {
+    local part extras
+    extras="$(IFS=,; printf '%s' "${parts[*]:1}")"
+    say "Installing ${parts[*]} (the first time this takes some minutes)"
+    pip_install --editable ".${extras:+[$extras]}" ||
+        fail "the packages could not be installed; check the network (or pip's index settings) and run this again; it resumes"
+    mend_opencv
+    for part in "${parts[@]}"; do
+        cp -- pyproject.toml ".venv/installed-$part"
+    done
+}
+
+# The usual PyTorch for Linux brings 4 GB of libraries for NVIDIA GPUs. Without a driver, the build for CPUs is installed.
+install_torch() {
+    local build
+    [ "$(uname -s)" = Linux ] || return 0
+    build="$("$venv_python" -c 'from importlib.metadata import version; print("cpu" if "+cpu" in version("torch") else "cuda")' 2>/dev/null)" || build=none
+    [ "$torch" != auto ] || [ "$build" != none ] || choose_torch
+    case "$torch-$build" in
+        auto-* | cpu-cpu | cuda-cuda | cuda-none) ;; # installed, or comes with the other packages
+        cuda-cpu) pip_install --force-reinstall torch torchvision || fail "PyTorch for GPUs could not be installed" ;;
+        cpu-*)
+            install_from_cpu_index ||
+                say "PyTorch's index of builds for CPUs cannot be reached; the usual build, which is larger, is used"
+            ;;
+    esac
+}
+
+# Only from this index, as builds of PyTorch and torchvision do not mix; it is not waited for where it cannot be reached.
+install_from_cpu_index() (
+    unset PIP_EXTRA_INDEX_URL PIP_FIND_LINKS UV_EXTRA_INDEX_URL UV_FIND_LINKS
+    export PIP_CONFIG_FILE=/dev/null PIP_RETRIES=1 PIP_TIMEOUT=20 UV_NO_CONFIG=1 UV_HTTP_TIMEOUT=20
+    pip_install --force-reinstall --index-url https://download.pytorch.org/whl/cpu torch torchvision
+)
+
+choose_torch() {
+    if command -v nvidia-smi >/dev/null && nvidia-smi -L 2>/dev/null | grep -q ^GPU; then
+        torch=cuda
+        say "The NVIDIA driver answers: installing PyTorch for GPUs (--torch cpu for the build without)"
+    else
+        torch=cpu
+        say "No NVIDIA driver answers: installing PyTorch for CPUs (--torch cuda for GPUs)"
+    fi
 }
 
 # opencv-python needs libGL, glib and X11, which servers often lack; opencv-python-headless of the same version does not.
@@ -47,7 +97,7 @@ mend_opencv() {
     version="$("$venv_python" -c 'from importlib.metadata import version; print(version("opencv-python"))')"
     say "This machine lacks the display libraries of opencv-python; installing opencv-python-headless $version in its place"
     "$venv_python" -m pip uninstall --quiet --yes opencv-python
-    "$venv_python" -m pip install --disable-pip-version-check --quiet --force-reinstall --no-deps "opencv-python-headless==$version" ||
+    pip_install --force-reinstall --no-deps "opencv-python-headless==$version" ||
         fail "opencv-python-headless could not be installed; or install the libraries, on Debian and Ubuntu: apt install libgl1 libglib2.0-0"
     "$venv_python" -c 'import cv2' || fail "OpenCV cannot be loaded; the error is above"
 }
@@ -76,25 +126,31 @@ download_faces() {
         say "The face mesh could not be downloaded. OpenCV 4 finds faces without it, OpenCV 5 does not; later run: $venv_python -m scripts.download_checkpoints faces"
 }
 
-dev=no
+parts=(base)
+torch="${LATENTSYNC_TORCH:-auto}"
 checkpoints=""
 while [ $# -gt 0 ]; do
     case "$1" in
-        --dev) dev=yes ;;
-        --checkpoints)
-            [ $# -ge 2 ] || fail "--checkpoints needs a value: none, inference or all"
-            checkpoints="$2" && shift
+        web | train | data | eval | avatars | dev) parts+=("$1") ;;
+        --torch | --checkpoints)
+            [ $# -ge 2 ] || fail "$1 needs a value"
+            printf -v "${1#--}" '%s' "$2" && shift
             ;;
+        --torch=*) torch="${1#*=}" ;;
         --checkpoints=*) checkpoints="${1#*=}" ;;
-        -h | --help) sed -n '2,3s/^# *//p' setup_env.sh && exit 0 ;;
-        *) fail "unknown option '$1'; options: --dev, --checkpoints none|inference|all" ;;
+        -h | --help) sed -n '2,4s/^# *//p' setup_env.sh && exit 0 ;;
+        *) fail "unknown argument '$1'; choose web, train, data, eval, avatars, dev, --torch or --checkpoints" ;;
     esac
     shift
 done
+case "$torch" in
+    auto | cpu | cuda) ;;
+    *) fail "--torch is '$torch', but must be auto, cpu or cuda" ;;
+esac
 
-[ -x "$venv_python" ] || make_venv
-install requirements.txt
-[ "$dev" = no ] || install requirements-dev.txt
+is_installed || "$venv_python" -m pip --version >/dev/null 2>&1 || make_venv # an interrupted creation leaves .venv without pip
+install_torch
+is_installed || install_parts
 download_faces
 [ -n "$checkpoints" ] || ask_checkpoints
 case "$checkpoints" in

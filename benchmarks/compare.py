@@ -26,7 +26,7 @@ from latentsync.media.process import run_program
 from latentsync.metrics.lips.aperture import correlation
 from latentsync.metrics.lips.mesh_height import read_lips
 from latentsync.metrics.lips.motion import jitter, seam_jump
-from latentsync.testing import DEMO_AUDIO, DEMO_VIDEO
+from latentsync.places import DEMO_AUDIO, DEMO_VIDEO
 from scripts.command import run_command
 
 OURS = "--video_path {video} --audio_path {audio} --video_out_path {out} --force"

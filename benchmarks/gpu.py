@@ -24,7 +24,7 @@ from latentsync.device import DTYPES, pick_device
 from latentsync.inference.settings import PRESETS
 from latentsync.media.process import run_program
 from latentsync.media.video.mux import atomic_output
-from latentsync.testing import DEMO_AUDIO, DEMO_VIDEO
+from latentsync.places import DEMO_AUDIO, DEMO_VIDEO
 from scripts.command import run_command
 
 # a line of tests.golden

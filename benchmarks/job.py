@@ -21,7 +21,7 @@ from latentsync.face.detection.detector import DEFAULT_DETECTOR
 from latentsync.inference.model_files import DEMO_UNET
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.inference.settings import JobOptions
-from latentsync.testing import DEMO_AUDIO, DEMO_VIDEO
+from latentsync.places import DEMO_AUDIO, DEMO_VIDEO
 from scripts.command import run_command
 
 

@@ -32,7 +32,8 @@ from latentsync.inference.settings import JobOptions
 from latentsync.media.index.frame_index import frame_index
 from latentsync.media.video.read import stored_pictures
 from latentsync.media.video.write import VideoFormat, VideoWriter
-from latentsync.testing import DEMO_AUDIO, FULL_HD, moving_head
+from latentsync.places import DEMO_AUDIO
+from latentsync.testing import FULL_HD, moving_head
 from latentsync.timebase import MODEL_FPS
 from scripts.command import run_command
 

@@ -25,7 +25,8 @@ from latentsync.inference.model_files import DEMO_UNET, distilled_companion
 from latentsync.inference.models import LipsyncModels
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.inference.settings import PRESETS, InferenceSettings, needs_distilled, precision_of
-from latentsync.testing import AUDIO_FROM, DEMO_AUDIO, DEMO_VIDEO, held_out_clips, lip_sync, score_lips
+from latentsync.places import DEMO_AUDIO, DEMO_VIDEO
+from latentsync.testing import AUDIO_FROM, held_out_clips, lip_sync, score_lips
 from scripts.command import run_command
 
 Way = tuple[LipsyncPipeline, InferenceSettings]

@@ -31,11 +31,10 @@ from latentsync.metrics.pictures.visible import visible_scores
 from latentsync.models.unet.config import UNetConfig
 from latentsync.models.unet.network import UNet3DConditionModel
 from latentsync.models.vae import build_vae
+from latentsync.places import DEMO_VIDEO
 from latentsync.timebase import MODEL_FPS, SAMPLE_RATE_HZ
 from latentsync.weights import DEFAULT_ALIGNMENT, Alignment
 
-ROOT = Path(__file__).resolve().parent.parent
-DEMO_VIDEO, DEMO_AUDIO = ROOT / "assets/demo_video.mp4", ROOT / "assets/demo_audio.wav"
 AUDIO_FROM = 7  # clip i is lip-synced to the audio of clip i + AUDIO_FROM
 
 RESOLUTION, NUM_FRAMES, WIDTH = 64, 16, 16

@@ -1,4 +1,4 @@
-"""Print packages, devices, encoders and weights of this machine, and run a short part of the demo: python -m scripts.doctor.
+"""Print packages, devices, encoders and weights of this machine, and run a short part of the demo.
 
 The exit status is 1 if the demo fails.
 """
@@ -7,8 +7,8 @@ import argparse
 import platform
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Iterable, Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, metadata, version
 from pathlib import Path
 
 from rich.console import Console
@@ -19,9 +19,9 @@ from latentsync.face.detection.detector import DEFAULT_DETECTOR
 from latentsync.inference.model_files import DEMO_UNET, find_model_files
 from latentsync.inference.settings import JobOptions
 from latentsync.media.video.encode import ENCODERS, is_installed
-from latentsync.weights import CHECKPOINTS
+from latentsync.places import DEMO_AUDIO, DEMO_VIDEO
+from latentsync.weights import CHECKPOINTS, PUBLIC_FILES
 
-ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = (
     "torch",
     "torchvision",
@@ -32,8 +32,9 @@ PACKAGES = (
     "openai-whisper",
     "face-alignment",
 )
-PAIR = ROOT / "assets/demo_video.mp4", ROOT / "assets/demo_audio.wav"
 SMOKE_SEC = 0.2
+CODE_LICENCE = "Apache-2.0"
+WIDTH_OF_LICENCES = 150  # characters of a line if the output is not a terminal
 Line = tuple[str, str]  # name and state
 
 
@@ -89,19 +90,60 @@ def smoke_test() -> str:
 
     pipeline = LipsyncPipeline.from_pretrained(DEMO_UNET, detector=DEFAULT_DETECTOR)
     with tempfile.TemporaryDirectory() as folder:
-        return pipeline(*PAIR, Path(folder) / "smoke.mp4", options=JobOptions(limit_sec=SMOKE_SEC)).summary()
+        return pipeline(
+            DEMO_VIDEO, DEMO_AUDIO, Path(folder) / "smoke.mp4", options=JobOptions(limit_sec=SMOKE_SEC)
+        ).summary()
 
 
-def show(console: Console, title: str, lines: Iterator[Line]) -> None:
+def show(console: Console, title: str, lines: Iterable[Line]) -> None:
     table = Table(title=title, title_justify="left", show_header=False, min_width=60)
     for line in lines:
         table.add_row(*line)
     console.print(table)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    argparse.ArgumentParser(prog="python -m scripts.doctor", description=__doc__).parse_args(argv)
+def licences(console: Console) -> None:
+    """Print the licences of the code and of all weights, with their training data, and whether commercial use is allowed."""
+    show(console, "Code", [("latentsync", CODE_LICENCE), *((name, package_licence(name)) for name in PACKAGES)])
+    table = Table(title="Weights", title_justify="left")
+    table.add_column("file", no_wrap=True)
+    for name in ("licence", "trained on", "commercial use"):
+        table.add_column(name)
+    for row in licence_rows():
+        table.add_row(*row)
+    console.print(table)
+
+
+def licence_rows() -> Iterator[tuple[str, str, str, str]]:
+    """File, licence, training data and "yes" or "no" for the demo models and each public file, also in LICENSES.md."""
+    yield "demo/", CODE_LICENCE, "drawn heads of this project", "yes"
+    for file in dict.fromkeys((file.path, file.licence, file.data) for file in PUBLIC_FILES):
+        yield file[0], file[1], file[2].name, "yes" if file[2].commercial else "no"
+
+
+def package_licence(name: str) -> str:
+    """The licence that an installed package states."""
+    try:
+        stated = metadata(name)
+    except PackageNotFoundError:
+        return "not installed"
+    classified = [
+        text.rpartition(" :: ")[2] for text in stated.get_all("Classifier", []) if text.startswith("License ::")
+    ]
+    texts = stated.get_all("License-Expression") or classified or stated.get_all("License") or ["not stated"]
+    return ", ".join(texts).splitlines()[0]
+
+
+def main(argv: Sequence[str] | None = None, prog: str = "python -m scripts.doctor") -> int:
+    parser = argparse.ArgumentParser(prog=prog, description=__doc__)
+    parser.add_argument(
+        "--licences", action="store_true", help="only print the licences of the code and of all weights"
+    )
+    args = parser.parse_args(argv)
     console = Console()
+    if args.licences:
+        licences(console if console.is_terminal else Console(width=WIDTH_OF_LICENCES))
+        return 0
     for section in (packages, devices, encoders, weights):
         show(console, section.__name__.capitalize(), section())
     try:

@@ -1,4 +1,4 @@
-"""Download the public checkpoints and show their state: python -m scripts.download_checkpoints [inference|training|faces|...]."""
+"""Download the public checkpoints and show their state."""
 
 import argparse
 import sys
@@ -22,6 +22,7 @@ from latentsync.weights.table import (
     CHECKPOINTS,
     DEFAULT_RELEASE,
     DEFAULT_SET,
+    FETCH,
     RELEASES,
     SETS,
     CheckpointError,
@@ -35,8 +36,8 @@ COLUMNS = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingCo
 WIDTH_OF_FILES = 170  # characters of a line if the output is not a terminal
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m scripts.download_checkpoints", description=__doc__)
+def parse(argv: Sequence[str] | None, prog: str = FETCH) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog=prog, description=__doc__)
     add = parser.add_argument
     add("set", nargs="?", choices=SETS, default=DEFAULT_SET, help="purpose (default: %(default)s)")
     add("--only", nargs="+", metavar="PATH", help="only these files, by their paths under checkpoints/, from any set")
@@ -48,7 +49,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="release of the official models (default: %(default)s)",
     )
     add("--mirror", type=Path, metavar="DIR", help="a folder from which files are copied if it has them")
-    add("--folder", type=Path, default=CHECKPOINTS, metavar="DIR", help="destination (default: checkpoints/)")
+    add("--folder", type=Path, default=CHECKPOINTS, metavar="DIR", help="destination (default: %(default)s)")
     return parser.parse_args(argv)
 
 
@@ -127,8 +128,8 @@ def no_network(error: UnreachableError, folder: Path, set_name: str) -> str:
     )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    args = parse(argv)
+def main(argv: Sequence[str] | None = None, prog: str = FETCH) -> int:
+    args = parse(argv, prog)
     console = Console()
     if not console.is_terminal:
         console = Console(width=WIDTH_OF_FILES)

@@ -1,4 +1,4 @@
-"""Lip-sync a video to another audio track; without arguments, the shipped demo: ./inference.sh [--help].
+"""Lip-sync a video to another audio track; without arguments, the shipped demo.
 
 The output lasts as long as the audio and keeps the video's own frames and timestamps. If a run is stopped, the same command
 resumes it.
@@ -21,9 +21,12 @@ from latentsync.inference.batch import JobEntry, JobOutcome, read_jobs, run_all,
 from latentsync.inference.jobs.job import LipsyncJob, check_job, check_names
 from latentsync.inference.jobs.workers import WorkerPool
 from latentsync.inference.memory import share_one_heap
-from latentsync.inference.model_files import DEMO_UNET, distilled_companion, find_model_files, settings_for
+from latentsync.inference.model_files import DEMO_UNET, ModelFiles, distilled_companion, find_model_files, settings_for
 from latentsync.inference.settings import InferenceSettings, JobOptions, needs_distilled, precision_of
+from latentsync.places import DEMO_AUDIO, DEMO_VIDEO
 from latentsync.weights import FETCH_INFERENCE, PUBLIC_UNET, CheckpointError
+from latentsync.weights.files import VAE_CONFIG
+from latentsync.weights.table import is_of_demo, public_file
 from scripts.command import OK, run_command
 from scripts.inference_arguments import given, parse
 from scripts.status import configure_logging
@@ -35,8 +38,6 @@ if TYPE_CHECKING:
     from latentsync.inference.jobs.report import JobReport
     from latentsync.inference.pipeline import LipsyncPipeline
 
-ROOT = Path(__file__).resolve().parent.parent
-DEMO_VIDEO, DEMO_AUDIO = ROOT / "assets/demo_video.mp4", ROOT / "assets/demo_audio.wav"
 SOME_FAILED = 1  # exit status
 
 NOTES = {
@@ -77,8 +78,11 @@ def detector_name(args: argparse.Namespace) -> str:
     return args.detector or (DEFAULT_DETECTOR if args.demo else "face_alignment")
 
 
-def check_models(args: argparse.Namespace) -> None:
-    """Raise ValueError listing all missing model files, and settings that do not fit the models, before any is read."""
+def check_models(args: argparse.Namespace) -> list[str]:
+    """Raise ValueError listing all missing model files, and settings that do not fit the models, before any is read.
+
+    With `--commercial_safe` also for networks that are not for commercial use; returns notes about networks of unknown licence.
+    """
     path = unet_path(args)
     files = find_model_files(path, args.unet_config_path, detector_name(args))
     try:
@@ -86,6 +90,23 @@ def check_models(args: argparse.Namespace) -> None:
     except CheckpointError as error:
         raise CheckpointError(f"{error} Or try --demo." if path == PUBLIC_UNET else str(error)) from error
     settings_for(files, given(args, InferenceSettings))
+    return check_commercial(files) if args.commercial_safe else []
+
+
+def check_commercial(files: ModelFiles) -> list[str]:
+    """Raise ValueError if a public network is not for commercial use; returns notes about networks that are not public."""
+    own = [file for file in files.all if not is_of_demo(file.path)]
+    public = {file.path: public_file(file.path) or public_file(file.path / VAE_CONFIG) for file in own}
+    refused = [
+        f"{file.role} ({file.path}, trained on {file.data.name})"
+        for file in public.values()
+        if file and not file.data.commercial
+    ]
+    if refused:
+        raise ValueError(
+            f"--commercial_safe refuses the {' and the '.join(refused)}: choose --detector cascade, which OpenCV 4 has."
+        )
+    return [f"--commercial_safe does not know the licence of {path}." for path, file in public.items() if file is None]
 
 
 def load_pipeline(args: argparse.Namespace, device: "torch.device | None" = None) -> "LipsyncPipeline":
@@ -211,10 +232,10 @@ def lipsync(args: argparse.Namespace, console: Console) -> int:
     """Run the job or the list of jobs; returns the exit code."""
     notes = choose(args)
     entries = check_entries(args)
-    check_models(args)
+    licence_notes = check_models(args)
     from latentsync.device import unused_gpu
 
-    for note in [*(NOTES[choice] for choice in notes), *filter(None, [unused_gpu()])]:
+    for note in [*(NOTES[choice] for choice in notes), *licence_notes, *filter(None, [unused_gpu()])]:
         console.print(note, soft_wrap=True)
     return run_list(entries, args, console) if args.jobs else run_alone(entries[0], args, console)
 
@@ -260,12 +281,14 @@ def run_list(entries: Sequence[JobEntry], args: argparse.Namespace, console: Con
     return outcome_code(run_all(entries, partial(run_entry, args, console, pipeline)), console)
 
 
-def main(argv: list[str] | None = None) -> int:
-    args = parse(argv, __doc__)
+def main(argv: list[str] | None = None, prog: str = "inference.sh") -> int:
+    args = parse(argv, __doc__, prog)
     configure_logging(name="latentsync.config")
     share_one_heap()  # before the first thread
     console = Console(highlight=False, markup=False)
-    return run_command("inference", lambda: lipsync(args, console), if_stopped="the same command resumes it")
+    return run_command(
+        prog.removesuffix(".sh"), lambda: lipsync(args, console), if_stopped="the same command resumes it"
+    )
 
 
 if __name__ == "__main__":

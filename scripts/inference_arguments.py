@@ -27,11 +27,12 @@ from latentsync.media.pixels.interlace import Interlaced
 from latentsync.media.video.encode import CODECS
 from latentsync.precision import PRECISIONS
 from latentsync.weights import PUBLIC_UNET
+from scripts.command import yaml_file
 
 
-def parse(argv: list[str] | None, description: str | None) -> argparse.Namespace:
+def parse(argv: list[str] | None, description: str | None, prog: str = "inference.sh") -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(prog="inference.sh", description=description)
+    parser = argparse.ArgumentParser(prog=prog, description=description)
     files = parser.add_argument_group("files").add_argument
     files("--video_path", type=Path, help="the video (or picture) whose lips are changed")
     files("--audio_path", type=Path, help="the new speech: any file with an audio track")
@@ -56,8 +57,15 @@ def parse(argv: list[str] | None, description: str | None) -> argparse.Namespace
         help="of the U-Net and auto-encoder (default: auto; half for the presets fast and turbo)",
     )
     models("--compile", action="store_true", help="compile the U-Net: slower start, faster on long videos")
-    models("--unet_config_path", type=Path, help="configuration of a U-Net that has none in its file, see configs/unet")
+    models(
+        "--unet_config_path",
+        type=yaml_file,
+        help="configuration of a U-Net that has none in its file, see configs/unet",
+    )
     models("--detector", choices=BACKENDS, help="default: face_alignment, or mesh with demo models")
+    models(
+        "--commercial_safe", action="store_true", help="refuse networks whose licence or training data is not for that"
+    )
     models("--workers", type=int, metavar="N", help="number of worker processes (default: one for each GPU)")
     models(
         "--ray_address",

@@ -2,7 +2,7 @@
 # Run the Python module of a training, with accelerate's launcher for several processes; used by ./train_unet.sh and ./train_syncnet.sh.
 set -euo pipefail
 root="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)"
-[ -e "$root/.venv/installed-requirements.txt" ] || "$root/setup_env.sh"
+[ -e "$root/.venv/installed-train" ] || "$root/setup_env.sh" train
 processes="${NUM_PROCESSES:-1}"
 config="${ACCELERATE_CONFIG:-}"
 run=("$root/.venv/bin/python" -m)

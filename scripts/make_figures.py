@@ -33,9 +33,10 @@ from latentsync.media.video.read import read_frames
 from latentsync.media.video.write import VideoFormat, VideoWriter
 from latentsync.metrics.lips.aperture import correlation
 from latentsync.metrics.lips.mesh_height import read_lips
-from latentsync.testing import DEMO_AUDIO as AUDIO
-from latentsync.testing import DEMO_VIDEO as VIDEO
-from latentsync.testing import ROOT, speaking
+from latentsync.places import DEMO_AUDIO as AUDIO
+from latentsync.places import DEMO_VIDEO as VIDEO
+from latentsync.places import SHIPPED as ROOT
+from latentsync.testing import speaking
 from latentsync.timebase import MODEL_FPS, samples_of_frames
 from scripts.command import run_command
 

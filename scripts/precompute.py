@@ -11,7 +11,6 @@ import argparse
 import random
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Console
@@ -19,7 +18,7 @@ from rich.progress import track
 
 from latentsync.data.clips import ClipIndex, TrainingClip, describe_index, find_clips, index_clips
 from latentsync.media.container import MediaError
-from scripts.command import run_command
+from scripts.command import run_command, yaml_file
 from scripts.status import configure_logging
 
 if TYPE_CHECKING:
@@ -33,8 +32,8 @@ T = TypeVar("T")
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     run = parser.add_mutually_exclusive_group(required=True)
-    run.add_argument("--unet_config_path", type=Path, help="configuration of a U-Net's training")
-    run.add_argument("--config_path", type=Path, help="configuration of a SyncNet's training")
+    run.add_argument("--unet_config_path", type=yaml_file, help="configuration of a U-Net's training")
+    run.add_argument("--config_path", type=yaml_file, help="configuration of a SyncNet's training")
     parser.add_argument("--device", help="device of the networks (default: a GPU if there is one)")
     parser.add_argument(
         "overrides", nargs="*", help="override configuration entries, such as data.cache_dir=data/cache"

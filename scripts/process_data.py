@@ -18,7 +18,7 @@ from latentsync.processing.report.funnel import Funnel, hours_text, label
 from latentsync.processing.stages.av_synced import SYNC_MODELS
 from latentsync.processing.stages.high_visual_quality import QUALITY_METRICS
 from latentsync.processing.storage import Folder
-from scripts.command import run_command
+from scripts.command import run_command, yaml_file
 from scripts.processing_progress import ProgressDisplay
 
 CONFIG = Path(__file__).resolve().parent.parent / "configs/processing/default.yaml"
@@ -42,7 +42,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--output_dir", help="where the stages' folders appear (default: beside the input folder)")
     add(
         "--config",
-        type=Path,
+        type=yaml_file,
         help=f"a file of configs/processing (default: {CONFIG}; with --reapply, the run's settings)",
     )
     add("--dry_run", action="store_true", help="measure and report in OUTPUT/dry_run, keep no clips")

@@ -12,7 +12,7 @@ from rich.progress import track
 
 from latentsync.training import META
 from latentsync.weights import read_checkpoint, save_checkpoint
-from scripts.command import add_fresh, run_command
+from scripts.command import add_fresh, run_command, yaml_file
 from scripts.status import configure_logging, write_description
 
 
@@ -21,7 +21,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         prog="train_syncnet.sh", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--config_path", type=Path, required=True, help="configuration of the training, see configs/syncnet")
+    add("--config_path", type=yaml_file, required=True, help="configuration of the training, see configs/syncnet")
     add("--out", type=Path, help="also save the best SyncNet to this .safetensors file; the run folder always has it")
     add(
         "--dry_run",

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from latentsync.inference.model_files import TINY_VAE
-from scripts.command import add_fresh, run_command
+from scripts.command import add_fresh, run_command, yaml_file
 from scripts.status import configure_logging, write_description
 
 SCORED = 64  # number of faces for the PSNR
@@ -16,7 +16,7 @@ SCORED = 64  # number of faces for the PSNR
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config_path", type=Path, required=True, help="see configs/demo/tiny_vae.yaml")
+    parser.add_argument("--config_path", type=yaml_file, required=True, help="see configs/demo/tiny_vae.yaml")
     parser.add_argument("--vae", type=Path, required=True, help="the auto-encoder to distil (.safetensors)")
     parser.add_argument(
         "--out",

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from latentsync.training import META
-from scripts.command import add_fresh, run_command
+from scripts.command import add_fresh, run_command, yaml_file
 from scripts.status import configure_logging, write_description
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ DEVICES = ("cpu", META)
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="train_unet.sh", description=__doc__)
     add = parser.add_argument
-    add("--unet_config_path", type=Path, required=True, help="configuration of the training, see configs/unet")
+    add("--unet_config_path", type=yaml_file, required=True, help="configuration of the training, see configs/unet")
     add("--out", type=Path, help="also save the trained U-Net to this .safetensors file; the run folder always has it")
     add(
         "--dry_run",

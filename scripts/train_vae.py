@@ -5,13 +5,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from scripts.command import add_fresh, run_command
+from scripts.command import add_fresh, run_command, yaml_file
 from scripts.status import configure_logging, write_description
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config_path", type=Path, required=True, help="see configs/demo/vae.yaml")
+    parser.add_argument("--config_path", type=yaml_file, required=True, help="see configs/demo/vae.yaml")
     parser.add_argument("--out", type=Path, required=True, help="file for the trained auto-encoder (.safetensors)")
     parser.add_argument(
         "--validation_dir", type=Path, help="aligned clips to measure the PSNR on (default: the training clips)"

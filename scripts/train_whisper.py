@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scripts.command import add_fresh, run_command
+from scripts.command import add_fresh, run_command, yaml_file
 from scripts.status import configure_logging, write_description
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def official_format(encoder: "AudioEncoder", model: "WhisperModelConfig") -> dic
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config_path", type=Path, required=True, help="see configs/demo/whisper.yaml")
+    parser.add_argument("--config_path", type=yaml_file, required=True, help="see configs/demo/whisper.yaml")
     parser.add_argument("--out", type=Path, required=True, help="file for the trained encoder (.pt)")
     add_fresh(parser)
     parser.add_argument("overrides", nargs="*", help="override configuration entries, such as train.max_steps=10")

@@ -18,6 +18,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from latentsync.__main__ import VERBS
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.inference.settings import InferenceSettings
 from latentsync.media.probe import probe
@@ -71,10 +72,13 @@ NOT_RUN = {
     "python -m tests.golden": "its folder of recorded answers is not shipped",
     "python -m scripts.align_clips --input_dir VIDEOS": "its folders are placeholders; tests/data runs the function",
     "pip install": "it changes the environment",
+    "pip wheel": "tests/test_package.py builds the wheel",
+    "latentsync ": "tests/test_package.py runs it",
+    "python -m latentsync": "tests/test_package.py runs it",
     "pre-commit": "it changes the checkout",
     "curl": "it needs a server; tests/web/test_web.py posts the same requests",
 }
-PROGRAM = re.compile(r"(?:[A-Z_]+=\S+ +)*(?:\.venv/bin/)?(python3?|\./\w+\.sh|eval/\w+\.sh)\b")
+PROGRAM = re.compile(r"(?:[A-Z_]+=\S+ +)*(?:\.venv/bin/)?(python3? |latentsync |\./\w+\.sh\b|eval/\w+\.sh\b)")
 
 
 def fenced(page: Path, language: str) -> list[str]:
@@ -107,6 +111,8 @@ def module_of(words: list[str]) -> str:
         last = (ROOT / words[0]).read_text(encoding="utf-8").rstrip().splitlines()[-1]
         found = re.search(r"(?:-m |launch_training\.sh\" )([\w.]+)", last)
         return found[1] if found else ""
+    if words[0] == "latentsync":
+        return VERBS[words[1]].module
     return words[2] if words[1] == "-m" else words[1]
 
 

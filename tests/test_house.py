@@ -15,7 +15,14 @@ from benchmarks.structure import arrows, circles, folder_circles, folder_sizes
 
 ROOT = Path(__file__).resolve().parent.parent
 MAX_ENTRIES = 14  # of a folder of the library
-VERBS = ("scripts/", "eval/", "benchmarks/", "web/", "gradio_app.py")  # they parse, print and start things
+VERBS = (
+    "scripts/",
+    "eval/",
+    "benchmarks/",
+    "web/",
+    "gradio_app.py",
+    "latentsync/__main__.py",
+)  # they parse, print and start things
 
 # word, or beginning of a dotted word -> the places where it may stand
 ROOM_OF_WORD: dict[str, tuple[str, ...]] = {
@@ -45,6 +52,7 @@ ROOM_OF_WORD: dict[str, tuple[str, ...]] = {
 ROOM_OF_METHOD: dict[str, tuple[str, ...]] = {"from_pretrained": ("latentsync/weights/",)}
 SHELL_FILES = [
     ROOT / ".ci/run",
+    ROOT / ".ci/resolve",
     *(path for room in (".", "eval", "scripts") for path in sorted((ROOT / room).glob("*.sh"))),
 ]
 LAUNCHERS = ("inference.sh", "train_unet.sh", "train_syncnet.sh", "data_processing_pipeline.sh")
@@ -67,7 +75,7 @@ def kept_files() -> list[str]:
 
 def product_files() -> list[str]:
     folders = ("latentsync", "scripts", "eval", "benchmarks", "web")
-    found = [path for folder in folders for path in (ROOT / folder).rglob("*.py")] + list(ROOT.glob("*.py"))
+    found = [path for folder in folders for path in (ROOT / folder).rglob("*.py")] + [ROOT / "gradio_app.py"]
     return sorted(path.relative_to(ROOT).as_posix() for path in found)
 
 
@@ -213,12 +221,7 @@ def test_every_module_imports_in_silence() -> None:
 
 
 def test_every_import_is_required() -> None:
-    required = {re.split(r"[\[><=]", line)[0] for line in requirement_lines("requirements.txt")}
-    avatars = ("espeakng-loader", "numba")  # the extra of this name
-    required |= {
-        re.split(r"[><=]", line)[0] for line in requirement_lines("requirements-dev.txt") if line.startswith(avatars)
-    }
-    known = {dist.lower().replace("_", "-") for dist in required}
+    known = required_distributions()
     distributions = packages_distributions()
     wrong = set()
     for name, tree in product_trees():
@@ -230,16 +233,12 @@ def test_every_import_is_required() -> None:
     assert not wrong
 
 
-def requirement_lines(name: str) -> list[str]:
-    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
-    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-
-
-def test_the_dev_extra_equals_the_dev_requirements() -> None:
+def required_distributions() -> set[str]:
+    """Names of all distributions that pyproject.toml lists, in lower case with hyphens."""
     tomllib = pytest.importorskip("tomllib", reason="part of Python from 3.11 on")
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    assert extras["dev"] == requirement_lines("requirements-dev.txt")
-    assert set(extras["avatars"]) <= set(extras["dev"])
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = [*project["dependencies"], *(line for extra in project["optional-dependencies"].values() for line in extra)]
+    return {re.split(r"[\[><=;]", line)[0].lower().replace("_", "-") for line in lines}
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")

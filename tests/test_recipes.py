@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from latentsync.testing import DEMO_AUDIO, DEMO_VIDEO
+from latentsync.places import DEMO_AUDIO, DEMO_VIDEO
 from latentsync.weights import save_state
 from tests.support.clip_files import write_clip
 from tests.support.tiny_training import make_data

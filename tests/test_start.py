@@ -56,7 +56,10 @@ def test_every_command_is_known() -> None:
     assert {"scripts.inference", "scripts.train_unet", "eval.eval_lips", *HEAVY_HELP} <= set(COMMANDS)
 
 
-@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in HEAVY_HELP])
+DOORS = ["latentsync", "gradio_app"]
+
+
+@pytest.mark.parametrize("command", [*DOORS, *(name for name in COMMANDS if name not in HEAVY_HELP)])
 def test_help_comes_without_pytorch(tmp_path: Path, command: str) -> None:
     status, _, modules = run(tmp_path, command, "--help")
     assert status == 0 and unneeded(modules, SLOW) == []
@@ -72,7 +75,21 @@ ERRORS = {
     "an unknown suffix": ("inference", ["--video_out_path", "out.txt"], "give it a name that ends in"),
     "a list that is missing": ("inference", ["--jobs", "jobs.csv"], "jobs.csv does not exist"),
     "no configuration": ("train_unet", [], "--unet_config_path"),
-    "a device without values": ("train_syncnet", ["--config_path", "a.yaml", "--device", "meta"], "--dry_run"),
+    "a device without values": (
+        "train_syncnet",
+        ["--config_path", "configs/syncnet/base.yaml", "--device", "meta"],
+        "--dry_run",
+    ),
+    "a configuration that is missing": (
+        "train_unet",
+        ["--unet_config_path", "a.yaml"],
+        "a.yaml does not exist; the shipped",
+    ),
+    "a configuration that is missing for a video": (
+        "inference",
+        ["--unet_config_path", "a.yaml"],
+        "a.yaml does not exist",
+    ),
     "no input": ("process_data", [], "give --input_dir"),
     "no manifests": ("write_fileslist", ["--manifests", "manifests", "--out_dir", "lists"], "manifests"),
 }

@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from latentsync.places import HOME, SHIPPED
 from web import texts
-from web.settings import ROOT
 
 if TYPE_CHECKING:
     from web.jobs import WebJob
@@ -35,7 +35,7 @@ def plain(sentence: str, names: dict[str, str]) -> str:
 
 def without_folders(sentence: str) -> str:
     """A sentence in which absolute paths of the server are shortened to file names, and those of the project to relative ones."""
-    for folder in (ROOT, Path.home()):
+    for folder in (HOME, SHIPPED, Path.home()):
         sentence = sentence.replace(f"{folder}{os.sep}", "")
     return FOLDERS.sub("", sentence)
 

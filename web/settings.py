@@ -6,9 +6,9 @@ from types import MappingProxyType
 from typing import Any
 
 from latentsync.inference.settings import PRESETS as ENGINE_PRESETS
+from latentsync.places import DEMO_AUDIO, DEMO_VIDEO, HOME
 
-ROOT = Path(__file__).resolve().parent.parent
-DEFAULT_FOLDER = ROOT / "runs" / "web"
+DEFAULT_FOLDER = HOME / "runs" / "web"
 PREVIEW_SEC = 3.0
 MAX_STEPS, MAX_GUIDANCE = 50, 3.0
 
@@ -25,7 +25,7 @@ class Example:
     audio: Path
 
 
-EXAMPLES = (Example("Drawn speaker", ROOT / "assets/demo_video.mp4", ROOT / "assets/demo_audio.wav"),)
+EXAMPLES = (Example("Drawn speaker", DEMO_VIDEO, DEMO_AUDIO),)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Speech synthesis with phoneme timings, by the espeak-ng library through ctypes.
 
-espeak-ng is an optional extra (`pip install -r requirements-dev.txt` or the `avatars` extra): it is GPL software,
+espeak-ng is an optional extra (`./setup_env.sh avatars`): it is GPL software,
 needed only to make avatar clips and used only in this file. The interface follows espeak-ng's `speak_lib.h`.
 """
 
@@ -92,7 +92,7 @@ def _fresh_library() -> Iterator[tuple[ctypes.CDLL, int]]:
         import espeakng_loader
     except ImportError as error:
         raise RuntimeError(
-            "Making avatars needs espeak-ng, which is not installed: run `pip install espeakng-loader` (GPL-3.0)."
+            "Making avatars needs espeak-ng, which is not installed: run `./setup_env.sh avatars` (GPL-3.0)."
         ) from error
     library = ctypes.CDLL(espeakng_loader.get_library_path())
     try:

@@ -18,6 +18,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from latentsync.config.public_layout import PublicLayout, is_public, translate, unknown_key
 from latentsync.models.sections import did_you_mean
+from latentsync.places import find_configuration
 
 Run = TypeVar("Run")
 BASE = "base"
@@ -55,6 +56,7 @@ def to_yaml(run: Any) -> str:
 
 def _layers(path: Path, above: tuple[Path, ...]) -> Iterator[tuple[Path | str, DictConfig]]:
     """Path and content, without `base`, of a configuration file and its bases; a base comes before the file that names it."""
+    path = find_configuration(path)
     if path.resolve() in above:
         raise ValueError(f"{path} is its own base: {' -> '.join(str(each) for each in [*above, path.resolve()])}.")
     section = _read(path)
@@ -65,8 +67,6 @@ def _layers(path: Path, above: tuple[Path, ...]) -> Iterator[tuple[Path | str, D
 
 
 def _read(path: Path) -> DictConfig:
-    if not path.is_file():
-        raise ValueError(f"Configuration {path} does not exist; the shipped ones are in configs/.")
     try:
         section = OmegaConf.load(path)
     except Exception as error:  # any error of the YAML library

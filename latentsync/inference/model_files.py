@@ -21,7 +21,7 @@ from latentsync.weights import (
     read_header,
     without_remedy,
 )
-from latentsync.weights.table import FETCH_INFERENCE, PUBLIC_FILES, PUBLIC_UNET
+from latentsync.weights.table import FETCH_INFERENCE, PUBLIC_FILES, PUBLIC_UNET, public_file
 
 if TYPE_CHECKING:
     from latentsync.models.unet.config import UNetConfig  # imports PyTorch, which telling what is missing does not need
@@ -254,5 +254,5 @@ def _detector_files(detector: str | None) -> list[tuple[Path, str]]:
 
 def _public(path: Path) -> tuple[str, ...]:
     """The path under checkpoints/ of a public file; empty for any other file."""
-    full = path.resolve()
-    return tuple({file.path for file in PUBLIC_FILES if full == (CHECKPOINTS / file.path).resolve()})
+    file = public_file(path)
+    return (file.path,) if file else ()

@@ -38,6 +38,7 @@ from latentsync.weights.table import (
     PublicFile,
     UnreachableError,
     how_to_get,
+    place_of,
 )
 
 TIMEOUT_SEC = 20.0
@@ -70,7 +71,7 @@ class Remote:
 
 def file_state(file: PublicFile, folder: Path = CHECKPOINTS) -> FileState:
     """The state of a file on disk (for the auto-encoder also in the hub's cache), without network access or hashing."""
-    path = folder / file.path
+    path = place_of(file.path) if folder == CHECKPOINTS else folder / file.path
     if not path.exists():
         is_cached = file.repo == PUBLIC_VAE and cached_path(file) is not None
         return FileState(file, "there", "in the hub's cache") if is_cached else FileState(file, "missing")

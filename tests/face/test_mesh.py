@@ -35,7 +35,7 @@ from latentsync.face.detection.mesh_points import (
 from latentsync.face.detection.motion import MAX_STEP, UNCONFIRMED, fitted, steadied
 from latentsync.inference.faces.tracks import track_faces
 from latentsync.media.video.read import read_frames
-from latentsync.testing import DEMO_VIDEO
+from latentsync.places import DEMO_VIDEO
 from latentsync.weights.table import CHECKPOINTS, FACES
 from tests.support.torture import Place as HeadPlace
 from tests.support.torture import draw_head, room

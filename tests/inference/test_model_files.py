@@ -21,7 +21,7 @@ from latentsync.inference.windows.sampler import WindowSampler
 from latentsync.weights import CheckpointError, describe, read_header, save_checkpoint
 from latentsync.weights.table import FETCH_INFERENCE
 from scripts import download_checkpoints
-from scripts.inference import DEMO_AUDIO, DEMO_VIDEO, main
+from scripts.inference import DEMO_AUDIO, DEMO_VIDEO, check_commercial, main
 from tests.support.official import FIRST_UNET, PARTS, UNET, note_release, save_companions, save_unet, use_folder
 from tests.support.tiny import StubDetector, tiny_models
 from tests.weights.test_weights import tensors_of
@@ -172,7 +172,8 @@ def test_the_command_line_tells_it_before_the_work(
     for flags, words in ((["--preset", "turbo"], "distilled"), (["--vae", "tiny"], "tiny_vae.safetensors")):
         assert main([*pair, *flags]) == 2
         assert words in capsys.readouterr().err
-    assert main([*pair, "--unet_config_path", "nowhere.yaml"]) == 2
+    with pytest.raises(SystemExit):
+        main([*pair, "--unet_config_path", "nowhere.yaml"])
     assert "nowhere.yaml does not exist" in capsys.readouterr().err
 
 
@@ -260,3 +261,21 @@ def test_a_detector_of_another_alignment_is_refused() -> None:
     live = pipeline.stream(np.zeros(16_000, np.float32))
     with pytest.raises(ValueError, match="whole_nose"):
         LiveStream(WindowSampler(models, InferenceSettings(), Stopwatch()), WholeNose(), live.stream.audio, 25)
+
+
+def test_networks_that_are_not_for_commercial_use_are_refused_if_asked(unet: Path) -> None:
+    assert check_commercial(find_model_files(unet)) == check_commercial(find_model_files(DEMO_UNET)) == []
+    with pytest.raises(
+        ValueError,
+        match="refuses the face detector .*s3fd.*WIDER FACE.* and the face landmarks .*2DFAN4.*--detector cascade",
+    ):
+        check_commercial(find_model_files(unet, detector="face_alignment"))
+    own = unet.with_name("own.pt")
+    unet.rename(own)
+    assert check_commercial(find_model_files(own)) == [f"--commercial_safe does not know the licence of {own}."]
+
+
+def test_the_command_refuses_before_it_loads(unet: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pair = ["--video_path", str(DEMO_VIDEO), "--audio_path", str(DEMO_AUDIO), "--inference_ckpt_path", str(unet)]
+    assert main([*pair, "--detector", "face_alignment", "--commercial_safe"]) == 2
+    assert "--commercial_safe refuses the face detector" in capsys.readouterr().err

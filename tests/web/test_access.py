@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 import gradio_app
+from latentsync.places import HOME
 from tests.web.support import LIMITS, files_in, kept_environment, stub_models
 from web.access import HostNames, is_own_origin, network_of
 from web.api import client_error
@@ -17,7 +18,7 @@ from web.models import ModelChoice, Models
 from web.orders import Wish
 from web.sentences import without_folders
 from web.serve import Server
-from web.settings import ROOT, AppSettings
+from web.settings import AppSettings
 from web.views import error_html
 
 FOREIGN_ORIGINS = ("http://evil.test", "null", "http://127.0.0.1:1", "http://localhost:7", "file://", "http://[")
@@ -132,7 +133,7 @@ def test_answers_name_no_folder_of_the_server(tmp_path: Path) -> None:
 FOLDERS_GONE = {
     "cannot write /srv/app/x/y z.mp4: full.": "cannot write y z.mp4: full.",
     "cannot read /srv/x.mp4.": "cannot read x.mp4.",
-    f"{ROOT}/checkpoints/a.pt is gone (docs/performance.md), see https://a.test/b/c or 1/2/3.":
+    f"{HOME}/checkpoints/a.pt is gone (docs/performance.md), see https://a.test/b/c or 1/2/3.":
         "checkpoints/a.pt is gone (docs/performance.md), see https://a.test/b/c or 1/2/3.",
     r"cannot read C:\Users\ann\x.mp4: gone.": "cannot read x.mp4: gone.",
 }  # fmt: skip

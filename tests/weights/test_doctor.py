@@ -22,3 +22,14 @@ def test_a_demo_that_cannot_run_is_reported_with_its_reason(
     monkeypatch.setattr(doctor, "smoke_test", broken)
     assert doctor.main([]) == 1
     assert "the weights are gone" in capsys.readouterr().out
+
+
+def test_the_doctor_prints_licences(capsys: pytest.CaptureFixture[str]) -> None:
+    assert doctor.main(["--licences"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for words in (
+        ("latentsync ", "Apache-2.0"),
+        ("latentsync_unet.pt", "OpenRAIL++-M", "yes"),
+        ("s3fd-", "WIDER FACE", "no"),
+    ):
+        assert any(all(word in line for word in words) for line in lines), words

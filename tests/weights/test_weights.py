@@ -35,6 +35,7 @@ from latentsync.weights import (
     save_state,
 )
 from latentsync.weights.table import PUBLIC_FILES, files_of
+from scripts.doctor import licence_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT.parent / "shared/golden"
@@ -354,6 +355,12 @@ def test_the_checkpoints_page_equals_the_table() -> None:
         for file in PUBLIC_FILES
     ]
     assert rows == expected
+
+
+def test_the_licences_page_equals_the_table() -> None:
+    text = (ROOT / "LICENSES.md").read_text(encoding="utf-8")
+    rows = [tuple(line.strip("| ").split(" | ")) for line in text.splitlines() if line.endswith(("| yes |", "| no |"))]
+    assert rows == [(f"`{file}`", *cells) for file, *cells in licence_rows()]
 
 
 def test_the_table_is_complete_and_clear() -> None:

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from latentsync.weights.table import CHECKPOINTS, DEFAULT_ALIGNMENT, PUBLIC_FILES, Alignment
+from latentsync.weights.table import DEFAULT_ALIGNMENT, PUBLIC_FILES, Alignment, place_of
 
 BACKENDS = {  # name -> module, imported at first use
     "cascade": "latentsync.face.detection.cascade",  # OpenCV's cascades and optical flow: no weights, CPU
@@ -26,7 +26,7 @@ BACKENDS = {  # name -> module, imported at first use
     "mesh": "latentsync.face.detection.mesh",  # BlazeFace, YuNet and a mesh of 468 points: small weights, CPU
 }
 HAS_CASCADES = hasattr(cv2, "CascadeClassifier")  # OpenCV 5 has none
-HAS_MESH = all((CHECKPOINTS / file.path).is_file() for file in PUBLIC_FILES if "faces" in file.sets)
+HAS_MESH = all(place_of(file.path).is_file() for file in PUBLIC_FILES if "faces" in file.sets)
 # where nobody chooses and the models do not ask for 68 landmarks
 DEFAULT_DETECTOR = "mesh" if HAS_MESH or not HAS_CASCADES else "cascade"
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1

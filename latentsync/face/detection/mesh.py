@@ -25,7 +25,7 @@ from latentsync.face.detection.mesh_points import (
 from latentsync.face.detection.motion import head_motion, steadied
 from latentsync.face.detection.tracking import Effort, TrackingDetector, is_known, overlap
 from latentsync.weights.hub import file_state
-from latentsync.weights.table import CHECKPOINTS, DEFAULT_ALIGNMENT, FACES, PUBLIC_FILES, Alignment
+from latentsync.weights.table import DEFAULT_ALIGNMENT, FACES, FETCH, PUBLIC_FILES, Alignment, place_of
 
 WEIGHT_FILES = BLAZEFACE_FILE, MESH_FILE, YUNET_FILE = (
     "face_detection_short_range.tflite",
@@ -121,8 +121,7 @@ def file_problems(weights_dir: Path | None = None) -> list[tuple[Path, str]]:
         return [(weights_dir / name, "" if (weights_dir / name).is_file() else "is missing") for name in WEIGHT_FILES]
     states = [file_state(file) for file in PUBLIC_FILES if "faces" in file.sets]
     return [
-        (CHECKPOINTS / state.file.path, "" if state.state == "there" else state.detail or "is missing")
-        for state in states
+        (place_of(state.file.path), "" if state.state == "there" else state.detail or "is missing") for state in states
     ]
 
 
@@ -131,12 +130,12 @@ class MeshDetector(TrackingDetector[MeshTrack]):
 
     def __init__(self, weights_dir: Path | None = None, alignment: Alignment = DEFAULT_ALIGNMENT) -> None:
         super().__init__(alignment)
-        folder = weights_dir or CHECKPOINTS / FACES
+        folder = weights_dir or place_of(f"{FACES}/{MESH_FILE}").parent
         missing = [name for name in WEIGHT_FILES if not (folder / name).is_file()]
         if missing:
             raise ValueError(
                 f"the mesh detector needs {', '.join(missing)} in {folder}: fetch the weights with "
-                "`python -m scripts.download_checkpoints faces`, or choose another detector."
+                f"`{FETCH} faces`, or choose another detector."
             )
         self.blazeface, self.yunet = BlazeFace(folder / BLAZEFACE_FILE), YuNet(folder / YUNET_FILE)
         self.network = read_tflite(folder / MESH_FILE)

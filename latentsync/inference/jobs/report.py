@@ -29,7 +29,7 @@ MAX_LISTED = 6  # stretches listed in the summary
 REPORT_KEYS = {"summary", "output", "per_frame", "settings"}  # by which a report is recognised
 ON_ITS_SIDE_FROM_DEG, UPSIDE_DOWN_FROM_DEG = 60, 135  # tilt of all edited faces together
 SOFT_ABOVE, SMALL_BELOW = 1.5, 0.25  # face width / model resolution beyond which there is a warning
-LIBRARIES = ("torch", "diffusers", "av", "opencv-python", "numpy")
+LIBRARIES = ("torch", "av", "opencv-python", "numpy")
 
 # Output frame, why it was not edited despite the plan, whether it was sampled a second time.
 Fact = tuple[int, str | None, bool]

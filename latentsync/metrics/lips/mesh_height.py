@@ -22,6 +22,7 @@ from latentsync.face.detection.mesh import (
     surroundings,
 )
 from latentsync.metrics.lips.aperture import lip_apertures
+from latentsync.weights.table import FETCH
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ def _mesh() -> MeshDetector | None:
         return MeshDetector()
     log.warning(
         f"Lips are read from pixels, so correlations are lower than by the face mesh: {missing[0]}; "
-        "`python -m scripts.download_checkpoints faces` fetches it."
+        f"`{FETCH} faces` fetches it."
     )
     return None
 

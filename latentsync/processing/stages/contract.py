@@ -17,12 +17,12 @@ from typing import ClassVar, Generic, Literal, Protocol, TypeVar
 
 from latentsync.processing.clip import Clip, Dropped, Kept, Reason, Scores, StageOutcome
 from latentsync.weights import CHECKPOINTS
+from latentsync.weights.table import FETCH
 
 Folders = Mapping[str, Path | None]  # by the stage's name
 StepOutcomes = list[tuple[str, StageOutcome]]  # the stage's name, and the outcome of a clip there
 Writes = Literal["never", "optional", "always"]
-FETCH_TRAINING = "python -m scripts.download_checkpoints training"
-FETCH_FACES = "python -m scripts.download_checkpoints faces"
+FETCH_TRAINING, FETCH_FACES = f"{FETCH} training", f"{FETCH} faces"
 DURATION = "duration_sec"  # a measure that is not a score: the length of the clip
 
 # Reasons that several stages use; the others are defined in the file of their stage.

@@ -9,12 +9,12 @@ import gradio as gr
 
 from latentsync.inference.settings import DEFAULT_SEED, needs_distilled
 from web import texts, views
-from web.api import JobApi, address_of, owner_of
+from web.access import network_of
 from web.app import WebApp
 from web.errors import WebError
-from web.jobs import WebJob
+from web.jobs import Submission, WebJob
 from web.models import official_files
-from web.orders import Wish
+from web.orders import Wish, number, whole
 from web.sentences import duration
 from web.settings import DEFAULT_PRESET, EXAMPLES, MAX_GUIDANCE, MAX_STEPS, PRESETS
 from web.uploads import Uploads
@@ -25,15 +25,49 @@ QUIET: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None, "
 SHOWN: dict[str, Any] = {"show_progress": "minimal", "concurrency_limit": 4, "api_visibility": "private"}
 
 
+def owner_of(request: gr.Request, token: str) -> str:
+    """The owner whose jobs a request may access: the user if there is a login, else the browser, or a page before it loaded."""
+    if request.username:
+        return f"user {request.username}"
+    return f"page {token}" if token else f"session {request.session_hash}"
+
+
+def address_of(request: gr.Request) -> str:
+    """The network of a browser; empty for a user who logged in, whom the password identifies."""
+    return "" if request.username or request.client is None else network_of(request.client.host)
+
+
+def wish_of(
+    kind: str,
+    preset: str,
+    steps: float | None,
+    guidance_scale: float | None,
+    seed: float | None,
+    face: str,
+    length: str,
+    rest: str,
+    on_missing_face: str,
+    model: str,
+) -> Wish:
+    """A request as the fields of the page state it; WebError where a field for a number has none."""
+    settings = {
+        "preset": preset,
+        "steps": whole("steps", steps),
+        "guidance_scale": number("guidance scale", guidance_scale),
+        "seed": DEFAULT_SEED if seed is None else whole("seed", seed),
+    }
+    options = {"face": face, "length": length, "rest": rest, "on_missing_face": on_missing_face}
+    return Wish(kind, model, settings, options)
+
+
 class Page:
     """The page of one app. `build` makes the Gradio blocks; the `on_` methods are its event handlers."""
 
     def __init__(self, app: WebApp):
-        self.app, self.uploads = app, Uploads(app.inspector)
+        self.app, self.uploads = app, Uploads(app.inspector, app.store)
 
     def build(self) -> gr.Blocks:
         with gr.Blocks(title=texts.TITLE, analytics_enabled=False) as blocks:
-            JobApi(self.app).add_routes()  # first, so that no event of the page has the same name
             self.token = gr.BrowserState("", storage_key="latentsync", secret=self.app.store.browser_secret)
             self.current = gr.State("")  # id of the shown job
             self.timer = gr.Timer(POLL_SEC, active=False)
@@ -242,7 +276,7 @@ class Page:
         def submit(request: gr.Request, token: str, video: str | None, audio: str | None, *wish: Any) -> list[Any]:
             owner = owner_of(request, token)
             try:
-                job = self.app.submit(owner, Wish(kind, *wish), video, audio, address=address_of(request))
+                job = self.app.submit(Submission(owner, address_of(request)), wish_of(kind, *wish), video, audio)
             except (ValueError, OSError) as error:
                 return self.updates({self.problem: views.error_html(str(error))})
             return self.updates(self.showing(job, owner))

@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 import gradio as gr
 
 from web import texts
-from web.access import AsgiApp, Guard, HostNames, Message
+from web.access import API_PREFIX, AsgiApp, Guard, HostNames, Message, route_path
+from web.api.routes import JobApi
 from web.app import WebApp
 from web.errors import WebError
 from web.models import Models
@@ -50,6 +51,16 @@ def with_security_headers(app: AsgiApp) -> AsgiApp:
     return wrapped
 
 
+def with_api(api: AsgiApp, page: AsgiApp) -> AsgiApp:
+    """An application that gives the paths of the job API to `api`, and all others to `page`."""
+
+    async def divided(scope: Message, receive: Any, send: Callable[[Message], Awaitable[None]]) -> None:
+        is_api = scope["type"] == "http" and route_path(scope).startswith(API_PREFIX)
+        await (api if is_api else page)(scope, receive, send)
+
+    return divided
+
+
 def check_access(settings: AppSettings) -> None:
     """WebError where others could reach an app without a password by a public link."""
     if settings.share and settings.login is None:
@@ -73,8 +84,9 @@ class Server:
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
         os.environ.setdefault("FORWARDED_ALLOW_IPS", "")  # only a named proxy may state a client's address
         self.guard = Guard(HostNames((settings.host, *settings.allowed_hosts)))
-        self.uploads = StoredUploads(self.app.store.folder, settings.limits)
+        self.uploads = StoredUploads(self.app.store)
         self.uploads.remove_aborted()
+        self.api = JobApi(self.app, self.uploads)
         self.blocks = Page(self.app).build()
         self.url = ""
 
@@ -87,12 +99,14 @@ class Server:
         if self.blocks.share_url:
             self.guard.names.names.add(urlsplit(self.blocks.share_url).hostname or "")
         self.app.start()
+        self.api.start()
         return self
 
     @asynccontextmanager
     async def _lifespan(self, app: Any) -> AsyncIterator[None]:
         """Puts the guard around everything, also around Gradio's own middleware, before the first request."""
-        app.middleware_stack = with_security_headers(self.guard.around(self.uploads.around(app.middleware_stack)))
+        page = self.uploads.around(app.middleware_stack)
+        app.middleware_stack = with_security_headers(self.guard.around(with_api(self.api.asgi, page)))
         yield
 
     def _launch(self, script: str) -> None:
@@ -113,5 +127,6 @@ class Server:
         )
 
     def __exit__(self, *_: object) -> None:
+        self.api.stop()
         self.blocks.close(verbose=False)
         self.app.stop()

@@ -11,13 +11,14 @@ import pytest
 import gradio_app
 from tests.web.support import LIMITS, files_in, kept_environment, stub_models
 from web.access import HostNames, is_own_origin, network_of
-from web.api import client_error
 from web.errors import WebError
+from web.jobs import Submission
 from web.models import ModelChoice, Models
 from web.orders import Wish
 from web.sentences import without_folders
 from web.serve import Server
 from web.settings import ROOT, AppSettings
+from web.uploads import client_error
 from web.views import error_html
 
 FOREIGN_ORIGINS = ("http://evil.test", "null", "http://127.0.0.1:1", "http://localhost:7", "file://", "http://[")
@@ -25,7 +26,7 @@ FOREIGN_HOSTS = ("evil.test", "evil.test:7860", "localhost.evil.test", "127.0.0.
 
 
 @pytest.mark.parametrize("origin", FOREIGN_ORIGINS)
-@pytest.mark.parametrize("route", ["upload", "call/status", "queue/join", "run/status"])
+@pytest.mark.parametrize("route", ["upload", "call/submit", "queue/join", "run/predict"])
 def test_pages_of_other_sites_can_store_and_start_nothing(server: Server, origin: str, route: str) -> None:
     before, headers = files_in(server), {"Origin": origin}
     body = (
@@ -115,9 +116,9 @@ def test_new_session_names_do_not_take_all_seats(pair: tuple[Path, Path], tmp_pa
     taken = 0
     with pytest.raises(WebError, match="from your address"):
         for taken in range(LIMITS.unfinished_jobs):
-            app.submit(f"session {taken}", Wish(), *map(str, files), address="192.0.2.1")
+            app.submit(Submission(f"page {taken}", "192.0.2.1"), Wish(), *map(str, files))
     assert 0 < taken < LIMITS.unfinished_jobs
-    assert app.submit("session new", Wish(), *map(str, files), address="192.0.2.2").state == "waiting"
+    assert app.submit(Submission("page new", "192.0.2.2"), Wish(), *map(str, files)).state == "waiting"
 
 
 def test_answers_name_no_folder_of_the_server(tmp_path: Path) -> None:

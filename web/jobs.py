@@ -118,6 +118,10 @@ class WebJob:
         return self.submission.owner
 
     @property
+    def is_of_api(self) -> bool:
+        return self.owner.startswith(API_OWNER)
+
+    @property
     def is_over(self) -> bool:
         """Whether nothing more happens to the job by itself."""
         return self.state not in ("waiting", "running")

@@ -116,7 +116,10 @@ class Inspector:
         return count / SAMPLE_RATE_HZ
 
     def _check_size(self, path: Path, name: str) -> None:
-        length = path.stat().st_size
+        try:
+            length = path.stat().st_size
+        except OSError as error:  # it was deleted meanwhile
+            raise WebError(texts.FILE_GONE.format(name=name)) from error
         if length == 0:
             raise WebError(texts.EMPTY_FILE.format(name=name))
         if length > self.limits.file_bytes:

@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -12,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 from openapi_spec_validator import validate
 
 import gradio_app
@@ -182,6 +185,50 @@ def test_wrong_bodies_get_one_sentence(ann: ApiClient, server: Server, case: str
     before = files_in(server)
     assert said in message_of(ann.http.post("/jobs", **body), status)
     assert files_in(server) == before
+
+
+def values_of(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
+    """Values that a schema of the document allows, or nearly."""
+    if "anyOf" in schema:
+        return st.one_of([values_of(kind) for kind in schema["anyOf"]])
+    if "enum" in schema:
+        return st.sampled_from(schema["enum"])
+    if "items" in schema or "prefixItems" in schema:
+        return st.lists(st.floats(-1, 2), max_size=3)
+    kinds: dict[str, st.SearchStrategy[Any]] = {
+        "integer": st.integers(-1, 60) | st.integers(),
+        "number": st.floats(allow_nan=False, allow_infinity=False) | st.integers(0, 30),
+        "string": st.sampled_from(["", "largest", "1", "2,3@0", "25", "30000/1001", "talk.mp4"]) | st.text(max_size=9),
+        "null": st.none(),
+    }
+    return kinds[schema["type"]]
+
+
+@pytest.mark.slow
+def test_no_combination_of_settings_brings_an_internal_error(server: Server, ann: ApiClient, queue: None) -> None:
+    """The files are good, so that requests reach the checks of the engine; schemas with other bodies are in `REFUSED_BODIES`."""
+    document = ann.http.get("/openapi.json").json()
+    fields = {
+        name: values_of(field) for name, field in document["components"]["schemas"]["JobRequest"]["properties"].items()
+    }
+    fields["model"] = st.just("")
+    answers: Counter[int] = Counter()
+
+    @hypothesis.settings(max_examples=300, deadline=None, database=None, derandomize=True)
+    @hypothesis.given(
+        st.fixed_dictionaries({}, optional={name: fields[name] for name in fields if name not in ("video", "audio")})
+    )
+    def ask(values: dict[str, Any]) -> None:
+        answer = ann.http.post("/jobs", json={"video": "talk.mp4", "audio": "new.wav", **values})
+        answers[answer.status_code] += 1
+        if answer.status_code == 201:
+            assert ann.cancel(answer.json()["id"])["state"] == "cancelled"
+            assert ann.http.delete(f"/jobs/{answer.json()['id']}").status_code == 204
+        else:
+            message_of(answer, 422)
+
+    ask()
+    assert set(answers) == {201, 422} and min(answers.values()) > 10, answers
 
 
 def test_unknown_addresses_and_methods_are_told(ann: ApiClient) -> None:

@@ -87,7 +87,13 @@ def test_a_video_without_a_face_is_reported(server: Server, pair: tuple[Path, Pa
     passed, stopped = client.submit(dark), client.submit(dark, on_missing_face="error")
     assert "No frame shows a face" in client.ended(passed)["warnings"][0]
     error = client.ended(stopped)["error"]
-    assert error.startswith("night.mp4 shows no face") and "Advanced settings" in error and "--" not in error
+    assert (
+        error.startswith("night.mp4 shows no face") and "use on_missing_face passthrough" in error and "--" not in error
+    )
+    files = [uploaded(server, path.name, path.read_bytes()) for path in dark]
+    job = server.app.submit(SOMEBODY, Wish(options={"on_missing_face": "error"}), *files)
+    wait_until(lambda: job.is_over)
+    assert "(Advanced settings)" in job.error and "--" not in job.error, "the page has other words"
     for name in ("result", "report"):
         assert "has no files" in message_of(client.http.get(f"/jobs/{stopped}/{name}"), 409)
 

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Mapping
-from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -11,7 +10,7 @@ from starlette.requests import ClientDisconnect
 
 from web import texts
 from web.access import API_PREFIX, error_body
-from web.api import schema
+from web.api.schema import field_sentence
 from web.errors import ErrorCode, WebError, code_of
 from web.jobs import disk_problem
 from web.sentences import without_folders
@@ -19,18 +18,6 @@ from web.sentences import without_folders
 PREFIX = f"{API_PREFIX}v1"
 DOCUMENT = f"{PREFIX}/openapi.json"
 log = logging.getLogger(__name__)
-
-
-def errors(*codes: ErrorCode) -> dict[int | str, dict[str, Any]]:
-    """The answers of a route that are errors, for its description."""
-    common = (ErrorCode.UNAUTHORIZED, ErrorCode.FORBIDDEN, ErrorCode.INVALID_REQUEST, ErrorCode.RATE_LIMITED)
-    found: dict[int | str, list[str]] = {}
-    for code in (*common, *codes):
-        found.setdefault(code.status, []).append(code.value)
-    return {
-        status: {"model": schema.ErrorAnswer, "description": f"Code: {', '.join(names)}"}
-        for status, names in found.items()
-    }
 
 
 def add_error_handlers(app: FastAPI) -> None:
@@ -66,7 +53,7 @@ def os_error(request: Request, error: Exception) -> Response:
 
 def validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return error_answer(ErrorCode.INVALID_REQUEST, schema.field_sentence(error.errors()[0]))
+    return error_answer(ErrorCode.INVALID_REQUEST, field_sentence(error.errors()[0]))
 
 
 def http_error(request: Request, error: Exception) -> Response:

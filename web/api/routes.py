@@ -4,19 +4,31 @@ import asyncio
 import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, FastAPI, Header, Query, Request, Response, Security
 from fastapi.concurrency import run_in_threadpool
-from fastapi.openapi.utils import get_openapi
 from fastapi.responses import FileResponse, StreamingResponse
 from fastapi.security import HTTPBearer
 
 from web import texts
 from web.api import schema
-from web.api.answers import DOCUMENT, PREFIX, add_error_handlers, errors
-from web.api.bodies import FORM, JSON, Body, body_length, form_body, json_body, media_type
+from web.api.answers import DOCUMENT, PREFIX, add_error_handlers
+from web.api.bodies import FORM, Body, body_length, form_body, json_body, media_type
 from web.api.clients import LOCAL, TOKEN_FILE
+from web.api.description import (
+    CREATED,
+    DELETED,
+    EVENTS,
+    REPORT,
+    RESULT,
+    UNFIT,
+    UNKNOWN,
+    body_of,
+    described,
+    errors,
+    job_ended,
+)
 from web.api.drafts import job_drafts, list_drafts
 from web.api.gate import Gate
 from web.api.webhooks import Webhooks
@@ -28,23 +40,7 @@ from web.storage import StoredUploads
 
 MAX_STREAMS = 20  # of one client
 POLL_SEC, KEEP_ALIVE_SEC = 0.5, 15.0  # of a stream of events
-BINARY = {"schema": {"type": "string", "format": "binary"}}
 Key = Annotated[str | None, Header(alias="Idempotency-Key", min_length=1, max_length=200)]
-
-
-NEW_ERRORS = errors(
-    ErrorCode.IDEMPOTENCY_CONFLICT,
-    ErrorCode.LENGTH_REQUIRED,
-    ErrorCode.TOO_LARGE,
-    ErrorCode.QUOTA_EXCEEDED,
-    ErrorCode.UNSUPPORTED_MEDIA_TYPE,
-    ErrorCode.TOO_MANY_JOBS,
-    ErrorCode.STORAGE_FULL,
-)
-UNKNOWN, UNFIT = errors(ErrorCode.NOT_FOUND), errors(ErrorCode.NOT_FOUND, ErrorCode.WRONG_STATE)
-REPEATED: dict[int | str, dict[str, Any]] = {
-    200: {"description": "The same request was sent before with this Idempotency-Key"}
-}
 
 
 class JobApi:
@@ -259,43 +255,38 @@ class JobApi:
         router = APIRouter(
             prefix=PREFIX, dependencies=[Security(HTTPBearer(auto_error=False, description=texts.API_TOKEN))]
         )
-        add = router.add_api_route
-        new: dict[str, Any] = {"status_code": 201, "responses": {**REPEATED, **NEW_ERRORS}, "methods": ["POST"]}
-        add("/jobs", self.create_job, operation_id="createJob", tags=["jobs"], openapi_extra=body_of("Job"), **new)
-        add("/jobs", self.list_jobs, operation_id="listJobs", tags=["jobs"], responses=UNKNOWN)
-        job: dict[str, Any] = {"tags": ["jobs"], "responses": UNKNOWN}
-        add("/jobs/{job_id}", self.get_job, operation_id="getJob", **job)
-        add(
-            "/jobs/{job_id}/events",
-            self.events,
-            operation_id="followJob",
-            tags=["jobs"],
-            response_class=StreamingResponse,
-            responses={**UNKNOWN, 200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
-        )
-        add("/jobs/{job_id}/cancel", self.cancel_job, operation_id="cancelJob", methods=["POST"], **job)
-        job["responses"] = UNFIT
-        add("/jobs/{job_id}/resume", self.resume_job, operation_id="resumeJob", methods=["POST"], **job)
-        kinds = {name: BINARY for name in ("video/mp4", "video/quicktime", "image/jpeg")}
-        part = {"description": "The part that Range asks for", "content": kinds}
-        ranges = errors(ErrorCode.NOT_FOUND, ErrorCode.WRONG_STATE, ErrorCode.RANGE_NOT_SATISFIABLE)
-        files: dict[str, Any] = {"tags": ["jobs"], "response_class": FileResponse}
-        result = {**ranges, 200: {"description": "The whole file", "content": kinds}, 206: part}
-        add("/jobs/{job_id}/result", self.result, operation_id="getResult", responses=result, **files)
-        text = {"application/json": {"schema": {"type": "object"}}}
-        report = {**ranges, 200: {"description": "The report", "content": text}, 206: part | {"content": text}}
-        add("/jobs/{job_id}/report", self.report, operation_id="getReport", responses=report, **files)
-        for name, function in (("result", self.result), ("report", self.report)):
-            add(f"/jobs/{{job_id}}/{name}", function, methods=["HEAD"], include_in_schema=False)
-        gone: dict[str, Any] = {"methods": ["DELETE"], "status_code": 204, "responses": UNFIT}
-        add("/jobs/{job_id}", self.delete_job, operation_id="deleteJob", tags=["jobs"], **gone)
-        add("/lists", self.create_list, operation_id="createList", tags=["lists"], openapi_extra=body_of("List"), **new)
-        add("/lists/{list_id}", self.get_list, operation_id="getList", tags=["lists"], responses=UNKNOWN)
-        cancel: dict[str, Any] = {"methods": ["POST"], "responses": UNKNOWN}
-        add("/lists/{list_id}/cancel", self.cancel_list, operation_id="cancelList", tags=["lists"], **cancel)
-        add("/lists/{list_id}", self.delete_list, operation_id="deleteList", tags=["lists"], **gone)
-        add("/limits", self.limits, operation_id="getLimits", tags=["client"], responses=errors())
+        self._add_jobs(router.add_api_route)
+        self._add_lists(router.add_api_route)
+        router.add_api_route("/limits", self.limits, operation_id="getLimits", tags=["client"], responses=errors())
         return router
+
+    def _add_jobs(self, add: Callable[..., None]) -> None:
+        job, tags = "/jobs/{job_id}", ["jobs"]
+        add("/jobs", self.create_job, operation_id="createJob", tags=tags, openapi_extra=body_of("Job"), **CREATED)
+        add("/jobs", self.list_jobs, operation_id="listJobs", tags=tags, responses=UNKNOWN)
+        add(job, self.get_job, operation_id="getJob", tags=tags, responses=UNKNOWN)
+        add(f"{job}/events", self.events, operation_id="followJob", tags=tags, **EVENTS)
+        add(f"{job}/cancel", self.cancel_job, operation_id="cancelJob", tags=tags, methods=["POST"], responses=UNKNOWN)
+        add(f"{job}/resume", self.resume_job, operation_id="resumeJob", tags=tags, methods=["POST"], responses=UNFIT)
+        add(f"{job}/result", self.result, operation_id="getResult", tags=tags, **RESULT)
+        add(f"{job}/report", self.report, operation_id="getReport", tags=tags, **REPORT)
+        for name, function in (("result", self.result), ("report", self.report)):
+            add(f"{job}/{name}", function, methods=["HEAD"], include_in_schema=False)
+        add(job, self.delete_job, operation_id="deleteJob", tags=tags, **DELETED)
+
+    def _add_lists(self, add: Callable[..., None]) -> None:
+        jobs, tags = "/lists/{list_id}", ["lists"]
+        add("/lists", self.create_list, operation_id="createList", tags=tags, openapi_extra=body_of("List"), **CREATED)
+        add(jobs, self.get_list, operation_id="getList", tags=tags, responses=UNKNOWN)
+        add(
+            f"{jobs}/cancel",
+            self.cancel_list,
+            operation_id="cancelList",
+            tags=tags,
+            methods=["POST"],
+            responses=UNKNOWN,
+        )
+        add(jobs, self.delete_list, operation_id="deleteList", tags=tags, **DELETED)
 
 
 def location_of(request: Request, path: str) -> str:
@@ -307,36 +298,3 @@ def location_of(request: Request, path: str) -> str:
 def owner_of(request: Request) -> str:
     """The owner of a client's jobs."""
     return API_OWNER + request.state.client
-
-
-async def job_ended(body: schema.WebhookCall) -> None:
-    """Sent to a job's `webhook_url` when the job has ended.
-
-    It is signed by the specification Standard Webhooks: the header `webhook-signature` is `v1,` and the base64 of the HMAC with
-    SHA-256, keyed with the client's token, of the header `webhook-id`, a dot, the header `webhook-timestamp`, a dot, and the body.
-    """
-
-
-# --- the OpenAPI document
-
-
-def body_of(kind: str) -> dict[str, Any]:
-    """The part of a route's description for its body, which the route reads itself."""
-    refs = {FORM: f"{kind}Form", JSON: f"{kind}Request"}
-    content = {name: {"schema": {"$ref": f"#/components/schemas/{ref}"}} for name, ref in refs.items()}
-    return {"requestBody": {"required": True, "content": content}}
-
-
-def described(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI document, with the bodies of requests."""
-    if app.openapi_schema is None:
-        found = get_openapi(
-            title=app.title,
-            version=app.version,
-            routes=app.routes,
-            webhooks=app.webhooks.routes,
-            description=texts.API_ABOUT,
-        )
-        found["components"]["schemas"] |= schema.request_schemas()
-        app.openapi_schema = found
-    return app.openapi_schema

@@ -300,8 +300,8 @@ class JobStore:
     def uploaded(self, path: str | Path) -> Path:
         """The resolved path of a file that was uploaded to this app; WebError for any other path."""
         real = Path(path).resolve()
-        inside = real.is_relative_to(self.folder) and not real.is_relative_to(self.jobs_folder)
-        if not inside or not real.is_file():
+        is_upload = UPLOAD_PATTERN.fullmatch(real.parent.name) and real.parent.parent == self.folder
+        if not is_upload or not real.is_file():
             raise WebError(texts.FILE_GONE.format(name=Path(path).name))
         return real
 

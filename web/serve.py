@@ -22,6 +22,21 @@ from web.storage import StoredUploads
 ASSETS = Path(__file__).resolve().parent / "assets"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 FONTS = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]
+# Colours of the theme whose text has a contrast below 4.5 : 1, darker or (in the dark) lighter.
+READABLE: dict[str, Any] = {
+    "body_text_color_subdued": "*neutral_600",
+    "input_placeholder_color": "*neutral_600",
+    "input_placeholder_color_dark": "*neutral_300",
+    "block_label_text_color": "*primary_700",
+    "block_title_text_color": "*primary_700",
+    "button_primary_background_fill": "*primary_600",
+    "button_primary_background_fill_dark": "*primary_600",
+    "button_primary_background_fill_hover": "*primary_700",
+    "button_primary_background_fill_hover_dark": "*primary_700",
+    "button_secondary_background_fill_hover_dark": "*primary_600",
+    "checkbox_label_background_fill_selected": "*primary_600",
+    "checkbox_border_color": "*neutral_500",
+}
 # The browser refuses resources of other hosts. Gradio's page needs inline scripts and eval.
 CONTENT_POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline';"
@@ -112,7 +127,7 @@ class Server:
     def _launch(self, script: str) -> None:
         _, self.url, _ = self.blocks.queue(max_size=200).launch(
             **self.settings.launch_arguments(),
-            theme=gr.themes.Soft(font=FONTS[0], font_mono=FONTS[1]),
+            theme=gr.themes.Soft(font=FONTS[0], font_mono=FONTS[1]).set(**READABLE),
             css=(ASSETS / "page.css").read_text(encoding="utf-8"),
             head=script,
             allowed_paths=sorted({str(path.parent) for example in EXAMPLES for path in (example.video, example.audio)}),

@@ -14,7 +14,7 @@ VIDEO, AUDIO = "Video", "Audio"
 EXAMPLE_BUTTON = "Example: {title}"
 PRESET, PRESET_INFO = (
     "Quality",
-    "More steps look better and take longer; Custom keeps the rest of the quality chosen before it.",
+    "From the fastest to the best; Custom keeps the rest of the quality chosen before it.",
 )
 PRESETS = {"turbo": "Turbo", "fast": "Fast", "balanced": "Balanced", "quality": "Best quality"}
 CUSTOM_PRESET = "custom"
@@ -29,7 +29,7 @@ FRAME = "Click on the face whose lips should change:"
 FRAME_ALT = "A frame of your video; click on the face whose lips should change"
 
 ADVANCED_SECTION = "Advanced settings"
-STEPS, STEPS_INFO = "Inference steps", "Sampling steps for each window of frames."
+STEPS, STEPS_INFO = "Inference steps", "More steps look better and take longer."
 GUIDANCE, GUIDANCE_INFO = "Guidance scale", "How strongly the lips follow the audio; 1 is fastest."
 SEED, SEED_INFO = "Seed", "The same seed gives the same result; -1 picks a new one each time."
 LENGTH = "If the audio is longer than the video"
@@ -63,8 +63,11 @@ SHEET = "Faces that were found: those in green frames will be changed."
 SHEET_ALT = "Frames of the video with the faces that were found; the message above describes the same"
 REPORT_SECTION = "Report"
 NO_RESULT = "No result yet. Give a video and audio, then press Check first, Preview 3 seconds or Run."
-HISTORY_SECTION = "This session"
-HISTORY, HISTORY_INFO = "Earlier jobs", "Choose one to see it again. Jobs are deleted {hours} after they end."
+HISTORY_SECTION = "Earlier jobs"
+HISTORY, HISTORY_INFO = (
+    "Your jobs",
+    "Choose one to see it again, with its settings. Jobs are deleted {hours} after they end.",
+)
 DELETE = "Delete this job's files"
 KINDS = {"preflight": "Check", "preview": "Preview", "run": "Run"}
 STATES = {
@@ -85,6 +88,7 @@ STAGES = {"Find the face": "find the face", "Generate lips": "generate lips", "D
 STEP = "Step {number} of {count}: {stage}"
 FRAMES_DONE = "{done} of {total} frames"
 LEFT = "about {time} left in this step"
+SENDING = "Checking the files"
 CANCELLING = "Cancelling after the current window"
 CANCELLED = "Cancelled. Nothing was kept of this job."
 CHECKED = "Check: {summary}"

@@ -37,7 +37,7 @@ class Uploads:
 
     def on_video(self, path: str | None) -> list[Any]:
         """Facts of the video, or an error, and its first frame to click on."""
-        nothing = [gr.update(value=0, maximum=1), None, "largest"]
+        nothing = [gr.update(value=0, maximum=1), None]
         if not path:
             return ["", *nothing]
         try:
@@ -49,7 +49,7 @@ class Uploads:
         facts = {"width": width, "height": height, "fps": round(float(info.fps), 2)}
         sentence = texts.MEDIA_FACTS.format(**facts, time=duration(info.duration_sec))
         slider = gr.update(value=0, maximum=max(0.04, round(info.duration_sec, 2)))
-        return [views.facts_html(sentence), slider, for_page(frame, shown_scale(info)), "largest"]
+        return [views.facts_html(sentence), slider, for_page(frame, shown_scale(info))]
 
     def on_audio(self, path: str | None) -> str:
         if not path:

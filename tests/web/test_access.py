@@ -112,7 +112,9 @@ def test_wrong_passwords_slow_down(guarded: Server, monkeypatch: pytest.MonkeyPa
 def test_new_session_names_do_not_take_all_seats(pair: tuple[Path, Path], tmp_path: Path) -> None:
     with kept_environment():
         app = Server(stub_models(), AppSettings(tmp_path / "app", LIMITS, port=None)).app  # its worker does not run
-    files = [Path(shutil.copy(path, app.store.folder)) for path in pair]
+    uploads = app.store.folder / ("a" * 64)
+    uploads.mkdir()
+    files = [Path(shutil.copy(path, uploads)) for path in pair]
     taken = 0
     with pytest.raises(WebError, match="from your address"):
         for taken in range(LIMITS.unfinished_jobs):

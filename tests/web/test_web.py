@@ -28,6 +28,7 @@ from web import texts
 from web.errors import WebError
 from web.jobs import Submission
 from web.orders import Wish, checked_face
+from web.page import Page, form_of, wish_of
 from web.serve import Server
 from web.settings import AppSettings, Limits
 
@@ -124,6 +125,42 @@ def test_the_face_cannot_be_the_path_of_a_file() -> None:
     ]
     with pytest.raises(WebError, match="unknown"):
         checked_face(str(ROOT / "docs/demo.png"))
+
+
+def test_a_form_is_filled_in_only_with_what_is_valid_and_there(server: Server, pair: tuple[Path, Path]) -> None:
+    page = Page(server.app)
+    page.build()
+    video = uploaded(server, "talk.mp4", pair[0].read_bytes())
+    wish = ["fast", 4, 1.5, 7, "12,34@0.5", "loop", "cut", "error", "demo"]
+    assert page.filled([video, None, *wish]) == [video, None, *wish, "fast"]
+    assert page.filled([video, None, "turbo", 3, *wish[2:]])[-1] == texts.CUSTOM_PRESET
+    for elsewhere in (str(server.settings.folder / "api.key"), "/etc/passwd", video + "x"):
+        assert page.filled([elsewhere, elsewhere, *wish])[:2] == [None, None]
+    nothing = page.filled(None)
+    for wrong in (
+        {},
+        [],
+        [1],
+        [video, None, *wish[:-1], "gone"],
+        [video, None, "magic", *wish[1:]],
+        [{}, [], *wish],
+        "x" * 11,
+    ):
+        assert page.filled(wrong) == nothing, wrong
+    files = [uploaded(server, path.name, path.read_bytes()) for path in pair]
+    job = server.app.submit(SOMEBODY, wish_of("preflight", *wish), *files)
+    assert page.filled(form_of(job)) == [*files, *wish, "fast"]
+    wait_until(lambda: job.is_over)
+    server.app.delete(job.id, "somebody")
+    assert page.filled(form_of(job))[:2] == [None, None]
+
+
+def test_a_click_that_arrives_twice_makes_one_job(server: Server, pair: tuple[Path, Path]) -> None:
+    files = [uploaded(server, path.name, path.read_bytes()) for path in pair]
+    click = Submission("somebody", key="one click")
+    first, second = (server.app.submit(click, Wish("preflight"), *files) for _ in range(2))
+    assert first is second
+    assert server.app.submit(Submission("somebody", key="another"), Wish("preflight"), *files) is not first
 
 
 def test_others_cannot_access_a_job(server: Server, pair: tuple[Path, Path]) -> None:

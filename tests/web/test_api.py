@@ -375,7 +375,7 @@ def test_only_its_client_can_use_a_job(server: Server, done: str) -> None:
     "given", ["", "Bearer", "Bearer wrong", f"Basic {TOKENS['ann']}", TOKENS["ann"], "Bearer \xfc"]
 )
 def test_every_request_needs_a_token(server: Server, given: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server.api.asgi.strangers, "limit", 1000)
+    monkeypatch.setattr(server.api.asgi, "strangers", RateLimit(1000))
     headers = {"Authorization": given.encode("latin-1")} if given else {}
     for method, path in (
         ("GET", "jobs"),

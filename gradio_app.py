@@ -11,10 +11,17 @@ from pathlib import Path
 from latentsync.face.detection.detector import BACKENDS
 from scripts.command import run_command, yaml_file
 from scripts.status import configure_logging
+from web import texts
+from web.api.clients import TOKEN_FILE, parse_tokens, read_tokens
 from web.errors import WebError
-from web.settings import DEFAULT_FOLDER, AppSettings, Limits
+from web.settings import DEFAULT_FOLDER, ApiSettings, AppSettings, Limits
 
-PASSWORD = "LATENTSYNC_PASSWORD"  # environment variable
+PASSWORD, TOKENS_VARIABLE = "LATENTSYNC_PASSWORD", "LATENTSYNC_API_TOKENS"  # environment variables
+PORT_VARIABLE, HOST_VARIABLE = (
+    "GRADIO_SERVER_PORT",
+    "GRADIO_SERVER_NAME",
+)  # Gradio's own; it reads GRADIO_ROOT_PATH itself
+PORT = 7860
 USUAL = Limits()
 
 
@@ -32,8 +39,8 @@ def parse(argv: list[str] | None, prog: str = "gradio_app.py") -> argparse.Names
     models("--detector", choices=BACKENDS, help="default: face_alignment, or cascade for the demo models")
     models("--unload_after", type=float, metavar="MINUTES", help="free the models after this idle time")
     access = parser.add_argument_group("access").add_argument
-    access("--port", type=int, default=7860, help="default: %(default)s")
-    access("--host", default="127.0.0.1", help="0.0.0.0 accepts other machines (default: this one only)")
+    access("--port", type=int, help=f"default: {PORT}, or the environment variable {PORT_VARIABLE}")
+    access("--host", help=f"0.0.0.0 accepts other machines (default: this one only, or the variable {HOST_VARIABLE})")
     access(
         "--allow_host",
         action="append",
@@ -44,6 +51,36 @@ def parse(argv: list[str] | None, prog: str = "gradio_app.py") -> argparse.Names
     access("--share", action="store_true", help="a public URL through Gradio's relay; needs --user")
     access("--user", help="require this name and a password")
     access("--password", help=f"better: the environment variable {PASSWORD}, or the prompt")
+    api = parser.add_argument_group("job API, docs/api.md").add_argument
+    api(
+        "--api_tokens",
+        type=Path,
+        metavar="FILE",
+        help=f"lines NAME:TOKEN, one for each client (default: the variable {TOKENS_VARIABLE}, or one token in the app's folder)",
+    )
+    api(
+        "--input_folder",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="jobs may use the files below this folder of the server; may be repeated",
+    )
+    api(
+        "--webhook_host",
+        action="append",
+        default=[],
+        metavar="NAME[:PORT]",
+        help="webhooks may call this host; may be repeated",
+    )
+    api("--webhook_private", action="store_true", help="webhooks may call private addresses, and without encryption")
+    api(
+        "--max_requests",
+        type=int,
+        default=USUAL.requests_per_minute,
+        metavar="N",
+        help="requests of a client per minute (default: %(default)s)",
+    )
     limits = parser.add_argument_group("limits").add_argument
     limits("--folder", type=Path, default=DEFAULT_FOLDER, help="folder of uploads and results (default: %(default)s)")
     limits(
@@ -57,7 +94,7 @@ def parse(argv: list[str] | None, prog: str = "gradio_app.py") -> argparse.Names
         "--max_stored_gb",
         type=float,
         default=USUAL.stored_bytes / 1e9,
-        help="uploads and results of all users (default: %(default)g); one address may upload a fifth",
+        help="uploads and results of all users (default: %(default)g); one address or client may upload a fifth",
     )
     limits("--max_minutes", type=float, default=USUAL.length_sec / 60, help="longest result (default: %(default)g)")
     limits("--max_jobs", type=int, default=USUAL.unfinished_jobs, help="unfinished jobs at once (default: %(default)s)")
@@ -67,7 +104,7 @@ def parse(argv: list[str] | None, prog: str = "gradio_app.py") -> argparse.Names
 def settings_of(args: argparse.Namespace) -> AppSettings:
     positive = {
         name: getattr(args, name)
-        for name in ("keep_hours", "max_gb", "max_stored_gb", "max_minutes", "max_jobs", "unload_after")
+        for name in ("keep_hours", "max_gb", "max_stored_gb", "max_minutes", "max_jobs", "max_requests", "unload_after")
     }
     for name, value in positive.items():
         if value is not None and value <= 0:
@@ -82,11 +119,30 @@ def settings_of(args: argparse.Namespace) -> AppSettings:
         keep_sec=args.keep_hours * 3600,
         unfinished_jobs=args.max_jobs,
         unfinished_jobs_address=max(1, args.max_jobs // 2),
+        requests_per_minute=args.max_requests,
     )
     unload_sec = None if args.unload_after is None else args.unload_after * 60
-    return AppSettings(
-        args.folder, limits, unload_sec, args.host, args.port, args.share, login_of(args), tuple(args.allow_host)
-    )
+    host = args.host or os.environ.get(HOST_VARIABLE) or "127.0.0.1"
+    access = host, port_of(args), args.share, login_of(args), tuple(args.allow_host)
+    return AppSettings(args.folder, limits, unload_sec, *access, api_of(args))
+
+
+def port_of(args: argparse.Namespace) -> int:
+    """The port that was asked for, or that of Gradio's variable."""
+    stated = os.environ.get(PORT_VARIABLE) or str(PORT)
+    if args.port is None and not stated.isdecimal():
+        raise WebError(f"{PORT_VARIABLE} is {stated!r}: give the number of a port, or --port.")
+    return int(stated) if args.port is None else args.port
+
+
+def api_of(args: argparse.Namespace) -> ApiSettings:
+    """Settings of the job API: clients from the file of tokens, or from the environment."""
+    stated = parse_tokens(os.environ.get(TOKENS_VARIABLE, ""), TOKENS_VARIABLE)
+    tokens = stated if args.api_tokens is None else read_tokens(args.api_tokens)
+    for folder in args.input_folder:
+        if not folder.is_dir():
+            raise WebError(texts.NO_FOLDER.format(path=folder))
+    return ApiSettings(tokens, tuple(args.input_folder), tuple(args.webhook_host), args.webhook_private)
 
 
 def login_of(args: argparse.Namespace) -> tuple[str, str] | None:
@@ -103,6 +159,7 @@ def serve(args: argparse.Namespace) -> None:
     settings = settings_of(args)  # before the imports of PyTorch and Gradio, which take seconds
     from latentsync.config import UNetRun, load
     from latentsync.device import unused_gpu
+    from web.api.answers import PREFIX
     from web.models import Models
     from web.serve import Server, is_open_to_others
 
@@ -114,6 +171,8 @@ def serve(args: argparse.Namespace) -> None:
     models.check("")
     with Server(models, settings) as server:
         print(f"Open {server.url} in a browser; Ctrl+C stops the app.", flush=True)
+        token = "the clients' tokens" if settings.api.tokens else f"the token in {settings.folder / TOKEN_FILE}"
+        print(f"Job API: {server.url}{PREFIX[1:]} with {token}.", flush=True)
         if server.blocks.share_url:
             print(f"Public: {server.blocks.share_url}", flush=True)
         if reason := unused_gpu():

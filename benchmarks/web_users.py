@@ -6,8 +6,8 @@ The first round warms up; memory after each later round is compared with that af
 """
 
 import argparse
-import json
 import os
+import secrets
 import sys
 import tempfile
 import time
@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from gradio_client import Client, handle_file
+import httpx
 
 from benchmarks.table import report
 from latentsync.media.probe import probe
@@ -29,7 +29,7 @@ from latentsync.timebase import samples_of_frames
 from scripts.command import run_command
 from web.models import Models
 from web.serve import Server
-from web.settings import EXAMPLES, AppSettings
+from web.settings import EXAMPLES, ApiSettings, AppSettings
 
 MAX_GROWTH = 0.1
 FRAMES = 12  # of the first user's pair; each further user's has one frame more
@@ -52,19 +52,22 @@ def make_pair(folder: Path, frames: int) -> tuple[Path, Path]:
     return video, audio
 
 
-def use(url: str, folder: Path, pair: tuple[Path, Path], frames: int) -> bool:
-    """Submit a job as one user and return whether the result is theirs, by file name, seed and number of frames."""
-    client = Client(url, download_files=str(folder), verbose=False)
-    files = {"video": handle_file(pair[0]), "audio": handle_file(pair[1])}
-    job_id = client.predict(**files, preset="fast", model="demo", seed=frames, api_name="/submit")
-    while (status := client.predict(job_id, api_name="/status"))["state"] in ("waiting", "running"):
-        time.sleep(0.5)
-    assert status["state"] == "done", status
-    video, report_path = client.predict(job_id, api_name="/fetch")
-    facts = json.loads(Path(report_path).read_text(encoding="utf-8"))
-    client.close()
+def use(server: Server, name: str, pair: tuple[Path, Path], frames: int) -> bool:
+    """Make a job as one client and return whether the result is theirs, by file name, seed and number of frames."""
+    headers = {"authorization": f"Bearer {server.settings.api.tokens[name]}"}
+    with httpx.Client(base_url=f"{server.url}api/v1", headers=headers, timeout=60) as client:
+        with pair[0].open("rb") as video, pair[1].open("rb") as audio:
+            values = {"preset": "fast", "model": "demo", "seed": str(frames)}
+            job = client.post("/jobs", data=values, files={"video": video, "audio": audio}).raise_for_status().json()
+        while job["state"] in ("waiting", "running"):
+            time.sleep(0.5)
+            job = client.get(f"/jobs/{job['id']}").raise_for_status().json()
+        assert job["state"] == "done", job
+        facts = client.get(f"/jobs/{job['id']}/report").raise_for_status().json()
+        result = pair[0].with_suffix(".result.mp4")
+        result.write_bytes(client.get(f"/jobs/{job['id']}/result").raise_for_status().content)
     theirs = facts["video"] == pair[0].name and facts["settings"]["seed"] == frames
-    return theirs and probe(video).frame_count == frames
+    return theirs and probe(result).frame_count == frames
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -81,13 +84,13 @@ def bench(args: argparse.Namespace) -> int:
         folder = Path(name)
         lengths = range(FRAMES, FRAMES + args.users)
         pairs = [make_pair(folder, frames) for frames in lengths]
-        with Server(Models.standard(), AppSettings(folder / "app", port=None)) as server:
+        names = [f"user-{frames}" for frames in lengths]
+        api = ApiSettings({name: secrets.token_urlsafe(24) for name in names})
+        with Server(Models.standard(), AppSettings(folder / "app", port=None, api=api)) as server:
             for number in range(args.rounds):
                 begun = time.perf_counter()
                 with ThreadPoolExecutor(args.users) as pool:
-                    visits = [
-                        pool.submit(use, server.url, folder, *visit) for visit in zip(pairs, lengths, strict=True)
-                    ]
+                    visits = [pool.submit(use, server, *visit) for visit in zip(names, pairs, lengths, strict=True)]
                     right = sum(visit.result() for visit in visits)
                 first_mb = rows[0]["memory_mb"] if rows else rss_mb()
                 row = {"round": number, "users": args.users, "own_results": right, "memory_mb": rss_mb()}

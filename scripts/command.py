@@ -11,7 +11,7 @@ OK, WRONG, STOPPED = 0, 2, 130  # exit statuses; 1 is left to commands whose wor
 
 # Imported packages that only some commands need -> the extra of pyproject.toml that installs them
 EXTRA_OF = {
-    "gradio": "web",
+    **dict.fromkeys(("fastapi", "gradio", "pydantic", "python_multipart", "starlette"), "web"),
     **dict.fromkeys(
         ("accelerate", "diffusers", "lpips", "matplotlib", "tensorboard", "torchvision", "whisper"), "train"
     ),

@@ -59,7 +59,7 @@ NOT_RUN = {
     "./inference.sh --video_path film.mp4": "its film is long; tests/inference/test_ranges.py edits ranges of a short one",
     "./inference.sh": "the demo without arguments is tests/inference/test_demo.py",
     "python gradio_app.py": "it serves until it is stopped; tests/web runs it",
-    "python docs/api_client.py": "it needs a server; tests/web/test_web.py runs it",
+    "python docs/api_client.py": "it needs a server; tests/web/test_api.py runs it",
     "python -m scripts.score_demo": LONG,
     "python -m scripts.make_figures": "it overwrites the pictures of the documentation",
     "python -m scripts.precompute": TRAINS,
@@ -76,7 +76,7 @@ NOT_RUN = {
     "latentsync ": "tests/test_package.py runs it",
     "python -m latentsync": "tests/test_package.py runs it",
     "pre-commit": "it changes the checkout",
-    "curl": "it needs a server; tests/web/test_web.py posts the same requests",
+    "curl": "it needs a server; tests/web/test_api.py runs it",
 }
 PROGRAM = re.compile(r"(?:[A-Z_]+=\S+ +)*(?:\.venv/bin/)?(python3? |latentsync |\./\w+\.sh\b|eval/\w+\.sh\b)")
 
@@ -206,8 +206,8 @@ def snippets() -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(("page", "code"), snippets(), ids=lambda value: value[:20] if value.endswith(".md") else "")
 def test_python_snippets_run(page: str, code: str, files: Path, tiny: LipsyncPipeline) -> None:
-    if "gradio_client" in code:
-        pytest.skip("it needs a server; tests/web/test_web.py runs the program of docs/api_client.py")
+    if "httpx" in code:
+        pytest.skip("it needs a server; tests/web/test_api.py runs it")
     shown: list[np.ndarray] = []
     names = {
         "pipeline": tiny,

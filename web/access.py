@@ -4,6 +4,7 @@ A page of another site reaches an app on this computer through the browser of th
 leads here (DNS rebinding), or by requests whose answers it cannot read. The headers Host and Origin show both.
 """
 
+import json
 import math
 import socket
 import time
@@ -13,10 +14,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from web import texts
+from web.errors import ErrorCode, code_of
 
 Message = MutableMapping[str, Any]
 AsgiApp = Callable[..., Awaitable[None]]
 
+API_PREFIX = "/api/"  # of the job API's paths
 DEFAULT_PORTS = {"http": 80, "https": 443}
 FREE_ATTEMPTS = 5  # wrong passwords before the first wait
 LONGEST_WAIT_SEC = 300.0
@@ -70,6 +73,12 @@ def network_of(address: str) -> str:
     return str(ip_network(f"{address.partition('%')[0]}/64", strict=False))
 
 
+def route_path(scope: Message) -> str:
+    """The path of a request without the prefix of a proxy (GRADIO_ROOT_PATH), which the proxy may have left or removed."""
+    path, prefix = scope["path"], str(scope.get("root_path", "")).rstrip("/")
+    return path[len(prefix) :] if prefix and path.startswith(f"{prefix}/") else path
+
+
 class LoginBrake:
     """Delays attempts to log in: after `FREE_ATTEMPTS` wrong passwords from an address each further one doubles a wait."""
 
@@ -109,8 +118,8 @@ class Guard:
                 return
             headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
             if reason := self.refusal(headers):
-                await answer(send, 403, reason)
-            elif scope["method"] == "POST" and scope["path"].rstrip("/").endswith("/login"):
+                await answer(scope, send, 403, reason)
+            elif scope["method"] == "POST" and route_path(scope).rstrip("/").endswith("/login"):
                 await self._login(app, scope, receive, send)
             else:
                 await app(scope, receive, send)
@@ -130,7 +139,7 @@ class Guard:
         address = network_of((scope.get("client") or ("", 0))[0])
         wait_sec = math.ceil(self.brake.wait_sec(address))
         if wait_sec:
-            await answer(send, 429, texts.WAIT_TO_LOG_IN.format(count=wait_sec), {"retry-after": str(wait_sec)})
+            await answer(scope, send, 429, texts.WAIT_TO_LOG_IN.format(count=wait_sec), {"retry-after": str(wait_sec)})
             return
         self.brake.attempt(address)
 
@@ -143,10 +152,23 @@ class Guard:
 
 
 async def answer(
-    send: Callable[[Message], Awaitable[None]], status: int, sentence: str, headers: dict[str, str] | None = None
+    scope: Message,
+    send: Callable[[Message], Awaitable[None]],
+    status: int,
+    sentence: str,
+    headers: dict[str, str] | None = None,
+    code: ErrorCode | None = None,
 ) -> None:
-    """Send a complete answer of one sentence."""
-    named = {"content-type": "text/plain; charset=utf-8", **(headers or {})}
+    """Send an error of one sentence: as text, or as the job API states errors if the request was sent to it."""
+    is_api = route_path(scope).startswith(API_PREFIX)
+    body = error_body(code or code_of(status), sentence) if is_api else sentence.encode()
+    kind = "application/json" if is_api else "text/plain; charset=utf-8"
+    named = {"content-type": kind, "content-length": str(len(body)), **(headers or {})}
     listed = [(name.encode(), value.encode()) for name, value in named.items()]
     await send({"type": "http.response.start", "status": status, "headers": listed})
-    await send({"type": "http.response.body", "body": sentence.encode()})
+    await send({"type": "http.response.body", "body": body})
+
+
+def error_body(code: ErrorCode, sentence: str) -> bytes:
+    """The body of the job API's answers that are errors."""
+    return json.dumps({"error": {"code": code.value, "message": sentence}}).encode()

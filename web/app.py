@@ -1,16 +1,29 @@
 """The app without its page: what the page and the API share."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from latentsync.media.video.encode import choose_encoder
 from web import texts
 from web.engine import Engine
-from web.errors import WebError
-from web.jobs import JobStore, WebJob
+from web.errors import ErrorCode, WebError
+from web.jobs import JobStore, NewJob, Submission, WebJob, output_suffix
 from web.models import Models
 from web.orders import Inspector, Wish, make_order
 from web.sentences import amount
 from web.settings import AppSettings
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A request for a job, whose values and whose files' content are unchecked."""
+
+    wish: Wish
+    video: Path
+    audio: Path
+    names: tuple[str, str]
+    webhook_url: str = ""
 
 
 class WebApp:
@@ -19,7 +32,7 @@ class WebApp:
     def __init__(self, models: Models, settings: AppSettings):
         self.models, self.settings = models, settings
         self.store = JobStore(settings.folder, settings.limits)
-        self.inspector = Inspector(self.store, settings.limits)
+        self.inspector = Inspector(settings.limits)
         self.engine = Engine(models, self.store, settings.unload_sec)
 
     def start(self) -> "WebApp":
@@ -32,26 +45,54 @@ class WebApp:
 
     def submit(
         self,
-        owner: str,
+        submission: Submission,
         wish: Wish,
         video: str | None,
         audio: str | None,
         names: tuple[str, str] | None = None,
-        address: str = "",
     ) -> WebJob:
-        """Check the request and put a job into the queue; WebError or ValueError if it is invalid.
-
-        `address`: the client's network, whose unfinished jobs are limited; empty for a user who logged in.
-        """
+        """Check a request for two uploads and put the job into the queue; WebError or ValueError if it is invalid."""
         if not video or not audio:
             raise WebError(texts.NEED_BOTH)
         names = names or (Path(video).name, Path(audio).name)
-        order = make_order(wish, self.store.uploaded(video), self.store.uploaded(audio), self.models)
-        self.inspector.video(video, names[0])
-        self.inspector.sound(audio, names[1])
-        job = self.store.add(owner, order, names, address)
-        self.engine.submit(job)
-        return job
+        draft = Draft(wish, self.store.uploaded(video), self.store.uploaded(audio), names)
+        return self.submit_all(submission, [draft])[0][0]
+
+    def submit_all(self, submission: Submission, drafts: Sequence[Draft]) -> tuple[list[WebJob], bool]:
+        """Check requests and put all jobs into the queue, or none; WebError or ValueError if one is invalid.
+
+        The second value is False if the submission was made before, with the same key; then these are the jobs of that time.
+        """
+        if known := self.store.repeated(submission):
+            return known, False
+        jobs, are_new = self.store.add(submission, self._checked_all(drafts))
+        if are_new:
+            for job in jobs:
+                self.engine.submit(job)
+        return jobs, are_new
+
+    def _checked_all(self, drafts: Sequence[Draft]) -> list[NewJob]:
+        checked = []
+        for number, draft in enumerate(drafts, 1):
+            try:
+                checked.append(self.checked(draft))
+            except (ValueError, OSError) as error:
+                if len(drafts) == 1:
+                    raise
+                code = getattr(error, "code", ErrorCode.INVALID_REQUEST)
+                raise WebError(texts.WRONG_ENTRY.format(number=number, reason=error), code) from error
+        return checked
+
+    def checked(self, draft: Draft) -> NewJob:
+        """A request whose values and files are valid; WebError or ValueError for any other."""
+        order = make_order(draft.wish, draft.video, draft.audio, self.models)
+        options = order.options
+        info = self.inspector.video(draft.video, draft.names[0], options.video_track)
+        self.inspector.sound(draft.audio, draft.names[1], options.audio_track)
+        if options.codec != "auto":
+            encoder = choose_encoder(options.codec, info.width, info.height, output_suffix(options))
+            encoder.settings(options.crf)
+        return NewJob(order, draft.names, draft.webhook_url)
 
     def cancel(self, job_id: str, owner: str) -> WebJob:
         job = self.store.get(job_id, owner)
@@ -73,32 +114,13 @@ class WebApp:
         else:
             self.engine.cancel(job)
 
-    def status(self, job: WebJob) -> dict[str, Any]:
-        """Status of a job as plain values for JSON."""
-        with job.lock:
-            left_sec = job.left_sec
-            expires = None if job.ended is None else job.ended + self.settings.limits.keep_sec
-            return {
-                "job_id": job.id,
-                "kind": job.order.kind,
-                "state": job.state,
-                "place": self.engine.place(job) if job.state == "waiting" else 0,
-                "stage": job.stage,
-                "frames_done": job.done,
-                "frames": job.total,
-                "left_sec": None if left_sec is None else round(left_sec, 1),
-                "error": job.error,
-                "summary": job.report.get("summary", ""),
-                "warnings": list(job.report.get("warnings", ())),
-                "kept_until": None if expires is None else round(expires),
-            }
-
     def results(self, job: WebJob) -> list[Path]:
         """The files of a finished job; WebError if there are none."""
         if not job.is_over:
-            raise WebError(texts.UNFINISHED_JOB.format(state=texts.STATES[job.state]))
+            raise WebError(texts.UNFINISHED_JOB.format(state=texts.STATES[job.state]), ErrorCode.WRONG_STATE)
         if not job.results:
-            raise WebError(texts.NO_FILES.format(state=texts.STATES[job.state], error=job.error or texts.CANCELLED))
+            error = job.error or texts.CANCELLED
+            raise WebError(texts.NO_FILES.format(state=texts.STATES[job.state], error=error), ErrorCode.WRONG_STATE)
         return job.results
 
     def waiting_text(self, job: WebJob) -> str:

@@ -1,7 +1,7 @@
 """Jobs of the app: their orders, progress, folders, owners and expiry.
 
-A job has an id that cannot be guessed, and only its owner can access it: a session, or a user if there is a login. Its
-folder has copies of the uploads, under neutral names, and the results.
+A job has an id that cannot be guessed, and only its owner can access it: a browser, a user if there is a login, or a client of
+the job API. Its folder has copies of the uploads, under neutral names, and the results.
 """
 
 import errno
@@ -12,8 +12,9 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from fractions import Fraction
 from pathlib import Path
 from threading import Event, RLock
 from typing import Any, Literal
@@ -21,11 +22,14 @@ from typing import Any, Literal
 from latentsync.files import atomic_write
 from latentsync.inference.settings import JobOptions
 from web import texts
-from web.errors import CancelledError, WebError
+from web.errors import CancelledError, ErrorCode, WebError
 from web.settings import Limits
 
 Kind = Literal["preflight", "preview", "run"]
 State = Literal["waiting", "running", "done", "failed", "cancelled", "interrupted"]
+Delivery = Literal["pending", "delivered", "failed"]
+API_OWNER = "client "  # begins the owner's name of jobs of the job API
+INPUT = "input"  # in a job's folder: copies of its uploads
 RECORD = "job.json"  # in a job's folder: what is known about it after the app was stopped
 DAMAGED = (OSError, ValueError, KeyError, TypeError, IndexError)
 SECRET = "browser.key"  # in the app's folder
@@ -39,7 +43,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Order:
-    """A checked request for a job; its files are in the app's folder."""
+    """A checked request for a job; its files are in the app's folder, or in a folder that the app may read."""
 
     kind: Kind
     video: Path
@@ -49,17 +53,51 @@ class Order:
     options: JobOptions
 
 
+@dataclass
+class Webhook:
+    """An address that is called when a job has ended."""
+
+    url: str
+    state: Delivery = "pending"
+    attempts: int = 0
+    error: str = ""  # of the last attempt
+
+
+@dataclass(frozen=True)
+class NewJob:
+    """What a job is made from."""
+
+    order: Order
+    names: tuple[str, str]  # the owner's names of video and audio
+    webhook_url: str = ""  # none
+
+
+@dataclass(frozen=True)
+class Submission:
+    """Who submits jobs, and how they belong together.
+
+    `address`: the client's network, whose unfinished jobs are limited; empty if the owner is identified by a password or a token.
+    `key`: a client's own name of the submission, so that a repeated one makes no second job; `fingerprint`: hash of its content.
+    """
+
+    owner: str
+    address: str = ""
+    list_id: str = ""
+    key: str = ""
+    fingerprint: str = ""
+
+
 @dataclass(eq=False)
 class WebJob:
     """One order with its progress and result; hold `lock` to change it."""
 
     id: str
-    owner: str
-    order: Order  # its files are the copies in `folder`
+    order: Order  # uploads are copies in `folder`
     folder: Path
     names: tuple[str, str]  # the owner's names of video and audio
     uploads: tuple[Path, ...] = ()  # the files from which those of the order were copied
-    address: str = ""  # network address of the owner, if there is no login
+    submission: Submission = Submission("")
+    webhook: Webhook | None = None
     created: float = field(default_factory=time.time)
     state: State = "waiting"
     stage: str = ""
@@ -76,13 +114,21 @@ class WebJob:
     cancelling: Event = field(default_factory=Event, repr=False)
 
     @property
+    def owner(self) -> str:
+        return self.submission.owner
+
+    @property
+    def is_of_api(self) -> bool:
+        return self.owner.startswith(API_OWNER)
+
+    @property
     def is_over(self) -> bool:
         """Whether nothing more happens to the job by itself."""
         return self.state not in ("waiting", "running")
 
     @property
     def output(self) -> Path:
-        return self.folder / f"{plain_stem(self.names[0])}_lipsync.mp4"
+        return self.folder / f"{plain_stem(self.names[0])}_lipsync{output_suffix(self.order.options)}"
 
     @property
     def work(self) -> Path:
@@ -157,6 +203,8 @@ class WebJob:
             self.state, self.stage, self.error, self.ended = "waiting", "", "", None
             self.done = self.total = 0
             self.cancelling.clear()
+            if self.webhook is not None:
+                self.webhook = Webhook(self.webhook.url)
         self.save()
 
     def save(self) -> None:
@@ -164,16 +212,16 @@ class WebJob:
         order = self.order
         with self.lock:
             record = {
-                "owner": self.owner,
+                **asdict(self.submission),
                 "kind": order.kind,
-                "video": order.video.name,
-                "audio": order.audio.name,
+                "video": self._recorded_path(order.video),
+                "audio": self._recorded_path(order.audio),
                 "model": order.model,
                 "settings": order.settings,
                 "options": asdict(order.options),
                 "names": self.names,
                 "uploads": [path.relative_to(self.folder.parent.parent).as_posix() for path in self.uploads],
-                "address": self.address,
+                "webhook": None if self.webhook is None else asdict(self.webhook),
                 "created": self.created,
                 "state": self.state,
                 "error": self.error,
@@ -181,23 +229,38 @@ class WebJob:
                 "report": self.report,
             }
         with atomic_write(self.folder / RECORD) as partial:
-            partial.write_text(json.dumps(record), encoding="utf-8")
+            partial.write_text(json.dumps(record, default=str), encoding="utf-8")
+
+    def _recorded_path(self, path: Path) -> str:
+        """A copied upload by its name, any other file by its whole path."""
+        return path.name if path.parent == self.folder / INPUT else str(path)
 
     @classmethod
     def load(cls, folder: Path) -> "WebJob":
         """The job of a folder, interrupted if it had not ended; one of `DAMAGED` without a valid record."""
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        inputs, store = folder / "input", folder.parent.parent
-        options = JobOptions(**record["options"])
+        inputs, store, stored = folder / INPUT, folder.parent.parent, record["options"]
+        fps = None if stored["fps"] is None else Fraction(stored["fps"])
+        options = JobOptions(**{**stored, "fps": fps})
         files = inputs / record["video"], inputs / record["audio"]
         order = Order(record["kind"], *files, record["model"], dict(record["settings"]), options)
-        job = cls(folder.name, str(record["owner"]), order, folder, (record["names"][0], record["names"][1]))
+        job = cls(folder.name, order, folder, (record["names"][0], record["names"][1]))
+        job.submission = Submission(str(record["owner"]), *(record.get(name, "") for name in SUBMISSION[1:]))
+        job.webhook = Webhook(**record["webhook"]) if record.get("webhook") else None
         job.uploads = tuple(store / name for name in record["uploads"])
-        job.address, job.created = record["address"], float(record["created"])
+        job.created = float(record["created"])
         job.state, job.error, job.ended, job.report = (record[key] for key in ("state", "error", "ended", "report"))
         if not job.is_over:
             job.end("interrupted", texts.STOPPED)
         return job
+
+
+SUBMISSION = tuple(field.name for field in fields(Submission))
+
+
+def output_suffix(options: JobOptions) -> str:
+    """The ending of a result's name: that of a container that holds the codec."""
+    return ".mov" if options.codec == "prores" else ".mp4"
 
 
 def plain_stem(name: str) -> str:
@@ -230,44 +293,94 @@ class JobStore:
         """Let an interrupted job wait for the worker again; WebError for any other, or if there are too many jobs."""
         with self._lock:
             if job.state != "interrupted":
-                raise WebError(texts.CANNOT_GO_ON.format(state=texts.STATES[job.state]))
-            self._check_room(job.owner, job.address)
+                raise WebError(texts.CANNOT_GO_ON.format(state=texts.STATES[job.state]), ErrorCode.WRONG_STATE)
+            self._check_room(job.submission)
             job.wait_again()
 
     def uploaded(self, path: str | Path) -> Path:
         """The resolved path of a file that was uploaded to this app; WebError for any other path."""
         real = Path(path).resolve()
-        inside = real.is_relative_to(self.folder) and not real.is_relative_to(self.jobs_folder)
-        if not inside or not real.is_file():
+        is_upload = UPLOAD_PATTERN.fullmatch(real.parent.name) and real.parent.parent == self.folder
+        if not is_upload or not real.is_file():
             raise WebError(texts.FILE_GONE.format(name=Path(path).name))
         return real
 
-    def add(self, owner: str, order: Order, names: tuple[str, str], address: str = "") -> WebJob:
-        """A new job with its own folder and copies of the files; WebError if there are too many jobs."""
+    def add(self, submission: Submission, new: Sequence[NewJob]) -> tuple[list[WebJob], bool]:
+        """New jobs with their own folders and copies of uploads, and whether they are new: a submission that is repeated with its
+        key yields the jobs that it made before.
+
+        WebError if there are too many jobs, the disk is full, or another submission had the key; then no job is made.
+        """
         with self._lock:
-            self._check_room(owner, address)
-            job_id = secrets.token_urlsafe(ID_BYTES)
-            folder = self.jobs_folder / job_id
-            folder.mkdir(mode=0o700)
+            if known := self.repeated(submission):
+                return known, False
+            self._check_room(submission, len(new))
+            made: list[WebJob] = []
             try:
-                video = copied(order.video, folder / "input", "video")
-                audio = copied(order.audio, folder / "input", "audio")
-                kept = Order(order.kind, video, audio, order.model, order.settings, order.options)
-                job = WebJob(job_id, owner, kept, folder, names, (order.video, order.audio), address)
-                job.save()
+                for each in new:
+                    made.append(self._made(submission, each))
             except OSError as error:
-                remove_own(folder)
-                raise WebError(disk_problem(error)) from error
-            self._jobs[job_id] = job
+                raise WebError(disk_problem(error), ErrorCode.STORAGE_FULL) from error
+            finally:
+                if len(made) < len(new):
+                    for job in made:
+                        remove_own(job.folder)
+            self._jobs |= {job.id: job for job in made}
+            return made, True
+
+    def _made(self, submission: Submission, new: NewJob) -> WebJob:
+        """A job and its folder; OSError if it cannot be written, and then nothing is left of it."""
+        job_id, order = secrets.token_urlsafe(ID_BYTES), new.order
+        folder = self.jobs_folder / job_id
+        folder.mkdir(mode=0o700)
+        try:
+            paths = {"video": order.video, "audio": order.audio}
+            uploads = {name: path for name, path in paths.items() if path.is_relative_to(self.folder)}
+            copies: dict[str, Any] = {name: copied(path, folder / INPUT, name) for name, path in uploads.items()}
+            job = WebJob(job_id, replace(order, **copies), folder, new.names, tuple(uploads.values()), submission)
+            job.webhook = Webhook(new.webhook_url) if new.webhook_url else None
+            job.save()
             return job
+        except OSError:
+            remove_own(folder)
+            raise
+
+    def repeated(self, submission: Submission) -> list[WebJob]:
+        """The jobs that this submission made before, by its key; WebError if another submission had the key."""
+        with self._lock:
+            same = [job for job in self._jobs.values() if submission.key and job.submission.key == submission.key]
+            known = [job for job in same if job.owner == submission.owner]
+        if any(job.submission.fingerprint != submission.fingerprint for job in known):
+            raise WebError(texts.OTHER_REQUEST, ErrorCode.IDEMPOTENCY_CONFLICT)
+        return known
 
     def get(self, job_id: str, owner: str) -> WebJob:
         """The job of this id; the same WebError if it does not exist or has another owner."""
         with self._lock:
             job = self._jobs.get(job_id) if isinstance(job_id, str) else None
         if job is None or not secrets.compare_digest(job.owner.encode(), owner.encode()):
-            raise WebError(texts.UNKNOWN_JOB)
+            raise WebError(texts.UNKNOWN_JOB, ErrorCode.NOT_FOUND)
         return job
+
+    def listed(self, list_id: str, owner: str) -> list[WebJob]:
+        """The jobs of a list in their order; the same WebError if it does not exist or has another owner."""
+        found = [job for job in reversed(self.of(owner)) if list_id and job.submission.list_id == list_id]
+        if not found:
+            raise WebError(texts.UNKNOWN_LIST, ErrorCode.NOT_FOUND)
+        return found
+
+    def uploads_of(self, client: str) -> set[Path]:
+        """The uploads from which jobs of an owner, or of a network address, were made, and their copies."""
+        with self._lock:
+            jobs = [job for job in self._jobs.values() if client in (job.owner, job.submission.address)]
+        return {path for job in jobs for path in (*job.uploads, job.folder / INPUT)}
+
+    def due_webhooks(self) -> list[WebJob]:
+        """Ended jobs whose webhook was not called yet."""
+        with self._lock:
+            return [
+                job for job in self._jobs.values() if job.is_over and job.webhook and job.webhook.state == "pending"
+            ]
 
     def of(self, owner: str) -> list[WebJob]:
         """The jobs of an owner, the newest first."""
@@ -304,16 +417,29 @@ class JobStore:
             if folder.is_dir() and UPLOAD_PATTERN.fullmatch(folder.name) and newest(folder) < oldest:
                 remove_own(folder)
 
-    def _check_room(self, owner: str, address: str) -> None:
+    def _check_room(self, submission: Submission, count: int = 1) -> None:
+        """WebError if an owner, an address or all users together would have too many unfinished jobs with `count` more."""
         unfinished = [job for job in self._jobs.values() if not job.is_over]
-        mine = sum(job.owner == owner for job in unfinished)
-        if mine >= self.limits.unfinished_jobs_each:
-            raise WebError(texts.TOO_MANY_YOURS.format(count=mine))
-        near = sum(job.address == address for job in unfinished)
-        if address and near >= self.limits.unfinished_jobs_address:
-            raise WebError(texts.TOO_MANY_NEAR.format(count=near))
-        if len(unfinished) >= self.limits.unfinished_jobs:
-            raise WebError(texts.TOO_MANY.format(count=len(unfinished)))
+        mine = sum(job.owner == submission.owner for job in unfinished)
+        near = sum(job.submission.address == submission.address for job in unfinished)
+        if mine + count > self.jobs_limit(submission.owner):
+            sentence = texts.TOO_MANY_YOURS.format(count=mine, limit=self.jobs_limit(submission.owner))
+        elif submission.address and near + count > self.limits.unfinished_jobs_address:
+            sentence = texts.TOO_MANY_NEAR.format(count=near)
+        elif len(unfinished) + count > self.limits.unfinished_jobs:
+            sentence = texts.TOO_MANY.format(count=len(unfinished))
+        else:
+            return
+        raise WebError(sentence, ErrorCode.TOO_MANY_JOBS)
+
+    def jobs_limit(self, owner: str) -> int:
+        """How many unfinished jobs an owner may have."""
+        is_client = owner.startswith(API_OWNER)
+        return self.limits.unfinished_jobs_address if is_client else self.limits.unfinished_jobs_each
+
+    def unfinished(self, owner: str) -> int:
+        """Number of an owner's jobs that wait or run."""
+        return sum(not job.is_over for job in self.of(owner))
 
 
 def kept_secret(path: Path) -> str:

@@ -1,20 +1,22 @@
 """Requests from the page or the API, checked before anything is computed."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
 from latentsync.inference.faces.select import PLACE
-from latentsync.inference.settings import DEFAULT_SEED, InferenceSettings, JobOptions
+from latentsync.inference.settings import InferenceSettings, JobOptions, expanded
+from latentsync.media.container import ChosenTracks
 from latentsync.media.probe import MediaInfo, probe, sound_format
 from latentsync.media.sound.read import mono_pieces, stated_sec
 from latentsync.timebase import SAMPLE_RATE_HZ
 from web import texts
-from web.errors import WebError
-from web.jobs import JobStore, Kind, Order
+from web.errors import ErrorCode, WebError
+from web.jobs import Kind, Order
 from web.models import Models
 from web.sentences import duration, plain, size
-from web.settings import PRESETS, PREVIEW_SEC, Limits
+from web.settings import PREVIEW_SEC, Limits
 
 
 @dataclass(frozen=True)
@@ -22,46 +24,25 @@ class Wish:
     """An unchecked request; None means the default of the preset or the model."""
 
     kind: str = "run"
-    preset: str = ""
-    steps: float | None = None
-    guidance_scale: float | None = None
-    seed: float | None = DEFAULT_SEED
-    face: str = "largest"
-    length: str = "bounce"
-    rest: str = "cut"
-    on_missing_face: str = "passthrough"
-    model: str = ""
+    model: str = ""  # the default model
+    settings: Mapping[str, Any] = field(default_factory=dict)  # fields of `InferenceSettings`
+    options: Mapping[str, Any] = field(default_factory=dict)  # fields of `JobOptions`
 
 
 def make_order(wish: Wish, video: Path, audio: Path, models: Models) -> Order:
-    """A checked order for two uploaded files; WebError or ValueError if a value is wrong."""
+    """A checked order for two files of the app; WebError or ValueError if a value is wrong."""
     if wish.kind not in get_args(Kind):
         raise WebError(texts.UNKNOWN_KIND.format(name=wish.kind, known=", ".join(get_args(Kind))))
-    settings = chosen_settings(wish)
+    settings = expanded(wish.settings)
     InferenceSettings().changed(settings)
-    options = JobOptions(
-        length=wish.length,  # type: ignore[arg-type]
-        rest=wish.rest,  # type: ignore[arg-type]
-        on_missing_face=wish.on_missing_face,  # type: ignore[arg-type]
-        face=checked_face(wish.face),
-        limit_sec=PREVIEW_SEC if wish.kind == "preview" else None,
-    )
+    asked: dict[str, Any] = {"limit_sec": PREVIEW_SEC if wish.kind == "preview" else None}
+    asked |= {name: value for name, value in wish.options.items() if value is not None}
+    options = JobOptions().changed({**asked, "face": checked_face(asked.get("face", ""))})
     return Order(wish.kind, video, audio, models.check(wish.model, settings).name, settings, options)  # type: ignore[arg-type]
 
 
-def chosen_settings(wish: Wish) -> dict[str, Any]:
-    """Fields of `InferenceSettings`: those of the preset, overridden by single values."""
-    chosen: dict[str, Any] = {}
-    if wish.preset:
-        if wish.preset not in PRESETS:
-            raise WebError(texts.UNKNOWN_PRESET.format(name=wish.preset, known=", ".join(PRESETS)))
-        chosen = {"preset": wish.preset, **PRESETS[wish.preset]}
-    given = {"steps": whole("steps", wish.steps), "guidance_scale": number("guidance scale", wish.guidance_scale)}
-    chosen |= {name: value for name, value in given.items() if value is not None}
-    return {**chosen, "seed": DEFAULT_SEED if wish.seed is None else whole("seed", wish.seed)}
-
-
 def number(name: str, value: Any) -> float | None:
+    """The value of a field of the page; WebError if it is no number."""
     try:
         return None if value is None else float(value)
     except (TypeError, ValueError):
@@ -69,8 +50,9 @@ def number(name: str, value: Any) -> float | None:
 
 
 def whole(name: str, value: Any) -> int | None:
+    """The value of a field of the page; WebError if it is no whole number."""
     as_float = number(name, value)
-    if as_float is not None and as_float != as_float // 1:
+    if as_float is not None and not as_float.is_integer():
         raise WebError(texts.WRONG_NUMBER.format(name=name, value=value))
     return None if as_float is None else int(as_float)
 
@@ -85,18 +67,18 @@ def checked_face(text: str) -> str:
 
 
 class Inspector:
-    """Checks uploaded files: format and limits."""
+    """Checks the format and the limits of files, which are an upload or in an allowed folder."""
 
-    def __init__(self, store: JobStore, limits: Limits):
-        self.store, self.limits = store, limits
+    def __init__(self, limits: Limits):
+        self.limits = limits
 
-    def video(self, path: str | Path, name: str) -> MediaInfo:
-        """Facts of an uploaded video; WebError with one sentence if it is unusable."""
-        real = self._file(path, name)
+    def video(self, path: Path, name: str, track: int | None = None) -> MediaInfo:
+        """Facts of a video; WebError with one sentence if it is unusable."""
+        self._check_size(path, name)
         try:
-            info = probe(real)
+            info = probe(ChosenTracks(path, video=track))
         except (ValueError, OSError) as error:
-            raise WebError(plain(str(error), {str(real): name})) from error
+            raise WebError(plain(str(error), {str(path): name})) from error
         width, height = info.square_size
         if width * height > self.limits.frame_pixels:
             raise WebError(texts.FRAME_TOO_LARGE.format(name=name, width=width, height=height))
@@ -105,39 +87,41 @@ class Inspector:
             raise WebError(texts.VIDEO_TOO_LONG.format(name=name, **facts))
         return info
 
-    def sound(self, path: str | Path, name: str) -> float:
-        """Duration in seconds of uploaded audio; WebError with one sentence if it is unusable."""
-        real = self._file(path, name)
+    def sound(self, path: Path, name: str, track: int | None = None) -> float:
+        """Duration in seconds of audio; WebError with one sentence if it is unusable."""
+        self._check_size(path, name)
+        chosen = ChosenTracks(path, audio=track)
         try:
-            if not sound_format(real)[1]:
+            if not sound_format(chosen)[1]:
                 raise WebError(texts.NO_SOUND.format(name=name))
-            length_sec = self._sound_sec(real)
+            length_sec = self._sound_sec(chosen)
         except WebError:
             raise
         except (ValueError, OSError) as error:
-            raise WebError(plain(str(error), {str(real): name})) from error
+            raise WebError(plain(str(error), {str(path): name})) from error
         if length_sec > self.limits.length_sec:
             facts = {"time": duration(length_sec), "limit": duration(self.limits.length_sec)}
             raise WebError(texts.SOUND_TOO_LONG.format(name=name, **facts))
         return length_sec
 
-    def _sound_sec(self, path: Path) -> float:
+    def _sound_sec(self, chosen: ChosenTracks) -> float:
         """Duration in seconds: as stated, if that is above the limit, else as decoded, at most a moment above the limit."""
-        length_sec, count = stated_sec(path), 0
+        length_sec, count = stated_sec(chosen), 0
         if length_sec > self.limits.length_sec:
             return length_sec
-        for piece in mono_pieces(path):
+        for piece in mono_pieces(chosen):
             count += len(piece)
             if count > self.limits.length_sec * SAMPLE_RATE_HZ:
                 break
         return count / SAMPLE_RATE_HZ
 
-    def _file(self, path: str | Path, name: str) -> Path:
-        real = self.store.uploaded(path)
-        length = real.stat().st_size
+    def _check_size(self, path: Path, name: str) -> None:
+        try:
+            length = path.stat().st_size
+        except OSError as error:  # it was deleted meanwhile
+            raise WebError(texts.FILE_GONE.format(name=name)) from error
         if length == 0:
             raise WebError(texts.EMPTY_FILE.format(name=name))
         if length > self.limits.file_bytes:
             facts = {"size": size(length), "limit": size(self.limits.file_bytes)}
-            raise WebError(texts.TOO_BIG.format(name=name, **facts))
-        return real
+            raise WebError(texts.TOO_BIG.format(name=name, **facts), ErrorCode.TOO_LARGE)

@@ -3,39 +3,88 @@
 import json
 import secrets
 import time
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from latentsync.inference.settings import DEFAULT_SEED, needs_distilled
 from web import texts, views
-from web.api import JobApi, address_of, owner_of
+from web.access import network_of
 from web.app import WebApp
 from web.errors import WebError
-from web.jobs import WebJob
+from web.jobs import Submission, WebJob
 from web.models import official_files
-from web.orders import Wish
+from web.orders import Wish, make_order, number, whole
 from web.sentences import duration
 from web.settings import DEFAULT_PRESET, EXAMPLES, MAX_GUIDANCE, MAX_STEPS, PRESETS
 from web.uploads import Uploads
 
 POLL_SEC = 0.7
+KEY_BYTES, KEY_LENGTH = 16, 40  # of an order's key: random bytes, and characters at most
 CUSTOM_SCRIPT = f"() => {json.dumps(texts.CUSTOM_PRESET)}"
 QUIET: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None, "api_visibility": "private"}
+SENDING = f"""() => ["", "", {json.dumps(views.bar_html(texts.SENDING, None, ""))},
+    ...Array(3).fill({{__type__: "update", interactive: false}})]"""  # at once, before the server answers
 SHOWN: dict[str, Any] = {"show_progress": "minimal", "concurrency_limit": 4, "api_visibility": "private"}
+
+
+def owner_of(request: gr.Request, token: str) -> str:
+    """The owner whose jobs a request may access: the user if there is a login, else the browser, or a page before it loaded."""
+    if request.username:
+        return f"user {request.username}"
+    return f"page {token}" if token else f"session {request.session_hash}"
+
+
+def address_of(request: gr.Request) -> str:
+    """The network of a browser; empty for a user who logged in, whom the password identifies."""
+    return "" if request.username or request.client is None else network_of(request.client.host)
+
+
+def form_of(job: WebJob) -> list[Any]:
+    """The fields of the form from which a job of the page was made: its uploads, and the arguments of `wish_of`."""
+    order, files = job.order, (*map(str, job.uploads), None, None)
+    settings = (order.settings.get(name) for name in ("preset", "steps", "guidance_scale", "seed"))
+    options = order.options
+    choices = options.face, options.length, options.rest, options.on_missing_face
+    return [*files[:2], *settings, *choices, order.model]
+
+
+def wish_of(
+    kind: str,
+    preset: str,
+    steps: float | None,
+    guidance_scale: float | None,
+    seed: float | None,
+    face: str,
+    length: str,
+    rest: str,
+    on_missing_face: str,
+    model: str,
+) -> Wish:
+    """A request as the fields of the page state it; WebError where a field for a number has none."""
+    settings = {
+        "preset": preset,
+        "steps": whole("steps", steps),
+        "guidance_scale": number("guidance scale", guidance_scale),
+        "seed": DEFAULT_SEED if seed is None else whole("seed", seed),
+    }
+    options = {"face": face, "length": length, "rest": rest, "on_missing_face": on_missing_face}
+    return Wish(kind, model, settings, options)
 
 
 class Page:
     """The page of one app. `build` makes the Gradio blocks; the `on_` methods are its event handlers."""
 
     def __init__(self, app: WebApp):
-        self.app, self.uploads = app, Uploads(app.inspector)
+        self.app, self.uploads = app, Uploads(app.inspector, app.store)
 
     def build(self) -> gr.Blocks:
         with gr.Blocks(title=texts.TITLE, analytics_enabled=False) as blocks:
-            JobApi(self.app).add_routes()  # first, so that no event of the page has the same name
             self.token = gr.BrowserState("", storage_key="latentsync", secret=self.app.store.browser_secret)
+            self.form = gr.BrowserState({}, storage_key="latentsync-form", secret=self.app.store.browser_secret)
             self.current = gr.State("")  # id of the shown job
+            self.order_key = gr.Textbox(visible="hidden")  # of the next job, so that a click counts once
             self.timer = gr.Timer(POLL_SEC, active=False)
             gr.Markdown(f"# {texts.TITLE}\n{texts.SUBTITLE}")
             self.note = gr.Markdown()
@@ -178,12 +227,28 @@ class Page:
             self.report,
         ]
         past = [self.history_section, self.history]
-        self.view = [self.current, self.timer, self.problem, self.message, self.progress, *buttons, *results, *past]
-        blocks.load(self.on_load, self.token, [self.token, self.model_table, *self.view], **QUIET)
+        shown = [self.current, self.order_key, self.timer, self.problem, self.message, self.progress]
+        self.view = [*shown, *buttons, *results, *past]
+        wish: list[Any] = [
+            self.base,
+            self.steps,
+            self.guidance,
+            self.seed,
+            self.face,
+            self.length,
+            self.rest,
+            self.missing,
+            self.model,
+        ]
+        self.inputs = [self.video, self.audio, *wish]
+        restored = [*self.inputs, self.preset]
+        everything = [self.token, self.model_table, *self.view, *restored]
+        blocks.load(self.on_load, [self.token, self.form], everything, **QUIET)
         gr.on([blocks.load, self.model.change], self.on_model, self.model, self.note, **QUIET)
-        self.video.change(
-            self.uploads.on_video, self.video, [self.video_facts, self.frame_sec, self.frame, self.face], **SHOWN
-        )
+        self.video.change(self.uploads.on_video, self.video, [self.video_facts, self.frame_sec, self.frame], **SHOWN)
+        examples = [button.click for button, _ in self.examples]
+        new_video = [self.video.upload, self.video.clear, self.video.stop_recording, *examples]
+        gr.on(new_video, None, None, self.face, js="() => 'largest'", **QUIET)  # a place is one of the old video
         self.audio.change(self.uploads.on_audio, self.audio, self.audio_facts, **SHOWN)
         for button, example in self.examples:
             button.click(
@@ -197,36 +262,33 @@ class Page:
             self.uploads.on_frame_sec, [self.video, self.frame_sec], self.frame, trigger_mode="always_last", **SHOWN
         )
         self.frame.select(self.uploads.on_click, [self.video, self.frame_sec], [self.face, self.frame], **SHOWN)
-        wish: list[Any] = [
-            self.base,
-            self.steps,
-            self.guidance,
-            self.seed,
-            self.face,
-            self.length,
-            self.rest,
-            self.missing,
-            self.model,
-        ]
-        inputs = [part.change for part in (self.video, self.audio, *wish)]
-        gr.on(inputs, None, None, self.problem, js="() => ''", **QUIET)
-        for button, kind in ((self.check, "preflight"), (self.preview, "preview"), (self.run, "run")):
-            handler = self.submitter(kind)
-            button.click(handler, [self.token, self.video, self.audio, *wish], self.view, trigger_mode="once", **QUIET)
+        changed = [part.change for part in self.inputs]
+        gr.on(changed, None, None, self.problem, js="() => ''", **QUIET)
+        gr.on(changed, self.on_form, [self.order_key, *self.inputs], self.form, trigger_mode="always_last", **QUIET)
+        starters = [self.check, self.preview, self.run]
+        for button, kind in zip(starters, ("preflight", "preview", "run"), strict=True):
+            button.click(None, None, [self.problem, self.message, self.progress, *starters], js=SENDING, **QUIET)
+            sent = [self.token, self.order_key, *self.inputs]
+            button.click(self.submitter(kind), sent, self.view, trigger_mode="once", **QUIET)
         self.timer.tick(self.on_tick, [self.token, self.current], self.view, **QUIET)
         self.cancel.click(self.on_cancel, [self.token, self.current], self.view, **QUIET)
         self.resume.click(self.on_resume, [self.token, self.current], self.view, trigger_mode="once", **QUIET)
-        self.history.input(self.on_choose, [self.token, self.history], self.view, **QUIET)
+        self.history.input(self.on_choose, [self.token, self.history], [*self.view, *restored], **QUIET)
         self.delete.click(self.on_delete, [self.token, self.current], self.view, **QUIET)
 
     # --- handlers of the whole page
 
-    def on_load(self, token: str, request: gr.Request) -> list[Any]:
-        """Recognise the browser by its token, and show its newest job."""
+    def on_load(self, token: str, form: Any, request: gr.Request) -> list[Any]:
+        """Recognise the browser by its token, show its newest job, and fill in what was filled in before."""
         token = token if isinstance(token, str) and len(token) >= 32 else secrets.token_urlsafe(24)
         jobs = self.app.store.of(owner_of(request, token))
         shown = self.showing(jobs[0], owner_of(request, token)) if jobs else {}
-        return [token, views.models_html(official_files()), *self.updates(shown)]
+        shown = {self.order_key: secrets.token_urlsafe(KEY_BYTES), **shown}
+        return [token, views.models_html(official_files()), *self.updates(shown), *self.filled(form)]
+
+    def on_form(self, order_key: str, *values: Any) -> Any:
+        """What the browser keeps of the form; nothing before the page has loaded, so that no default replaces it."""
+        return list(values) if order_key else gr.skip()
 
     def on_model(self, name: str) -> str:
         choice = self.app.models.choices.get(name)
@@ -239,12 +301,16 @@ class Page:
     def submitter(self, kind: str) -> Any:
         """The click handler that submits a job of this kind."""
 
-        def submit(request: gr.Request, token: str, video: str | None, audio: str | None, *wish: Any) -> list[Any]:
+        def submit(
+            request: gr.Request, token: str, order_key: str, video: str | None, audio: str | None, *wish: Any
+        ) -> list[Any]:
             owner = owner_of(request, token)
+            submission = Submission(owner, address_of(request), key=str(order_key)[:KEY_LENGTH])
             try:
-                job = self.app.submit(owner, Wish(kind, *wish), video, audio, address=address_of(request))
+                job = self.app.submit(submission, wish_of(kind, *wish), video, audio)
             except (ValueError, OSError) as error:
-                return self.updates({self.problem: views.error_html(str(error))})
+                freed = {button: gr.update(interactive=True) for button in (self.check, self.preview, self.run)}
+                return self.updates({self.problem: views.error_html(str(error)), self.progress: "", **freed})
             return self.updates(self.showing(job, owner))
 
         return submit
@@ -264,7 +330,12 @@ class Page:
         return self._about(token, current, request, self.app.resume)
 
     def on_choose(self, token: str, chosen: str, request: gr.Request) -> list[Any]:
-        return self._about(token, chosen, request, self.app.store.get)
+        """Show a job, and fill in the form as it was for that job."""
+        shown = self._about(token, chosen, request, self.app.store.get)
+        try:
+            return [*shown, *self.filled(form_of(self.app.store.get(chosen, owner_of(request, token))))]
+        except WebError:
+            return [*shown, *self.filled(None)]
 
     def _about(self, token: str, job_id: str, request: gr.Request, do: Any) -> list[Any]:
         """Call `do` with a job, then show it."""
@@ -292,6 +363,27 @@ class Page:
 
     # --- updates
 
+    def filled(self, form: Any) -> list[Any]:
+        """Values for the fields of the form and the quality: `form`, in the order of the fields, or no change if it is not valid.
+
+        A file that is no longer on the server is left out.
+        """
+        try:
+            video, audio, *wish = form
+            make_order(wish_of("run", *wish), Path(), Path(), self.app.models)
+            files = [self._still_there(path) for path in (video, audio)]
+        except (TypeError, ValueError):  # of another version of the app
+            return [gr.skip()] * (len(self.inputs) + 1)
+        preset, steps, guidance = wish[:3]
+        is_preset = PRESETS.get(preset, {}).items() >= {"steps": steps, "guidance_scale": guidance}.items()
+        return [*files, *wish, preset if is_preset else texts.CUSTOM_PRESET]
+
+    def _still_there(self, path: str | None) -> str | None:
+        try:
+            return None if path is None else str(self.app.store.uploaded(path))
+        except WebError:
+            return None
+
     def updates(self, shown: dict[Any, Any]) -> list[Any]:
         """A value for each component of the view; those not in `shown` stay as they are."""
         return [shown.get(part, gr.skip()) for part in self.view]
@@ -306,6 +398,7 @@ class Page:
         busy = {button: gr.update(interactive=job.is_over) for button in (self.check, self.preview, self.run)}
         shown = {
             self.current: job.id,
+            self.order_key: secrets.token_urlsafe(KEY_BYTES),
             self.problem: "",
             self.timer: gr.update(active=not job.is_over),
             self.cancel: gr.update(interactive=not job.is_over),

@@ -16,18 +16,28 @@ if TYPE_CHECKING:
 # folders before a file's name; quoted words are a client's own
 FOLDERS = re.compile(r"(?<![\w/.:'\\])(?:[A-Za-z]:)?(?:[/\\][^\s/\\]+)+[/\\](?=[^\s/\\])")
 
+OPTION = re.compile(r"--(\w+)")
+
 
 def page_sentence(error: BaseException, job: WebJob) -> str:
-    """An error message with the user's own file names and the words of the page, without paths of the server."""
+    """An error message with the user's own file names and the words of the page or the API, without paths of the server."""
     places = {job.order.video: job.names[0], job.order.audio: job.names[1], job.output: job.output.name}
-    sentence = plain(str(error), {str(path): name for path, name in places.items()} | {str(job.folder): "the job"})
-    return without_folders(sentence)
+    names = {str(path): name for path, name in places.items()} | {str(job.folder): "the job"}
+    if job.is_of_api:  # its fields are called like options of the command line
+        return without_folders(OPTION.sub(r"\1", named(str(error), names)))
+    return without_folders(plain(str(error), names))
+
+
+def named(sentence: str, names: dict[str, str]) -> str:
+    """A sentence with paths replaced by names."""
+    for path, name in names.items():
+        sentence = sentence.replace(path, name)
+    return sentence
 
 
 def plain(sentence: str, names: dict[str, str]) -> str:
     """A sentence with paths replaced by names, and options of the command line by the words of the page."""
-    for path, name in names.items():
-        sentence = sentence.replace(path, name)
+    sentence = named(sentence, names)
     for words, ours in texts.PAGE_WORDS.items():
         sentence = sentence.replace(words, ours)
     return sentence

@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 import gradio as gr
 
 from web import texts
-from web.access import AsgiApp, Guard, HostNames, Message
+from web.access import API_PREFIX, AsgiApp, Guard, HostNames, Message, route_path
+from web.api.routes import JobApi
 from web.app import WebApp
 from web.errors import WebError
 from web.models import Models
@@ -21,6 +22,21 @@ from web.storage import StoredUploads
 ASSETS = Path(__file__).resolve().parent / "assets"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 FONTS = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]
+# Colours of the theme whose text has a contrast below 4.5 : 1, darker or (in the dark) lighter.
+READABLE: dict[str, Any] = {
+    "body_text_color_subdued": "*neutral_600",
+    "input_placeholder_color": "*neutral_600",
+    "input_placeholder_color_dark": "*neutral_300",
+    "block_label_text_color": "*primary_700",
+    "block_title_text_color": "*primary_700",
+    "button_primary_background_fill": "*primary_600",
+    "button_primary_background_fill_dark": "*primary_600",
+    "button_primary_background_fill_hover": "*primary_700",
+    "button_primary_background_fill_hover_dark": "*primary_700",
+    "button_secondary_background_fill_hover_dark": "*primary_600",
+    "checkbox_label_background_fill_selected": "*primary_600",
+    "checkbox_border_color": "*neutral_500",
+}
 # The browser refuses resources of other hosts. Gradio's page needs inline scripts and eval.
 CONTENT_POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline';"
@@ -50,6 +66,16 @@ def with_security_headers(app: AsgiApp) -> AsgiApp:
     return wrapped
 
 
+def with_api(api: AsgiApp, page: AsgiApp) -> AsgiApp:
+    """An application that gives the paths of the job API to `api`, and all others to `page`."""
+
+    async def divided(scope: Message, receive: Any, send: Callable[[Message], Awaitable[None]]) -> None:
+        is_api = scope["type"] == "http" and route_path(scope).startswith(API_PREFIX)
+        await (api if is_api else page)(scope, receive, send)
+
+    return divided
+
+
 def check_access(settings: AppSettings) -> None:
     """WebError where others could reach an app without a password by a public link."""
     if settings.share and settings.login is None:
@@ -73,8 +99,9 @@ class Server:
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
         os.environ.setdefault("FORWARDED_ALLOW_IPS", "")  # only a named proxy may state a client's address
         self.guard = Guard(HostNames((settings.host, *settings.allowed_hosts)))
-        self.uploads = StoredUploads(self.app.store.folder, settings.limits)
+        self.uploads = StoredUploads(self.app.store)
         self.uploads.remove_aborted()
+        self.api = JobApi(self.app, self.uploads)
         self.blocks = Page(self.app).build()
         self.url = ""
 
@@ -87,18 +114,20 @@ class Server:
         if self.blocks.share_url:
             self.guard.names.names.add(urlsplit(self.blocks.share_url).hostname or "")
         self.app.start()
+        self.api.start()
         return self
 
     @asynccontextmanager
     async def _lifespan(self, app: Any) -> AsyncIterator[None]:
         """Puts the guard around everything, also around Gradio's own middleware, before the first request."""
-        app.middleware_stack = with_security_headers(self.guard.around(self.uploads.around(app.middleware_stack)))
+        page = self.uploads.around(app.middleware_stack)
+        app.middleware_stack = with_security_headers(self.guard.around(with_api(self.api.asgi, page)))
         yield
 
     def _launch(self, script: str) -> None:
         _, self.url, _ = self.blocks.queue(max_size=200).launch(
             **self.settings.launch_arguments(),
-            theme=gr.themes.Soft(font=FONTS[0], font_mono=FONTS[1]),
+            theme=gr.themes.Soft(font=FONTS[0], font_mono=FONTS[1]).set(**READABLE),
             css=(ASSETS / "page.css").read_text(encoding="utf-8"),
             head=script,
             allowed_paths=sorted({str(path.parent) for example in EXAMPLES for path in (example.video, example.audio)}),
@@ -113,5 +142,6 @@ class Server:
         )
 
     def __exit__(self, *_: object) -> None:
+        self.api.stop()
         self.blocks.close(verbose=False)
         self.app.stop()

@@ -1,5 +1,6 @@
 """Settings of the app: presets, limits, and the folder of its files."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -38,10 +39,25 @@ class Limits:
     frame_pixels: int = 8192 * 4320
     unfinished_jobs: int = 20  # waiting and running, of all users
     unfinished_jobs_each: int = 3  # of one session or user
-    unfinished_jobs_address: int = 10  # of one address, without a login: sessions can be made at will
+    unfinished_jobs_address: int = (
+        10  # of one address, without a login: sessions can be made at will; of one API client
+    )
     stored_bytes: int = 50_000_000_000  # uploads and results of all users
-    stored_bytes_each: int = 10_000_000_000  # uploads of one address
+    stored_bytes_each: int = 10_000_000_000  # uploads of one address, or of one API client
+    requests_per_minute: int = 600  # of one API client
     keep_sec: float = 24 * 3600.0  # how long results and uploads are kept
+
+
+@dataclass(frozen=True)
+class ApiSettings:
+    """Settings of the job API."""
+
+    tokens: Mapping[str, str] = field(
+        default_factory=dict
+    )  # client's name -> token; none: one token for this machine's user
+    input_folders: tuple[Path, ...] = ()  # whose files jobs may use
+    webhook_hosts: tuple[str, ...] = ()  # NAME or NAME:PORT that webhooks may call
+    private_webhooks: bool = False  # they may call private addresses too, and without encryption
 
 
 @dataclass(frozen=True)
@@ -56,6 +72,7 @@ class AppSettings:
     share: bool = False
     login: tuple[str, str] | None = None  # user, password
     allowed_hosts: tuple[str, ...] = ()  # names under which the app answers, besides this machine's
+    api: ApiSettings = field(default_factory=ApiSettings)
 
     def launch_arguments(self) -> dict[str, Any]:
         """Arguments for `gradio.Blocks.launch`."""

@@ -1,19 +1,22 @@
 """Disk space of the app: how much its users may store, and what is left of uploads that ended early.
 
-An upload is a POST request of Gradio's route; `StoredUploads` stands around it, because Gradio limits single files only.
+An upload is a POST request of Gradio's route; `StoredUploads` stands around it, because Gradio limits single files only. Routes of
+the job API that take files count them in the same place.
 """
 
 import json
 import shutil
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from web import texts
-from web.access import AsgiApp, Message, answer, network_of
+from web.access import AsgiApp, Message, answer, network_of, route_path
+from web.errors import ErrorCode, WebError
+from web.jobs import JobStore
 from web.sentences import size
-from web.settings import Limits
 
 ROUTE = "/gradio_api/upload"
 UNUSED = "/gradio_api/process_recording"  # Gradio's route that stores recordings of its own pages
@@ -24,10 +27,10 @@ FREE_BYTES = 500_000_000  # that uploads leave on the disk, for results
 class StoredUploads:
     """Refuses uploads for which there is no room, and removes what aborted ones leave."""
 
-    def __init__(self, folder: Path, limits: Limits):
-        self.folder, self.limits = folder, limits
-        self._coming: dict[object, tuple[str, int]] = {}  # an upload that goes on -> its address and size in bytes
-        self._stored: defaultdict[str, set[Path]] = defaultdict(set)  # address -> its files
+    def __init__(self, store: JobStore):
+        self.store, self.folder, self.limits = store, store.folder, store.limits
+        self._coming: dict[object, tuple[str, int]] = {}  # an upload that goes on -> its client and size in bytes
+        self._stored: defaultdict[str, set[Path]] = defaultdict(set)  # client -> its files of this run of the app
 
     def around(self, app: AsgiApp) -> AsgiApp:
         """The application `app` whose uploads are limited."""
@@ -36,30 +39,48 @@ class StoredUploads:
             if scope["type"] != "http" or scope["method"] != "POST":
                 await app(scope, receive, send)
                 return
-            path = scope["path"].rstrip("/")
+            path = route_path(scope).rstrip("/")
             stated = dict(scope["headers"]).get(b"content-length", b"").decode("latin-1")
             if not stated.isdecimal():
-                await answer(send, 411, texts.LENGTH_UNKNOWN)
+                await answer(scope, send, 411, texts.LENGTH_UNKNOWN)
             elif path == ROUTE:
                 await self._store(app, scope, receive, send, int(stated))
             elif path == UNUSED or int(stated) > BODY_BYTES:
-                await answer(send, 413, texts.LONG_REQUEST)
+                await answer(scope, send, 413, texts.LONG_REQUEST)
             else:
                 await app(scope, receive, send)
 
         return limited
 
-    def refusal(self, address: str, length: int) -> tuple[int, str]:
-        """HTTP status and sentence if there is no room for an upload of `length` bytes; (0, "") if there is."""
+    def used_bytes(self, client: str) -> int:
+        """Bytes that a client (a network address, or an owner of jobs) has stored, with the uploads that go on."""
+        coming = sum(number for where, number in self._coming.values() if where == client)
+        return coming + disk_bytes(self._stored[client] | self.store.uploads_of(client))
+
+    @contextmanager
+    def receiving(self, client: str, length: int) -> Iterator[set[Path]]:
+        """A context in which a client uploads at most `length` bytes, and which yields the set of stored files to be filled.
+
+        WebError if there is no room for them. What is left of an upload that failed is removed.
+        """
+        self._check_room(client, length)
+        upload, paths = object(), set[Path]()
+        self._coming[upload] = client, length
+        try:
+            yield paths
+        finally:
+            del self._coming[upload]
+            self._stored[client] = {path for path in self._stored[client] | paths if path.exists()}
+            self.remove_aborted()
+
+    def _check_room(self, client: str, length: int) -> None:
         coming = sum(number for _, number in self._coming.values())
-        coming_here = sum(number for where, number in self._coming.values() if where == address)
         if shutil.disk_usage(self.folder).free < coming + length + FREE_BYTES:
-            return 507, texts.DISK_FULL
+            raise WebError(texts.DISK_FULL, ErrorCode.STORAGE_FULL)
         if disk_bytes([self.folder]) + coming + length > self.limits.stored_bytes:
-            return 507, texts.STORE_FULL.format(limit=size(self.limits.stored_bytes))
-        if disk_bytes(self._stored[address]) + coming_here + length > self.limits.stored_bytes_each:
-            return 413, texts.QUOTA_USED.format(limit=size(self.limits.stored_bytes_each))
-        return 0, ""
+            raise WebError(texts.STORE_FULL.format(limit=size(self.limits.stored_bytes)), ErrorCode.STORAGE_FULL)
+        if self.used_bytes(client) + length > self.limits.stored_bytes_each:
+            raise WebError(texts.QUOTA_USED.format(limit=size(self.limits.stored_bytes_each)), ErrorCode.QUOTA_EXCEEDED)
 
     def remove_aborted(self) -> None:
         """Delete the temporary files of uploads, unless one goes on."""
@@ -71,28 +92,25 @@ class StoredUploads:
     async def _store(
         self, app: AsgiApp, scope: Message, receive: Any, send: Callable[[Message], Awaitable[None]], length: int
     ) -> None:
-        address, upload = network_of((scope.get("client") or ("", 0))[0]), object()
-        status, sentence = self.refusal(address, length)
-        if status:
-            await answer(send, status, sentence)
-            return
-        self._coming[upload] = address, length
         result = Result(send)
         try:
-            plain = [
-                entry for entry in scope["headers"] if entry[0].lower() != b"accept-encoding"
-            ]  # the answer is read here
-            await app({**scope, "headers": plain}, receive, result.send)
+            with self.receiving(network_of((scope.get("client") or ("", 0))[0]), length) as paths:
+                plain = [
+                    entry for entry in scope["headers"] if entry[0].lower() != b"accept-encoding"
+                ]  # the answer is read here
+                try:
+                    await app({**scope, "headers": plain}, receive, result.send)
+                finally:
+                    paths |= result.paths
+        except WebError as error:
+            await answer(scope, send, error.code.status, str(error))
+            return
         except Exception:
             if not result.failed:
                 raise
-        finally:
-            del self._coming[upload]
-            self._stored[address] = {path for path in self._stored[address] | result.paths if path.exists()}
-            self.remove_aborted()
         if result.failed:
             is_full = shutil.disk_usage(self.folder).free < FREE_BYTES
-            await answer(send, 507 if is_full else 500, texts.DISK_FULL if is_full else texts.UPLOAD_FAILED)
+            await answer(scope, send, 507 if is_full else 500, texts.DISK_FULL if is_full else texts.UPLOAD_FAILED)
 
 
 class Result:

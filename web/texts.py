@@ -14,7 +14,7 @@ VIDEO, AUDIO = "Video", "Audio"
 EXAMPLE_BUTTON = "Example: {title}"
 PRESET, PRESET_INFO = (
     "Quality",
-    "More steps look better and take longer; Custom keeps the rest of the quality chosen before it.",
+    "From the fastest to the best; Custom keeps the rest of the quality chosen before it.",
 )
 PRESETS = {"turbo": "Turbo", "fast": "Fast", "balanced": "Balanced", "quality": "Best quality"}
 CUSTOM_PRESET = "custom"
@@ -29,7 +29,7 @@ FRAME = "Click on the face whose lips should change:"
 FRAME_ALT = "A frame of your video; click on the face whose lips should change"
 
 ADVANCED_SECTION = "Advanced settings"
-STEPS, STEPS_INFO = "Inference steps", "Sampling steps for each window of frames."
+STEPS, STEPS_INFO = "Inference steps", "More steps look better and take longer."
 GUIDANCE, GUIDANCE_INFO = "Guidance scale", "How strongly the lips follow the audio; 1 is fastest."
 SEED, SEED_INFO = "Seed", "The same seed gives the same result; -1 picks a new one each time."
 LENGTH = "If the audio is longer than the video"
@@ -63,8 +63,11 @@ SHEET = "Faces that were found: those in green frames will be changed."
 SHEET_ALT = "Frames of the video with the faces that were found; the message above describes the same"
 REPORT_SECTION = "Report"
 NO_RESULT = "No result yet. Give a video and audio, then press Check first, Preview 3 seconds or Run."
-HISTORY_SECTION = "This session"
-HISTORY, HISTORY_INFO = "Earlier jobs", "Choose one to see it again. Jobs are deleted {hours} after they end."
+HISTORY_SECTION = "Earlier jobs"
+HISTORY, HISTORY_INFO = (
+    "Your jobs",
+    "Choose one to see it again, with its settings. Jobs are deleted {hours} after they end.",
+)
 DELETE = "Delete this job's files"
 KINDS = {"preflight": "Check", "preview": "Preview", "run": "Run"}
 STATES = {
@@ -85,6 +88,7 @@ STAGES = {"Find the face": "find the face", "Generate lips": "generate lips", "D
 STEP = "Step {number} of {count}: {stage}"
 FRAMES_DONE = "{done} of {total} frames"
 LEFT = "about {time} left in this step"
+SENDING = "Checking the files"
 CANCELLING = "Cancelling after the current window"
 CANCELLED = "Cancelled. Nothing was kept of this job."
 CHECKED = "Check: {summary}"
@@ -130,7 +134,9 @@ VIDEO_TOO_LONG = (
 FRAME_TOO_LARGE = "{name} has {width} x {height} pixels, more than the limit: scale it down, or use inference.sh."
 NO_SOUND = "{name} has no audio: choose a file with an audio track."
 TOO_MANY = "{count} jobs are already waiting: try again in a few minutes."
-TOO_MANY_YOURS = "You already have {count} unfinished jobs: wait for one of them, or cancel it."
+TOO_MANY_YOURS = (
+    "You already have {count} unfinished jobs, and the limit is {limit}: wait for one of them, or cancel it."
+)
 TOO_MANY_NEAR = "{count} unfinished jobs come from your address: wait until one of them has ended."
 FOREIGN_HOST = (
     "This app does not answer under the name {host}: open it by the address that it printed, or start it with"
@@ -140,10 +146,11 @@ FOREIGN_ORIGIN = (
     "Pages of other websites may not use this app: open its own page, or send the request without the header Origin."
 )
 WAIT_TO_LOG_IN = "Too many wrong passwords came from your address: wait {count} s, then try again."
-UNKNOWN_JOB = "There is no such job in this session: check the id; it may belong to another session, or have expired."
-UNFINISHED_JOB = "The job is {state}: poll its status until it is done, then fetch it."
+UNKNOWN_JOB = "There is no such job: check the id; the job may belong to somebody else, or have expired."
+UNKNOWN_LIST = "There is no such list of jobs: check the id; the list may belong to somebody else, or have expired."
+UNFINISHED_JOB = "The job is {state}: wait until it is done."
+UNFINISHED_DELETE = "The job {id} is {state}: cancel it before it is deleted."
 NO_FILES = "The job is {state} and has no files: {error}"
-UNKNOWN_PRESET = "There is no preset {name!r}: choose {known}."
 UNKNOWN_MODEL = "There is no model {name!r}: choose {known}."
 MISSING_MODEL = "{title}: {reason} Run commands in the project's folder, or choose another model."
 UNKNOWN_KIND = "There is no kind of job {name!r}: choose {known}."
@@ -171,3 +178,48 @@ PAGE_WORDS = {
 NO_CHECKPOINT = "The checkpoint {path} does not exist: give the path of a U-Net."
 PORT_TAKEN = "Port {port} cannot be used, probably because another program uses it: give another --port."
 NEEDS_LOGIN = "{what} lets others reach the app: add --user NAME to require a password."
+
+# of the job API
+API_TITLE = "LatentSync job API"
+API_ABOUT = (
+    "Lip-sync jobs for programs: make jobs from uploads or files of the server, follow them, and fetch their results."
+)
+API_BUG = "An internal error ended this request ({kind}): see the log of the app."
+API_TOKEN = "Give the token of a client of this app in the header Authorization: Bearer TOKEN."
+TOO_MANY_REQUESTS = "Too many requests: wait {count} s, then try again."
+NO_SUCH_ROUTE = "There is no such address: the job API is described at {url}."
+WRONG_METHOD = "This address does not answer {method}: the job API is described at {url}."
+WRONG_RANGE = "The header Range asks for no part of this file: leave it out, or ask for bytes that the file has."
+BAD_BODY = "The body of the request is not {kind}: {reason}."
+WRONG_MEDIA_TYPE = (
+    "Send the job as multipart/form-data with the files, or as application/json with paths of the server's files."
+)
+WRONG_FIELD = "{name} is {value}: {reason}."
+WRONG_ENTRY = "Job {number} of the list: {reason}"
+FILE_TOO_LARGE = "A file of the request is larger than {limit}, the limit: cut it or encode it smaller."
+FIELD_TOO_LARGE = "A field of the request is longer than {limit}: send files as file fields, with a file name."
+NO_INPUT_FOLDER = "This app reads no files of its server: upload {name}, or start the app with --input_folder FOLDER."
+OUTSIDE_INPUT_FOLDERS = (
+    "There is no file {name} in the folders that this app may read: check the path, or upload the file."
+)
+ONE_FILE_EACH = "A job has one video and one audio file: send each field once, or make a list of jobs."
+SAME_FILE_NAME = "Two uploaded files are called {name}: give each its own name."
+OTHER_REQUEST = "This Idempotency-Key was used for another request: use a new key, or send the same request again."
+TOO_MANY_STREAMS = "You already follow {count} jobs: close one of these connections, or ask for the status instead."
+NO_WEBHOOKS = (
+    "This app calls no webhooks: leave out webhook_url, or start the app with --webhook_host and the host's name."
+)
+WEBHOOK_HOST = "The webhook's host {host} is not allowed: choose {known}, or start the app with --webhook_host {host}."
+WEBHOOK_URL = "The webhook_url is no address of the form https://HOST/PATH without a password: correct it."
+WEBHOOK_REDIRECTS = "The host answered {status}; redirects are not followed"
+WEBHOOK_STATUS = "The host answered {status}"
+WEBHOOK_PRIVATE = "The host has the private address {address}"
+WEBHOOK_UNREACHED = "The host could not be reached ({reason})"
+WEBHOOK_NO_TOKEN = "The job's client has no token any more"
+WRONG_TOKENS = (
+    "{source}, entry {number}: give NAME:TOKEN, with a name of letters, digits, dot, - or _, and a token of at least {length}"
+    " letters, digits, - or _."
+)
+TOKEN_TWICE = "{source}: two clients have the name {name} or its token: give each its own."
+NO_TOKEN_FILE = "The file of tokens {path} cannot be read: give a file with lines of the form NAME:TOKEN."
+NO_FOLDER = "--input_folder {path} is no folder: give one that exists."

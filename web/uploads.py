@@ -14,29 +14,34 @@ from latentsync.face.align import FrameArray
 from latentsync.media.probe import MediaInfo
 from latentsync.media.video.read import frame_times, read_frames
 from web import texts, views
-from web.api import client_error
 from web.errors import WebError
+from web.jobs import JobStore
 from web.orders import Inspector
-from web.sentences import duration
+from web.sentences import duration, without_folders
 from web.settings import Example
 
 WIDTH = 960  # px at most
 MARK = (255, 80, 60)  # RGB
 
 
+def client_error(error: Exception) -> gr.Error:
+    """An error as Gradio sends it to the page."""
+    return gr.Error(without_folders(str(error)), print_exception=False)
+
+
 class Uploads:
     """Event handlers of the file fields; paths are those of Gradio's uploads."""
 
-    def __init__(self, inspector: Inspector):
-        self.inspector = inspector
+    def __init__(self, inspector: Inspector, store: JobStore):
+        self.inspector, self.store = inspector, store
 
     def on_video(self, path: str | None) -> list[Any]:
         """Facts of the video, or an error, and its first frame to click on."""
-        nothing = [gr.update(value=0, maximum=1), None, "largest"]
+        nothing = [gr.update(value=0, maximum=1), None]
         if not path:
             return ["", *nothing]
         try:
-            info = self.inspector.video(path, Path(path).name)
+            info = self.inspector.video(self.store.uploaded(path), Path(path).name)
             frame, _ = frame_near(Path(path), 0.0)
         except (ValueError, OSError) as error:
             return [views.error_html(str(error)), *nothing]
@@ -44,13 +49,13 @@ class Uploads:
         facts = {"width": width, "height": height, "fps": round(float(info.fps), 2)}
         sentence = texts.MEDIA_FACTS.format(**facts, time=duration(info.duration_sec))
         slider = gr.update(value=0, maximum=max(0.04, round(info.duration_sec, 2)))
-        return [views.facts_html(sentence), slider, for_page(frame, shown_scale(info)), "largest"]
+        return [views.facts_html(sentence), slider, for_page(frame, shown_scale(info))]
 
     def on_audio(self, path: str | None) -> str:
         if not path:
             return ""
         try:
-            length_sec = self.inspector.sound(path, Path(path).name)
+            length_sec = self.inspector.sound(self.store.uploaded(path), Path(path).name)
         except (ValueError, OSError) as error:
             return views.error_html(str(error))
         return views.facts_html(texts.SOUND_FACTS.format(time=duration(length_sec)))
@@ -80,7 +85,7 @@ class Uploads:
         """A frame of the video for the page, its scale, and its time in seconds."""
         if not path:
             raise WebError(texts.NEED_BOTH)
-        scale = shown_scale(self.inspector.video(path, Path(path).name))
+        scale = shown_scale(self.inspector.video(self.store.uploaded(path), Path(path).name))
         frame, shown_sec = frame_near(Path(path), float(time_sec or 0))
         return for_page(frame, scale, mark), scale, shown_sec
 

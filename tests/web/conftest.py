@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 
 from tests.support.tiny import make_audio, make_video
-from tests.web.support import LIMITS, kept_environment, stub_models
+from tests.web.support import API, LIMITS, kept_environment, stub_models
 from web.serve import Server
 from web.settings import AppSettings
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    settings = AppSettings(tmp_path_factory.mktemp("app"), LIMITS, port=None)
+    settings = AppSettings(tmp_path_factory.mktemp("app"), LIMITS, port=None, api=API)
     with kept_environment(), Server(stub_models(), settings) as running:
         yield running
 

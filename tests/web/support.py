@@ -2,23 +2,25 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
-from gradio_client import Client, handle_file
 
 from latentsync.inference.pipeline import LipsyncPipeline
 from tests.support.tiny import StubDetector, tiny_models
+from web.errors import ErrorCode
+from web.jobs import API_OWNER
 from web.models import ModelChoice, Models
 from web.serve import Server
-from web.settings import Limits
+from web.settings import ApiSettings, Limits
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMITS = Limits(file_bytes=3_000_000, length_sec=20, unfinished_jobs_each=2)
-FILE = {"meta": {"_type": "gradio.FileData"}}  # how Gradio knows a file
+TOKENS = {name: f"{name}-token-of-a-test-0123456789" for name in ("ann", "bob", "cat", "dan", "eve")}
+API = ApiSettings(TOKENS)
 VARIABLES = ("GRADIO_TEMP_DIR", "GRADIO_RUN_HISTORY", "FORWARDED_ALLOW_IPS")  # that a server sets
 
 
@@ -38,35 +40,66 @@ def stub_models() -> Models:
     return Models({"demo": choice}, lambda _: LipsyncPipeline(tiny_models(), StubDetector()))
 
 
-def client_of(server: Server, folder: Path) -> Client:
-    return Client(server.url, download_files=str(folder), verbose=False)
+class ApiClient:
+    """A client of the job API."""
+
+    def __init__(self, url: str, name: str = "ann"):
+        self.owner, headers = f"{API_OWNER}{name}", {"authorization": f"Bearer {TOKENS[name]}"}
+        self.http = httpx.Client(base_url=f"{url}api/v1", headers=headers, timeout=60)
+
+    def post(self, pair: tuple[Path, Path], headers: Mapping[str, str] | None = None, **values: Any) -> httpx.Response:
+        """Ask for a job of one sampling step, unless `values` say otherwise; those that are None are left out."""
+        values = {"preset": "fast", "steps": 1, **values}
+        given = {name: str(value) for name, value in values.items() if value is not None}
+        with pair[0].open("rb") as video, pair[1].open("rb") as audio:
+            return self.http.post("/jobs", data=given, files={"video": video, "audio": audio}, headers=headers)
+
+    def submit(self, pair: tuple[Path, Path], **values: Any) -> str:
+        """Make a job and return its id."""
+        answer = self.post(pair, **values)
+        assert answer.status_code == 201, answer.text
+        return answer.json()["id"]
+
+    def status(self, job_id: str) -> dict[str, Any]:
+        return self.http.get(f"/jobs/{job_id}").raise_for_status().json()
+
+    def cancel(self, job_id: str) -> dict[str, Any]:
+        return self.http.post(f"/jobs/{job_id}/cancel").raise_for_status().json()
+
+    def ended(self, job_id: str) -> dict[str, Any]:
+        """Wait until a job has ended."""
+        for _ in range(400):
+            status = self.status(job_id)
+            if status["state"] not in ("waiting", "running"):
+                return status
+            time.sleep(0.05)
+        raise AssertionError(f"the job does not end: {status}")
+
+    def report(self, job_id: str) -> dict[str, Any]:
+        return self.http.get(f"/jobs/{job_id}/report").raise_for_status().json()
+
+    def result(self, job_id: str, folder: Path) -> Path:
+        """Save a job's result in a folder."""
+        answer = self.http.get(f"/jobs/{job_id}/result").raise_for_status()
+        path = folder / f"{job_id}{'.jpg' if answer.headers['content-type'] == 'image/jpeg' else '.mp4'}"
+        path.write_bytes(answer.content)
+        return path
 
 
-def submit(client: Client, pair: tuple[Path, Path], **wish: Any) -> str:
-    wish = {"preset": "fast", "steps": 1, **wish}
-    return client.predict(video=handle_file(pair[0]), audio=handle_file(pair[1]), api_name="/submit", **wish)
-
-
-def ended(client: Client, job_id: str) -> dict[str, Any]:
-    for _ in range(400):
-        status = client.predict(job_id, api_name="/status")
-        if status["state"] not in ("waiting", "running"):
-            return status
-        time.sleep(0.05)
-    raise AssertionError(f"the job does not end: {status}")
+def message_of(answer: httpx.Response, status: int) -> str:
+    """The sentence of an answer of the API that is an error with this status."""
+    assert answer.status_code == status, answer.text
+    error = answer.json()["error"]
+    assert ErrorCode(error["code"]).status == status
+    assert "\n" not in error["message"] and error["message"].endswith((".", ")"))
+    return error["message"]
 
 
 def uploaded(server: Server, name: str, content: bytes) -> str:
+    """The path of a file that was uploaded as by the page."""
     answer = httpx.post(f"{server.url}gradio_api/upload", files={"files": (name, content)})
     assert answer.status_code == 200, answer.text
     return answer.json()[0]
-
-
-def raw_submit(server: Server, video: Any, audio: Any) -> str:
-    """The last event of a submission over bare HTTP."""
-    data = [video, audio, "preflight", "fast", 1, 1, 0, "largest", "bounce", "cut", "passthrough", ""]
-    posted = httpx.post(f"{server.url}gradio_api/call/submit", json={"data": data})
-    return httpx.get(f"{server.url}gradio_api/call/submit/{posted.json()['event_id']}", timeout=30).text
 
 
 def wait_until(holds: Callable[[], bool]) -> None:

@@ -12,13 +12,14 @@ import gradio_app
 from latentsync.places import HOME
 from tests.web.support import LIMITS, files_in, kept_environment, stub_models
 from web.access import HostNames, is_own_origin, network_of
-from web.api import client_error
 from web.errors import WebError
+from web.jobs import Submission
 from web.models import ModelChoice, Models
 from web.orders import Wish
 from web.sentences import without_folders
 from web.serve import Server
 from web.settings import AppSettings
+from web.uploads import client_error
 from web.views import error_html
 
 FOREIGN_ORIGINS = ("http://evil.test", "null", "http://127.0.0.1:1", "http://localhost:7", "file://", "http://[")
@@ -26,7 +27,7 @@ FOREIGN_HOSTS = ("evil.test", "evil.test:7860", "localhost.evil.test", "127.0.0.
 
 
 @pytest.mark.parametrize("origin", FOREIGN_ORIGINS)
-@pytest.mark.parametrize("route", ["upload", "call/status", "queue/join", "run/status"])
+@pytest.mark.parametrize("route", ["upload", "call/submit", "queue/join", "run/predict"])
 def test_pages_of_other_sites_can_store_and_start_nothing(server: Server, origin: str, route: str) -> None:
     before, headers = files_in(server), {"Origin": origin}
     body = (
@@ -112,13 +113,15 @@ def test_wrong_passwords_slow_down(guarded: Server, monkeypatch: pytest.MonkeyPa
 def test_new_session_names_do_not_take_all_seats(pair: tuple[Path, Path], tmp_path: Path) -> None:
     with kept_environment():
         app = Server(stub_models(), AppSettings(tmp_path / "app", LIMITS, port=None)).app  # its worker does not run
-    files = [Path(shutil.copy(path, app.store.folder)) for path in pair]
+    uploads = app.store.folder / ("a" * 64)
+    uploads.mkdir()
+    files = [Path(shutil.copy(path, uploads)) for path in pair]
     taken = 0
     with pytest.raises(WebError, match="from your address"):
         for taken in range(LIMITS.unfinished_jobs):
-            app.submit(f"session {taken}", Wish(), *map(str, files), address="192.0.2.1")
+            app.submit(Submission(f"page {taken}", "192.0.2.1"), Wish(), *map(str, files))
     assert 0 < taken < LIMITS.unfinished_jobs
-    assert app.submit("session new", Wish(), *map(str, files), address="192.0.2.2").state == "waiting"
+    assert app.submit(Submission("page new", "192.0.2.2"), Wish(), *map(str, files)).state == "waiting"
 
 
 def test_answers_name_no_folder_of_the_server(tmp_path: Path) -> None:

@@ -52,11 +52,39 @@ PICTURES = os.environ.get("LATENTSYNC_SCREENSHOTS", "")
 PRESET = "balanced" if PICTURES else "fast"  # pictures of the README show what most users get
 PATIENCE_MS = 90_000  # machines of continuous integration are slow
 MAX_PICTURE_BYTES = 400_000
-NAMELESS = """() => [...document.querySelectorAll('button, input, select, textarea, a[href], [role=slider], video')]
+NAMELESS = """() => [...document.querySelectorAll(
+    'button, input, select, textarea, a[href], [role=slider], video[controls], synced-player video')]
   .filter(e => e.checkVisibility() && e.type !== 'hidden')
   .filter(e => !(e.getAttribute('aria-label') || e.innerText || e.title || e.getAttribute('aria-labelledby')
                  || [...(e.labels || [])].some(l => l.innerText.trim())))
   .map(e => e.outerHTML.slice(0, 200))"""
+
+# Texts whose contrast with what is behind them is below 4.5 : 1 (WCAG 2, AA); disabled fields and pictures are left out.
+FAINT = """() => {
+  const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
+  const rgba = colour => {
+    canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
+    const [r, g, b, a] = canvas.getImageData(0, 0, 1, 1).data; return [r, g, b, a / 255];
+  };
+  const over = (top, below) => top.slice(0, 3).map((value, i) => value * top[3] + below[i] * (1 - top[3]));
+  const behind = element => {
+    if (!element) return [255, 255, 255];
+    const style = getComputedStyle(element), own = rgba(style.backgroundColor);
+    return own[3] === 1 ? own : over(own, behind(element.parentElement));
+  };
+  const light = colour => colour.slice(0, 3).map(v => v / 255).map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  return [...document.querySelectorAll('body *')]
+    .filter(e => e.checkVisibility({visibilityProperty: true, opacityProperty: true}))
+    .filter(e => !e.closest('[disabled], [aria-disabled=true]'))
+    .filter(e => [...e.childNodes].some(node => node.nodeType === 3 && node.textContent.trim())
+                 || e.matches('textarea, input:is([type=text], [type=number])'))
+    .map(e => {
+      const back = behind(e), front = over(rgba(getComputedStyle(e).color), back), both = [light(front), light(back)];
+      return [(Math.max(...both) + 0.05) / (Math.min(...both) + 0.05), e];
+    })
+    .filter(([ratio]) => ratio < 4.5).map(([ratio, e]) => ratio.toFixed(2) + ' ' + e.outerHTML.slice(0, 150));
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +136,11 @@ def upload(page: Page, video: Any, audio: Any) -> None:
     for field, path in (("video", video), ("audio", audio)):
         if path is not None:
             page.locator(f"#{field} input[type=file]").set_input_files(path)
+
+
+def remove(page: Page, field: str) -> None:
+    """Take a file out of the form."""
+    page.locator(f"#{field}").get_by_label("Clear").click()
 
 
 def press(page: Page, name: str) -> None:
@@ -205,8 +238,6 @@ def test_from_upload_to_download(page: Page, server: Server, pair: tuple[Path, P
     unfold(page, texts.HISTORY_SECTION)
     expect(page.locator("#history label")).to_have_count(4)
     assert page.evaluate(NAMELESS) == []
-    upload(page, *pair)
-    expect(page.get_by_text("1.3 s of audio")).to_be_visible()
     looks(page, tmp_path)
     unfold(page, texts.HISTORY_SECTION)
     page.locator("#history label", has_text="cancelled").click()
@@ -219,10 +250,12 @@ def test_from_upload_to_download(page: Page, server: Server, pair: tuple[Path, P
 def play_together(page: Page) -> None:
     """The player plays both videos in sync."""
     page.evaluate("() => { document.querySelector('.sp-result').loop = true }")
-    press(page, texts.PLAYER_PLAY)
+    button = page.locator(".sp-play")
+    button.click()
     page.wait_for_function("() => document.querySelector('.sp-result').currentTime > 0.4")
     times = "() => ['.sp-original', '.sp-result'].map(name => document.querySelector(name).currentTime)"
-    press(page, texts.PLAYER_PAUSE)
+    expect(button).to_have_text(texts.PLAYER_PAUSE)
+    button.click()
     page.wait_for_function(f"() => {{ const [a, b] = ({times})(); return Math.abs(a - b) < 0.05 }}")
     page.locator(".sp-controls input[type=range]").fill("500")
     page.wait_for_function(f"() => {{ const [a, b] = ({times})(); return b > 0.5 && Math.abs(a - b) < 0.05 }}")
@@ -236,12 +269,14 @@ def looks(page: Page, folder: Path) -> None:
     """Screenshots in light and dark and on a phone, where nothing is wider than the screen."""
     page.evaluate("() => document.activeElement.blur()")
     picture(page, "light", folder, full_page=True)
+    assert page.evaluate(FAINT) == []
     page.emulate_media(color_scheme="dark")
     page.reload()
     wait_for_message(page, "Done:")
     page.wait_for_function("() => document.querySelector('.sp-result').readyState >= 2")
     assert page.evaluate("() => document.body.classList.contains('dark')")
     picture(page, "dark", folder, full_page=True)
+    assert page.evaluate(FAINT) == []
     page.set_viewport_size({"width": 390, "height": 844})
     page.wait_for_timeout(300)
     assert page.evaluate("() => document.documentElement.scrollWidth") <= 390
@@ -291,6 +326,52 @@ def test_a_job_goes_on_after_the_app_was_stopped(browser: Any, tmp_path: Path) -
     page.close()
 
 
+def test_files_and_settings_survive_and_a_double_click_counts_once(
+    page: Page, server: Server, pair: tuple[Path, Path]
+) -> None:
+    upload(page, *pair)
+    expect(page.get_by_text("1.3 s of audio")).to_be_visible()
+    page.get_by_label(texts.PRESETS["turbo"]).check()
+    unfold(page, texts.ADVANCED_SECTION)
+    type_in(page, "#steps input[type=number]", "3")
+    unfold(page, texts.FACE_SECTION)
+    page.locator("#frame img").click(position={"x": 170, "y": 160})
+    expect(page.locator("#face input")).to_have_value(re.compile(r"\d+,\d+@0\.00"))
+    place, before = page.locator("#face input").input_value(), len(jobs(server))
+    page.get_by_role("button", name=texts.CHECK, exact=True).dblclick()
+    expect(page.get_by_role("button", name=texts.RUN, exact=True)).to_be_disabled()
+    wait_for_message(page, "Check:")
+    assert len(jobs(server)) == before + 1
+
+    def is_restored() -> None:
+        expect(page.get_by_text("1.3 s of audio")).to_be_visible()
+        expect(page.get_by_text("256 x 256, 25 frames per second, 1.3 s")).to_be_visible()
+        expect(page.get_by_label(texts.CUSTOM_TITLE)).to_be_checked()
+        for section, field, value in (
+            (texts.ADVANCED_SECTION, "#steps input[type=number]", "3"),
+            (texts.FACE_SECTION, "#face input", place),
+        ):
+            if not page.locator(field).is_visible():
+                unfold(page, section)
+            expect(page.locator(field)).to_have_value(value)
+
+    page.wait_for_timeout(1000)  # the browser keeps the form a moment after the last change
+    page.reload()
+    is_restored()
+    page.goto(f"{server.url}robots.txt")
+    page.go_back()
+    is_restored()
+    page.get_by_label(texts.PRESETS["fast"]).check()
+    page.get_by_role("button", name=texts.PREVIEW, exact=True).click()
+    wait_for_message(page, "Done:")
+    assert jobs(server)[0].order.settings["preset"] == "fast" and jobs(server)[0].order.options.face == place
+    unfold(page, texts.HISTORY_SECTION)
+    page.locator("#history label", has_text="Check, my talk.mp4").last.click()
+    is_restored()
+    remove(page, "video")
+    expect(page.locator("#face input")).to_have_value(texts.FACE_CHOICES[0][0])  # the place was one of that video
+
+
 def test_another_site_can_store_and_read_nothing(browser: Any, server: Server, tmp_path: Path) -> None:
     port, before = urlsplit(server.url).port, files_in(server)
     pages = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(tmp_path)))
@@ -326,8 +407,8 @@ def test_bad_files_give_an_error_and_the_page_keeps_working(page: Page, server: 
     assert len(jobs(server)) == before
     big = tmp_path / "big.mp4"
     big.write_bytes(b"0" * 3_100_000)
-    page.reload()
-    page.get_by_role("button", name=texts.RUN, exact=True).wait_for()
+    remove(page, "video")
+    remove(page, "audio")
     upload(page, big, None)
     expect(page.locator("#upload-note")).to_contain_text("larger than 3 MB")
     upload(page, make_video(tmp_path / "hostile '\"<b>&;$(x).mp4", 10), make_audio(tmp_path / "b.wav", 0.4))

@@ -8,7 +8,7 @@ import pytest
 
 from latentsync.inference.preflight import SHEET
 from latentsync.inference.settings import JobOptions
-from tests.web.support import client_of, ended, submit
+from tests.web.support import ApiClient
 from web import texts, views
 from web.jobs import Order, WebJob
 from web.page import outcome_html
@@ -20,7 +20,7 @@ WINDOW = 16
 @pytest.fixture
 def job(tmp_path: Path) -> WebJob:
     order = Order("run", tmp_path / "v.mp4", tmp_path / "a.wav", "demo", {}, JobOptions())
-    return WebJob("x", "ann", order, tmp_path, ("v.mp4", "a.wav"))
+    return WebJob("x", order, tmp_path, ("v.mp4", "a.wav"))
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_a_last_window_that_takes_long_has_no_time_left_of_zero(job: WebJob, clo
         assert "0.0 s" not in views.progress_html(job, "") and " 0 s" not in views.progress_html(job, "")
 
 
-def test_a_check_has_a_stage_for_each_of_its_works(server: Server, pair: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_check_has_a_stage_for_each_of_its_works(server: Server, pair: tuple[Path, Path]) -> None:
     seen: list[tuple[str, int, int]] = []
     enter = WebJob.enter
 
@@ -83,11 +83,11 @@ def test_a_check_has_a_stage_for_each_of_its_works(server: Server, pair: tuple[P
         seen.append((stage, done, total))
         enter(job, stage, done, total)
 
-    client = client_of(server, tmp_path)
+    client = ApiClient(server.url)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(WebJob, "enter", noted)
-        job_id = submit(client, pair, kind="preflight")
-        status = ended(client, job_id)
+        job_id = client.submit(pair, kind="preflight")
+        status = client.ended(job_id)
     drawn = [entry for entry in seen if entry[0] == SHEET]
     assert drawn[0] == (SHEET, 0, 0) and drawn[-1] == (SHEET, 10, 10) and len(drawn) > 10
     full = [entry for entry in seen if entry[1] == entry[2] > 0]
@@ -95,8 +95,8 @@ def test_a_check_has_a_stage_for_each_of_its_works(server: Server, pair: tuple[P
         "a full bar is followed by the next stage"
     )
     assert "would be edited" in status["summary"]
-    report = Path(client.predict(job_id, api_name="/fetch")[1]).read_text()
-    assert "synced" not in report and json.loads(report)["planned"]
+    report = client.report(job_id)
+    assert "synced" not in json.dumps(report) and report["planned"]
 
 
 def test_stages_are_numbered_in_the_order_of_their_job() -> None:

@@ -10,19 +10,10 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.web.support import (
-    LIMITS,
-    client_of,
-    ended,
-    files_in,
-    kept_environment,
-    stub_models,
-    submit,
-    uploaded,
-    wait_until,
-)
+from tests.web.support import LIMITS, files_in, kept_environment, stub_models, uploaded, wait_until
 from web import texts
 from web.errors import WebError
+from web.jobs import Submission
 from web.orders import Wish
 from web.serve import Server
 from web.settings import AppSettings, Limits
@@ -81,7 +72,7 @@ def test_a_full_disk_is_told_in_one_sentence(small: Server, monkeypatch: pytest.
     monkeypatch.setattr("web.jobs.os.link", full)
     monkeypatch.setattr("web.jobs.shutil.copyfile", full)
     with pytest.raises(WebError, match=texts.DISK_FULL):
-        small.app.submit("somebody", Wish(), video, audio)
+        small.app.submit(Submission("somebody"), Wish(), video, audio)
     assert list(small.app.store.jobs_folder.iterdir()) == [], "nothing is left of a job that could not begin"
 
 
@@ -98,9 +89,10 @@ def test_files_come_by_one_route_only(small: Server) -> None:
         assert (answer.status_code, answer.text) == (413, texts.LONG_REQUEST), route
 
 
-def test_nothing_is_left_of_an_aborted_upload(small: Server) -> None:
-    at, before = urlsplit(small.url), files_in(small)
-    head = f"POST /gradio_api/upload HTTP/1.1\r\nHost: {at.netloc}\r\nContent-Length: 90000\r\n"
+@pytest.mark.parametrize("route", ["gradio_api/upload", "api/v1/jobs"])
+def test_nothing_is_left_of_an_aborted_upload(small: Server, route: str) -> None:
+    at, before, token = urlsplit(small.url), files_in(small), small.api.tokens["local"]
+    head = f"POST /{route} HTTP/1.1\r\nHost: {at.netloc}\r\nAuthorization: Bearer {token}\r\nContent-Length: 90000\r\n"
     part = '--b\r\nContent-Disposition: form-data; name="files"; filename="a.mp4"\r\n\r\n'
     with socket.create_connection((at.hostname, at.port)) as connection:
         connection.sendall(
@@ -122,16 +114,12 @@ def test_uploads_that_a_killed_app_left_are_removed(tmp_path: Path) -> None:
 def test_deleting_a_job_deletes_what_was_uploaded_for_it(
     server: Server, pair: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    client = client_of(server, tmp_path)
-    before, owner = files_in(server), f"session {client.session_hash}"
-    other = tmp_path / "other.mp4"
-    shutil.copyfile(pair[0], other)
-    other.write_bytes(other.read_bytes() + b"\0\0\0\x08free")
-    first, second = submit(client, (other, pair[1])), submit(client, (other, pair[1]))
-    assert ended(client, first)["state"] == ended(client, second)["state"] == "done"
-    server.app.delete(first, owner)
-    assert [path for path in files_in(server) - before if path.name == "other.mp4"], (
-        "the second job was made from it too"
-    )
-    server.app.delete(second, owner)
-    assert {path for path in files_in(server) - before if path.name == "other.mp4"} == set()
+    before, app = files_in(server), server.app
+    video = uploaded(server, "other.mp4", pair[0].read_bytes() + b"\0\0\0\x08free")
+    audio = uploaded(server, "other.wav", pair[1].read_bytes())
+    first, second = (app.submit(Submission("page x"), Wish("preflight"), video, audio) for _ in range(2))
+    wait_until(lambda: first.state == second.state == "done")
+    app.delete(first.id, "page x")
+    assert Path(video).is_file(), "the second job was made from it too"
+    app.delete(second.id, "page x")
+    assert files_in(server) == before

@@ -1,7 +1,5 @@
-"""The web app without a browser: job API, refused requests, access to jobs, expiry of files."""
+"""The web app without a browser: jobs, refused requests, access to jobs, expiry of files."""
 
-import importlib.util
-import json
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -10,57 +8,43 @@ from pathlib import Path
 
 import httpx
 import pytest
-from gradio_client import Client
-from gradio_client.exceptions import AppError
 
 import gradio_app
 from latentsync.media.probe import probe
 from tests.support.tiny import NUM_FRAMES, make_audio, make_video
 from tests.web.support import (
-    FILE,
+    API,
     LIMITS,
     ROOT,
-    client_of,
-    ended,
+    TOKENS,
+    ApiClient,
     kept_environment,
-    raw_submit,
+    message_of,
     stub_models,
-    submit,
     uploaded,
+    wait_until,
 )
 from web import texts
 from web.errors import WebError
+from web.jobs import Submission
 from web.orders import Wish, checked_face
+from web.page import Page, form_of, wish_of
 from web.serve import Server
 from web.settings import AppSettings, Limits
 
 
-def test_the_documented_client_gets_its_video(server: Server, pair: tuple[Path, Path], tmp_path: Path) -> None:
-    spec = importlib.util.spec_from_file_location("api_client", ROOT / "docs/api_client.py")
-    assert spec and spec.loader
-    program = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(program)
-    output = tmp_path / "result.mp4"
-    files = [str(path) for path in (*pair, output)]
-    assert program.main([*files, "--url", server.url, "--preset", "fast"]) == 0
-    assert probe(output).frame_count == 10
-    report = json.loads(output.with_suffix(".report.json").read_text())
-    assert report["video"] == "talk.mp4" and report["settings"]["preset"] == "fast"
-    assert str(server.settings.folder) not in json.dumps(report)
-    assert program.main([*files[:1], str(ROOT / "README.md"), str(output), "--url", server.url]) == 2
-
-
 @pytest.mark.slow
 def test_preflight_and_preview(server: Server, pair: tuple[Path, Path], tmp_path: Path) -> None:
-    client = client_of(server, tmp_path)
+    client = ApiClient(server.url)
     long = make_video(tmp_path / "long.mp4", 120), make_audio(tmp_path / "long.wav", 4.5)
-    seen, shown = submit(client, pair, kind="preflight"), submit(client, long, kind="preview")
-    assert "10 of 10 frames" in ended(client, seen)["summary"]
-    assert [Path(path).suffix for path in client.predict(seen, api_name="/fetch")] == [".jpg", ".json"]
-    assert ended(client, shown)["state"] == "done"
-    assert probe(client.predict(shown, api_name="/fetch")[0]).frame_count == 75
+    seen, shown = client.submit(pair, kind="preflight"), client.submit(long, kind="preview")
+    assert "10 of 10 frames" in client.ended(seen)["summary"]
+    assert client.result(seen, tmp_path).suffix == ".jpg" and client.report(seen)["planned"]
+    assert client.ended(shown)["state"] == "done"
+    assert probe(client.result(shown, tmp_path)).frame_count == 75
 
 
+SOMEBODY = Submission("somebody")
 BAD_FILES = {
     "text named .mp4": ("video", "note.mp4", b"this is no video\n" * 50, "note.mp4"),
     "an empty video": ("video", "empty.mp4", b"", "empty (0 bytes)"),
@@ -79,7 +63,7 @@ def test_bad_uploads_get_one_sentence(server: Server, pair: tuple[Path, Path], c
     paths["audio"] = uploaded(server, "a.wav", pair[1].read_bytes())
     paths[field] = uploaded(server, name, content)
     with pytest.raises(ValueError) as caught:
-        server.app.submit("somebody", Wish(), paths["video"], paths["audio"])
+        server.app.submit(SOMEBODY, Wish(), paths["video"], paths["audio"])
     sentence = str(caught.value)
     assert said in sentence and "\n" not in sentence and sentence.endswith(".")
     assert str(server.settings.folder) not in sentence
@@ -88,43 +72,48 @@ def test_bad_uploads_get_one_sentence(server: Server, pair: tuple[Path, Path], c
 def test_missing_and_too_long_audio_is_refused(server: Server, pair: tuple[Path, Path], tmp_path: Path) -> None:
     video = uploaded(server, "mute.mp4", pair[0].read_bytes())
     with pytest.raises(WebError, match="mute.mp4 has no audio"):
-        server.app.submit("somebody", Wish(), video, video)
+        server.app.submit(SOMEBODY, Wish(), video, video)
     long = uploaded(server, "long.wav", make_audio(tmp_path / "long.wav", 21).read_bytes())
     with pytest.raises(WebError, match="long.wav lasts 21 s, and the limit is 20 s"):
-        server.app.submit("somebody", Wish(), video, long)
+        server.app.submit(SOMEBODY, Wish(), video, long)
     refused = httpx.post(f"{server.url}gradio_api/upload", files={"files": ("big.mp4", b"0" * 3_100_000)})
     assert refused.status_code == 413
     with pytest.raises(WebError, match=texts.NEED_BOTH):
-        server.app.submit("somebody", Wish(), video, None)
+        server.app.submit(SOMEBODY, Wish(), video, None)
 
 
 def test_a_video_without_a_face_is_reported(server: Server, pair: tuple[Path, Path], tmp_path: Path) -> None:
-    client = client_of(server, tmp_path)
+    client = ApiClient(server.url)
     dark = make_video(tmp_path / "night.mp4", 12, dark=range(12)), pair[1]
-    passed, stopped = submit(client, dark), submit(client, dark, on_missing_face="error")
-    assert "No frame shows a face" in ended(client, passed)["warnings"][0]
-    error = ended(client, stopped)["error"]
-    assert error.startswith("night.mp4 shows no face") and "Advanced settings" in error and "--" not in error
-    with pytest.raises(AppError, match="has no files"):
-        client.predict(stopped, api_name="/fetch")
+    passed, stopped = client.submit(dark), client.submit(dark, on_missing_face="error")
+    assert "No frame shows a face" in client.ended(passed)["warnings"][0]
+    error = client.ended(stopped)["error"]
+    assert (
+        error.startswith("night.mp4 shows no face") and "use on_missing_face passthrough" in error and "--" not in error
+    )
+    files = [uploaded(server, path.name, path.read_bytes()) for path in dark]
+    job = server.app.submit(SOMEBODY, Wish(options={"on_missing_face": "error"}), *files)
+    wait_until(lambda: job.is_over)
+    assert "(Advanced settings)" in job.error and "--" not in job.error, "the page has other words"
+    for name in ("result", "report"):
+        assert "has no files" in message_of(client.http.get(f"/jobs/{stopped}/{name}"), 409)
 
 
-@pytest.mark.parametrize(
-    ("wish", "said"),
-    [
-        ({"steps": 5000}, "steps is 5000"),
-        ({"preset": "magic"}, "no preset 'magic'"),
-        ({"kind": "delete"}, "no kind of job 'delete'"),
-        ({"length": "shrink"}, "length is 'shrink'"),
-        ({"model": "../../etc"}, "no model '../../etc'"),
-        ({"face": "/etc/hostname"}, "face '/etc/hostname' is unknown"),
-    ],
-)
-def test_wrong_arguments_are_refused(
-    server: Server, pair: tuple[Path, Path], tmp_path: Path, wish: dict, said: str
-) -> None:
-    with pytest.raises(AppError, match=said):
-        submit(client_of(server, tmp_path), pair, **wish)
+WRONG_SETTINGS = {
+    "steps is 5000": Wish(settings={"steps": 5000}),
+    "preset is 'magic'": Wish(settings={"preset": "magic"}),
+    "no kind of job 'delete'": Wish("delete"),
+    "length is 'shrink'": Wish(options={"length": "shrink"}),
+    r"no model '\.\./\.\./etc'": Wish(model="../../etc"),
+    "face '/etc/hostname' is unknown": Wish(options={"face": "/etc/hostname"}),
+}
+
+
+@pytest.mark.parametrize("said", WRONG_SETTINGS)
+def test_wrong_settings_are_refused(server: Server, pair: tuple[Path, Path], said: str) -> None:
+    files = [uploaded(server, path.name, path.read_bytes()) for path in pair]
+    with pytest.raises(ValueError, match=said):
+        server.app.submit(SOMEBODY, WRONG_SETTINGS[said], *files)
 
 
 def test_the_face_cannot_be_the_path_of_a_file() -> None:
@@ -138,57 +127,93 @@ def test_the_face_cannot_be_the_path_of_a_file() -> None:
         checked_face(str(ROOT / "docs/demo.png"))
 
 
-def test_others_cannot_access_a_job(server: Server, pair: tuple[Path, Path], tmp_path: Path) -> None:
-    owner, stranger = client_of(server, tmp_path / "a"), client_of(server, tmp_path / "b")
-    job_id = submit(owner, pair)
-    assert ended(owner, job_id)["state"] == "done" and len(job_id) == 32
-    for route in ("/status", "/cancel", "/fetch"):
-        for asked in (job_id, "../" + job_id, "", "a" * 32):
-            with pytest.raises(AppError, match="no such job"):
-                stranger.predict(asked, api_name=route)
-    assert owner.predict(job_id, api_name="/fetch")
+def test_a_form_is_filled_in_only_with_what_is_valid_and_there(server: Server, pair: tuple[Path, Path]) -> None:
+    page = Page(server.app)
+    page.build()
+    video = uploaded(server, "talk.mp4", pair[0].read_bytes())
+    wish = ["fast", 4, 1.5, 7, "12,34@0.5", "loop", "cut", "error", "demo"]
+    assert page.filled([video, None, *wish]) == [video, None, *wish, "fast"]
+    assert page.filled([video, None, "turbo", 3, *wish[2:]])[-1] == texts.CUSTOM_PRESET
+    for elsewhere in (str(server.settings.folder / "api.key"), "/etc/passwd", video + "x"):
+        assert page.filled([elsewhere, elsewhere, *wish])[:2] == [None, None]
+    nothing = page.filled(None)
+    for wrong in (
+        {},
+        [],
+        [1],
+        [video, None, *wish[:-1], "gone"],
+        [video, None, "magic", *wish[1:]],
+        [{}, [], *wish],
+        "x" * 11,
+    ):
+        assert page.filled(wrong) == nothing, wrong
+    contents = pair[0].read_bytes() + b"\0\0\0\x08skip", pair[1].read_bytes() + b"\0"  # no other test's job uses them
+    files = [uploaded(server, path.name, content) for path, content in zip(pair, contents, strict=True)]
+    job = server.app.submit(SOMEBODY, wish_of("preflight", *wish), *files)
+    assert page.filled(form_of(job)) == [*files, *wish, "fast"]
+    wait_until(lambda: job.is_over)
+    server.app.delete(job.id, "somebody")
+    assert page.filled(form_of(job))[:2] == [None, None]
+
+
+def test_a_click_that_arrives_twice_makes_one_job(server: Server, pair: tuple[Path, Path]) -> None:
+    files = [uploaded(server, path.name, path.read_bytes()) for path in pair]
+    click = Submission("somebody", key="one click")
+    first, second = (server.app.submit(click, Wish("preflight"), *files) for _ in range(2))
+    assert first is second
+    assert server.app.submit(Submission("somebody", key="another"), Wish("preflight"), *files) is not first
+
+
+def test_others_cannot_access_a_job(server: Server, pair: tuple[Path, Path]) -> None:
+    job = server.app.submit(
+        SOMEBODY, Wish("preflight"), *(uploaded(server, path.name, path.read_bytes()) for path in pair)
+    )
+    assert len(job.id) == 32 and server.app.store.get(job.id, "somebody") is job
+    for owner in ("somebody else", "", "client somebody"):
+        for job_id in (job.id, "../" + job.id, "", "a" * 32):
+            with pytest.raises(WebError, match="no such job"):
+                server.app.store.get(job_id, owner)
 
 
 def test_files_of_the_machine_cannot_be_read(server: Server, pair: tuple[Path, Path], tmp_path: Path) -> None:
     secret = tmp_path / "secret.mp4"
     shutil.copyfile(pair[0], secret)
     mine = uploaded(server, "a.wav", pair[1].read_bytes())
-    seen = {"path": uploaded(server, "a.mp4", pair[0].read_bytes()), **FILE}
-    assert "event: complete" in raw_submit(server, seen, {"path": mine, **FILE})
     other = server.app.store.jobs_folder / "x.mp4"
     shutil.copyfile(pair[0], other)
     for path in (secret, other, "/etc/passwd", f"{server.settings.folder}/../secret.mp4", "gradio_app.py"):
-        for video in ({"path": str(path)}, {"path": str(path), **FILE}, str(path)):
-            answer = raw_submit(server, video, {"path": mine, **FILE})
-            assert "event: error" in answer and "complete" not in answer, path
+        with pytest.raises(WebError, match="no longer on the server"):
+            server.app.submit(SOMEBODY, Wish(), str(path), mine)
     for path in (
         secret,
         "/etc/passwd",
         ROOT / "gradio_app.py",
+        server.settings.folder / "api.key",
         server.settings.folder,
         f"{tmp_path}/app/../secret.mp4",
     ):
         assert httpx.get(f"{server.url}gradio_api/file={path}").status_code in (403, 404), path
-    answer = raw_submit(server, {"path": "http://127.0.0.1:1/a.mp4", "url": server.url, **FILE}, {"path": mine, **FILE})
-    assert "event: error" in answer
+
+
+def test_the_page_has_no_public_routes(server: Server) -> None:
+    assert httpx.get(f"{server.url}gradio_api/info").json() == {"named_endpoints": {}, "unnamed_endpoints": {}}
+    begun = httpx.post(f"{server.url}gradio_api/call/submit", json={"data": []}).json()
+    assert "event: error" in httpx.get(f"{server.url}gradio_api/call/submit/{begun['event_id']}", timeout=30).text
 
 
 @pytest.mark.slow
 def test_five_users_at_once_get_their_own_results(server: Server, tmp_path: Path) -> None:
     def user(number: int) -> tuple[int, str]:
-        client, folder = client_of(server, tmp_path / str(number)), tmp_path
+        client, folder = ApiClient(server.url, list(TOKENS)[number]), tmp_path
         frames = 8 + 4 * number
         files = make_video(folder / f"v{number}.mp4", frames), make_audio(folder / f"a{number}.wav", frames / 25)
-        job_id = submit(client, files, seed=number)
-        assert ended(client, job_id)["state"] == "done"
-        video, report = client.predict(job_id, api_name="/fetch")
-        facts = json.loads(Path(report).read_text())
-        assert (facts["video"], facts["audio"], facts["settings"]["seed"]) == (
-            f"v{number}.mp4",
-            f"a{number}.wav",
-            number,
-        )
-        return probe(video).frame_count, job_id
+        job_id = client.submit(files, seed=number)
+        assert client.ended(job_id)["state"] == "done"
+        facts = client.report(job_id)
+        theirs = f"v{number}.mp4", f"a{number}.wav", number
+        assert (facts["video"], facts["audio"], facts["settings"]["seed"]) == theirs
+        assert [job["id"] for job in client.http.get("/jobs", params={"limit": 1}).json()["jobs"]] == [job_id]
+        return probe(client.result(job_id, folder)).frame_count, job_id
 
     with ThreadPoolExecutor(5) as pool:
         found = list(pool.map(user, range(5)))
@@ -197,86 +222,89 @@ def test_five_users_at_once_get_their_own_results(server: Server, tmp_path: Path
 
 
 def test_cancel_stops_within_a_window_and_the_next_job_starts(server: Server, tmp_path: Path) -> None:
-    client, other = client_of(server, tmp_path / "a"), client_of(server, tmp_path / "b")
+    client, other = ApiClient(server.url), ApiClient(server.url, "bob")
     files = make_video(tmp_path / "v.mp4", 300), make_audio(tmp_path / "a.wav", 12)
     short = make_video(tmp_path / "s.mp4", 8), make_audio(tmp_path / "s.wav", 0.3)
-    first, second, third = submit(client, files, steps=4), submit(client, files), submit(other, short)
-    job = server.app.store.get(first, f"session {client.session_hash}")
-    assert client.predict(second, api_name="/status")["place"] == 1
-    with pytest.raises(AppError, match="2 unfinished jobs"):
-        submit(client, short)
+    first, second, third = client.submit(files, steps=4), client.submit(files), other.submit(short)
+    job = server.app.store.get(first, client.owner)
+    assert client.status(second)["place"] == 1
     while not (job.stage == "Generate lips" and job.done):
         assert not job.is_over
         time.sleep(0.01)
-    assert client.predict(second, api_name="/cancel")["state"] == "cancelled"
+    assert client.cancel(second)["state"] == "cancelled"
     server.app.engine.cancel(job)
     done = job.done
-    assert ended(client, first)["state"] == "cancelled" and job.done <= done + NUM_FRAMES
+    assert client.ended(first)["state"] == "cancelled" and job.done <= done + NUM_FRAMES
     assert not job.work.exists() and not job.output.exists()
-    assert ended(other, third)["state"] == "done"
-    with pytest.raises(AppError, match="cancelled"):
-        client.predict(first, api_name="/fetch")
+    assert other.ended(third)["state"] == "done"
+    assert "cancelled" in message_of(client.http.get(f"/jobs/{first}/result"), 409)
 
 
-def test_expired_results_are_deleted(server: Server, pair: tuple[Path, Path], tmp_path: Path) -> None:
-    client, store = client_of(server, tmp_path), server.app.store
-    job_id = submit(client, pair)
-    ended(client, job_id)
+def test_expired_results_are_deleted(server: Server, pair: tuple[Path, Path]) -> None:
+    store = server.app.store
+    files = [uploaded(server, path.name, path.read_bytes()) for path in pair]
+    job = store.get(server.app.submit(SOMEBODY, Wish("preflight"), *files).id, "somebody")
+    wait_until(lambda: job.is_over)
     left_behind, not_ours = store.jobs_folder / ("b" * 32), store.jobs_folder / "notes"
     left_behind.mkdir()
     not_ours.mkdir()
     store.sweep()
-    assert (store.jobs_folder / job_id).exists() and left_behind.exists()
+    assert job.folder.exists() and left_behind.exists()
     store.sweep(time.time() + LIMITS.keep_sec + 60)
     assert [path.name for path in store.jobs_folder.iterdir() if path.is_dir()] == ["notes"]
     assert not [path for path in store.folder.iterdir() if len(path.name) == 64]
-    with pytest.raises(AppError, match="no such job"):
-        client.predict(job_id, api_name="/status")
-    job_id = submit(client, pair)
-    assert ended(client, job_id)["state"] == "done"
+    with pytest.raises(WebError, match="no such job"):
+        store.get(job.id, "somebody")
+    client = ApiClient(server.url)
+    assert client.ended(client.submit(pair))["state"] == "done"
 
 
-def test_models_stay_loaded_until_idle(server: Server, pair: tuple[Path, Path], tmp_path: Path) -> None:
-    client, engine = client_of(server, tmp_path), server.app.engine
-    ended(client, submit(client, pair))
+def test_models_stay_loaded_until_idle(server: Server, pair: tuple[Path, Path]) -> None:
+    client, engine = ApiClient(server.url), server.app.engine
+    client.ended(client.submit(pair))
     kept = engine.pipeline
-    ended(client, submit(client, pair))
+    client.ended(client.submit(pair))
     assert engine.pipeline is kept
     engine.unload_sec = 0.2
-    ended(client, submit(client, pair))
+    client.ended(client.submit(pair))
     for _ in range(100):
         if engine.pipeline is None:
             break
         time.sleep(0.05)
     engine.unload_sec = None
     assert engine.pipeline is None
-    assert ended(client, submit(client, pair))["state"] == "done"
+    assert client.ended(client.submit(pair))["state"] == "done"
 
 
 def test_a_bug_ends_one_job_only(
     server: Server, pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client = client_of(server, tmp_path)
+    client = ApiClient(server.url)
     with monkeypatch.context() as patch:
         patch.setattr("web.engine.check_job", lambda *_: 1 // 0)
-        status = ended(client, submit(client, pair))
+        status = client.ended(client.submit(pair))
     assert status["state"] == "failed" and "ZeroDivisionError" in status["error"]
-    assert ended(client, submit(client, pair))["state"] == "done"
+    assert client.ended(client.submit(pair))["state"] == "done"
 
 
 def test_a_login_protects_page_and_files(pair: tuple[Path, Path], tmp_path: Path) -> None:
-    settings = AppSettings(tmp_path / "app", LIMITS, port=None, login=("ann", "secret"))
+    settings = AppSettings(tmp_path / "app", LIMITS, port=None, login=("ann", "secret"), api=API)
     with kept_environment(), Server(stub_models(), settings) as guarded:
         upload = httpx.post(f"{guarded.url}gradio_api/upload", files={"files": ("a.mp4", pair[0].read_bytes())})
-        call = httpx.post(f"{guarded.url}gradio_api/call/status", json={"data": ["x"]})
+        call = httpx.post(
+            f"{guarded.url}gradio_api/queue/join", json={"data": ["x"], "fn_index": 0, "session_hash": "s"}
+        )
         assert upload.status_code == 401 and call.status_code == 401
-        first = Client(guarded.url, auth=("ann", "secret"), verbose=False, download_files=str(tmp_path))
-        job_id = submit(first, pair)
-        assert ended(first, job_id)["state"] == "done"
-        again = Client(guarded.url, auth=("ann", "secret"), verbose=False)
-        assert again.predict(job_id, api_name="/status")["state"] == "done"
-        job = guarded.app.store.get(job_id, "user ann")
-        assert httpx.get(f"{guarded.url}gradio_api/file={job.output}").status_code == 401
+        assert httpx.get(f"{guarded.url}api/v1/jobs", auth=("ann", "secret")).status_code == 401
+        client = ApiClient(guarded.url, "bob")
+        job_id = client.submit(pair, kind="preflight")
+        assert client.ended(job_id)["state"] == "done", "a client of the API needs its token only"
+        job = guarded.app.store.get(job_id, client.owner)
+        file = f"{guarded.url}gradio_api/file={job.order.video}"
+        assert httpx.get(file).status_code == 401
+        with httpx.Client() as browser:
+            browser.post(f"{guarded.url}login", data={"username": "ann", "password": "secret"}).raise_for_status()
+            assert browser.get(f"{guarded.url}config").status_code == 200
 
 
 def test_the_page_loads_nothing_from_other_hosts(server: Server) -> None:

@@ -64,7 +64,11 @@ def test_a_missing_extra_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> 
 def test_extras_install_what_messages_say() -> None:
     tomllib = pytest.importorskip("tomllib", reason="part of Python from 3.11 on")
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    names = {"espeakng_loader": "espeakng-loader", "whisper": "openai-whisper"}  # of imports that are called otherwise
+    names = {
+        "espeakng_loader": "espeakng-loader",
+        "python_multipart": "python-multipart",
+        "whisper": "openai-whisper",
+    }  # of imports that are called otherwise
     for package, extra in EXTRA_OF.items():
         assert names.get(package, package) in {re.split(r"[\[><=;]", line)[0] for line in extras[extra]}, package
 

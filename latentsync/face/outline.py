@@ -4,11 +4,15 @@ The networks repaint everything inside of the mask, also background, hair and cl
 jaw line of the frame tells where these begin. New lips may open wider than the old ones, so there is room below the chin.
 """
 
+from typing import TYPE_CHECKING
+
 import cv2
 import numpy as np
-import torch
 
 from latentsync.face.align import FloatArray, crop_size, transform_points
+
+if TYPE_CHECKING:
+    import torch  # slow to import, and not needed to find faces
 
 JAW_POINTS = 17  # from ear to ear, the first of the 68 landmarks; the chin is in the middle
 CHIN = JAW_POINTS // 2
@@ -42,17 +46,19 @@ def in_face(jaw: FloatArray, matrix: FloatArray, resolution: int) -> FloatArray:
     return np.asarray((transform_points(matrix, jaw) + 0.5) / size, np.float32)
 
 
-def face_region(outline: FloatArray, side: int) -> torch.Tensor:
+def face_region(outline: FloatArray, side: int) -> FloatArray:
     """Where the face is, by its jaw line [17, 2] in fractions of the side: [s, s], 1 inside, and above the ears, 0 outside."""
     ears = outline[[-1, 0]] * np.array([1, 0], np.float32) - np.array([0, 1], np.float32)  # far above the picture
     corners = np.concatenate([outline, ears]) * side
     outside = np.ones((side, side), np.uint8)
     cv2.fillPoly(outside, [np.round(corners - 0.5).astype(np.int32)], 0)
     distance = cv2.distanceTransform(outside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    return torch.from_numpy(np.asarray((1 - (distance / side - MARGIN) / FEATHER).clip(0, 1), np.float32))
+    return np.asarray((1 - (distance / side - MARGIN) / FEATHER).clip(0, 1), np.float32)
 
 
-def kept_around(detail: torch.Tensor, outline: FloatArray) -> torch.Tensor:
+def kept_around(detail: "torch.Tensor", outline: FloatArray) -> "torch.Tensor":
     """The `detail` [4, s, s] of `latentsync.face.texture` of one face, with the frame as it is around the face."""
-    region = face_region(outline, detail.shape[-1])
+    import torch
+
+    region = torch.from_numpy(face_region(outline, detail.shape[-1]))
     return torch.cat([1 - region * (1 - detail[:1]), region * detail[1:]])

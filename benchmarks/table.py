@@ -6,11 +6,12 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from latentsync.inference.jobs.report import installed_versions
 
 Row = Mapping[str, Any]  # column name, with its unit -> value
 PACKAGES = ("torch", "numpy", "opencv-python", "opencv-python-headless", "av")
@@ -26,7 +27,7 @@ def machine_facts() -> dict[str, Any]:
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
         "python": platform.python_version(),
-        "packages": {name: found for name in PACKAGES if (found := installed(name))},
+        "packages": installed_versions(PACKAGES),
     }
 
 
@@ -36,13 +37,6 @@ def processor_name() -> str:
     lines = facts.read_text(encoding="utf-8").splitlines() if facts.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
-
-
-def installed(package: str) -> str | None:
-    try:
-        return version(package)
-    except ModuleNotFoundError:
-        return None
 
 
 def median_ms(ways: Mapping[str, Callable[[], object]], repeats: int, rounds: int = 3) -> dict[str, float]:

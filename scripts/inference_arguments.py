@@ -123,7 +123,7 @@ def parse(argv: list[str] | None, description: str | None, prog: str = "inferenc
     lips(
         "--silence",
         choices=get_args(Silence),
-        help="in pauses of the audio: close the mouth, or keep the video's lips (default: model, as it hears the pause)",
+        help="in pauses of the audio: close the mouth, or keep the video's lips (default: model, as in speech)",
     )
     lips(
         "--strength",

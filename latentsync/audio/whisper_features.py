@@ -176,8 +176,8 @@ class FeatureTrack:
 class SilenceTrack:
     """The features that a track would have where it is silent.
 
-    An encoder hears the whole segment, and a segment of nothing but silence is foreign to it. So each row is taken from one of
-    `PASSES` versions of the track in which some seconds around the row are silent, and the sound before and after is as it was.
+    A row depends on its whole segment, and segments of nothing but silence do not occur in training. So each row is taken from one
+    of `PASSES` versions of the track in which some seconds around the row are silent, and the sound before and after is as it was.
     """
 
     def __init__(self, track: FeatureTrack) -> None:

@@ -9,7 +9,6 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from latentsync.diffusion.solvers import find_solver
 from latentsync.inference.memory import MemoryChoice
-from latentsync.inference.strength import keyframes
 from latentsync.media.pixels.interlace import Interlaced
 from latentsync.media.video.encode import Codec
 from latentsync.media.video.write import DEFAULT_CRF
@@ -28,6 +27,7 @@ Rest = Literal["cut", "keep"]  # of a video that is longer than the audio
 OnMissingFace = Literal["passthrough", "error"]
 
 MIN_FPS, MAX_FPS, MAX_CRF = 1, 240, 63
+MOST_STRENGTH = 2.0
 RANDOM_SEED = -1  # draws a seed for every run
 DEFAULT_SEED = 1247
 DEEPCACHE_INTERVAL = 3  # of --enable_deepcache, as in the public script
@@ -122,7 +122,7 @@ class InferenceSettings:
     rests (`close`); or lips stay those of the video, frame by frame (`keep`); both with a fade before and after, see
     `latentsync.audio.speech_activity`.
 
-    `strength`: how far lips open, see `latentsync.inference.strength`: 1 as the model opens them, 0 closed, up to 2; or
+    `strength`: how far lips open, see `latentsync.inference.windows.audio`: 1 as the model opens them, 0 closed, up to 2; or
     keyframes such as `0:1 12.5:0.6`, seconds of the audio and strength.
 
     `vae`: decode faces with the auto-encoder (`full`), with a small network that imitates it (`tiny`), or with the small one if
@@ -292,3 +292,24 @@ def checked_interval(interval: Sequence[float]) -> tuple[float, float]:
             f"guidance_interval is {interval!r}: choose two rising fractions of the sampling from noise to picture, such as 0 0.5."
         )
     return start, stop
+
+
+def keyframes(strength: float | str) -> list[tuple[float, float]]:
+    """The keyframes of the setting `strength`: seconds of the audio, and the strength, which changes evenly in between.
+
+    Raises ValueError for anything else.
+    """
+    parts = [part.split(":") for part in str(strength).split()]
+    try:
+        frames = [
+            (float(time), float(value)) for time, value in (part if len(part) > 1 else ["0", *part] for part in parts)
+        ]
+    except ValueError:
+        frames = []
+    rising = all(first[0] < second[0] for first, second in zip(frames, frames[1:], strict=False))
+    if not frames or not rising or any(time < 0 or not 0 <= value <= MOST_STRENGTH for time, value in frames):
+        raise ValueError(
+            f"strength is {strength!r}: choose 0 (closed lips) to {MOST_STRENGTH:g}, 1 is the model's own, or rising keyframes"
+            " of seconds and strength such as '0:1 12.5:0.6'."
+        )
+    return frames

@@ -13,6 +13,7 @@ from latentsync.config import UNetRun, load
 from latentsync.face.align import align_matrix, crop_size
 from latentsync.face.detection.detector import Face
 from latentsync.face.feather import pasted_region
+from latentsync.inference.jobs.report import LIBRARIES, installed_versions
 from latentsync.inference.memory import MemoryPlan
 from latentsync.inference.models import LipsyncModels
 from latentsync.inference.pipeline import STAGES, LipsyncPipeline
@@ -350,3 +351,9 @@ def test_video_and_audio_get_the_same_length(tmp_path: Path, pipeline: LipsyncPi
     assert [frame.source for frame in report.per_frame] == order
     words = {"bounce": "back and forth", "loop": "repeated", "cut": "the sound is cut", "hold": "holds its last frame"}
     assert words[length] in report.length
+
+
+def test_versions_are_those_of_the_packages_that_are_installed() -> None:
+    """On a machine without a display OpenCV's package has another name."""
+    assert {"opencv-python", "opencv-python-headless"} <= set(LIBRARIES)
+    assert installed_versions(["numpy", "no-such-package"]) == {"numpy": np.__version__}

@@ -284,14 +284,18 @@ def looks(page: Page, folder: Path) -> None:
     page.set_viewport_size({"width": 1280, "height": 900})
 
 
-def test_turbo_with_another_number_of_steps_keeps_its_weights(
-    page: Page, server: Server, pair: tuple[Path, Path]
-) -> None:
+def choose_turbo_with_three_steps(page: Page, pair: tuple[Path, Path]) -> None:
     upload(page, *pair)
     expect(page.get_by_text("1.3 s of audio")).to_be_visible()
     page.get_by_label(texts.PRESETS["turbo"]).check()
     unfold(page, texts.ADVANCED_SECTION)
     type_in(page, "#steps input[type=number]", "3")
+
+
+def test_turbo_with_another_number_of_steps_keeps_its_weights(
+    page: Page, server: Server, pair: tuple[Path, Path]
+) -> None:
+    choose_turbo_with_three_steps(page, pair)
     expect(page.get_by_label(texts.CUSTOM_TITLE)).to_be_checked()
     press(page, texts.PREVIEW)
     wait_for_message(page, "Done:")
@@ -329,11 +333,7 @@ def test_a_job_goes_on_after_the_app_was_stopped(browser: Any, tmp_path: Path) -
 def test_files_and_settings_survive_and_a_double_click_counts_once(
     page: Page, server: Server, pair: tuple[Path, Path]
 ) -> None:
-    upload(page, *pair)
-    expect(page.get_by_text("1.3 s of audio")).to_be_visible()
-    page.get_by_label(texts.PRESETS["turbo"]).check()
-    unfold(page, texts.ADVANCED_SECTION)
-    type_in(page, "#steps input[type=number]", "3")
+    choose_turbo_with_three_steps(page, pair)
     unfold(page, texts.FACE_SECTION)
     page.locator("#frame img").click(position={"x": 170, "y": 160})
     expect(page.locator("#face input")).to_have_value(re.compile(r"\d+,\d+@0\.00"))

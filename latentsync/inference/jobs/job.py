@@ -91,7 +91,12 @@ class LipsyncJob:
         count = len(self.timeline)
         if silence != "keep":
             return np.ones(count, np.float32)
-        return at_times(speech_weights(self.waveform), np.array([self.timeline.sound_sec(i) for i in range(count)]))
+        return at_times(self.speech_weights, np.array([self.timeline.sound_sec(i) for i in range(count)]))
+
+    @cached_property
+    def speech_weights(self) -> NDArray[np.float32]:
+        """See `latentsync.audio.speech_activity`."""
+        return speech_weights(self.waveform)
 
 
 def check_names(video: PathLike, audio: PathLike, output: PathLike, options: JobOptions, force: bool = False) -> None:
@@ -151,7 +156,7 @@ def check_job(
     missing = samples_of_frames(1) - len(waveform)
     picture_warnings = fields_warning(info, encoder, requested), loss_warning(info, format, encoder, suffix)
     range_warnings = (film_warning, *ranges_warnings(ranges, sound_sec, paths[1].name))
-    waveform = heard_in(ranges, waveform)
+    waveform = sound_of_ranges(ranges, waveform)
     warnings = (
         *track_warnings(pictures, sound),
         *filter(None, (*picture_warnings, *range_warnings)),
@@ -207,8 +212,8 @@ def part_format(film: Film, format: VideoFormat) -> VideoFormat:
     return replace(format, codec=film.codec, beside=Beside(film.parameter_set_id, film.profile, orientation))  # type: ignore[arg-type]
 
 
-def heard_in(ranges: tuple[EditedRange, ...], waveform: np.ndarray) -> np.ndarray:
-    """The audio that is heard in the ranges, one after the other; without ranges all of it."""
+def sound_of_ranges(ranges: tuple[EditedRange, ...], waveform: np.ndarray) -> np.ndarray:
+    """The parts of the audio that the ranges use, joined; without ranges all of it."""
     if not ranges:
         return waveform
     spans = [(each.sound_sec * SAMPLE_RATE_HZ, each.sound_stop_sec * SAMPLE_RATE_HZ) for each in ranges]

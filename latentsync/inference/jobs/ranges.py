@@ -1,8 +1,7 @@
 """Ranges of a film that are edited while the rest stays as it is (`--range`): parsing, and their frames and sound.
 
-A range is START-END in seconds from the first frame (or [H:]MM:SS), optionally with the time of the audio file that is heard at
-its start: START-END@AUDIO. Without it the first range begins at the audio's start, and each other one goes on where the one
-before it ended.
+A range is written START-END: seconds of the video, or [H:]MM:SS. START-END@AUDIO also says from which second the audio file
+plays in it. Without @AUDIO the first range plays the audio from its start, and every later range from where the one before ended.
 """
 
 import re
@@ -34,7 +33,7 @@ class TimeRange:
 
 @dataclass(frozen=True)
 class EditedRange:
-    """A range of a film: its frames, its time, and the part of the audio that is heard in it."""
+    """A range of a film: its frames, its time, and the part of the audio that plays in it."""
 
     frames: range
     start_sec: Fraction
@@ -128,12 +127,12 @@ def edited_ranges(
 
 
 def sound_sentence(ranges: Sequence[EditedRange], audio: str) -> str:
-    """Which part of the audio is heard in which range, in one sentence."""
+    """Which part of the audio plays in which range, in one sentence."""
     parts = [
         f"{float(each.sound_sec):.2f}-{float(each.sound_stop_sec):.2f} s at {float(each.start_sec):.2f} s"
         for each in ranges
     ]
-    return f"in the ranges {audio} is heard: {', '.join(parts)}; elsewhere the video's own sound"
+    return f"in the ranges {audio} plays: {', '.join(parts)}; elsewhere the video's own sound"
 
 
 def unused_sound_warning(ranges: Sequence[EditedRange], sound_sec: Fraction, audio: str) -> str | None:
@@ -144,6 +143,6 @@ def unused_sound_warning(ranges: Sequence[EditedRange], sound_sec: Fraction, aud
     first = ranges[0]
     times = f"{float(first.start_sec):g}-{float(first.stop_sec):g}@{float(first.start_sec):g}"
     return (
-        f"{audio} lasts {float(left):.1f} s longer than the ranges need. If it runs along with the video, say which part is"
-        f" heard in a range: {times}."
+        f"{audio} lasts {float(left):.1f} s longer than the ranges need. If it runs along with the video, say which part"
+        f" plays in a range: {times}."
     )

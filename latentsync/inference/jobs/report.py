@@ -2,9 +2,10 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ MAX_LISTED = 6  # stretches listed in the summary
 REPORT_KEYS = {"summary", "output", "per_frame", "settings"}  # by which a report is recognised
 ON_ITS_SIDE_FROM_DEG, UPSIDE_DOWN_FROM_DEG = 60, 135  # tilt of all edited faces together
 SOFT_ABOVE, SMALL_BELOW = 1.5, 0.25  # face width / model resolution beyond which there is a warning
-LIBRARIES = ("torch", "av", "opencv-python", "numpy")
+LIBRARIES = ("torch", "av", "opencv-python", "opencv-python-headless", "numpy")  # one of the two of OpenCV is installed
 
 # Output frame, why it was not edited despite the plan, whether it was sampled a second time.
 Fact = tuple[int, str | None, bool]
@@ -105,7 +106,7 @@ class JobReport:
     timeline: tuple[StageTimes, ...] = ()  # empty if no stages overlapped; after a resume only of the last process
     planned: bool = False  # by a preflight: nothing was edited
     encoded: tuple[tuple[int, int], ...] = ()  # frames from ... up to ...; the others are copied from the video
-    new_sound_sec: tuple[tuple[float, float], ...] = ()  # where the audio is heard; elsewhere the video's own sound
+    new_sound_sec: tuple[tuple[float, float], ...] = ()  # where the new audio plays; elsewhere the video's own sound
 
     @property
     def bottleneck(self) -> str:
@@ -191,7 +192,7 @@ def make_report(
         device=str(models.device),
         dtype=str(models.dtype).removeprefix("torch."),
         encoder=job.encoder,
-        versions={"latentsync": latentsync.__version__, **{name: version(name) for name in LIBRARIES}},
+        versions={"latentsync": latentsync.__version__, **installed_versions(LIBRARIES)},
         timings_sec={operation: round(seconds, 3) for operation, seconds in stopwatch.seconds.items()},
         warnings=(*job.warnings, *warnings_of(plan, models.resolution)),
         timeline=tuple(stage_times(timer) for timer in stopwatch.stage_timers.values()),
@@ -200,6 +201,15 @@ def make_report(
         new_sound_sec=tuple((float(each.start_sec), float(each.stop_sec)) for each in job.ranges)
         or ((0.0, min(float(job.sound_sec), job.timeline.time_sec(len(job.timeline)))),),
     )
+
+
+def installed_versions(packages: Iterable[str]) -> dict[str, str]:
+    """Versions of those packages that are installed."""
+    found = {}
+    for name in packages:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def stage_times(timer: StageTimer) -> StageTimes:
@@ -236,7 +246,7 @@ def frame_report(job: LipsyncJob, plan: FacePlan, frame: OutputFrame, reason: st
 
 def action_of(job: LipsyncJob, plan: FacePlan, frame: OutputFrame, planned: bool) -> str:
     """The action of a frame of the output, done or planned."""
-    if not job.ranges and frame.index >= job.timeline.frames_with_sound:
+    if frame.index >= job.timeline.frames_with_sound:
         return REST
     source = job.timeline.order[frame.index]
     if not frame.lip_weight and plan.edited[source]:

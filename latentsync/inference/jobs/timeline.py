@@ -3,11 +3,11 @@
 The output lasts as long as the audio, to the nearest frame. If the source is longer, its remaining frames are dropped or kept
 unedited (`rest`: `cut` or `keep`). If it is shorter (`length`), it is played back and forth without repeating the frames at which
 it turns (`bounce`), repeated (`loop`), its last frame is held (`hold`), or the output ends with it (`cut`).
-With ranges the output shows the whole source once, and the audio is heard in the ranges only (`film_timeline`).
+With ranges the output shows the whole source once, and the new audio plays in the ranges only (`film_timeline`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TypeVar
 
@@ -29,14 +29,14 @@ class Timeline:
     ticks: NDArray[np.int64]  # in units of `time_base` seconds
     time_base: Fraction
     frames_with_sound: int  # frames shown while the audio lasts; later ones are kept unedited
-    ranges: tuple[EditedRange, ...] = ()  # if there are any, audio is heard in these only
+    ranges: tuple[EditedRange, ...] = ()  # if there are any, the new audio plays in these only
 
     def __len__(self) -> int:
         return len(self.order)
 
     @property
     def has_sound(self) -> NDArray[np.bool_]:
-        """bool [n]: whether a frame is shown while the audio is heard."""
+        """bool [n]: whether a frame is shown while the new audio plays."""
         if not self.ranges:
             return np.arange(len(self)) < self.frames_with_sound
         audible = np.zeros(len(self), np.bool_)
@@ -85,7 +85,7 @@ def make_timeline(
 def film_timeline(times: Sequence[Fraction], time_base: Fraction, ranges: tuple[EditedRange, ...]) -> Timeline:
     """The timeline of a film of which only `ranges` are edited: every frame of the source once; arguments as above."""
     whole = make_timeline(times, times[-1], time_base, "cut", "keep")
-    return Timeline(whole.order, whole.ticks, time_base, sum(len(each.frames) for each in ranges), ranges)
+    return replace(whole, ranges=ranges)
 
 
 def _endless_order(durations: NDArray[np.int64], wanted: Fraction, length: Length) -> NDArray[np.int64]:

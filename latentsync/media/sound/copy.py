@@ -61,12 +61,12 @@ class AudioSource:
     replaced: tuple[
         "ReplacedSound", ...
     ] = ()  # spans with other sound, rising; packets around them are copied if possible
-    is_muted: bool = False  # only what replaces it is heard
+    is_muted: bool = False  # only what replaces it plays
 
 
 @dataclass(frozen=True)
 class ReplacedSound:
-    """A span of an output in which `source` is heard from its start on; seconds from the first frame."""
+    """A span of an output in which `source` plays from its start on; seconds from the first frame."""
 
     start_sec: Fraction
     stop_sec: Fraction

@@ -30,7 +30,7 @@ LOW_COMPLEXITY = "LC"
 
 @dataclass(frozen=True)
 class Insert:
-    """Sound that is heard from the sample `start` on in place of a track's own."""
+    """Sound that replaces a track's own from the sample `start` on."""
 
     start: int
     sound: np.ndarray  # c n
@@ -168,10 +168,10 @@ def _spliced_aac(held: list[Packet], stream: AudioStream, inserts: Sequence[Inse
         after = int(np.searchsorted(starts, insert.stop, side="right")) - 1
         after = after if insert.stop < stop_of(held[-1]) else len(held) + 1
         replaced.append((before + 1, after - 1))
-        heard = range(before + 2, after - 1)  # packets with new sound alone; there may be gaps between packets
-        if heard:
-            part = insert.between(int(starts[heard[0]]), int(starts[heard[-1]]) + AAC_FRAME)
-            for index in heard:
+        new_only = range(before + 2, after - 1)  # packets with new sound alone; there may be gaps between packets
+        if new_only:
+            part = insert.between(int(starts[new_only[0]]), int(starts[new_only[-1]]) + AAC_FRAME)
+            for index in new_only:
                 part.blend_into(samples[:, index * AAC_FRAME : (index + 1) * AAC_FRAME], int(starts[index]))
     new = encoded(samples, stream, bits_per_sec)[1:]  # the first one holds half of what was before
     return [

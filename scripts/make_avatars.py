@@ -25,6 +25,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="output folder")
     parser.add_argument("--first_seed", type=int, default=0, help="seed of the first clip")
     parser.add_argument("--held_out", action="store_true", help="identities and sentences that training does not use")
+    parser.add_argument("--frames", type=int, help="draw only a part of each sentence, of this length (default: all of it)")
     parser.add_argument("--occluder", choices=OCCLUDERS, help="what covers the mouth for a while (default: nothing)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one per core)")
     return parser.parse_args(argv)
@@ -36,10 +37,9 @@ def make_avatars(args: argparse.Namespace) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     first = args.first_seed + (HELD_OUT_FIRST_SEED if args.held_out else 0)
     seeds = range(first, first + args.count)
+    make = partial(make_clip, folder=args.out, occluder=args.occluder, frames=args.frames)
     with ProcessPoolExecutor(args.workers) as pool:
-        for _ in track(
-            pool.map(partial(make_clip, folder=args.out, occluder=args.occluder), seeds), "Avatars", total=args.count
-        ):
+        for _ in track(pool.map(make, seeds), "Avatars", total=args.count):
             pass
 
 

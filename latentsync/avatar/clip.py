@@ -2,10 +2,10 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -21,7 +21,7 @@ from latentsync.avatar.raster import to_srgb
 from latentsync.avatar.render import Pose, Renderer
 from latentsync.avatar.room import margin_px, paint_room
 from latentsync.avatar.sentences import random_sentence
-from latentsync.avatar.speech import Speech, Voice, random_voice, speak
+from latentsync.avatar.speech import Phoneme, Speech, Voice, random_voice, speak
 from latentsync.files import atomic_write
 from latentsync.media.sound.copy import AudioSource
 from latentsync.media.sound.write import write_wav
@@ -35,6 +35,7 @@ PX_PER_CM = 7.4  # of a head of scale 1 in a frame of FRAME_SIZE
 MAX_YAW = 0.44  # radians
 LANDMARKS = ("jaw", "brows", "nose", "eyes", "lips", "inner_lips")  # parts of the 68 points, in their usual order
 INNER_LIPS = (62, 66)  # the middle of the inner upper and lower lip
+Track = TypeVar("Track", MouthTrack, "HeadMotion")
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,22 @@ class AvatarClip:
             return None
         rng = np.random.default_rng([self.seed, OCCLUDERS.index(self.occluder)])
         return Occluder(self.occluder, self.renderer.head, len(self), rng)
+
+    def part(self, start: int, stop: int) -> "AvatarClip":
+        """The frames `start` ... `stop` - 1 as a clip of its own."""
+        first, last = start / MODEL_FPS, stop / MODEL_FPS
+        heard = [
+            Phoneme(p.symbol, max(p.start_sec, first) - first, min(p.end_sec, last) - first)
+            for p in self.speech.phonemes
+            if p.end_sec > first and p.start_sec < last
+        ]
+        samples = slice(samples_of_frames(start), samples_of_frames(stop))
+        return replace(
+            self,
+            speech=Speech(self.waveform[samples], heard),
+            mouth=_cut(self.mouth, start, stop),
+            motion=_cut(self.motion, start, stop),
+        )
 
     def expression(self, frame: int) -> Expression:
         """The facial expression in a frame."""
@@ -202,23 +219,34 @@ def spoken_clip(seed: int, text: str, rng: np.random.Generator) -> AvatarClip:
     return AvatarClip(seed, text, voice, identity, speech, mouth_track(speech.phonemes, frames), _motion(frames, rng))
 
 
-def make_clip(seed: int, folder: Path, occluder: OccluderKind | None = None) -> Path:
+def random_part(clip: AvatarClip, frames: int) -> AvatarClip:
+    """A part of `frames` frames, at a place that the clip's seed decides; the clip itself if it is not longer."""
+    spare = len(clip) - frames
+    if spare <= 0:
+        return clip
+    start = int(np.random.default_rng([clip.seed, frames]).integers(0, spare + 1))
+    return clip.part(start, start + frames)
+
+
+def make_clip(seed: int, folder: Path, occluder: OccluderKind | None = None, frames: int | None = None) -> Path:
     """Write the clip of a seed as .mp4 (H.264, 25 fps, 16 kHz audio) and its truth as .json; returns the video's path.
 
-    With an occluder, its masks are written as .npz (see `read_masks`). The truth is written last, so a clip of which the files
-    exist is complete; it is not made again.
+    With `frames`, only a part of so many frames of the sentence is drawn. With an occluder, its masks are written as .npz (see
+    `read_masks`). The truth is written last, so a clip of which the files exist is complete; it is not made again.
 
     Raises:
-        ValueError: the folder contains this clip with another occluder.
+        ValueError: the folder contains this clip with another occluder, or a longer one.
     """
     video, truth, sound, masks = (folder / f"avatar_{seed:07d}{end}" for end in (".mp4", ".json", ".wav", ".npz"))
     if truth.exists() and video.exists():
-        if json.loads(truth.read_text()).get("occluder") != occluder:
+        found = json.loads(truth.read_text())
+        if found.get("occluder") != occluder or (frames and found["frames"] > frames):
             raise ValueError(
-                f"{video} exists with another occluder, and clips are not overwritten: give another folder."
+                f"{video} exists with another occluder or length, and clips are not overwritten: give another folder."
             )
         return video
     clip = replace(random_clip(seed), occluder=occluder)
+    clip = random_part(clip, frames) if frames else clip
     write_wav(sound, clip.waveform)
     covered = []
     with VideoWriter(video, VideoFormat.constant(FRAME_SIZE, FRAME_SIZE, MODEL_FPS), AudioSource(sound)) as writer:
@@ -254,6 +282,10 @@ def read_truth(video: Path) -> dict[str, Any]:
 def read_openings(video: Path) -> np.ndarray:
     """The true lip opening in px, float [t], of a drawn clip."""
     return np.array(read_truth(video)["aperture_px"])
+
+
+def _cut(track: Track, start: int, stop: int) -> Track:
+    return replace(track, **{each.name: getattr(track, each.name)[start:stop] for each in fields(track)})
 
 
 def _motion(frames: int, rng: np.random.Generator) -> HeadMotion:

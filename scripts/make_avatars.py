@@ -25,7 +25,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="output folder")
     parser.add_argument("--first_seed", type=int, default=0, help="seed of the first clip")
     parser.add_argument("--held_out", action="store_true", help="identities and sentences that training does not use")
-    parser.add_argument("--frames", type=int, help="draw only a part of each sentence, of this length (default: all of it)")
+    parser.add_argument(
+        "--frames", type=int, help="draw only a part of each sentence, of this length (default: all of it)"
+    )
     parser.add_argument("--occluder", choices=OCCLUDERS, help="what covers the mouth for a while (default: nothing)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one per core)")
     return parser.parse_args(argv)

@@ -32,6 +32,7 @@ class UNetDataConfig(ClipDataConfig, OutputConfig):
 
     cached_latents: bool = True  # cached: posterior means; not cached: posterior samples, drawn anew in every step
     cached_audio: bool = True  # Whisper features
+    mirrored: bool = False  # left and right are exchanged in half of the items; with cached latents nearly exactly
 
 
 @dataclass

@@ -16,7 +16,7 @@ from latentsync.data.clips import TrainingClip
 from latentsync.data.draws import Draw, readable_item
 from latentsync.data.features import ClipFeature, Encode
 from latentsync.data.frames import FrameMemory
-from latentsync.face.pixels import prepare_faces
+from latentsync.face.pixels import FaceInputs, prepare_faces
 from latentsync.timebase import sync_mel_length, sync_mel_start
 
 WINDOWS_NEEDED = 3  # minimum length of a clip in windows, so that every start has a reference without overlap
@@ -76,7 +76,9 @@ def with_latents(batch: ClipBatch, encode: Encode) -> ClipBatch:
 class UNetClips(Dataset[ClipBatch]):
     """Item n of an endless sequence: a window of the clip at position n (see `draws`), and a reference window of the same clip.
 
-    The start is uniform over the clip; so is that of the reference among those that are at least `num_frames` away.
+    The start is uniform over the clip; so is that of the reference among those that are at least `num_frames` away. With `mirrored`
+    left and right are exchanged in half of the items. Latents are mirrored as they are, which is not quite the same as latents of
+    mirrored faces: with the demo's auto-encoder the difference is 3 % of their variance.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class UNetClips(Dataset[ClipBatch]):
         mel: ClipFeature | None = None,
         frames: FrameMemory | None = None,
         mask: Tensor | None = None,
+        mirrored: bool = False,
     ):
         """Each of `audio`, `latents`, `mel` and `frames` adds its tensors to the items; `frames` requires `mask` [r, r].
 
@@ -106,6 +109,7 @@ class UNetClips(Dataset[ClipBatch]):
         assert frames is None or mask is not None, "masked pixels need a mask"
         self.clips, self.num_frames, self.seed = clips, num_frames, seed
         self.audio, self.latents, self.mel, self.frames, self.mask = audio, latents, mel, frames, mask
+        self.mirrored = mirrored
 
     def __len__(self) -> int:
         """Number of items of one epoch; larger positions are valid too."""
@@ -116,29 +120,40 @@ class UNetClips(Dataset[ClipBatch]):
 
     def _item(self, clip: TrainingClip, draw: Draw) -> ClipBatch:
         start, reference = draw_window(clip.frames, self.num_frames, draw)
+        is_mirrored = self.mirrored and bool(draw.below(2))
         parts: dict[str, Tensor] = {}
         if self.latents is not None:
-            parts |= self._latents(self.latents, clip, start, reference)
+            parts |= self._latents(self.latents, clip, start, reference, is_mirrored)
         if self.frames is not None:
-            parts |= self._pixels(self.frames, clip, start, reference)
+            parts |= self._pixels(self.frames, clip, start, reference, is_mirrored)
         if self.audio is not None:
             parts["audio"] = audio_window(self.audio, clip, start, self.num_frames)
         if self.mel is not None:
             parts["mel"] = mel_window(self.mel, clip, start, self.num_frames)
         return ClipBatch(**parts)
 
-    def _latents(self, feature: ClipFeature, clip: TrainingClip, start: int, reference: int) -> dict[str, Tensor]:
+    def _latents(
+        self, feature: ClipFeature, clip: TrainingClip, start: int, reference: int, is_mirrored: bool
+    ) -> dict[str, Tensor]:
+        def window(name: str, first: int) -> Tensor:
+            rows = (
+                feature.rows(clip, name, first, first + self.num_frames).float().transpose(0, 1)
+            )  # f c h w -> c f h w
+            return rows.flip(-1) if is_mirrored else rows
+
         names = {"latents": ("latents", start), "masked_latents": ("masked_latents", start)}
         names["reference_latents"] = ("latents", reference)
-        return {
-            part: feature.rows(clip, name, first, first + self.num_frames).float().transpose(0, 1)  # f c h w -> c f h w
-            for part, (name, first) in names.items()
-        }
+        return {part: window(name, first) for part, (name, first) in names.items()}
 
-    def _pixels(self, frames: FrameMemory, clip: TrainingClip, start: int, reference: int) -> dict[str, Tensor]:
-        assert self.mask is not None
-        shown = prepare_faces(frames.frames(clip, start, start + self.num_frames), self.mask)
-        other = prepare_faces(frames.frames(clip, reference, reference + self.num_frames), self.mask)
+    def _pixels(
+        self, frames: FrameMemory, clip: TrainingClip, start: int, reference: int, is_mirrored: bool
+    ) -> dict[str, Tensor]:
+        def window(first: int) -> FaceInputs:
+            assert self.mask is not None
+            faces = frames.frames(clip, first, first + self.num_frames)  # f h w c
+            return prepare_faces(faces.flip(-2) if is_mirrored else faces, self.mask)
+
+        shown, other = window(start), window(reference)
         return {
             "pixels": shown.pixels.transpose(0, 1),  # f c h w -> c f h w
             "masked_pixels": shown.masked_pixels.transpose(0, 1),

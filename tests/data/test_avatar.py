@@ -13,7 +13,15 @@ import pytest
 pytest.importorskip("espeakng_loader", reason="avatars need the optional espeak-ng")
 
 from latentsync.avatar import OCCLUDERS, OccluderKind
-from latentsync.avatar.clip import HELD_OUT_FIRST_SEED, LANDMARKS, AvatarClip, make_clip, random_clip, read_masks
+from latentsync.avatar.clip import (
+    HELD_OUT_FIRST_SEED,
+    LANDMARKS,
+    AvatarClip,
+    make_clip,
+    random_clip,
+    random_part,
+    read_masks,
+)
 from latentsync.avatar.head import Expression
 from latentsync.avatar.identity import Identity, random_identity
 from latentsync.avatar.mesh import bump
@@ -105,6 +113,20 @@ def test_audio_and_video_have_the_same_duration() -> None:
     clip = random_clip(3)
     assert len(clip.waveform) == samples_of_frames(len(clip))
     assert abs(len(clip) / 25 - clip.speech.duration_sec) <= 0.02 + 1e-6
+
+
+def test_a_part_of_a_clip_is_what_the_whole_clip_shows_and_says_there() -> None:
+    clip = random_clip(3)
+    part = random_part(clip, 20)
+    start = next(n for n in range(len(clip)) if np.array_equal(part.mouth.aperture, clip.mouth.aperture[n : n + 20]))
+    samples = slice(samples_of_frames(start), samples_of_frames(start + 20))
+    assert len(part) == 20 and np.array_equal(part.waveform, clip.waveform[samples])
+    assert np.allclose(part.landmarks(7), clip.landmarks(start + 7))
+    spoken = [p.symbol for p in clip.speech.phonemes if p.end_sec > start / 25 and p.start_sec < (start + 20) / 25]
+    assert [p.symbol for p in part.speech.phonemes] == spoken
+    assert part.speech.phonemes[0].start_sec >= 0 and part.speech.phonemes[-1].end_sec <= 20 / 25 + 1e-9
+    assert random_part(clip, len(clip)) is clip
+    assert random_part(clip, 20).truth() == part.truth()
 
 
 def test_the_truth_has_a_value_for_every_frame() -> None:

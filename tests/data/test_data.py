@@ -151,14 +151,14 @@ def test_decord_is_chosen_only_where_it_agrees_with_pyav(folder: Path, monkeypat
 def numbered_features(clip: TrainingClip) -> dict[str, Tensor]:
     """Stand-in features whose values are the numbers of their rows; `masked_latents` have 1000 added."""
     rows = torch.arange(2.0 * clip.frames)[:, None, None].expand(-1, 2, 3)
-    frames = torch.arange(1.0 * clip.frames)[:, None, None, None].expand(-1, 4, 2, 2)
+    frames = torch.arange(1.0 * clip.frames)[:, None, None, None].expand(-1, 4, 2, 2) + torch.tensor([0, 0.5])
     return {"audio": rows, "latents": frames, "masked_latents": frames + 1000}
 
 
-def unet_items(clips: list[TrainingClip], cache: Path) -> UNetClips:
+def unet_items(clips: list[TrainingClip], cache: Path, mirrored: bool = False) -> UNetClips:
     feature = LiveFeature(numbered_features)
     memory = FrameMemory(32, 10**7)
-    return UNetClips(clips, WINDOW, 5, feature, feature, mel_feature(cache), memory, load_mask(32))
+    return UNetClips(clips, WINDOW, 5, feature, feature, mel_feature(cache), memory, load_mask(32), mirrored)
 
 
 def same(first: ClipBatch, second: ClipBatch) -> bool:
@@ -214,6 +214,20 @@ def test_windows_match_the_clip_and_do_not_overlap_references(clips: list[Traini
         assert item.mel.shape == (1, 80, 13)
     batch = collate([items[0], items[1]])
     assert len(batch) == 2 and batch.latents.shape == (2, 4, WINDOW, 2, 2) and batch.audio.shape == (2, WINDOW, 20, 3)
+
+
+def test_half_of_the_items_are_mirrored_but_not_their_mask(clips: list[TrainingClip], tmp_path: Path) -> None:
+    plain, mirrored = unet_items(clips, tmp_path), unet_items(clips, tmp_path, mirrored=True)
+    is_mirrored = []
+    for position in range(24):
+        one, other = plain[position], mirrored[position]
+        assert torch.equal(one.audio, other.audio) and torch.equal(one.mel, other.mel)
+        assert torch.equal(other.masked_pixels, other.pixels * load_mask(32))
+        is_mirrored.append(not torch.equal(one.pixels, other.pixels))
+        for name in ("pixels", "reference_pixels", "latents", "masked_latents", "reference_latents"):
+            expected = getattr(one, name)
+            assert torch.equal(getattr(other, name), expected.flip(-1) if is_mirrored[-1] else expected)
+    assert 6 <= sum(is_mirrored) <= 18
 
 
 def test_with_latents_encodes_every_frame(clips: list[TrainingClip]) -> None:

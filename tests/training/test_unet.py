@@ -301,6 +301,7 @@ def test_a_run_validates_and_stores_a_file_for_inference(data: Path, tmp_path: P
     rows = [json.loads(line) for line in (tmp_path / "validation.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [2, 4]
     assert {"sync", "sync_truth", "silent_sync", "silent_motion", "psnr_db", "score"} <= rows[0].keys()
+    assert {"loss_recon", "loss_sync"} <= rows[0].keys()
     last = rows[-1]
     assert last["score"] == pytest.approx(
         last["sync"] + 0.01 * last["psnr_db"] - 0.25 * last["silent_motion"], rel=1e-3

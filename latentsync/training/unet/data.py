@@ -49,6 +49,7 @@ def unet_items(run: UNetRun, clips: list[TrainingClip], device: torch.device) ->
         mel=mel_feature(data.cache_dir) if run.needs_mel else None,
         frames=FrameMemory(data.resolution, data.memory_bytes) if run.needs_pixels else None,
         mask=mask if run.needs_pixels else None,
+        mirrored=data.mirrored,
     )
 
 

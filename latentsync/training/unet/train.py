@@ -34,7 +34,7 @@ from latentsync.training.unet.data import cached_features, unet_index, unet_item
 from latentsync.training.unet.distill import DistillStep
 from latentsync.training.unet.frozen_networks import load_frozen_vae, load_pixel_losses
 from latentsync.training.unet.step import UNetStep, choose_trainable
-from latentsync.training.unet.validate import MetricNetworks, Sampling, UNetValidation, validation_clips
+from latentsync.training.unet.validate import LOSS, MetricNetworks, Sampling, UNetValidation, validation_clips
 from latentsync.weights import Checkpoint, delta_of, describe, load_partly, read_checkpoint, save_checkpoint
 
 # Titles of the validation chart's panels, by measure.
@@ -51,8 +51,10 @@ SYNC_CURVES = ("sync", "silent_sync", "sync_truth")
 def draw_unet_charts(folder: Path) -> None:
     """Write `losses.png` and `validation.png` into a run folder."""
     rows, validation = read_rows(folder / "log.jsonl"), read_rows(folder / "validation.jsonl")
-    named = {name: curve(rows, name) for name in LOSSES}
-    save_charts(folder / "losses.png", [CurvePanel(name, {name: points}) for name, points in named.items() if points])
+    curves = {
+        name: {"training": curve(rows, name), "validation": curve(validation, f"{LOSS}{name}")} for name in LOSSES
+    }
+    save_charts(folder / "losses.png", [CurvePanel(name, named) for name, named in curves.items() if named["training"]])
     panels = []
     for name, title in TITLES.items():
         shown = SYNC_CURVES if name == "sync" else (name,)
@@ -317,7 +319,7 @@ def make_validation(run: UNetRun, step: UNetStep, processes: Processes) -> UNetV
         run.validation.seed,
     )
     networks = load_metric_networks(run, step, device)
-    return UNetValidation(sampling, clips, networks, asdict(run.validation.weights), processes)
+    return UNetValidation(sampling, clips, step, networks, asdict(run.validation.weights), processes)
 
 
 def load_metric_networks(run: UNetRun, step: UNetStep, device: torch.device) -> MetricNetworks:

@@ -5,7 +5,9 @@ The measures, means over the clips:
 - `sync`: SyncNet similarity of the sampled lips and the clip's audio, 0 ... 1; `sync_truth`: the same for the true lips;
 - `psnr_db` in the generated region and `lpips` of the lower half, against the clip;
 - leakage of lip movement from the input, sampled with silence: `silent_sync`, similarity to the clip's audio, which is not an
-  input; `silent_motion`, movement of the lips as a fraction of the true movement.
+  input; `silent_motion`, movement of the lips as a fraction of the true movement;
+- `loss_recon` and so on: the losses of training for the clip, with the same random numbers in every validation. Where they rise
+  while those of the training clips fall, the network learns the training clips by heart.
 
 The reference is another part of the clip, as in training. `score` is the sum of the available measures weighted by
 `validation.weights`; higher is better.
@@ -13,7 +15,7 @@ The reference is another part of the clip, as in training. `score` is the sum of
 Legend: f frames, r face resolution in px, s audio tokens, d width of an audio token.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +31,7 @@ from latentsync.audio.whisper_features import AudioEncoder, WhisperFeatures
 from latentsync.audio.windows import training_windows
 from latentsync.data.clips import TrainingClip
 from latentsync.data.frames import FrameMemory
+from latentsync.data.unet_clips import ClipBatch
 from latentsync.face.masks import latent_mask, load_mask
 from latentsync.face.pixels import frames_to_pixels, keep_surroundings, pixels_to_frames
 from latentsync.inference.settings import DEFAULT_SEED, InferenceSettings
@@ -43,8 +46,11 @@ from latentsync.models.unet.network import DeepCache, UNet3DConditionModel
 from latentsync.models.vae import decode, encode
 from latentsync.timebase import MODEL_FPS
 from latentsync.training.engine.distributed import Processes
+from latentsync.training.engine.loop import Losses
 
 PEAK = 2.0  # range of pixel values, [-1, 1]
+LOSS = "loss_"  # before the names of losses
+LOSS_DRAWS = 4  # noises and timesteps for the losses of each clip
 
 
 @dataclass(frozen=True)
@@ -109,23 +115,41 @@ class Sampling:
         settings = replace(self.settings, seed=self.seed)
         return LatentSampler(settings, self.num_frames, self.resolution, self.device)
 
-    def __call__(self, clip: ValidationClip) -> tuple[Tensor, Tensor]:
+    @cached_property
+    def mask(self) -> Tensor:
+        """[r, r], 1 = visible."""
+        return load_mask(self.resolution).to(self.device)
+
+    def batch(self, clip: ValidationClip) -> ClipBatch:
+        """The clip as a batch of one item, on the device."""
+        truth, reference = (frames_to_pixels(faces).to(self.device) for faces in (clip.faces, clip.reference))
+        return ClipBatch(
+            audio=clip.audio[None].to(self.device),
+            latents=self._encode(truth),
+            masked_latents=self._encode(truth * self.mask),
+            reference_latents=self._encode(reference),
+            pixels=rearrange(truth, "f c h w -> 1 c f h w"),
+            mel=clip.mel.to(self.device),
+        )
+
+    def __call__(self, clip: ValidationClip, batch: ClipBatch) -> tuple[Tensor, Tensor]:
         """Sampled faces [f, 3, r, r] in [-1, 1], float32 on the CPU: (with the clip's audio, with silence)."""
-        mask = load_mask(self.resolution).to(self.device)
-        truth = frames_to_pixels(clip.faces).to(self.device)
-        masked, reference = self._encode(truth * mask), self._encode(frames_to_pixels(clip.reference).to(self.device))
+        masked, reference, truth = batch.masked_latents, batch.reference_latents, batch.pixels
+        assert masked is not None and reference is not None and truth is not None
         masked, reference = (each.repeat(2, 1, 1, 1, 1) for each in (masked, reference))
-        with self._autocast():
+        with self.autocast():
             audio = self.unet.project_kv(torch.stack([clip.audio, clip.silence]).to(self.device))
-        latents = self.latents(self._predict, audio, latent_mask(mask)[None, None, None], masked, reference)
-        spoken, silent = (keep_surroundings(self._decode(each), truth, mask).cpu() for each in latents)
+        latents = self.latents(self._predict, audio, latent_mask(self.mask)[None, None, None], masked, reference)
+        shown = rearrange(truth, "1 c f h w -> f c h w")
+        spoken, silent = (keep_surroundings(self._decode(each), shown, self.mask).cpu() for each in latents)
         return spoken, silent
 
     def _predict(self, sample: Tensor, timestep: int, audio: AudioKV, cache: DeepCache | None) -> Tensor:
-        with self._autocast():
+        with self.autocast():
             return self.unet(sample, timestep, audio, cache).float()
 
-    def _autocast(self) -> torch.autocast:
+    def autocast(self) -> torch.autocast:
+        """The context in which the U-Net computes."""
         return torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)
 
     def _encode(self, pixels: Tensor) -> Tensor:
@@ -147,15 +171,19 @@ class UNetValidation:
         self,
         sample: Sampling,
         clips: list[ValidationClip],
+        losses: Callable[[ClipBatch, Tensor], Losses],
         networks: MetricNetworks,
         weights: Mapping[str, float],
         processes: Processes,
     ):
-        """`weights` are those of the measures in the score; `processes` share the clips. ValueError if there are no clips."""
+        """`losses` is the objective of the training; `weights` are those of the measures in the score; `processes` share the clips.
+
+        ValueError if there are no clips.
+        """
         if not clips:
             raise ValueError("There are no usable validation clips: set data.val_data_dir or data.val_fileslist.")
         self.sample, self.clips, self.networks, self.weights = sample, clips, networks, dict(weights)
-        self.processes = processes
+        self.losses, self.processes = losses, processes
         self.generated = load_mask(sample.resolution) < 0.5
 
     def __call__(self, folder: Path) -> dict[str, float]:
@@ -170,10 +198,17 @@ class UNetValidation:
     @torch.no_grad()
     def _row(self, clip: ValidationClip, folder: Path | None) -> dict[str, float]:
         """The measures of one clip; writes its video into `folder` unless it is None."""
-        spoken, silent = self.sample(clip)
+        batch = self.sample.batch(clip)
+        spoken, silent = self.sample(clip, batch)
         if folder is not None:
             write_comparison(folder / f"{clip.name}.mp4", clip.faces, [spoken, silent])
-        return self._measure(clip, spoken, silent)
+        return self._measure(clip, spoken, silent) | self._losses(batch)
+
+    def _losses(self, batch: ClipBatch) -> dict[str, float]:
+        """Means of the losses over several draws, which are the same for every clip and in every validation."""
+        with self.sample.autocast():
+            draws = [self.losses(batch, torch.tensor([draw])) for draw in range(LOSS_DRAWS)]
+        return {f"{LOSS}{name}": float(np.mean([float(losses[name]) for losses in draws])) for name in draws[0]}
 
     def _measure(self, clip: ValidationClip, spoken: Tensor, silent: Tensor) -> dict[str, float]:
         """The measures of one clip; `spoken` and `silent` are sampled pixels [f, 3, r, r] on the CPU."""

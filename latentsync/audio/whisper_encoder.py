@@ -16,6 +16,13 @@ class AudioEncoder(nn.Module):
 
     def __init__(self, n_mels: int, n_ctx: int, n_state: int, n_head: int, n_layer: int):
         super().__init__()
+        self.dims = {  # as checkpoints store them
+            "n_mels": n_mels,
+            "n_audio_ctx": n_ctx,
+            "n_audio_state": n_state,
+            "n_audio_head": n_head,
+            "n_audio_layer": n_layer,
+        }
         self.conv1 = nn.Conv1d(n_mels, n_state, kernel_size=3, padding=1)
         self.conv2 = nn.Conv1d(n_state, n_state, kernel_size=3, stride=2, padding=1)
         self.positional_embedding: Tensor

@@ -1,7 +1,7 @@
 """The files of the networks: finds them, and lists the missing or damaged ones, before any is loaded.
 
 Only names and shapes are read, which is fast for files of any size. The width of the speech encoder follows from the
-U-Net's shapes.
+U-Net's shapes. Instead of a U-Net's file, a folder in diffusers' layout can be given (see `latentsync.inference.pretrained`).
 """
 
 from collections.abc import Mapping
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 WHISPER_OF_WIDTH = {384: "tiny", 768: "small"}  # width of the audio cross-attention -> public speech encoder
 PUBLIC_WIDTH = 384  # of all official U-Nets
 TINY_VAE = "tiny_vae.safetensors"
+FOLDER_INDEX, WEIGHTS_IN_FOLDER = "model_index.json", "diffusion_pytorch_model.safetensors"  # of diffusers' layout
+UNET_FOLDER, VAE_FOLDER, ENCODER_FOLDER, TINY_FOLDER = "unet", "vae", "audio_encoder", "tiny_vae"
 DEMO_UNET = DEMO / "unet.safetensors"
 VAE_FILES = tuple(file.path for file in PUBLIC_FILES if file.path.startswith("vae/"))
 
@@ -91,7 +93,8 @@ def find_model_files(
     Raises ValueError where the configuration is missing or wrong, or the detector is unknown.
     """
     config, expected = configured(unet_config_path)
-    unet, facts = _unet_file(Path(unet_path), config, expected)
+    unet_path = unet_file(unet_path)
+    unet, facts = _unet_file(unet_path, config, expected)
     run = facts.get("run", {})
     trained_with = run.get("frozen_networks") or run.get("experts", {})  # `experts`: key in older files
     width = facts.get("model", {}).get("cross_attention_dim", PUBLIC_WIDTH)
@@ -116,16 +119,30 @@ def configured(config_path: Path | str | None) -> "tuple[UNetConfig | None, dict
     return run.net, {**size, **alignment}
 
 
+def unet_file(path: Path | str) -> Path:
+    """The U-Net's file: `path` itself, or that in a folder in diffusers' layout."""
+    path = Path(path)
+    return path / UNET_FOLDER / WEIGHTS_IN_FOLDER if (path / FOLDER_INDEX).is_file() else path
+
+
 def folders(unet_path: Path | str) -> list[Path]:
     """The folders that are searched for the networks beside a U-Net."""
-    return [Path(unet_path).resolve().parent, CHECKPOINTS]
+    beside = Path(unet_path).resolve().parent
+    return [beside.parent if (beside.parent / FOLDER_INDEX).is_file() else beside, CHECKPOINTS]
+
+
+def tiny_vae_path(unet_path: Path | str) -> Path:
+    """The small decoder of a U-Net, which need not exist."""
+    beside, _ = folders(unet_path)
+    in_folder = beside / TINY_FOLDER / WEIGHTS_IN_FOLDER
+    return in_folder if in_folder.is_file() else beside / TINY_VAE
 
 
 def vae_path(unet_path: Path | str, trained_with: Path | str = "") -> Path:
     """The auto-encoder of a U-Net, a file or a folder; `trained_with` is the path of the one it was trained with."""
     beside, public = folders(unet_path)
     own = [Path(trained_with)] if trained_with else []
-    places = [beside / "vae.safetensors", beside / "vae", *own, public / "vae"]
+    places = [beside / "vae.safetensors", beside / VAE_FOLDER, *own, public / VAE_FOLDER]
     return next((place for place in places if place.exists()), places[-1])
 
 
@@ -135,7 +152,8 @@ def audio_encoder_path(unet_path: Path | str, width: int, trained_with: Path | s
         [folder / name for name in ("whisper.pt", f"whisper/{WHISPER_OF_WIDTH.get(width, 'tiny')}.pt")]
         for folder in folders(unet_path)
     )
-    places = [*beside, *([Path(trained_with)] if trained_with else []), *public]
+    in_folder = folders(unet_path)[0] / ENCODER_FOLDER / WEIGHTS_IN_FOLDER
+    places = [in_folder, *beside, *([Path(trained_with)] if trained_with else []), *public]
     return next((place for place in places if place.is_file()), places[-1])
 
 
@@ -154,7 +172,7 @@ def recommended(metadata: Mapping[str, Any]) -> InferenceSettings:
 def settings_for(files: ModelFiles, entries: Mapping[str, Any]) -> InferenceSettings:
     """The settings that `entries` give to the weights of `files`; ValueError if these weights do not support them."""
     settings = recommended(files.facts).changed(entries)
-    check_settings(settings, "distilled" in files.facts, (files.unet.path.parent / TINY_VAE).is_file())
+    check_settings(settings, "distilled" in files.facts, tiny_vae_path(files.unet.path).is_file())
     return settings
 
 
@@ -218,7 +236,7 @@ def _metadata_without_configuration(path: Path) -> dict[str, Any]:
 def _vae_file(path: Path) -> ModelFile:
     role = "image auto-encoder"
     if not path.is_file():
-        return ModelFile(role, path, public_vae_problem(path), VAE_FILES if path == CHECKPOINTS / "vae" else ())
+        return ModelFile(role, path, public_vae_problem(path), VAE_FILES if path == CHECKPOINTS / VAE_FOLDER else ())
     try:
         read_header(path).require_kind("vae")
     except CheckpointError as error:

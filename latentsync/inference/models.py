@@ -1,5 +1,6 @@
 """The networks of inference, loaded together: U-Net, image auto-encoder and speech encoder."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,12 +14,12 @@ from latentsync.device import Precision, check_compiler, pick_device, pick_dtype
 from latentsync.face.detection.detector import FaceDetector
 from latentsync.files import network_hash
 from latentsync.inference.model_files import (
-    TINY_VAE,
     check_settings,
     configured,
     find_model_files,
-    folders,
     recommended,
+    tiny_vae_path,
+    unet_file,
     width_problem,
 )
 from latentsync.inference.settings import InferenceSettings, precision_of
@@ -47,6 +48,7 @@ class LipsyncModels:
     tiny_vae: TinyDecoder | None = None  # a small decoder, if its file exists
     distilled: bool = False  # the U-Net was distilled for few steps without guidance
     alignment: Alignment = DEFAULT_ALIGNMENT  # of the faces that the U-Net was trained on
+    facts: Mapping[str, Any] = field(default_factory=dict)  # the metadata of the U-Net's file
 
     def check(self, settings: InferenceSettings) -> None:
         """ValueError for settings that these weights do not support."""
@@ -75,7 +77,8 @@ class LipsyncModels:
         precision: Precision = "auto",
         compiled: bool = False,
     ) -> "LipsyncModels":
-        """Load a U-Net and the networks that belong to it; `load(DEMO_UNET)` returns the demo models.
+        """Load a U-Net and the networks that belong to it, or those of a folder that `LipsyncPipeline.save_pretrained` wrote;
+        `load(DEMO_UNET)` returns the demo models.
 
         The resolution of a U-Net that this project trained or fetched, or of release 1.0, is known; a file of unknown origin
         needs `unet_config_path`, a YAML file with the sections `model` and `data`. The auto-encoder is `vae.safetensors` or the
@@ -93,6 +96,7 @@ class LipsyncModels:
         pick_dtype(device, precision)  # raises before anything is read
         if compiled:
             check_compiler(device)
+        unet_path = unet_file(unet_path)
         files = find_model_files(unet_path, unet_config_path).check()
         unet, metadata = configured_unet(unet_path, unet_config_path)
         defaults = recommended(metadata)
@@ -114,6 +118,7 @@ class LipsyncModels:
             tiny_vae=companion_tiny_vae(unet_path, device, dtype),
             distilled="distilled" in metadata,
             alignment=metadata["alignment"],
+            facts=metadata,
         )
 
 
@@ -126,7 +131,7 @@ def configured_unet(path: Path | str, config_path: Path | str | None) -> tuple[U
 
 def companion_tiny_vae(unet_path: Path | str, device: torch.device, dtype: torch.dtype) -> TinyDecoder | None:
     """The small decoder beside a U-Net, if there is one."""
-    path = folders(unet_path)[0] / TINY_VAE
+    path = tiny_vae_path(unet_path)
     return load_tiny_vae(path).to(device, dtype) if path.is_file() else None
 
 

@@ -37,6 +37,7 @@ from latentsync.inference.jobs.workers import WorkerPool, worker_pool
 from latentsync.inference.memory import memory_plan, return_freed_memory, share_one_heap
 from latentsync.inference.model_files import find_model_files
 from latentsync.inference.models import LipsyncModels
+from latentsync.inference.pretrained import save_models
 from latentsync.inference.settings import InferenceSettings, JobOptions
 from latentsync.inference.threads import run_ahead
 from latentsync.inference.timing import Stopwatch
@@ -86,6 +87,8 @@ class LipsyncPipeline:
     ) -> "LipsyncPipeline":
         """Load a U-Net, the models that belong to it (see `LipsyncModels.load`), and a face detector by name.
 
+        Instead of a U-Net's file `unet_path` can be a folder of `save_pretrained`.
+
         Raises:
             CheckpointError: files are missing or damaged (including the detector's; all are listed before any is read), or do
                 not fit together.
@@ -96,6 +99,13 @@ class LipsyncPipeline:
         device = device or pick_device()
         face_detector = make_detector(detector, device=str(device), alignment=files.facts["alignment"])
         return cls(LipsyncModels.load(Path(unet_path), config, device, precision, compiled), face_detector)
+
+    def save_pretrained(self, folder: PathLike) -> None:
+        """Write the networks into a new or empty folder, in diffusers' layout (see `latentsync.inference.pretrained`).
+
+        Raises ValueError if the folder is not empty.
+        """
+        save_models(self.models, Path(folder))
 
     def __call__(
         self,

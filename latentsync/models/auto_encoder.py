@@ -27,6 +27,11 @@ class AutoEncoder(nn.Module):
 
     def __init__(self, block_out_channels: Sequence[int], layers_per_block: int = 1, norm_num_groups: int = 32):
         super().__init__()
+        self.config = {
+            "block_out_channels": list(block_out_channels),
+            "layers_per_block": layers_per_block,
+            "norm_num_groups": norm_num_groups,
+        }
         self.encoder = Encoder(block_out_channels, layers_per_block, norm_num_groups)
         self.decoder = Decoder(block_out_channels, layers_per_block, norm_num_groups)
         self.quant_conv = nn.Conv2d(2 * LATENT_CHANNELS, 2 * LATENT_CHANNELS, 1)
@@ -246,6 +251,10 @@ class TinyDecoder(nn.Module):
                 layers += [nn.Upsample(scale_factor=2), nn.Conv2d(width, width, 3, padding=1, bias=False)]
         last_layer = nn.Conv2d(widths[-1], COLOURS, 3, padding=1)
         self.decoder = nn.ModuleDict({"layers": nn.Sequential(*layers, last_layer)})
+        self.config = {
+            "decoder_block_out_channels": list(decoder_block_out_channels),
+            "num_decoder_blocks": list(num_decoder_blocks),
+        }
 
     def decode(self, latents: Tensor) -> Decoded:
         """The pixels of latents."""

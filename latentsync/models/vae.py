@@ -34,6 +34,11 @@ def build_vae(config: Mapping[str, Any]) -> "AutoencoderKL":
     """An auto-encoder to train, from diffusers' configuration entries (`block_out_channels`, `layers_per_block`, ...)."""
     from diffusers import AutoencoderKL
 
+    return AutoencoderKL.from_config(public_config(config))
+
+
+def public_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """diffusers' configuration of an auto-encoder of these sizes."""
     levels = len(config["block_out_channels"])
     fixed = {
         "in_channels": 3,
@@ -43,7 +48,7 @@ def build_vae(config: Mapping[str, Any]) -> "AutoencoderKL":
         "up_block_types": ["UpDecoderBlock2D"] * levels,
         "scaling_factor": SCALING_FACTOR,
     }
-    return AutoencoderKL.from_config({**fixed, **config})
+    return {**fixed, **config}
 
 
 def encode(vae: "AutoEncoder | AutoencoderKL", pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:

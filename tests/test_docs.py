@@ -73,6 +73,7 @@ NOT_RUN = {
     "python -m scripts.align_clips --input_dir VIDEOS": "its folders are placeholders; tests/data runs the function",
     "pip install": "it changes the environment",
     "pip wheel": "tests/test_package.py builds the wheel",
+    "docker ": "it needs Docker; tests/test_docker.py tries the steps of the Dockerfile",
     "latentsync ": "tests/test_package.py runs it",
     "python -m latentsync": "tests/test_package.py runs it",
     "pre-commit": "it changes the checkout",

@@ -1,9 +1,9 @@
 """The project on a GPU in one call: `python -m benchmarks.gpu --out gpu.json [--golden DIR]`.
 
 Phases in order of worth, at full size with random weights: the recorded cases (`--golden`, a folder of them) in float32 and half
-precision; whole jobs, from file to file; every preset for faces of 256 and 512 px, eager and compiled; peak memory for every choice
-of `--memory`; a training step of every stage. gpu.json is rewritten after every row, and the same as tables, gpu.md, after every
-phase, so an interrupted run keeps what it has. No row begins after `--minutes`.
+precision; whole jobs, from file to file; every preset for faces of 256 and 512 px, eager and compiled; the longest kernels; peak
+memory for every choice of `--memory`; a training step of every stage. gpu.json is rewritten after every row, and the same as
+tables, gpu.md, after every phase, so an interrupted run keeps what it has. No row begins after `--minutes`.
 
 To try it on any machine: `python -m benchmarks.gpu --device cpu --tiny`.
 """
@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from benchmarks.gpu_sampling import TINY_PX, job_rows, memory_rows, window_rows
+from benchmarks.gpu_sampling import TINY_PX, job_rows, kernel_rows, memory_rows, window_rows
 from benchmarks.gpu_training import training_rows
 from benchmarks.table import Row, format_table, machine_facts, markdown_table
 from latentsync.device import DTYPES, pick_device
@@ -48,6 +48,7 @@ PHASES: dict[str, Callable[[argparse.Namespace], Iterator[Row]]] = {
     "golden": golden_rows,
     "jobs": job_rows,
     "presets": window_rows,
+    "kernels": kernel_rows,
     "memory": memory_rows,
     "training": training_rows,
 }

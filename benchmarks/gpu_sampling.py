@@ -3,7 +3,7 @@
 import argparse
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -11,6 +11,7 @@ from typing import Any, get_args
 import numpy as np
 import torch
 from torch import nn
+from torch.profiler import ProfilerActivity, profile
 from whisper.model import AudioEncoder
 
 from benchmarks.full_size import filled, random_tiny_vae, random_unet, random_vae
@@ -24,9 +25,12 @@ from latentsync.inference.settings import InferenceSettings
 from latentsync.inference.timing import Stopwatch
 from latentsync.inference.windows.sampler import Window, WindowSampler
 from latentsync.models.unet.compiled import compile_blocks
+from latentsync.models.vae import decode, encode
+from latentsync.weights import LATENT_CHANNELS, LATENT_STRIDE
 
 NUM_FRAMES, TOKENS, TINY_PX = 16, 50, 64
 LISTED = 6  # stages of a job
+KERNELS, KERNEL_NAME = 12, 70  # listed, and characters of a name
 
 
 def random_models(args: argparse.Namespace, resolution: int) -> LipsyncModels:
@@ -156,6 +160,53 @@ def memory_rows(args: argparse.Namespace) -> Iterator[Row]:
                 sampler.sample(random_windows(models, plan.windows))
                 facts = {"face px": resolution, "--memory": choice, "windows": plan.windows, "preset": preset}
                 yield {**facts, "peak GB": peak_gb(models.device)}
+
+
+def kernel_rows(args: argparse.Namespace) -> Iterator[Row]:
+    """The longest kernels of a guided step of the U-Net and of the auto-encoder, at the largest face."""
+    models = random_models(args, max(args.resolutions))
+    for way in ("eager", "compiled") if args.compile else ("eager",):
+        if way == "compiled":
+            check_compiler(models.device)
+            compile_blocks(models.unet)
+        for work, compute in works_of(models, args.windows).items():
+            for kernel in longest_kernels(compute, models.device):
+                yield {"work": work, "way": way, **kernel}
+
+
+def works_of(models: LipsyncModels, windows: int) -> dict[str, Callable[[], Any]]:
+    """What is looked into: a step of the U-Net with guidance for some windows, and encoding and decoding some faces."""
+    settings = InferenceSettings().changed({"preset": "fast", "steps": 1, "guidance_interval": (0.0, 1.0)})
+    plan = replace(memory_plan("high", models.device, models.resolution), windows=windows)
+    sampler, batch = group_sampler(models, settings, plan), random_windows(models, windows)
+    side = models.resolution // LATENT_STRIDE
+    pixels = torch.rand(plan.vae_frames, 3, models.resolution, models.resolution).to(models.device, models.dtype)
+    latents = torch.randn(plan.vae_frames, LATENT_CHANNELS, side, side).to(models.device, models.dtype)
+    return {
+        f"U-Net, {windows} windows": lambda: denoising_sec(sampler, batch),
+        f"encode {plan.vae_frames} faces": torch.inference_mode()(lambda: encode(models.vae, pixels)),
+        f"decode {plan.vae_frames} faces": torch.inference_mode()(lambda: decode(models.vae, latents)),
+    }
+
+
+def longest_kernels(compute: Callable[[], Any], device: torch.device) -> Iterator[Row]:
+    """The kernels that take most of the time at the second run, in milliseconds, with their share of the time of all."""
+    activity = getattr(ProfilerActivity, device.type.upper(), ProfilerActivity.CPU)
+    compute()
+    synchronise(device)
+    with profile(activities={ProfilerActivity.CPU, activity}) as profiled:
+        compute()
+        synchronise(device)
+    name = "self_cpu_time_total" if activity == ProfilerActivity.CPU else "self_device_time_total"
+    spent = sorted(((getattr(each, name), each) for each in profiled.key_averages()), key=lambda pair: -pair[0])
+    whole = sum(each for each, _ in spent)
+    for microseconds, each in spent[:KERNELS]:
+        yield {
+            "kernel": each.key[:KERNEL_NAME],
+            "calls": each.count,
+            "ms": round(microseconds / 1e3, 2),
+            "share": round(microseconds / whole, 3),
+        }
 
 
 def job_row(models: LipsyncModels, settings: InferenceSettings, args: argparse.Namespace) -> dict[str, Any]:

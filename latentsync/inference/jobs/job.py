@@ -164,11 +164,11 @@ def check_job(
     picture_warnings = fields_warning(info, encoder, requested), loss_warning(info, format, encoder, suffix)
     range_warnings = (film_warning, *ranges_warnings(ranges, sound_sec, paths[1].name))
     warnings = (
-        *track_warnings(pictures, spoken.waveforms),
+        *track_warnings(pictures, (sound for sound, _ in spoken.waveforms)),
         *filter(None, (*picture_warnings, *range_warnings)),
         *(
             warning
-            for sound, waveform in spoken.waveforms.items()
+            for sound, waveform in spoken.waveforms
             for warning in sound_warnings(sound, sound_of_ranges(ranges, waveform))
         ),
     )
@@ -184,7 +184,7 @@ def spoken_by_one(paths: tuple[Path, Path, Path], info: MediaInfo, options: JobO
     sound, start_sec = ChosenTracks(paths[1], audio=options.audio_track), sound_start_sec(*paths[:2], info, options)
     waveform = read_audio(sound)[round(start_sec * SAMPLE_RATE_HZ) :]
     one = Speaker("", (options.face,), waveform)
-    return Spoken((one,), AudioSource(sound, start_sec), Fraction(len(waveform), SAMPLE_RATE_HZ), {sound: waveform})
+    return Spoken((one,), AudioSource(sound, start_sec), Fraction(len(waveform), SAMPLE_RATE_HZ), ((sound, waveform),))
 
 
 def spoken_by_several(file: SpeakersFile, video: Path, source: Source, options: JobOptions) -> Spoken:

@@ -78,7 +78,7 @@ class Spoken:
     people: tuple[Speaker, ...]  # those on screen
     sound: AudioSource
     sound_sec: Fraction
-    waveforms: Mapping[PathLike, NDArray[np.float32]]  # of the files, for checks
+    waveforms: tuple[tuple[PathLike, NDArray[np.float32]], ...]  # of the files, for checks
 
 
 def open_speakers(file: SpeakersFile, film: FilmTimes) -> Spoken:
@@ -97,7 +97,7 @@ def open_speakers(file: SpeakersFile, film: FilmTimes) -> Spoken:
         _speaker(file, person, said[person.name], waveforms, sound_sec) for person in file.people if person.faces
     )
     everything = [segment for segments in said.values() for segment in segments]
-    return Spoken(people, _sound(file, film, everything, length), sound_sec, dict(waveforms))
+    return Spoken(people, _sound(file, film, everything, length), sound_sec, tuple(waveforms.items()))
 
 
 def _placed(file: SpeakersFile, person: SpeakerEntry, length: Mapping[Path, Fraction]) -> Iterator[SpokenSegment]:

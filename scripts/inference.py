@@ -19,6 +19,7 @@ from rich.table import Table
 from latentsync.face.detection.detector import DEFAULT_DETECTOR
 from latentsync.inference.batch import JobEntry, JobOutcome, read_jobs, run_all, run_all_on_cluster, run_all_spread
 from latentsync.inference.jobs.job import LipsyncJob, check_job, check_names
+from latentsync.inference.jobs.speakers_file import is_speakers_file
 from latentsync.inference.jobs.workers import WorkerPool
 from latentsync.inference.memory import share_one_heap
 from latentsync.inference.model_files import DEMO_UNET, ModelFiles, distilled_companion, find_model_files, settings_for
@@ -49,11 +50,17 @@ NOTES = {
 
 def choose(args: argparse.Namespace) -> list[str]:
     """Fill in defaults of `args` and check them; returns keys of `NOTES` to print."""
+    if args.speakers:
+        choose_speakers(args)
     pair = args.video_path, args.audio_path
     if args.jobs and any((*pair, args.report, args.job_dir)):
-        raise ValueError("--jobs names its own files: leave out --video_path, --audio_path, --report and --job_dir.")
+        raise ValueError(
+            "--jobs names its own files: leave out --video_path, --audio_path, --speakers, --report and --job_dir."
+        )
     if not args.jobs and (pair[0] is None) != (pair[1] is None):
-        raise ValueError("--video_path and --audio_path belong together: give both, or neither for the demo.")
+        raise ValueError(
+            "--video_path and --audio_path (or --speakers) belong together: give both, or neither for the demo."
+        )
     if args.ray_address and not args.jobs:
         raise ValueError("--ray_address runs a list of jobs on a cluster: give the list with --jobs.")
     notes = [] if any(pair) or args.jobs else ["pair"]
@@ -65,6 +72,17 @@ def choose(args: argparse.Namespace) -> list[str]:
     args.video_path, args.audio_path = args.video_path or DEMO_VIDEO, args.audio_path or DEMO_AUDIO
     given = {"demo": args.demo, "temp_dir": args.temp_dir}
     return notes + [name for name, is_given in given.items() if is_given]
+
+
+def choose_speakers(args: argparse.Namespace) -> None:
+    """Set the file of speakers in place of the audio; raises ValueError if both are given, or it has another ending."""
+    if args.audio_path:
+        raise ValueError(
+            '--speakers names the sounds itself: leave out --audio_path, and give a mix as "mix" in the file.'
+        )
+    if not is_speakers_file(args.speakers):
+        raise ValueError(f"{args.speakers} is no file of speakers: give a .json or .csv file, see docs/dubbing.md.")
+    args.audio_path = args.speakers
 
 
 def unet_path(args: argparse.Namespace) -> Path:

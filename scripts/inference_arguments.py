@@ -36,6 +36,12 @@ def parse(argv: list[str] | None, description: str | None, prog: str = "inferenc
     files = parser.add_argument_group("files").add_argument
     files("--video_path", type=Path, help="the video (or picture) whose lips are changed")
     files("--audio_path", type=Path, help="the new speech: any file with an audio track")
+    files(
+        "--speakers",
+        type=Path,
+        metavar="FILE",
+        help="in place of --audio_path, for several people: .json or .csv that says who speaks when and what, see docs/dubbing.md",
+    )
     files("--video_out_path", type=Path, default=Path("video_out.mp4"), help="the output (default: %(default)s)")
     files(
         "--jobs",

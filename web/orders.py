@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from latentsync.inference.faces.select import PLACE
+from latentsync.inference.jobs.speakers_file import is_speakers_file
 from latentsync.inference.settings import InferenceSettings, JobOptions, expanded
 from latentsync.media.container import ChosenTracks
 from latentsync.media.probe import MediaInfo, probe, sound_format
@@ -88,8 +89,13 @@ class Inspector:
         return info
 
     def sound(self, path: Path, name: str, track: int | None = None) -> float:
-        """Duration in seconds of audio; WebError with one sentence if it is unusable."""
+        """Duration in seconds of audio; WebError with one sentence if it is unusable.
+
+        A file of speakers, which may name any file of the server, is none.
+        """
         self._check_size(path, name)
+        if is_speakers_file(path):
+            raise WebError(texts.NO_SOUND.format(name=name))
         chosen = ChosenTracks(path, audio=track)
         try:
             if not sound_format(chosen)[1]:

@@ -13,6 +13,7 @@ from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from latentsync.inference.jobs.speakers_file import is_speakers_file
 from latentsync.inference.jobs.workers import SPAWN, Load, WorkerPool
 from latentsync.inference.settings import InferenceSettings, JobOptions
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from latentsync.inference.pipeline import LipsyncPipeline
 
 FILES = ("video", "audio", "output")
+SPEAKERS = "speakers"  # in place of audio
 SETTINGS = tuple(field.name for field in fields(InferenceSettings))
 OPTIONS = tuple(field.name for field in fields(JobOptions))
 TRUE = {"1", "true", "yes"}
@@ -33,7 +35,7 @@ class JobEntry:
 
     number: int  # from 1
     video: Path
-    audio: Path
+    audio: Path  # or a file of speakers
     output: Path
     settings: Mapping[str, Any]  # fields of `InferenceSettings`
     options: Mapping[str, Any]  # fields of `JobOptions`
@@ -51,7 +53,8 @@ class JobOutcome:
 def read_jobs(path: Path) -> list[JobEntry]:
     """Read a `.csv` file (with a header line) or a `.jsonl` file; file names are relative to its folder.
 
-    The columns are video, audio, output, and any field of `InferenceSettings` or `JobOptions`; empty values are ignored.
+    The columns are video, audio, output, and any field of `InferenceSettings` or `JobOptions`; empty values are ignored. In
+    place of an audio file a job may have a file of `speakers`.
 
     Raises ValueError if the file is missing or empty, a line cannot be parsed, a column is unknown, a file name is missing, or
     two entries write the same output.
@@ -112,9 +115,13 @@ def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 def _entry(path: Path, number: int, row: Mapping[str, Any]) -> JobEntry:
     given = {name: value for name, value in row.items() if value not in (None, "", [])}
+    if SPEAKERS in given:
+        if "audio" in given or not is_speakers_file(Path(str(given[SPEAKERS]))):
+            raise ValueError(f"{path}, job {number}: give speakers, a .json or .csv file, in place of audio.")
+        given["audio"] = given.pop(SPEAKERS)
     unknown = [str(name) for name in given if name not in (*FILES, *SETTINGS, *OPTIONS)]
     if unknown:
-        known = ", ".join((*FILES, *SETTINGS, *OPTIONS))
+        known = ", ".join((*FILES, SPEAKERS, *SETTINGS, *OPTIONS))
         raise ValueError(f"{path}, job {number}: {unknown[0]!r} is unknown. Known are {known}.")
     missing = [name for name in FILES if name not in given]
     if missing:

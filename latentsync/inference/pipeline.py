@@ -1,7 +1,7 @@
 """A lip-sync run from files to file. Read `LipsyncPipeline.run` for an overview.
 
 1. Pass 1 (`track_faces`) reads the video once and finds the faces in every frame; a few numbers per face and frame are kept.
-2. `plan` decides whose face is edited in which frames.
+2. `plans` decides whose face is edited in which frames, for each person of the job.
 3. Pass 2 (`Renderer`) reads the video again and repaints it window by window; a few windows of frames are in memory.
 4. The output is written in segments, which are joined without a second encode.
 
@@ -12,12 +12,13 @@ Finished segments are kept in the job's folder: a stopped run resumes at the fir
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 import latentsync
 from latentsync.audio.speech_activity import speech_weights
@@ -28,11 +29,13 @@ from latentsync.face.detection.detector import FaceDetector, make_detector
 from latentsync.inference.faces.plan import ACTIONS, OUTSIDE, FacePlan, FacePolicy, plan_faces
 from latentsync.inference.faces.select import choose_face, parse_face_choice, picture_descriptor
 from latentsync.inference.faces.tracks import FaceTracks, track_faces
+from latentsync.inference.jobs.edited import EditedPerson
 from latentsync.inference.jobs.folder import JobFolder, SegmentLocks, identity
 from latentsync.inference.jobs.job import LipsyncJob, check_job
-from latentsync.inference.jobs.render import OnFrame, Renderer
+from latentsync.inference.jobs.render import OnFrame, Renderer, pictures_of
 from latentsync.inference.jobs.report import JobReport, make_report
 from latentsync.inference.jobs.segments import OutputSegment
+from latentsync.inference.jobs.speakers import Speaker
 from latentsync.inference.jobs.workers import WorkerPool, worker_pool
 from latentsync.inference.memory import memory_plan, return_freed_memory, share_one_heap
 from latentsync.inference.model_files import find_model_files
@@ -120,6 +123,8 @@ class LipsyncPipeline:
     ) -> JobReport:
         """Write `output`: `video` with lips that match `audio`, and with that audio.
 
+        `audio` is an audio file, or for several people a file that says who speaks (.json or .csv, docs/dubbing.md).
+
         `settings` default to the checkpoint's recommendation. The same seed gives the same frames. A stopped run resumes when
         called again with the same arguments. `job_dir` (default: OUTPUT.job) holds finished segments until then. `force`
         deletes what another job left there, and allows replacing an output that was not written by this program.
@@ -155,7 +160,8 @@ class LipsyncPipeline:
                 join_segments(job, renderer.output_segments, [folder.segment_path(index) for index in indices])
             facts = [fact for index in indices for fact in folder.facts(index)]
             folder.remove()
-        report = make_report(job, renderer.plan, self.models, settings, stopwatch, facts)
+        plans = [person.plan for person in renderer.people]
+        report = make_report(job, plans, self.models, settings, stopwatch, facts)
         return replace(report, warnings=(*report.warnings, *worker_errors))
 
     def assist(self, job: LipsyncJob, settings: InferenceSettings, job_dir: Path, on_frame: OnFrame) -> None:
@@ -187,22 +193,41 @@ class LipsyncPipeline:
         with run_ahead(frames, READ_AHEAD, read, detect) as frames_ahead, detect.running():
             return track_faces(frames_ahead, self.detector, on_frame, stopwatch, parts, shown)
 
-    def plan(self, job: LipsyncJob, face_tracks: FaceTracks) -> FacePlan:
-        """Whose face is edited in which source frame, by the job's options.
+    def plans(self, job: LipsyncJob, face_tracks: FaceTracks) -> list[FacePlan]:
+        """Where each of the job's people is edited in which source frame, by the job's options.
 
-        Raises MediaError if a frame shows no face and `on_missing_face` is `error`, ValueError if `face` matches nobody.
+        Raises MediaError if a frame shows no face and `on_missing_face` is `error`, ValueError if a choice of the face matches
+        nobody, or two choices match the same person.
         """
+        chosen = [self._tracks_of(job, speaker, face_tracks) for speaker in job.people]
+        for (first, own), (second, others) in combinations(zip(job.people, chosen, strict=True), 2):
+            if set(own) & set(others):
+                raise ValueError(
+                    f"{first.name} and {second.name} have the same face in {job.video.name}: give each one's own, as numbered"
+                    " by --preflight of the video with any sound."
+                )
+        return [self._plan(job, *each, face_tracks) for each in zip(job.people, chosen, strict=True)]
+
+    def _tracks_of(self, job: LipsyncJob, speaker: Speaker, face_tracks: FaceTracks) -> list[int]:
+        """The tracks of a person, by all choices of their face."""
+        choices = [parse_face_choice(face) for face in speaker.faces]
+        found = [choose_face(face_tracks, choice, job.source.times, self.detector) for choice in choices]
+        return sorted(set(chain.from_iterable(found)))
+
+    def _plan(self, job: LipsyncJob, speaker: Speaker, tracks: Sequence[int], face_tracks: FaceTracks) -> FacePlan:
         options, times = job.options, job.source.times
-        tracks = choose_face(face_tracks, parse_face_choice(options.face), times, self.detector)
         limits = {"min_face_px": options.min_face_px, "max_yaw_deg": options.max_yaw_deg}
         policy = FacePolicy(**{name: limit for name, limit in limits.items() if limit is not None})
         wanted = [each.frames for each in job.ranges] or None
         plan = plan_faces(face_tracks, tracks, policy, times, self.models.resolution, wanted)
-        missing = np.flatnonzero(~plan.edited & (plan.action != ACTIONS[OUTSIDE]))
-        if options.on_missing_face == "error" and len(missing):
-            first = int(missing[0])
+        missing = ~plan.edited & (plan.action != ACTIONS[OUTSIDE])
+        if speaker.name:  # who may be out of the picture while somebody else speaks
+            missing &= spoken_frames(job, speaker, len(plan))
+        if options.on_missing_face == "error" and missing.any():
+            first = int(np.flatnonzero(missing)[0])
+            face = f"face of {speaker.name}" if speaker.name else "face"
             raise MediaError(
-                f"{job.video} shows no face to edit in {len(missing)} of {len(plan)} frames, first at"
+                f"{job.video} shows no {face} to edit in {missing.sum()} of {len(plan)} frames, first at"
                 f" {float(times[first]):.2f} s ({plan.action[first]}): use --on_missing_face passthrough, or cut the video."
             )
         return plan
@@ -228,11 +253,11 @@ class LipsyncPipeline:
 
     def _check(self, job: LipsyncJob, settings: InferenceSettings) -> None:
         """Raise ValueError for settings that the models do not support, and if the picture of `face` shows no face."""
-        self.models.check(settings)
+        for speaker in job.people:
+            self.models.check(speaker.settings(settings))
         check_overlap(settings.overlap, self.models.num_frames)
-        choice = parse_face_choice(job.options.face)
-        if choice.picture is not None:
-            picture_descriptor(choice.picture, self.detector)
+        for picture in face_pictures(job):
+            picture_descriptor(picture, self.detector)
 
     def _load_or_track_faces(
         self, job: LipsyncJob, folder: JobFolder, progress: Progress, stopwatch: Stopwatch
@@ -248,10 +273,13 @@ class LipsyncPipeline:
     def _renderer(
         self, job: LipsyncJob, settings: InferenceSettings, face_tracks: FaceTracks, stopwatch: Stopwatch
     ) -> Renderer:
-        plan = self.plan(job, face_tracks)
         memory = memory_plan(job.options.memory, self.models.device, self.models.resolution)
-        sampler = self.sampler_type(self.models, settings, stopwatch, memory)
-        return Renderer(job, plan, sampler, WhisperFeatures(self.models.audio_encoder))
+        whisper, read_pictures = WhisperFeatures(self.models.audio_encoder), pictures_of(job)
+        people = []
+        for speaker, plan in zip(job.people, self.plans(job, face_tracks), strict=True):
+            sampler = self.sampler_type(self.models, speaker.settings(settings), stopwatch, memory)
+            people.append(EditedPerson(job, speaker, plan, sampler, whisper, read_pictures))
+        return Renderer(job, people)
 
     def _write_segments(self, renderer: Renderer, folder: JobFolder, on_frame: OnFrame) -> None:
         """Pass 2: write the missing segments, and wait for those that other processes write."""
@@ -265,19 +293,31 @@ class LipsyncPipeline:
 
     def _key(self, job: LipsyncJob, settings: InferenceSettings) -> dict[str, Any]:
         """The key of a job: a job is resumed only if all of these are unchanged."""
-        picture = parse_face_choice(job.options.face).picture
         return {
             "video": identity(job.video),
-            "audio": identity(job.audio),
+            "audio": [identity(path) for path in (job.audio, *job.spoken_files)],
             "settings": repr(settings),
             "options": repr(job.options),
-            "face": picture and identity(picture),
+            "face": [identity(picture) for picture in face_pictures(job)],
             "format": repr(job.format),
             "networks": self.models.fingerprint,
             "detector": type(self.detector).__name__,
             "alignment": self.detector.alignment,
             "version": latentsync.__version__,
         }
+
+
+def face_pictures(job: LipsyncJob) -> list[Path]:
+    """The pictures by which people of a job are chosen."""
+    choices = [parse_face_choice(face) for speaker in job.people for face in speaker.faces]
+    return [choice.picture for choice in choices if choice.picture is not None]
+
+
+def spoken_frames(job: LipsyncJob, speaker: Speaker, count: int) -> NDArray[np.bool_]:
+    """bool [count]: whether a source frame is shown while a person speaks, by the times of their segments."""
+    spoken = np.zeros(count, np.bool_)
+    spoken[job.timeline.order[speaker.lip_weights(job.timeline, "model") > 0]] = True
+    return spoken
 
 
 def join_segments(job: LipsyncJob, segments: Sequence[OutputSegment], files: Sequence[Path]) -> None:

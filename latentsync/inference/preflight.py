@@ -1,6 +1,7 @@
 """Preflight: reports what a job would edit, with a contact sheet of the detected faces. Nothing is sampled."""
 
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,10 +51,10 @@ def preflight(
     stopwatch = Stopwatch()
     face_tracks = pipeline.track_faces(job, progress, stopwatch)
     progress(SHEET, 0, 0)
-    plan = pipeline.plan(replace(job, options=replace(job.options, on_missing_face="passthrough")), face_tracks)
-    report = make_report(job, plan, pipeline.models, settings or pipeline.models.defaults, stopwatch, planned=True)
+    plans = pipeline.plans(replace(job, options=replace(job.options, on_missing_face="passthrough")), face_tracks)
+    report = make_report(job, plans, pipeline.models, settings or pipeline.models.defaults, stopwatch, planned=True)
     if sheet is not None:
-        save_picture(contact_sheet(job, plan, face_tracks, progress), sheet)
+        save_picture(contact_sheet(job, plans, report, face_tracks, progress), sheet)
     return report
 
 
@@ -62,18 +63,48 @@ def sheet_path(output: Path | str) -> Path:
     return Path(output).with_suffix(".preflight.jpg")
 
 
-def contact_sheet(job: LipsyncJob, plan: FacePlan, face_tracks: FaceTracks, progress: Progress = ignore) -> FrameArray:
-    """Pictures of the video, uint8 h w 3, with every face framed (green if it will be edited) and its person's number."""
-    numbers = {track: person.number for person in find_people(face_tracks) for track in person.tracks}
-    tiles, frames = [], shown_frames(plan)
+def contact_sheet(
+    job: LipsyncJob, plans: Sequence[FacePlan], report: JobReport, face_tracks: FaceTracks, progress: Progress = ignore
+) -> FrameArray:
+    """Pictures of the video, uint8 h w 3, with every face framed (green if it will be edited), its person's number, and the name
+    in a file of speakers.
+    """
+    numbers = {track: str(person.number) for person in find_people(face_tracks) for track in person.tracks}
+    labels = numbers | names_at_faces(job, plans, numbers)
+    edited = [{frame.source for frame in each.per_frame if frame.edited} for each in report.speakers]
+    tiles, frames = [], shown_frames_of_all(plans)
     for frame in frames:
         picture = next(iter(job.source.read(frame, frame + 1)))
         rows = np.flatnonzero(face_tracks.frame == frame)
         faces = [(face_tracks.box[row], int(face_tracks.track[row])) for row in rows]
-        caption = f"{clock(float(job.source.times[frame]))}  {plan.action[frame]}"
-        tiles.append(tile(picture, faces, int(plan.track[frame]), bool(plan.edited[frame]), numbers, caption))
+        is_edited = [frame in own for own in edited] or [bool(plans[0].edited[frame])]
+        chosen = {int(plan.track[frame]) for plan, is_one in zip(plans, is_edited, strict=True) if is_one}
+        state = speakers_state(job, is_edited) if report.speakers else plans[0].action[frame]
+        tiles.append(tile(picture, faces, chosen, labels, f"{clock(float(job.source.times[frame]))}  {state}"))
         progress(SHEET, len(tiles), len(frames))
     return on_sheet(tiles)
+
+
+def names_at_faces(job: LipsyncJob, plans: Sequence[FacePlan], numbers: Mapping[int, str]) -> dict[int, str]:
+    """Number and name of the people of a file of speakers, by track; the font of the sheet has plain letters only."""
+    names = [unicodedata.normalize("NFKD", speaker.name).encode("ascii", "ignore").decode() for speaker in job.people]
+    return {
+        track: f"{numbers.get(track, '?')} {name}".strip()
+        for name, plan in zip(names, plans, strict=True)
+        for track in np.unique(plan.track[plan.track >= 0]).tolist()
+    }
+
+
+def speakers_state(job: LipsyncJob, is_edited: Sequence[bool]) -> str:
+    """Who of the people is edited in a frame."""
+    who = [speaker.name for speaker, is_one in zip(job.people, is_edited, strict=True) if is_one]
+    return ", ".join(who) or "nobody is edited"
+
+
+def shown_frames_of_all(plans: Sequence[FacePlan]) -> list[int]:
+    """At most `SHOWN` frames of those that are chosen for each plan, evenly spaced."""
+    frames = sorted({frame for plan in plans for frame in shown_frames(plan)})
+    return [frames[index] for index in np.linspace(0, len(frames) - 1, min(SHOWN, len(frames))).round().astype(int)]
 
 
 def shown_frames(plan: FacePlan) -> list[int]:
@@ -92,22 +123,21 @@ def shown_frames(plan: FacePlan) -> list[int]:
 def tile(
     picture: FrameArray,
     faces: Sequence[tuple[NDArray[np.float32], int]],
-    chosen: int,
-    is_edited: bool,
-    numbers: dict[int, int],
+    edited: Set[int],
+    labels: Mapping[int, str],
     caption: str,
 ) -> FrameArray:
-    """One picture with framed faces and a caption."""
+    """One picture with framed `faces` (box and track), green for those `edited`, and a caption; `labels` by track."""
     scale = WIDTH / picture.shape[1]
     size = WIDTH, max(1, round(picture.shape[0] * scale))
     small = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
     for box, track in faces:
-        colour = EDITED if is_edited and track == chosen else OTHER
+        colour = EDITED if track in edited else OTHER
         x0, y0, x1, y1 = (round(float(side) * scale) for side in box)
         cv2.rectangle(small, (x0, y0), (x1, y1), colour, 2)
-        write(small, str(numbers.get(track, "?")), (x0 + 4, y0 + 18), colour)
+        write(small, labels.get(track, "?"), (x0 + 4, y0 + 18), colour)
     strip = np.full((CAPTION, WIDTH, 3), DARK, np.uint8)
-    write(strip, caption, (6, 17), EDITED if is_edited else OTHER)
+    write(strip, caption, (6, 17), EDITED if edited else OTHER)
     return np.concatenate([small, strip])
 
 

@@ -78,7 +78,7 @@ def timeline_of(order: np.ndarray) -> Timeline:
 def test_output_segments_begin_where_windows_begin(segment_of_frame: np.ndarray, frames: int, fresh: int) -> None:
     count = len(segment_of_frame)
     shown = segment_of_frames(segment_of_frame, timeline_of(np.arange(count)), np.ones(count))
-    segments = plan_output_segments(shown, frames, fresh, overlap=0)
+    segments = plan_output_segments([shown], frames, fresh, overlap=0)
     assert [segment.start for segment in segments] == [0, *(segment.stop for segment in segments[:-1])]
     assert segments[-1].stop == len(segment_of_frame)
     for segment in segments:
@@ -94,7 +94,7 @@ def test_output_segments_begin_where_windows_begin(segment_of_frame: np.ndarray,
 
 
 def test_with_an_overlap_a_segment_warms_up_with_the_window_before_it() -> None:
-    segments = plan_output_segments(np.ones(100, np.int64), 30, fresh=12, overlap=4)
+    segments = plan_output_segments([np.ones(100, np.int64)], 30, fresh=12, overlap=4)
     assert [(segment.start, segment.warm_start) for segment in segments] == [(0, 0), (36, 24), (72, 60)]
 
 

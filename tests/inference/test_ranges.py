@@ -109,7 +109,7 @@ def test_edited_frames_are_those_of_a_job_with_the_cut_out_part(
 
 def test_frames_fade_in_and_out_at_the_borders_of_a_range(film: Path, voice: Path, pipeline: LipsyncPipeline) -> None:
     job = check_job(film, voice, film.with_name("o.mp4"), JobOptions(ranges="1.0-2.0"))
-    plan = pipeline.plan(job, pipeline.track_faces(job))
+    plan = pipeline.plans(job, pipeline.track_faces(job))[0]
     weight = plan.weight[25:50]
     assert 0 < weight[0] < weight[1] < weight[2] < 1 == weight[12] and np.allclose(weight, weight[::-1], atol=1e-6)
     assert not plan.weight[:25].any() and not plan.weight[50:].any()
@@ -137,10 +137,10 @@ def test_only_the_ranges_are_read(
 
 def test_gaps_between_ranges_are_not_bridged(film: Path, voice: Path, pipeline: LipsyncPipeline) -> None:
     job = check_job(film, voice, film.with_name("o.mp4"), JobOptions(ranges="1.0-1.4 1.6-2.0"))
-    plan = pipeline.plan(job, pipeline.track_faces(job))
+    plan = pipeline.plans(job, pipeline.track_faces(job))[0]
     assert np.flatnonzero(plan.edited).tolist() == [*range(25, 35), *range(40, 50)]
     strict = replace(job, options=replace(job.options, on_missing_face="error"))
-    assert pipeline.plan(strict, pipeline.track_faces(strict)).edited.sum() == 20
+    assert pipeline.plans(strict, pipeline.track_faces(strict))[0].edited.sum() == 20
 
 
 def test_tracks_end_with_a_range() -> None:

@@ -68,7 +68,7 @@ def test_what_the_networks_get_of_inverted_stereo_is_told_and_the_result_keeps_b
     voice = read_audio(SPEECH, 48_000)[:19_200].astype(np.float64)
     audio = store_channels(tmp_path / "a.wav", [voice, -voice])
     job = check_job(video, audio, tmp_path / "o.mkv")
-    assert CANCEL in warned(job) and np.abs(job.waveform).max() > 0.5 * np.abs(voice).max()
+    assert CANCEL in warned(job) and np.abs(job.people[0].waveform).max() > 0.5 * np.abs(voice).max()
     report = pipeline.run(job, FAST)
     assert CANCEL in report.warnings[0]
     with av.open(str(job.output)) as made, av.open(str(audio)) as given:
@@ -90,7 +90,7 @@ def test_a_track_is_what_the_network_hears_and_the_result_carries(
     tmp_path: Path, tracks: Path, pipeline: LipsyncPipeline, options: dict[str, int], hz: int, level: int
 ) -> None:
     job = check_job(tracks, tracks, tmp_path / "o.mkv", JobOptions(codec="ffv1", **options))
-    assert abs(int(np.argmax(np.abs(np.fft.rfft(job.waveform[:8000])))) * 2 - hz) <= 4
+    assert abs(int(np.argmax(np.abs(np.fft.rfft(job.people[0].waveform[:8000])))) * 2 - hz) <= 4
     report = pipeline.run(job, FAST)
     assert abs(tone_hz(tmp_path / "o.mkv") - hz) <= 4
     assert abs(grey(read(tmp_path / "o.mkv")[0]) - level) <= 2

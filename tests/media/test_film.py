@@ -11,7 +11,7 @@ import pytest
 from latentsync.inference.jobs.job import part_format
 from latentsync.media.pixels.picture import RgbPicture
 from latentsync.media.probe import probe
-from latentsync.media.sound.copy import AudioSource, ReplacedSound
+from latentsync.media.sound.copy import AudioSource, PlacedSound
 from latentsync.media.sound.write import write_wav
 from latentsync.media.video.encode import is_installed
 from latentsync.media.video.film import NotCopiedError, open_film
@@ -215,7 +215,7 @@ def voice(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def dubbed(path: Path, voice: Path, output: Path) -> tuple[np.ndarray, np.ndarray]:
     """The sound of a film and of its copy in which another voice is heard in SPAN, both from the first frame on."""
-    spans = (ReplacedSound(*SPAN, AudioSource(voice)),)
+    spans = (PlacedSound(*SPAN, AudioSource(voice)),)
     replaced(path, [range(30, 32)], output, AudioSource(path, probe(path).start_sec, spans))
     before, after = heard(path), heard(output)
     before = before[:, round(probe(path).start_sec * RATE_HZ) :]

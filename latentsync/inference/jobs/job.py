@@ -3,25 +3,26 @@
 import errno
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from latentsync.audio.speech_activity import at_times, speech_problem, speech_weights
+from latentsync.audio.speech_activity import speech_problem
 from latentsync.inference.faces.select import parse_face_choice
 from latentsync.inference.jobs.ranges import EditedRange, check_ranges, edited_ranges, unused_sound_warning
 from latentsync.inference.jobs.source import Source, open_source
+from latentsync.inference.jobs.speakers import FilmTimes, Speaker, Spoken, open_speakers
+from latentsync.inference.jobs.speakers_file import SpeakersFile, is_speakers_file, read_speakers
 from latentsync.inference.jobs.timeline import Timeline, film_timeline, make_timeline
-from latentsync.inference.settings import JobOptions, Silence
+from latentsync.inference.settings import JobOptions
 from latentsync.media.container import ChosenTracks, MediaError, PathLike, check_readable, default_track
 from latentsync.media.pixels.pixel_format import pixel_format
 from latentsync.media.probe import MediaInfo, made_here, probe
-from latentsync.media.sound.copy import AudioSource, ReplacedSound, keeps_packets
+from latentsync.media.sound.copy import AudioSource, PlacedSound, keeps_packets
 from latentsync.media.sound.downmix import single_channel
 from latentsync.media.sound.read import read_audio
 from latentsync.media.video.codec_warnings import can_keep_fields, fields_warning, loss_warning
@@ -40,11 +41,11 @@ class LipsyncJob:
     """A video or picture and an audio file that can be read, and an output that can be written."""
 
     video: Path
-    audio: Path
+    audio: Path  # or the file of speakers
     output: Path
     info: MediaInfo  # of the video
     source: Source
-    waveform: np.ndarray  # float32 [n] at 16 kHz, at least one frame at 25 fps long
+    people: tuple[Speaker, ...]  # whose lips are changed; each waveform is at least one frame at 25 fps long
     sound_sec: Fraction  # of the audio, before padding
     format: VideoFormat  # of the output
     encoder: str  # name of the encoder
@@ -52,16 +53,20 @@ class LipsyncJob:
     warnings: tuple[str, ...] = ()  # one sentence each, shown before the job runs
     ranges: tuple[EditedRange, ...] = ()  # that are edited; none: the whole video
     film: Film | None = None  # whose packets are copied outside the ranges; None: all frames are encoded
+    spoken_sound: AudioSource | None = None  # of a file of speakers
+    spoken_files: tuple[Path, ...] = ()  # that it names
 
     @property
     def sound(self) -> AudioSource:
         """The audio track of the output. If it is the video's own track, it starts at the time of the first frame."""
+        if self.spoken_sound is not None:
+            return self.spoken_sound
         tracks = ChosenTracks(self.audio, audio=self.options.audio_track)
         start_sec = sound_start_sec(self.video, self.audio, self.info, self.options)
         if not self.ranges:
             return AudioSource(tracks, start_sec)
         spans = tuple(
-            ReplacedSound(each.start_sec, each.stop_sec, AudioSource(tracks, start_sec + float(each.sound_sec)))
+            PlacedSound(each.start_sec, each.stop_sec, AudioSource(tracks, start_sec + float(each.sound_sec)))
             for each in self.ranges
         )
         if not self.info.has_audio:
@@ -86,26 +91,26 @@ class LipsyncJob:
             options = replace(options, rest="cut")
         return make_timeline(self.source.times, wanted, self.format.time_base, options.length, options.rest)
 
-    def lip_weights(self, silence: Silence) -> NDArray[np.float32]:
-        """Opacity of the new lips by the sound, in each frame of the output: float32 [n], 0 where the source's lips stay."""
-        count = len(self.timeline)
-        if silence != "keep":
-            return np.ones(count, np.float32)
-        return at_times(self.speech_weights, np.array([self.timeline.sound_sec(i) for i in range(count)]))
-
-    @cached_property
-    def speech_weights(self) -> NDArray[np.float32]:
-        """See `latentsync.audio.speech_activity`."""
-        return speech_weights(self.waveform)
-
 
 def check_names(video: PathLike, audio: PathLike, output: PathLike, options: JobOptions, force: bool = False) -> None:
     """The part of `check_job` that takes milliseconds: raises what it raises for files that are missing or must not be replaced."""
     parse_face_choice(options.face)
     check_ranges(options)
-    check_output(Path(output), (Path(video), Path(audio)), force)
-    for path in (video, audio):
+    sounds: tuple[Path, ...] = ()
+    if is_speakers_file(Path(audio)):
+        check_options_of_speakers(options)
+        sounds = read_speakers(Path(audio)).sounds
+    check_output(Path(output), (Path(video), Path(audio), *sounds), force)
+    for path in (video, *(sounds or (audio,))):
         check_readable(path)
+
+
+def check_options_of_speakers(options: JobOptions) -> None:
+    """Raise ValueError for options that contradict a file of speakers."""
+    usual = JobOptions()
+    for name in ("face", "ranges", "audio_track"):
+        if getattr(options, name) != getattr(usual, name):
+            raise ValueError(f"a file of speakers says whose face speaks when, and what: leave out {name.rstrip('s')}.")
 
 
 def check_job(
@@ -117,8 +122,11 @@ def check_job(
 ) -> LipsyncJob:
     """Open both inputs, and test that the output can be written; its folder is created if necessary.
 
+    `audio`: an audio file, or a file of speakers (.json or .csv, see `latentsync.inference.jobs.speakers_file`).
+
     Raises:
-        ValueError: `options.face` or `options.ranges` cannot be parsed, or a range is beyond the end of the video or the audio.
+        ValueError: `options.face` or `options.ranges` cannot be parsed, a range is beyond the end of the video or the audio, or
+            the file of speakers is wrong.
         MediaError: the video or the audio is missing, cannot be read, or has no such track; no encoder is installed for the
             codec; or the output is one of the inputs, has an unknown extension, is a file not written by this program (unless
             `force`), is a folder, or its disk is full or read-only.
@@ -126,17 +134,17 @@ def check_job(
     options = options or JobOptions()
     paths = Path(video), Path(audio), Path(output)
     check_names(*paths, options, force)
-    pictures, sound = ChosenTracks(video, video=options.video_track), ChosenTracks(audio, audio=options.audio_track)
+    pictures = ChosenTracks(video, video=options.video_track)
     info = probe(pictures)
     if info.is_still:
         options = replace(options, length="hold")
-    waveform = read_audio(sound)
-    waveform = waveform[round(sound_start_sec(paths[0], paths[1], info, options) * SAMPLE_RATE_HZ) :]
-    sound_sec = Fraction(len(waveform), SAMPLE_RATE_HZ)
     requested = options.interlaced
     if not can_keep_fields(info):
         options = replace(options, interlaced="deinterlace")
     source = open_source(pictures, info, options.fps, options.interlaced)
+    file = read_speakers(paths[1]) if is_speakers_file(paths[1]) else None
+    spoken = spoken_by_one(paths, info, options) if file is None else spoken_by_several(file, paths[0], source, options)
+    sound_sec = spoken.sound_sec
     clock = {} if options.fps is None and not info.is_still else {"fps": source.rate, "time_base": 1 / source.rate}
     fields = info.field_order if options.interlaced == "keep" else ""
     ranges = ranges_of(options, info, source, sound_sec, (paths[0].name, paths[1].name))
@@ -153,18 +161,43 @@ def check_job(
     encoder.settings(format.crf)
     frames = float(max(sound_sec, Fraction(1)) * source.rate) if not ranges or film else float(len(source))
     check_space(paths[2], info.width * info.height, frames, paths[0].stat().st_size if film else 0)
-    missing = samples_of_frames(1) - len(waveform)
     picture_warnings = fields_warning(info, encoder, requested), loss_warning(info, format, encoder, suffix)
     range_warnings = (film_warning, *ranges_warnings(ranges, sound_sec, paths[1].name))
-    waveform = sound_of_ranges(ranges, waveform)
     warnings = (
-        *track_warnings(pictures, sound),
+        *track_warnings(pictures, (sound for sound, _ in spoken.waveforms)),
         *filter(None, (*picture_warnings, *range_warnings)),
-        *sound_warnings(sound, waveform),
+        *(
+            warning
+            for sound, waveform in spoken.waveforms
+            for warning in sound_warnings(sound, sound_of_ranges(ranges, waveform))
+        ),
     )
-    waveform = np.pad(waveform, (0, max(0, missing)))
-    job = LipsyncJob(*paths, info, source, waveform, sound_sec, format, encoder.name, options, warnings, ranges, film)
+    people = tuple(replace(one, waveform=padded(sound_of_ranges(ranges, one.waveform))) for one in spoken.people)
+    job = LipsyncJob(*paths, info, source, people, sound_sec, format, encoder.name, options, warnings, ranges, film)
+    if file is not None:
+        return replace(job, spoken_sound=spoken.sound, spoken_files=file.sounds)
     return replace(job, warnings=(*warnings, *filter(None, [spliced_sound_warning(job)]))) if ranges else job
+
+
+def spoken_by_one(paths: tuple[Path, Path, Path], info: MediaInfo, options: JobOptions) -> Spoken:
+    """All of an audio file, said by the chosen person; `paths` of the video, the audio and the output."""
+    sound, start_sec = ChosenTracks(paths[1], audio=options.audio_track), sound_start_sec(*paths[:2], info, options)
+    waveform = read_audio(sound)[round(start_sec * SAMPLE_RATE_HZ) :]
+    one = Speaker("", (options.face,), waveform)
+    return Spoken((one,), AudioSource(sound, start_sec), Fraction(len(waveform), SAMPLE_RATE_HZ), ((sound, waveform),))
+
+
+def spoken_by_several(file: SpeakersFile, video: Path, source: Source, options: JobOptions) -> Spoken:
+    """What the people of a file say. Raises ValueError as `open_speakers` does."""
+    end_sec = None if source.info.is_still else source.times[-1]
+    slack_sec = source.times[-1] / (2 * len(source))  # half a frame
+    start_sec = partial(sound_start_sec, video, info=source.info, options=options)
+    return open_speakers(file, FilmTimes(video.name, end_sec, slack_sec, start_sec))
+
+
+def padded(waveform: np.ndarray) -> np.ndarray:
+    """A waveform that is at least as long as one frame of the networks."""
+    return np.pad(waveform, (0, max(0, samples_of_frames(1) - len(waveform))))
 
 
 def ranges_of(
@@ -236,15 +269,17 @@ def spliced_sound_warning(job: LipsyncJob) -> str | None:
     )
 
 
-def track_warnings(pictures: ChosenTracks, sound: ChosenTracks) -> Iterator[str]:
+def track_warnings(pictures: ChosenTracks, sounds: Iterable[PathLike]) -> Iterator[str]:
     """Warnings that name the track used, where a file has several and none was chosen."""
     if track := default_track(pictures, "video"):
         yield f"{Path(pictures).name} has several video tracks: {track} is used. Choose another with --video_track."
-    if track := default_track(sound, "audio"):
-        yield f"{Path(sound).name} has several audio tracks: {track} is used. Choose another with --audio_track."
+    for sound in sounds:
+        if track := default_track(sound, "audio"):
+            way = "Choose another with --audio_track" if isinstance(sound, ChosenTracks) else "Extract another one"
+            yield f"{Path(sound).name} has several audio tracks: {track} is used. {way}."
 
 
-def sound_warnings(sound: ChosenTracks, waveform: np.ndarray) -> Iterator[str]:
+def sound_warnings(sound: PathLike, waveform: np.ndarray) -> Iterator[str]:
     """Warnings about audio that will hardly move the lips: cancelling channels, silence, no speech. `waveform` is at 16 kHz."""
     name = Path(sound).name
     if (channel := single_channel(sound)) is not None:

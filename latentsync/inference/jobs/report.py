@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -17,6 +17,7 @@ from latentsync.inference.faces.plan import ACTIONS, EDIT, NOT_EDITED, FacePlan
 from latentsync.inference.jobs.job import LipsyncJob
 from latentsync.inference.jobs.ranges import sound_sentence
 from latentsync.inference.jobs.segments import segment_of_frames
+from latentsync.inference.jobs.speakers import Speaker
 from latentsync.inference.models import LipsyncModels
 from latentsync.inference.settings import InferenceSettings, JobOptions
 from latentsync.inference.timing import StageTimer, Stopwatch
@@ -32,8 +33,8 @@ ON_ITS_SIDE_FROM_DEG, UPSIDE_DOWN_FROM_DEG = 60, 135  # tilt of all edited faces
 SOFT_ABOVE, SMALL_BELOW = 1.5, 0.25  # face width / model resolution beyond which there is a warning
 LIBRARIES = ("torch", "av", "opencv-python", "opencv-python-headless", "numpy")  # one of the two of OpenCV is installed
 
-# Output frame, why it was not edited despite the plan, whether it was sampled a second time.
-Fact = tuple[int, str | None, bool]
+# Output frame, why it was not edited despite the plan, whether it was sampled a second time, number of the job's person.
+Fact = tuple[int, str | None, bool, int]
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,37 @@ class PassedThrough:
 
     def __str__(self) -> str:
         return f"{clock(self.start_sec)}-{clock(self.stop_sec)} {self.reason}"
+
+
+@dataclass(frozen=True)
+class SpeakerReport:
+    """One person of a file of speakers."""
+
+    name: str
+    face: tuple[str, ...]
+    settings: InferenceSettings
+    end_sec: float  # of the output
+    per_frame: tuple[FrameReport, ...]
+
+    @property
+    def edited_frames(self) -> int:
+        return sum(frame.edited for frame in self.per_frame)
+
+    @property
+    def edited_sec(self) -> list[tuple[float, float]]:
+        """The stretches of the output in which the person's lips are changed."""
+        ends = [*(frame.time_sec for frame in self.per_frame[1:]), self.end_sec]
+        runs = groupby(zip(self.per_frame, ends, strict=True), key=lambda each: each[0].edited)
+        stretches = [list(run) for is_edited, run in runs if is_edited]
+        return [(stretch[0][0].time_sec, stretch[-1][1]) for stretch in stretches]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        passed = [asdict(stretch) for stretch in passed_stretches(self.per_frame, self.end_sec)]
+        fields = asdict(self)
+        per_frame = fields.pop("per_frame")
+        times = {"edited_frames": self.edited_frames, "edited_sec": self.edited_sec, "passed_through": passed}
+        return {**fields, **times, "per_frame": per_frame}
 
 
 @dataclass(frozen=True)
@@ -107,6 +139,8 @@ class JobReport:
     planned: bool = False  # by a preflight: nothing was edited
     encoded: tuple[tuple[int, int], ...] = ()  # frames from ... up to ...; the others are copied from the video
     new_sound_sec: tuple[tuple[float, float], ...] = ()  # where the new audio plays; elsewhere the video's own sound
+    # of a file of speakers, by name; then `per_frame` shows in each frame the first person who is edited in it
+    speakers: tuple[SpeakerReport, ...] = ()
 
     @property
     def bottleneck(self) -> str:
@@ -135,6 +169,8 @@ class JobReport:
     def summary(self) -> str:
         """One sentence for people."""
         line = f"{self.synced_frames} of {self.frames} frames {TO_EDIT if self.planned else SYNCED}"
+        if self.speakers:
+            line += f" ({', '.join(f'{speaker.name} {speaker.edited_frames}' for speaker in self.speakers)})"
         passed = self.passed_through
         if passed:
             shown = ", ".join(map(str, passed[:MAX_LISTED]))
@@ -154,24 +190,28 @@ class JobReport:
         fields = asdict(replace(self, options=replace(self.options, fps=None)))
         fields["options"]["fps"] = None if self.options.fps is None else float(self.options.fps)
         fields["timeline"] = [{"lane": stage.pop("name"), **stage} for stage in fields["timeline"]]
+        fields["speakers"] = [speaker.to_dict() for speaker in self.speakers]
         per_frame = fields.pop("per_frame")
         return {"summary": self.summary(), **totals, "passed_through": passed, **fields, "per_frame": per_frame}
 
 
 def make_report(
     job: LipsyncJob,
-    plan: FacePlan,
+    plans: Sequence[FacePlan],
     models: LipsyncModels,
     settings: InferenceSettings,
     stopwatch: Stopwatch,
     facts: Sequence[Fact] = (),
     planned: bool = False,
 ) -> JobReport:
-    """The report of a job from its plan; `facts` override the plan of single frames. `planned`: nothing was edited yet."""
-    reasons = {frame: reason for frame, reason, _ in facts if reason}
-    weights = job.lip_weights(settings.silence)
-    segment_of_frame = segment_of_frames(plan.segment, job.timeline, weights)
-    frames = (OutputFrame(index, int(segment_of_frame[index]), float(weights[index])) for index in range(len(weights)))
+    """The report of a job from the plans of its people; `facts` override those of single frames. `planned`: nothing was edited
+    yet.
+    """
+    people = []
+    for number, (speaker, plan) in enumerate(zip(job.people, plans, strict=True)):
+        reasons = {frame: reason for frame, reason, _, person in facts if reason and person == number}
+        people.append(speaker_report(job, speaker, plan, settings, reasons, planned))
+    per_frame = tuple(map(first_edited, *(person.per_frame for person in people)))
     return JobReport(
         output=str(job.output),
         video=str(job.video),
@@ -179,28 +219,51 @@ def make_report(
         width=job.info.width,
         height=job.info.height,
         fps=round(float(job.source.rate), 3),
-        duration_sec=job.timeline.time_sec(len(segment_of_frame)),
+        duration_sec=job.timeline.time_sec(len(job.timeline)),
         sound_sec=float(job.sound_sec),
         source_frames=len(job.source),
         length=length_sentence(job),
-        per_frame=tuple(frame_report(job, plan, frame, reasons.get(frame.index), planned) for frame in frames),
+        per_frame=per_frame,
         settings=settings,
         options=job.options,
         resolution=models.resolution,
         num_frames=models.num_frames,
-        retried_frames=sum(retried for _, _, retried in facts),
+        retried_frames=sum(retried for _, _, retried, _ in facts),
         device=str(models.device),
         dtype=str(models.dtype).removeprefix("torch."),
         encoder=job.encoder,
         versions={"latentsync": latentsync.__version__, **installed_versions(LIBRARIES)},
         timings_sec={operation: round(seconds, 3) for operation, seconds in stopwatch.seconds.items()},
-        warnings=(*job.warnings, *warnings_of(plan, models.resolution)),
+        warnings=(*job.warnings, *people_warnings(job, plans, models.resolution)),
         timeline=tuple(stage_times(timer) for timer in stopwatch.stage_timers.values()),
         planned=planned,
         encoded=tuple((part.start, part.stop) for part in job.encoded),
         new_sound_sec=tuple((float(each.start_sec), float(each.stop_sec)) for each in job.ranges)
         or ((0.0, min(float(job.sound_sec), job.timeline.time_sec(len(job.timeline)))),),
+        speakers=tuple(person for person in people if person.name),
     )
+
+
+def speaker_report(
+    job: LipsyncJob,
+    speaker: Speaker,
+    plan: FacePlan,
+    settings: InferenceSettings,
+    reasons: Mapping[int, str],
+    planned: bool,
+) -> SpeakerReport:
+    """The report of one person; `settings` are the job's, `reasons`: why frames were not edited despite the plan."""
+    own = speaker.settings(settings)
+    weights = speaker.lip_weights(job.timeline, own.silence)
+    segment_of_frame = segment_of_frames(plan.segment, job.timeline, weights)
+    frames = (OutputFrame(index, int(segment_of_frame[index]), float(weights[index])) for index in range(len(weights)))
+    per_frame = tuple(frame_report(job, plan, frame, reasons.get(frame.index), planned) for frame in frames)
+    return SpeakerReport(speaker.name, speaker.faces, own, job.timeline.time_sec(len(weights)), per_frame)
+
+
+def first_edited(*people: FrameReport) -> FrameReport:
+    """Of the reports of one frame that of the first person who is edited in it, else the first one."""
+    return next((frame for frame in people if frame.edited), people[0])
 
 
 def installed_versions(packages: Iterable[str]) -> dict[str, str]:
@@ -272,6 +335,13 @@ def length_sentence(job: LipsyncJob) -> str:
     return f"{facts}: the video {how[job.options.length]}."
 
 
+def people_warnings(job: LipsyncJob, plans: Sequence[FacePlan], resolution: int) -> Iterator[str]:
+    """The warnings about the faces of all people; with their names, if they have any."""
+    for speaker, plan in zip(job.people, plans, strict=True):
+        for warning in warnings_of(plan, resolution):
+            yield f"{speaker.name}: {warning}" if speaker.name else warning
+
+
 def warnings_of(plan: FacePlan, resolution: int) -> Iterator[str]:
     """Warnings about the faces' sizes and about a video that is not upright, one sentence each."""
     edited = plan.segment != NOT_EDITED
@@ -297,7 +367,7 @@ def check_report(path: Path, job: LipsyncJob, force: bool = False) -> Path:
 
     Raises MediaError if it is a file of the job, or exists and is not a report about this output (unless `force`).
     """
-    if path.resolve() in {job.video.resolve(), job.audio.resolve(), job.output.resolve()}:
+    if path.resolve() in {each.resolve() for each in (job.video, job.audio, job.output, *job.spoken_files)}:
         raise MediaError(f"cannot write the report {path}: it is a file of the same run. Give another name.")
     if path.exists() and not force and not is_report(path, job.output):
         raise MediaError(

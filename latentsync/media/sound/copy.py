@@ -3,14 +3,16 @@
 Tensor legend: c channels, n samples; audio is float32 [-1, 1] `c n`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from typing import Protocol
 
 import av
 import numpy as np
 from av.audio.frame import AudioFrame
+from av.audio.layout import AudioLayout
 from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
@@ -18,6 +20,7 @@ from av.packet import Packet
 
 from latentsync.media.container import MediaError, PathLike, audio_stream, open_input, reason
 from latentsync.media.sound.matroska import CODEC_IDS, delayed_track
+from latentsync.media.sound.mix import Placed, summed
 from latentsync.media.sound.packets import PREROLL_SEC, sound_packets
 from latentsync.media.sound.read import decoded_sound, late_sec, stated_sec
 from latentsync.media.sound.splice import (
@@ -59,13 +62,15 @@ class AudioSource:
     path: PathLike
     start_sec: float = 0.0  # position in the file that plays with the first frame; below 0: silence first
     replaced: tuple[
-        "ReplacedSound", ...
+        "PlacedSound", ...
     ] = ()  # spans with other sound, rising; packets around them are copied if possible
     is_muted: bool = False  # only what replaces it plays
+    # sounds whose sum is the audio; then `path` is the file whose sample rate and channels it gets, and no more
+    summed: tuple["PlacedSound", ...] = ()
 
 
 @dataclass(frozen=True)
-class ReplacedSound:
+class PlacedSound:
     """A span of an output in which `source` plays from its start on; seconds from the first frame."""
 
     start_sec: Fraction
@@ -93,7 +98,7 @@ def sound_track(source: AudioSource, container: InputContainer, output: OutputCo
     """Add an audio stream to `output` with the audio of `container`; MediaError if that has none."""
     stream = audio_stream(container, source.path)
     codec = stream.codec_context.codec.canonical_name
-    copied = codec in COPIED_CODECS[output.format.name]
+    copied = codec in COPIED_CODECS[output.format.name] and not source.summed
     copied = copied and (is_spliced(source, stream) if source.replaced else source.start_sec == 0)
     return CopiedSound(source, container, stream, output) if copied else EncodedSound(source, container, stream, output)
 
@@ -122,6 +127,25 @@ def inserts_of(source: AudioSource, rate_hz: int, layout: str, at_sec: float = 0
         )
         for span in source.replaced
     ]
+
+
+def sum_of(sounds: Sequence[PlacedSound], rate_hz: int, layout: str) -> Iterator[np.ndarray]:
+    """The sum of sounds in pieces `c n`, without clipping (see `latentsync.media.sound.mix`)."""
+
+    def chunks(source: AudioSource) -> Generator[np.ndarray, None, None]:
+        with open_input(source.path) as container:
+            yield from chunks_of(source, container, audio_stream(container, source.path), rate_hz, layout)
+
+    placed = [
+        Placed(
+            round(sound.start_sec * rate_hz),
+            round(sound.stop_sec * rate_hz),
+            partial(chunks, sound.source),
+            round(FADE_SEC * rate_hz),
+        )
+        for sound in sounds
+    ]
+    return summed(placed, AudioLayout(layout).nb_channels)
 
 
 def sound_of(source: AudioSource, count: int, rate_hz: int, layout: str) -> np.ndarray:
@@ -236,6 +260,8 @@ class EncodedSound:
         self.output.mux(self.stream.encode(frame))
 
     def _chunks(self, source: AudioSource, container: InputContainer, stream: AudioStream) -> Iterator[np.ndarray]:
+        if source.summed:
+            return sum_of(source.summed, self.rate_hz, self.layout)
         chunks = chunks_of(source, container, stream, self.rate_hz, self.layout)
         return (np.zeros_like(chunk) for chunk in chunks) if source.is_muted else chunks
 

@@ -49,10 +49,14 @@ class Insert:
         """Replace the sound of `samples` `c n`, which begin at `place`, in place."""
         start, stop = max(self.start, place), min(self.stop, place + samples.shape[1])
         if start < stop:
-            at = np.arange(start, stop)
-            gain = (np.minimum(at - self.start + 1, self.stop - at) / (self.fade + 1)).clip(0, 1).astype(np.float32)
+            gain = edge_gain(np.arange(start, stop), self.start, self.stop, self.fade)
             old, new = samples[:, start - place : stop - place], self.sound[:, start - self.start : stop - self.start]
             old += gain * (new - old)
+
+
+def edge_gain(at: np.ndarray, start: int, stop: int, fade: int) -> np.ndarray:
+    """Gain, float32 [n], at the positions `at` of sound from `start` to `stop`, which fades over `fade` samples at both ends."""
+    return (np.minimum(at - start + 1, stop - at) / (fade + 1)).clip(0, 1).astype(np.float32)
 
 
 def overlaid(chunks: Iterator[np.ndarray], inserts: Sequence[Insert]) -> Iterator[np.ndarray]:

@@ -16,9 +16,10 @@ from latentsync.inference.pipeline import DETECT, GENERATE, LipsyncPipeline
 from latentsync.inference.preflight import preflight
 from web import texts
 from web.errors import CancelledError
-from web.jobs import JobStore, WebJob
+from web.jobs import WebJob
 from web.models import ModelChoice, Models
 from web.sentences import page_sentence
+from web.store import JobStore
 
 SWEEP_SEC = 60.0
 log = logging.getLogger(__name__)

@@ -15,10 +15,10 @@ from latentsync.media.probe import MediaInfo
 from latentsync.media.video.read import frame_times, read_frames
 from web import texts, views
 from web.errors import WebError
-from web.jobs import JobStore
 from web.orders import Inspector
 from web.sentences import duration, without_folders
 from web.settings import Example
+from web.store import JobStore
 
 WIDTH = 960  # px at most
 MARK = (255, 80, 60)  # RGB

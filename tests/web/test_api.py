@@ -36,10 +36,10 @@ from tests.web.support import (
 from web import texts
 from web.api.clients import RateLimit, client_of, parse_tokens
 from web.errors import ErrorCode, WebError
-from web.jobs import JobStore
 from web.serve import Server
 from web.settings import AppSettings, Limits
 from web.storage import StoredUploads
+from web.store import JobStore
 
 
 @pytest.fixture(scope="module")

@@ -59,7 +59,7 @@ class LipsyncJob:
         tracks = ChosenTracks(self.audio, audio=self.options.audio_track)
         start_sec = sound_start_sec(self.video, self.audio, self.info, self.options)
         if not self.ranges:
-            return AudioSource(tracks, start_sec)
+            return AudioSource(tracks, start_sec + float(self.timeline.start_sec))
         spans = tuple(
             ReplacedSound(each.start_sec, each.stop_sec, AudioSource(tracks, start_sec + float(each.sound_sec)))
             for each in self.ranges
@@ -80,11 +80,12 @@ class LipsyncJob:
         """Which source frame is shown when in the output."""
         if self.ranges:
             return film_timeline(self.source.times, self.format.time_base, self.ranges)
-        options, wanted = self.options, self.sound_sec
-        if options.limit_sec is not None and options.limit_sec < wanted:
-            wanted = Fraction(options.limit_sec)
+        options, wanted, start_sec = self.options, self.sound_sec, Fraction(self.options.start_sec or 0)
+        if options.limit_sec is not None and start_sec + Fraction(options.limit_sec) < wanted:
+            wanted = start_sec + Fraction(options.limit_sec)
             options = replace(options, rest="cut")
-        return make_timeline(self.source.times, wanted, self.format.time_base, options.length, options.rest)
+        whole = make_timeline(self.source.times, wanted, self.format.time_base, options.length, options.rest)
+        return whole.starting(start_sec)
 
     def lip_weights(self, silence: Silence) -> NDArray[np.float32]:
         """Opacity of the new lips by the sound, in each frame of the output: float32 [n], 0 where the source's lips stay."""
@@ -118,7 +119,8 @@ def check_job(
     """Open both inputs, and test that the output can be written; its folder is created if necessary.
 
     Raises:
-        ValueError: `options.face` or `options.ranges` cannot be parsed, or a range is beyond the end of the video or the audio.
+        ValueError: `options.face` or `options.ranges` cannot be parsed, a range is beyond the end of the video or the audio, or
+            `options.start_sec` is beyond the end of the audio.
         MediaError: the video or the audio is missing, cannot be read, or has no such track; no encoder is installed for the
             codec; or the output is one of the inputs, has an unknown extension, is a file not written by this program (unless
             `force`), is a folder, or its disk is full or read-only.
@@ -164,6 +166,7 @@ def check_job(
     )
     waveform = np.pad(waveform, (0, max(0, missing)))
     job = LipsyncJob(*paths, info, source, waveform, sound_sec, format, encoder.name, options, warnings, ranges, film)
+    assert len(job.timeline), "it raises for a start after the audio's end"
     return replace(job, warnings=(*warnings, *filter(None, [spliced_sound_warning(job)]))) if ranges else job
 
 

@@ -10,10 +10,14 @@ from threading import Event, RLock
 from typing import Any, Literal
 
 from latentsync.files import atomic_write
+from latentsync.inference.jobs.ranges import parse_ranges
+from latentsync.inference.pipeline import DETECT, GENERATE
+from latentsync.inference.preflight import SHEET
 from latentsync.inference.settings import JobOptions
 from web import texts
 from web.errors import CancelledError
 from web.files import plain_stem, remove_own
+from web.speed import USUAL_SHARE
 
 Kind = Literal["preflight", "preview", "run"]
 State = Literal["waiting", "running", "done", "failed", "cancelled", "interrupted"]
@@ -21,6 +25,7 @@ Delivery = Literal["pending", "delivered", "failed"]
 API_OWNER = "client "  # begins the owner's name of jobs of the job API
 INPUT = "input"  # in a job's folder: copies of its uploads
 RECORD = "job.json"  # in a job's folder: what is known about it after the app was stopped
+CHECK_SHARE = 0.9  # of the search for faces in a check
 LONGER = 1.25  # an estimate of the time left that is longer by less is not shown
 log = logging.getLogger(__name__)
 
@@ -91,6 +96,10 @@ class WebJob:
     last_progress: float = 0.0  # time of the last progress report, monotonic
     step: int = 1  # frames that the last progress report added
     shown_left_sec: float | None = None  # `left_sec` of the stage as last told
+    began: float | None = None  # monotonic time at which it began to run
+    stage_sec: dict[str, float] = field(default_factory=dict)  # seconds of the stages that are over
+    detect_share: float = USUAL_SHARE  # of the search for faces in its time, as far as known
+    is_resumed: bool = False
     ended: float | None = None
     error: str = ""
     report: dict[str, Any] = field(default_factory=dict)  # as in the report file, without the frames
@@ -112,7 +121,9 @@ class WebJob:
 
     @property
     def output(self) -> Path:
-        return self.folder / f"{plain_stem(self.names[0])}_lipsync{output_suffix(self.order.options)}"
+        options, stem = self.order.options, plain_stem(self.names[0])
+        kind = f"preview_{preview_start_sec(options):g}s" if self.order.kind == "preview" else "lipsync"
+        return self.folder / f"{stem}_{kind}{output_suffix(options)}"
 
     @property
     def work(self) -> Path:
@@ -165,10 +176,37 @@ class WebJob:
             raise CancelledError
         with self.lock:
             self.last_progress = time.monotonic()
+            if self.began is None:
+                self.began = self.last_progress
             if stage != self.stage:
+                self.leave_stage()
                 self.stage, self.stage_start, self.shown_left_sec = stage, self.last_progress, None
             self.step = max(1, done - self.done)
             self.state, self.done, self.total = "running", done, total
+
+    def leave_stage(self) -> None:
+        """Record how long the current stage took."""
+        if self.stage:
+            before_sec, self.stage_sec[self.stage] = (
+                self.stage_sec.get(self.stage, 0.0),
+                time.monotonic() - self.stage_start,
+            )
+            self.stage_sec[self.stage] += before_sec
+
+    @property
+    def elapsed_sec(self) -> float | None:
+        """Seconds since the job began to run; None before."""
+        return None if self.began is None else time.monotonic() - self.began
+
+    @property
+    def share(self) -> float | None:
+        """The part of the whole job that is done, 0 to 1, by the time that its stages usually take; None if unknown."""
+        with self.lock:
+            if not self.total or self.stage not in (DETECT, SHEET, GENERATE):
+                return None
+            first = CHECK_SHARE if self.order.kind == "preflight" else self.detect_share
+            done = self.done / self.total
+            return first * done if self.stage == DETECT else first + (1 - first) * done
 
     def end(self, state: State, error: str = "", report: dict[str, Any] | None = None) -> None:
         """Record the end of the job and delete unfinished results, from which an interrupted job goes on."""
@@ -186,6 +224,7 @@ class WebJob:
         with self.lock:
             self.state, self.stage, self.error, self.ended = "waiting", "", "", None
             self.done = self.total = 0
+            self.began, self.is_resumed = None, True
             self.cancelling.clear()
             if self.webhook is not None:
                 self.webhook = Webhook(self.webhook.url)
@@ -240,6 +279,12 @@ class WebJob:
 
 
 SUBMISSION = tuple(field.name for field in fields(Submission))
+
+
+def preview_start_sec(options: JobOptions) -> float:
+    """The second of the video at which a preview begins."""
+    ranges = parse_ranges(options.ranges)
+    return float(ranges[0].start_sec) if ranges else options.start_sec or 0.0
 
 
 def output_suffix(options: JobOptions) -> str:

@@ -146,6 +146,18 @@ class JobStore:
         with self._lock:
             return [job for job in reversed(self._jobs.values()) if owner and job.owner == owner]
 
+    def going_on(self, job: WebJob) -> WebJob:
+        """The job of the same list that a page shows next: a job that has ended is followed by the first one that has not."""
+        if not job.is_over or not job.submission.list_id:
+            return job
+        return next((each for each in self.listed(job.submission.list_id, job.owner) if not each.is_over), job)
+
+    def checked(self, owner: str, video: str, audio: str) -> WebJob | None:
+        """The newest finished check of two uploads, which were given by their paths; None if there is none."""
+        files = (Path(video), Path(audio))
+        checks = (job for job in self.of(owner) if job.order.kind == "preflight" and job.state == "done")
+        return next((job for job in checks if job.uploads == files), None)
+
     def forget(self, job: WebJob) -> None:
         """Delete an ended job and its files."""
         assert job.is_over, "a running job still needs its files"

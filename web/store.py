@@ -16,12 +16,13 @@ from typing import Any
 
 from web import texts
 from web.errors import ErrorCode, WebError
+from web.expired import Expired
 from web.files import ID_BYTES, copied, disk_problem, kept_secret, newest, remove_own
 from web.jobs import API_OWNER, INPUT, RECORD, NewJob, Submission, Webhook, WebJob
 from web.settings import Limits
 
 DAMAGED = (OSError, ValueError, KeyError, TypeError, IndexError)
-SECRET = "browser.key"  # in the app's folder
+SECRET, EXPIRED = "browser.key", "expired.json"  # in the app's folder
 ID_PATTERN = re.compile(r"[A-Za-z0-9_-]{32}")
 UPLOAD_PATTERN = re.compile(r"[0-9a-f]{64}")  # Gradio's folder of an upload is the hash of its content
 log = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ class JobStore:
         self.folder, self.jobs_folder, self.limits = folder.resolve(), folder.resolve() / "jobs", limits
         self.jobs_folder.mkdir(parents=True, exist_ok=True)
         self.folder.chmod(0o700)
-        self._lock = RLock()
+        self._lock, self._expired = RLock(), Expired(self.folder / EXPIRED)
         self._jobs = {job.id: job for job in sorted(self._recorded(), key=lambda job: job.created)}
         self.browser_secret = kept_secret(self.folder / SECRET)
 
@@ -114,17 +115,23 @@ class JobStore:
         return known
 
     def get(self, job_id: str, owner: str) -> WebJob:
-        """The job of this id; the same WebError if it does not exist or has another owner."""
+        """The job of this id; the same WebError if it does not exist or has another owner, and another if it has expired."""
         with self._lock:
             job = self._jobs.get(job_id) if isinstance(job_id, str) else None
         if job is None or not secrets.compare_digest(job.owner.encode(), owner.encode()):
+            self._check_expired(job_id, owner)
             raise WebError(texts.UNKNOWN_JOB, ErrorCode.NOT_FOUND)
         return job
+
+    def _check_expired(self, each: str, owner: str) -> None:
+        if owner and isinstance(each, str) and self._expired.has(each, owner):
+            raise WebError(texts.EXPIRED, ErrorCode.EXPIRED)
 
     def listed(self, list_id: str, owner: str) -> list[WebJob]:
         """The jobs of a list in their order; the same WebError if it does not exist or has another owner."""
         found = [job for job in reversed(self.of(owner)) if list_id and job.submission.list_id == list_id]
         if not found:
+            self._check_expired(list_id, owner)
             raise WebError(texts.UNKNOWN_LIST, ErrorCode.NOT_FOUND)
         return found
 
@@ -176,10 +183,12 @@ class JobStore:
 
     def sweep(self, now: float | None = None) -> None:
         """Delete what is older than `keep_sec`: ended jobs, job folders of an earlier app, and uploads."""
-        oldest = (time.time() if now is None else now) - self.limits.keep_sec
+        now = time.time() if now is None else now
+        oldest = now - self.limits.keep_sec
         with self._lock:
             for job in [job for job in self._jobs.values() if job.ended is not None and job.ended < oldest]:
                 self.forget(job)
+                self._expired.add([job.id, job.submission.list_id], job.owner, now)
             known = set(self._jobs)
         for folder in self.jobs_folder.iterdir():
             if folder.name not in known and ID_PATTERN.fullmatch(folder.name) and newest(folder) < oldest:

@@ -200,8 +200,11 @@ FOREIGN_ORIGIN = (
     "Pages of other websites may not use this app: open its own page, or send the request without the header Origin."
 )
 WAIT_TO_LOG_IN = "Too many wrong passwords came from your address: wait {count} s, then try again."
-UNKNOWN_JOB = "There is no such job: check the id; the job may belong to somebody else, or have expired."
-UNKNOWN_LIST = "There is no such list of jobs: check the id; the list may belong to somebody else, or have expired."
+UNKNOWN_JOB = "There is no such job: check the id; the job may belong to somebody else, or have been deleted."
+UNKNOWN_LIST = (
+    "There is no such list of jobs: check the id; the list may belong to somebody else, or have been deleted."
+)
+EXPIRED = "The job has expired, and its files were deleted: submit it again."
 UNFINISHED_JOB = "The job is {state}: wait until it is done."
 UNFINISHED_DELETE = "The job {id} is {state}: cancel it before it is deleted."
 NO_FILES = "The job is {state} and has no files: {error}"

@@ -25,6 +25,10 @@ COUNTED = """window.notes = []; window.Notification = class {
   static async requestPermission() { return (Notification.permission = 'granted'); }
   constructor(title, options) { window.notes.push(options.body); }
 };"""
+SLOW = """const send = window.fetch; window.fetch = async (...request) => {
+  if (/upload\\?/.test(String(request[0]?.url || request[0]))) await new Promise(done => setTimeout(done, 2000));
+  return send(...request);
+};"""  # uploads begin late
 PHONE = {"width": 390, "height": 844}
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")]
 from tests.web.test_browser import pair  # noqa: E402, F401
@@ -139,7 +143,9 @@ def compare(page: Page) -> None:
 
 
 def test_a_job_waits_for_a_file_that_is_still_coming(page: Page, server: Server, pair: tuple[Path, Path]) -> None:  # noqa: F811
-    page.route("**/gradio_api/upload?*", lambda route: (page.wait_for_timeout(1500), route.continue_()))
+    page.add_init_script(SLOW)
+    page.reload()
+    page.get_by_role("button", name=texts.RUN, exact=True).wait_for()
     before = len(jobs(server))
     upload(page, *pair)
     press(page, texts.CHECK)

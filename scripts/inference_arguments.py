@@ -177,7 +177,8 @@ def parse(argv: list[str] | None, description: str | None, prog: str = "inferenc
         help="edit only these parts, in seconds, such as 12.5-31.0; the rest of the video and its sound stay as they are;"
         " START-END@AUDIO: with the audio from that second on (default: from its start, then on from range to range)",
     )
-    output("--limit_sec", type=float, metavar="SECONDS", help="only the beginning: a preview")
+    output("--start_sec", type=float, metavar="SECONDS", help="a preview from this second of the output on")
+    output("--limit_sec", type=float, metavar="SECONDS", help="a preview of this length")
     output("--codec", choices=CODECS, help="default: auto, which is H.264, or HEVC for videos of more than 8 bits")
     output(
         "--interlaced",

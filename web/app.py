@@ -8,11 +8,12 @@ from latentsync.media.video.encode import choose_encoder
 from web import texts
 from web.engine import Engine
 from web.errors import ErrorCode, WebError
-from web.jobs import JobStore, NewJob, Submission, WebJob, output_suffix
+from web.jobs import NewJob, Submission, WebJob, output_suffix
 from web.models import Models
 from web.orders import Inspector, Wish, make_order
 from web.sentences import amount
 from web.settings import AppSettings
+from web.store import JobStore
 
 
 @dataclass(frozen=True)

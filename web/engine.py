@@ -4,6 +4,7 @@ import gc
 import logging
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import replace
 from threading import Condition, Thread
 from typing import Any
@@ -11,17 +12,34 @@ from typing import Any
 import torch
 
 from latentsync.inference.jobs.job import check_job
-from latentsync.inference.jobs.report import JobReport, save_report
+from latentsync.inference.jobs.report import FrameReport, JobReport, save_report
 from latentsync.inference.pipeline import DETECT, GENERATE, LipsyncPipeline
 from latentsync.inference.preflight import preflight
 from web import texts
 from web.errors import CancelledError
-from web.jobs import JobStore, WebJob
+from web.jobs import WebJob
 from web.models import ModelChoice, Models
+from web.orders import previewed
 from web.sentences import page_sentence
+from web.speed import Speeds
+from web.store import JobStore
 
 SWEEP_SEC = 60.0
+MOUTHS_PER_SEC, MOUTH = 4, 0.8  # the mouth's height in the box of a face, from its top
+SPEEDS = "speeds.json"  # in the app's folder
 log = logging.getLogger(__name__)
+
+
+def mouths_of(frames: Sequence[FrameReport]) -> list[list[float]]:
+    """Where the mouths are, about `MOUTHS_PER_SEC` times a second: seconds, x, y of the middle and the face's width in px."""
+    found: list[list[float]] = []
+    for frame in frames:
+        if frame.box is not None and (not found or frame.time_sec >= found[-1][0] + 1 / MOUTHS_PER_SEC):
+            x0, y0, x1, y1 = frame.box
+            found.append(
+                [round(frame.time_sec, 2), round((x0 + x1) / 2), round(y0 + MOUTH * (y1 - y0)), round(x1 - x0)]
+            )
+    return found
 
 
 class Engine:
@@ -30,6 +48,7 @@ class Engine:
     def __init__(self, models: Models, store: JobStore, unload_sec: float | None = None):
         """`unload_sec`: free the models after this idle time; None keeps them."""
         self.models, self.store, self.unload_sec = models, store, unload_sec
+        self.speeds = Speeds(store.folder / SPEEDS)
         self.pipeline: LipsyncPipeline | None = None
         self.loaded: ModelChoice | None = None
         self._waiting: deque[WebJob] = deque()
@@ -124,6 +143,10 @@ class Engine:
             save_report(shown, job.report_path)
             facts = shown.to_dict()
             del facts["per_frame"]  # large for a long video
+            job.leave_stage()
+            facts["mouths"] = mouths_of(report.per_frame)
+            facts["stage_sec"] = {} if job.is_resumed else {name: round(sec, 3) for name, sec in job.stage_sec.items()}
+            self.speeds.learn(job.order.model, facts)
             job.end("done", report=facts)
         except CancelledError:
             job.end("interrupted", texts.STOPPED) if self._stopping else job.end("cancelled")
@@ -144,7 +167,10 @@ class Engine:
         order = job.order
         job.enter(texts.BEGIN_STAGE)
         settings = pipeline.models.defaults.changed(order.settings)
-        checked = check_job(order.video, order.audio, job.output, order.options)
+        if speed := self.speeds.of(order.model):
+            job.detect_share = speed.detect_share(order.settings)
+        options = previewed(order.options) if order.kind == "preview" else order.options
+        checked = check_job(order.video, order.audio, job.output, options)
 
         if order.kind == "preflight":
             job.enter(DETECT)

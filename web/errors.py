@@ -10,6 +10,7 @@ class ErrorCode(str, Enum):
     UNAUTHORIZED = "unauthorized"
     FORBIDDEN = "forbidden"
     NOT_FOUND = "not_found"
+    EXPIRED = "expired"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     WRONG_STATE = "wrong_state"
     IDEMPOTENCY_CONFLICT = "idempotency_conflict"
@@ -34,6 +35,7 @@ STATUS = {
     ErrorCode.UNAUTHORIZED: 401,
     ErrorCode.FORBIDDEN: 403,
     ErrorCode.NOT_FOUND: 404,
+    ErrorCode.EXPIRED: 410,
     ErrorCode.METHOD_NOT_ALLOWED: 405,
     ErrorCode.WRONG_STATE: 409,
     ErrorCode.IDEMPOTENCY_CONFLICT: 409,

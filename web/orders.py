@@ -1,11 +1,12 @@
 """Requests from the page or the API, checked before anything is computed."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
 from latentsync.inference.faces.select import PLACE
+from latentsync.inference.jobs.ranges import check_ranges, parse_ranges
 from latentsync.inference.jobs.speakers_file import is_speakers_file
 from latentsync.inference.settings import InferenceSettings, JobOptions, expanded
 from latentsync.media.container import ChosenTracks
@@ -36,10 +37,22 @@ def make_order(wish: Wish, video: Path, audio: Path, models: Models) -> Order:
         raise WebError(texts.UNKNOWN_KIND.format(name=wish.kind, known=", ".join(get_args(Kind))))
     settings = expanded(wish.settings)
     InferenceSettings().changed(settings)
-    asked: dict[str, Any] = {"limit_sec": PREVIEW_SEC if wish.kind == "preview" else None}
-    asked |= {name: value for name, value in wish.options.items() if value is not None}
+    asked = {name: value for name, value in wish.options.items() if value is not None}
+    if wish.kind == "preview" and not asked.get("ranges"):
+        asked = {"limit_sec": PREVIEW_SEC, **asked}
     options = JobOptions().changed({**asked, "face": checked_face(asked.get("face", ""))})
+    check_ranges(options)
     return Order(wish.kind, video, audio, models.check(wish.model, settings).name, settings, options)  # type: ignore[arg-type]
+
+
+def previewed(options: JobOptions) -> JobOptions:
+    """The options of a preview: of ranges only the beginning of the first one is edited."""
+    ranges = parse_ranges(options.ranges)
+    if not ranges:
+        return options
+    first = ranges[0]
+    stop_sec = min(first.stop_sec, first.start_sec + round(PREVIEW_SEC))
+    return replace(options, ranges=f"{float(first.start_sec)}-{float(stop_sec)}@{float(first.sound_sec or 0)}")
 
 
 def number(name: str, value: Any) -> float | None:

@@ -38,7 +38,7 @@ class Limits:
     video_sec: float = 7200.0
     frame_pixels: int = 8192 * 4320
     unfinished_jobs: int = 20  # waiting and running, of all users
-    unfinished_jobs_each: int = 3  # of one session or user
+    unfinished_jobs_each: int = 10  # of one session or user
     unfinished_jobs_address: int = (
         10  # of one address, without a login: sessions can be made at will; of one API client
     )

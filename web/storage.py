@@ -15,8 +15,8 @@ from typing import Any
 from web import texts
 from web.access import AsgiApp, Message, answer, network_of, route_path
 from web.errors import ErrorCode, WebError
-from web.jobs import JobStore
 from web.sentences import size
+from web.store import JobStore
 
 ROUTE = "/gradio_api/upload"
 UNUSED = "/gradio_api/process_recording"  # Gradio's route that stores recordings of its own pages

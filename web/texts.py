@@ -19,14 +19,60 @@ PRESET, PRESET_INFO = (
 PRESETS = {"turbo": "Turbo", "fast": "Fast", "balanced": "Balanced", "quality": "Best quality"}
 CUSTOM_PRESET = "custom"
 CUSTOM_TITLE = "Custom"
+TIMES, TIME = "For this clip, on this machine: {times}.", "{preset} about {time}"
+TIMES_UNKNOWN = "How long this clip takes is known after the first preview or run with this model on this machine."
 
 FACE_SECTION = "Whose lips"
 FACE = "Face"
-FACE_INFO = "Choose one, or click on a face in the picture below. You can also type x,y@seconds or a person's number."
+FACE_INFO = (
+    "Choose one, or click on a face in the picture below. You can also type x,y@seconds, or a person's number on the sheet of a"
+    " check."
+)
 FACE_CHOICES = (("The largest face", "largest"), ("The face nearest the centre", "center"))
 FRAME_SEC, FRAME_SEC_INFO = "Second of the video", "Which frame is shown below."
 FRAME = "Click on the face whose lips should change:"
-FRAME_ALT = "A frame of your video; click on the face whose lips should change"
+FRAME_ALT = (
+    "A frame of your video with numbered faces; click on the face whose lips should change, or choose its number below"
+)
+FACE_NUMBER = "Face in this picture"
+FACES = ("no face", "one face", "{count} faces")
+FACES_HERE = "This picture shows {count}. Click on the one whose lips should change, or choose its number."
+FACE_CHOSEN = "Face {number} of this picture is chosen."
+NO_FACE_HERE = "No face was found in this picture: choose another second of the video."
+
+LIPS_SECTION = "Lips"
+SILENCE = "In pauses of the audio"
+SILENCE_CHOICES = (
+    ("As the model makes them", "model"),
+    ("Rest: the mouth closes", "close"),
+    ("Keep the lips of the video", "keep"),
+)
+STRENGTH, STRENGTH_INFO = "Strength", "How far the lips open: 1 as the model makes them, 0 closed."
+
+PART_SECTION = "Preview and parts of the video"
+START, START_INFO = (
+    "Preview from this second on",
+    "Preview 3 seconds makes a short file; Run always makes the whole one.",
+)
+RANGES, RANGES_INFO = (
+    "Change only these parts",
+    "Seconds such as 12.5-31.0 40-45; the rest keeps its pictures and audio. Empty: all of the video. The new audio begins with"
+    " the first part. A preview shows the beginning of the first part.",
+)
+
+BATCH_SECTION = "Several videos"
+BATCH_INFO = (
+    "One audio file for all videos, or one for each: by name, or in the same order. The settings above are for all."
+)
+BATCH_VIDEOS, BATCH_AUDIOS, BATCH_LIST = "Videos", "Audio files", "List of jobs (.csv or .jsonl), optional"
+RUN_ALL = "Run all"
+LIST_HEAD = ("Video", "Audio", "State", "Result")
+NEED_LISTS = "Videos and audio are needed: add one or more of each."
+UNEQUAL_LISTS = (
+    "{videos} videos and {audios} audio files do not match: give one audio file for all, or one for each video."
+)
+NOT_UPLOADED = "Job {number} of the list needs {name}, which was not uploaded: add it to the videos or the audio files."
+LONG_LIST = "The list has {count} jobs, and the limit is {limit}: make two lists."
 
 ADVANCED_SECTION = "Advanced settings"
 STEPS, STEPS_INFO = "Inference steps", "More steps look better and take longer."
@@ -52,14 +98,21 @@ MODEL_COMMAND = "Download missing files with:"
 MODEL_ALL_THERE = "All official weights are installed."
 
 CHECK, PREVIEW, RUN, CANCEL, RESUME = "Check first", "Preview 3 seconds", "Run", "Cancel", "Go on"
-RESULT_SECTION = "Result"
+TO_RESULT, TO_FORM = "Result", "Settings"
+NOTIFY, NOTIFYING = "Notify me at the end", "You will be notified"
+NOTIFY_DENIED = "This browser does not allow notifications from this page"
+ENDED = "The job has ended"
+WAIT_FOR_FILE = "Waiting for the file"
 PLAYER_ORIGINAL, PLAYER_RESULT = "Original", "Result"
 PLAYER_LABEL = "Original and result, played together"
 PLAYER_PLAY, PLAYER_PAUSE, PLAYER_SEEK = "Play", "Pause", "Position"
 PLAYER_SOUND_RESULT, PLAYER_SOUND_ORIGINAL, PLAYER_LOOP = "Audio: new", "Audio: old", "Repeat"
+PLAYER_COMPARE, PLAYER_SIDES, PLAYER_WIPE = "Comparison", "Side by side", "Wipe"
+PLAYER_DIVIDER = "Where the original ends and the result begins"
+PLAYER_ZOOM, PLAYER_BACK, PLAYER_ON, PLAYER_FULL = "Zoom on the mouth", "One frame back", "One frame on", "Fullscreen"
 PLAYER_UNPLAYABLE = "This browser cannot play the format of this file; download it instead."
-DOWNLOAD_VIDEO, DOWNLOAD_REPORT = "Download the video", "Download the report"
-SHEET = "Faces that were found: those in green frames will be changed."
+DOWNLOAD_VIDEO, DOWNLOAD_SHEET, DOWNLOAD_REPORT = "Download the video", "Download the sheet", "Download the report"
+SHEET = "Faces that were found: those in green frames will be changed. Click to open the picture in full size."
 SHEET_ALT = "Frames of the video with the faces that were found; the message above describes the same"
 REPORT_SECTION = "Report"
 NO_RESULT = "No result yet. Give a video and audio, then press Check first, Preview 3 seconds or Run."
@@ -88,6 +141,7 @@ STAGES = {"Find the face": "find the face", "Generate lips": "generate lips", "D
 STEP = "Step {number} of {count}: {stage}"
 FRAMES_DONE = "{done} of {total} frames"
 LEFT = "about {time} left in this step"
+ELAPSED = "{time} so far"
 SENDING = "Checking the files"
 CANCELLING = "Cancelling after the current window"
 CANCELLED = "Cancelled. Nothing was kept of this job."
@@ -146,8 +200,11 @@ FOREIGN_ORIGIN = (
     "Pages of other websites may not use this app: open its own page, or send the request without the header Origin."
 )
 WAIT_TO_LOG_IN = "Too many wrong passwords came from your address: wait {count} s, then try again."
-UNKNOWN_JOB = "There is no such job: check the id; the job may belong to somebody else, or have expired."
-UNKNOWN_LIST = "There is no such list of jobs: check the id; the list may belong to somebody else, or have expired."
+UNKNOWN_JOB = "There is no such job: check the id; the job may belong to somebody else, or have been deleted."
+UNKNOWN_LIST = (
+    "There is no such list of jobs: check the id; the list may belong to somebody else, or have been deleted."
+)
+EXPIRED = "The job has expired, and its files were deleted: submit it again."
 UNFINISHED_JOB = "The job is {state}: wait until it is done."
 UNFINISHED_DELETE = "The job {id} is {state}: cancel it before it is deleted."
 NO_FILES = "The job is {state} and has no files: {error}"

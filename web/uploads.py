@@ -3,6 +3,8 @@
 Tensor legend: h height, w width; a frame is uint8 [0, 255] `h w 3`, RGB.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +13,19 @@ import gradio as gr
 import numpy as np
 
 from latentsync.face.align import FrameArray
+from latentsync.face.detection.detector import Box
 from latentsync.media.probe import MediaInfo
 from latentsync.media.video.read import frame_times, read_frames
 from web import texts, views
 from web.errors import WebError
-from web.jobs import JobStore
+from web.faces import FaceFinder, chosen_of, framed, nearest, place_of
 from web.orders import Inspector
-from web.sentences import duration, without_folders
+from web.sentences import amount, duration, without_folders
 from web.settings import Example
+from web.store import JobStore
 
 WIDTH = 960  # px at most
-MARK = (255, 80, 60)  # RGB
+NO_FACES: Any = gr.update(choices=[], value=None, visible=False)
 
 
 def client_error(error: Exception) -> gr.Error:
@@ -33,23 +37,28 @@ class Uploads:
     """Event handlers of the file fields; paths are those of Gradio's uploads."""
 
     def __init__(self, inspector: Inspector, store: JobStore):
-        self.inspector, self.store = inspector, store
+        self.inspector, self.store, self.finder = inspector, store, FaceFinder()
 
-    def on_video(self, path: str | None) -> list[Any]:
-        """Facts of the video, or an error, and its first frame to click on."""
-        nothing = [gr.update(value=0, maximum=1), None]
+    def on_video(self, path: str | None, face: str) -> list[Any]:
+        """Facts of the video, or an error, the sliders of its seconds, and its first frame to click on."""
+        nothing = [gr.update(value=0, maximum=1), gr.update(maximum=1), None, NO_FACES, ""]
         if not path:
             return ["", *nothing]
         try:
             info = self.inspector.video(self.store.uploaded(path), Path(path).name)
-            frame, _ = frame_near(Path(path), 0.0)
+            picture = self._picture(path, 0.0, face)
         except (ValueError, OSError) as error:
             return [views.error_html(str(error)), *nothing]
         width, height = info.square_size
         facts = {"width": width, "height": height, "fps": round(float(info.fps), 2)}
         sentence = texts.MEDIA_FACTS.format(**facts, time=duration(info.duration_sec))
-        slider = gr.update(value=0, maximum=max(0.04, round(info.duration_sec, 2)))
-        return [views.facts_html(sentence), slider, for_page(frame, shown_scale(info))]
+        last_sec = max(0.04, round(info.duration_sec, 2))
+        return [
+            views.facts_html(sentence),
+            gr.update(value=0, maximum=last_sec),
+            gr.update(maximum=last_sec),
+            *picture.shown(),
+        ]
 
     def on_audio(self, path: str | None) -> str:
         if not path:
@@ -63,31 +72,64 @@ class Uploads:
     def on_example(self, example: Example) -> list[str]:
         return [str(example.video), str(example.audio)]
 
-    def on_frame_sec(self, path: str | None, time_sec: float) -> Any:
+    def on_frame(self, path: str | None, time_sec: float, face: str) -> list[Any]:
+        """The frame of another second, or with another choice of the face, its faces, and a sentence about them."""
+        if not path:
+            return [None, NO_FACES, ""]
         try:
-            return self._picture(path, time_sec)[0]
+            return self._picture(path, time_sec, face).shown()
         except (ValueError, OSError) as error:
             raise client_error(error) from error
 
     def on_click(self, path: str | None, time_sec: float, event: gr.SelectData) -> list[Any]:
-        """The clicked position as a choice of the face."""
+        """The face nearest to the clicked position as the choice of the face."""
         x, y = (float(number) for number in event.index)
+        return self._choose(path, time_sec, lambda seen: nearest(seen.boxes, x / seen.scale, y / seen.scale))
+
+    def on_number(self, path: str | None, time_sec: float, number: str) -> list[Any]:
+        """The face of a number on the frame as the choice of the face."""
+        return self._choose(path, time_sec, lambda _: int(number) - 1)
+
+    def _choose(self, path: str | None, time_sec: float, number_of: Callable[["Picture"], int | None]) -> list[Any]:
         try:
-            _, scale, shown_sec = self._picture(path, time_sec)
-            x, y = x / scale, y / scale
-            return [f"{x:.0f},{y:.0f}@{shown_sec:.2f}", self._picture(path, time_sec, (x, y))[0]]
+            seen = self._picture(path, time_sec)
         except (ValueError, OSError) as error:
             raise client_error(error) from error
+        number = number_of(seen)
+        if number is None or not number < len(seen.boxes):
+            return [gr.skip(), *seen.shown()]
+        return [place_of(seen.boxes[number], seen.time_sec), *replace(seen, chosen=number).shown()]
 
-    def _picture(
-        self, path: str | None, time_sec: float, mark: tuple[float, float] | None = None
-    ) -> tuple[Any, float, float]:
-        """A frame of the video for the page, its scale, and its time in seconds."""
+    def _picture(self, path: str | None, time_sec: float, face: str = "") -> "Picture":
+        """A frame of the video and its faces."""
         if not path:
             raise WebError(texts.NEED_BOTH)
         scale = shown_scale(self.inspector.video(self.store.uploaded(path), Path(path).name))
         frame, shown_sec = frame_near(Path(path), float(time_sec or 0))
-        return for_page(frame, scale, mark), scale, shown_sec
+        boxes = self.finder.boxes((path, shown_sec), frame)
+        return Picture(frame, scale, shown_sec, boxes, chosen_of(boxes, face or "", shown_sec))
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A frame of a video, its time, and its faces: their boxes in pixels of the video, and the number of the chosen one."""
+
+    frame: FrameArray
+    scale: float  # of the page
+    time_sec: float
+    boxes: list[Box]
+    chosen: int | None
+
+    def shown(self) -> list[Any]:
+        """The framed picture, the choice of a number, and a sentence, as the page shows them."""
+        picture = framed(for_page(self.frame, self.scale), self.boxes, self.scale, self.chosen)
+        if not self.boxes:
+            return [picture, NO_FACES, views.error_html(texts.NO_FACE_HERE)]
+        numbers = [str(number + 1) for number in range(len(self.boxes))]
+        value = None if self.chosen is None else numbers[self.chosen]
+        sentence = texts.FACES_HERE if value is None else texts.FACE_CHOSEN
+        sentence = sentence.format(count=amount(len(numbers), texts.FACES), number=value)
+        return [picture, gr.update(choices=numbers, value=value, visible=True), views.facts_html(sentence)]
 
 
 def frame_near(path: Path, time_sec: float) -> tuple[FrameArray, float]:
@@ -103,13 +145,7 @@ def shown_scale(info: MediaInfo) -> float:
     return min(1.0, WIDTH / info.square_size[0])
 
 
-def for_page(frame: FrameArray, scale: float, mark: tuple[float, float] | None = None) -> FrameArray:
-    """The frame at the size of the page, with a ring around `mark` (x, y in pixels of the video)."""
+def for_page(frame: FrameArray, scale: float) -> FrameArray:
+    """The frame at the size of the page."""
     size = max(1, round(frame.shape[1] * scale)), max(1, round(frame.shape[0] * scale))
-    small = frame.copy() if scale == 1 else np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), np.uint8)
-    if mark is not None:
-        middle = round(mark[0] * scale), round(mark[1] * scale)
-        radius = max(6, min(size) // 14)
-        cv2.circle(small, middle, radius, (255, 255, 255), 5, cv2.LINE_AA)
-        cv2.circle(small, middle, radius, MARK, 3, cv2.LINE_AA)
-    return small
+    return frame if scale == 1 else np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), np.uint8)

@@ -1,7 +1,7 @@
 """HTML of the page: progress, messages, player, report and table of models. All text is escaped."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -37,9 +37,9 @@ def facts_html(sentence: str) -> str:
 
 
 def upload_note_html(limits: Limits) -> str:
-    """A hidden note that the page's script shows for files that are too large (assets/upload_limit.js)."""
+    """A hidden note that the page's script shows for files that are too large (assets/uploads.js)."""
     text = escape(texts.BIG_UPLOAD.format(limit=size(limits.file_bytes)), quote=True)
-    facts = f'data-limit="{limits.file_bytes}" data-text="{text}"'
+    facts = f'data-limit="{limits.file_bytes}" data-text="{text}" data-wait="{escape(texts.WAIT_FOR_FILE, quote=True)}"'
     return f'<p id="upload-note" class="ls-error" role="alert" hidden {facts}></p>'
 
 
@@ -47,7 +47,7 @@ def progress_html(job: WebJob, waiting: str) -> str:
     """Progress of a job: stage, bar, frames and time left."""
     with job.lock:
         kind, state, stage = texts.KINDS[job.order.kind], job.state, job.stage
-        done, total, left_sec = job.done, job.total, job.left_sec
+        done, total, left_sec, share, elapsed_sec = job.done, job.total, job.left_sec, job.share, job.elapsed_sec
     if job.cancelling.is_set():
         return bar_html(f"{kind}: {texts.CANCELLING}", None, "")
     if state == "waiting":
@@ -55,7 +55,9 @@ def progress_html(job: WebJob, waiting: str) -> str:
     count = texts.FRAMES_DONE.format(done=done, total=total) if total else ""
     if left_sec is not None:
         count += ", " + texts.LEFT.format(time=duration(max(1, round(left_sec))))
-    return bar_html(f"{kind}: {stage_text(job.order.kind, stage)}", done / total if total else None, count)
+    if elapsed_sec is not None:
+        count += (", " if count else "") + texts.ELAPSED.format(time=duration(round(elapsed_sec)))
+    return bar_html(f"{kind}: {stage_text(job.order.kind, stage)}", share, count)
 
 
 def stage_text(kind: str, stage: str) -> str:
@@ -68,10 +70,11 @@ def stage_text(kind: str, stage: str) -> str:
 
 def bar_html(title: str, share: float | None, count: str) -> str:
     value = "" if share is None else f' value="{share:.4f}"'
+    percent = "" if share is None else f"{share:.0%}"
     bar = f'<progress max="1"{value} aria-label="{escape(title, quote=True)}"></progress>'
-    return (
-        f'<div class="ls-progress"><p>{escape(title)}</p>{bar}<p class="ls-count">{escape(count) or "&nbsp;"}</p></div>'
-    )
+    below = escape(count) or "&nbsp;"
+    head = f'<div class="ls-progress" data-percent="{percent}"><p>{escape(title)}</p>'
+    return f'{head}{bar}<p class="ls-count">{below}</p></div>'
 
 
 def player_html(job: WebJob) -> str:
@@ -86,16 +89,75 @@ def player_html(job: WebJob) -> str:
         "soundResult": texts.PLAYER_SOUND_RESULT,
         "soundOriginal": texts.PLAYER_SOUND_ORIGINAL,
         "loop": texts.PLAYER_LOOP,
+        "compare": texts.PLAYER_COMPARE,
+        "sides": texts.PLAYER_SIDES,
+        "wipe": texts.PLAYER_WIPE,
+        "divider": texts.PLAYER_DIVIDER,
+        "zoom": texts.PLAYER_ZOOM,
+        "back": texts.PLAYER_BACK,
+        "on": texts.PLAYER_ON,
+        "full": texts.PLAYER_FULL,
         "unplayable": texts.PLAYER_UNPLAYABLE,
     }
     attributes = {
         "original": address(job.order.video),
         "result": address(job.output),
         "length": job.order.options.length,
+        "fps": f"{job.report['fps']:g}",
+        "start": f"{job.order.options.start_sec or 0:g}",
+        "mouths": json.dumps(job.report.get("mouths", [])),
         "texts": json.dumps(shown),
     }
     listed = " ".join(f'{name}="{escape(value, quote=True)}"' for name, value in attributes.items())
     return f"<synced-player {listed}></synced-player>"
+
+
+def sheet_html(job: WebJob) -> str:
+    """The sheet of a check, which opens in full size."""
+    link, alt = escape(address(job.sheet), quote=True), escape(texts.SHEET_ALT, quote=True)
+    picture = f'<a href="{link}" target="_blank" rel="noopener"><img src="{link}" alt="{alt}"></a>'
+    return f'<p class="ls-facts">{escape(texts.SHEET)}</p>{picture}'
+
+
+def list_html(jobs: Iterable[WebJob]) -> str:
+    """Table of jobs that were made together, with links to their results."""
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in texts.LIST_HEAD)
+    body = "".join(list_row(job) for job in jobs)
+    return f'<div class="ls-table"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def list_row(job: WebJob) -> str:
+    state = texts.STATES[job.state] + (f": {without_folders(job.error)}" if job.error else "")
+    cells = "".join(f"<td>{escape(cell)}</td>" for cell in (job.names[0], job.names[1], state))
+    link = escape(address(job.output), quote=True)
+    name = escape(job.output.name)
+    result = f'<a href="{link}" download="{name}">{name}</a>' if job.state == "done" else ""
+    return f"<tr>{cells}<td>{result}</td></tr>"
+
+
+def links_html() -> str:
+    """Below the actions: links between the parts of a narrow page, and the wish to be notified (assets/job_news.js)."""
+    links = f'<a href="#message">{escape(texts.TO_RESULT)}</a><a href="#video">{escape(texts.TO_FORM)}</a>'
+    words = {"on": texts.NOTIFYING, "denied": texts.NOTIFY_DENIED, "ended": texts.ENDED, "title": texts.TITLE}
+    facts = f'data-texts="{escape(json.dumps(words), quote=True)}"'
+    button = f'<button type="button" id="notify" hidden {facts}>{escape(texts.NOTIFY)}</button>'
+    return f'<div class="ls-links"><span class="ls-jumps">{links}</span>{button}</div>'
+
+
+def times_html(seconds: Mapping[str, float | None]) -> str:
+    """How long each preset takes for the user's clip, as far as it was measured on this machine."""
+    known = [
+        texts.TIME.format(preset=texts.PRESETS[name], time=duration(rounded_sec(sec)))
+        for name, sec in seconds.items()
+        if sec is not None
+    ]
+    return facts_html(texts.TIMES.format(times=", ".join(known)) if known else texts.TIMES_UNKNOWN)
+
+
+def rounded_sec(seconds: float) -> int:
+    """An estimate to about two digits, at least a second."""
+    unit = 1 if seconds < 20 else 5 if seconds < 120 else 60
+    return max(1, unit * round(seconds / unit))
 
 
 def address(path: Path) -> str:

@@ -141,7 +141,7 @@ def _typed(schema: type, name: str, value: Any) -> Any:
     """A value converted to the type of the field `name` of `schema`; CSV files hold text only."""
     if name == "fps":
         return Fraction(str(value))
-    if name in ("min_face_px", "max_yaw_deg", "limit_sec"):
+    if name in ("min_face_px", "max_yaw_deg", "start_sec", "limit_sec"):
         return float(value)
     if name in ("video_track", "audio_track"):
         return int(str(value))

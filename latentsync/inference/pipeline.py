@@ -178,8 +178,9 @@ class LipsyncPipeline:
         self, job: LipsyncJob, progress: Progress = ignore, stopwatch: Stopwatch | None = None
     ) -> FaceTracks:
         """Pass 1: the faces in all source frames that the output shows, or in the ranges that are edited."""
-        stopwatch, shown = stopwatch or Stopwatch(), int(job.timeline.order.max()) + 1
-        parts = [each.frames for each in job.ranges] or [range(shown)]
+        stopwatch, order = stopwatch or Stopwatch(), job.timeline.order
+        shown = int(order.max()) + 1
+        parts = [each.frames for each in job.ranges] or [range(int(order.min()), shown)]
         count = sum(map(len, parts))
         pieces = (job.source.read(part.start, part.stop, exact=False) for part in parts)
         frames = stopwatch.each("read", chain.from_iterable(pieces))

@@ -206,7 +206,8 @@ class JobOptions:
 
     `length`, `rest`: what happens where the audio is longer or shorter than the video, see `latentsync.inference.jobs.timeline`.
 
-    `limit_sec`: length of a preview; only the beginning of the output is made. None: all of it.
+    `start_sec`, `limit_sec`: of a preview; only this part of the output is made, from `start_sec` on, `limit_sec` long. None: from
+    the beginning, to the end.
 
     `ranges`: the parts of the video that are edited, such as "12.5-31.0 40-45", see `latentsync.inference.jobs.ranges`; the rest
     stays as it is. Empty: all of it is edited.
@@ -225,6 +226,7 @@ class JobOptions:
     fps: Fraction | None = None
     length: Length = "bounce"
     rest: Rest = "cut"
+    start_sec: float | None = None
     limit_sec: float | None = None
     ranges: str = ""
     face: str = "largest"
@@ -251,6 +253,10 @@ class JobOptions:
         if self.limit_sec is not None and not self.limit_sec > 0:
             raise ValueError(
                 f"limit_sec is {self.limit_sec}: choose a number of seconds above 0, or leave it out for the whole length."
+            )
+        if self.start_sec is not None and not 0 <= self.start_sec < float("inf"):
+            raise ValueError(
+                f"start_sec is {self.start_sec}: choose a second of the output, 0 or more, or leave it out for its beginning."
             )
         for name in ("min_face_px", "max_yaw_deg"):
             limit = getattr(self, name)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from latentsync.face.detection.detector import Face
 from latentsync.inference.jobs import render
+from latentsync.inference.jobs.job import check_job
 from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.inference.settings import JobOptions
 from latentsync.media.pixels.colour import ColourTags
@@ -222,3 +223,20 @@ def test_limit_sec_processes_only_the_beginning(tmp_path: Path, pipeline: Lipsyn
     report = pipeline(video, audio, tmp_path / "o.mp4", FAST, JobOptions(limit_sec=0.6, rest="keep"))
     assert report.frames == probe(tmp_path / "o.mp4").frame_count == 15
     assert len(read_audio(tmp_path / "o.mp4")) == pytest.approx(0.6 * 16_000, abs=32)
+
+
+def test_a_preview_shows_and_plays_what_the_whole_output_does_there(tmp_path: Path, pipeline: LipsyncPipeline) -> None:
+    """A part from the middle, and one where the video is played again, with the same pictures of lips in sight."""
+    video, audio = make_video(tmp_path / "v.mp4", 16), make_audio(tmp_path / "a.wav", 1.2)
+    whole = pipeline(video, audio, tmp_path / "whole.mp4", FAST, JobOptions(crf=1))
+    for start_sec in (0.21, 0.56):
+        options = JobOptions(start_sec=start_sec, limit_sec=0.6, crf=1)
+        part = pipeline(video, audio, tmp_path / "part.mp4", FAST, options)
+        first = int(start_sec * 25)
+        assert part.frames == 15
+        assert [f.source for f in part.per_frame] == [f.source for f in whole.per_frame][first : first + 15]
+        heard, expected = read_audio(tmp_path / "part.mp4"), read_audio(tmp_path / "whole.mp4")[first * 640 :]
+        assert len(heard) == pytest.approx(0.6 * 16_000, abs=32)
+        assert np.corrcoef(heard[1000:8000], expected[1000:8000])[0, 1] > 0.95
+    with pytest.raises(ValueError, match="plays until 1.20 s: choose an earlier second"):
+        check_job(video, audio, tmp_path / "o.mp4", JobOptions(start_sec=1.3))

@@ -282,7 +282,12 @@ def test_one_name_twice_and_contradicting_options_are_refused(tmp_path: Path, fo
     twice.write_text('{"people": {"anna": {}, "anna": {}}}')
     with pytest.raises(ValueError, match="'anna' is there twice"):
         read_speakers(twice)
-    for options in (JobOptions(face="2"), JobOptions(ranges="0-1"), JobOptions(audio_track=1)):
+    for options in (
+        JobOptions(face="2"),
+        JobOptions(ranges="0-1"),
+        JobOptions(audio_track=1),
+        JobOptions(start_sec=1.0),
+    ):
         with pytest.raises(ValueError, match="a file of speakers says"):
             check_job(folder / "film.mp4", write(folder, TALK), tmp_path / "o.mp4", options)
 

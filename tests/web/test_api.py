@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -36,10 +37,10 @@ from tests.web.support import (
 from web import texts
 from web.api.clients import RateLimit, client_of, parse_tokens
 from web.errors import ErrorCode, WebError
-from web.jobs import JobStore
 from web.serve import Server
 from web.settings import AppSettings, Limits
 from web.storage import StoredUploads
+from web.store import JobStore
 
 
 @pytest.fixture(scope="module")
@@ -236,7 +237,7 @@ def test_unknown_addresses_and_methods_are_told(ann: ApiClient) -> None:
     assert "PUT" in message_of(ann.http.put("/jobs"), 405)
     assert "limit is '0'" in message_of(ann.http.get("/jobs", params={"limit": 0}), 422)
     for path in ("/jobs/x", "/jobs/x/result", "/jobs/x/events", "/lists/x"):
-        assert "expired" in message_of(ann.http.get(path), 404)
+        assert "deleted" in message_of(ann.http.get(path), 404)
 
 
 def test_files_of_the_server_are_read_in_allowed_folders_only(
@@ -345,7 +346,7 @@ def test_a_list_is_made_whole_or_not_at_all(
     assert made.status_code == 201 and made.json()["states"] == {"waiting": 2}
     path = made.headers["location"].removeprefix("/api/v1")
     assert [job["video"] for job in ann.http.get(path).json()["jobs"]] == ["a.mp4", "talk.mp4"]
-    assert "expired" in message_of(ApiClient(server.url, "bob").http.get(path), 404)
+    assert "deleted" in message_of(ApiClient(server.url, "bob").http.get(path), 404)
     assert "cancel it" in message_of(ann.http.delete(path), 409)
     assert ann.http.post(f"{path}/cancel").json()["is_over"]
     assert ann.http.delete(path).status_code == 204 and ann.http.get(path).status_code == 404
@@ -360,6 +361,23 @@ def test_jobs_are_listed_page_by_page(ann: ApiClient, pair: tuple[Path, Path], q
         assert ann.cancel(job_id)["state"] == "cancelled"
         assert ann.cancel(job_id)["state"] == "cancelled", "a second time too"
         assert "cannot go on" in message_of(ann.http.post(f"/jobs/{job_id}/resume"), 409)
+
+
+def test_an_expired_job_is_gone_and_others_learn_nothing(tmp_path: Path, pair: tuple[Path, Path]) -> None:
+    settings = AppSettings(tmp_path, LIMITS, port=None, api=API)
+    with kept_environment(), Server(stub_models(), settings) as server:
+        ann, store = ApiClient(server.url), server.app.store
+        job_id = ann.submit(pair, kind="preflight")
+        assert ann.ended(job_id)["state"] == "done"
+        store.sweep(time.time() + LIMITS.keep_sec + 60)
+        for path in (f"/jobs/{job_id}", f"/jobs/{job_id}/result", f"/jobs/{job_id}/events"):
+            assert "submit it again" in message_of(ann.http.get(path), 410)
+            assert message_of(ApiClient(server.url, "bob").http.get(path), 404)
+        kept = ann.submit(pair, kind="preflight")
+        ann.ended(kept)
+        assert ann.http.delete(f"/jobs/{kept}").status_code == 204
+        assert message_of(ann.http.get(f"/jobs/{kept}"), 404)  # deleted by its owner
+    assert JobStore(tmp_path, LIMITS)._expired.has(job_id, ann.owner)
 
 
 def test_only_its_client_can_use_a_job(server: Server, done: str) -> None:

@@ -12,10 +12,11 @@ from latentsync.media.probe import probe
 from tests.support.tiny import make_audio, make_video
 from tests.web.support import API, LIMITS, ROOT, ApiClient, kept_environment, message_of, stub_models
 from web import texts
-from web.jobs import RECORD, JobStore
+from web.jobs import RECORD
 from web.page import Page
 from web.serve import Server
 from web.settings import AppSettings
+from web.store import JobStore
 
 APP = """
 import sys, time

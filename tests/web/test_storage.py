@@ -69,8 +69,8 @@ def test_a_full_disk_is_told_in_one_sentence(small: Server, monkeypatch: pytest.
     video, audio = uploaded(small, "v.mp4", b"x"), uploaded(small, "a.wav", b"x")
     for name in ("video", "sound"):
         monkeypatch.setattr(small.app.inspector, name, lambda *_: None)
-    monkeypatch.setattr("web.jobs.os.link", full)
-    monkeypatch.setattr("web.jobs.shutil.copyfile", full)
+    monkeypatch.setattr("web.files.os.link", full)
+    monkeypatch.setattr("web.files.shutil.copyfile", full)
     with pytest.raises(WebError, match=texts.DISK_FULL):
         small.app.submit(Submission("somebody"), Wish(), video, audio)
     assert list(small.app.store.jobs_folder.iterdir()) == [], "nothing is left of a job that could not begin"

@@ -26,9 +26,10 @@ from tests.web.support import (
 )
 from web import texts
 from web.errors import WebError
+from web.form import form_of, wish_of
 from web.jobs import Submission
 from web.orders import Wish, checked_face
-from web.page import Page, form_of, wish_of
+from web.page import Page
 from web.serve import Server
 from web.settings import AppSettings, Limits
 
@@ -128,10 +129,11 @@ def test_the_face_cannot_be_the_path_of_a_file() -> None:
 
 
 def test_a_form_is_filled_in_only_with_what_is_valid_and_there(server: Server, pair: tuple[Path, Path]) -> None:
-    page = Page(server.app)
-    page.build()
+    whole = Page(server.app)
+    whole.build()
+    page = whole.form
     video = uploaded(server, "talk.mp4", pair[0].read_bytes())
-    wish = ["fast", 4, 1.5, 7, "12,34@0.5", "loop", "cut", "error", "demo"]
+    wish = ["fast", 4, 1.5, 7, "keep", 0.8, 0.0, "12,34@0.5", "0.1-0.3", "loop", "cut", "error", "demo"]
     assert page.filled([video, None, *wish]) == [video, None, *wish, "fast"]
     assert page.filled([video, None, "turbo", 3, *wish[2:]])[-1] == texts.CUSTOM_PRESET
     for elsewhere in (str(server.settings.folder / "api.key"), "/etc/passwd", video + "x"):
@@ -253,7 +255,7 @@ def test_expired_results_are_deleted(server: Server, pair: tuple[Path, Path]) ->
     store.sweep(time.time() + LIMITS.keep_sec + 60)
     assert [path.name for path in store.jobs_folder.iterdir() if path.is_dir()] == ["notes"]
     assert not [path for path in store.folder.iterdir() if len(path.name) == 64]
-    with pytest.raises(WebError, match="no such job"):
+    with pytest.raises(WebError, match="has expired"):
         store.get(job.id, "somebody")
     client = ApiClient(server.url)
     assert client.ended(client.submit(pair))["state"] == "done"

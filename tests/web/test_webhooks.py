@@ -23,9 +23,9 @@ from tests.web.support import (
 )
 from web.api.webhooks import Webhooks, checked_url, is_public, public_address
 from web.errors import WebError
-from web.jobs import JobStore
 from web.serve import Server
 from web.settings import ApiSettings, AppSettings
+from web.store import JobStore
 
 
 class Receiver(HTTPServer):

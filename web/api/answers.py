@@ -12,7 +12,7 @@ from web import texts
 from web.access import API_PREFIX, error_body
 from web.api.schema import field_sentence
 from web.errors import ErrorCode, WebError, code_of
-from web.jobs import disk_problem
+from web.files import disk_problem
 from web.sentences import without_folders
 
 PREFIX = f"{API_PREFIX}v1"

@@ -18,7 +18,7 @@ from starlette.requests import Request
 
 from web import texts
 from web.errors import ErrorCode, WebError
-from web.jobs import plain_stem, plain_suffix, remove_own
+from web.files import plain_stem, plain_suffix, remove_own
 from web.sentences import size
 from web.storage import BODY_BYTES
 

@@ -12,6 +12,7 @@ from web.api.bodies import FORM, JSON
 from web.errors import ErrorCode
 
 Answers = dict[int | str, dict[str, Any]]  # HTTP status -> description
+GONE = ErrorCode.NOT_FOUND, ErrorCode.EXPIRED
 VIDEO_KINDS = ("video/mp4", "video/quicktime", "image/jpeg")
 
 
@@ -29,7 +30,7 @@ def errors(*codes: ErrorCode) -> Answers:
 
 def file_answers(kinds: dict[str, Any]) -> dict[str, Any]:
     """Arguments of a route that answers with a file, or the part of it that the header Range asks for."""
-    found: Answers = errors(ErrorCode.NOT_FOUND, ErrorCode.WRONG_STATE, ErrorCode.RANGE_NOT_SATISFIABLE)
+    found: Answers = errors(*GONE, ErrorCode.WRONG_STATE, ErrorCode.RANGE_NOT_SATISFIABLE)
     found |= {
         200: {"description": "The whole file", "content": kinds},
         206: {"description": "A part", "content": kinds},
@@ -38,7 +39,7 @@ def file_answers(kinds: dict[str, Any]) -> dict[str, Any]:
 
 
 # arguments of routes
-UNKNOWN, UNFIT = errors(ErrorCode.NOT_FOUND), errors(ErrorCode.NOT_FOUND, ErrorCode.WRONG_STATE)
+UNKNOWN, UNFIT = errors(*GONE), errors(*GONE, ErrorCode.WRONG_STATE)
 REPEATED: Answers = {200: {"description": "The same request was sent before with this Idempotency-Key"}}
 REFUSED = errors(
     ErrorCode.IDEMPOTENCY_CONFLICT,

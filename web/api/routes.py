@@ -34,7 +34,8 @@ from web.api.gate import Gate
 from web.api.webhooks import Webhooks
 from web.app import Draft, WebApp
 from web.errors import ErrorCode, WebError
-from web.jobs import API_OWNER, Submission, WebJob, kept_secret
+from web.files import kept_secret
+from web.jobs import API_OWNER, Submission, WebJob
 from web.settings import ApiSettings
 from web.storage import StoredUploads
 

@@ -41,8 +41,8 @@ TYPES: dict[str, Any] = {  # where the schema states more than the type of a fie
     "seed": Annotated[int, Field(ge=-1, lt=2**63)],
 }
 REMARKS = {
-    "kind": "`run`: the whole video; `preview`: its first 3 seconds, or `limit_sec`; `preflight`: only find the faces, and"
-    " return a picture of them",
+    "kind": "`run`: the whole video; `preview`: 3 seconds, or `limit_sec`, from `start_sec` on, or of `ranges` the beginning of the"
+    " first one; `preflight`: only find the faces, and return a picture of them",
     "video": "Multipart: the file. JSON: a path in a folder that the app may read (`--input_folder`)",
     "audio": "As `video`",
     "model": "Default: the first one that is installed",

@@ -20,8 +20,9 @@ from urllib.parse import SplitResult, urlsplit
 
 from web import texts
 from web.errors import WebError
-from web.jobs import API_OWNER, JobStore, WebJob
+from web.jobs import API_OWNER, WebJob
 from web.settings import ApiSettings
+from web.store import JobStore
 
 SCHEMES = {"https": 443, "http": 80}
 TIMEOUT_SEC = 10.0

@@ -1,9 +1,11 @@
 // <synced-player>: the original and the result side by side, driven by one set of controls.
-// Attributes: original, result (URLs), length (bounce, loop or hold: how the original continues after its end), texts (JSON).
-// The original follows the clock of the result.
+// Attributes: original, result (URLs), length (bounce, loop or hold: how the original continues after its end), fps, start (second
+// of the original at which the result begins), mouths (JSON: [seconds, x, y, width of the face in px] of the result), texts (JSON).
+// The original follows the clock of the result. In the comparison "wipe" the result lies on the original, cut at a divider.
 (() => {
   const APART_SEC = 0.12; // while playing, a larger difference makes the original seek
   const STILL_SEC = 0.02;
+  const ZOOM = 0.5; // part of the picture that a face's width fills in close-up
   const BACKWARDS_MS = 90; // between frames of an original that plays backwards
 
   const make = (tag, attributes = {}, text = "") => {
@@ -26,9 +28,12 @@
       this.setAttribute("aria-label", this.texts.label);
       this.original = this.addVideo("original");
       this.result = this.addVideo("result");
+      this.mouths = JSON.parse(this.getAttribute("mouths") || "[]");
+      this.fps = Number(this.getAttribute("fps")) || 25;
+      this.start = Number(this.getAttribute("start")) || 0;
       const pictures = make("div", { class: "sp-pictures" });
-      pictures.append(this.original.parentElement, this.result.parentElement);
-      this.append(pictures, this.controls());
+      pictures.append(this.original.closest("figure"), this.result.closest("figure"));
+      this.append(pictures, this.controls(), this.comparison());
       this.unmute("result");
       this.addListeners();
     }
@@ -45,7 +50,9 @@
       video.setAttribute("aria-label", this.texts[name]);
       const caption = make("figcaption", {}, this.texts[name]);
       video.addEventListener("error", () => { caption.textContent = `${this.texts[name]}. ${this.texts.unplayable}`; });
-      figure.append(video, caption);
+      const picture = make("div", { class: "sp-picture" });
+      picture.append(video);
+      figure.append(picture, caption);
       return video;
     }
 
@@ -60,7 +67,69 @@
       return row;
     }
 
+    comparison() {
+      const row = make("div", { class: "sp-controls", role: "group", "aria-label": this.texts.compare });
+      this.wipe = make("button", { type: "button", class: "sp-wipe", "aria-pressed": "false" }, this.texts.wipe);
+      this.divider = make("input", { type: "range", min: 0, max: 100, value: 50, class: "sp-divider", "aria-label": this.texts.divider });
+      this.divider.hidden = true;
+      this.zoom = make("button", { type: "button", class: "sp-zoom", "aria-pressed": "false" }, this.texts.zoom);
+      this.zoom.hidden = !this.mouths.length;
+      this.back = make("button", { type: "button", class: "sp-back", "aria-label": this.texts.back, title: this.texts.back }, "◂|");
+      this.on = make("button", { type: "button", class: "sp-on", "aria-label": this.texts.on, title: this.texts.on }, "|▸");
+      this.full = make("button", { type: "button", class: "sp-full" }, this.texts.full);
+      this.full.hidden = !this.requestFullscreen;
+      row.append(this.back, this.on, this.wipe, this.zoom, this.full, this.divider);
+      return row;
+    }
+
+    addComparison() {
+      this.wipe.addEventListener("click", () => {
+        const wipes = this.classList.toggle("sp-wiping");
+        this.wipe.setAttribute("aria-pressed", String(wipes));
+        this.wipe.textContent = wipes ? this.texts.sides : this.texts.wipe;
+        this.divider.hidden = !wipes;
+      });
+      this.divider.addEventListener("input", () => this.style.setProperty("--divider", `${this.divider.value}%`));
+      this.zoom.addEventListener("click", () => {
+        this.zooms = !this.zooms;
+        this.zoom.setAttribute("aria-pressed", String(this.zooms));
+        this.update();
+      });
+      this.back.addEventListener("click", () => this.step(-1));
+      this.on.addEventListener("click", () => this.step(1));
+      this.full.addEventListener("click", () => {
+        if (document.fullscreenElement === this) document.exitFullscreen();
+        else this.requestFullscreen();
+      });
+    }
+
+    // Shows the middle of the frame that is `count` frames away.
+    step(count) {
+      this.result.pause();
+      const frame = Math.floor(this.result.currentTime * this.fps + 0.001) + count;
+      const last = Math.max(0, Math.round((this.result.duration || 0) * this.fps) - 1);
+      this.result.currentTime = (Math.min(last, Math.max(0, frame)) + 0.5) / this.fps;
+    }
+
+    // Enlarges both pictures around the mouth, which they show at the same place.
+    enlarge() {
+      const time = this.result.currentTime;
+      const mouth = this.mouths.findLast((place) => place[0] <= time) || this.mouths[0];
+      const [width, height] = [this.result.videoWidth, this.result.videoHeight];
+      for (const video of [this.original, this.result]) {
+        if (!this.zooms || !mouth || !width) {
+          video.style.transform = "";
+          continue;
+        }
+        const scale = Math.max(1, (ZOOM * width) / mouth[3]);
+        const most = (1 - 1 / scale) * 100;
+        const shift = (place, length) => Math.min(most, Math.max(0, (place / length - 0.5 / scale) * 100));
+        video.style.transform = `scale(${scale}) translate(-${shift(mouth[1], width)}%, -${shift(mouth[2], height)}%)`;
+      }
+    }
+
     addListeners() {
+      this.addComparison();
       this.button.addEventListener("click", () => (this.result.paused ? this.result.play() : this.result.pause()));
       this.seek.addEventListener("input", () => {
         this.result.currentTime = (this.seek.value / 1000) * (this.result.duration || 0);
@@ -86,6 +155,7 @@
     // Time of the original when the result is at `time`, and whether it plays backwards there.
     place(time) {
       const end = this.original.duration;
+      time += this.start;
       if (!end || !Number.isFinite(end) || time < end) return [time, false];
       const how = this.getAttribute("length");
       if (how === "hold") return [end, false];
@@ -101,6 +171,7 @@
       this.seek.setAttribute("aria-valuetext", `${clock(this.result.currentTime)} / ${clock(end)}`);
       this.time.textContent = `${clock(this.result.currentTime)} / ${clock(end)}`;
       this.follow(playing);
+      this.enlarge();
       cancelAnimationFrame(this.tick);
       if (playing) this.tick = requestAnimationFrame(() => this.update());
     }

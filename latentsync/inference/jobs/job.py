@@ -64,7 +64,7 @@ class LipsyncJob:
         tracks = ChosenTracks(self.audio, audio=self.options.audio_track)
         start_sec = sound_start_sec(self.video, self.audio, self.info, self.options)
         if not self.ranges:
-            return AudioSource(tracks, start_sec)
+            return AudioSource(tracks, start_sec + float(self.timeline.start_sec))
         spans = tuple(
             PlacedSound(each.start_sec, each.stop_sec, AudioSource(tracks, start_sec + float(each.sound_sec)))
             for each in self.ranges
@@ -85,11 +85,12 @@ class LipsyncJob:
         """Which source frame is shown when in the output."""
         if self.ranges:
             return film_timeline(self.source.times, self.format.time_base, self.ranges)
-        options, wanted = self.options, self.sound_sec
-        if options.limit_sec is not None and options.limit_sec < wanted:
-            wanted = Fraction(options.limit_sec)
+        options, wanted, start_sec = self.options, self.sound_sec, Fraction(self.options.start_sec or 0)
+        if options.limit_sec is not None and start_sec + Fraction(options.limit_sec) < wanted:
+            wanted = start_sec + Fraction(options.limit_sec)
             options = replace(options, rest="cut")
-        return make_timeline(self.source.times, wanted, self.format.time_base, options.length, options.rest)
+        whole = make_timeline(self.source.times, wanted, self.format.time_base, options.length, options.rest)
+        return whole.starting(start_sec)
 
 
 def check_names(video: PathLike, audio: PathLike, output: PathLike, options: JobOptions, force: bool = False) -> None:
@@ -108,9 +109,11 @@ def check_names(video: PathLike, audio: PathLike, output: PathLike, options: Job
 def check_options_of_speakers(options: JobOptions) -> None:
     """Raise ValueError for options that contradict a file of speakers."""
     usual = JobOptions()
-    for name in ("face", "ranges", "audio_track"):
+    for name in ("face", "ranges", "start_sec", "audio_track"):
         if getattr(options, name) != getattr(usual, name):
-            raise ValueError(f"a file of speakers says whose face speaks when, and what: leave out {name.rstrip('s')}.")
+            raise ValueError(
+                f"a file of speakers says whose face speaks when, and what: leave out {name.removesuffix('s')}."
+            )
 
 
 def check_job(
@@ -126,7 +129,7 @@ def check_job(
 
     Raises:
         ValueError: `options.face` or `options.ranges` cannot be parsed, a range is beyond the end of the video or the audio, or
-            the file of speakers is wrong.
+            `options.start_sec` is beyond the end of the audio, or the file of speakers is wrong.
         MediaError: the video or the audio is missing, cannot be read, or has no such track; no encoder is installed for the
             codec; or the output is one of the inputs, has an unknown extension, is a file not written by this program (unless
             `force`), is a folder, or its disk is full or read-only.
@@ -174,6 +177,7 @@ def check_job(
     )
     people = tuple(replace(one, waveform=padded(sound_of_ranges(ranges, one.waveform))) for one in spoken.people)
     job = LipsyncJob(*paths, info, source, people, sound_sec, format, encoder.name, options, warnings, ranges, film)
+    assert len(job.timeline), "it raises for a start after the audio's end"
     if file is not None:
         return replace(job, spoken_sound=spoken.sound, spoken_files=file.sounds)
     return replace(job, warnings=(*warnings, *filter(None, [spliced_sound_warning(job)]))) if ranges else job

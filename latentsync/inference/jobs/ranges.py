@@ -86,7 +86,8 @@ def seconds_of(time: str) -> Fraction:
 def check_ranges(options: JobOptions) -> tuple[TimeRange, ...]:
     """The parsed ranges of a job. Raises ValueError as `parse_ranges` does, and for options that contradict ranges."""
     ranges = parse_ranges(options.ranges)
-    for name, value in (("fps", options.fps), ("limit_sec", options.limit_sec)) if ranges else ():
+    given = {name: getattr(options, name) for name in ("fps", "start_sec", "limit_sec")}
+    for name, value in given.items() if ranges else ():
         if value is not None:
             raise ValueError(f"a range keeps the film's own frames and length: leave out {name}, or the range.")
     return ranges

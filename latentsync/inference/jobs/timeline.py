@@ -29,6 +29,7 @@ class Timeline:
     ticks: NDArray[np.int64]  # in units of `time_base` seconds
     time_base: Fraction
     frames_with_sound: int  # frames shown while the audio lasts; later ones are kept unedited
+    start_sec: Fraction = Fraction(0)  # of the audio at the first frame
     ranges: tuple[EditedRange, ...] = ()  # if there are any, the new audio plays in these only
 
     def __len__(self) -> int:
@@ -51,11 +52,23 @@ class Timeline:
             if frame < each.frames.stop:
                 return max(0.0, self.time_sec(frame) - float(each.start_sec)) + float(before)
             before += each.duration_sec
-        return self.time_sec(frame) if not self.ranges else float(before)
+        return self.time_sec(frame) + float(self.start_sec) if not self.ranges else float(before)
 
     def time_sec(self, frame: int) -> float:
         """Time of output frame `frame` in seconds; of the end for `len(self)`."""
         return float(int(self.ticks[frame]) * self.time_base)
+
+    def starting(self, start_sec: Fraction) -> "Timeline":
+        """The rest of the output, from the frame that is shown at `start_sec` on. Raises ValueError after the audio's end."""
+        first = int(np.searchsorted(self.ticks, float(start_sec / self.time_base), side="right")) - 1
+        if first >= self.frames_with_sound:
+            raise ValueError(
+                f"start_sec is {float(start_sec):g}, but the audio plays until {self.time_sec(self.frames_with_sound):.2f} s:"
+                " choose an earlier second."
+            )
+        ticks = self.ticks[first:] - self.ticks[first]
+        audible, begin = self.frames_with_sound - first, int(self.ticks[first]) * self.time_base
+        return replace(self, order=self.order[first:], ticks=ticks, frames_with_sound=audible, start_sec=begin)
 
     @property
     def jumps(self) -> NDArray[np.bool_]:

@@ -1,0 +1,170 @@
+"""What a creator does on the page in a real browser, with tiny networks: faces, keys, previews, comparison, phone, several videos.
+
+With LATENTSYNC_AXE in the environment, the path of axe.min.js (package axe-core), the page is also checked by axe.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect, sync_playwright
+
+from tests.web.support import kept_environment, stub_models
+from tests.web.test_browser import BROWSER, PATIENCE_MS, jobs, press, unfold, upload, wait_for_message
+from web import texts
+from web.serve import Server
+from web.settings import AppSettings, Limits
+
+AXE = os.environ.get("LATENTSYNC_AXE", "")
+SERIOUS = """async () => (await axe.run()).violations.filter(v => ['serious', 'critical'].includes(v.impact))
+  .map(v => v.id + ' ' + v.nodes.map(node => node.html.slice(0, 150)).join(' | '))"""
+COUNTED = """window.notes = []; window.Notification = class {
+  static permission = 'default';
+  static async requestPermission() { return (Notification.permission = 'granted'); }
+  constructor(title, options) { window.notes.push(options.body); }
+};"""
+SLOW = """const send = window.fetch; window.fetch = async (...request) => {
+  if (/upload\\?/.test(String(request[0]?.url || request[0]))) await new Promise(done => setTimeout(done, 2000));
+  return send(...request);
+};"""  # uploads begin late
+PHONE = {"width": 390, "height": 844}
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")]
+from tests.web.test_browser import pair  # noqa: E402, F401
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    settings = AppSettings(tmp_path_factory.mktemp("app"), Limits(), port=None)
+    with kept_environment(), Server(stub_models(), settings) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", "--mute-audio"])
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def page(browser: Any, server: Server) -> Iterator[Page]:
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    page, complaints = context.new_page(), []
+    page.add_init_script(COUNTED)
+    page.set_default_timeout(PATIENCE_MS)
+    expect.set_options(timeout=PATIENCE_MS)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(server.url)
+    page.get_by_role("button", name=texts.RUN, exact=True).wait_for()
+    yield page
+    context.close()
+    assert complaints == []
+
+
+def is_in_sight(page: Page, selector: str) -> bool:
+    box = page.locator(selector).bounding_box()
+    height = page.evaluate("() => innerHeight")
+    return box is not None and box["y"] >= 0 and box["y"] + box["height"] <= height
+
+
+def has_no_serious_fault(page: Page) -> None:
+    if AXE:
+        page.evaluate(Path(AXE).read_text(encoding="utf-8"))
+        assert page.evaluate(SERIOUS) == []
+
+
+def test_from_a_face_to_a_comparison(page: Page, server: Server, pair: tuple[Path, Path]) -> None:  # noqa: F811
+    upload(page, *pair)
+    expect(page.get_by_text("1.3 s of audio")).to_be_visible()
+    page.locator("#preset input").nth(0).focus()
+    page.keyboard.press("ArrowRight")  # within the group
+    expect(page.locator("#preset input").nth(1)).to_be_checked()
+    page.keyboard.press("ArrowLeft")
+    expect(page.locator("#preset input").nth(0)).to_be_checked()
+
+    unfold(page, texts.FACE_SECTION)
+    expect(page.locator("#face-note")).to_contain_text("shows one face")
+    page.locator("#frame img").click(position={"x": 3, "y": 3})  # snaps to the face
+    expect(page.locator("#face-note")).to_contain_text("Face 1 of this picture is chosen")
+    assert is_in_sight(page, "#run"), "the bar of actions is sticky"
+    has_no_serious_fault(page)
+
+    press(page, texts.CHECK)
+    wait_for_message(page, "Check:")
+    expect(page.locator("#times")).to_contain_text(texts.TIMES_UNKNOWN)
+    expect(page.locator("#sheet a")).to_have_attribute("target", "_blank")
+    with page.expect_download() as download:
+        press(page, texts.DOWNLOAD_SHEET)
+    assert download.value.suggested_filename == "my_talk_lipsync.preflight.jpg"
+
+    press(page, texts.NOTIFY)
+    expect(page.locator("#notify")).to_have_text(texts.NOTIFYING)
+    press(page, texts.RUN)
+    page.wait_for_function("() => /^(\\d+%|…) LatentSync/.test(document.title)")
+    wait_for_message(page, "Done:")
+    expect(page.locator("#times")).to_contain_text("about")
+    page.wait_for_function(
+        "() => notes.length === 1 && notes[0].startsWith('Done:') && document.title === 'LatentSync'"
+    )
+
+    compare(page)
+    page.set_viewport_size(PHONE)
+    page.evaluate("() => scrollTo(0, 0)")
+    assert is_in_sight(page, "#run") and page.evaluate("() => document.documentElement.scrollWidth") <= PHONE["width"]
+    page.get_by_role("link", name=texts.TO_RESULT, exact=True).click()
+    page.wait_for_function("() => document.querySelector('#message').getBoundingClientRect().top < innerHeight / 2")
+    has_no_serious_fault(page)
+
+
+def compare(page: Page) -> None:
+    """The comparison wipes, enlarges, and goes frame by frame, with both videos at the same place."""
+    clip = "() => getComputedStyle(document.querySelector('figure:last-of-type .sp-picture')).clipPath"
+    press(page, texts.PLAYER_WIPE)
+    page.locator(".sp-divider").fill("25")
+    assert "25%" in page.evaluate(clip)
+    press(page, texts.PLAYER_SIDES)
+    assert page.evaluate(clip) == "none"
+    press(page, texts.PLAYER_ZOOM)
+    scales = "() => [...document.querySelectorAll('synced-player video')].map(v => v.style.transform)"
+    first, second = page.evaluate(scales)
+    assert first.startswith("scale(") and first == second
+    times = (
+        "() => [...document.querySelectorAll('synced-player video')].map(v => Math.floor(v.currentTime * 25 + 0.01))"
+    )
+    page.get_by_role("button", name=texts.PLAYER_ON, exact=True).click()
+    page.wait_for_function(f"() => String(({times})()) === '1,1'")
+    page.get_by_role("button", name=texts.PLAYER_ON, exact=True).click()
+    page.wait_for_function(f"() => String(({times})()) === '2,2'")
+    page.get_by_role("button", name=texts.PLAYER_BACK, exact=True).click()
+    page.wait_for_function(f"() => String(({times})()) === '1,1'")
+
+
+def test_a_job_waits_for_a_file_that_is_still_coming(page: Page, server: Server, pair: tuple[Path, Path]) -> None:  # noqa: F811
+    page.add_init_script(SLOW)
+    page.reload()
+    page.get_by_role("button", name=texts.RUN, exact=True).wait_for()
+    before = len(jobs(server))
+    upload(page, *pair)
+    press(page, texts.CHECK)
+    expect(page.locator("#upload-note")).to_contain_text(texts.WAIT_FOR_FILE)
+    wait_for_message(page, "Check:")
+    assert len(jobs(server)) == before + 1
+
+
+def test_three_videos_with_one_audio_file(page: Page, server: Server, pair: tuple[Path, Path], tmp_path: Path) -> None:  # noqa: F811
+    videos = [tmp_path / f"{name}.mp4" for name in ("first", "second", "third")]
+    for video in videos:
+        video.write_bytes(pair[0].read_bytes())
+    unfold(page, texts.BATCH_SECTION)
+    page.locator("#videos input[type=file]").set_input_files(videos)
+    expect(page.locator("#videos")).to_contain_text("third")
+    page.locator("#audios input[type=file]").set_input_files(pair[1])
+    expect(page.locator("#audios")).to_contain_text("new words")
+    press(page, texts.RUN_ALL)
+    links = page.locator("#queue a")
+    expect(links).to_have_count(3)
+    assert [link.get_attribute("download") for link in links.all()] == [f"{video.stem}_lipsync.mp4" for video in videos]
+    assert {job.state for job in jobs(server)[:3]} == {"done"}

@@ -13,7 +13,8 @@ part() {
     echo "== $1: $(((SECONDS - begun + 30) / 60)) minutes"
 }
 
-part "drawing clips" "$python" -m scripts.make_avatars --count 320 --out $data/train
+part "drawing clips" "$python" -m scripts.make_avatars --count 240 --out $data/train
+part "drawing more people" "$python" -m scripts.make_avatars --count 640 --first_seed 240 --frames 48 --out $data/train # two seconds each
 part "drawing held-out clips" "$python" -m scripts.make_avatars --count 24 --held_out --out $data/held_out
 for detector in cascade mesh; do # the models know the alignment of both
     part "aligning clips, $detector" \

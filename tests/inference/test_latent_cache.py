@@ -51,7 +51,7 @@ def test_a_video_shown_again_has_the_same_bytes_with_fewer_encodes(
     for name, limit in (("with", 1 << 20), ("without", 0)):
         monkeypatch.setattr(sampler, "encode", lambda vae, pixels, name=name: count(encoded, name, encode(vae, pixels)))
         monkeypatch.setattr(
-            "latentsync.inference.jobs.render.LatentCache", lambda order, limit=limit: LatentCache(order, limit)
+            "latentsync.inference.jobs.edited.LatentCache", lambda order, limit=limit: LatentCache(order, limit)
         )
         pipeline(*pair, tmp_path / f"{name}.mp4", settings, options)
     assert (tmp_path / "with.mp4").read_bytes() == (tmp_path / "without.mp4").read_bytes()

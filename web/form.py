@@ -10,7 +10,7 @@ from latentsync.inference.settings import DEFAULT_SEED, MOST_STRENGTH, needs_dis
 from web import texts, views
 from web.app import WebApp
 from web.errors import WebError
-from web.jobs import WebJob, preview_start_sec
+from web.jobs import WebJob
 from web.orders import Wish, make_order, number, whole
 from web.settings import DEFAULT_PRESET, EXAMPLES, MAX_GUIDANCE, MAX_STEPS, PRESETS
 from web.uploads import Uploads
@@ -28,7 +28,7 @@ def form_of(job: WebJob) -> list[Any]:
         order.settings.get(name) for name in ("preset", "steps", "guidance_scale", "seed", "silence", "strength")
     )
     options = (getattr(order.options, name) for name in OPTIONS)
-    return [*files[:2], *settings, preview_start_sec(order.options), *options, order.model]
+    return [*files[:2], *settings, order.options.start_sec or 0.0, *options, order.model]
 
 
 def wish_of(

@@ -19,7 +19,11 @@
     document.querySelectorAll("button.upload-container[aria-label], button[aria-dropeffect][aria-label]").forEach((field) => {
       if (field.innerText.trim()) field.removeAttribute("aria-label");
     });
+    document.querySelectorAll("button.playback[aria-label]").forEach((button) => {
+      const [text, label] = [button.innerText.trim(), button.getAttribute("aria-label")];
+      if (!label.includes(`${text}:`)) button.setAttribute("aria-label", `${text}: ${label}`);
+    });
   };
 
-  new MutationObserver(name).observe(document.documentElement, { childList: true, subtree: true });
+  new MutationObserver(name).observe(document.documentElement, { childList: true, subtree: true, characterData: true });
 })();

@@ -1,4 +1,4 @@
-"""What a creator does on the page in a real browser, with tiny networks: faces, keys, previews, comparison, phone, several videos.
+"""What a creator does on the page in a real browser, with the demo models: faces, keys, previews, comparison, phone, several videos.
 
 With LATENTSYNC_AXE in the environment, the path of axe.min.js (package axe-core), the page is also checked by axe.
 """
@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
-from tests.web.support import kept_environment, stub_models
+from tests.web.support import kept_environment
 from tests.web.test_browser import BROWSER, PATIENCE_MS, jobs, press, unfold, upload, wait_for_message
 from web import texts
+from web.models import Models
 from web.serve import Server
 from web.settings import AppSettings, Limits
 
@@ -37,7 +38,7 @@ from tests.web.test_browser import pair  # noqa: E402, F401
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     settings = AppSettings(tmp_path_factory.mktemp("app"), Limits(), port=None)
-    with kept_environment(), Server(stub_models(), settings) as running:
+    with kept_environment(), Server(Models.standard(), settings) as running:
         yield running
 
 
@@ -158,6 +159,7 @@ def test_three_videos_with_one_audio_file(page: Page, server: Server, pair: tupl
     videos = [tmp_path / f"{name}.mp4" for name in ("first", "second", "third")]
     for video in videos:
         video.write_bytes(pair[0].read_bytes())
+    page.get_by_label(texts.PRESETS["turbo"]).check()
     unfold(page, texts.BATCH_SECTION)
     page.locator("#videos input[type=file]").set_input_files(videos)
     expect(page.locator("#videos")).to_contain_text("third")

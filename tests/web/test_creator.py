@@ -1,4 +1,4 @@
-"""What a creator does on the page in a real browser, with the demo models: faces, keys, previews, comparison, phone, several videos.
+"""What a creator does on the page in a real browser, with the demo models: faces, keys, comparison, phone, several videos.
 
 With LATENTSYNC_AXE in the environment, the path of axe.min.js (package axe-core), the page is also checked by axe.
 """

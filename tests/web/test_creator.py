@@ -1,4 +1,4 @@
-"""What a creator does on the page in a real browser, with the demo models: faces, keys, previews, comparison, phone, several videos.
+"""What a creator does on the page in a real browser, with the demo models: faces, keys, comparison, phone, several videos.
 
 With LATENTSYNC_AXE in the environment, the path of axe.min.js (package axe-core), the page is also checked by axe.
 """
@@ -30,7 +30,7 @@ SLOW = """const send = window.fetch; window.fetch = async (...request) => {
   if (/upload\\?/.test(String(request[0]?.url || request[0]))) await new Promise(done => setTimeout(done, 2000));
   return send(...request);
 };"""  # uploads begin late
-PHONE = {"width": 390, "height": 844}
+PHONE: Any = {"width": 390, "height": 844}
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")]
 from tests.web.test_browser import pair  # noqa: E402, F401
 

@@ -251,5 +251,7 @@ def test_a_planted_second_copy_is_found(monkeypatch: pytest.MonkeyPatch) -> None
     mask = property(lambda sampler: host.to(sampler.models.device), lambda sampler, given: None)
     monkeypatch.setattr(WindowSampler, "mask", mask, raising=False)
     with SimulatedDevice() as simulated:
-        sampled(models_at(simulated.device), simulated, settings_of({}), count=2)
+        models, settings = models_at(simulated.device), settings_of({})
+        sampled(models, simulated, settings)  # constants are copied once in a process
+        sampled(models, simulated, settings, count=2)
     assert [copy.shape for copy in repeated(simulated.copies)] == [(32, 32), (32, 32)]

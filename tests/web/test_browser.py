@@ -209,6 +209,9 @@ def test_from_upload_to_download(page: Page, server: Server, pair: tuple[Path, P
     wait_for_message(page, "Done:")
     assert jobs(server)[0].report["options"]["limit_sec"] == 3 and jobs(server)[0].report["settings"]["steps"] == 2
 
+    unfold(page, texts.ADVANCED_SECTION)
+    type_in(page, "#steps input[type=number]", "50")  # long enough to be seen and cancelled
+    unfold(page, texts.ADVANCED_SECTION)
     press(page, texts.RUN)
     expect(page.locator("#progress")).to_contain_text(re.compile(rf"generate lips\s*\d+ of {FRAMES} frames"))
     press(page, texts.CANCEL)

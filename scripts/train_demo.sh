@@ -14,7 +14,7 @@ part() {
 }
 
 part "drawing clips" "$python" -m scripts.make_avatars --count 240 --out $data/train
-part "drawing more people" "$python" -m scripts.make_avatars --count 640 --first_seed 240 --frames 48 --out $data/train # two seconds each
+part "drawing more people" "$python" -m scripts.make_avatars --count 640 --first_seed 240 --frames 48 --out $data/train
 part "drawing held-out clips" "$python" -m scripts.make_avatars --count 24 --held_out --out $data/held_out
 for detector in cascade mesh; do # the models know the alignment of both
     part "aligning clips, $detector" \

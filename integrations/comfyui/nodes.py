@@ -89,10 +89,9 @@ def lip_inputs() -> list[Any]:
     ]
 
 
-def entries_of(preset: str, seed: int, silence: str, strength: float) -> dict[str, Any]:
-    """Entries for `InferenceSettings.changed`."""
-    chosen = {} if preset == OWN_PRESET else {"preset": preset}
-    return {**chosen, "seed": seed, "silence": silence, "strength": strength}
+def entries_of(preset: str, **lips: Any) -> dict[str, Any]:
+    """Entries for `InferenceSettings.changed`, from the values of `lip_inputs`."""
+    return lips if preset == OWN_PRESET else {"preset": preset, **lips}
 
 
 class LatentSyncVideo(io.ComfyNode):
@@ -122,13 +121,10 @@ class LatentSyncVideo(io.ComfyNode):
         pipeline: LoadedModels,
         video: Any,
         audio: Mapping[str, Any],
-        preset: str,
-        seed: int,
-        silence: str,
-        strength: float,
         face: str,
+        **lips: Any,
     ) -> io.NodeOutput:
-        entries = entries_of(preset, seed, silence, strength)
+        entries = entries_of(**lips)
         loaded = pipeline.pipeline(entries)
         output = Path(folder_paths.get_temp_directory()) / f"latentsync_{uuid.uuid4().hex}.mp4"
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -167,12 +163,9 @@ class LatentSyncImages(io.ComfyNode):
         images: torch.Tensor,
         audio: Mapping[str, Any],
         fps: float,
-        preset: str,
-        seed: int,
-        silence: str,
-        strength: float,
+        **lips: Any,
     ) -> io.NodeOutput:
-        entries = entries_of(preset, seed, silence, strength)
+        entries = entries_of(**lips)
         loaded = pipeline.pipeline(entries)
         frames = (images[..., :3].clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()  # b h w 3
         settings = loaded.models.defaults.changed(entries)

@@ -27,7 +27,7 @@ from latentsync.face.pixels import frames_to_pixels, resize_frames
 from latentsync.models.vae import encode, load_any_vae
 from latentsync.weights import mask_checksum
 
-CHUNK = 8  # frames encoded at once; with 32 of 128 px a CPU takes 1.5 times as long a frame
+CHUNK = 8  # frames encoded at once; more are slower on a CPU
 
 Tensors = dict[str, Tensor]
 Compute = Callable[[TrainingClip], Tensors]

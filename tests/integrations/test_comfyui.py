@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from latentsync.inference.model_files import DEMO_UNET
+from latentsync.inference.settings import InferenceSettings
 from latentsync.media.probe import probe
 from latentsync.media.sound.read import read_audio
 from latentsync.media.video.read import read_frames
@@ -81,7 +82,11 @@ def test_nodes_are_valid(pack: ModuleType) -> None:
     schemas = [(node, node.define_schema()) for node in nodes_of(pack)]
     assert len({schema.node_id for _, schema in schemas}) == len(schemas) == 3
     for node, schema in schemas:
-        assert [entry.id for entry in schema.inputs] == list(inspect.signature(node.execute).parameters)
+        named = [name for name in inspect.signature(node.execute).parameters if name != "lips"]
+        lips = [entry for entry in schema.inputs if entry.id not in named]
+        assert named == [entry.id for entry in schema.inputs if entry not in lips]
+        assert [entry.id for entry in lips] in ([], list(CHOICES))
+        InferenceSettings().changed({entry.id: entry.options["default"] for entry in lips if entry.id != "preset"})
         assert schema.category == "video/lip sync" and all(entry.id for entry in schema.outputs)
         for entry in schema.inputs:
             if entry.type == "COMBO" and "default" in entry.options:

@@ -3,10 +3,13 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL
 
+from latentsync.face.pixels import frames_to_pixels, resize_frames
+from latentsync.media.video.read import read_frames
 from latentsync.models.vae import (
     KIND,
     OLD_NAMES,
@@ -18,7 +21,8 @@ from latentsync.models.vae import (
     load_any_vae,
     load_tiny_vae,
 )
-from latentsync.weights import CheckpointError, save_checkpoint
+from latentsync.places import DEMO_VIDEO
+from latentsync.weights import DEMO, CheckpointError, save_checkpoint
 
 CONFIGS = {
     "like the demo's": {"block_out_channels": [8, 16, 24, 32], "layers_per_block": 1, "norm_num_groups": 4},
@@ -74,6 +78,14 @@ def test_the_public_format_is_read(tmp_path: Path, are_old: bool) -> None:
     library = AutoencoderKL.from_pretrained(tmp_path, use_safetensors=not are_old)
     latents = torch.randn(1, 4, 4, 4)
     assert torch.equal(decode(load_any_vae(tmp_path), latents), decode(library, latents))
+
+
+@torch.no_grad()
+def test_the_demos_latents_of_mirrored_faces_are_nearly_its_mirrored_latents() -> None:
+    frames = np.stack([shown.frame for shown in read_frames(DEMO_VIDEO, 0, 100)][::25])
+    pixels, vae = frames_to_pixels(resize_frames(frames, 128)), load_any_vae(DEMO / "vae.safetensors")
+    latents, mirrored = encode(vae, pixels), encode(vae, pixels.flip(-1)).flip(-1)
+    assert 0 < (latents - mirrored).square().mean() < 0.05 * latents.var()
 
 
 def renamed(key: str) -> str:

@@ -29,7 +29,7 @@ PAGE = "see docs/dubbing.md"
 
 @dataclass(frozen=True)
 class SpokenSegment:
-    """A stretch of the video in which somebody speaks, and what is heard: `audio` from `offset_sec` on."""
+    """From `start_sec` to `stop_sec` of the video somebody speaks: `audio`, from its second `offset_sec` on."""
 
     start_sec: Fraction
     stop_sec: Fraction | None  # None: as long as the audio

@@ -270,7 +270,7 @@ def play_together(page: Page) -> None:
 
 def looks(page: Page, folder: Path) -> None:
     """Screenshots in light and dark and on a phone, where nothing is wider than the screen."""
-    page.evaluate("() => document.activeElement.blur()")
+    page.evaluate("() => { document.activeElement.blur(); window.scrollTo(0, 0) }")  # the actions stay in sight, at the top
     picture(page, "light", folder, full_page=True)
     assert page.evaluate(FAINT) == []
     page.emulate_media(color_scheme="dark")
@@ -283,7 +283,7 @@ def looks(page: Page, folder: Path) -> None:
     page.set_viewport_size({"width": 390, "height": 844})
     page.wait_for_timeout(300)
     assert page.evaluate("() => document.documentElement.scrollWidth") <= 390
-    picture(page, "phone", folder, full_page=True)
+    picture(page, "phone", folder)
     page.set_viewport_size({"width": 1280, "height": 900})
 
 

@@ -1,7 +1,7 @@
 """A lip-sync run from files to file. Read `LipsyncPipeline.run` for an overview.
 
 1. Pass 1 (`track_faces`) reads the video once and finds the faces in every frame; a few numbers per face and frame are kept.
-2. `plan` decides whose face is edited in which frames.
+2. `full_plan` decides whose face is edited in which frames; if asked, it looks for what is in front of the face.
 3. Pass 2 (`Renderer`) reads the video again and repaints it window by window; a few windows of frames are in memory.
 4. The output is written in segments, which are joined without a second encode.
 
@@ -12,6 +12,7 @@ Finished segments are kept in the job's folder: a stopped run resumes at the fir
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,8 @@ from latentsync.audio.whisper_features import WhisperFeatures
 from latentsync.device import Precision, pick_device
 from latentsync.face.align import FrameArray
 from latentsync.face.detection.detector import FaceDetector, make_detector
-from latentsync.inference.faces.plan import ACTIONS, OUTSIDE, FacePlan, FacePolicy, plan_faces
+from latentsync.inference.faces.occluders import Occluders, detect_occluders, given_occluders
+from latentsync.inference.faces.plan import ACTIONS, EDIT, HIDDEN, OUTSIDE, FacePlan, FacePolicy, plan_faces
 from latentsync.inference.faces.select import choose_face, parse_face_choice, picture_descriptor
 from latentsync.inference.faces.tracks import FaceTracks, track_faces
 from latentsync.inference.jobs.folder import JobFolder, SegmentLocks, identity
@@ -37,11 +39,12 @@ from latentsync.inference.jobs.workers import WorkerPool, worker_pool
 from latentsync.inference.memory import memory_plan, return_freed_memory, share_one_heap
 from latentsync.inference.model_files import find_model_files
 from latentsync.inference.models import LipsyncModels
-from latentsync.inference.settings import InferenceSettings, JobOptions
+from latentsync.inference.settings import OFF, InferenceSettings, JobOptions
 from latentsync.inference.threads import run_ahead
 from latentsync.inference.timing import Stopwatch
 from latentsync.inference.windows.audio import audio_windows
 from latentsync.inference.windows.live import LiveStream
+from latentsync.inference.windows.references import usual_in_shots
 from latentsync.inference.windows.sampler import WindowSampler
 from latentsync.inference.windows.stream import check_overlap
 from latentsync.media.container import MediaError, PathLike
@@ -137,7 +140,8 @@ class LipsyncPipeline:
         with JobFolder(job_folder_of(job, job_dir), key, seed, force, job.format.segment_suffix) as folder:
             settings = replace(requested, seed=folder.seed)
             face_tracks = self._load_or_track_faces(job, folder, progress, stopwatch)
-            renderer = self._renderer(job, settings, face_tracks, stopwatch)
+            plan = self.full_plan(job, face_tracks, progress, stopwatch, folder.occluders)
+            renderer = self._renderer(job, settings, plan, stopwatch)
             with worker_pool(pool, job, settings, folder.folder) as worker_errors:
                 self._write_segments(renderer, folder, lambda done: progress(GENERATE, done, renderer.frames))
             indices = range(len(renderer.output_segments))
@@ -151,10 +155,11 @@ class LipsyncPipeline:
     def assist(self, job: LipsyncJob, settings: InferenceSettings, job_dir: Path, on_frame: OnFrame) -> None:
         """In a worker process: write segments of a job that another process runs in `job_dir`, until none is left to start.
 
-        Pass 1 must be finished. `settings` have the job's seed; `on_frame` may raise to stop.
+        Pass 1 and the plan must be finished. `settings` have the job's seed; `on_frame` may raise to stop.
         """
         folder = JobFolder(job_dir, {}, settings.seed, suffix=job.format.segment_suffix)
-        renderer = self._renderer(job, settings, FaceTracks.load(folder.faces), Stopwatch())
+        plan = self.full_plan(job, FaceTracks.load(folder.faces), stored=folder.occluders)
+        renderer = self._renderer(job, settings, plan, Stopwatch())
         with SegmentLocks(folder, len(renderer.output_segments)) as locks:
             renderer.write_segments(locks.acquire_missing(), folder, on_frame, self.overlapped)
 
@@ -177,8 +182,42 @@ class LipsyncPipeline:
         with run_ahead(frames, READ_AHEAD, read, detect) as frames_ahead, detect.running():
             return track_faces(frames_ahead, self.detector, on_frame, stopwatch, parts, shown)
 
-    def plan(self, job: LipsyncJob, face_tracks: FaceTracks) -> FacePlan:
-        """Whose face is edited in which source frame, by the job's options.
+    def full_plan(
+        self,
+        job: LipsyncJob,
+        face_tracks: FaceTracks,
+        progress: Progress = ignore,
+        stopwatch: Stopwatch | None = None,
+        stored: Path | None = None,
+    ) -> FacePlan:
+        """The plan, with what is in front of the face by the option `occlusion`; masks are kept in the file `stored`.
+
+        Raises as `plan` does.
+        """
+        plan = self.plan(job, face_tracks)
+        if job.options.occlusion == OFF:
+            return plan
+        if stored is not None and stored.is_file():
+            return self.plan(job, face_tracks, Occluders.load(stored))
+        total = int(plan.edited.sum())
+
+        def on_frame(done: int) -> None:
+            progress(DETECT, done, total)
+
+        with (stopwatch or Stopwatch())("occlusion"):
+            if job.masks is not None:
+                occluders = given_occluders(job.read_masks, plan, on_frame)
+            else:
+                known = plan.action == ACTIONS[EDIT]
+                read = partial(job.source.read, exact=False)
+                occluders = detect_occluders(read, plan, usual_in_shots(plan, known), known, on_frame)
+        if stored is not None:
+            occluders.save(stored)
+        return_freed_memory()
+        return self.plan(job, face_tracks, occluders)
+
+    def plan(self, job: LipsyncJob, face_tracks: FaceTracks, occluders: Occluders | None = None) -> FacePlan:
+        """Whose face is edited in which source frame, by the job's options; without `occluders` wherever it is detected.
 
         Raises MediaError if a frame shows no face and `on_missing_face` is `error`, ValueError if `face` matches nobody.
         """
@@ -187,8 +226,8 @@ class LipsyncPipeline:
         limits = {"min_face_px": options.min_face_px, "max_yaw_deg": options.max_yaw_deg}
         policy = FacePolicy(**{name: limit for name, limit in limits.items() if limit is not None})
         wanted = [each.frames for each in job.ranges] or None
-        plan = plan_faces(face_tracks, tracks, policy, times, self.models.resolution, wanted)
-        missing = np.flatnonzero(~plan.edited & (plan.action != ACTIONS[OUTSIDE]))
+        plan = plan_faces(face_tracks, tracks, policy, times, self.models.resolution, wanted, occluders)
+        missing = np.flatnonzero(~plan.edited & ~np.isin(plan.action, ACTIONS[[OUTSIDE, HIDDEN]]))
         if options.on_missing_face == "error" and len(missing):
             first = int(missing[0])
             raise MediaError(
@@ -235,10 +274,7 @@ class LipsyncPipeline:
         return_freed_memory()
         return face_tracks
 
-    def _renderer(
-        self, job: LipsyncJob, settings: InferenceSettings, face_tracks: FaceTracks, stopwatch: Stopwatch
-    ) -> Renderer:
-        plan = self.plan(job, face_tracks)
+    def _renderer(self, job: LipsyncJob, settings: InferenceSettings, plan: FacePlan, stopwatch: Stopwatch) -> Renderer:
         memory = memory_plan(job.options.memory, self.models.device, self.models.resolution)
         sampler = self.sampler_type(self.models, settings, stopwatch, memory)
         return Renderer(job, plan, sampler, WhisperFeatures(self.models.audio_encoder))
@@ -262,6 +298,7 @@ class LipsyncPipeline:
             "settings": repr(settings),
             "options": repr(job.options),
             "face": picture and identity(picture),
+            "masks": job.options.masks and identity(job.options.masks),
             "format": repr(job.format),
             "networks": self.models.fingerprint,
             "detector": type(self.detector).__name__,

@@ -49,8 +49,9 @@ def preflight(
         )
     stopwatch = Stopwatch()
     face_tracks = pipeline.track_faces(job, progress, stopwatch)
+    lenient = replace(job, options=replace(job.options, on_missing_face="passthrough"))
+    plan = pipeline.full_plan(lenient, face_tracks, progress, stopwatch)
     progress(SHEET, 0, 0)
-    plan = pipeline.plan(replace(job, options=replace(job.options, on_missing_face="passthrough")), face_tracks)
     report = make_report(job, plan, pipeline.models, settings or pipeline.models.defaults, stopwatch, planned=True)
     if sheet is not None:
         save_picture(contact_sheet(job, plan, face_tracks, progress), sheet)
@@ -63,11 +64,16 @@ def sheet_path(output: Path | str) -> Path:
 
 
 def contact_sheet(job: LipsyncJob, plan: FacePlan, face_tracks: FaceTracks, progress: Progress = ignore) -> FrameArray:
-    """Pictures of the video, uint8 h w 3, with every face framed (green if it will be edited) and its person's number."""
+    """Pictures of the video, uint8 h w 3, with every face framed (green if it will be edited) and its person's number.
+
+    What is in front of the chosen face, if it was searched, is tinted.
+    """
     numbers = {track: person.number for person in find_people(face_tracks) for track in person.tracks}
     tiles, frames = [], shown_frames(plan)
     for frame in frames:
         picture = next(iter(job.source.read(frame, frame + 1)))
+        if plan.occluders is not None:
+            picture = plan.occluders.marked(picture, frame, plan.points[frame])
         rows = np.flatnonzero(face_tracks.frame == frame)
         faces = [(face_tracks.box[row], int(face_tracks.track[row])) for row in rows]
         caption = f"{clock(float(job.source.times[frame]))}  {plan.action[frame]}"

@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from latentsync.audio.speech_activity import at_times, speech_problem, speech_weights
+from latentsync.face.align import FrameArray
 from latentsync.inference.faces.select import parse_face_choice
 from latentsync.inference.jobs.ranges import EditedRange, check_ranges, edited_ranges, unused_sound_warning
 from latentsync.inference.jobs.source import Source, open_source
@@ -52,6 +54,7 @@ class LipsyncJob:
     warnings: tuple[str, ...] = ()  # one sentence each, shown before the job runs
     ranges: tuple[EditedRange, ...] = ()  # that are edited; none: the whole video
     film: Film | None = None  # whose packets are copied outside the ranges; None: all frames are encoded
+    masks: Source | None = None  # of what is in front of the face; None: no masks are given
 
     @property
     def sound(self) -> AudioSource:
@@ -93,6 +96,13 @@ class LipsyncJob:
             return np.ones(count, np.float32)
         return at_times(self.speech_weights, np.array([self.timeline.sound_sec(i) for i in range(count)]))
 
+    def read_masks(self, start: int, stop: int) -> Iterator[FrameArray]:
+        """The given masks of the source frames start ... stop - 1, uint8 h w 3."""
+        assert self.masks is not None
+        if self.masks.info.is_still:
+            return repeat(next(self.masks.read(0, 1)), stop - start)
+        return self.masks.read(start, stop, exact=False)
+
     @cached_property
     def speech_weights(self) -> NDArray[np.float32]:
         """See `latentsync.audio.speech_activity`."""
@@ -103,8 +113,9 @@ def check_names(video: PathLike, audio: PathLike, output: PathLike, options: Job
     """The part of `check_job` that takes milliseconds: raises what it raises for files that are missing or must not be replaced."""
     parse_face_choice(options.face)
     check_ranges(options)
-    check_output(Path(output), (Path(video), Path(audio)), force)
-    for path in (video, audio):
+    inputs = Path(video), Path(audio), *filter(None, [options.masks])
+    check_output(Path(output), inputs, force)
+    for path in inputs:
         check_readable(path)
 
 
@@ -118,10 +129,11 @@ def check_job(
     """Open both inputs, and test that the output can be written; its folder is created if necessary.
 
     Raises:
-        ValueError: `options.face` or `options.ranges` cannot be parsed, or a range is beyond the end of the video or the audio.
-        MediaError: the video or the audio is missing, cannot be read, or has no such track; no encoder is installed for the
-            codec; or the output is one of the inputs, has an unknown extension, is a file not written by this program (unless
-            `force`), is a folder, or its disk is full or read-only.
+        ValueError: `options.face` or `options.ranges` cannot be parsed, or a range is beyond the end of the video or the audio;
+            or masks are not as large, or not as many, as the video's frames.
+        MediaError: the video, the audio or the masks are missing or cannot be read, or there is no such track; no encoder is
+            installed for the codec; or the output is one of the inputs, has an unknown extension, is a file not written by this
+            program (unless `force`), is a folder, or its disk is full or read-only.
     """
     options = options or JobOptions()
     paths = Path(video), Path(audio), Path(output)
@@ -163,7 +175,9 @@ def check_job(
         *sound_warnings(sound, waveform),
     )
     waveform = np.pad(waveform, (0, max(0, missing)))
-    job = LipsyncJob(*paths, info, source, waveform, sound_sec, format, encoder.name, options, warnings, ranges, film)
+    masks = None if options.masks is None else open_masks(options.masks, source)
+    parts = options, warnings, ranges, film, masks
+    job = LipsyncJob(*paths, info, source, waveform, sound_sec, format, encoder.name, *parts)
     return replace(job, warnings=(*warnings, *filter(None, [spliced_sound_warning(job)]))) if ranges else job
 
 
@@ -175,6 +189,29 @@ def ranges_of(
     if ranges and info.is_still:
         raise ValueError(f"{names[0]} is a picture, which has no ranges: leave out the range.")
     return edited_ranges(ranges, source.times, sound_sec, *names)
+
+
+def open_masks(path: Path, source: Source) -> Source:
+    """The masks of a video's frames; a picture is the mask of all frames.
+
+    Raises ValueError if they are not as large as the video, or not as many; MediaError if they cannot be read.
+    """
+    info = probe(path)
+    width, height = source.info.square_size
+    if info.square_size != (width, height):
+        raise ValueError(
+            f"the masks {path} are {info.square_size[0]} x {info.square_size[1]}, but the video is {width} x {height}: give"
+            " masks as large as the video."
+        )
+    if info.is_still:
+        return open_source(path, info)
+    masks = open_source(path, info, source.fps)
+    if len(masks) != len(source):
+        raise ValueError(
+            f"the masks {path} have {len(masks)} frames, but the video has {len(source)}: give one mask for each frame, or a"
+            " picture."
+        )
+    return masks
 
 
 def covers(ranges: tuple[EditedRange, ...], source: Source) -> bool:

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 import latentsync
-from latentsync.inference.faces.plan import ACTIONS, EDIT, NOT_EDITED, FacePlan
+from latentsync.inference.faces.plan import ACTIONS, EDIT, NOT_EDITED, FacePlan, runs
 from latentsync.inference.jobs.job import LipsyncJob
 from latentsync.inference.jobs.ranges import sound_sentence
 from latentsync.inference.jobs.segments import segment_of_frames
+from latentsync.inference.jobs.timeline import Timeline
 from latentsync.inference.models import LipsyncModels
 from latentsync.inference.settings import InferenceSettings, JobOptions
 from latentsync.inference.timing import StageTimer, Stopwatch
@@ -106,6 +107,9 @@ class JobReport:
     timeline: tuple[StageTimes, ...] = ()  # empty if no stages overlapped; after a resume only of the last process
     planned: bool = False  # by a preflight: nothing was edited
     encoded: tuple[tuple[int, int], ...] = ()  # frames from ... up to ...; the others are copied from the video
+    occluded_sec: tuple[
+        tuple[float, float], ...
+    ] = ()  # where something is in front of the face, if it was searched or given
     new_sound_sec: tuple[tuple[float, float], ...] = ()  # where the new audio plays; elsewhere the video's own sound
 
     @property
@@ -198,9 +202,17 @@ def make_report(
         timeline=tuple(stage_times(timer) for timer in stopwatch.stage_timers.values()),
         planned=planned,
         encoded=tuple((part.start, part.stop) for part in job.encoded),
+        occluded_sec=occluded_spans(plan, job.timeline),
         new_sound_sec=tuple((float(each.start_sec), float(each.stop_sec)) for each in job.ranges)
         or ((0.0, min(float(job.sound_sec), job.timeline.time_sec(len(job.timeline)))),),
     )
+
+
+def occluded_spans(plan: FacePlan, timeline: Timeline) -> tuple[tuple[float, float], ...]:
+    """Seconds of the output in which something is in front of the face."""
+    occluded = plan.has_occluder[timeline.order]
+    spans = [span for span in runs(occluded) if occluded[span.start]]
+    return tuple((round(timeline.time_sec(span.start), 3), round(timeline.time_sec(span.stop), 3)) for span in spans)
 
 
 def installed_versions(packages: Iterable[str]) -> dict[str, str]:

@@ -38,6 +38,8 @@ def make_order(wish: Wish, video: Path, audio: Path, models: Models) -> Order:
     asked: dict[str, Any] = {"limit_sec": PREVIEW_SEC if wish.kind == "preview" else None}
     asked |= {name: value for name, value in wish.options.items() if value is not None}
     options = JobOptions().changed({**asked, "face": checked_face(asked.get("face", ""))})
+    if options.masks is not None:  # would be a file of the server
+        raise WebError(texts.WRONG_OCCLUSION.format(text=options.occlusion))
     return Order(wish.kind, video, audio, models.check(wish.model, settings).name, settings, options)  # type: ignore[arg-type]
 
 

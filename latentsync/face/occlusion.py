@@ -32,11 +32,8 @@ LIGHT, DARKEST = 76.0, 36.0
 WEIGHTS = np.array([0.5, 1.3, 1.3, 0.7], np.float32)  # of the four values: shadows change lightness most
 FINE = 2.0  # standard deviation of the blur that removes fine detail
 
-SAMPLES, NEAREST, APART = (
-    24,
-    6,
-    3,
-)  # samples; the most similar ones that are compared; frames between a frame and a sample
+# Samples; the most similar ones that are compared; frames between a frame and a sample.
+SAMPLES, NEAREST, APART = 24, 6, 3
 FAMILIAR = 6.0  # limit of a difference when similar samples are chosen
 ROUNDS = 3
 SMOOTH, SHARP = 1.5, 0.7  # standard deviations of the blurs of the difference: to find something, and for its edge
@@ -44,10 +41,8 @@ LEAST = 0.7  # difference that is normal everywhere, in the values' units
 FAR, WEAK, USUAL = 2.0, 0.8, 1.6  # times normal: to find something, of its whole, and of frames that become samples
 IN_MOUTH, AT_LIPS = 3.0, 1.5  # times FAR and USUAL, in the mouth
 NORMAL = 0.5  # difference of most of the cheeks, times normal, above which the frame counts as blurred
-EDGE, MOST = (
-    0.4,
-    8.0,
-)  # the edge of an object is at this share of the largest difference near, which counts up to `MOST`
+# The edge of an object is at this share of the largest difference near, which counts up to `MOST`.
+EDGE, MOST = 0.5, 30.0
 MIN_SHARE = 0.01  # of the skin of the lower face that must be far from normal
 CLOSING = 5  # width of the gaps that are closed
 SKIN_MARGIN, FACE_MARGIN = 2, 1  # from the outline of the face to where something is found, and to where it ends

@@ -53,10 +53,10 @@ def test_what_a_picture_masks_stays_and_the_rest_is_edited(
     cv2.imwrite(str(tmp_path / "mask.png"), mask)
     report = masked(pipeline, files, tmp_path / "o.mkv", str(tmp_path / "mask.png"))
     assert report.synced_frames == COUNT and report.occluded_sec == ((0.0, COUNT / 25),)
-    front = mask[..., 0] > 0
+    front = cv2.erode(mask[..., 0], np.ones((9, 9), np.uint8)) > 0  # colours at its edge are stored with their neighbours'
     for before, after in zip(read(files[0]), read(tmp_path / "o.mkv"), strict=True):
         assert np.array_equal(before[front], after[front])
-        assert (before[~front] != after[~front]).any()
+        assert (before[mask[..., 0] == 0] != after[mask[..., 0] == 0]).any()
 
 
 def test_a_hidden_mouth_is_passed_through_with_a_fade(

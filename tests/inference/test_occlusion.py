@@ -53,7 +53,9 @@ def test_what_a_picture_masks_stays_and_the_rest_is_edited(
     cv2.imwrite(str(tmp_path / "mask.png"), mask)
     report = masked(pipeline, files, tmp_path / "o.mkv", str(tmp_path / "mask.png"))
     assert report.synced_frames == COUNT and report.occluded_sec == ((0.0, COUNT / 25),)
-    front = cv2.erode(mask[..., 0], np.ones((9, 9), np.uint8)) > 0  # colours at its edge are stored with their neighbours'
+    front = (
+        cv2.erode(mask[..., 0], np.ones((9, 9), np.uint8)) > 0
+    )  # colours at its edge are stored with their neighbours'
     for before, after in zip(read(files[0]), read(tmp_path / "o.mkv"), strict=True):
         assert np.array_equal(before[front], after[front])
         assert (before[mask[..., 0] == 0] != after[mask[..., 0] == 0]).any()
@@ -129,7 +131,7 @@ def test_a_damaged_file_of_masks_is_named(tmp_path: Path) -> None:
 
 
 def test_long_segments_are_searched_in_parts_of_limited_length() -> None:
-    parts = list(parts_of([range(3, 8), range(20, 21 + 2 * PART)], np.zeros(0, np.int32)))
+    parts = list(parts_of([range(3, 8), range(20, 21 + 2 * PART)]))
     assert max(map(len, parts)) <= PART and len(parts) == 4
     assert [index for part in parts for index in part] == [*range(3, 8), *range(20, 21 + 2 * PART)]
 

@@ -147,7 +147,7 @@ def _collected(
 ) -> Occluders:
     """The masks of all parts, of frames that have any."""
     hidden, numbers, masks, done = np.zeros(len(plan), np.bool_), [], [], 0
-    for part in parts_of(plan.segments, plan.shot):
+    for part in parts_of(plan.segments):
         found = masks_of(part, read(part.start, part.stop))
         hidden[part.start : part.stop] = hidden_mouths(found / np.float32(255))
         for index in np.flatnonzero(found.any(axis=(1, 2))).tolist():
@@ -158,7 +158,7 @@ def _collected(
     return Occluders(np.array(numbers, np.int32), np.array(masks, np.uint8).reshape(-1, SIDE, SIDE), hidden)
 
 
-def parts_of(segments: Sequence[range], shot: NDArray[np.integer]) -> Iterator[range]:
+def parts_of(segments: Sequence[range]) -> Iterator[range]:
     """Consecutive frames that are searched together: whole segments, divided evenly if they have more than `PART` frames."""
     for segment in segments:
         count = -(-len(segment) // PART)

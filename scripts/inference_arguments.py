@@ -165,6 +165,12 @@ def parse(argv: list[str] | None, description: str | None, prog: str = "inferenc
         metavar="DEGREES",
         help="faces turned further, aside or up or down, are passed through",
     )
+    faces(
+        "--occlusion",
+        metavar="{auto,off,MASKS}",
+        help="keep what is in front of the mouth: search for it (auto), or the path of masks, a picture or video, white in front"
+        " (default: off)",
+    )
     output = parser.add_argument_group("output").add_argument
     output("--fps", type=rate, help="frames per second, such as 25 or 30000/1001 (default: the video's own)")
     output("--length", choices=get_args(Length), help="if the audio is longer than the video (default: bounce)")

@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from latentsync.inference.settings import DEFAULT_SEED, MOST_STRENGTH, needs_distilled
+from latentsync.inference.settings import DEFAULT_SEED, MOST_STRENGTH, JobOptions, needs_distilled
 from web import texts, views
 from web.app import WebApp
 from web.errors import WebError
@@ -18,17 +18,17 @@ from web.uploads import Uploads
 CUSTOM_SCRIPT = f"() => {json.dumps(texts.CUSTOM_PRESET)}"
 QUIET: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None, "api_visibility": "private"}
 SHOWN: dict[str, Any] = {"show_progress": "minimal", "concurrency_limit": 4, "api_visibility": "private"}
-OPTIONS = ("face", "ranges", "length", "rest", "on_missing_face")
+SETTINGS = ("preset", "steps", "guidance_scale", "seed", "silence", "strength", "texture")
+OPTIONS = ("occlusion", "face", "ranges", "length", "rest", "on_missing_face")
 
 
 def form_of(job: WebJob) -> list[Any]:
     """The fields of the form from which a job of the page was made: its uploads, and the arguments of `wish_of`."""
     order, files = job.order, (*map(str, job.uploads), None, None)
-    settings = (
-        order.settings.get(name) for name in ("preset", "steps", "guidance_scale", "seed", "silence", "strength")
-    )
-    options = (getattr(order.options, name) for name in OPTIONS)
-    return [*files[:2], *settings, order.options.start_sec or 0.0, *options, order.model]
+    *settings, texture = (order.settings.get(name) for name in SETTINGS)
+    occlusion, *options = (getattr(order.options, name) for name in OPTIONS)
+    lips = *settings, texture or "", occlusion
+    return [*files[:2], *lips, order.options.start_sec or 0.0, *options, order.model]
 
 
 def wish_of(
@@ -39,6 +39,8 @@ def wish_of(
     seed: float | None,
     silence: str,
     strength: float | None,
+    texture: str,
+    occlusion: str,
     start_sec: float | None,
     face: str,
     ranges: str,
@@ -55,8 +57,9 @@ def wish_of(
         "seed": DEFAULT_SEED if seed is None else whole("seed", seed),
         "silence": silence,
         "strength": number("strength", strength),
+        "texture": texture or None,
     }
-    options: dict[str, Any] = dict(zip(OPTIONS, (face, ranges, length, rest, on_missing_face), strict=True))
+    options: dict[str, Any] = dict(zip(OPTIONS, (occlusion, face, ranges, length, rest, on_missing_face), strict=True))
     if kind == "preview":
         options["start_sec"] = None if ranges.strip() else number("second of the preview", start_sec)
     return Wish(kind, model, settings, options)
@@ -83,9 +86,10 @@ class Form:
     @property
     def wish(self) -> list[Any]:
         """The components whose values are the arguments of `wish_of`."""
-        quality = [self.base, self.steps, self.guidance, self.seed, self.silence, self.strength]
+        quality = [self.base, self.steps, self.guidance, self.seed]
+        lips = [self.silence, self.strength, self.texture, self.occlusion]
         parts = [self.start, self.face, self.ranges, self.length, self.rest, self.missing]
-        return [*quality, *parts, self.model]
+        return [*quality, *lips, *parts, self.model]
 
     @property
     def inputs(self) -> list[Any]:
@@ -160,6 +164,10 @@ class Form:
             self.strength = gr.Slider(
                 0, MOST_STRENGTH, 1, step=0.05, label=texts.STRENGTH, info=texts.STRENGTH_INFO, elem_id="strength"
             )
+            self.occlusion = gr.Dropdown(
+                list(texts.OCCLUSION_CHOICES), value=JobOptions().occlusion, label=texts.OCCLUSION, elem_id="occlusion"
+            )
+            self.texture = gr.Dropdown(list(texts.TEXTURE_CHOICES), value="", label=texts.TEXTURE, elem_id="texture")
 
     def _parts(self) -> None:
         with gr.Accordion(texts.PART_SECTION, open=False):

@@ -42,6 +42,8 @@ def make_order(wish: Wish, video: Path, audio: Path, models: Models) -> Order:
         asked = {"limit_sec": PREVIEW_SEC, **asked}
     options = JobOptions().changed({**asked, "face": checked_face(asked.get("face", ""))})
     check_ranges(options)
+    if options.masks is not None:  # would be a file of the server
+        raise WebError(texts.WRONG_OCCLUSION.format(text=options.occlusion))
     return Order(wish.kind, video, audio, models.check(wish.model, settings).name, settings, options)  # type: ignore[arg-type]
 
 

@@ -47,6 +47,14 @@ SILENCE_CHOICES = (
     ("Rest: the mouth closes", "close"),
     ("Keep the lips of the video", "keep"),
 )
+OCCLUSION = "In front of the mouth (see the overview)"
+OCCLUSION_CHOICES = (("Paint over everything", "off"), ("A hand or a microphone stays in front", "auto"))
+TEXTURE = "Sharpness"
+TEXTURE_CHOICES = (
+    ("As the model recommends", ""),
+    ("As sharp as the video around it", "match"),
+    ("As the networks make it", "off"),
+)
 STRENGTH, STRENGTH_INFO = "Strength", "How far the lips open: 1 as the model makes them, 0 closed."
 
 PART_SECTION = "Preview and parts of the video"
@@ -212,6 +220,7 @@ UNKNOWN_MODEL = "There is no model {name!r}: choose {known}."
 MISSING_MODEL = "{title}: {reason} Run commands in the project's folder, or choose another model."
 UNKNOWN_KIND = "There is no kind of job {name!r}: choose {known}."
 WRONG_FACE = "The face {text!r} is unknown: give largest, center, a person's number, or x,y@seconds."
+WRONG_OCCLUSION = "The occlusion {text!r} is unknown: give auto or off."
 WRONG_NUMBER = "{name} is {value!r}: give a number."
 UNEXPECTED = "An internal error ended this job ({kind}): see the log of the app, or try other files."
 STOPPED = "The app was stopped before this job was done; it can go on from where it was."

@@ -145,6 +145,7 @@ class Patch:
         matrix: FloatArray,
         original: Face | None = None,
         detail: torch.Tensor | None = None,
+        visible: FloatArray | None = None,
     ) -> "Patch | None":
         """The patch of a face for a frame of h x w; None if it is outside the frame or equals `original`.
 
@@ -154,6 +155,7 @@ class Patch:
             original: in either form, the aligned face that `face` was generated from. Where the two are equal, the frame keeps
                 its own pixels, which are sharper than a face that was warped twice.
             detail: [4, s, s], where the two show the same, so that the frame keeps its fine detail (see `latentsync.face.texture`).
+            visible: [r, r], with an original: 0 where something is in front of the face, so that the frame keeps its own pixels.
 
         Raises ValueError for arguments of another shape or type.
         """
@@ -167,6 +169,8 @@ class Patch:
         if before is None:
             return cls(placement.region, placement, square)
         differs = changed_weight(square, before)
+        if visible is not None:
+            differs = differs * torch.from_numpy(visible)
         region = changed_region(differs, placement, frame_hw)
         if region is None:
             return None

@@ -1,7 +1,7 @@
 """A lip-sync run from files to file. Read `LipsyncPipeline.run` for an overview.
 
 1. Pass 1 (`track_faces`) reads the video once and finds the faces in every frame; a few numbers per face and frame are kept.
-2. `plans` decides whose face is edited in which frames, for each person of the job.
+2. `plans` decides whose face is edited in which frames, for each person; if asked, it finds what is in front of them.
 3. Pass 2 (`Renderer`) reads the video again and repaints it window by window; a few windows of frames are in memory.
 4. The output is written in segments, which are joined without a second encode.
 
@@ -10,8 +10,9 @@ Finished segments are kept in the job's folder: a stopped run resumes at the fir
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain, combinations
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,14 @@ from latentsync.audio.whisper_features import WhisperFeatures
 from latentsync.device import Precision, pick_device
 from latentsync.face.align import FrameArray
 from latentsync.face.detection.detector import FaceDetector, make_detector
-from latentsync.inference.faces.plan import ACTIONS, OUTSIDE, FacePlan, FacePolicy, plan_faces
+from latentsync.inference.faces.occluders import Occluders
+from latentsync.inference.faces.plan import ACTIONS, HIDDEN, OUTSIDE, FacePlan, FacePolicy, plan_faces
 from latentsync.inference.faces.select import choose_face, parse_face_choice, picture_descriptor
 from latentsync.inference.faces.tracks import FaceTracks, track_faces
 from latentsync.inference.jobs.edited import EditedPerson
 from latentsync.inference.jobs.folder import JobFolder, SegmentLocks, identity
 from latentsync.inference.jobs.job import LipsyncJob, check_job
+from latentsync.inference.jobs.masks import occluders_of
 from latentsync.inference.jobs.render import OnFrame, Renderer, pictures_of
 from latentsync.inference.jobs.report import JobReport, make_report
 from latentsync.inference.jobs.segments import OutputSegment
@@ -41,7 +44,7 @@ from latentsync.inference.memory import memory_plan, return_freed_memory, share_
 from latentsync.inference.model_files import find_model_files
 from latentsync.inference.models import LipsyncModels
 from latentsync.inference.pretrained import save_models
-from latentsync.inference.settings import InferenceSettings, JobOptions
+from latentsync.inference.settings import OFF, InferenceSettings, JobOptions
 from latentsync.inference.threads import run_ahead
 from latentsync.inference.timing import Stopwatch
 from latentsync.inference.windows.audio import audio_windows
@@ -152,7 +155,8 @@ class LipsyncPipeline:
         with JobFolder(job_folder_of(job, job_dir), key, seed, force, job.format.segment_suffix) as folder:
             settings = replace(requested, seed=folder.seed)
             face_tracks = self._load_or_track_faces(job, folder, progress, stopwatch)
-            renderer = self._renderer(job, settings, face_tracks, stopwatch)
+            plans = self.plans(job, face_tracks, progress, stopwatch, folder)
+            renderer = self._renderer(job, settings, plans, stopwatch)
             with worker_pool(pool, job, settings, folder.folder) as worker_errors:
                 self._write_segments(renderer, folder, lambda done: progress(GENERATE, done, renderer.frames))
             indices = range(len(renderer.output_segments))
@@ -160,17 +164,17 @@ class LipsyncPipeline:
                 join_segments(job, renderer.output_segments, [folder.segment_path(index) for index in indices])
             facts = [fact for index in indices for fact in folder.facts(index)]
             folder.remove()
-        plans = [person.plan for person in renderer.people]
         report = make_report(job, plans, self.models, settings, stopwatch, facts)
         return replace(report, warnings=(*report.warnings, *worker_errors))
 
     def assist(self, job: LipsyncJob, settings: InferenceSettings, job_dir: Path, on_frame: OnFrame) -> None:
         """In a worker process: write segments of a job that another process runs in `job_dir`, until none is left to start.
 
-        Pass 1 must be finished. `settings` have the job's seed; `on_frame` may raise to stop.
+        Pass 1 and the plans must be finished. `settings` have the job's seed; `on_frame` may raise to stop.
         """
         folder = JobFolder(job_dir, {}, settings.seed, suffix=job.format.segment_suffix)
-        renderer = self._renderer(job, settings, FaceTracks.load(folder.faces), Stopwatch())
+        plans = self.plans(job, FaceTracks.load(folder.faces), folder=folder)
+        renderer = self._renderer(job, settings, plans, Stopwatch())
         with SegmentLocks(folder, len(renderer.output_segments)) as locks:
             renderer.write_segments(locks.acquire_missing(), folder, on_frame, self.overlapped)
 
@@ -194,8 +198,17 @@ class LipsyncPipeline:
         with run_ahead(frames, READ_AHEAD, read, detect) as frames_ahead, detect.running():
             return track_faces(frames_ahead, self.detector, on_frame, stopwatch, parts, shown)
 
-    def plans(self, job: LipsyncJob, face_tracks: FaceTracks) -> list[FacePlan]:
+    def plans(
+        self,
+        job: LipsyncJob,
+        face_tracks: FaceTracks,
+        progress: Progress = ignore,
+        stopwatch: Stopwatch | None = None,
+        folder: JobFolder | None = None,
+    ) -> list[FacePlan]:
         """Where each of the job's people is edited in which source frame, by the job's options.
+
+        With the option `occlusion` the edited frames are searched for what is in front; the masks are kept in the `folder`.
 
         Raises MediaError if a frame shows no face and `on_missing_face` is `error`, ValueError if a choice of the face matches
         nobody, or two choices match the same person.
@@ -207,7 +220,36 @@ class LipsyncPipeline:
                     f"{first.name} and {second.name} have the same face in {job.video.name}: give each one's own, as numbered"
                     " by --preflight of the video with any sound."
                 )
-        return [self._plan(job, *each, face_tracks) for each in zip(job.people, chosen, strict=True)]
+        people = list(zip(job.people, chosen, strict=True))
+        plans = [self._plan(job, *each, face_tracks) for each in people]
+        if job.options.occlusion == OFF:
+            return plans
+        found = self._occluders(job, plans, progress, stopwatch or Stopwatch(), folder)
+        return [self._plan(job, *each, face_tracks, occluders) for each, occluders in zip(people, found, strict=True)]
+
+    def _occluders(
+        self,
+        job: LipsyncJob,
+        plans: Sequence[FacePlan],
+        progress: Progress,
+        stopwatch: Stopwatch,
+        folder: JobFolder | None,
+    ) -> Iterator[Occluders]:
+        """What is in front of each person's face."""
+        total, before = int(sum(plan.edited.sum() for plan in plans)), 0
+        for person, plan in enumerate(plans):
+            stored = folder and folder.occluders(person)
+            if stored is not None and stored.is_file():
+                yield Occluders.load(stored)
+                continue
+            with stopwatch("occlusion"):
+                on_frame = partial(lambda before, done: progress(DETECT, before + done, total), before)
+                occluders = occluders_of(job.source, job.masks, plan, on_frame)
+            if stored is not None:
+                occluders.save(stored)
+            before += int(plan.edited.sum())
+            return_freed_memory()
+            yield occluders
 
     def _tracks_of(self, job: LipsyncJob, speaker: Speaker, face_tracks: FaceTracks) -> list[int]:
         """The tracks of a person, by all choices of their face."""
@@ -215,13 +257,20 @@ class LipsyncPipeline:
         found = [choose_face(face_tracks, choice, job.source.times, self.detector) for choice in choices]
         return sorted(set(chain.from_iterable(found)))
 
-    def _plan(self, job: LipsyncJob, speaker: Speaker, tracks: Sequence[int], face_tracks: FaceTracks) -> FacePlan:
+    def _plan(
+        self,
+        job: LipsyncJob,
+        speaker: Speaker,
+        tracks: Sequence[int],
+        face_tracks: FaceTracks,
+        occluders: Occluders | None = None,
+    ) -> FacePlan:
         options, times = job.options, job.source.times
         limits = {"min_face_px": options.min_face_px, "max_yaw_deg": options.max_yaw_deg}
         policy = FacePolicy(**{name: limit for name, limit in limits.items() if limit is not None})
         wanted = [each.frames for each in job.ranges] or None
-        plan = plan_faces(face_tracks, tracks, policy, times, self.models.resolution, wanted)
-        missing = ~plan.edited & (plan.action != ACTIONS[OUTSIDE])
+        plan = plan_faces(face_tracks, tracks, policy, times, self.models.resolution, wanted, occluders)
+        missing = ~plan.edited & ~np.isin(plan.action, ACTIONS[[OUTSIDE, HIDDEN]])
         if speaker.name:  # who may be out of the picture while somebody else speaks
             missing &= spoken_frames(job, speaker, len(plan))
         if options.on_missing_face == "error" and missing.any():
@@ -272,12 +321,12 @@ class LipsyncPipeline:
         return face_tracks
 
     def _renderer(
-        self, job: LipsyncJob, settings: InferenceSettings, face_tracks: FaceTracks, stopwatch: Stopwatch
+        self, job: LipsyncJob, settings: InferenceSettings, plans: Sequence[FacePlan], stopwatch: Stopwatch
     ) -> Renderer:
         memory = memory_plan(job.options.memory, self.models.device, self.models.resolution)
         whisper, read_pictures = WhisperFeatures(self.models.audio_encoder), pictures_of(job)
         people = []
-        for speaker, plan in zip(job.people, self.plans(job, face_tracks), strict=True):
+        for speaker, plan in zip(job.people, plans, strict=True):
             sampler = self.sampler_type(self.models, speaker.settings(settings), stopwatch, memory)
             people.append(EditedPerson(job, speaker, plan, sampler, whisper, read_pictures))
         return Renderer(job, people)
@@ -300,6 +349,7 @@ class LipsyncPipeline:
             "settings": repr(settings),
             "options": repr(job.options),
             "face": [identity(picture) for picture in face_pictures(job)],
+            "masks": job.options.masks and identity(job.options.masks),
             "format": repr(job.format),
             "networks": self.models.fingerprint,
             "detector": type(self.detector).__name__,

@@ -50,8 +50,9 @@ def preflight(
         )
     stopwatch = Stopwatch()
     face_tracks = pipeline.track_faces(job, progress, stopwatch)
+    lenient = replace(job, options=replace(job.options, on_missing_face="passthrough"))
+    plans = pipeline.plans(lenient, face_tracks, progress, stopwatch)
     progress(SHEET, 0, 0)
-    plans = pipeline.plans(replace(job, options=replace(job.options, on_missing_face="passthrough")), face_tracks)
     report = make_report(job, plans, pipeline.models, settings or pipeline.models.defaults, stopwatch, planned=True)
     if sheet is not None:
         save_picture(contact_sheet(job, plans, report, face_tracks, progress), sheet)
@@ -67,7 +68,7 @@ def contact_sheet(
     job: LipsyncJob, plans: Sequence[FacePlan], report: JobReport, face_tracks: FaceTracks, progress: Progress = ignore
 ) -> FrameArray:
     """Pictures of the video, uint8 h w 3, with every face framed (green if it will be edited), its person's number, and the name
-    in a file of speakers.
+    in a file of speakers. What is in front of the chosen faces, if it was searched or given, is tinted.
     """
     numbers = {track: str(person.number) for person in find_people(face_tracks) for track in person.tracks}
     labels = numbers | names_at_faces(job, plans, numbers)
@@ -75,6 +76,9 @@ def contact_sheet(
     tiles, frames = [], shown_frames_of_all(plans)
     for frame in frames:
         picture = next(iter(job.source.read(frame, frame + 1)))
+        for plan in plans:
+            if plan.occluders is not None:
+                picture = plan.occluders.marked(picture, frame, plan.points[frame])
         rows = np.flatnonzero(face_tracks.frame == frame)
         faces = [(face_tracks.box[row], int(face_tracks.track[row])) for row in rows]
         is_edited = [frame in own for own in edited] or [bool(plans[0].edited[frame])]

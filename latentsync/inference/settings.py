@@ -4,6 +4,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from fractions import Fraction
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -26,6 +27,7 @@ Length = Literal["bounce", "loop", "cut", "hold"]  # where the audio is longer t
 Rest = Literal["cut", "keep"]  # of a video that is longer than the audio
 OnMissingFace = Literal["passthrough", "error"]
 
+AUTO, OFF = "auto", "off"  # of the option `occlusion`
 MIN_FPS, MAX_FPS, MAX_CRF = 1, 240, 63
 MOST_STRENGTH = 2.0
 RANDOM_SEED = -1  # draws a seed for every run
@@ -216,6 +218,10 @@ class JobOptions:
     face is passed through, None for the defaults of `FacePolicy`. `on_missing_face`: frames without a face are passed through,
     or an error.
 
+    `occlusion`: what is in front of the lower face stays in front. `auto`: it is searched for, see `latentsync.face.occlusion`;
+    `off`: it is not; or the path of masks, a picture or a video with as many frames of the same size, white where something is in
+    front.
+
     `interlaced`: interlaced frames are deinterlaced (`deinterlace`), or kept with their flags (`keep`).
 
     `codec`, `crf`: of the output video. `memory`: how much is computed at once, see `latentsync.inference.memory`.
@@ -233,6 +239,7 @@ class JobOptions:
     on_missing_face: OnMissingFace = "passthrough"
     min_face_px: float | None = None
     max_yaw_deg: float | None = None
+    occlusion: str = OFF
     interlaced: Interlaced = "deinterlace"
     codec: Codec = "auto"
     crf: int = DEFAULT_CRF  # PSNR 46 dB outside the face on real, already encoded footage
@@ -262,8 +269,15 @@ class JobOptions:
             limit = getattr(self, name)
             if limit is not None and not 0 <= limit < float("inf"):
                 raise ValueError(f"{name} is {limit}: choose 0 or more, or leave it out for the default.")
+        if not self.occlusion:
+            raise ValueError("occlusion is empty: choose auto, off, or the path of a picture or video of masks.")
         if not 0 <= self.crf <= MAX_CRF:
             raise ValueError(f"crf is {self.crf}: choose 0 (best) to {MAX_CRF}, usually 12 to 23.")
+
+    @property
+    def masks(self) -> Path | None:
+        """The file of masks that `occlusion` names, None if it names none."""
+        return None if self.occlusion in (AUTO, OFF) else Path(self.occlusion)
 
     def changed(self, entries: Mapping[str, Any]) -> "JobOptions":
         """A copy with the `entries` that are not None. Raises ValueError for an unknown name."""

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -117,6 +118,28 @@ def test_every_face_is_that_of_a_job_of_its_own(tmp_path: Path, folder: Path, pi
     assert np.array_equal(left, halves(tmp_path / "anna.mkv")[0])
     assert np.array_equal(right, halves(tmp_path / "bert.mkv")[1])
     assert not np.array_equal(right, halves(film)[1])
+
+
+def test_a_mask_is_in_front_of_the_face_that_it_covers_alone(
+    tmp_path: Path, folder: Path, pipeline: LipsyncPipeline
+) -> None:
+    mask = np.zeros((SIZE[0], 2 * HALF), np.uint8)
+    mask[:, : HALF // 2] = 255  # of the first face
+    cv2.imwrite(str(tmp_path / "mask.png"), mask)
+    people = {
+        name: {"face": number, "audio": "a.wav", "silence": "model"} for number, name in enumerate(("anna", "bert"), 1)
+    }
+    film, options = folder / "film.mp4", replace(LOSSLESS, occlusion=str(tmp_path / "mask.png"))
+    report = pipeline(film, write(folder, {"people": people}, "masked.json"), tmp_path / "o.mkv", FAST, options)
+    everywhere = ((0.0, COUNT / 25),)
+    assert [each.occluded_sec for each in report.speakers] == [everywhere, ()] and report.occluded_sec == everywhere
+    left, right = (
+        np.abs(after.astype(int) - before)
+        for after, before in zip(halves(tmp_path / "o.mkv"), halves(film), strict=True)
+    )
+    edge = HALF // 2
+    assert left[:, :, : edge - 4].max() <= 2 and left[:, :, edge:].max() > 20  # stored colours mix at the edge
+    assert right[:, :, : edge - 4].max() > 20
 
 
 def test_a_face_that_does_not_speak_is_untouched(tmp_path: Path, folder: Path, pipeline: LipsyncPipeline) -> None:

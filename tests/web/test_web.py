@@ -133,7 +133,7 @@ def test_a_form_is_filled_in_only_with_what_is_valid_and_there(server: Server, p
     whole.build()
     page = whole.form
     video = uploaded(server, "talk.mp4", pair[0].read_bytes())
-    wish = ["fast", 4, 1.5, 7, "keep", 0.8, 0.0, "12,34@0.5", "0.1-0.3", "loop", "cut", "error", "demo"]
+    wish = ["fast", 4, 1.5, 7, "keep", 0.8, "", "auto", 0.0, "12,34@0.5", "0.1-0.3", "loop", "cut", "error", "demo"]
     assert page.filled([video, None, *wish]) == [video, None, *wish, "fast"]
     assert page.filled([video, None, "turbo", 3, *wish[2:]])[-1] == texts.CUSTOM_PRESET
     for elsewhere in (str(server.settings.folder / "api.key"), "/etc/passwd", video + "x"):

@@ -15,16 +15,27 @@ from numpy.typing import NDArray
 
 from latentsync.face.align import FloatArray, Smoother, align_matrix
 from latentsync.face.lower_face import LENGTH, LowerFaces
-from latentsync.face.outline import JAW_POINTS, in_face, lowered
+from latentsync.face.outline import JAW_POINTS, face_region, in_face, lowered
+from latentsync.inference.faces.occluders import Occluders
 from latentsync.inference.faces.tracks import FaceTracks
 
 IntArray = NDArray[np.int32]
 BoolArray = NDArray[np.bool_]
 TimeArray = NDArray[np.float64]  # seconds
 
-EDIT, BRIDGED, NO_FACE, TOO_SMALL, TURNED_AWAY, OTHER_PERSON, TOO_SHORT, OUTSIDE = range(8)
+EDIT, BRIDGED, NO_FACE, TOO_SMALL, TURNED_AWAY, OTHER_PERSON, TOO_SHORT, OUTSIDE, HIDDEN = range(9)
 ACTIONS = np.array(
-    ["edit", "bridged", "no face", "too small", "turned away", "other person", "too short", "outside the ranges"]
+    [
+        "edit",
+        "bridged",
+        "no face",
+        "too small",
+        "turned away",
+        "other person",
+        "too short",
+        "outside the ranges",
+        "mouth hidden",
+    ]
 )
 NOT_EDITED = -1  # segment number of frames that are passed through unchanged
 MIN_DETECTIONS = 3  # frames of a track from which it counts as another person
@@ -68,6 +79,7 @@ class FacePlan:
     jaw: FloatArray  # [n, 17, 2] jaw line, steady, see `latentsync.face.outline`; NaN where unknown
     lower_face: LowerFaces  # [n, LENGTH], 0 where unknown
     shot: IntArray  # [n]
+    occluders: Occluders | None = None  # what is in front of the face; None: not searched
 
     def __len__(self) -> int:
         return len(self.segment)
@@ -83,6 +95,25 @@ class FacePlan:
         if np.isnan(jaw).any():
             return None
         return in_face(lowered(jaw, float(self.opening[frame])), matrix, resolution)
+
+    @property
+    def has_occluder(self) -> BoolArray:
+        """bool [n]: whether something is in front of the face in a frame."""
+        found = np.zeros(len(self), np.bool_)
+        if self.occluders is not None:
+            found[self.occluders.frame] = True
+        return found
+
+    def visible(self, frame: int, matrix: FloatArray, resolution: int) -> FloatArray | None:
+        """How far the face can be seen in a frame, [r, r] in [0, 1] in its aligned face; None: all of it.
+
+        Where something is in front, the frame also stays as it is around the face.
+        """
+        if self.occluders is None:
+            return None
+        visible = self.occluders.visible(frame, self.points[frame], matrix, resolution)
+        outline = self.outline(frame, matrix, resolution)
+        return visible if visible is None or outline is None else visible * face_region(outline, resolution)
 
     @property
     def segments(self) -> list[range]:
@@ -112,11 +143,12 @@ def plan_faces(
     times_sec: Sequence[Fraction] | Sequence[float],
     resolution: int,
     wanted: Sequence[range] | None = None,
+    occluders: Occluders | None = None,
 ) -> FacePlan:
     """Plan every frame of a video for the person of `tracks`, with faces of `resolution` x `resolution`.
 
     `times_sec` [n or n + 1]: presentation times of the frames and optionally the end of the last one. Without any face all
-    frames are passed through; with `wanted` also all but these.
+    frames are passed through; with `wanted` also all but these, and with `occluders` those in which the mouth is hidden.
     """
     times = frame_times(times_sec, face_tracks.frame_count)
     chosen = ChosenFace.gather(face_tracks, tracks)
@@ -124,6 +156,8 @@ def plan_faces(
     shot = face_tracks.shot
     if wanted is not None:
         action[outside(wanted, len(action))] = OUTSIDE
+    if occluders is not None:
+        action[occluders.hidden] = HIDDEN
     bridge_gaps(chosen, action, shot, times, face_tracks, tracks, policy)
     drop_short_runs(action, shot, times, policy)
     edited = is_edited(action)
@@ -142,6 +176,7 @@ def plan_faces(
         jaw=steady(chosen.jaw, chosen.points, segment),
         lower_face=chosen.lower_face,
         shot=shot,
+        occluders=occluders,
     )
 
 
@@ -248,7 +283,7 @@ def bridge_gaps(
         short = times[gap.stop] - times[gap.start] <= policy.max_gap_sec + SLACK_SEC
         if (
             not short
-            or OUTSIDE in action[gap.start : gap.stop]
+            or np.isin(action[gap.start : gap.stop], (OUTSIDE, HIDDEN)).any()
             or jumped(chosen.box[before], chosen.box[after], len(gap))
         ):
             continue

@@ -63,8 +63,9 @@ class EditedPerson:
         with self.sampler.stopwatch("align"):
             face = face_of(picture, matrix, resolution)
         outline = self.plan.outline(source, self.plan.matrices[source], resolution)
+        visible = self.plan.visible(source, self.plan.matrices[source], resolution)
         weight = float(self.plan.weight[source] * self.lip_weights[index])
-        return FrameIn(picture, time_sec, source, segment, matrix, weight, face, outline)
+        return FrameIn(picture, time_sec, source, segment, matrix, weight, face, outline, visible)
 
     def _encode_reference(self, window: range) -> Tensor:
         """Latents of the faces in the source frames `window`."""

@@ -6,6 +6,7 @@ job's own files are deleted, and the folder too.
     job.json            key and seed of the job
     job.lock            held by the process that runs the job
     faces.npz           faces found in pass 1
+    occluders_0.npz     masks of what is in front of the first person's face, if they are used
     part_00000.mp4      output segment 0 (or .mov), playable
     part_00000.json     frames of segment 0 whose result differs from the plan
     part_00000.lock     held by the process that writes segment 0
@@ -27,7 +28,7 @@ from latentsync.media.video.mux import atomic_output
 
 JOB, FACES, LOCK = "job.json", "faces.npz", "job.lock"
 # The job's own files. JOB is deleted last: as long as it exists, the others are known to be this program's.
-OWN_FILES = ("part_*.mp4", "part_*.mov", "part_*.json", "part_*.lock", FACES, "*.partial", JOB)
+OWN_FILES = ("part_*.mp4", "part_*.mov", "part_*.json", "part_*.lock", FACES, "occluders_*.npz", "*.partial", JOB)
 FILES_BEFORE_JOB = {LOCK, f"{JOB}.partial"}  # all that a job can have before JOB is written
 END_BYTES = 1 << 20  # at both ends of a file
 
@@ -68,6 +69,9 @@ class JobFolder:
     @property
     def faces(self) -> Path:
         return self.folder / FACES
+
+    def occluders(self, person: int) -> Path:
+        return self.folder / f"occluders_{person}.npz"
 
     def segment_path(self, index: int) -> Path:
         return self.folder / f"part_{index:05d}{self.suffix}"

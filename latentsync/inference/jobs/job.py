@@ -13,6 +13,7 @@ import numpy as np
 
 from latentsync.audio.speech_activity import speech_problem
 from latentsync.inference.faces.select import parse_face_choice
+from latentsync.inference.jobs.masks import open_masks
 from latentsync.inference.jobs.ranges import EditedRange, check_ranges, edited_ranges, unused_sound_warning
 from latentsync.inference.jobs.source import Source, open_source
 from latentsync.inference.jobs.speakers import FilmTimes, Speaker, Spoken, open_speakers
@@ -55,6 +56,7 @@ class LipsyncJob:
     film: Film | None = None  # whose packets are copied outside the ranges; None: all frames are encoded
     spoken_sound: AudioSource | None = None  # of a file of speakers
     spoken_files: tuple[Path, ...] = ()  # that it names
+    masks: Source | None = None  # of what is in front of the faces; None: no masks are given
 
     @property
     def sound(self) -> AudioSource:
@@ -97,12 +99,13 @@ def check_names(video: PathLike, audio: PathLike, output: PathLike, options: Job
     """The part of `check_job` that takes milliseconds: raises what it raises for files that are missing or must not be replaced."""
     parse_face_choice(options.face)
     check_ranges(options)
-    sounds: tuple[Path, ...] = ()
+    sounds: tuple[Path, ...] = (Path(audio),)
     if is_speakers_file(Path(audio)):
         check_options_of_speakers(options)
         sounds = read_speakers(Path(audio)).sounds
-    check_output(Path(output), (Path(video), Path(audio), *sounds), force)
-    for path in (video, *(sounds or (audio,))):
+    needed = Path(video), *sounds, *filter(None, [options.masks])
+    check_output(Path(output), (Path(audio), *needed), force)
+    for path in needed:
         check_readable(path)
 
 
@@ -129,10 +132,11 @@ def check_job(
 
     Raises:
         ValueError: `options.face` or `options.ranges` cannot be parsed, a range is beyond the end of the video or the audio, or
-            `options.start_sec` is beyond the end of the audio, or the file of speakers is wrong.
-        MediaError: the video or the audio is missing, cannot be read, or has no such track; no encoder is installed for the
-            codec; or the output is one of the inputs, has an unknown extension, is a file not written by this program (unless
-            `force`), is a folder, or its disk is full or read-only.
+            `options.start_sec` is beyond the end of the audio, or the file of speakers is wrong, or masks are not as large, or
+            not as many, as the video's frames.
+        MediaError: the video, the audio or the masks are missing or cannot be read, or there is no such track; no encoder is
+            installed for the codec; or the output is one of the inputs, has an unknown extension, is a file not written by this
+            program (unless `force`), is a folder, or its disk is full or read-only.
     """
     options = options or JobOptions()
     paths = Path(video), Path(audio), Path(output)
@@ -178,6 +182,8 @@ def check_job(
     people = tuple(replace(one, waveform=padded(sound_of_ranges(ranges, one.waveform))) for one in spoken.people)
     job = LipsyncJob(*paths, info, source, people, sound_sec, format, encoder.name, options, warnings, ranges, film)
     assert len(job.timeline), "it raises for a start after the audio's end"
+    if options.masks is not None:
+        job = replace(job, masks=open_masks(options.masks, source))
     if file is not None:
         return replace(job, spoken_sound=spoken.sound, spoken_files=file.sounds)
     return replace(job, warnings=(*warnings, *filter(None, [spliced_sound_warning(job)]))) if ranges else job

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 import latentsync
-from latentsync.inference.faces.plan import ACTIONS, EDIT, NOT_EDITED, FacePlan
+from latentsync.inference.faces.plan import ACTIONS, EDIT, NOT_EDITED, FacePlan, runs
 from latentsync.inference.jobs.job import LipsyncJob
 from latentsync.inference.jobs.ranges import sound_sentence
 from latentsync.inference.jobs.segments import segment_of_frames
@@ -35,6 +35,7 @@ LIBRARIES = ("torch", "av", "opencv-python", "opencv-python-headless", "numpy") 
 
 # Output frame, why it was not edited despite the plan, whether it was sampled a second time, number of the job's person.
 Fact = tuple[int, str | None, bool, int]
+Spans = tuple[tuple[float, float], ...]  # from ... to ..., seconds of the output
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ class SpeakerReport:
     settings: InferenceSettings
     end_sec: float  # of the output
     per_frame: tuple[FrameReport, ...]
+    occluded_sec: Spans = ()  # where something is in front of their face
 
     @property
     def edited_frames(self) -> int:
@@ -138,7 +140,8 @@ class JobReport:
     timeline: tuple[StageTimes, ...] = ()  # empty if no stages overlapped; after a resume only of the last process
     planned: bool = False  # by a preflight: nothing was edited
     encoded: tuple[tuple[int, int], ...] = ()  # frames from ... up to ...; the others are copied from the video
-    new_sound_sec: tuple[tuple[float, float], ...] = ()  # where the new audio plays; elsewhere the video's own sound
+    occluded_sec: Spans = ()  # where something is in front of a face, if it was searched or given
+    new_sound_sec: Spans = ()  # where the new audio plays; elsewhere the video's own sound
     # of a file of speakers, by name; then `per_frame` shows in each frame the first person who is edited in it
     speakers: tuple[SpeakerReport, ...] = ()
 
@@ -238,6 +241,7 @@ def make_report(
         timeline=tuple(stage_times(timer) for timer in stopwatch.stage_timers.values()),
         planned=planned,
         encoded=tuple((part.start, part.stop) for part in job.encoded),
+        occluded_sec=occluded_spans(job, plans),
         new_sound_sec=tuple((float(each.start_sec), float(each.stop_sec)) for each in job.ranges)
         or ((0.0, min(float(job.sound_sec), job.timeline.time_sec(len(job.timeline)))),),
         speakers=tuple(person for person in people if person.name),
@@ -258,12 +262,22 @@ def speaker_report(
     segment_of_frame = segment_of_frames(plan.segment, job.timeline, weights)
     frames = (OutputFrame(index, int(segment_of_frame[index]), float(weights[index])) for index in range(len(weights)))
     per_frame = tuple(frame_report(job, plan, frame, reasons.get(frame.index), planned) for frame in frames)
-    return SpeakerReport(speaker.name, speaker.faces, own, job.timeline.time_sec(len(weights)), per_frame)
+    end_sec, occluded = job.timeline.time_sec(len(weights)), occluded_spans(job, [plan])
+    return SpeakerReport(speaker.name, speaker.faces, own, end_sec, per_frame, occluded)
 
 
 def first_edited(*people: FrameReport) -> FrameReport:
     """Of the reports of one frame that of the first person who is edited in it, else the first one."""
     return next((frame for frame in people if frame.edited), people[0])
+
+
+def occluded_spans(job: LipsyncJob, plans: Sequence[FacePlan]) -> Spans:
+    """Seconds of the output in which something is in front of a face of the plans."""
+    occluded = np.any([plan.has_occluder for plan in plans], axis=0)[job.timeline.order]
+    spans = [span for span in runs(occluded) if occluded[span.start]]
+    return tuple(
+        (round(job.timeline.time_sec(span.start), 3), round(job.timeline.time_sec(span.stop), 3)) for span in spans
+    )
 
 
 def installed_versions(packages: Iterable[str]) -> dict[str, str]:
@@ -367,7 +381,8 @@ def check_report(path: Path, job: LipsyncJob, force: bool = False) -> Path:
 
     Raises MediaError if it is a file of the job, or exists and is not a report about this output (unless `force`).
     """
-    if path.resolve() in {each.resolve() for each in (job.video, job.audio, job.output, *job.spoken_files)}:
+    files = job.video, job.audio, job.output, *job.spoken_files, *filter(None, [job.options.masks])
+    if path.resolve() in {each.resolve() for each in files}:
         raise MediaError(f"cannot write the report {path}: it is a file of the same run. Give another name.")
     if path.exists() and not force and not is_report(path, job.output):
         raise MediaError(

@@ -48,6 +48,15 @@ def usual_frames(lower_face: NDArray[np.int8], yaw_deg: NDArray[np.floating], se
     return np.asarray(usual & (around < 0.5))
 
 
+def usual_in_shots(plan: FacePlan, seen: BoolArray) -> BoolArray:
+    """bool [n]: the usual frames of every shot of a plan, among those `seen` [n]."""
+    usual = np.zeros(len(plan), bool)
+    for shot in runs(plan.shot):
+        inside = slice(shot.start, shot.stop)
+        usual[inside] = usual_frames(plan.lower_face[inside], plan.yaw[inside], seen[inside])
+    return usual
+
+
 def _alike(faces: NDArray[np.int8], values: Values) -> BoolArray:
     """bool [n]: which of the frames with these values [n, d] have the usual appearance."""
     everyone = np.ones(len(values), bool)
@@ -90,12 +99,9 @@ def reference_choice(policy: Reference, plan: FacePlan, num_frames: int, stride:
     segments = plan.segments
     if policy == "current" or not segments:
         return None
-    known = plan.action == ACTIONS[EDIT]
+    known = (plan.action == ACTIONS[EDIT]) & ~plan.has_occluder
     if policy == "elsewhere":
-        usual = np.zeros(len(plan), bool)
-        for shot in runs(plan.shot):
-            inside = slice(shot.start, shot.stop)
-            usual[inside] = usual_frames(plan.lower_face[inside], plan.yaw[inside], known[inside])
+        usual = usual_in_shots(plan, known)
         return ElsewhereReference(segments, usual_runs(segments, usual), num_frames, stride)
     usual = usual_frames(plan.lower_face, plan.yaw, known)
     return closed_reference(usual_runs(segments, usual), plan.opening, num_frames, stride)

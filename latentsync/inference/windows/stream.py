@@ -36,10 +36,16 @@ def face_of(picture: Picture, matrix: FloatArray, resolution: int) -> FrameArray
 
 
 def with_face(
-    picture: Picture, face: Face, original: Face, matrix: FloatArray, opacity: float, detail: Tensor | None = None
+    picture: Picture,
+    face: Face,
+    original: Face,
+    matrix: FloatArray,
+    opacity: float,
+    detail: Tensor | None = None,
+    visible: FloatArray | None = None,
 ) -> Picture:
     """The picture with `face` blended over `original`; pixels outside the face keep their stored values."""
-    patch = Patch.of(picture.height_width, face, matrix, original, detail)
+    patch = Patch.of(picture.height_width, face, matrix, original, detail, visible)
     if patch is None or opacity == 0:
         return picture
     return picture.edited(patch.region, lambda frame: patch.blend_into(frame, opacity))
@@ -61,6 +67,7 @@ class FrameIn:
     weight: float = 1.0  # opacity of the new lips, 0 ... 1
     face: FrameArray | None = None  # the aligned face, uint8 r r 3, if already warped
     outline: FloatArray | None = None  # [17, 2] of the lower face, see `latentsync.face.outline`; None: unknown
+    visible: FloatArray | None = None  # [r, r] in [0, 1]: 0 where something is in front of the face; None: nothing is
 
     def warped(self, resolution: int) -> FrameArray:
         """The aligned face."""
@@ -164,7 +171,8 @@ class LipsyncStream:
             detail = None if new.detail is None else new.detail[0]
             if detail is not None and item.outline is not None:
                 detail = kept_around(detail, item.outline)
-            picture = with_face(item.picture, new.whole()[0], new.originals[0], _matrix(item), item.weight, detail)
+            faces = new.whole()[0], new.originals[0]
+            picture = with_face(item.picture, *faces, _matrix(item), item.weight, detail, item.visible)
         edited = picture is not item.picture
         return FrameOut(picture, edited, None if edited else UNCHANGED, new.retried)
 

@@ -61,6 +61,8 @@ NOT_RUN = {
     "./inference.sh": "the demo without arguments is tests/inference/test_demo.py",
     "python gradio_app.py": "it serves until it is stopped; tests/web runs it",
     "python docs/api_client.py": "it needs a server; tests/web/test_api.py runs it",
+    "./inference.sh --provenance": "it needs a certificate; see test_provenance.py",
+    "python -m scripts.provenance": "it needs a result; tests/inference/test_provenance.py runs it",
     "python -m scripts.score_demo": LONG,
     "python -m scripts.make_figures": "it overwrites the pictures of the documentation",
     "python -m scripts.precompute": TRAINS,

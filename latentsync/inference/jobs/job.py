@@ -22,6 +22,7 @@ from latentsync.inference.settings import JobOptions
 from latentsync.media.container import ChosenTracks, MediaError, PathLike, check_readable, default_track
 from latentsync.media.pixels.pixel_format import pixel_format
 from latentsync.media.probe import MediaInfo, made_here, probe
+from latentsync.media.signing import SigningFiles, check_signed, open_signing
 from latentsync.media.sound.copy import AudioSource, PlacedSound, keeps_packets
 from latentsync.media.sound.downmix import single_channel
 from latentsync.media.sound.read import read_audio
@@ -55,6 +56,7 @@ class LipsyncJob:
     film: Film | None = None  # whose packets are copied outside the ranges; None: all frames are encoded
     spoken_sound: AudioSource | None = None  # of a file of speakers
     spoken_files: tuple[Path, ...] = ()  # that it names
+    signing: SigningFiles | None = None  # of the output's C2PA manifest; None: it has none
 
     @property
     def sound(self) -> AudioSource:
@@ -122,21 +124,25 @@ def check_job(
     output: PathLike,
     options: JobOptions | None = None,
     force: bool = False,
+    provenance: PathLike | None = None,
 ) -> LipsyncJob:
     """Open both inputs, and test that the output can be written; its folder is created if necessary.
 
-    `audio`: an audio file, or a file of speakers (.json or .csv, see `latentsync.inference.jobs.speakers_file`).
+    `audio`: an audio file, or a file of speakers (.json or .csv, see `latentsync.inference.jobs.speakers_file`). `provenance`: a
+    file of settings with which the output is signed (see `latentsync.media.signing`).
 
     Raises:
         ValueError: `options.face` or `options.ranges` cannot be parsed, a range is beyond the end of the video or the audio, or
-            `options.start_sec` is beyond the end of the audio, or the file of speakers is wrong.
+            `options.start_sec` is beyond the end of the audio, or the file of speakers or that for signing is wrong.
         MediaError: the video or the audio is missing, cannot be read, or has no such track; no encoder is installed for the
             codec; or the output is one of the inputs, has an unknown extension, is a file not written by this program (unless
-            `force`), is a folder, or its disk is full or read-only.
+            `force`), is a folder, or its disk is full or read-only; or it is to be signed and can hold no manifest.
+        ModuleNotFoundError: it is to be signed, and the extra `provenance` is not installed.
     """
     options = options or JobOptions()
     paths = Path(video), Path(audio), Path(output)
     check_names(*paths, options, force)
+    signing = signing_of(provenance, paths[2])
     pictures = ChosenTracks(video, video=options.video_track)
     info = probe(pictures)
     if info.is_still:
@@ -177,10 +183,19 @@ def check_job(
     )
     people = tuple(replace(one, waveform=padded(sound_of_ranges(ranges, one.waveform))) for one in spoken.people)
     job = LipsyncJob(*paths, info, source, people, sound_sec, format, encoder.name, options, warnings, ranges, film)
+    job = replace(job, signing=signing)
     assert len(job.timeline), "it raises for a start after the audio's end"
     if file is not None:
         return replace(job, spoken_sound=spoken.sound, spoken_files=file.sounds)
     return replace(job, warnings=(*warnings, *filter(None, [spliced_sound_warning(job)]))) if ranges else job
+
+
+def signing_of(provenance: PathLike | None, output: Path) -> SigningFiles | None:
+    """With whose signature an output is written. Raises what `open_signing` and `check_signed` do."""
+    if provenance is None:
+        return None
+    check_signed(output)
+    return open_signing(Path(provenance))
 
 
 def spoken_by_one(paths: tuple[Path, Path, Path], info: MediaInfo, options: JobOptions) -> Spoken:

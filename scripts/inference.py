@@ -82,7 +82,9 @@ def choose_speakers(args: argparse.Namespace) -> None:
             '--speakers names the sounds itself: leave out --audio_path, and give a mix as "mix" in the file.'
         )
     if not is_speakers_file(args.speakers):
-        raise ValueError(f"{args.speakers} is no file of speakers: give a .json or .csv file, see docs/dubbing.md.")
+        raise ValueError(
+            f"{args.speakers} is no file of speakers: give a .json, .csv, .srt or .vtt file, see docs/dubbing.md."
+        )
     args.audio_path = args.speakers
 
 

@@ -40,7 +40,8 @@ def parse(argv: list[str] | None, description: str | None, prog: str = "inferenc
         "--speakers",
         type=Path,
         metavar="FILE",
-        help="in place of --audio_path, for several people: .json or .csv that says who speaks when and what, see docs/dubbing.md",
+        help="in place of --audio_path, for several people: .json, .csv, .srt or .vtt that says who speaks when and what, see"
+        " docs/dubbing.md",
     )
     files("--video_out_path", type=Path, default=Path("video_out.mp4"), help="the output (default: %(default)s)")
     files(

@@ -126,7 +126,7 @@ class LipsyncPipeline:
     ) -> JobReport:
         """Write `output`: `video` with lips that match `audio`, and with that audio.
 
-        `audio` is an audio file, or for several people a file that says who speaks (.json or .csv, docs/dubbing.md).
+        `audio` is an audio file, or for several people a file that says who speaks (.json, .csv, .srt or .vtt, docs/dubbing.md).
 
         `settings` default to the checkpoint's recommendation. The same seed gives the same frames. A stopped run resumes when
         called again with the same arguments. `job_dir` (default: OUTPUT.job) holds finished segments until then. `force`

@@ -100,10 +100,12 @@ def check_names(video: PathLike, audio: PathLike, output: PathLike, options: Job
     parse_face_choice(options.face)
     check_ranges(options)
     sounds: tuple[Path, ...] = ()
+    files: tuple[Path, ...] = ()
     if is_speakers_file(Path(audio)):
         check_options_of_speakers(options)
-        sounds = read_speakers(Path(audio)).sounds
-    check_output(Path(output), (Path(video), Path(audio), *sounds), force)
+        file = read_speakers(Path(audio))
+        sounds, files = file.sounds, file.files
+    check_output(Path(output), (Path(video), Path(audio), *files), force)
     for path in (video, *(sounds or (audio,))):
         check_readable(path)
 
@@ -128,8 +130,8 @@ def check_job(
 ) -> LipsyncJob:
     """Open both inputs, and test that the output can be written; its folder is created if necessary.
 
-    `audio`: an audio file, or a file of speakers (.json or .csv, see `latentsync.inference.jobs.speakers_file`). `provenance`: a
-    file of settings with which the output is signed (see `latentsync.media.signing`).
+    `audio`: an audio file, or a file of speakers (.json, .csv, .srt or .vtt, see `latentsync.inference.jobs.speakers_file`).
+    `provenance`: a file of settings with which the output is signed (see `latentsync.media.signing`).
 
     Raises:
         ValueError: `options.face` or `options.ranges` cannot be parsed, a range is beyond the end of the video or the audio, or
@@ -174,6 +176,7 @@ def check_job(
     range_warnings = (film_warning, *ranges_warnings(ranges, sound_sec, paths[1].name))
     warnings = (
         *track_warnings(pictures, (sound for sound, _ in spoken.waveforms)),
+        *spoken.warnings,
         *filter(None, (*picture_warnings, *range_warnings)),
         *(
             warning
@@ -186,7 +189,7 @@ def check_job(
     job = replace(job, signing=signing)
     assert len(job.timeline), "it raises for a start after the audio's end"
     if file is not None:
-        return replace(job, spoken_sound=spoken.sound, spoken_files=file.sounds)
+        return replace(job, spoken_sound=spoken.sound, spoken_files=file.files)
     return replace(job, warnings=(*warnings, *filter(None, [spliced_sound_warning(job)]))) if ranges else job
 
 

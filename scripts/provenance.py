@@ -22,13 +22,13 @@ STATES = {
 }
 
 
-def main(argv: list[str] | None = None, prog: str = "provenance") -> int:
+def main(argv: list[str] | None = None, prog: str = "python -m scripts.provenance") -> int:
     parser = argparse.ArgumentParser(prog=prog, description=__doc__)
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="a video file")
     parser.add_argument("--source", type=Path, help="whether this is the file that the mark names as source")
     parser.add_argument("--trust", type=Path, metavar="FILE.pem", help="certificates of authorities that are trusted")
     args = parser.parse_args(argv)
-    return run_command(prog.split()[-1], lambda: max(show(file, args.source, args.trust) for file in args.files))
+    return run_command("provenance", lambda: max(show(file, args.source, args.trust) for file in args.files))
 
 
 def show(file: Path, source: Path | None, trusted: Path | None) -> int:

@@ -113,7 +113,9 @@ def sign(unsigned: Path, output: Path, source: Path, files: SigningFiles) -> Non
 
 
 def read_manifest(path: PathLike, trusted: Path | None = None) -> Manifest | None:
-    """The manifest of a file, checked against its content; None without one. `trusted`: PEM file of certificates to trust.
+    """The manifest of a file, checked against its content; None without one, also in formats that have none.
+
+    `trusted`: a PEM file of certificates that are trusted.
 
     Raises ModuleNotFoundError if c2pa-python is not installed, MediaError if the file cannot be read.
     """
@@ -126,7 +128,7 @@ def read_manifest(path: PathLike, trusted: Path | None = None) -> Manifest | Non
             c2pa.Reader(mimetypes.guess_type(str(path))[0], file, context=context) as reader,
         ):
             return _manifest(json.loads(reader.json()), str(reader.get_validation_state()))
-    except c2pa.C2paError.ManifestNotFound:
+    except (c2pa.C2paError.ManifestNotFound, c2pa.C2paError.NotSupported):
         return None
     except c2pa.C2paError as error:
         raise MediaError(f"cannot read the manifest of {path}: {error}. Is the file complete?") from error

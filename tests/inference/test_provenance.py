@@ -208,7 +208,7 @@ def test_the_key_is_in_no_report_and_a_source_of_any_kind_is_named(
     assert "Studio" not in json.dumps(report.to_dict()) and SECRET not in json.dumps(report.to_dict())
     manifest = read_manifest(tmp_path / "out.mp4")
     assert manifest and manifest.ingredients == ("talk.mkv",) and manifest.digital_source_types == (COMPOSITE,)
-    assert read_mark(tmp_path / "out.mp4") is None
+    assert read_mark(tmp_path / "out.mp4") is None and read_manifest(source) is None
 
 
 WRONG = {

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Create .venv and install what lip-syncing needs, and what is named; if all is up to date, do nothing. If sourced, also activate .venv.
-#   ./setup_env.sh [web] [train] [data] [eval] [avatars] [dev] [--torch auto|cpu|cuda] [--checkpoints none|inference|all]
+#   ./setup_env.sh [web] [train] [data] [eval] [avatars] [provenance] [dev] [--torch auto|cpu|cuda] [--checkpoints none|inference|all]
 # PYTHON=python3.12 chooses the interpreter, LATENTSYNC_TORCH=cpu does as --torch cpu. uv, where it is there, installs faster than pip.
 if (return 0 2>/dev/null); then
     if bash -- "${BASH_SOURCE[0]:-$0}" "$@"; then
@@ -131,7 +131,7 @@ torch="${LATENTSYNC_TORCH:-auto}"
 checkpoints=""
 while [ $# -gt 0 ]; do
     case "$1" in
-        web | train | data | eval | avatars | dev) parts+=("$1") ;;
+        web | train | data | eval | avatars | provenance | dev) parts+=("$1") ;;
         --torch | --checkpoints)
             [ $# -ge 2 ] || fail "$1 needs a value"
             printf -v "${1#--}" '%s' "$2" && shift
@@ -139,7 +139,7 @@ while [ $# -gt 0 ]; do
         --torch=*) torch="${1#*=}" ;;
         --checkpoints=*) checkpoints="${1#*=}" ;;
         -h | --help) sed -n '2,4s/^# *//p' setup_env.sh && exit 0 ;;
-        *) fail "unknown argument '$1'; choose web, train, data, eval, avatars, dev, --torch or --checkpoints" ;;
+        *) fail "unknown argument '$1'; choose web, train, data, eval, avatars, provenance, dev, --torch or --checkpoints" ;;
     esac
     shift
 done

@@ -30,6 +30,7 @@ VERBS = {
     ),
     "batch": Verb("scripts.inference", "run the jobs of a .csv or .jsonl file: latentsync batch LIST", ("--jobs",)),
     "download": Verb("scripts.download_checkpoints", "download the public checkpoints, or show their state"),
+    "provenance": Verb("scripts.provenance", "say what a video file says about its origin"),
     "doctor": Verb("scripts.doctor", "show packages, devices, encoders and weights, and run a short part of the demo"),
     "serve": Verb("gradio_app", "the app in the browser; needs the extra `web`"),
 }
@@ -37,7 +38,7 @@ VERBS = {
 
 def usage() -> str:
     """What `latentsync --help` prints."""
-    listed = "\n".join(f"  {word:10}{verb.purpose}" for word, verb in VERBS.items())
+    listed = "\n".join(f"  {word:12}{verb.purpose}" for word, verb in VERBS.items())
     return f"usage: latentsync VERB ...\n\n{listed}\n\nOptions: latentsync VERB --help. This is version {__version__}."
 
 

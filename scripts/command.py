@@ -17,6 +17,7 @@ EXTRA_OF = {
     ),
     **dict.fromkeys(("fsspec", "pandas", "pyarrow", "ray", "scenedetect"), "data"),
     "espeakng_loader": "avatars",
+    **dict.fromkeys(("c2pa", "cryptography"), "provenance"),
 }
 
 

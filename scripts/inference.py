@@ -24,6 +24,7 @@ from latentsync.inference.jobs.workers import WorkerPool
 from latentsync.inference.memory import share_one_heap
 from latentsync.inference.model_files import DEMO_UNET, ModelFiles, distilled_companion, find_model_files, settings_for
 from latentsync.inference.settings import InferenceSettings, JobOptions, needs_distilled, precision_of
+from latentsync.media.signing import check_signed, open_signing
 from latentsync.places import DEMO_AUDIO, DEMO_VIDEO
 from latentsync.weights import FETCH_INFERENCE, PUBLIC_UNET, CheckpointError
 from latentsync.weights.files import VAE_CONFIG
@@ -81,7 +82,9 @@ def choose_speakers(args: argparse.Namespace) -> None:
             '--speakers names the sounds itself: leave out --audio_path, and give a mix as "mix" in the file.'
         )
     if not is_speakers_file(args.speakers):
-        raise ValueError(f"{args.speakers} is no file of speakers: give a .json or .csv file, see docs/dubbing.md.")
+        raise ValueError(
+            f"{args.speakers} is no file of speakers: give a .json, .csv, .srt or .vtt file, see docs/dubbing.md."
+        )
     args.audio_path = args.speakers
 
 
@@ -168,7 +171,7 @@ def run_entry(args: argparse.Namespace, console: Console, pipeline: "LipsyncPipe
 def checked(entry: JobEntry, args: argparse.Namespace) -> LipsyncJob:
     """The job of an entry; raises ValueError or MediaError if it cannot be run."""
     options = JobOptions().changed(given(args, JobOptions)).changed(entry.options)
-    return check_job(entry.video, entry.audio, entry.output, options, args.force)
+    return check_job(entry.video, entry.audio, entry.output, options, args.force, args.provenance)
 
 
 def run_one(
@@ -262,10 +265,19 @@ def check_entries(args: argparse.Namespace) -> list[JobEntry]:
     """The jobs to run; raises ValueError for settings and MediaError for files that cannot be right, before anything is loaded."""
     InferenceSettings().changed(given(args, InferenceSettings))
     options = JobOptions().changed(given(args, JobOptions))
-    if args.jobs:
-        return read_jobs(args.jobs)
-    check_names(args.video_path, args.audio_path, args.video_out_path, options, args.force)
-    return [JobEntry(1, args.video_path, args.audio_path, args.video_out_path, {}, {})]
+    entries = read_jobs(args.jobs) if args.jobs else [JobEntry(1, *files_of(args), {}, {})]
+    if not args.jobs:
+        check_names(*files_of(args), options, args.force)
+    if args.provenance:
+        for entry in entries:
+            check_signed(entry.output)
+        open_signing(args.provenance)
+    return entries
+
+
+def files_of(args: argparse.Namespace) -> tuple[Path, Path, Path]:
+    """The video, the audio and the output of the only job."""
+    return args.video_path, args.audio_path, args.video_out_path
 
 
 def run_alone(entry: JobEntry, args: argparse.Namespace, console: Console) -> int:

@@ -40,7 +40,8 @@ def parse(argv: list[str] | None, description: str | None, prog: str = "inferenc
         "--speakers",
         type=Path,
         metavar="FILE",
-        help="in place of --audio_path, for several people: .json or .csv that says who speaks when and what, see docs/dubbing.md",
+        help="in place of --audio_path, for several people: .json, .csv, .srt or .vtt that says who speaks when and what, see"
+        " docs/dubbing.md",
     )
     files("--video_out_path", type=Path, default=Path("video_out.mp4"), help="the output (default: %(default)s)")
     files(
@@ -192,6 +193,20 @@ def parse(argv: list[str] | None, description: str | None, prog: str = "inferenc
         help="interlaced video: deinterlace it (default), or keep its fields",
     )
     output("--crf", type=int, help="quality of the encode, lower is better (default: 15)")
+    origin = parser.add_argument_group("origin (see docs/provenance.md)").add_argument
+    origin(
+        "--no_mark",
+        dest="mark",
+        action="store_const",
+        const=False,
+        help="do not say in the output's metadata that lips are generated, by what and from which file",
+    )
+    origin(
+        "--provenance",
+        type=Path,
+        metavar="FILE.json",
+        help="sign the output (.mp4 or .mov) with a C2PA manifest, by the certificate and key that this file names",
+    )
     others = parser.add_argument_group("accepted for old scripts").add_argument
     others("--temp_dir", type=Path, help="not used")
     args = parser.parse_args(argv)

@@ -60,7 +60,10 @@ NOT_RUN = {
     "./inference.sh --demo --video_path data/talk": "its film is drawn by the command before it; see test_speakers.py",
     "./inference.sh": "the demo without arguments is tests/inference/test_demo.py",
     "python gradio_app.py": "it serves until it is stopped; tests/web runs it",
+    "./inference.sh --video_path talk.mp4 --speakers": "its folder is made by the steps before it; see test_cues.py",
     "python docs/api_client.py": "it needs a server; tests/web/test_api.py runs it",
+    "./inference.sh --provenance": "it needs a certificate; see test_provenance.py",
+    "python -m scripts.provenance": "it needs a result; tests/inference/test_provenance.py runs it",
     "python -m scripts.score_demo": LONG,
     "python -m scripts.make_figures": "it overwrites the pictures of the documentation",
     "python -m scripts.precompute": TRAINS,
@@ -174,6 +177,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working folder of the snippets, with the file names that the pages use."""
     make_video(tmp_path / "talk.mp4", 12)
     make_audio(tmp_path / "dubbed.wav", 0.4)
+    (tmp_path / "talk.srt").write_text("1\n00:00:00,000 --> 00:00:00,400\nANNA: Good evening.\n")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -217,6 +221,7 @@ def test_python_snippets_run(page: str, code: str, files: Path, tiny: LipsyncPip
         "waveform": np.zeros(6_400, np.float32),
         "camera": [scene(index) for index in range(10)],
         "show": shown.append,
+        "speak": lambda text, speaker, file: make_audio(Path(file), 0.4),
     }
     exec(compile(code, page, "exec"), names)
     if "dubbed.mp4" in code:

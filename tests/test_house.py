@@ -28,6 +28,7 @@ VERBS = (
 ROOM_OF_WORD: dict[str, tuple[str, ...]] = {
     "subprocess": ("latentsync/media/", "latentsync/weights/packages.py"),  # external programs; pip
     "av": ("latentsync/media/",),
+    "c2pa": ("latentsync/media/",),
     "torch.load": ("latentsync/weights/",),
     "huggingface_hub": ("latentsync/weights/",),
     "torch.hub.load": ("latentsync/weights/",),
@@ -49,6 +50,8 @@ ROOM_OF_WORD: dict[str, tuple[str, ...]] = {
         "latentsync/weights/hub.py",
     ),
 }
+DISTRIBUTION_OF = {"c2pa": "c2pa-python"}  # where the import of an extra has another name
+
 ROOM_OF_METHOD: dict[str, tuple[str, ...]] = {"from_pretrained": ("latentsync/weights/",)}
 SHELL_FILES = [
     ROOT / ".ci/run",
@@ -227,7 +230,7 @@ def test_every_import_is_required() -> None:
     for name, tree in product_trees():
         tops = {word.split(".")[0] for word in imported_names(tree).values()} - set(sys.stdlib_module_names)
         for top in tops - {"latentsync", "scripts", "eval", "benchmarks", "web"}:
-            dists = {dist.lower().replace("_", "-") for dist in distributions.get(top, [top])}
+            dists = {dist.lower().replace("_", "-") for dist in distributions.get(top, [DISTRIBUTION_OF.get(top, top)])}
             if not dists & known and not dists & {f"{dist}-headless" for dist in known}:
                 wrong.add(f"{name}: {top}")
     assert not wrong

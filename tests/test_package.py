@@ -35,7 +35,10 @@ def test_the_user_has_a_folder_on_every_system(tmp_path: Path) -> None:
 def test_verbs_are_listed_and_a_wrong_one_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert __main__.main([]) == 0
     listed = capsys.readouterr().out
-    assert all(f"\n  {word} " in listed for word in ("run", "check", "batch", "download", "doctor", "serve", "demo"))
+    assert all(
+        f"\n  {word} " in listed
+        for word in ("run", "check", "batch", "download", "provenance", "doctor", "serve", "demo")
+    )
     assert __main__.main(["--version"]) == 0 and capsys.readouterr().out == f"{__version__}\n"
     assert __main__.main(["rnu"]) == 2
     assert capsys.readouterr().err.startswith("latentsync: there is no verb 'rnu': choose demo, run,")
@@ -68,6 +71,7 @@ def test_extras_install_what_messages_say() -> None:
         "espeakng_loader": "espeakng-loader",
         "python_multipart": "python-multipart",
         "whisper": "openai-whisper",
+        "c2pa": "c2pa-python",
     }  # of imports that are called otherwise
     for package, extra in EXTRA_OF.items():
         assert names.get(package, package) in {re.split(r"[\[><=;]", line)[0] for line in extras[extra]}, package

@@ -117,7 +117,9 @@ def _entry(path: Path, number: int, row: Mapping[str, Any]) -> JobEntry:
     given = {name: value for name, value in row.items() if value not in (None, "", [])}
     if SPEAKERS in given:
         if "audio" in given or not is_speakers_file(Path(str(given[SPEAKERS]))):
-            raise ValueError(f"{path}, job {number}: give speakers, a .json or .csv file, in place of audio.")
+            raise ValueError(
+                f"{path}, job {number}: give speakers, a .json, .csv, .srt or .vtt file, in place of audio."
+            )
         given["audio"] = given.pop(SPEAKERS)
     unknown = [str(name) for name in given if name not in (*FILES, *SETTINGS, *OPTIONS)]
     if unknown:

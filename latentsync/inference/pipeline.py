@@ -52,6 +52,8 @@ from latentsync.inference.windows.live import LiveStream
 from latentsync.inference.windows.sampler import WindowSampler
 from latentsync.inference.windows.stream import check_overlap
 from latentsync.media.container import MediaError, PathLike
+from latentsync.media.mark import Mark
+from latentsync.media.signing import sign
 from latentsync.media.video.join import join, join_film
 from latentsync.timebase import MODEL_FPS
 from latentsync.weights import PUBLIC_UNET
@@ -123,20 +125,22 @@ class LipsyncPipeline:
         progress: Progress = ignore,
         job_dir: PathLike | None = None,
         force: bool = False,
+        provenance: PathLike | None = None,
     ) -> JobReport:
         """Write `output`: `video` with lips that match `audio`, and with that audio.
 
-        `audio` is an audio file, or for several people a file that says who speaks (.json or .csv, docs/dubbing.md).
+        `audio` is an audio file, or for several people a file that says who speaks (.json, .csv, .srt or .vtt, docs/dubbing.md).
 
         `settings` default to the checkpoint's recommendation. The same seed gives the same frames. A stopped run resumes when
         called again with the same arguments. `job_dir` (default: OUTPUT.job) holds finished segments until then. `force`
-        deletes what another job left there, and allows replacing an output that was not written by this program.
+        deletes what another job left there, and allows replacing an output that was not written by this program. `provenance`
+        is a file of settings with which the output is signed (docs/provenance.md).
 
         Raises:
             ValueError: settings or options are invalid, or do not fit the models or the video.
             MediaError: a file cannot be read or written; mostly raised before any model runs (see `check_job`).
         """
-        return self.run(check_job(video, audio, output, options, force), settings, progress, job_dir, force)
+        return self.run(check_job(video, audio, output, options, force, provenance), settings, progress, job_dir, force)
 
     def run(
         self,
@@ -160,12 +164,15 @@ class LipsyncPipeline:
             with worker_pool(pool, job, settings, folder.folder) as worker_errors:
                 self._write_segments(renderer, folder, lambda done: progress(GENERATE, done, renderer.frames))
             indices = range(len(renderer.output_segments))
+            with stopwatch("hash"):
+                mark = Mark.of(job.video) if job.options.mark else None
             with stopwatch("join"):
-                join_segments(job, renderer.output_segments, [folder.segment_path(index) for index in indices])
+                write_output(job, renderer.output_segments, folder, mark)
             facts = [fact for index in indices for fact in folder.facts(index)]
             folder.remove()
         report = make_report(job, plans, self.models, settings, stopwatch, facts)
-        return replace(report, warnings=(*report.warnings, *worker_errors))
+        signed = job.signing is not None
+        return replace(report, warnings=(*report.warnings, *worker_errors), mark=mark, signed=signed)
 
     def assist(self, job: LipsyncJob, settings: InferenceSettings, job_dir: Path, on_frame: OnFrame) -> None:
         """In a worker process: write segments of a job that another process runs in `job_dir`, until none is left to start.
@@ -371,13 +378,26 @@ def spoken_frames(job: LipsyncJob, speaker: Speaker, count: int) -> NDArray[np.b
     return spoken
 
 
-def join_segments(job: LipsyncJob, segments: Sequence[OutputSegment], files: Sequence[Path]) -> None:
-    """Write a job's output from the files of its segments, with the packets of the film around them if they are copied."""
+def write_output(job: LipsyncJob, segments: Sequence[OutputSegment], folder: JobFolder, mark: Mark | None) -> None:
+    """Write a job's output from the files of its segments in `folder`, and sign it if it is to be signed."""
+    files = [folder.segment_path(index) for index in range(len(segments))]
+    if job.signing is None:
+        join_segments(job, segments, files, job.output, mark)
+        return
+    unsigned = folder.unsigned_path(job.output.suffix)
+    join_segments(job, segments, files, unsigned, mark)
+    sign(unsigned, job.output, job.video, job.signing)
+
+
+def join_segments(
+    job: LipsyncJob, segments: Sequence[OutputSegment], files: Sequence[Path], path: Path, mark: Mark | None
+) -> None:
+    """Write the segments of a job to `path`, with the packets of the film around them if they are copied."""
     if job.film is None:
-        join(files, job.output, job.sound)
+        join(files, path, job.sound, mark)
         return
     parts = [(range(segment.start, segment.stop), file) for segment, file in zip(segments, files, strict=True)]
-    join_film(job.film, parts, job.timeline.ticks, job.timeline.time_base, job.output, job.sound)
+    join_film(job.film, parts, job.timeline.ticks, job.timeline.time_base, path, job.sound, mark)
 
 
 def job_folder_of(job: LipsyncJob, job_dir: PathLike | None) -> Path:

@@ -226,6 +226,8 @@ class JobOptions:
 
     `codec`, `crf`: of the output video. `memory`: how much is computed at once, see `latentsync.inference.memory`.
 
+    `mark`: the metadata of the output say that lips are generated, see `latentsync.media.mark`.
+
     `video_track`, `audio_track`: which of several tracks of the video and the audio file, from 1; None is the file's default.
     """
 
@@ -244,6 +246,7 @@ class JobOptions:
     codec: Codec = "auto"
     crf: int = DEFAULT_CRF  # PSNR 46 dB outside the face on real, already encoded footage
     memory: MemoryChoice = "auto"
+    mark: bool = True
     video_track: int | None = None
     audio_track: int | None = None
 

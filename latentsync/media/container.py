@@ -120,6 +120,7 @@ def opened(path: PathLike) -> InputContainer:
     """An open demuxer, which the caller must close; raises MediaError as `open_input` does."""
     still = still_format(check_readable(path))
     options = {"format_whitelist": still or FORMATS, "protocol_whitelist": "file", "max_pixels": str(pixel_limit(path))}
+    options["export_xmp"] = "1"  # of .mp4 and .mov files, among the metadata
     try:
         return av.open(file_url(path), format=still, options=options, metadata_errors="ignore")
     except (av.error.FFmpegError, OSError, ValueError) as error:  # ValueError: a NUL in the name

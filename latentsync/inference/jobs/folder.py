@@ -10,6 +10,7 @@ job's own files are deleted, and the folder too.
     part_00000.mp4      output segment 0 (or .mov), playable
     part_00000.json     frames of segment 0 whose result differs from the plan
     part_00000.lock     held by the process that writes segment 0
+    unsigned.mp4        the finished output while it is signed (or .mov)
 """
 
 import hashlib
@@ -28,7 +29,10 @@ from latentsync.media.video.mux import atomic_output
 
 JOB, FACES, LOCK = "job.json", "faces.npz", "job.lock"
 # The job's own files. JOB is deleted last: as long as it exists, the others are known to be this program's.
-OWN_FILES = ("part_*.mp4", "part_*.mov", "part_*.json", "part_*.lock", FACES, "occluders_*.npz", "*.partial", JOB)
+OWN_FILES = (
+    *("part_*.mp4", "part_*.mov", "part_*.json", "part_*.lock"),
+    *("unsigned.*", FACES, "occluders_*.npz", "*.partial", JOB),
+)
 FILES_BEFORE_JOB = {LOCK, f"{JOB}.partial"}  # all that a job can have before JOB is written
 END_BYTES = 1 << 20  # at both ends of a file
 
@@ -75,6 +79,10 @@ class JobFolder:
 
     def segment_path(self, index: int) -> Path:
         return self.folder / f"part_{index:05d}{self.suffix}"
+
+    def unsigned_path(self, suffix: str) -> Path:
+        """The output with all but its signature."""
+        return self.folder / f"unsigned{suffix}"
 
     def missing_segments(self, count: int) -> list[int]:
         """Indices below `count` of segments that are not complete."""

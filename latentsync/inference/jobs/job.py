@@ -23,6 +23,7 @@ from latentsync.inference.settings import JobOptions
 from latentsync.media.container import ChosenTracks, MediaError, PathLike, check_readable, default_track
 from latentsync.media.pixels.pixel_format import pixel_format
 from latentsync.media.probe import MediaInfo, made_here, probe
+from latentsync.media.signing import SigningFiles, check_signed, open_signing
 from latentsync.media.sound.copy import AudioSource, PlacedSound, keeps_packets
 from latentsync.media.sound.downmix import single_channel
 from latentsync.media.sound.read import read_audio
@@ -57,6 +58,7 @@ class LipsyncJob:
     spoken_sound: AudioSource | None = None  # of a file of speakers
     spoken_files: tuple[Path, ...] = ()  # that it names
     masks: Source | None = None  # of what is in front of the faces; None: no masks are given
+    signing: SigningFiles | None = None  # of the output's C2PA manifest; None: it has none
 
     @property
     def sound(self) -> AudioSource:
@@ -100,12 +102,14 @@ def check_names(video: PathLike, audio: PathLike, output: PathLike, options: Job
     parse_face_choice(options.face)
     check_ranges(options)
     sounds: tuple[Path, ...] = (Path(audio),)
+    named = sounds
     if is_speakers_file(Path(audio)):
         check_options_of_speakers(options)
-        sounds = read_speakers(Path(audio)).sounds
-    needed = Path(video), *sounds, *filter(None, [options.masks])
-    check_output(Path(output), (Path(audio), *needed), force)
-    for path in needed:
+        file = read_speakers(Path(audio))
+        sounds, named = file.sounds, file.files
+    masks = tuple(filter(None, [options.masks]))
+    check_output(Path(output), (Path(video), Path(audio), *named, *masks), force)
+    for path in (Path(video), *sounds, *masks):
         check_readable(path)
 
 
@@ -125,22 +129,26 @@ def check_job(
     output: PathLike,
     options: JobOptions | None = None,
     force: bool = False,
+    provenance: PathLike | None = None,
 ) -> LipsyncJob:
     """Open both inputs, and test that the output can be written; its folder is created if necessary.
 
-    `audio`: an audio file, or a file of speakers (.json or .csv, see `latentsync.inference.jobs.speakers_file`).
+    `audio`: an audio file, or a file of speakers (.json, .csv, .srt or .vtt, see `latentsync.inference.jobs.speakers_file`).
+    `provenance`: a file of settings with which the output is signed (see `latentsync.media.signing`).
 
     Raises:
         ValueError: `options.face` or `options.ranges` cannot be parsed, a range is beyond the end of the video or the audio, or
-            `options.start_sec` is beyond the end of the audio, or the file of speakers is wrong, or masks are not as large, or
-            not as many, as the video's frames.
+            `options.start_sec` is beyond the end of the audio, or the file of speakers or that for signing is wrong, or masks
+            are not as large, or not as many, as the video's frames.
         MediaError: the video, the audio or the masks are missing or cannot be read, or there is no such track; no encoder is
             installed for the codec; or the output is one of the inputs, has an unknown extension, is a file not written by this
-            program (unless `force`), is a folder, or its disk is full or read-only.
+            program (unless `force`), is a folder, or its disk is full or read-only; or it is to be signed and can hold no manifest.
+        ModuleNotFoundError: it is to be signed, and the extra `provenance` is not installed.
     """
     options = options or JobOptions()
     paths = Path(video), Path(audio), Path(output)
     check_names(*paths, options, force)
+    signing = signing_of(provenance, paths[2])
     pictures = ChosenTracks(video, video=options.video_track)
     info = probe(pictures)
     if info.is_still:
@@ -172,6 +180,7 @@ def check_job(
     range_warnings = (film_warning, *ranges_warnings(ranges, sound_sec, paths[1].name))
     warnings = (
         *track_warnings(pictures, (sound for sound, _ in spoken.waveforms)),
+        *spoken.warnings,
         *filter(None, (*picture_warnings, *range_warnings)),
         *(
             warning
@@ -181,12 +190,21 @@ def check_job(
     )
     people = tuple(replace(one, waveform=padded(sound_of_ranges(ranges, one.waveform))) for one in spoken.people)
     job = LipsyncJob(*paths, info, source, people, sound_sec, format, encoder.name, options, warnings, ranges, film)
+    job = replace(job, signing=signing)
     assert len(job.timeline), "it raises for a start after the audio's end"
     if options.masks is not None:
         job = replace(job, masks=open_masks(options.masks, source))
     if file is not None:
-        return replace(job, spoken_sound=spoken.sound, spoken_files=file.sounds)
+        return replace(job, spoken_sound=spoken.sound, spoken_files=file.files)
     return replace(job, warnings=(*warnings, *filter(None, [spliced_sound_warning(job)]))) if ranges else job
+
+
+def signing_of(provenance: PathLike | None, output: Path) -> SigningFiles | None:
+    """With whose signature an output is written. Raises what `open_signing` and `check_signed` do."""
+    if provenance is None:
+        return None
+    check_signed(output)
+    return open_signing(Path(provenance))
 
 
 def spoken_by_one(paths: tuple[Path, Path, Path], info: MediaInfo, options: JobOptions) -> Spoken:

@@ -22,6 +22,7 @@ from latentsync.inference.models import LipsyncModels
 from latentsync.inference.settings import InferenceSettings, JobOptions
 from latentsync.inference.timing import StageTimer, Stopwatch
 from latentsync.media.container import MediaError
+from latentsync.media.mark import Mark
 from latentsync.media.video.mux import atomic_output
 
 # Actions of edited frames; every other action is the reason why a frame was passed through.
@@ -144,6 +145,8 @@ class JobReport:
     new_sound_sec: Spans = ()  # where the new audio plays; elsewhere the video's own sound
     # of a file of speakers, by name; then `per_frame` shows in each frame the first person who is edited in it
     speakers: tuple[SpeakerReport, ...] = ()
+    mark: Mark | None = None  # what the output's metadata say about its origin
+    signed: bool = False  # with a C2PA manifest
 
     @property
     def bottleneck(self) -> str:

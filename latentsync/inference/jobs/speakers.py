@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from latentsync.audio.speech_activity import FADE_SEC, at_times, speech_weights
 from latentsync.files import PathLike
+from latentsync.inference.jobs.cues import long_sounds
 from latentsync.inference.jobs.speakers_file import SpeakerEntry, SpeakersFile, SpokenSegment
 from latentsync.inference.jobs.timeline import Timeline
 from latentsync.inference.settings import InferenceSettings, Silence
@@ -19,6 +20,8 @@ from latentsync.media.probe import sound_format
 from latentsync.media.sound.copy import AudioSource, PlacedSound
 from latentsync.media.sound.read import read_audio
 from latentsync.timebase import SAMPLE_RATE_HZ
+
+LONGER_SEC = Fraction(1, 20)  # by which audio exceeds its cue before there is a warning
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,7 @@ class Spoken:
     sound: AudioSource
     sound_sec: Fraction
     waveforms: tuple[tuple[PathLike, NDArray[np.float32]], ...]  # of the files, for checks
+    warnings: tuple[str, ...] = ()
 
 
 def open_speakers(file: SpeakersFile, film: FilmTimes) -> Spoken:
@@ -97,7 +101,18 @@ def open_speakers(file: SpeakersFile, film: FilmTimes) -> Spoken:
         _speaker(file, person, said[person.name], waveforms, sound_sec) for person in file.people if person.faces
     )
     everything = [segment for segments in said.values() for segment in segments]
-    return Spoken(people, _sound(file, film, everything, length), sound_sec, tuple(waveforms.items()))
+    warnings = tuple(filter(None, [long_sounds(_longer_than_cues(everything))]))
+    return Spoken(people, _sound(file, film, everything, length), sound_sec, tuple(waveforms.items()), warnings)
+
+
+def _longer_than_cues(segments: Sequence[SpokenSegment]) -> list[tuple[str, Fraction]]:
+    """Of each segment of a subtitle with longer audio its time, and by how many seconds it is longer."""
+    ends = [(segment, segment.cue_stop_sec) for segment in sorted(segments, key=lambda each: each.start_sec)]
+    return [
+        (f"{float(segment.start_sec):g} s", _stop(segment) - end)
+        for segment, end in ends
+        if end is not None and _stop(segment) - end > LONGER_SEC
+    ]
 
 
 def _placed(file: SpeakersFile, person: SpeakerEntry, length: Mapping[Path, Fraction]) -> Iterator[SpokenSegment]:
@@ -112,7 +127,8 @@ def _placed(file: SpeakersFile, person: SpeakerEntry, length: Mapping[Path, Frac
                 f"{file.path}: segment {segment} of {person.name} begins at {float(segment.offset_sec):g} s of"
                 f" {segment.audio.name}, which lasts {float(length[segment.audio]):.2f} s: give an earlier offset."
             )
-        yield segment if segment.stop_sec is not None else replace(segment, stop_sec=segment.start_sec + left)
+        stop_sec = max(segment.start_sec + left, segment.cue_stop_sec or Fraction(0))
+        yield segment if segment.stop_sec is not None else replace(segment, stop_sec=stop_sec)
 
 
 def _check_times(
@@ -123,6 +139,11 @@ def _check_times(
     slack_sec: Fraction,
 ) -> None:
     for first, second in pairwise(segments):
+        if first.cue_stop_sec is not None and first.cue_stop_sec <= second.start_sec < _stop(first):
+            raise ValueError(
+                f"{file.path}: {first.audio.name} lasts until {float(_stop(first)):.2f} s, into the next cue of {person.name} at"
+                f" {float(second.start_sec):g} s: shorten it, or move the cue."
+            )
         if second.start_sec < _stop(first):
             raise ValueError(
                 f"{file.path}: segments {first} and {second} of {person.name} overlap: nobody says two things at once."

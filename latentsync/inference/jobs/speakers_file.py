@@ -1,4 +1,4 @@
-"""The file that says who speaks in a video with several people (`--speakers`): JSON, CSV, and RTTM for segments.
+"""The file that says who speaks in a video with several people (`--speakers`): JSON, CSV, RTTM for segments, subtitles.
 
 docs/dubbing.md describes it, docs/speakers.schema.json its JSON form. Times are seconds of the video. People are sorted by name, so
 that their order in the file has no influence.
@@ -15,14 +15,16 @@ from pathlib import Path
 from typing import Any, get_args
 
 from latentsync.inference.faces.select import parse_face_choice
+from latentsync.inference.jobs import cues
 from latentsync.inference.jobs.ranges import TIME, seconds_of
 from latentsync.inference.settings import Silence, keyframes
 from latentsync.media.container import check_readable
 
-FILE = ("mix", "people", "segments")  # keys of the JSON form
+FILE = ("mix", "cues", "people", "segments")  # keys of the JSON form
 PERSON = ("face", "audio", "silence", "strength")
 SEGMENT = ("speaker", "start", "end", "audio", "offset")  # also the columns of a CSV file, where `face` is another one
-KINDS = (".json", ".csv", ".rttm")
+KINDS = (".json", ".csv", ".rttm", *cues.KINDS)
+TABLES = (".csv", ".rttm", *cues.KINDS)  # that a JSON file can name as its segments
 RTTM_FIELDS = 8  # of a line, at least: type, file, channel, start, duration, -, -, name
 PAGE = "see docs/dubbing.md"
 
@@ -35,6 +37,7 @@ class SpokenSegment:
     stop_sec: Fraction | None  # None: as long as the audio
     audio: Path
     offset_sec: Fraction
+    cue_stop_sec: Fraction | None = None  # of a subtitle: it lasts at least so long
 
     def __str__(self) -> str:
         stop = "" if self.stop_sec is None else f"{float(self.stop_sec):g}"
@@ -60,6 +63,7 @@ class SpeakersFile:
     path: Path
     people: tuple[SpeakerEntry, ...]  # by name
     mix: Path | None  # the sound of the output; None: the sum of what is said
+    table: Path | None = None  # the file of its segments
 
     @property
     def sounds(self) -> tuple[Path, ...]:
@@ -68,6 +72,11 @@ class SpeakersFile:
         said |= {person.audio for person in self.people if person.audio and not person.segments}
         return tuple(sorted(said | ({self.mix} if self.mix else set())))
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files that it names, but for pictures of faces."""
+        return (*self.sounds, *([self.table] if self.table else []))
+
 
 def is_speakers_file(path: Path) -> bool:
     """Whether a name is that of a file of speakers, not of audio."""
@@ -75,7 +84,7 @@ def is_speakers_file(path: Path) -> bool:
 
 
 def read_speakers(path: Path) -> SpeakersFile:
-    """Read a JSON or CSV file of speakers; names of files in it are relative to its folder.
+    """Read a JSON or CSV file of speakers, or subtitles; names of files in it are relative to its folder.
 
     Raises ValueError for the first thing that is wrong in it, and MediaError for an audio file that is missing or unreadable.
     """
@@ -85,11 +94,16 @@ def read_speakers(path: Path) -> SpeakersFile:
             f'{path} says neither whose face nor which sound: name it as "segments" of a JSON file, {PAGE}.'
         )
     text = _text(path)
-    content = _json(path, text) if kind == ".json" else _content_of_csv(path, text)
+    if kind in cues.KINDS:
+        content = cues.content_of_cues(path)
+    else:
+        content = _json(path, text) if kind == ".json" else _content_of_csv(path, text)
     if unknown := _unknown(content, FILE):
         raise ValueError(f"{path}: {unknown!r} is unknown. Known are {', '.join(FILE)}.")
     mix = _audio(path, content.get("mix"))
-    file = SpeakersFile(path, tuple(_people(path, content, mix)), mix)
+    segments = content.get("segments")
+    table = path.parent / segments if isinstance(segments, str) and path.name != segments else None
+    file = SpeakersFile(path, tuple(_people(path, content, mix)), mix, table)
     for first, second in combinations(file.people, 2):
         if common := set(first.faces) & set(second.faces):
             raise ValueError(
@@ -172,7 +186,7 @@ def _people(path: Path, content: Mapping[str, Any], mix: Path | None) -> Iterato
     people = content.get("people")
     if not isinstance(people, dict) or not people or not all(isinstance(person, dict) for person in people.values()):
         raise ValueError(f'{path}: "people" is missing or empty: give for each name an object with a "face", {PAGE}.')
-    rows = _segment_rows(path, content.get("segments", []))
+    rows = _segment_rows(path, content, sorted(people))
     for row in rows:
         if row.get("speaker") not in people:
             known = ", ".join(sorted(people))
@@ -182,20 +196,34 @@ def _people(path: Path, content: Mapping[str, Any], mix: Path | None) -> Iterato
         yield person.entry([row for row in rows if row["speaker"] == name])
 
 
-def _segment_rows(path: Path, segments: Any) -> list[dict[str, Any]]:
-    """The rows of "segments": a list, or the name of a CSV or RTTM file."""
-    if isinstance(segments, str):
-        file = path.parent / segments
-        if file.suffix.lower() == ".csv":
-            return _csv_rows(file, _text(file))
-        if file.suffix.lower() == ".rttm":
-            return list(_rttm_rows(file, _text(file)))
+def _segment_rows(path: Path, content: Mapping[str, Any], people: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows of "segments": a list, or the name of a CSV or RTTM file, or of subtitles."""
+    segments = content.get("segments", [])
+    kind = Path(segments).suffix.lower() if isinstance(segments, str) else ""
+    if "cues" in content and kind not in cues.KINDS:
+        raise ValueError(f'{path}: "cues" is the folder with the audio of subtitles: name them as "segments", {PAGE}.')
+    if kind in TABLES:
+        return _table_rows(path.parent / segments, path, content, people)
     if not isinstance(segments, list) or not all(isinstance(row, dict) for row in segments):
-        raise ValueError(f'{path}: "segments" are no list of objects and no name of a .csv or .rttm file, {PAGE}.')
+        raise ValueError(
+            f'{path}: "segments" are no list of objects and no name of a file ({", ".join(TABLES)}), {PAGE}.'
+        )
     for row in segments:
         if unknown := _unknown(row, SEGMENT):
             raise ValueError(f"{path}: {unknown!r} of a segment is unknown. Known are {', '.join(SEGMENT)}.")
     return segments
+
+
+def _table_rows(file: Path, path: Path, content: Mapping[str, Any], people: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows of the file that the speakers' file `path` names as its segments."""
+    if file.suffix.lower() == ".csv":
+        return _csv_rows(file, _text(file))
+    if file.suffix.lower() == ".rttm":
+        return list(_rttm_rows(file, _text(file)))
+    if content.get("cues") is not None:
+        return cues.cue_rows(file, people, _audio(path, content["cues"]))
+    has_sound = content.get("mix") or any("audio" in person for person in content["people"].values())
+    return cues.cue_rows(file, people, None if has_sound else cues.folder_of_cues(file))
 
 
 def _audio(path: Path, name: Any) -> Path | None:
@@ -257,7 +285,7 @@ class _Person:
         if stop is None and runs_along:
             raise self.wrong(f"the segment of {self.name} at {float(start):g} s has no end")
         offset = row.get("offset", row["start"] if runs_along else 0)
-        segment = SpokenSegment(start, stop, audio, self.seconds(offset))
+        segment = SpokenSegment(start, stop, audio, self.seconds(offset), row.get("cue_end"))
         if stop is not None and stop <= start:
             raise self.wrong(f"segment {segment} of {self.name} ends before it begins")
         return segment

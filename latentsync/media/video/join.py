@@ -13,6 +13,7 @@ from av.video.stream import VideoStream
 
 from latentsync.media.container import MediaError, PathLike, open_input, reason, video_stream
 from latentsync.media.index.frame_index import frame_index
+from latentsync.media.mark import Mark
 from latentsync.media.sound.copy import AudioSource
 from latentsync.media.video.film import Film
 from latentsync.media.video.mux import OutputFile
@@ -31,11 +32,11 @@ class Pictures:
     frames: range | None = None  # of a film, of which only these are taken; None: it is a whole file
 
 
-def join(parts: Sequence[PathLike], path: PathLike, audio: AudioSource | None = None) -> None:
-    """Concatenate the video of files that were written by `VideoWriter` in the same format, with new audio.
+def join(parts: Sequence[PathLike], path: PathLike, audio: AudioSource | None = None, mark: Mark | None = None) -> None:
+    """Concatenate the video of files that were written by `VideoWriter` in the same format, with new audio and a mark.
 
-    Every frame keeps its packet and its exact duration. The bytes of the result depend only on the parts and the
-    audio. Parts are .mp4 or .mov files (`VideoFormat.segment_suffix`), which store exact times; the result may be .mkv.
+    Every frame keeps its packet and its exact duration. The bytes of the result depend only on the parts, the audio
+    and the mark. Parts are .mp4 or .mov files (`VideoFormat.segment_suffix`), which store exact times; the result may be .mkv.
 
     Raises MediaError as `VideoWriter` does, if a part cannot be read, and if the parts differ in codec settings, size
     or clock.
@@ -47,7 +48,7 @@ def join(parts: Sequence[PathLike], path: PathLike, audio: AudioSource | None = 
         Pictures(part, index.ticks - index.ticks[0], index.decode_order)
         for part, index in zip(parts, indexes, strict=True)
     ]
-    write_file(pieces, path, indexes[0].time_base, audio)
+    write_file(pieces, path, indexes[0].time_base, audio, mark=mark)
 
 
 def join_film(
@@ -57,6 +58,7 @@ def join_film(
     time_base: Fraction,
     path: PathLike,
     audio: AudioSource | None = None,
+    mark: Mark | None = None,
 ) -> None:
     """Write a film in which some frames are replaced by encoded parts; the packets of all others are copied.
 
@@ -73,7 +75,7 @@ def join_film(
         if frames:
             pieces.append(Pictures(part, shifted(ticks, frames), frame_index(part).decode_order))
         done = frames.stop
-    write_file(pieces, path, time_base, audio, film)
+    write_file(pieces, path, time_base, audio, film, mark)
 
 
 def film_piece(film: Film, frames: range, ticks: np.ndarray) -> Pictures:
@@ -113,6 +115,7 @@ def write_file(
     time_base: Fraction,
     audio: AudioSource | None,
     film: Film | None = None,
+    mark: Mark | None = None,
 ) -> None:
     """Write pieces one after the other, some of them of `film`; one of their ticks lasts `time_base` seconds."""
     starts = np.cumsum([0, *(int(piece.ticks[-1]) for piece in pieces)])
@@ -121,7 +124,7 @@ def write_file(
     order = np.concatenate([piece.decode_order + first for piece, first in zip(pieces, firsts, strict=False)])
     stamps = Stamps.of(shown, order, int(starts[-1]))
     first = pieces[0].path if film is None else film.path
-    with OutputFile(path, audio, time_base) as file, open_input(first) as container:
+    with OutputFile(path, audio, time_base, mark) as file, open_input(first) as container:
         template = video_stream(container, first)
         tag = HEVC_TAG if template.codec_context.codec.canonical_name == "hevc" else ""
         joined = file.add_video(template, tag)

@@ -18,6 +18,7 @@ from av.video.stream import VideoStream
 
 from latentsync.files import atomic_write, partial_path
 from latentsync.media.container import MediaError, PathLike, file_url, open_input, reason
+from latentsync.media.mark import Mark
 from latentsync.media.probe import MADE_HERE
 from latentsync.media.sound.copy import AudioSource, SoundTrack, sound_track
 
@@ -75,8 +76,8 @@ def atomic_output(path: Path) -> Iterator[Path]:
 class OutputFile:
     """A muxer and its output file: a context manager that removes the file unless `finish` has completed it."""
 
-    def __init__(self, path: PathLike, audio: AudioSource | None, time_base: Fraction):
-        self.path = Path(path)
+    def __init__(self, path: PathLike, audio: AudioSource | None, time_base: Fraction, mark: Mark | None = None):
+        self.path, self.mark = Path(path), mark
         self.partial = partial_path(path)
         self.format = container_format(path)
         self.audio = audio
@@ -88,7 +89,8 @@ class OutputFile:
         check_output(self.path)
         with writing(self.path):
             self.container = self._open()
-            self.container.metadata["comment"] = MADE_HERE
+            written = {"comment": MADE_HERE} if self.mark is None else self.mark.metadata(self.format)
+            self.container.metadata.update(written)
         return self
 
     def _open(self) -> OutputContainer:
@@ -135,6 +137,9 @@ class OutputFile:
                 self.sound.finish(duration_sec)
         with writing(self.path):
             self.opened.close()
+            if self.mark is not None:
+                with self.partial.open("ab") as file:
+                    file.write(self.mark.box(self.format))
             os.replace(self.partial, self.path)
 
     def __exit__(self, *error: object) -> None:

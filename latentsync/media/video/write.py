@@ -20,6 +20,7 @@ from av.video.stream import VideoStream
 from latentsync.files import partial_path
 from latentsync.media.container import MediaError, PathLike, file_url
 from latentsync.media.index.hdr import HdrMetadata
+from latentsync.media.mark import Mark
 from latentsync.media.pixels.colour import BT709, FULL_RANGE, LIMITED_RANGE, MATRICES, ColourTags, stored_frame
 from latentsync.media.pixels.geometry import Orientation
 from latentsync.media.pixels.interlace import FieldOrder, with_fields
@@ -109,19 +110,19 @@ class VideoWriter:
     are kept by codecs that support them (attribute `form`).
 
     The track of `audio` is copied packet by packet if the container can hold its codec, otherwise encoded once as AAC at its
-    own rate and channels; it ends with the video or before. The file exists under `path` only after a successful end of the
-    `with` block; until then the video is in `NAME.pictures.partial` beside it. Matroska rounds times to milliseconds; MP4 and
-    QuickTime times are exact.
+    own rate and channels; it ends with the video or before. With a `mark` the metadata say what is generated. The file exists under
+    `path` only after a successful end of the `with` block; until then the video is in `NAME.pictures.partial` beside it.
+    Matroska rounds times to milliseconds; MP4 and QuickTime times are exact.
 
     Raises MediaError if the suffix is not supported, the folder cannot be written, there is no encoder, the audio file cannot
     be read or has no audio, a frame has another size or is not later than the one before, the disk is full, or no frame was
     written.
     """
 
-    def __init__(self, path: PathLike, format: VideoFormat, audio: AudioSource | None = None):
+    def __init__(self, path: PathLike, format: VideoFormat, audio: AudioSource | None = None, mark: Mark | None = None):
         self.path = Path(path)
         self.format = format
-        self.audio = audio
+        self.audio, self.mark = audio, mark
         self.ticks: list[int] = []  # time of each frame written so far
         self.end = 0  # ticks, of the last one
         self.decode_order: list[int] = []
@@ -247,7 +248,7 @@ class VideoWriter:
             self.container.close()
         ticks = np.array([*self.ticks, self.end], dtype=np.int64)
         pictures = Pictures(self.spool, ticks, np.array(self.decode_order, dtype=np.int64))
-        write_file([pictures], self.path, self.format.time_base, self.audio)
+        write_file([pictures], self.path, self.format.time_base, self.audio, mark=self.mark)
 
     def _discard(self) -> None:
         with suppress(av.error.FFmpegError, OSError):  # closing an unfinished file may fail

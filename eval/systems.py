@@ -8,18 +8,17 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
-
-import torch
+from typing import TYPE_CHECKING, Any, Protocol
 
 from eval.clip_sets import EvalClip
-from latentsync.device import GPU, pick_device
 from latentsync.face.detection.detector import DEFAULT_DETECTOR
 from latentsync.files import file_hash, network_hash
 from latentsync.inference.model_files import DEMO_UNET
-from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.media.process import run_program
 from latentsync.metrics.statistics import NO_OUTPUT, NO_TRUTH, UnscorableError
+
+if TYPE_CHECKING:
+    from latentsync.inference.pipeline import LipsyncPipeline
 
 FIELDS = ("{video}", "{audio}", "{out}")
 
@@ -76,12 +75,16 @@ class Ours:
 
     def __init__(self, name: str, checkpoint: Path, detector: str, device: str | None) -> None:
         self.name, self.checkpoint, self.detector = name, checkpoint, detector
+        from latentsync.device import pick_device
+
         self.device = pick_device(device)
         if not checkpoint.is_file():
             raise ValueError(f"The checkpoint {checkpoint} does not exist: check --ours.")
 
     @cached_property
-    def pipeline(self) -> LipsyncPipeline:
+    def pipeline(self) -> "LipsyncPipeline":
+        from latentsync.inference.pipeline import LipsyncPipeline
+
         return LipsyncPipeline.from_pretrained(self.checkpoint, None, self.detector, self.device)
 
     def facts(self) -> dict[str, Any]:
@@ -96,6 +99,10 @@ class Ours:
         }
 
     def make(self, clip: EvalClip, out: Path) -> tuple[Path, Made]:
+        import torch
+
+        from latentsync.device import GPU
+
         pipeline = self.pipeline
         if self.device.type == GPU:
             torch.cuda.reset_peak_memory_stats(self.device)

@@ -8,181 +8,23 @@ demo: docs/demo.png, the demo's input, result and ground truth: the same head, d
 
 import argparse
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from itertools import chain, islice
-from pathlib import Path
+from collections.abc import Sequence
 
-import cv2
-import numpy as np
-from matplotlib import pyplot as plt
-
-from latentsync.avatar import OCCLUDERS
-from latentsync.avatar.clip import FRAME_SIZE, HELD_OUT_FIRST_SEED, AvatarClip, random_clip, spoken_clip
-from latentsync.avatar.sentences import random_sentence
-from latentsync.data.aligned import aligned_faces
-from latentsync.face.detection.detector import make_detector
-from latentsync.inference.model_files import DEMO_UNET
-from latentsync.inference.models import LipsyncModels
-from latentsync.inference.pipeline import LipsyncPipeline
-from latentsync.inference.settings import JobOptions
-from latentsync.media.sound.copy import AudioSource
-from latentsync.media.sound.write import write_wav
-from latentsync.media.video.read import read_frames
-from latentsync.media.video.write import VideoFormat, VideoWriter
-from latentsync.metrics.lips.aperture import correlation
-from latentsync.metrics.lips.mesh_height import read_lips
-from latentsync.places import DEMO_AUDIO as AUDIO
-from latentsync.places import DEMO_VIDEO as VIDEO
-from latentsync.places import SHIPPED as ROOT
-from latentsync.testing import speaking
-from latentsync.timebase import MODEL_FPS, samples_of_frames
 from scripts.command import run_command
 
-VIDEO_SEED, AUDIO_SEED = HELD_OUT_FIRST_SEED + 123, HELD_OUT_FIRST_SEED + 112
-FILM_FRAMES, CUT = 160, 76  # of the demo's video: all, and those of the first shot
-TURN = 0.35  # radians: in the second shot the head turns from one side to the other
-SHEET_SEED, OCCLUDED_SEED = 2000, 2008  # first seeds of the people who are shown
-SHEET_COLUMNS, SHEET_ROWS = 8, 3
-SHOWN_FRAMES = 8
-SHOWN_PX = 192
-DETAIL_FRAME = 40
-
-
-def most_open(clip: AvatarClip, within: int = 50) -> np.ndarray:
-    """The first frame with more than 45 % of the largest mouth opening in the first `within` frames."""
-    at = int(np.argmax(clip.mouth.aperture[:within] > 0.45 * clip.mouth.aperture[:within].max()))
-    return next(islice(clip.frames(), at, None))
-
-
-def save_png(path: Path, picture: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 9])
-    print(path)
-
-
-def avatars() -> None:
-    people = (random_clip(SHEET_SEED + n) for n in range(SHEET_COLUMNS * SHEET_ROWS))
-    tiles = [cv2.resize(most_open(person), (160, 160), interpolation=cv2.INTER_AREA) for person in people]
-    rows = [np.concatenate(tiles[r * SHEET_COLUMNS : (r + 1) * SHEET_COLUMNS], axis=1) for r in range(SHEET_ROWS)]
-    save_png(ROOT / "docs/avatars.png", np.concatenate(rows))
-
-
-def occluders() -> None:
-    columns = []
-    for index, kind in enumerate(OCCLUDERS):
-        clip = replace(random_clip(OCCLUDED_SEED + index), occluder=kind)
-        frame, mask = max(islice(clip.frames_and_masks(), 30), key=lambda shown: float(shown[1].mean()))
-        columns.append(np.concatenate([frame, np.repeat((255 * mask).astype(np.uint8)[..., None], 3, axis=2)]))
-    save_png(ROOT / "docs/occluders.png", np.concatenate(columns, axis=1))
-
-
-def pair() -> None:
-    film, sound = two_sentences(VIDEO_SEED), two_sentences(AUDIO_SEED)
-    with tempfile.TemporaryDirectory() as folder:
-        voice = Path(folder) / "voice.wav"
-        write_wav(voice, film.waveform[: samples_of_frames(FILM_FRAMES)])
-        write_film(film, VIDEO, AudioSource(voice))
-    write_wav(AUDIO, sound.waveform[: samples_of_frames(FILM_FRAMES)])
-    print(VIDEO, AUDIO)
-
-
-def two_sentences(seed: int) -> AvatarClip:
-    """A held-out person who says two sentences."""
-    rng = np.random.default_rng(seed)
-    text = " ".join(random_sentence(rng, held_out=True) for _ in range(2))
-    return spoken_clip(seed, text, rng)
-
-
-def shots(film: AvatarClip) -> Iterator[np.ndarray]:
-    """The frames of a film in two shots: the second is nearer, in another room, and the head turns."""
-    motion, turn = film.motion, TURN * np.cos(np.linspace(0, np.pi, FILM_FRAMES - CUT))
-    near = replace(
-        motion,
-        yaw=np.concatenate([motion.yaw[:CUT], turn]),
-        gaze_x=np.concatenate([motion.gaze_x[:CUT], -turn]),
-        scale=1.15 * motion.scale,
-        shift_y=motion.shift_y - 1.5,
-    )
-    second = replace(film, motion=near, identity=replace(film.identity, texture_seed=film.identity.texture_seed + 1))
-    return chain(islice(film.frames(), CUT), islice(second.frames(), CUT, FILM_FRAMES))
-
-
-def write_film(film: AvatarClip, path: Path, sound: AudioSource | None = None) -> None:
-    with VideoWriter(path, VideoFormat.constant(FRAME_SIZE, FRAME_SIZE, MODEL_FPS), sound) as writer:
-        for frame in shots(film):
-            writer.write(frame)
-
-
-def demo() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        output = Path(folder) / "output.mp4"
-        pipeline = LipsyncPipeline(LipsyncModels.load(DEMO_UNET), make_detector())
-        pipeline(VIDEO, AUDIO, output)
-        resolution = pipeline.models.resolution
-        given, result = (np.stack(list(aligned_faces(v, make_detector(), resolution))) for v in (VIDEO, output))
-        shots = np.linspace(8, len(result) - 8, SHOWN_FRAMES).astype(int)
-        drawn = np.stack(list(aligned_faces(write_truth_video(Path(folder)), make_detector(), resolution)))
-    truth = two_sentences(AUDIO_SEED).mouth.aperture
-    shown = [[faces[min(i, len(faces) - 1)] for i in shots] for faces in (given, result, drawn)]
-    plot_demo(shown, read_lips(result), truth, shots)
-
-
-def detail() -> None:
-    pipeline, shown = LipsyncPipeline(LipsyncModels.load(DEMO_UNET), make_detector()), [frame_of(VIDEO)]
-    settings, options = pipeline.models.defaults, JobOptions(limit_sec=DETAIL_FRAME / MODEL_FPS + 1)
-    with tempfile.TemporaryDirectory() as folder:
-        for colour, texture in (("decoded", "off"), ("matched", "off"), ("matched", "match")):
-            output = Path(folder) / f"{colour}_{texture}.mp4"
-            pipeline(VIDEO, AUDIO, output, settings.changed({"colour": colour, "texture": texture}), options)
-            shown.append(frame_of(output))
-    tiles = [cv2.resize(frame[60:, 30:226], None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC) for frame in shown]
-    save_png(ROOT / "docs/detail.png", np.concatenate(tiles, axis=1))
-
-
-def frame_of(video: Path) -> np.ndarray:
-    return next(islice(read_frames(video), DETAIL_FRAME, None)).frame
-
-
-def write_truth_video(folder: Path) -> Path:
-    """Draw the film with its own motion and the lips of the new audio; returns the file's path."""
-    path = folder / "truth.mp4"
-    write_film(speaking(two_sentences(VIDEO_SEED), two_sentences(AUDIO_SEED)), path)
-    return path
-
-
-def plot_demo(shown: list[list[np.ndarray]], lips: np.ndarray, truth: np.ndarray, shots: np.ndarray) -> None:
-    """Plot rows of frames (input, result, truth), and the curves of lip opening below them."""
-    figure, (top, curves) = plt.subplots(2, 1, figsize=(12, 6), height_ratios=(1.3, 1), layout="constrained")
-    rows = [np.concatenate([cv2.resize(face, (SHOWN_PX, SHOWN_PX)) for face in row], axis=1) for row in shown]
-    middles = SHOWN_PX // 2 + SHOWN_PX * np.arange(len(shots))
-    top.imshow(np.concatenate(rows))
-    top.set_yticks(middles[: len(rows)], ["input", "result", "truth"])
-    top.set_xticks(middles, [f"{i / MODEL_FPS:.2f} s" for i in shots])
-    seconds = np.arange(len(lips)) / MODEL_FPS
-    count = min(len(lips), len(truth))
-    scale = truth[:count].std() / lips[:count].std()
-    fitted = scale * (lips - lips[:count].mean()) + truth[:count].mean()
-    curves.plot(seconds[:count], truth[:count], label="truth of the new audio")
-    curves.plot(
-        seconds, fitted, label=f"measured in the result (correlation {correlation(lips[:count], truth[:count]):.2f})"
-    )
-    curves.set(xlabel="seconds", ylabel="lip opening")
-    curves.legend()
-    figure.savefig(ROOT / "docs/demo.png", dpi=90)
-    print(ROOT / "docs/demo.png")
+USUAL = ("avatars", "occluders", "demo", "detail")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", help="any of avatars, occluders, pair, demo, detail (default: all but pair)")
-    makers = {"avatars": avatars, "occluders": occluders, "pair": pair, "demo": demo, "detail": detail}
+    parser.add_argument("what", nargs="*", help=f"any of {', '.join(USUAL)}, pair (default: all but pair)")
     args = parser.parse_args(argv)
 
     def work() -> None:
-        for name in args.what or ("avatars", "occluders", "demo", "detail"):
-            makers[name]()
+        from scripts.figures import MAKERS  # imports PyTorch and matplotlib
+
+        for name in args.what or USUAL:
+            MAKERS[name]()
 
     return run_command("make_figures", work)
 

@@ -1,7 +1,6 @@
 """Systems of a report: this project's pipeline, any program, folders of finished results, truth and copy of the input."""
 
 import json
-import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from latentsync.files import file_hash, network_hash
 from latentsync.inference.model_files import DEMO_UNET
 from latentsync.media.process import run_program
 from latentsync.metrics.statistics import NO_OUTPUT, NO_TRUTH, UnscorableError
+from latentsync.system import split_command
 
 if TYPE_CHECKING:
     from latentsync.inference.pipeline import LipsyncPipeline
@@ -117,7 +117,7 @@ class Command:
     """Any program with {video}, {audio} and {out} in its arguments; it is started once per clip, without a shell."""
 
     def __init__(self, name: str, template: str) -> None:
-        self.name, self.arguments = name, shlex.split(template)
+        self.name, self.arguments = name, split_command(template)
         missing = [field for field in FIELDS if not any(field in argument for argument in self.arguments)]
         if missing:
             raise ValueError(f"The command of {name} lacks {', '.join(missing)}: got `{template}`.")

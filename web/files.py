@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from latentsync.files import atomic_write
+from latentsync.system import usable_stem
 from web import texts
 
 ID_BYTES = 24
@@ -72,4 +73,4 @@ def kept_secret(path: Path) -> str:
 
 def plain_stem(name: str) -> str:
     """The stem of a file name, safe for a path: only letters, digits, '-' and '_', never empty."""
-    return re.sub(r"[^\w-]+", "_", Path(name).stem).strip("_-")[:STEM_LENGTH] or "video"
+    return usable_stem(re.sub(r"[^\w-]+", "_", Path(name).stem).strip("_-")[:STEM_LENGTH] or "video")

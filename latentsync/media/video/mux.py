@@ -5,7 +5,6 @@ packets only: no dates, no random numbers.
 """
 
 import errno
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from fractions import Fraction
@@ -20,6 +19,7 @@ from latentsync.files import atomic_write, partial_path
 from latentsync.media.container import MediaError, PathLike, file_url, open_input, reason
 from latentsync.media.probe import MADE_HERE
 from latentsync.media.sound.copy import AudioSource, SoundTrack, sound_track
+from latentsync.system import replace_file
 
 CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 DISK_FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO}
@@ -135,7 +135,7 @@ class OutputFile:
                 self.sound.finish(duration_sec)
         with writing(self.path):
             self.opened.close()
-            os.replace(self.partial, self.path)
+            replace_file(self.partial, self.path)
 
     def __exit__(self, *error: object) -> None:
         with suppress(av.error.FFmpegError, OSError):  # closing an unfinished file may fail

@@ -34,7 +34,7 @@ DEMO = (*PYTHON, "scripts.inference", "--demo")
 UNTIL_FIRST_FRAME = """
 import os, runpy, sys
 from latentsync.media.video.write import VideoWriter
-VideoWriter.write = lambda *_: os._exit(0)
+VideoWriter.write_picture = lambda *_: os._exit(0)
 sys.argv = sys.argv[1:]
 runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 """

@@ -10,7 +10,9 @@ import pytest
 
 from latentsync import system
 from latentsync.files import atomic_write
+from latentsync.media.container import MediaError
 from latentsync.media.probe import probe
+from latentsync.media.video.mux import atomic_output
 from scripts.command import run_command
 from tests.support.windows import patch_files
 from tests.test_house import ROOT
@@ -100,6 +102,19 @@ def test_a_file_that_stays_open_is_an_error_and_is_kept(
     with path.open(encoding="utf-8"), pytest.raises(PermissionError, match=r"out\.json"), atomic_write(path) as partial:
         partial.write_text("new", encoding="utf-8")
     assert path.read_text(encoding="utf-8") == "old" and list(tmp_path.iterdir()) == [path]
+
+
+@LINUX
+def test_a_video_that_a_player_has_open_is_named_in_one_sentence(
+    tmp_path: Path, windows_files: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "out.mp4"
+    path.write_bytes(b"old")
+    monkeypatch.setattr(system.time, "sleep", lambda seconds: None)
+    words = r"cannot write .*out\.mp4: The process cannot access .* Close it in other programs, or give another name\."
+    with path.open("rb"), pytest.raises(MediaError, match=words), atomic_output(path) as partial:
+        partial.write_bytes(b"new")
+    assert path.read_bytes() == b"old"
 
 
 @LINUX

@@ -52,7 +52,7 @@ class TrainingData:
     commercial: bool = True
 
 
-TALKING = TrainingData("VoxCeleb2 and HDTF (CC BY 4.0)")
+TALKING = TrainingData("VoxCeleb2 (CC BY 4.0) and HDTF (no terms named)")
 WEB_SOUND = TrainingData("sound of the web, not named")
 WEB_PICTURES = TrainingData("pictures of the web (LAION)")
 OWN_PICTURES = TrainingData("pictures of its authors (Google), not published")

@@ -56,6 +56,8 @@ def writing(path: PathLike, audio: AudioSource | None = None) -> Iterator[None]:
     except (av.error.FFmpegError, OSError, ValueError) as error:
         if getattr(error, "errno", None) in DISK_FULL:
             way_out = "Free some space on its disk, or choose another folder."
+        elif isinstance(error, PermissionError) and Path(path).exists():
+            way_out = "Close it in other programs, or give another name."
         elif audio is not None:
             raise MediaError(
                 f"cannot put the sound of {audio.path} into {path}: {reason(error)}. Convert it to WAV."

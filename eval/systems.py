@@ -1,7 +1,6 @@
 """Systems of a report: this project's pipeline, any program, folders of finished results, truth and copy of the input."""
 
 import json
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -15,7 +14,7 @@ from latentsync.files import file_hash, network_hash
 from latentsync.inference.model_files import DEMO_UNET
 from latentsync.media.process import run_program
 from latentsync.metrics.statistics import NO_OUTPUT, NO_TRUTH, UnscorableError
-from latentsync.system import split_command
+from latentsync.system import peak_resident_mb, split_command
 
 if TYPE_CHECKING:
     from latentsync.inference.pipeline import LipsyncPipeline
@@ -189,16 +188,6 @@ def kept(system: System, clip: EvalClip, folder: Path) -> tuple[Path, Made]:
         written = {"key": key, "made": asdict(made), "content": file_hash(out)}
         note.write_text(json.dumps(written), encoding="utf-8")
     return path, made
-
-
-def peak_resident_mb() -> float | None:
-    """Peak memory of this process in MB; None on Windows."""
-    try:
-        import resource  # not on Windows
-    except ImportError:
-        return None
-    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return kilobytes / (1024 * 1024 if sys.platform == "darwin" else 1024)
 
 
 def _filled(argument: str, files: dict[str, str]) -> str:

@@ -51,6 +51,20 @@ def runs_on_windows(pid: int, kernel32: Any, last_error: Callable[[], int]) -> b
         kernel32.CloseHandle(process)
 
 
+def peak_resident_mb() -> float | None:
+    """Peak resident memory of this process in MB; None on Windows."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    return resident_mb(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+
+
+def resident_mb(reported: int) -> float:
+    """Megabytes of the `ru_maxrss` that the system reports: bytes on macOS, kilobytes elsewhere."""
+    return reported / (1024 * 1024 if sys.platform == "darwin" else 1024)
+
+
 def replace_file(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
     """Rename a file or folder to `target`, a file of which is replaced.
 
@@ -63,6 +77,11 @@ def replace_file(source: str | os.PathLike[str], target: str | os.PathLike[str])
         except PermissionError:
             time.sleep(pause_sec)
     os.replace(source, target)
+
+
+def is_in_use(error: OSError) -> bool:
+    """Whether a file was not deleted or renamed because somebody has it open, which only Windows refuses."""
+    return ON_WINDOWS and isinstance(error, PermissionError)
 
 
 def flush_to_disk(path: Path) -> None:

@@ -16,7 +16,7 @@ from latentsync.media.video.mux import atomic_output
 from scripts.command import run_command
 from tests.support.windows import patch_files
 from tests.test_house import ROOT
-from web.files import plain_stem
+from web.files import plain_stem, remove_own
 
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="it asks Linux which files are open")
 ENDED, FOREIGN, RUNNING = 11, 22, 33
@@ -118,6 +118,18 @@ def test_a_video_that_a_player_has_open_is_named_in_one_sentence(
 
 
 @LINUX
+def test_a_result_that_is_being_sent_stays_until_the_next_sweep(tmp_path: Path, windows_files: None) -> None:
+    job = tmp_path / "job"
+    job.mkdir()
+    (job / "out.mp4").write_bytes(b"video")
+    with (job / "out.mp4").open("rb"):
+        remove_own(job)
+        assert (job / "out.mp4").read_bytes() == b"video"
+    remove_own(job)
+    assert not job.exists()
+
+
+@LINUX
 def test_a_file_is_flushed_where_that_needs_the_right_to_write(tmp_path: Path, windows_files: None) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"content")
@@ -134,7 +146,7 @@ def test_a_command_prints_what_the_console_lacks(encoding: str, monkeypatch: pyt
     assert console.buffer.getvalue().split() == [b"\\u89c6\\u9891.mp4"]
 
 
-@pytest.mark.parametrize("name", ["con.mp4", "NUL.wav", "com1.tar.gz", "aux"])
+@pytest.mark.parametrize("name", ["con.mp4", "NUL.wav", "com1.mov", "aux"])
 def test_an_upload_does_not_get_the_name_of_a_device(name: str) -> None:
     assert not system.RESERVED.fullmatch(plain_stem(name)) and plain_stem(name).startswith("_")
     assert plain_stem("contact.mp4") == "contact" and plain_stem("") == "video"

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from latentsync.files import atomic_write
-from latentsync.system import usable_stem
+from latentsync.system import is_in_use, usable_stem
 from web import texts
 
 ID_BYTES = 24
@@ -53,13 +53,17 @@ def tree(folder: Path) -> Iterator[Path]:
 
 
 def remove_own(folder: Path) -> None:
-    """Delete a folder of the app and everything in it."""
-    for path in tree(folder):
-        if path.is_dir() and not path.is_symlink():
-            path.rmdir()
-        else:
-            path.unlink(missing_ok=True)
-    folder.rmdir()
+    """Delete a folder of the app and everything in it; what Windows keeps because it is being sent is left to the next sweep."""
+    try:
+        for path in tree(folder):
+            if path.is_dir() and not path.is_symlink():
+                path.rmdir()
+            else:
+                path.unlink(missing_ok=True)
+        folder.rmdir()
+    except OSError as error:
+        if not is_in_use(error):
+            raise
 
 
 def kept_secret(path: Path) -> str:

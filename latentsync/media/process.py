@@ -2,15 +2,14 @@
 
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from latentsync.media.container import MediaError
+from latentsync.system import resident_mb
 
 OUTPUT_LINES = 3  # of a program's output in a message
-KILOBYTES_PER_UNIT = 1 / 1024 if sys.platform == "darwin" else 1.0  # of the maximum resident set size
 
 
 @dataclass(frozen=True)
@@ -61,4 +60,4 @@ def wait_and_measure(process: subprocess.Popen[bytes]) -> tuple[float, float] | 
         return None, None
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
-    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss * KILOBYTES_PER_UNIT / 1024
+    return usage.ru_utime + usage.ru_stime, resident_mb(usage.ru_maxrss)

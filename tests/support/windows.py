@@ -152,6 +152,7 @@ def main() -> None:
     import latentsync.system
 
     be_windows()
+    latentsync.system.ON_WINDOWS = True
     latentsync.system.process_runs = lambda pid: True
     sys.argv = sys.argv[1:]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

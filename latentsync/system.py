@@ -26,7 +26,7 @@ RESERVED = re.compile(r"(con|prn|aux|nul|com[1-9]|lpt[1-9])(\..*)?", re.IGNORECA
 
 def process_runs(pid: int) -> bool:
     """Whether this machine has a process of this number."""
-    if ON_WINDOWS:
+    if sys.platform == "win32":  # written out, for the type checker
         return runs_on_windows(pid, ctypes.WinDLL("kernel32", use_last_error=True), ctypes.get_last_error)
     try:
         os.kill(pid, 0)

@@ -9,7 +9,6 @@
 
 import builtins
 import errno
-import fcntl
 import multiprocessing
 import os
 import re
@@ -90,6 +89,8 @@ def no_links(source: Any, target: Any, *arguments: Any, **named: Any) -> None:
 
 
 def flushed(number: int) -> None:
+    import fcntl  # this file is imported on Windows too
+
     if fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
         raise OSError(errno.EBADF, "Bad file descriptor")
 

@@ -64,7 +64,7 @@ def row(name: str, command: Sequence[str], args: argparse.Namespace, folder: Pat
     if done.status or not out.is_file():
         raise ValueError(f"{name} exited with status {done.status} and did not write {out.name}: {done.output}")
     truth = args.audio.with_suffix(".json")
-    known = np.array(json.loads(truth.read_text())["aperture_px"]) if truth.is_file() else None
+    known = np.array(json.loads(truth.read_text(encoding="utf-8"))["aperture_px"]) if truth.is_file() else None
     return {"system": name, "s": round(done.seconds, 1), "peak MB": done.peak_mb, **measured(out, known)}
 
 

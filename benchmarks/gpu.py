@@ -68,7 +68,9 @@ class Results:
         if self.out:
             facts = {"benchmark": "gpu", "settings": self.settings, "machine": machine_facts()}
             with atomic_output(self.out) as partial:
-                partial.write_text(json.dumps({**facts, "phases": self.phases, "notes": self.notes}, indent=1) + "\n")
+                partial.write_text(
+                    json.dumps({**facts, "phases": self.phases, "notes": self.notes}, indent=1) + "\n", encoding="utf-8"
+                )
 
     def write_tables(self) -> None:
         """Write the tables beside it."""
@@ -82,7 +84,7 @@ class Results:
                 parts += [f"## {name}", *(markdown_table(group) for group in groups_of(rows))]
                 parts += [self.notes[name]] if name in self.notes else []
             with atomic_output(self.out.with_suffix(".md")) as partial:
-                partial.write_text("\n\n".join(parts) + "\n")
+                partial.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
 def groups_of(rows: Sequence[Row]) -> Iterator[list[Row]]:

@@ -9,7 +9,6 @@ networks; it is played back and forth, and its audio is repeated. Every length r
 
 import argparse
 import multiprocessing
-import resource
 import sys
 import tempfile
 import time
@@ -29,19 +28,18 @@ from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.inference.settings import InferenceSettings
 from latentsync.media.sound.read import read_audio
 from latentsync.media.sound.write import write_wav
+from latentsync.system import peak_resident_mb
 from latentsync.testing import StubDetector, stand_in_models, write_pair
 from latentsync.timebase import SAMPLE_RATE_HZ
 from scripts.command import run_command
 
-KB_PER_UNIT = 1 / 1024 if sys.platform == "darwin" else 1  # of ru_maxrss: bytes on macOS, kilobytes elsewhere
-
 
 def peak_mb() -> float:
-    """Peak resident memory of this process so far; on Linux without the part inherited from its parent."""
+    """Peak resident memory of this process so far; on Linux without the part inherited from its parent; 0 on Windows."""
     status = Path("/proc/self/status")
     lines = status.read_text(encoding="utf-8").splitlines() if status.exists() else []
-    kilobytes: list[float] = [int(line.split()[1]) for line in lines if line.startswith("VmHWM:")]
-    return (kilobytes or [resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KB_PER_UNIT])[0] / 1024
+    kilobytes = [int(line.split()[1]) for line in lines if line.startswith("VmHWM:")]
+    return kilobytes[0] / 1024 if kilobytes else peak_resident_mb() or 0.0
 
 
 def drawn_pipeline() -> tuple[LipsyncPipeline, InferenceSettings]:

@@ -170,7 +170,7 @@ def cases_of(args: argparse.Namespace, sampler: WindowSampler, folder: Path) -> 
     resolution = sampler.models.resolution
     aligned = [align_clip(video, folder / "aligned" / video.name, make_detector(), resolution) for video in drawn]
     for video, made in zip(drawn, aligned, strict=True):
-        made.with_suffix(".json").write_text(video.with_suffix(".json").read_text())
+        made.with_suffix(".json").write_text(video.with_suffix(".json").read_text(encoding="utf-8"), encoding="utf-8")
     clips = index_clips(aligned, 1, folder / "cache").clips
     return [case_of(clips[i], clips[(i + 1) % len(clips)], sampler, args.windows) for i in range(args.clips)]
 

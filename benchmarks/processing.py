@@ -8,7 +8,6 @@ pinned to its cores.
 
 import argparse
 import os
-import resource
 import shutil
 import sys
 import tempfile
@@ -43,6 +42,7 @@ from latentsync.processing.run.ray_session import ray_session
 from latentsync.processing.run.runner import run
 from latentsync.processing.run_folder import make_run_folder
 from latentsync.processing.stages.order import STAGES, STEPS, StageClasses
+from latentsync.system import peak_resident_mb
 from latentsync.timebase import MODEL_FPS, SAMPLE_RATE_HZ, samples_of_frames
 from scripts.command import run_command
 
@@ -141,7 +141,7 @@ def memory_row(plan: Plan, folder: Path, lengths_sec: Sequence[int]) -> dict[str
     chain = Chain(plan, plan, run_folder, LocalTracker())
     for name, size in run_folder.sources().items():
         list(chain(Item(plan[0].name, ManifestRow("", "", name, scores={"source_bytes": size}))))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 1024**2)
+    peak = peak_resident_mb() or 0.0
     return {"clips": len(lengths_sec), "seconds each": lengths_sec[0], "peak MiB so far": round(peak)}
 
 

@@ -9,8 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from latentsync.inference.jobs.report import installed_versions
 
 Row = Mapping[str, Any]  # column name, with its unit -> value
@@ -19,6 +17,8 @@ PACKAGES = ("torch", "numpy", "opencv-python", "opencv-python-headless", "av")
 
 def machine_facts() -> dict[str, Any]:
     """The facts that timings depend on: processor, cores, threads, accelerator, load, versions."""
+    import torch  # `benchmarks.start` measures memory, of which a process starts with its parent's
+
     return {
         "processor": processor_name(),
         "system": platform.platform(),

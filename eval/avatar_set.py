@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.clip_sets import CROSS, SILENT, EvalClip, write_sound, write_video
+from eval.clip_sets import AVATARS, CROSS, SILENT, EvalClip, write_sound, write_video
 from latentsync.avatar.clip import HELD_OUT_FIRST_SEED, AvatarClip, random_clip
 from latentsync.avatar.mouth import mouth_track
 from latentsync.testing import speaking
 
 PINNED = Path(__file__).resolve().parent / "bench_lists" / "avatars.json"
-CLIPS = 24
 AUDIO_FROM = 7  # in the task `cross` a person speaks the sentence of the clip this many places later
 HASHED_FRAMES = 8  # number of frames that are hashed
 
@@ -33,7 +32,7 @@ def name_of(seed: int) -> str:
 
 def partner_of(seed: int) -> int:
     """Seed of the clip whose sentence a person speaks in the task `cross`; independent of how many clips are used."""
-    return HELD_OUT_FIRST_SEED + (seed - HELD_OUT_FIRST_SEED + AUDIO_FROM) % CLIPS
+    return HELD_OUT_FIRST_SEED + (seed - HELD_OUT_FIRST_SEED + AUDIO_FROM) % AVATARS
 
 
 def hashes(clip: AvatarClip) -> dict[str, Any]:

@@ -10,10 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from eval.avatar_set import CLIPS, PINNED, check_pinned, hashes, make_avatar_clips, seeds
-from eval.clip_sets import SET_FILE, TASKS, EvalClip, save_set
+from eval.clip_sets import AVATARS, SET_FILE, TASKS, EvalClip, save_set
 from eval.real_set import LAYOUTS, check_list, choose, make_real_clips, read_list
-from latentsync.avatar.clip import random_clip
 from latentsync.timebase import frames_in
 from scripts.command import run_command
 
@@ -26,7 +24,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("set", choices=("avatars", *LAYOUTS))
     add("--out", type=Path, help="the set's folder, new or empty")
-    add("--clips", type=int, help=f"number of clips (default: {CLIPS} avatars or {REAL_CLIPS} real clips)")
+    add("--clips", type=int, help=f"number of clips (default: {AVATARS} avatars or {REAL_CLIPS} real clips)")
     add("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     add("--max_sec", type=float, default=10.0, help="longest audio in seconds (default: %(default)s)")
     add("--root", type=Path, help="folder of the real videos")
@@ -57,9 +55,12 @@ def make_set(args: argparse.Namespace) -> int:
 
 
 def avatars(args: argparse.Namespace, max_frames: int) -> tuple[list[EvalClip], list[str]]:
-    count = args.clips or CLIPS
-    if count > CLIPS:
-        raise ValueError(f"there are {CLIPS} avatar clips: give --clips {CLIPS} or less.")
+    from eval.avatar_set import check_pinned, hashes, make_avatar_clips, seeds  # imports PyTorch
+    from latentsync.avatar.clip import random_clip
+
+    count = args.clips or AVATARS
+    if count > AVATARS:
+        raise ValueError(f"there are {AVATARS} avatar clips: give --clips {AVATARS} or less.")
     notes = check_pinned([hashes(random_clip(seed)) for seed in seeds(count)])
     for note in notes:
         print(note, file=sys.stderr)
@@ -82,7 +83,10 @@ def real(args: argparse.Namespace, max_frames: int) -> tuple[list[EvalClip], dic
 
 def pin() -> int:
     """Write the hashes of the avatars to the list, after an intended change of the drawings."""
-    rows = [hashes(random_clip(seed)) for seed in seeds(CLIPS)]
+    from eval.avatar_set import PINNED, hashes, seeds  # imports PyTorch
+    from latentsync.avatar.clip import random_clip
+
+    rows = [hashes(random_clip(seed)) for seed in seeds(AVATARS)]
     PINNED.write_text(json.dumps({"clips": rows}, indent=1) + "\n", encoding="utf-8")
     print(PINNED)
     return 0

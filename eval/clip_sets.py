@@ -23,6 +23,7 @@ from latentsync.timebase import MODEL_FPS, samples_of_frames
 
 TASKS = RECONSTRUCTION, CROSS, SILENT = "reconstruction", "cross", "silent"
 SET_FILE = "clips.json"
+AVATARS = 24  # drawn people in the fixed list of `eval.avatar_set`
 CRF = 12  # of true videos and copies; close enough to lossless for all metrics
 MADE_BY = "latentsync eval/bench_clips 1"
 

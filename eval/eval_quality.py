@@ -23,7 +23,6 @@ from eval.metrics import (
 from eval.networks import add_detector, add_videos, cache_of
 from eval.rows import check_out, make_row, write_rows
 from eval.videos import Pair, find_videos, pair_up
-from latentsync.device import pick_device
 from latentsync.face.detection.detector import make_detector
 from latentsync.metrics.statistics import NO_TRUTH, UnscorableError
 from scripts.command import run_command
@@ -68,6 +67,8 @@ def evaluate(args: argparse.Namespace) -> int:
 
 def load_networks(args: argparse.Namespace, asked: list[str]) -> tuple[dict[str, LoadedNetwork], dict[str, str]]:
     """Networks by metric, and the reasons why metrics are left out; ValueError for a metric that `--metrics` requests."""
+    from latentsync.device import pick_device
+
     known = quality_metrics()
     networks: dict[str, LoadedNetwork] = {}
     skipped: dict[str, str] = {}

@@ -1,7 +1,7 @@
 """All metrics of a finished video: what each computes, what it needs, and how a report shows it.
 
 `METRICS` holds scores of one video, `SET_METRICS` distances between two sets of videos. A new one is added in this file
-alone (docs/evaluation.md, "Add a metric").
+alone (docs/evaluation.md, "Add a metric"). The commands' help lists them, so what imports PyTorch is imported where it is computed.
 """
 
 import argparse
@@ -9,18 +9,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from eval.clip_sets import CROSS, RECONSTRUCTION, SILENT, TASKS, EvalClip
 from eval.networks import HYPER_IQA, lpips_map
 from latentsync.face.detection.detector import FaceDetector
 from latentsync.files import file_hash, network_hash
-from latentsync.losses.perceptual import VGG_FILE
 from latentsync.media.probe import probe
 from latentsync.media.video.read import read_frames
 from latentsync.metrics.cache import FeatureCache
@@ -29,11 +26,14 @@ from latentsync.metrics.lips.leakage import silent_mouth
 from latentsync.metrics.lips.scores import at_frames, bounced, check_lengths, lip_scores, openings
 from latentsync.metrics.pictures.compare import compare_pictures
 from latentsync.metrics.pictures.set_distances import cmmd, feature_statistics, frechet_distance
-from latentsync.metrics.pictures.set_features import clip_features, inception_features, spread_frames
 from latentsync.metrics.pictures.visible import MEASURES, visible_scores
-from latentsync.metrics.sync.judge import SyncJudge, sync_score
-from latentsync.models.hyper_iqa import HyperIQA, load_hyper_iqa, quality_frames, quality_inputs
-from latentsync.weights import load_torchscript
+from latentsync.weights import VGG_FILE, load_torchscript
+
+if TYPE_CHECKING:
+    import torch
+
+    from latentsync.metrics.sync.judge import SyncJudge
+    from latentsync.models.hyper_iqa import HyperIQA
 
 Scores = Mapping[str, float]
 
@@ -42,7 +42,7 @@ Scores = Mapping[str, float]
 class Weights:
     """The file of a metric's network."""
 
-    load: Callable[[Path, torch.device], Any]
+    load: Callable[[Path, "torch.device"], Any]
     default: Path | None = None
     option: str = ""  # of eval_quality, where the file can be chosen
     what: str = ""  # the option's help
@@ -63,8 +63,11 @@ class LoadedNetwork:
     fingerprint: str
 
 
-def load_network(weights: Weights, args: argparse.Namespace, device: torch.device) -> LoadedNetwork:
+def load_network(weights: Weights, args: argparse.Namespace, device: "torch.device") -> LoadedNetwork:
     """Raises ValueError (CheckpointError among them) if the file is missing or does not fit."""
+    import torch
+    from torch import nn
+
     path = weights.path(args)
     network = weights.load(path, device)
     is_plain = isinstance(network, nn.Module) and not isinstance(network, torch.jit.ScriptModule)
@@ -77,7 +80,7 @@ class Tools:
 
     detector: FaceDetector
     cache: FeatureCache
-    judge: SyncJudge | None = None
+    judge: "SyncJudge | None" = None
     networks: Mapping[str, LoadedNetwork] = field(default_factory=dict)  # by the metric's name
 
     def network(self, name: str) -> Any:
@@ -178,6 +181,8 @@ class Metric:
 
 
 def sync(sample: Sample) -> Scores:
+    from latentsync.metrics.sync.judge import sync_score
+
     assert sample.tools.judge is not None
     found = sync_score(sample.tools.judge, sample.video, sample.tools.cache)
     return {
@@ -229,14 +234,24 @@ def hyper_iqa(sample: Sample) -> Scores:
     return {"hyper_iqa": float(stored["scores"].mean())}
 
 
-@torch.no_grad()
-def quality_scores(network: HyperIQA, video: Path) -> np.ndarray:
+def load_quality(path: Path, device: "torch.device") -> "HyperIQA":
+    from latentsync.models.hyper_iqa import load_hyper_iqa
+
+    return load_hyper_iqa(path).to(device)
+
+
+def quality_scores(network: "HyperIQA", video: Path) -> np.ndarray:
     """HyperIQA [3] of three frames, one at a time."""
+    import torch
+
+    from latentsync.models.hyper_iqa import quality_frames, quality_inputs
+
     wanted = quality_frames(sum(1 for _ in read_frames(video)))
     chosen = {index: shown.frame for index, shown in enumerate(read_frames(video)) if index in wanted}
     parameter = next(network.parameters())
     inputs = quality_inputs(torch.from_numpy(np.stack([chosen[index] for index in wanted]))).to(parameter)
-    return torch.cat([network(each[None]) for each in inputs]).cpu().numpy()
+    with torch.no_grad():
+        return torch.cat([network(each[None]) for each in inputs]).cpu().numpy()
 
 
 METRICS: tuple[Metric, ...] = (
@@ -309,9 +324,7 @@ METRICS: tuple[Metric, ...] = (
         "hyper_iqa",
         hyper_iqa,
         in_quality=True,
-        weights=Weights(
-            lambda path, device: load_hyper_iqa(path).to(device), HYPER_IQA, "hyper_iqa", "HyperIQA's weights"
-        ),
+        weights=Weights(load_quality, HYPER_IQA, "hyper_iqa", "HyperIQA's weights"),
     ),
 )
 
@@ -373,10 +386,22 @@ class SetMetric:
     needs: Literal["truth"] = "truth"
 
 
+def fid_features(network: Any, frames: NDArray[np.uint8]) -> NDArray[np.float64]:
+    from latentsync.metrics.pictures.set_features import inception_features
+
+    return inception_features(network, frames)
+
+
+def cmmd_features(network: Any, frames: NDArray[np.uint8]) -> NDArray[np.float64]:
+    from latentsync.metrics.pictures.set_features import clip_features
+
+    return clip_features(network, frames)
+
+
 SET_METRICS: tuple[SetMetric, ...] = (
     SetMetric(
         "fid",
-        inception_features,
+        fid_features,
         lambda first, second: frechet_distance(feature_statistics(first), feature_statistics(second)),
         Weights(
             lambda path, _: load_torchscript(path),
@@ -387,7 +412,7 @@ SET_METRICS: tuple[SetMetric, ...] = (
     ),
     SetMetric(
         "cmmd",
-        clip_features,
+        cmmd_features,
         cmmd,
         Weights(
             lambda path, _: load_torchscript(path),
@@ -415,6 +440,8 @@ def set_distances(
 
 
 def _features(metric: SetMetric, tools: Tools, video: Path) -> NDArray[np.float64]:
+    from latentsync.metrics.pictures.set_features import spread_frames
+
     loaded = tools.networks[metric.name]
     key = (metric.name, loaded.fingerprint, file_hash(video))
     return np.asarray(

@@ -19,7 +19,6 @@ from eval.report_page import page
 from eval.report_tables import checks, totals, warnings
 from eval.rows import summary
 from eval.systems import Command, Copy, Results, System, Truth, named, ours
-from latentsync.device import pick_device
 from latentsync.face.detection.detector import make_detector
 from latentsync.files import atomic_write
 from scripts.command import run_command
@@ -97,6 +96,8 @@ def make_report(args: argparse.Namespace) -> int:
 
 def load_networks(args: argparse.Namespace) -> tuple[dict[str, LoadedNetwork], dict[str, str]]:
     """Networks of the metrics by name, and why some metrics are left out."""
+    from latentsync.device import pick_device
+
     networks, skipped = {}, {}
     for metric in report_metrics():
         try:

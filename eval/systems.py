@@ -1,25 +1,23 @@
 """Systems of a report: this project's pipeline, any program, folders of finished results, truth and copy of the input."""
 
 import json
-import shlex
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
-
-import torch
+from typing import TYPE_CHECKING, Any, Protocol
 
 from eval.clip_sets import EvalClip
-from latentsync.device import GPU, pick_device
 from latentsync.face.detection.detector import DEFAULT_DETECTOR
 from latentsync.files import file_hash, network_hash
 from latentsync.inference.model_files import DEMO_UNET
-from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.media.process import run_program
 from latentsync.metrics.statistics import NO_OUTPUT, NO_TRUTH, UnscorableError
+from latentsync.system import peak_resident_mb, split_command
+
+if TYPE_CHECKING:
+    from latentsync.inference.pipeline import LipsyncPipeline
 
 FIELDS = ("{video}", "{audio}", "{out}")
 
@@ -76,12 +74,16 @@ class Ours:
 
     def __init__(self, name: str, checkpoint: Path, detector: str, device: str | None) -> None:
         self.name, self.checkpoint, self.detector = name, checkpoint, detector
+        from latentsync.device import pick_device
+
         self.device = pick_device(device)
         if not checkpoint.is_file():
             raise ValueError(f"The checkpoint {checkpoint} does not exist: check --ours.")
 
     @cached_property
-    def pipeline(self) -> LipsyncPipeline:
+    def pipeline(self) -> "LipsyncPipeline":
+        from latentsync.inference.pipeline import LipsyncPipeline
+
         return LipsyncPipeline.from_pretrained(self.checkpoint, None, self.detector, self.device)
 
     def facts(self) -> dict[str, Any]:
@@ -96,6 +98,10 @@ class Ours:
         }
 
     def make(self, clip: EvalClip, out: Path) -> tuple[Path, Made]:
+        import torch
+
+        from latentsync.device import GPU
+
         pipeline = self.pipeline
         if self.device.type == GPU:
             torch.cuda.reset_peak_memory_stats(self.device)
@@ -110,7 +116,7 @@ class Command:
     """Any program with {video}, {audio} and {out} in its arguments; it is started once per clip, without a shell."""
 
     def __init__(self, name: str, template: str) -> None:
-        self.name, self.arguments = name, shlex.split(template)
+        self.name, self.arguments = name, split_command(template)
         missing = [field for field in FIELDS if not any(field in argument for argument in self.arguments)]
         if missing:
             raise ValueError(f"The command of {name} lacks {', '.join(missing)}: got `{template}`.")
@@ -182,16 +188,6 @@ def kept(system: System, clip: EvalClip, folder: Path) -> tuple[Path, Made]:
         written = {"key": key, "made": asdict(made), "content": file_hash(out)}
         note.write_text(json.dumps(written), encoding="utf-8")
     return path, made
-
-
-def peak_resident_mb() -> float | None:
-    """Peak memory of this process in MB; None on Windows."""
-    try:
-        import resource  # not on Windows
-    except ImportError:
-        return None
-    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return kilobytes / (1024 * 1024 if sys.platform == "darwin" else 1024)
 
 
 def _filled(argument: str, files: dict[str, str]) -> str:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from latentsync.system import process_runs, replace_file
+
 if TYPE_CHECKING:
     from torch import nn  # media reads files without PyTorch
 
@@ -37,7 +39,7 @@ def atomic_write(path: PathLike, shared: bool = False) -> Iterator[Path]:
     partial = partial_path(f"{os.fspath(path)}.{uuid.uuid4().hex}" if shared else path)
     try:
         yield partial
-        os.replace(partial, path)
+        replace_file(partial, path)
     except BaseException:
         with suppress(OSError):  # it was never created, or the folder was removed
             partial.unlink()
@@ -48,13 +50,7 @@ def process_lives(host: str, pid: int) -> bool:
     """Whether a process still runs, as far as this machine can see: one of another `host` is taken to live."""
     if host != socket.gethostname():
         return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    return process_runs(pid)
 
 
 class Hasher(Protocol):

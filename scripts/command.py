@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from latentsync.places import IS_INSTALLED, find_configuration
+from latentsync.system import print_anything
 
 OK, WRONG, STOPPED = 0, 2, 130  # exit statuses; 1 is left to commands whose work is done but has failures
 
@@ -28,6 +29,7 @@ def run_command(name: str, work: Callable[[], int | None], if_stopped: str = "")
     status 130, or what the interruption itself has as `exit_status`; `if_stopped` completes the sentence for these. Other
     exceptions are bugs and keep their traceback.
     """
+    print_anything((sys.stdout, sys.stderr))
     try:
         return work() or OK
     except (ValueError, OSError) as error:

@@ -19,7 +19,9 @@ def children() -> Iterator[int]:
     """The ids of this process's children; none where there is no /proc."""
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
-            _, parent = stat.read_text().rpartition(")")[2].split()[:2]  # after the name: state, id of the parent
+            _, parent = (
+                stat.read_text(encoding="utf-8").rpartition(")")[2].split()[:2]
+            )  # after the name: state, id of the parent
         except (OSError, ValueError):  # it has ended
             continue
         if int(parent) == os.getpid():

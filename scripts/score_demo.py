@@ -15,39 +15,18 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
-from latentsync.data.aligned import NoFaceError, align_clip
-from latentsync.data.clips import index_clips
-from latentsync.data.frames import FrameMemory
-from latentsync.data.settings import MIN_SHIFT
-from latentsync.data.sync_clips import PixelPictures, load_sync_clip, min_frames
-from latentsync.face.detection.detector import make_detector
-from latentsync.inference.model_files import DEMO_UNET
-from latentsync.inference.models import LipsyncModels
-from latentsync.inference.pipeline import LipsyncPipeline
-from latentsync.inference.settings import InferenceSettings, JobOptions
 from latentsync.metrics.pictures.visible import MEASURES, Measure
-from latentsync.metrics.sync.accuracy import accuracy
-from latentsync.models.syncnet import load_syncnet
-from latentsync.testing import (
-    AUDIO_FROM,
-    AutoencoderPipeline,
-    LipScore,
-    PictureScore,
-    held_out_clips,
-    lip_sync,
-    score_lips,
-    score_pictures,
-)
-from latentsync.training.syncnet.validate import embed_clips, offset_errors, score_embedded
-from latentsync.weights import DEMO
 from scripts.command import run_command
+
+if TYPE_CHECKING:
+    from latentsync.testing import LipScore, PictureScore
+    from scripts.demo_scores import DemoScores
 
 CLIPS = 16
 SHIFTS = range(-5, 6)
@@ -55,35 +34,7 @@ SHORT_CLIPS, SHORT_SEC, SHORT_SHIFTS = 4, 3.0, range(-3, 4, 3)
 NAMES = ("new", "old", "copied", "read")  # the correlations of a `LipScore`
 
 
-def score_syncnet(videos: list[Path], shifts: range, resolution: int, folder: Path) -> dict[str, float]:
-    """Accuracy and offsets on the videos, aligned at `resolution`, that of the U-Net, like the training clips."""
-    net, metadata = load_syncnet(DEMO / "syncnet.safetensors")
-    frames = metadata["num_frames"]
-    aligned = []
-    for video in videos:
-        try:
-            aligned.append(align_clip(video, folder / "aligned" / video.name, make_detector(), resolution))
-        except NoFaceError as error:
-            print(f"left out of the SyncNet's scores: {error}")
-    clips = index_clips(aligned, min_frames(frames), folder / "cache").clips
-    pictures = PixelPictures(FrameMemory(metadata["resolution"], 0, lower_half=True))
-    loaded = [load_sync_clip(clip, pictures) for clip in clips]
-    errors = [
-        offset_errors(net, sync, clip.waveform(), shifts, frames) for sync, clip in zip(loaded, clips, strict=True)
-    ]
-    within = np.abs(np.concatenate(errors)) <= 1
-    min_shift = metadata.get("min_shift", MIN_SHIFT)
-    embedded = [clip for clip in embed_clips(net, loaded, frames, min_shift) if clip]
-    scores = score_embedded(embedded, min_shift)
-    return {
-        "accuracy": scores.accuracy,
-        "threshold": scores.threshold,
-        "accuracy_at_0.5": accuracy(scores.right, scores.wrong),
-        "offset_within_1": float(within.mean()),
-    }
-
-
-def print_scores(lips: list[LipScore], syncnet: dict[str, float]) -> None:
+def print_scores(lips: "list[LipScore]", syncnet: dict[str, float]) -> None:
     table = Table(
         "video", "audio", "new audio", "old audio", "input", "upper limit", title="Correlation of lip openings"
     )
@@ -99,7 +50,7 @@ def print_scores(lips: list[LipScore], syncnet: dict[str, float]) -> None:
     )
 
 
-def print_pictures(pictures: list[PictureScore]) -> None:
+def print_pictures(pictures: "list[PictureScore]") -> None:
     headings = ["output", "worst clip", "auto-encoder", "worst clip"]
     table = Table("mean over clips", *headings, "allowed", title="What the eye sees, beside the true video")
     for measure in MEASURES:
@@ -119,12 +70,12 @@ def marked(measure: Measure, value: float) -> str:
     return f"{value:.{measure.digits}f}{' ' if measure.allows(value) else '*'}"
 
 
-def kinds(pictures: list[PictureScore]) -> dict[str, list[dict[str, float]]]:
+def kinds(pictures: "list[PictureScore]") -> dict[str, list[dict[str, float]]]:
     """The scores of each clip, of the outputs and of the auto-encoder alone."""
     return {"output": [row.output for row in pictures], "autoencoder": [row.autoencoder for row in pictures]}
 
 
-def picture_summary(pictures: list[PictureScore]) -> dict[str, Any]:
+def picture_summary(pictures: "list[PictureScore]") -> dict[str, Any]:
     """Mean, worst clip and bounds of each measure, then the scores of each clip."""
     found: dict[str, Any] = {"allowed": {measure.name: [measure.low, measure.high] for measure in MEASURES}}
     for kind, clips in kinds(pictures).items():
@@ -133,20 +84,18 @@ def picture_summary(pictures: list[PictureScore]) -> dict[str, Any]:
     return found | {"clips": [asdict(row) for row in pictures]}
 
 
-def columns(lips: list[LipScore]) -> list[list[float]]:
+def columns(lips: "list[LipScore]") -> list[list[float]]:
     return [[getattr(row, name) for row in lips] for name in NAMES]
 
 
-def summary(
-    settings: InferenceSettings, lips: list[LipScore], pictures: list[PictureScore], syncnet: dict[str, float]
-) -> dict[str, object]:
-    means = {name: float(np.mean(column)) for name, column in zip(NAMES, columns(lips), strict=True)}
+def summary(found: "DemoScores") -> dict[str, object]:
+    means = {name: float(np.mean(column)) for name, column in zip(NAMES, columns(found.lips), strict=True)}
     return {
-        "settings": asdict(settings),
+        "settings": asdict(found.settings),
         "mean": means,
-        "syncnet": syncnet,
-        "lips": [asdict(row) for row in lips],
-        "pictures": picture_summary(pictures),
+        "syncnet": found.syncnet,
+        "lips": [asdict(row) for row in found.lips],
+        "pictures": picture_summary(found.pictures),
     }
 
 
@@ -162,25 +111,16 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def score(args: argparse.Namespace) -> None:
+    from scripts.demo_scores import score_demo  # imports PyTorch
+
     count = args.clips or (SHORT_CLIPS if args.short else CLIPS)
     shifts, limit_sec = (SHORT_SHIFTS, SHORT_SEC) if args.short else (SHIFTS, None)
     with tempfile.TemporaryDirectory() as temporary:
-        folder = args.data or Path(temporary)
-        videos = held_out_clips(count, folder / "clips")
-        models = LipsyncModels.load(DEMO_UNET)
-        syncnet = score_syncnet(videos, shifts, models.resolution, folder)
-        pipeline, autoencoder = LipsyncPipeline(models, make_detector()), AutoencoderPipeline(models, make_detector())
-        settings, options = models.defaults.changed(json.loads(args.settings)), JobOptions(limit_sec=limit_sec)
-        lips, pictures = [], []
-        for i, video in enumerate(track(videos, "Lip-sync")):
-            audio = videos[(i + AUDIO_FROM) % len(videos)]
-            synced = lip_sync(pipeline, settings, video, audio, folder / "outputs", options)
-            lips.append(score_lips(synced))
-            pictures.append(score_pictures(synced, autoencoder, settings))
-    print_scores(lips, syncnet)
-    print_pictures(pictures)
+        found = score_demo(count, shifts, limit_sec, json.loads(args.settings), args.data or Path(temporary))
+    print_scores(found.lips, found.syncnet)
+    print_pictures(found.pictures)
     if args.json:
-        args.json.write_text(json.dumps(summary(settings, lips, pictures, syncnet), indent=1) + "\n")
+        args.json.write_text(json.dumps(summary(found), indent=1) + "\n", encoding="utf-8")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -19,4 +19,4 @@ def configure_logging(is_main: bool = True, name: str = "latentsync") -> None:
 
 def write_description(checkpoint: Path, metadata: Mapping[str, Any]) -> None:
     """Write a checkpoint's metadata into a JSON file with the same name beside it."""
-    checkpoint.with_suffix(".json").write_text(json.dumps(metadata, indent=1) + "\n")
+    checkpoint.with_suffix(".json").write_text(json.dumps(metadata, indent=1) + "\n", encoding="utf-8")

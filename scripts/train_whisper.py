@@ -65,7 +65,7 @@ def train(args: argparse.Namespace) -> None:
     trainer.train()
     objective.load_state_dict(trainer.averaged_state())
     save_state(args.out, official_format(encoder.cpu(), dims))
-    losses = json.loads((Path(data.train_output_dir) / "log.jsonl").read_text().splitlines()[-1])
+    losses = json.loads((Path(data.train_output_dir) / "log.jsonl").read_text(encoding="utf-8").splitlines()[-1])
     metadata = {
         "kind": "whisper",
         "model": vars(dims),

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from latentsync.files import atomic_write
+from latentsync.system import is_in_use, usable_stem
 from web import texts
 
 ID_BYTES = 24
@@ -52,13 +53,17 @@ def tree(folder: Path) -> Iterator[Path]:
 
 
 def remove_own(folder: Path) -> None:
-    """Delete a folder of the app and everything in it."""
-    for path in tree(folder):
-        if path.is_dir() and not path.is_symlink():
-            path.rmdir()
-        else:
-            path.unlink(missing_ok=True)
-    folder.rmdir()
+    """Delete a folder of the app and everything in it; what Windows keeps because it is being sent is left to the next sweep."""
+    try:
+        for path in tree(folder):
+            if path.is_dir() and not path.is_symlink():
+                path.rmdir()
+            else:
+                path.unlink(missing_ok=True)
+        folder.rmdir()
+    except OSError as error:
+        if not is_in_use(error):
+            raise
 
 
 def kept_secret(path: Path) -> str:
@@ -72,4 +77,4 @@ def kept_secret(path: Path) -> str:
 
 def plain_stem(name: str) -> str:
     """The stem of a file name, safe for a path: only letters, digits, '-' and '_', never empty."""
-    return re.sub(r"[^\w-]+", "_", Path(name).stem).strip("_-")[:STEM_LENGTH] or "video"
+    return usable_stem(re.sub(r"[^\w-]+", "_", Path(name).stem).strip("_-")[:STEM_LENGTH] or "video")

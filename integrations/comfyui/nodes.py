@@ -68,7 +68,7 @@ class LatentSyncLoader(io.ComfyNode):
                 io.Combo.Input("model", options=[*folder_paths.get_filename_list(FOLDER), DEMO]),
                 io.Combo.Input("precision", options=list(PRECISIONS), default="auto"),
             ],
-            outputs=[Pipelines.Output("pipeline")],
+            outputs=[Pipelines.Output("pipeline", display_name="pipeline")],
         )
 
     @classmethod
@@ -81,7 +81,7 @@ def lip_inputs() -> list[Any]:
     """The inputs that both lip-sync nodes have beside picture and sound."""
     return [
         io.Combo.Input("preset", options=[OWN_PRESET, *PRESETS], default=OWN_PRESET),
-        io.Int.Input("seed", default=DEFAULT_SEED, min=0, max=2**31 - 1),
+        io.Int.Input("seed", default=DEFAULT_SEED, min=0, max=2**31 - 1, control_after_generate=True),
         io.Combo.Input(
             "silence", options=list(get_args(Silence)), default="model", tooltip="lips in pauses of the audio"
         ),
@@ -112,7 +112,10 @@ class LatentSyncVideo(io.ComfyNode):
                     "face", default="largest", tooltip="whose lips: largest, center, a number from the left, ..."
                 ),
             ],
-            outputs=[io.Video.Output("video"), io.String.Output("report")],
+            outputs=[
+                io.Video.Output("synced_video", display_name="video"),
+                io.String.Output("report", display_name="report"),
+            ],
         )
 
     @classmethod
@@ -153,7 +156,10 @@ class LatentSyncImages(io.ComfyNode):
                 io.Float.Input("fps", default=25.0, min=1.0, max=240.0, step=0.001),
                 *lip_inputs(),
             ],
-            outputs=[io.Image.Output("images"), io.Mask.Output("changed")],
+            outputs=[
+                io.Image.Output("synced_images", display_name="images"),
+                io.Mask.Output("changed", display_name="changed"),
+            ],
         )
 
     @classmethod

@@ -239,7 +239,7 @@ def make_clip(seed: int, folder: Path, occluder: OccluderKind | None = None, fra
     """
     video, truth, sound, masks = (folder / f"avatar_{seed:07d}{end}" for end in (".mp4", ".json", ".wav", ".npz"))
     if truth.exists() and video.exists():
-        found = json.loads(truth.read_text())
+        found = json.loads(truth.read_text(encoding="utf-8"))
         if found.get("occluder") != occluder or (frames and found["frames"] > frames):
             raise ValueError(
                 f"{video} exists with another occluder or length, and clips are not overwritten: give another folder."
@@ -270,7 +270,7 @@ def read_masks(video: Path) -> np.ndarray:
 
 def write_truth(clip: AvatarClip, path: Path) -> None:
     """Write `clip.truth()` as JSON."""
-    path.write_text(json.dumps(clip.truth()))
+    path.write_text(json.dumps(clip.truth()), encoding="utf-8")
 
 
 def read_truth(video: Path) -> dict[str, Any]:

@@ -17,12 +17,11 @@ from torch import Tensor, nn
 from latentsync.device import full_precision
 from latentsync.losses.contract import Comparison, LossSettings, PixelLoss, RunFacts, frames_of, in_parts
 from latentsync.models.frozen import Frozen
-from latentsync.weights import CHECKPOINTS, CheckpointError, read_checkpoint
+from latentsync.weights import VGG_FILE, CheckpointError, read_checkpoint
 
 if TYPE_CHECKING:
     import lpips
 
-VGG_FILE = CHECKPOINTS / "auxiliary" / "vgg16-397923af.pth"
 FIXED = ("scaling_layer.shift", "scaling_layer.scale")  # constants, not weights
 
 

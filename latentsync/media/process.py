@@ -2,15 +2,14 @@
 
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from latentsync.media.container import MediaError
+from latentsync.system import resident_mb
 
 OUTPUT_LINES = 3  # of a program's output in a message
-KILOBYTES_PER_UNIT = 1 / 1024 if sys.platform == "darwin" else 1.0  # of the maximum resident set size
 
 
 @dataclass(frozen=True)
@@ -19,6 +18,7 @@ class Finished:
 
     status: int  # 0 = success
     seconds: float  # of wall time
+    processor_sec: float | None  # of it and its children, user and system; None where the system does not report it
     peak_mb: float | None  # maximum resident memory of it and its children; None where the system does not report it
     lines: tuple[str, ...]  # of its output
 
@@ -44,19 +44,20 @@ def run_program(arguments: Sequence[str]) -> Finished:
     assert process.stdout is not None, "the output was piped"
     try:
         output = process.stdout.read().decode("utf-8", "replace")
-        peak_mb = wait_and_measure(process)
+        processor_sec, peak_mb = wait_and_measure(process)
     except BaseException:
         process.kill()
         process.wait()
         raise
-    return Finished(process.returncode, time.perf_counter() - start, peak_mb, tuple(output.strip().splitlines()))
+    lines = tuple(output.strip().splitlines())
+    return Finished(process.returncode, time.perf_counter() - start, processor_sec, peak_mb, lines)
 
 
-def wait_and_measure(process: subprocess.Popen[bytes]) -> float | None:
-    """Wait for a process; returns its maximum resident memory in MB, or None where the system does not report it."""
+def wait_and_measure(process: subprocess.Popen[bytes]) -> tuple[float, float] | tuple[None, None]:
+    """Wait for a process; returns its seconds of processor and its maximum resident memory in MB, or None where unknown."""
     if not hasattr(os, "wait4"):
         process.wait()
-        return None
+        return None, None
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
-    return usage.ru_maxrss * KILOBYTES_PER_UNIT / 1024
+    return usage.ru_utime + usage.ru_stime, resident_mb(usage.ru_maxrss)

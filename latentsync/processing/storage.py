@@ -15,6 +15,7 @@ import fsspec
 from fsspec.implementations.arrow import ArrowFSWrapper
 
 from latentsync.files import PARTIAL, atomic_write
+from latentsync.system import flush_to_disk, replace_file
 
 
 class Folder:
@@ -88,7 +89,7 @@ class Folder:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path, shared=True) as partial:
             partial.write_bytes(content)
-            _to_disk(partial)
+            flush_to_disk(partial)
 
     def fetch(self, name: str, staging: Path) -> Path:
         """A local path of the file: itself, or a copy in `staging`."""
@@ -107,12 +108,12 @@ class Folder:
         if not self.is_local:
             self._upload(staged, path)
             (staging / name).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(staged, staging / name)
+            replace_file(staged, staging / name)
             return
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        _to_disk(staged)
+        flush_to_disk(staged)
         try:
-            os.replace(staged, path)
+            replace_file(staged, path)
         except OSError as error:
             if error.errno != errno.EXDEV:  # the staging folder is on another disk
                 raise
@@ -164,12 +165,6 @@ class Folder:
             return
         for path, facts in found.items():
             yield path.removeprefix(self.root).lstrip("/"), int(facts["size"] or 0)
-
-
-def _to_disk(path: Path) -> None:
-    """Flush a file to the disk, so that a power cut after its renaming cannot leave it empty."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def _is_hidden(name: str) -> bool:

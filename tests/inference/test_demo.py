@@ -41,7 +41,7 @@ def test_openai_whisper_loads_the_speech_encoder() -> None:
 @pytest.mark.slow
 def test_the_demo_pair_speaks_the_new_sound(tmp_path: Path) -> None:
     pytest.importorskip("espeakng_loader", reason="the truth of the demo's sound needs espeak-ng")
-    from scripts.make_figures import AUDIO_SEED, two_sentences
+    from scripts.figures import AUDIO_SEED, two_sentences
 
     output = tmp_path / "out.mp4"
     pipeline = LipsyncPipeline(LipsyncModels.load(DEMO_UNET, device=torch.device("cpu")), make_detector())

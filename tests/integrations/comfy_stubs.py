@@ -40,6 +40,12 @@ class Schema:
     inputs: list[Entry]
     outputs: list[Entry]
 
+    def validate(self) -> None:
+        """What ComfyUI checks when it loads a node; the first versions of the schema refuse an input and an output of one name."""
+        ids = [entry.id for entry in (*self.inputs, *self.outputs)]
+        if len({*ids}) < len(ids):
+            raise ValueError(f"ids of inputs and outputs must differ: {ids}")
+
 
 class NodeOutput:
     def __init__(self, *values: Any):

@@ -82,6 +82,7 @@ def test_nodes_are_valid(pack: ModuleType) -> None:
     schemas = [(node, node.define_schema()) for node in nodes_of(pack)]
     assert len({schema.node_id for _, schema in schemas}) == len(schemas) == 3
     for node, schema in schemas:
+        schema.validate()
         named = [name for name in inspect.signature(node.execute).parameters if name != "lips"]
         lips = [entry for entry in schema.inputs if entry.id not in named]
         assert named == [entry.id for entry in schema.inputs if entry not in lips]

@@ -270,7 +270,9 @@ def play_together(page: Page) -> None:
 
 def looks(page: Page, folder: Path) -> None:
     """Screenshots in light and dark and on a phone, where nothing is wider than the screen."""
-    page.evaluate("() => { document.activeElement.blur(); window.scrollTo(0, 0) }")  # the actions stay in sight, at the top
+    page.evaluate(
+        "() => { document.activeElement.blur(); window.scrollTo(0, 0) }"
+    )  # the actions stay in sight, at the top
     picture(page, "light", folder, full_page=True)
     assert page.evaluate(FAINT) == []
     page.emulate_media(color_scheme="dark")

@@ -4,7 +4,6 @@ Uploads of a form are in the app's folder until the jobs have their own copies; 
 """
 
 import json
-import os
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from python_multipart.multipart import parse_options_header
 from starlette.formparsers import MultiPartException
 from starlette.requests import Request
 
+from latentsync.system import replace_file
 from web import texts
 from web.errors import ErrorCode, WebError
 from web.files import plain_stem, plain_suffix, remove_own
@@ -111,7 +111,7 @@ def stored(field: str, file: GradioUploadFile, folder: Path) -> Upload:
     name = Path(str(file.filename).replace("\\", "/")).name[:SHOWN_NAME] or "file"
     path = own / f"{plain_stem(name)}{plain_suffix(Path(name))}"
     file.file.close()
-    os.rename(file.file.name, path)
+    replace_file(file.file.name, path)
     return Upload(field, name, path, file.sha.hexdigest())
 
 

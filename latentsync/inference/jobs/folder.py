@@ -15,7 +15,6 @@ job's own files are deleted, and the folder too.
 
 import hashlib
 import json
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -24,6 +23,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from latentsync import system
 from latentsync.media.container import MediaError
 from latentsync.media.video.mux import atomic_output
 
@@ -107,7 +107,7 @@ class JobFolder:
             lock.unlink(missing_ok=True)  # while the lock is held; later the file may be another run's
         self.lock.release()
         with suppress(OSError):
-            if sys.platform == "win32":
+            if system.ON_WINDOWS:
                 lock.unlink(missing_ok=True)
             self.folder.rmdir()
 

@@ -5,7 +5,6 @@ packets only: no dates, no random numbers.
 """
 
 import errno
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from fractions import Fraction
@@ -21,6 +20,7 @@ from latentsync.media.container import MediaError, PathLike, file_url, open_inpu
 from latentsync.media.mark import Mark
 from latentsync.media.probe import MADE_HERE
 from latentsync.media.sound.copy import AudioSource, SoundTrack, sound_track
+from latentsync.system import replace_file
 
 CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 DISK_FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO}
@@ -57,6 +57,8 @@ def writing(path: PathLike, audio: AudioSource | None = None) -> Iterator[None]:
     except (av.error.FFmpegError, OSError, ValueError) as error:
         if getattr(error, "errno", None) in DISK_FULL:
             way_out = "Free some space on its disk, or choose another folder."
+        elif isinstance(error, PermissionError) and Path(path).exists():
+            way_out = "Close it in other programs, or give another name."
         elif audio is not None:
             raise MediaError(
                 f"cannot put the sound of {audio.path} into {path}: {reason(error)}. Convert it to WAV."
@@ -140,7 +142,7 @@ class OutputFile:
             if self.mark is not None:
                 with self.partial.open("ab") as file:
                     file.write(self.mark.box(self.format))
-            os.replace(self.partial, self.path)
+            replace_file(self.partial, self.path)
 
     def __exit__(self, *error: object) -> None:
         with suppress(av.error.FFmpegError, OSError):  # closing an unfinished file may fail

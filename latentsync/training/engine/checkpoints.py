@@ -3,7 +3,6 @@
 import json
 import logging
 import math
-import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from latentsync.files import PARTIAL, atomic_write, partial_path
+from latentsync.system import replace_file
 from latentsync.weights import CheckpointError, read_state, save_state
 
 STATE, WEIGHTS, BEST = "state.pt", "weights.safetensors", "best.json"
@@ -78,7 +78,7 @@ class Checkpoints:
                 export(partial / WEIGHTS)
             if path.exists():
                 discard(path)
-            os.replace(partial, path)
+            replace_file(partial, path)
         except (OSError, RuntimeError, SafetensorError) as error:  # torch reports a full disk as a RuntimeError
             discard(partial)
             raise CannotSaveError(

@@ -28,6 +28,7 @@ from latentsync.config.loading import flat, free_sections, load, to_yaml
 from latentsync.data.clips import ClipIndex, contents, write_index
 from latentsync.data.store import network_key
 from latentsync.files import atomic_write, process_lives
+from latentsync.system import replace_file
 from latentsync.training.engine.checkpoints import Checkpoints
 from latentsync.training.engine.distributed import Processes
 
@@ -249,7 +250,7 @@ class RunFolder:
         place = self.path.resolve()
         aside = place.with_name(f"{place.name}-{time.strftime('%Y%m%d-%H%M%S')}")
         self._lock.release()
-        place.rename(aside)
+        replace_file(place, aside)
         place.mkdir()
         self._lock.acquire()
         log.info(f"The earlier run is now {aside}.")

@@ -5,8 +5,10 @@ import getpass
 import os
 import sys
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from latentsync.face.detection.detector import BACKENDS
 from scripts.command import run_command, yaml_file
@@ -14,7 +16,11 @@ from scripts.status import configure_logging
 from web import texts
 from web.api.clients import TOKEN_FILE, parse_tokens, read_tokens
 from web.errors import WebError
+from web.lean_start import skip_stubs, without_garbage_collection
 from web.settings import DEFAULT_FOLDER, ApiSettings, AppSettings, Limits
+
+if TYPE_CHECKING:
+    from web.serve import Server  # imports Gradio, which --help and errors do without
 
 PASSWORD, TOKENS_VARIABLE = "LATENTSYNC_PASSWORD", "LATENTSYNC_API_TOKENS"  # environment variables
 PORT_VARIABLE, HOST_VARIABLE = (
@@ -156,31 +162,49 @@ def login_of(args: argparse.Namespace) -> tuple[str, str] | None:
 
 
 def serve(args: argparse.Namespace) -> None:
-    settings = settings_of(args)  # before the imports of PyTorch and Gradio, which take seconds
-    from latentsync.config import UNetRun, load
-    from latentsync.device import unused_gpu
-    from web.api.answers import PREFIX
+    settings = settings_of(args)  # before the import of Gradio, which takes seconds
+    with ExitStack() as stack:
+        with without_garbage_collection():
+            server = stack.enter_context(server_of(args, settings))
+        announce(server)
+        from latentsync.device import unused_gpu  # imports PyTorch, which takes seconds, so the page is there before
+
+        if reason := unused_gpu():
+            print(reason, flush=True)
+        while True:
+            time.sleep(3600)
+
+
+def server_of(args: argparse.Namespace, settings: AppSettings) -> "Server":
+    """The server, not started; ValueError where its models are not there or do not fit."""
+    skip_stubs()
     from web.models import Models
-    from web.serve import Server, is_open_to_others
+    from web.serve import Server
 
     models = Models.standard(args.inference_ckpt_path, args.unet_config_path, args.detector)
     if args.demo:
         models.choices = {"demo": models.choices.pop("demo"), **models.choices}
     if args.unet_config_path:
+        from latentsync.config import UNetRun, load
+
         load(args.unet_config_path, UNetRun)
-    models.check("")
-    with Server(models, settings) as server:
-        print(f"Open {server.url} in a browser; Ctrl+C stops the app.", flush=True)
-        token = "the clients' tokens" if settings.api.tokens else f"the token in {settings.folder / TOKEN_FILE}"
-        print(f"Job API: {server.url}{PREFIX[1:]} with {token}.", flush=True)
-        if server.blocks.share_url:
-            print(f"Public: {server.blocks.share_url}", flush=True)
-        if reason := unused_gpu():
-            print(reason, flush=True)
-        if is_open_to_others(settings):
-            print("Everybody who can reach this machine can use the app: add --user to require a password.", flush=True)
-        while True:
-            time.sleep(3600)
+    models.check_at_start()
+    return Server(models, settings)
+
+
+def announce(server: "Server") -> None:
+    """Print where the app and its API are, and who can reach them."""
+    from web.api.answers import PREFIX
+    from web.serve import is_open_to_others
+
+    settings = server.settings
+    print(f"Open {server.url} in a browser; Ctrl+C stops the app.", flush=True)
+    token = "the clients' tokens" if settings.api.tokens else f"the token in {settings.folder / TOKEN_FILE}"
+    print(f"Job API: {server.url}{PREFIX[1:]} with {token}.", flush=True)
+    if server.blocks.share_url:
+        print(f"Public: {server.blocks.share_url}", flush=True)
+    if is_open_to_others(settings):
+        print("Everybody who can reach this machine can use the app: add --user to require a password.", flush=True)
 
 
 def main(argv: list[str] | None = None, prog: str = "gradio_app.py") -> int:

@@ -184,8 +184,8 @@ def run_one(
 ) -> str:
     """Run the job of an entry, show its progress, write its report; returns its summary and the warnings not shown yet."""
     from latentsync.inference.jobs.report import check_report, save_report
-    from latentsync.inference.pipeline import STAGES
-    from latentsync.inference.preflight import CHECK_STAGES, preflight, sheet_path
+    from latentsync.inference.preflight import preflight, sheet_path
+    from latentsync.inference.timing import CHECK_STAGES, STAGES
 
     settings = pipeline.models.defaults.changed(given(args, InferenceSettings)).changed(entry.settings)
     report_path = check_report(args.report or entry.output.with_suffix(".report.json"), job, args.force)

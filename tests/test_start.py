@@ -102,6 +102,32 @@ def test_states_of_the_weights_are_shown_without_pytorch(tmp_path: Path) -> None
     assert status == 1 and unneeded(modules, SLOW) == []
 
 
+# Prints, in place of the app's address, the names of all modules that were imported, and stops.
+STARTED = """
+import builtins, json, os, sys
+import gradio_app
+def told(*words, **_):
+    builtins_print("ADDRESS", words[0], flush=True)
+    builtins_print("MODULES", json.dumps(sorted(sys.modules)), flush=True)
+    os._exit(0)
+builtins_print, builtins.print = print, told
+sys.exit(gradio_app.main(sys.argv[1:]))
+"""
+# What the page does without until a job or an upload needs it; pandas comes with Gradio.
+NOT_FOR_THE_PAGE = {*SLOW, "face_alignment", "onnxruntime", "safetensors.torch"} - {"gradio"}
+
+
+@pytest.mark.slow
+def test_the_page_is_there_before_pytorch(tmp_path: Path) -> None:
+    environment = {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "GRADIO_SERVER_PORT": "0"}
+    command = [sys.executable, "-c", STARTED, "--demo", "--folder", str(tmp_path / "app")]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    said = dict(line.split(" ", 1) for line in done.stdout.splitlines())
+    assert said["ADDRESS"].startswith("Open http://127.0.0.1:"), done.stderr
+    modules = set(json.loads(said["MODULES"]))
+    assert {"gradio", "web.serve"} <= modules and unneeded(modules, NOT_FOR_THE_PAGE) == []
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", ["fast", "turbo"])
 def test_a_job_imports_what_it_runs(tmp_path: Path, preset: str) -> None:

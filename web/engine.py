@@ -7,14 +7,11 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 from threading import Condition, Thread
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from latentsync.inference.jobs.job import check_job
 from latentsync.inference.jobs.report import FrameReport, JobReport, save_report
-from latentsync.inference.pipeline import DETECT, GENERATE, LipsyncPipeline
-from latentsync.inference.preflight import preflight
+from latentsync.inference.timing import DETECT, GENERATE
 from web import texts
 from web.errors import CancelledError
 from web.jobs import WebJob
@@ -23,6 +20,9 @@ from web.orders import previewed
 from web.sentences import page_sentence
 from web.speed import Speeds
 from web.store import JobStore
+
+if TYPE_CHECKING:
+    from latentsync.inference.pipeline import LipsyncPipeline  # imports PyTorch, which the first job does
 
 SWEEP_SEC = 60.0
 MOUTHS_PER_SEC, MOUTH = 4, 0.8  # the mouth's height in the box of a face, from its top
@@ -94,10 +94,14 @@ class Engine:
 
     def unload(self) -> None:
         """Free the models' memory."""
-        device = self.pipeline.models.device if self.pipeline else None
+        if self.pipeline is None:
+            return
+        import torch
+
+        kind = self.pipeline.models.device.type
         self.pipeline, self.loaded = None, None
         gc.collect()
-        module: Any = getattr(torch, device.type, None) if device else None
+        module: Any = getattr(torch, kind, None)
         if hasattr(module, "empty_cache"):
             module.empty_cache()
 
@@ -156,14 +160,16 @@ class Engine:
             log.exception("A %s job failed", job.order.kind)
             job.end("failed", texts.UNEXPECTED.format(kind=type(error).__name__))
 
-    def _pipeline_of(self, wanted: ModelChoice) -> LipsyncPipeline:
+    def _pipeline_of(self, wanted: ModelChoice) -> "LipsyncPipeline":
         if self.pipeline is None or self.loaded != wanted:
             self.unload()
             self.pipeline = self.models.load(wanted)
             self.loaded = wanted
         return self.pipeline
 
-    def _run(self, job: WebJob, pipeline: LipsyncPipeline) -> JobReport:
+    def _run(self, job: WebJob, pipeline: "LipsyncPipeline") -> JobReport:
+        from latentsync.inference.preflight import preflight
+
         order = job.order
         job.enter(texts.BEGIN_STAGE)
         settings = pipeline.models.defaults.changed(order.settings)

@@ -11,9 +11,8 @@ from typing import Any, Literal
 
 from latentsync.files import atomic_write
 from latentsync.inference.jobs.ranges import parse_ranges
-from latentsync.inference.pipeline import DETECT, GENERATE
-from latentsync.inference.preflight import SHEET
 from latentsync.inference.settings import JobOptions
+from latentsync.inference.timing import DETECT, GENERATE, SHEET
 from web import texts
 from web.errors import CancelledError
 from web.files import plain_stem, remove_own

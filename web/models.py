@@ -4,17 +4,25 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from latentsync.device import Precision, pick_device, pick_dtype
 from latentsync.face.detection.detector import DEFAULT_DETECTOR
-from latentsync.inference.model_files import DEMO_UNET, distilled_companion, find_model_files, settings_for
-from latentsync.inference.pipeline import LipsyncPipeline
+from latentsync.inference.model_files import (
+    DEMO_UNET,
+    distilled_companion,
+    find_model_files,
+    looks_complete,
+    settings_for,
+)
 from latentsync.inference.settings import needs_distilled, precision_of
+from latentsync.precision import Precision
 from latentsync.weights import PUBLIC_UNET, files_of
 from latentsync.weights.hub import FileState, file_state
 from web import texts
 from web.errors import WebError
+
+if TYPE_CHECKING:
+    from latentsync.inference.pipeline import LipsyncPipeline  # imports PyTorch, which the app does when a job needs it
 
 
 @dataclass(frozen=True)
@@ -30,11 +38,15 @@ class ModelChoice:
     def made_for(self, settings: Mapping[str, Any]) -> "ModelChoice":
         """The choice for fields of `InferenceSettings`: in the precision of their preset, and with distilled weights if they need
         them and they are installed."""
-        distilled = needs_distilled(settings)
+        from latentsync.device import pick_device, pick_dtype
+
         precision, device = precision_of(settings.get("preset")), pick_device()
         differs = pick_dtype(device, precision) != pick_dtype(device)
-        unet = distilled_companion(self.unet) if distilled else self.unet
-        return replace(self, unet=unet, precision=precision if differs else "auto")
+        return replace(self, unet=self.unet_for(settings), precision=precision if differs else "auto")
+
+    def unet_for(self, settings: Mapping[str, Any]) -> Path:
+        """The weights for fields of `InferenceSettings`: the distilled ones if they need them and they are installed."""
+        return distilled_companion(self.unet) if needs_distilled(settings) else self.unet
 
     @property
     def title(self) -> str:
@@ -47,14 +59,16 @@ class ModelChoice:
 
     def check(self, settings: Mapping[str, Any]) -> None:
         """WebError that names each missing or damaged file, or a setting that these weights do not support; no tensor is read."""
-        unet = self.made_for(settings).unet
         try:
-            settings_for(find_model_files(unet, self.unet_config, self.detector).check(), settings)
+            files = find_model_files(self.unet_for(settings), self.unet_config, self.detector)
+            settings_for(files.check(), settings)
         except ValueError as error:
             raise WebError(texts.MISSING_MODEL.format(title=self.title, reason=error)) from error
 
-    def load(self) -> LipsyncPipeline:
+    def load(self) -> "LipsyncPipeline":
         """Load the pipeline; CheckpointError or ValueError if a file is missing."""
+        from latentsync.inference.pipeline import LipsyncPipeline
+
         return LipsyncPipeline.from_pretrained(self.unet, self.unet_config, self.detector, precision=self.precision)
 
 
@@ -62,7 +76,7 @@ class Models:
     """The models that a user can choose, by name; tests replace `load`."""
 
     def __init__(
-        self, choices: Mapping[str, ModelChoice], load: Callable[[ModelChoice], LipsyncPipeline] | None = None
+        self, choices: Mapping[str, ModelChoice], load: "Callable[[ModelChoice], LipsyncPipeline] | None" = None
     ):
         self.choices, self._load = dict(choices), load or ModelChoice.load
         self._has_files = load is None
@@ -95,7 +109,16 @@ class Models:
             choice.check(settings)
         return choice
 
-    def load(self, choice: ModelChoice) -> LipsyncPipeline:
+    def check_at_start(self) -> None:
+        """WebError that names each missing or damaged file of the default model.
+
+        Shipped models whose files are whole are not opened: that takes PyTorch, and each request for a job does it.
+        """
+        choice = self.choices[self.default]
+        if choice.name == "own" or not looks_complete(choice.unet, choice.detector):
+            self.check("")
+
+    def load(self, choice: ModelChoice) -> "LipsyncPipeline":
         return self._load(choice)
 
     @property

@@ -14,6 +14,7 @@ from web.access import API_PREFIX, AsgiApp, Guard, HostNames, Message, route_pat
 from web.api.routes import JobApi
 from web.app import WebApp
 from web.errors import WebError
+from web.hidden_paths import HiddenPaths
 from web.models import Models
 from web.page import Page
 from web.settings import EXAMPLES, AppSettings
@@ -101,6 +102,7 @@ class Server:
         self.guard = Guard(HostNames((settings.host, *settings.allowed_hosts)))
         self.uploads = StoredUploads(self.app.store)
         self.uploads.remove_aborted()
+        self.paths = HiddenPaths(self.app.store.folder)
         self.api = JobApi(self.app, self.uploads)
         self.blocks = Page(self.app).build()
         self.url = ""
@@ -120,7 +122,7 @@ class Server:
     @asynccontextmanager
     async def _lifespan(self, app: Any) -> AsyncIterator[None]:
         """Puts the guard around everything, also around Gradio's own middleware, before the first request."""
-        page = self.uploads.around(app.middleware_stack)
+        page = self.paths.around(self.uploads.around(app.middleware_stack))
         app.middleware_stack = with_security_headers(self.guard.around(with_api(self.api.asgi, page)))
         yield
 

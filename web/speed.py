@@ -12,8 +12,8 @@ from threading import Lock
 from typing import Any
 
 from latentsync.files import atomic_write
-from latentsync.inference.pipeline import DETECT, GENERATE
 from latentsync.inference.settings import InferenceSettings
+from latentsync.inference.timing import DETECT, GENERATE
 
 FEWEST_FRAMES = 16  # edited frames of a job that is worth measuring
 USUAL_SHARE = 0.2  # of the search for faces in a job, where nothing was measured

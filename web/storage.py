@@ -16,11 +16,11 @@ from web import texts
 from web.access import AsgiApp, Message, answer, network_of, route_path
 from web.errors import ErrorCode, WebError
 from web.sentences import size
+from web.settings import BODY_BYTES
 from web.store import JobStore
 
 ROUTE = "/gradio_api/upload"
 UNUSED = "/gradio_api/process_recording"  # Gradio's route that stores recordings of its own pages
-BODY_BYTES = 1_000_000  # of any other request
 FREE_BYTES = 500_000_000  # that uploads leave on the disk, for results
 
 

@@ -8,8 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from latentsync.inference.jobs.report import clock
-from latentsync.inference.pipeline import STAGES
-from latentsync.inference.preflight import CHECK_STAGES
+from latentsync.inference.timing import CHECK_STAGES, STAGES
 from latentsync.weights import FETCH_INFERENCE
 from latentsync.weights.hub import FileState
 from web import texts

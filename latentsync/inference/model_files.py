@@ -107,6 +107,21 @@ def find_model_files(
     )
 
 
+def looks_complete(unet_path: Path | str, detector: str | None = None) -> bool:
+    """Whether the files that usually belong to a U-Net are there and whole, by their names, beginnings and lengths.
+
+    It takes milliseconds and no PyTorch; where it is False, `find_model_files` knows more.
+    """
+    unet = unet_file(unet_path)
+    vae = vae_path(unet)
+    try:
+        for path in (unet, audio_encoder_path(unet, PUBLIC_WIDTH), *([vae] if vae.is_file() else [])):
+            check_file(path)
+    except CheckpointError:
+        return False
+    return (vae.is_file() or not public_vae_problem(vae)) and not any(text for _, text in _detector_files(detector))
+
+
 def configured(config_path: Path | str | None) -> "tuple[UNetConfig | None, dict[str, Any]]":
     """The U-Net configuration of a file, and its `resolution`, `num_frames` and, if given, `alignment`."""
     if config_path is None:

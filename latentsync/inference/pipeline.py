@@ -46,7 +46,7 @@ from latentsync.inference.models import LipsyncModels
 from latentsync.inference.pretrained import save_models
 from latentsync.inference.settings import OFF, InferenceSettings, JobOptions
 from latentsync.inference.threads import run_ahead
-from latentsync.inference.timing import Stopwatch
+from latentsync.inference.timing import DETECT, GENERATE, Stopwatch
 from latentsync.inference.windows.audio import audio_windows
 from latentsync.inference.windows.live import LiveStream
 from latentsync.inference.windows.sampler import WindowSampler
@@ -59,7 +59,6 @@ from latentsync.timebase import MODEL_FPS
 from latentsync.weights import PUBLIC_UNET
 
 Progress = Callable[[str, int, int], None]  # (stage, frames done, total frames); may raise to stop the run
-STAGES = DETECT, GENERATE = "Find the face", "Generate lips"  # shown to the user: the two passes
 READ, DETECT_STAGE = "read to look", "look"  # pipeline stages of pass 1, as the report names them
 READ_AHEAD = 4  # frames that are read before they are needed
 POLL_SEC = 0.2  # between checks whether other processes have finished their segments

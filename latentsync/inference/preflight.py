@@ -15,16 +15,14 @@ from latentsync.inference.faces.plan import ACTIONS, OUTSIDE, FacePlan
 from latentsync.inference.faces.tracks import FaceTracks
 from latentsync.inference.jobs.job import LipsyncJob
 from latentsync.inference.jobs.report import JobReport, clock, make_report
-from latentsync.inference.pipeline import DETECT, LipsyncPipeline, Progress, ignore
+from latentsync.inference.pipeline import LipsyncPipeline, Progress, ignore
 from latentsync.inference.settings import InferenceSettings
-from latentsync.inference.timing import Stopwatch
+from latentsync.inference.timing import SHEET, Stopwatch
 from latentsync.media.container import MediaError
 from latentsync.media.probe import MADE_HERE
 
 MARK, MARK_END = MADE_HERE.encode(), 200  # comment in every sheet; it ends within the first 200 bytes
 SHOWN = 20  # pictures on the sheet
-SHEET = "Draw the sheet"  # shown to the user: what follows `DETECT`
-CHECK_STAGES = DETECT, SHEET
 COLUMNS = 4
 WIDTH = 400  # px of one picture
 CAPTION = 24  # px below it

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import TypeVar
 
+# Steps of a job, shown to the user: the two passes of a run, and those of a check
+STAGES = DETECT, GENERATE = "Find the face", "Generate lips"
+CHECK_STAGES = DETECT, SHEET = "Find the face", "Draw the sheet"
 Item = TypeVar("Item")
 Value = TypeVar("Value")
 

@@ -16,8 +16,9 @@ from latentsync.face.feather import pasted_region
 from latentsync.inference.jobs.report import LIBRARIES, installed_versions
 from latentsync.inference.memory import MemoryPlan
 from latentsync.inference.models import LipsyncModels
-from latentsync.inference.pipeline import STAGES, LipsyncPipeline
+from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.inference.settings import InferenceSettings, JobOptions
+from latentsync.inference.timing import STAGES
 from latentsync.inference.windows import finish, sampler
 from latentsync.inference.windows.sampler import Window, WindowSampler
 from latentsync.media.container import MediaError

@@ -11,9 +11,9 @@ import pytest
 
 from latentsync.inference.jobs import render
 from latentsync.inference.jobs.source import Source
-from latentsync.inference.pipeline import GENERATE, LipsyncPipeline
+from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.inference.threads import run_ahead, run_behind
-from latentsync.inference.timing import StageTimer
+from latentsync.inference.timing import GENERATE, StageTimer
 from latentsync.media.container import MediaError
 from latentsync.media.pixels.picture import Picture
 from latentsync.media.video.write import VideoWriter

@@ -12,6 +12,7 @@ import httpx
 from latentsync.inference.pipeline import LipsyncPipeline
 from tests.support.tiny import StubDetector, tiny_models
 from web.errors import ErrorCode
+from web.hidden_paths import NAME
 from web.jobs import API_OWNER
 from web.models import ModelChoice, Models
 from web.serve import Server
@@ -96,10 +97,16 @@ def message_of(answer: httpx.Response, status: int) -> str:
 
 
 def uploaded(server: Server, name: str, content: bytes) -> str:
-    """The path of a file that was uploaded as by the page."""
+    """The real path of a file that was uploaded as by the page."""
     answer = httpx.post(f"{server.url}gradio_api/upload", files={"files": (name, content)})
     assert answer.status_code == 200, answer.text
-    return answer.json()[0]
+    return real_path(server, answer.json()[0])
+
+
+def real_path(server: Server, named: str) -> str:
+    """The path on the server of a file as the page names it."""
+    assert named.startswith(f"{NAME}/"), named
+    return named.replace(NAME, str(server.settings.folder.resolve()), 1)
 
 
 def wait_until(holds: Callable[[], bool]) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from latentsync.inference.pipeline import DETECT, GENERATE
 from latentsync.inference.settings import JobOptions
+from latentsync.inference.timing import DETECT, GENERATE
 from latentsync.media.probe import probe
 from latentsync.media.video.read import read_frames
 from latentsync.places import DEMO_VIDEO

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from latentsync.inference.preflight import SHEET
 from latentsync.inference.settings import JobOptions
+from latentsync.inference.timing import SHEET
 from tests.web.support import ApiClient
 from web import texts, views
 from web.jobs import Order, WebJob

@@ -5,14 +5,15 @@ import socket
 from collections import namedtuple
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import httpx
 import pytest
 
-from tests.web.support import LIMITS, files_in, kept_environment, stub_models, uploaded, wait_until
+from tests.web.support import LIMITS, files_in, kept_environment, real_path, stub_models, uploaded, wait_until
 from web import texts
 from web.errors import WebError
+from web.hidden_paths import NAME
 from web.jobs import Submission
 from web.orders import Wish
 from web.serve import Server
@@ -20,6 +21,8 @@ from web.settings import AppSettings, Limits
 
 SMALL = Limits(file_bytes=3_000_000, stored_bytes=300_000, stored_bytes_each=200_000)
 Usage = namedtuple("Usage", "total used free")
+CLIENT = httpx.Client(timeout=60)
+FILE = {"_type": "gradio.FileData"}  # how Gradio recognises a file in JSON
 
 
 @pytest.fixture
@@ -47,7 +50,7 @@ def test_all_clients_together_cannot_fill_the_app(small: Server) -> None:
 
 
 def test_deleted_files_make_room_again(small: Server) -> None:
-    paths = [Path(send(small, bytes([number]) * 60_000).json()[0]) for number in range(3)]
+    paths = [Path(uploaded(small, "a.mp4", bytes([number]) * 60_000)) for number in range(3)]
     assert send(small, b"x" * 60_000).status_code == 413
     shutil.rmtree(paths[0].parent)
     assert send(small, b"x" * 60_000).status_code == 200
@@ -123,3 +126,52 @@ def test_deleting_a_job_deletes_what_was_uploaded_for_it(
     assert Path(video).is_file(), "the second job was made from it too"
     app.delete(second.id, "page x")
     assert files_in(server) == before
+
+
+def test_the_page_does_not_learn_where_the_server_keeps_files(server: Server, pair: tuple[Path, Path]) -> None:
+    folder = server.settings.folder.resolve()
+    named = CLIENT.post(f"{server.url}gradio_api/upload", files={"files": ("a b ü.mp4", pair[0].read_bytes())}).json()[
+        0
+    ]
+    assert named.startswith(f"{NAME}/") and real_path(server, named) in map(str, files_in(server))
+    got = CLIENT.get(f"{server.url}gradio_api/file={quote(named)}", headers={"Range": "bytes=4-7"})
+    assert (got.status_code, got.content) == (206, pair[0].read_bytes()[4:8])
+    event = {"session_hash": "s", "fn_index": handler(server, "on_audio"), "data": [{"path": named, "meta": FILE}]}
+    assert CLIENT.post(f"{server.url}gradio_api/queue/join", json=event).status_code == 200
+    answers = [CLIENT.get(f"{server.url}{path}") for path in ("", "config", "gradio_api/info")]
+    with CLIENT.stream("GET", f"{server.url}gradio_api/queue/data?session_hash=s") as stream:
+        told = "".join(stream.iter_text())
+    assert "process_completed" in told and "no longer on the server" not in told and '"success":true' in told
+    for text in (told, *(answer.text for answer in answers)):
+        assert str(folder) not in text and str(folder.parent) not in text
+
+
+def test_files_of_the_app_itself_are_not_given_out(tmp_path: Path, pair: tuple[Path, Path]) -> None:
+    with kept_environment(), Server(stub_models(), AppSettings(tmp_path / "app", LIMITS, port=None)) as running:
+        job = running.app.submit(
+            Submission("somebody"),
+            Wish("preflight"),
+            *(uploaded(running, path.name, path.read_bytes()) for path in pair),
+        )
+        wait_until(lambda: job.is_over)
+        folder, own = running.settings.folder.resolve(), "api.key"
+        private = [path for path in files_in(running) if path.parent == folder] + [job.folder / "job.json"]
+        assert own in {path.name for path in private}
+        for path in private:
+            inside = path.relative_to(folder)
+            for named in (
+                path,
+                f"{NAME}/{inside}",
+                f"{NAME}/jobs/../{inside}",
+                f"{folder}/./{inside}",
+                f"{folder}//{inside}",
+            ):
+                for route in ("gradio_api/file=", "gradio_api/file/", "file=", "/gradio_api/file="):
+                    answer = CLIENT.get(f"{running.url}{route}{named}")
+                    assert answer.status_code in (403, 404), f"{route}{named}"
+        assert CLIENT.get(f"{running.url}gradio_api/file={NAME}/{job.sheet.relative_to(folder)}").status_code == 200
+
+
+def handler(server: Server, name: str) -> int:
+    """The number by which Gradio calls an event handler."""
+    return next(number for number, each in server.blocks.fns.items() if getattr(each.fn, "__name__", "") == name)

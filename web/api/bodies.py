@@ -20,7 +20,7 @@ from web import texts
 from web.errors import ErrorCode, WebError
 from web.files import plain_stem, plain_suffix, remove_own
 from web.sentences import size
-from web.storage import BODY_BYTES
+from web.settings import BODY_BYTES
 
 MAX_FILES = 200  # of one request
 SHOWN_NAME = 200  # characters of a file's name

@@ -49,7 +49,7 @@
   document.addEventListener("click", (event) => {
     const button = event.target.closest?.("button");
     if (!button) return;
-    if (button.closest("#video, #audio") && button.innerText.trim() === "Trim") cutUntil = performance.now() + LONGEST_CUT_MS;
+    if (button.closest("#audio") && button.innerText.trim() === "Trim") cutUntil = performance.now() + LONGEST_CUT_MS;
     if (!button.matches(STARTERS) || !isBusy()) return;
     event.preventDefault();
     event.stopImmediatePropagation();

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,12 +18,14 @@ from latentsync.inference.jobs.job import LipsyncJob
 from latentsync.inference.jobs.ranges import sound_sentence
 from latentsync.inference.jobs.segments import segment_of_frames
 from latentsync.inference.jobs.speakers import Speaker
-from latentsync.inference.models import LipsyncModels
 from latentsync.inference.settings import InferenceSettings, JobOptions
 from latentsync.inference.timing import StageTimer, Stopwatch
 from latentsync.media.container import MediaError
 from latentsync.media.mark import Mark
 from latentsync.media.video.mux import atomic_output
+
+if TYPE_CHECKING:
+    from latentsync.inference.models import LipsyncModels  # imports PyTorch, which reading a report does not need
 
 # Actions of edited frames; every other action is the reason why a frame was passed through.
 SYNCED, TO_EDIT, BRIDGED = "synced", "would be edited", "bridged"  # TO_EDIT: in a preflight
@@ -204,7 +206,7 @@ class JobReport:
 def make_report(
     job: LipsyncJob,
     plans: Sequence[FacePlan],
-    models: LipsyncModels,
+    models: "LipsyncModels",
     settings: InferenceSettings,
     stopwatch: Stopwatch,
     facts: Sequence[Fact] = (),

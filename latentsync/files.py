@@ -4,7 +4,7 @@ import hashlib
 import os
 import socket
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from latentsync.system import process_runs, replace_file
 
 if TYPE_CHECKING:
-    from torch import nn  # media reads files without PyTorch
+    from torch import Tensor, nn  # media reads files without PyTorch
 
 PathLike: TypeAlias = str | os.PathLike[str]
 
@@ -85,8 +85,13 @@ def network_hash(network: "nn.Module", values_per_tensor: int | None = None) -> 
 
     With `values_per_tensor` only the first values of each tensor are read, which takes a moment for a network on a GPU.
     """
+    return tensors_hash(network.state_dict(), values_per_tensor)
+
+
+def tensors_hash(tensors: "Mapping[str, Tensor]", values_per_tensor: int | None = None) -> str:
+    """`network_hash` of a network with these tensors."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
+    for name, tensor in sorted(tensors.items()):
         values = tensor.detach() if values_per_tensor is None else tensor.detach().flatten()[:values_per_tensor]
         digest.update(f"{name} {array_hash(values.float().cpu().numpy())}".encode())
     return digest.hexdigest()[:NETWORK_HASH_DIGITS]

@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 from latentsync.diffusion.solvers import SOLVERS
 from latentsync.face.detection.detector import BACKENDS
+from latentsync.inference.adapters import joined
 from latentsync.inference.memory import MemoryChoice
 from latentsync.inference.settings import (
     DEEPCACHE_INTERVAL,
@@ -57,6 +58,12 @@ def parse(argv: list[str] | None, description: str | None, prog: str = "inferenc
     models = parser.add_argument_group("models").add_argument
     models("--demo", action="store_true", help="use the small demo models that ship with the project")
     models("--inference_ckpt_path", type=Path, help=f"the U-Net (default: checkpoints/{PUBLIC_UNET.name})")
+    models(
+        "--adapter",
+        action="append",
+        metavar="FILE[:FACTOR]",
+        help="an adapter of the U-Net, for a person or a language, and how strongly it acts (default: 1); may be repeated",
+    )
     models("--vae", choices=get_args(Vae), help="tiny: decode faces with the small tiny_vae.safetensors")
     models(
         "--precision",
@@ -210,6 +217,7 @@ def parse(argv: list[str] | None, description: str | None, prog: str = "inferenc
     others = parser.add_argument_group("accepted for old scripts").add_argument
     others("--temp_dir", type=Path, help="not used")
     args = parser.parse_args(argv)
+    args.adapter = joined(args.adapter)
     args.ranges = " ".join(args.ranges) if args.ranges else None
     return args
 

@@ -6,9 +6,11 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from threading import Condition, Thread
 from typing import TYPE_CHECKING, Any
 
+from latentsync.inference.adapters import adapter_text, adapters_of
 from latentsync.inference.jobs.job import check_job
 from latentsync.inference.jobs.report import FrameReport, JobReport, save_report
 from latentsync.inference.timing import DETECT, GENERATE
@@ -143,7 +145,9 @@ class Engine:
             wanted = self.models.check(job.order.model, job.order.settings).made_for(job.order.settings)
             job.enter(texts.LOAD_STAGE if wanted != self.loaded else texts.BEGIN_STAGE)
             report = self._run(job, self._pipeline_of(wanted))
-            shown = replace(report, output=job.output.name, video=job.names[0], audio=job.names[1])
+            adapters = [(Path(path.name), scale) for path, scale in adapters_of(report.settings.adapter)]
+            settings = replace(report.settings, adapter=adapter_text(adapters))
+            shown = replace(report, output=job.output.name, video=job.names[0], audio=job.names[1], settings=settings)
             save_report(shown, job.report_path)
             facts = shown.to_dict()
             del facts["per_frame"]  # large for a long video

@@ -9,6 +9,7 @@ from latentsync.precision import DTYPE_NAMES
 
 SCHEDULES = ("cosine", "constant")
 OPTIMIZERS = ("adamw", "adamw8bit")
+TRACKERS = ("tensorboard", "wandb", "none")
 
 
 @dataclass
@@ -31,6 +32,7 @@ class TrainConfig:
     keep_checkpoints: int = 3  # number of latest checkpoints to keep; the best one is kept too
     validation_steps: int = 0  # steps between validations; 0: no validation
     log_steps: int = 25
+    tracker: str = "tensorboard"  # or wandb, which needs the package, or none
     max_skipped_steps: int = 20  # consecutive steps with non-finite gradients, then the last checkpoint is reloaded
     max_rollbacks: int = 3  # reloads, then training stops
     seed: int = 1247
@@ -41,6 +43,7 @@ class TrainConfig:
         checks.choice("train.precision", self.precision, DTYPE_NAMES)
         checks.choice("train.schedule", self.schedule, SCHEDULES)
         checks.choice("train.optimizer", self.optimizer, OPTIMIZERS)
+        checks.choice("train.tracker", self.tracker, TRACKERS)
         for name in ("gradient_accumulation", "checkpoint_steps", "keep_checkpoints", "log_steps", "max_skipped_steps"):
             checks.at_least(f"train.{name}", getattr(self, name), 1)
         for name in ("max_steps", "warmup_steps", "validation_steps", "weight_decay", "max_rollbacks", "learning_rate"):

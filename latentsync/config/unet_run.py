@@ -13,6 +13,7 @@ from latentsync.losses.contract import LossSettings, PixelLoss, RunFacts
 from latentsync.losses.sync import SyncView
 from latentsync.losses.table import PIXEL_LOSSES
 from latentsync.models.syncnet import SyncNetConfig
+from latentsync.models.unet.adapter import AdapterConfig
 from latentsync.models.unet.config import UNetConfig
 from latentsync.precision import DTYPE_NAMES
 
@@ -61,8 +62,10 @@ class FrozenNetworksConfig(*reversed(LOSS_SETTINGS)):  # type: ignore[misc]  # t
 
 @dataclass
 class MeasureWeights:
-    """The weights of the measures in a checkpoint's score."""
+    """The weights of the measures in a checkpoint's score; those of a SyncNet that teaches in the run do not count."""
 
+    aperture: float = 1.0
+    confidence: float = 0.1
     sync: float = 1.0
     lpips: float = -0.5
     psnr_db: float = 0.01
@@ -116,7 +119,8 @@ class UNetRun:
 
     `model` is the network's section as the files have it, also in the trained checkpoint; `net` is the network that it describes.
     `init_from` is a checkpoint; its weights are loaded where names and shapes match. Only parameters whose names contain an entry
-    of `trainable_modules` are trained; all if it is empty. `inference` holds settings stored in the trained checkpoint as its
+    of `trainable_modules` are trained; all if it is empty. With `adapter.rank` an adapter of `init_from` is trained instead, and
+    the trained file is that adapter. `inference` holds settings stored in the trained checkpoint as its
     defaults (see `latentsync.inference.settings`).
     """
 
@@ -127,6 +131,7 @@ class UNetRun:
     data: UNetDataConfig = field(default_factory=UNetDataConfig)
     init_from: str = ""
     trainable_modules: list[str] = field(default_factory=list)
+    adapter: AdapterConfig = field(default_factory=AdapterConfig)
     gradient_checkpointing: bool = False
     objective: UNetObjective = field(default_factory=UNetObjective)
     distill: DistillConfig = field(default_factory=DistillConfig)
@@ -182,6 +187,7 @@ class UNetRun:
         checks.known_names("train.loss_weights", self.train.loss_weights, LOSSES)
         checks.share("objective.audio_dropout", self.objective.audio_dropout)
         self.frozen_networks.check()
+        self._check_adapter()
         for name, weight in self.train.loss_weights.items():
             checks.at_least(f"train.loss_weights.{name}", weight, 0)
         self._check_distillation()
@@ -190,6 +196,25 @@ class UNetRun:
             checks.at_least(f"data.{entry}", getattr(self.data, entry), 1)
         for loss in self.pixel_losses:
             loss.check(self.facts)
+
+    def _check_adapter(self) -> None:
+        adapter = self.adapter
+        checks.at_least("adapter.rank", adapter.rank, 0)
+        checks.at_least("adapter.alpha", adapter.alpha, 0)
+        if not adapter.rank:
+            return
+        if not self.init_from:
+            raise ValueError("adapter.rank is set, so set init_from to the U-Net that the adapter is for.")
+        others = {
+            "trainable_modules": self.trainable_modules,
+            "store_changes": self.store_changes,
+            "distill.teacher": self.distill.teacher,
+        }
+        for name, value in others.items():
+            if value:
+                raise ValueError(
+                    f"adapter.rank and {name} are both set: an adapter leaves the U-Net as it is; leave out {name}."
+                )
 
     def _check_distillation(self) -> None:
         distill = self.distill

@@ -13,6 +13,7 @@ from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from latentsync.inference.adapters import beside
 from latentsync.inference.jobs.speakers_file import is_speakers_file
 from latentsync.inference.jobs.workers import SPAWN, Load, WorkerPool
 from latentsync.inference.settings import InferenceSettings, JobOptions
@@ -133,6 +134,8 @@ def _entry(path: Path, number: int, row: Mapping[str, Any]) -> JobEntry:
         settings = {name: _typed(InferenceSettings, name, given[name]) for name in SETTINGS if name in given}
         options = {name: _typed(JobOptions, name, given[name]) for name in OPTIONS if name in given}
         InferenceSettings().changed(settings)
+        if "adapter" in settings:
+            settings["adapter"] = beside(settings["adapter"], path.parent)
         JobOptions().changed(options)
     except (ValueError, TypeError, ArithmeticError) as error:
         raise ValueError(f"{path}, job {number}: {error}") from error

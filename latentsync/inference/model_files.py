@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from latentsync.audio.whisper_model import encoder_width
 from latentsync.face.detection.detector import detector_problems
+from latentsync.inference.adapters import check_adapters
 from latentsync.inference.settings import InferenceSettings
 from latentsync.weights import (
     CHECKPOINTS,
@@ -185,9 +186,11 @@ def recommended(metadata: Mapping[str, Any]) -> InferenceSettings:
 
 
 def settings_for(files: ModelFiles, entries: Mapping[str, Any]) -> InferenceSettings:
-    """The settings that `entries` give to the weights of `files`; ValueError if these weights do not support them."""
+    """The settings that `entries` give to the weights of `files`; ValueError if these weights do not support them, or an adapter's
+    file cannot be used."""
     settings = recommended(files.facts).changed(entries)
     check_settings(settings, "distilled" in files.facts, tiny_vae_path(files.unet.path).is_file())
+    check_adapters(settings.adapter)
     return settings
 
 

@@ -1,7 +1,7 @@
 """The networks of inference, loaded together: U-Net, image auto-encoder and speech encoder."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from latentsync.inference.model_files import (
 )
 from latentsync.inference.settings import InferenceSettings, precision_of
 from latentsync.models.auto_encoder import AutoEncoder, TinyDecoder
+from latentsync.models.unet.adapter import Adapter, base_fingerprint, with_adapters
 from latentsync.models.unet.checkpoint import load_unet
 from latentsync.models.unet.compiled import compile_blocks
 from latentsync.models.unet.network import UNet3DConditionModel
@@ -49,6 +50,7 @@ class LipsyncModels:
     distilled: bool = False  # the U-Net was distilled for few steps without guidance
     alignment: Alignment = DEFAULT_ALIGNMENT  # of the faces that the U-Net was trained on
     facts: Mapping[str, Any] = field(default_factory=dict)  # the metadata of the U-Net's file
+    unet_fingerprint: str = ""  # of the U-Net's weights as its file has them; empty: as they are here
 
     def check(self, settings: InferenceSettings) -> None:
         """ValueError for settings that these weights do not support."""
@@ -67,6 +69,20 @@ class LipsyncModels:
         """Hash of all networks, from some values of each of their tensors."""
         networks: tuple[Any, ...] = (self.unet, self.vae, self.audio_encoder, self.tiny_vae)
         return "".join(network_hash(network, HASHED_VALUES) for network in networks if network is not None)
+
+    def adapted(self, adapters: Sequence[tuple[Path, float]]) -> "LipsyncModels":
+        """The models with these adapters, files and factors; the weights that they do not change are shared.
+
+        Raises:
+            CheckpointError: a file is missing, damaged, no adapter, or was trained on another U-Net.
+        """
+        if not adapters:
+            return self
+        chosen = [Adapter(path, scale) for path, scale in adapters]
+        unet = with_adapters(self.unet, chosen, self.unet_fingerprint or base_fingerprint(self.unet))
+        if self.unet.has_compiled_blocks:
+            compile_blocks(unet)
+        return replace(self, unet=unet)
 
     @classmethod
     def load(
@@ -103,6 +119,7 @@ class LipsyncModels:
         dtype = pick_dtype(device, precision_of(defaults.preset) if precision == "auto" else precision)
         audio_encoder = load_audio_encoder(files.audio_encoder.path)
         check_width(audio_encoder, unet)
+        fingerprint = base_fingerprint(unet)
         unet = unet.to(device, dtype)
         if compiled:
             compile_blocks(unet)
@@ -119,6 +136,7 @@ class LipsyncModels:
             distilled="distilled" in metadata,
             alignment=metadata["alignment"],
             facts=metadata,
+            unet_fingerprint=fingerprint,
         )
 
 

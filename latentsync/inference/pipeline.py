@@ -27,6 +27,7 @@ from latentsync.audio.whisper_features import WhisperFeatures
 from latentsync.device import Precision, pick_device
 from latentsync.face.align import FrameArray
 from latentsync.face.detection.detector import FaceDetector, make_detector
+from latentsync.inference.adapters import adapters_of, check_adapters
 from latentsync.inference.faces.occluders import Occluders
 from latentsync.inference.faces.plan import ACTIONS, HIDDEN, OUTSIDE, FacePlan, FacePolicy, plan_faces
 from latentsync.inference.faces.select import choose_face, parse_face_choice, picture_descriptor
@@ -81,6 +82,7 @@ class LipsyncPipeline:
         models.check_detector(detector)
         share_one_heap()
         self.models, self.detector, self.overlapped = models, detector, overlapped
+        self._adapted: tuple[Any, LipsyncModels] = ((), models)  # the last adapters, and the models with them
 
     @classmethod
     def from_pretrained(
@@ -303,12 +305,26 @@ class LipsyncPipeline:
         """
         chosen = (settings or self.models.defaults).seeded()
         audio = audio_windows(WhisperFeatures(self.models.audio_encoder).track(waveform), waveform, chosen)
-        sampler = self.sampler_type(self.models, chosen, Stopwatch())
+        sampler = self.sampler_type(self.adapted(chosen), chosen, Stopwatch())
         weights = speech_weights(waveform) if chosen.silence == "keep" else None
         return LiveStream(sampler, self.detector, audio, fps, policy, reference_frames, weights)
 
+    def adapted(self, settings: InferenceSettings) -> LipsyncModels:
+        """The models with the adapters of the settings; those of the last call are kept.
+
+        Raises CheckpointError if a file is missing, damaged, no adapter, or was trained on another U-Net.
+        """
+        check_adapters(settings.adapter)
+        adapters = adapters_of(settings.adapter)
+        key = [(scale, identity(path)) for path, scale in adapters]
+        if adapters and self._adapted[0] != key:
+            self._adapted = (), self.models  # frees the memory first
+            self._adapted = key, self.models.adapted(adapters)
+        return self._adapted[1] if adapters else self.models
+
     def _check(self, job: LipsyncJob, settings: InferenceSettings) -> None:
         """Raise ValueError for settings that the models do not support, and if the picture of `face` shows no face."""
+        self.adapted(settings)
         for speaker in job.people:
             self.models.check(speaker.settings(settings))
         check_overlap(settings.overlap, self.models.num_frames)
@@ -329,11 +345,12 @@ class LipsyncPipeline:
     def _renderer(
         self, job: LipsyncJob, settings: InferenceSettings, plans: Sequence[FacePlan], stopwatch: Stopwatch
     ) -> Renderer:
-        memory = memory_plan(job.options.memory, self.models.device, self.models.resolution)
+        models = self.adapted(settings)
+        memory = memory_plan(job.options.memory, models.device, models.resolution)
         whisper, read_pictures = WhisperFeatures(self.models.audio_encoder), pictures_of(job)
         people = []
         for speaker, plan in zip(job.people, plans, strict=True):
-            sampler = self.sampler_type(self.models, speaker.settings(settings), stopwatch, memory)
+            sampler = self.sampler_type(models, speaker.settings(settings), stopwatch, memory)
             people.append(EditedPerson(job, speaker, plan, sampler, whisper, read_pictures))
         return Renderer(job, people)
 
@@ -357,7 +374,7 @@ class LipsyncPipeline:
             "face": [identity(picture) for picture in face_pictures(job)],
             "masks": job.options.masks and identity(job.options.masks),
             "format": repr(job.format),
-            "networks": self.models.fingerprint,
+            "networks": self.adapted(settings).fingerprint,
             "detector": type(self.detector).__name__,
             "alignment": self.detector.alignment,
             "version": latentsync.__version__,

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from latentsync.diffusion.solvers import find_solver
+from latentsync.inference.adapters import adapters_of
 from latentsync.inference.memory import MemoryChoice
 from latentsync.media.pixels.interlace import Interlaced
 from latentsync.media.video.encode import Codec
@@ -127,6 +128,9 @@ class InferenceSettings:
     `strength`: how far lips open, see `latentsync.inference.windows.audio`: 1 as the model opens them, 0 closed, up to 2; or
     keyframes such as `0:1 12.5:0.6`, seconds of the audio and strength.
 
+    `adapter`: files of adapters that the U-Net's weights are changed by (see `latentsync.models.unet.adapter`), each with a factor
+    from 0 to 2 or without (1), separated by semicolons: `anna.safetensors:0.8; german.safetensors`.
+
     `vae`: decode faces with the auto-encoder (`full`), with a small network that imitates it (`tiny`), or with the small one if
     its file is present (`auto`).
 
@@ -151,6 +155,7 @@ class InferenceSettings:
     texture: Texture = "off"
     silence: Silence = "model"
     strength: float | str = 1.0
+    adapter: str = ""
     vae: Vae = "full"
     seed: int = DEFAULT_SEED
     overlap: int = 0
@@ -169,6 +174,7 @@ class InferenceSettings:
         if self.overlap < 0:
             raise ValueError(f"overlap is {self.overlap}: choose 0 (none) or a few frames, fewer than a window has.")
         keyframes(self.strength)
+        adapters_of(self.adapter)
         object.__setattr__(self, "guidance_interval", checked_interval(self.guidance_interval))
         own = PRESETS.get(self.preset, {})
         if any(getattr(self, name) != value for name, value in own.items()):

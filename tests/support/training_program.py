@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,7 @@ LIMIT_SEC = 300
 
 def run_together(program: Callable[..., None], count: int, *args: Any) -> list[int]:
     """Run `program(*args)` in `count` processes; returns their exit codes. If one fails, the others are killed."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        pytest.skip("needs the start method forkserver")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
+    context = _context()
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         port = server.getsockname()[1]
@@ -36,6 +34,26 @@ def run_together(program: Callable[..., None], count: int, *args: Any) -> list[i
                 child.join(2)
                 child.kill()
     return [child.exitcode or 0 for child in children]
+
+
+def run_until(program: Callable[..., None], is_time: Callable[[], bool], number: int, *args: Any) -> int:
+    """Run `program(*args)` in a process that gets signal `number` as soon as `is_time`; returns its exit code."""
+    child = _context().Process(target=_child, args=(program, 0, 1, 0, args))
+    child.start()
+    while child.is_alive() and not is_time():
+        child.join(0.002)
+    if child.is_alive():
+        os.kill(child.pid or 0, number)
+    child.join()
+    return child.exitcode or 0
+
+
+def _context() -> Any:
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        pytest.skip("needs the start method forkserver")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    return context
 
 
 def _child(program: Callable[..., None], rank: int, count: int, port: int, args: tuple[Any, ...]) -> None:
@@ -123,6 +141,24 @@ def train_until_signal(folder: Path, number: int, step: int, rank: int, workers:
         trainer.train()
     except TrainingStopped as stop:
         (folder / f"stopped-{processes.rank}.txt").write_text(str(stop))
+        os._exit(stop.exit_status)
+
+
+def train_slowly(folder: Path, steps: int) -> None:
+    """Train a regression, a few milliseconds a step; a checkpoint every third. A signal ends the process as it ends a command."""
+    from latentsync.training.engine.loop import Losses, Trainer
+    from latentsync.training.engine.stop import TrainingStopped
+    from tests.training.test_training import Numbers, Regression, settings
+
+    class Slow(Regression):
+        def forward(self, x: torch.Tensor, positions: torch.Tensor) -> Losses:
+            time.sleep(0.005)
+            return super().forward(x, positions)
+
+    config = settings(max_steps=steps, checkpoint_steps=3, tracker="none")
+    try:
+        Trainer(Slow(), Numbers(), 4, config, folder).train()
+    except TrainingStopped as stop:
         os._exit(stop.exit_status)
 
 

@@ -73,6 +73,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_networks(folder)
     (folder / "checkpoints").mkdir()
     wide = {**UNET, "block_out_channels": [16, 32, 32, 32], "use_motion_module": True}
+    wide["motion_module_kwargs"] = {"num_attention_heads": 2}  # as SMALL_UNET: an adapter needs the whole network
     wide |= {
         key: load(ROOT / "configs/unet/stage2.yaml", UNetRun).model[key]
         for key in ("down_block_types", "up_block_types")
@@ -105,6 +106,8 @@ def test_the_commands_of_the_recipes_run(place: Path, monkeypatch: pytest.Monkey
         "stage2",
         "stage2_efficient",
         "stage2_512",
+        "adapter",
+        "adapter_512",
         "syncnet_16_pixel_attn",
     }
 
@@ -119,4 +122,4 @@ def test_a_recipe_fetches_the_release_of_its_resolution() -> None:
             run = load(ROOT / words[words.index("--unet_config_path") + 1], UNetRun, ["init_from=x"])
             assert run.data.resolution == resolutions[release]
             checked += 1
-    assert checked == 2
+    assert checked == 4

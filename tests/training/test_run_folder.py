@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -18,12 +19,13 @@ import pytest
 from latentsync.config import ModelRun, VaeDataConfig, to_yaml
 from latentsync.data.clips import ClipIndex, RejectedClip, TrainingClip
 from latentsync.training.engine import loop
+from latentsync.training.engine.checkpoints import Checkpoints
 from latentsync.training.engine.distributed import Processes
 from latentsync.training.engine.loop import Hooks, Trainer
 from latentsync.training.engine.run_folder import RECORD, RunFolder
 from latentsync.training.engine.stop import TrainingStopped
 from scripts.command import run_command
-from tests.support.training_program import run_together, share_work, train_until_signal
+from tests.support.training_program import run_together, run_until, share_work, train_slowly, train_until_signal
 from tests.training.test_training import Numbers, Regression, assert_same, final_state, settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -251,6 +253,43 @@ def test_a_run_resumed_after_a_signal_equals_an_uninterrupted_one(
     assert 2 <= final_state(tmp_path / "stopped")["step"] <= 3  # type: ignore[operator]
     assert run_together(train_until_signal, count, tmp_path / "stopped", 0, 0, last, workers) == [0] * count
     assert_same(final_state(tmp_path / "whole"), final_state(tmp_path / "stopped"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_stopped_at_random_moments_equals_an_uninterrupted_one(tmp_path: Path, number: int) -> None:
+    """Again and again, in a step, in a save or between, until it is done. A killed one repeats the steps since its checkpoint."""
+    steps, draws, stops = 40, random.Random(number), 0
+    for folder in ("whole", "stopped"):
+        (tmp_path / folder).mkdir()
+    assert run_until(train_slowly, lambda: False, number, tmp_path / "whole", steps) == 0
+    place = tmp_path / "stopped"
+    while not steps_in(place) or final_state(place)["step"] < steps:  # type: ignore[operator]
+        wanted, wait = rows_in(place) + draws.randint(1, 14), draws.uniform(0, 0.01)
+
+        def is_time(wanted: int = wanted, wait: float = wait) -> bool:
+            return rows_in(place) >= wanted and time.sleep(wait) is None
+
+        ended = run_until(train_slowly, is_time, number, place, steps)
+        is_done = bool(steps_in(place)) and final_state(place)["step"] == steps
+        assert is_done or ended == (-number if number == signal.SIGKILL else 128 + number)
+        stops += ended != 0
+        assert stops < 40, "it does not get on"
+    assert stops >= 2
+    assert_same(final_state(tmp_path / "whole"), final_state(place))
+    assert [json.loads(line)["step"] for line in (place / "log.jsonl").read_text().splitlines()] == [
+        *range(1, steps + 1)
+    ]
+
+
+def steps_in(folder: Path) -> list[int]:
+    return Checkpoints(folder / "checkpoints", 1).steps()
+
+
+def rows_in(folder: Path) -> int:
+    """Lines in a run's log; fewer after a kill has taken back those since the last checkpoint."""
+    path = folder / "log.jsonl"
+    return path.read_text(encoding="utf-8").count("\n") if path.exists() else 0
 
 
 def test_checkpoints_by_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,25 +8,29 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from latentsync.config import load
 from latentsync.config.syncnet_run import PlateauConfig, SyncNetRun
 from latentsync.data.clips import ClipIndex, TrainingClip, find_clips, index_clips
 from latentsync.data.features import CachedFeature
-from latentsync.data.sync_clips import SyncBatch
+from latentsync.data.sync_clips import SyncBatch, SyncClip
 from latentsync.metrics.sync.accuracy import ClipEmbeddings
 from latentsync.models.syncnet import StableSyncNet, load_syncnet
 from latentsync.models.vae import build_vae
 from latentsync.processing.clip import Clip
 from latentsync.training.engine.charts import CurvePanel, HistogramPanel, save_charts
 from latentsync.training.engine.distributed import Processes
+from latentsync.training.syncnet import validate
 from latentsync.training.syncnet.preflight import data_warnings, overfit, source_of
 from latentsync.training.syncnet.step import SyncNetWithHeads, net_weights
 from latentsync.training.syncnet.train import OUTPUT, SyncNetTraining
-from latentsync.training.syncnet.validate import SyncScores, score_embedded
+from latentsync.training.syncnet.validate import SyncScores, moved_sound, score_embedded
 from latentsync.training.syncnet.watch import PlateauWatch, offset_warning
 from latentsync.weights import describe, read_state, save_checkpoint
 from scripts import precompute
@@ -121,6 +125,48 @@ class MessageList(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self.lines.append(record.getMessage())
+
+
+@pytest.mark.parametrize("shift", [-3, 0, 2])
+def test_moved_sound_leaves_no_silent_edge(shift: int) -> None:
+    """Every frame has the audio of the frame `shift` before it, and none is padded with silence."""
+    frames = torch.arange(1, 11)
+    waveform = np.repeat(np.arange(1, 11, dtype=np.float32), 640)  # the number of its frame
+    pictures, sound = moved_sound(frames, waveform, shift)
+    heard = sound.reshape(-1, 640)
+    assert len(pictures) == len(heard) == 10 - abs(shift) and (sound > 0).all()
+    assert (heard == (pictures.numpy() - shift)[:, None]).all()
+
+
+def test_the_offset_of_moved_sound_is_found_from_both_sides() -> None:
+    """With embeddings that are the frame's own number, the error is 0 for every shift."""
+    count, frames = 30, 2
+    codes = F.normalize(torch.randn(64, 16, generator=torch.Generator().manual_seed(0)), dim=1)
+
+    class Numbered(nn.Module):
+        """Embeds a window by the number of its first frame, which pictures and audio carry as their level."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(1))
+
+        def embed_lips(self, image: Tensor) -> Tensor:
+            return codes[image[:, 0, 0, 0].round().long()]
+
+        def embed_audio(self, mel: Tensor) -> Tensor:
+            return codes[mel[:, 0, 0, 0].round().long()]
+
+    pictures = torch.arange(count, dtype=torch.float32)[:, None, None, None].expand(count, 1, 2, 2)
+    waveform = np.repeat(np.arange(count, dtype=np.float32), 640)
+
+    def numbered_mel(sound: Tensor) -> Tensor:
+        columns = (torch.arange(len(sound) // 200) * 200 + 170).clamp(max=len(sound) - 1)
+        return sound[columns].expand(80, -1)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(validate, "sync_mel", numbered_mel)
+        clip = SyncClip(pictures, numbered_mel(torch.from_numpy(waveform)))
+        assert validate.offset_errors(Numbered(), clip, waveform, range(-6, 7), frames) == [0] * 13  # type: ignore[arg-type]
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(

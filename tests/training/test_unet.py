@@ -303,9 +303,11 @@ def test_a_run_validates_and_stores_a_file_for_inference(data: Path, tmp_path: P
     assert {"sync", "sync_truth", "silent_sync", "silent_motion", "psnr_db", "score"} <= rows[0].keys()
     assert {"loss_recon", "loss_sync"} <= rows[0].keys()
     last = rows[-1]
-    assert last["score"] == pytest.approx(
-        last["sync"] + 0.01 * last["psnr_db"] - 0.25 * last["silent_motion"], rel=1e-3
+    assert last["score"] == pytest.approx(0.01 * last["psnr_db"] - 0.25 * last["silent_motion"], rel=1e-3), (
+        "the SyncNet that teaches does not count"
     )
+    near = 1 - abs(last["sync"] - last["sync_truth"]) / last["sync_truth"]
+    assert last["sync_nearness"] == pytest.approx(near, abs=1e-3) and "motion_nearness" in last
     assert sorted(path.name for path in (tmp_path / "validation/step-00000004").iterdir()) == ["00_0.mp4", "01_1.mp4"]
     assert {"losses.png", "validation.png", "config.yaml"} <= {path.name for path in tmp_path.iterdir()}
     stored = tmp_path / "checkpoints/step-00000004/weights.safetensors"

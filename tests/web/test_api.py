@@ -269,6 +269,20 @@ def test_files_of_the_server_are_read_in_allowed_folders_only(
     assert other.settings.api.input_folders == ()
 
 
+def test_adapters_are_files_in_allowed_folders(
+    ann: ApiClient, server: Server, pair: tuple[Path, Path], queue: None
+) -> None:
+    (pair[0].parent / "anna.safetensors").write_bytes(b"")
+    order = {"video": "talk.mp4", "audio": "new.wav"}
+    for adapter, words in {"../x.safetensors": "no file", "/etc/hostname:0.5": "no file", "anna:9": "from 0"}.items():
+        assert words in message_of(ann.http.post("/jobs", json={**order, "adapter": adapter}), 422)
+    answer = ann.http.post("/jobs", json={**order, "adapter": "anna.safetensors:0.5"})
+    assert answer.status_code == 201
+    chosen = server.app.engine._waiting[-1].order.settings["adapter"]
+    assert chosen == f"{pair[0].parent / 'anna.safetensors'}:0.5"
+    ann.cancel(answer.json()["id"])
+
+
 def test_parts_of_a_result(ann: ApiClient, done: str) -> None:
     path = f"/jobs/{done}/result"
     whole = ann.http.get(path)

@@ -3,9 +3,11 @@
 import hashlib
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from latentsync.inference.adapters import adapter_text, adapters_of
 from web import texts
 from web.api.bodies import Body, allowed_file, object_of
 from web.api.schema import JobRequest, ListRequest, checked_request, form_values, wish_of
@@ -69,10 +71,14 @@ def server_file(text: str, settings: ApiSettings) -> Source:
 
 
 def draft_of(request: Any, pair: list[Source], settings: ApiSettings) -> Draft:
-    """The draft of a `JobRequest` with its video and audio."""
+    """The draft of a `JobRequest` with its video and audio; WebError for an adapter that the server may not read."""
     url = checked_url(request.webhook_url, settings) if request.webhook_url else ""
     video, audio = pair
-    return Draft(wish_of(request), video.path, audio.path, (video.name, audio.name), url)
+    wish = wish_of(request)
+    if adapters := adapters_of(wish.settings.get("adapter", "")):
+        placed = adapter_text((allowed_file(str(path), settings.input_folders), scale) for path, scale in adapters)
+        wish = replace(wish, settings={**wish.settings, "adapter": placed})
+    return Draft(wish, video.path, audio.path, (video.name, audio.name), url)
 
 
 def fingerprint_of(kind: str, request: Any, sources: list[Source]) -> str:

@@ -1,4 +1,4 @@
-"""Distributed processes on CPUs or GPUs, on one machine or several. Only this module calls accelerate."""
+"""Distributed processes on CPUs or GPUs, on one machine or several. Only this module calls accelerate, besides `trackers`."""
 
 import logging
 import os

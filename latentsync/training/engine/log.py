@@ -1,4 +1,4 @@
-"""The log of a run: JSON lines and, if installed, TensorBoard. Errors in logging never stop the training."""
+"""The log of a run: JSON lines, and a tracker (see `trackers`). Errors in logging never stop the training."""
 
 import json
 import logging
@@ -12,25 +12,28 @@ from torch import Tensor
 
 from latentsync.files import atomic_write
 from latentsync.training.engine.distributed import Processes
+from latentsync.training.engine.trackers import Tracker, check_tracker, open_tracker
 
 log = logging.getLogger(__name__)
 DIGITS = 6
 
 
 class RunLog:
-    """`log.jsonl` (losses), `validation.jsonl` and `tensorboard/` in the run folder; only the first process writes."""
+    """`log.jsonl` (losses) and `validation.jsonl` in the run folder, and a tracker; only the first process writes."""
 
-    def __init__(self, folder: Path, enabled: bool):
-        self.folder, self.enabled = folder, enabled
-        self._board: Any = None
+    def __init__(self, folder: Path, enabled: bool, tracker: str = "tensorboard"):
+        """ValueError if the tracker's package is missing."""
+        check_tracker(tracker)
+        self.folder, self.enabled, self.tracker_name = folder, enabled, tracker
+        self._tracker: Tracker | None = None
 
-    def open(self, step: int) -> None:
-        """Start the log, or continue it at `step`."""
+    def open(self, step: int, settings: Mapping[str, Any]) -> None:
+        """Start the log of a run with these settings, or continue it at `step`."""
         if not self.enabled:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         self.cut(step)
-        self.guarded("opening TensorBoard", self._open_board)
+        self.guarded(f"opening {self.tracker_name}", lambda: self._open_tracker(settings))
 
     def cut(self, step: int) -> None:
         """Remove rows after `step`; a resumed or rolled back run writes them again."""
@@ -38,16 +41,18 @@ class RunLog:
             self.guarded(f"reading {name}", lambda name=name: cut_rows(self.folder / name, step))  # type: ignore[misc]
 
     def close(self) -> None:
-        if self._board is not None:
-            self.guarded("closing TensorBoard", self._board.close)
+        if self._tracker is not None:
+            self.guarded(f"closing {self.tracker_name}", self._tracker.close)
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Append a row of losses."""
         self._append("log.jsonl", row, "train")
 
     def write_validation(self, row: Mapping[str, Any]) -> None:
-        """Append a row of validation measures."""
+        """Append a row of validation measures; the tracker shows its videos too."""
         self._append("validation.jsonl", row, "validation")
+        for path in sorted(validation_videos(self.folder, row["step"]).glob("*.mp4")) if self._tracker else ():
+            self.guarded(f"showing {path.name}", lambda path=path: self._show(path, row["step"]))  # type: ignore[misc]
 
     def has_validation(self, step: int) -> bool:
         """Whether the validation of a step is recorded."""
@@ -66,18 +71,22 @@ class RunLog:
         def append() -> None:
             with (self.folder / name).open("a", encoding="utf-8") as file:
                 file.write(json.dumps({key: rounded(value) for key, value in row.items()}) + "\n")
-            for key, value in row.items() if self._board else ():
-                if key != "step":
-                    self._board.add_scalar(f"{group}/{key}", value, row["step"])
+            if self._tracker is not None:
+                self._tracker.log({f"{group}/{key}": row[key] for key in row if key != "step"}, row["step"])
 
         self.guarded(f"writing {name}", append)
 
-    def _open_board(self) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter  # slow to import, and optional
-        except ImportError:
-            return
-        self._board = SummaryWriter(str(self.folder / "tensorboard"))
+    def _open_tracker(self, settings: Mapping[str, Any]) -> None:
+        self._tracker = open_tracker(self.tracker_name, self.folder, settings)
+
+    def _show(self, path: Path, step: int) -> None:
+        assert self._tracker is not None
+        self._tracker.log_video(f"validation/{path.stem}", path, step)
+
+
+def validation_videos(folder: Path, step: int) -> Path:
+    """The folder of the videos of a validation, in that of its run."""
+    return folder / "validation" / f"step-{step:08d}"
 
 
 def rounded(value: Any) -> Any:

@@ -104,8 +104,8 @@ class Trainer:
         A `RunFolder` with the run's configuration is checked and recorded; a path is only locked.
 
         Raises:
-            ValueError: no parameter is trained, the batch cannot be divided, the folder has no name, or the optimizer's
-                package is not installed.
+            ValueError: no parameter is trained, the batch cannot be divided, the folder has no name, or the package of the
+                optimizer or tracker is not installed.
         """
         self.run_folder = folder if isinstance(folder, RunFolder) else RunFolder(folder)
         self.config, self.folder, self.hooks = config, self.run_folder.path, hooks or Hooks()
@@ -124,7 +124,7 @@ class Trainer:
         self.batches = Batches(data, batch_size, collate, num_workers, self.processes)
         self.checkpoints = Checkpoints(self.folder / "checkpoints", config.keep_checkpoints)
         self.state = TrainingState(self.objective, self.optimizer, self.ema, self.scaler)
-        self.run_log = RunLog(self.folder, enabled=self.processes.is_main)
+        self.run_log = RunLog(self.folder, self.processes.is_main, config.tracker)
         self.signals = StopSignals(speaks=self.processes.is_main)
         self.saved_at = time.monotonic()  # of the last checkpoint, in seconds
 
@@ -169,7 +169,7 @@ class Trainer:
         seed_everything(self.config.seed + self.processes.rank)
         self.resume()
         self.processes.broadcast_from_main(lambda: self.run_folder.begin(self.step, self.config.max_steps))
-        self.run_log.open(self.step)
+        self.run_log.open(self.step, self.run_folder.record.settings)
         self.saved_at = time.monotonic()
         end = self.config.max_steps if stop_step is None else min(self.config.max_steps, stop_step)
         try:

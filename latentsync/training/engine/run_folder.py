@@ -46,7 +46,7 @@ MAY_CHANGE = (
     *(f"train.{name}" for name in ("max_steps", "learning_rate", "schedule", "warmup_steps", "final_rate_share")),
     *(f"train.{name}" for name in ("weight_decay", "max_grad_norm", "ema_decay", "precision", "log_steps")),
     *(f"train.{name}" for name in ("checkpoint_steps", "checkpoint_minutes", "keep_checkpoints", "validation_steps")),
-    *(f"train.{name}" for name in ("max_skipped_steps", "max_rollbacks")),
+    *(f"train.{name}" for name in ("max_skipped_steps", "max_rollbacks", "tracker")),
     *("init_from", "distill.teacher", "vae", "decoder_of", "frozen_networks"),
     *("gradient_checkpointing", "half_weights", "store_changes", "inference", "validation", "preflight", "plateau"),
 )

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
@@ -24,6 +24,8 @@ class TrainingState:
 
     def __init__(self, module: nn.Module, optimizer: torch.optim.Optimizer, ema: Ema, scaler: torch.amp.GradScaler):
         self.module, self.optimizer, self.ema, self.scaler = module, optimizer, ema, scaler
+        # names of tensors that are not stored: no step changes them, and the run's files hold them
+        self.fixed: Set[str] = getattr(module, "fixed_tensors", frozenset())
         self.step = 0
         self.next_position = 0  # the next batch's position in the data
         self.skipped = 0  # number of steps with a non-finite gradient
@@ -42,8 +44,12 @@ class TrainingState:
         return False
 
     def averaged(self) -> dict[str, Tensor]:
-        """The module's state dict, with averaged weights if there is a moving average; unsharded, on the CPU."""
-        return gathered({**self.module.state_dict(), **self.ema.average})
+        """The module's state dict, with averaged weights if there is a moving average; unsharded, on the CPU; without `fixed`."""
+        return gathered({**self._stored(), **self.ema.average})
+
+    def _stored(self) -> dict[str, Tensor]:
+        """The module's state dict without `fixed`."""
+        return {name: value for name, value in self.module.state_dict().items() if name not in self.fixed}
 
     @contextmanager
     def averaged_weights(self) -> Iterator[None]:
@@ -67,7 +73,7 @@ class TrainingState:
             "next_position": self.next_position,
             "skipped": self.skipped,
             "rollbacks": self.rollbacks,
-            "module": gathered(self.module.state_dict()),
+            "module": gathered(self._stored()),
             "ema": gathered(self.ema.average),
             "optimizer": gathered(self.optimizer.state_dict()),
             "schedule": {"name": config.schedule, "step": self.step},
@@ -104,7 +110,7 @@ class TrainingState:
             )
 
     def _load_module(self, tensors: Mapping[str, Tensor]) -> None:
-        own = self.module.state_dict()
+        own = self._stored()
         if any(is_sharded(value) for value in own.values()):
             if set(own) != set(tensors):
                 raise CheckpointError(
@@ -112,7 +118,8 @@ class TrainingState:
                 )
             _copy(tensors, own)
         else:
-            load_strict(self.module, tensors, "The checkpoint in data.train_output_dir")
+            fixed = {name: value for name, value in self.module.state_dict().items() if name in self.fixed}
+            load_strict(self.module, {**fixed, **tensors}, "The checkpoint in data.train_output_dir")
 
     def _load_optimizer(self, stored: dict[str, Any]) -> None:
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]

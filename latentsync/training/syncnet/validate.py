@@ -12,8 +12,9 @@ from latentsync.audio.sync_mel import sync_mel
 from latentsync.data.settings import MIN_SHIFT
 from latentsync.data.sync_clips import SyncClip
 from latentsync.metrics.sync.accuracy import ClipEmbeddings, accuracy, best_threshold, pair_similarities
-from latentsync.metrics.sync.offset import delayed, most_similar_offset, offset_of_shift
+from latentsync.metrics.sync.offset import most_similar_offset, offset_of_shift
 from latentsync.models.syncnet import StableSyncNet
+from latentsync.timebase import samples_of_frames
 
 
 @dataclass(frozen=True)
@@ -105,8 +106,22 @@ def embed_windows(
 def offset_errors(
     net: StableSyncNet, clip: SyncClip, waveform: np.ndarray, shifts: range, num_frames: int
 ) -> list[int]:
-    """The error of the measured offset, in frames, for every shift of the audio in `shifts` (see `delayed`)."""
-    lips = embed_clip(net, clip, num_frames).lips
-    moved = [SyncClip(clip.pictures, sync_mel(torch.from_numpy(delayed(waveform, shift)))) for shift in shifts]
-    found = [most_similar_offset(lips, embed_sound(net, sound, num_frames)) for sound in moved]
-    return [offset - offset_of_shift(shift) for offset, shift in zip(found, shifts, strict=True)]
+    """The error of the measured offset, in frames, for every shift of the audio in `shifts` (see `moved_sound`)."""
+    lips, errors = embed_clip(net, clip, num_frames).lips, []
+    for shift in shifts:
+        pictures, sound = moved_sound(clip.pictures, waveform, shift)
+        embedded = embed_sound(net, SyncClip(pictures, sync_mel(torch.from_numpy(sound))), num_frames)
+        found = most_similar_offset(lips[max(0, shift) :][: len(embedded)], embedded)
+        errors.append(found - offset_of_shift(shift))
+    return errors
+
+
+def moved_sound(pictures: Tensor, waveform: np.ndarray, shift: int) -> tuple[Tensor, np.ndarray]:
+    """Pictures [t, ...] and their audio [n] at 16 kHz, which comes `shift` frames later (below 0: earlier) than it should.
+
+    Both are cut to the part in which there is audio for the pictures: silence at an edge would show the shift without the lips.
+    """
+    samples = samples_of_frames(abs(shift))
+    if shift > 0:
+        return pictures[shift:], waveform[: len(waveform) - samples]
+    return pictures[: len(pictures) + shift], waveform[samples:]

@@ -16,6 +16,7 @@ from latentsync.config import UNetRun
 from latentsync.data.unet_clips import ClipBatch
 from latentsync.face.masks import latent_mask, load_mask
 from latentsync.models.frozen import Frozen
+from latentsync.models.unet.adapter import add_adapter
 from latentsync.models.unet.network import UNet3DConditionModel
 from latentsync.models.vae import build_vae
 from latentsync.timebase import sync_mel_length
@@ -67,7 +68,10 @@ def meta_step(run: UNetRun) -> UNetStep:
     """The objective with all its networks, on the meta device."""
     with torch.device(META):
         unet = UNet3DConditionModel(run.net)
-    choose_trainable(unet, run.trainable_modules)
+    if run.adapter.rank:
+        add_adapter(unet, run.adapter)
+    else:
+        choose_trainable(unet, run.trainable_modules)
     unet.enable_gradient_checkpointing(run.gradient_checkpointing)
     losses = meta_pixel_losses(run)
     encoder = None if run.data.cached_latents else Frozen(meta_vae())

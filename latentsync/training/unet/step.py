@@ -21,6 +21,7 @@ from latentsync.diffusion.noise import add_noise, mixed_noise, one_step_x0
 from latentsync.diffusion.schedule import NoiseSchedule
 from latentsync.face.masks import weighted_mouth
 from latentsync.models.frozen import Frozen
+from latentsync.models.unet.adapter import adapter_names
 from latentsync.models.unet.network import UNet3DConditionModel
 from latentsync.models.vae import SCALING_FACTOR
 from latentsync.training.engine.loop import Losses, item_generator
@@ -64,6 +65,13 @@ class UNetStep(nn.Module):
         self.register_buffer("mask", mask, persistent=False)
         cells = (1 - (1 - objective.visible_weight) * mask) * weighted_mouth(len(mask), objective.mouth_weight).to(mask)
         self.register_buffer("cells", cells, persistent=False)
+
+    @property
+    def fixed_tensors(self) -> set[str]:
+        """The tensors that the run's files hold and that no step changes: all but those of an adapter, if there is one."""
+        names = self.state_dict()
+        adapted = set(adapter_names(names))
+        return set(names) - adapted if adapted else set()
 
     def forward(self, batch: ClipBatch, positions: Tensor) -> Losses:
         """Unweighted losses of a batch, whose items are at `positions`."""

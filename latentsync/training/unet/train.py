@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from latentsync.audio.whisper_model import load_audio_encoder
 from latentsync.audio.windows import CONTEXT
@@ -23,29 +23,38 @@ from latentsync.inference.settings import InferenceSettings
 from latentsync.losses.perceptual import LpipsLoss
 from latentsync.losses.sync import SyncLoss, read_sync_loss
 from latentsync.models.frozen import Frozen
-from latentsync.models.unet.checkpoint import alignment_of, load_unet, rename_v10_keys, resolution_of
-from latentsync.models.unet.network import UNet3DConditionModel, initialise_for_training
+from latentsync.models.unet.adapter import KIND as ADAPTER_KIND
+from latentsync.models.unet.adapter import adapter_names
 from latentsync.training.engine.charts import CurvePanel, curve, read_rows, save_charts
 from latentsync.training.engine.distributed import Processes
+from latentsync.training.engine.log import validation_videos
 from latentsync.training.engine.loop import Hooks, LogRow, Trainer
 from latentsync.training.engine.preparation import fill_cache, shared_index
 from latentsync.training.engine.run_folder import RunFolder
 from latentsync.training.unet.data import cached_features, unet_index, unet_items
 from latentsync.training.unet.distill import DistillStep
 from latentsync.training.unet.frozen_networks import load_frozen_vae, load_pixel_losses
-from latentsync.training.unet.step import UNetStep, choose_trainable
+from latentsync.training.unet.initial_weights import base_of, build_unet, load_teacher
+from latentsync.training.unet.judges import TAUGHT_BY_SYNCNET, load_expert
+from latentsync.training.unet.step import UNetStep
 from latentsync.training.unet.validate import LOSS, MetricNetworks, Sampling, UNetValidation, validation_clips
-from latentsync.weights import Checkpoint, delta_of, describe, load_partly, read_checkpoint, save_checkpoint
+from latentsync.weights import delta_of, describe, read_checkpoint, save_checkpoint
 
 # Titles of the validation chart's panels, by measure.
 TITLES = {
     "sync": "similarity of lips and audio: sampled, sampled with silence (leakage), true",
     "psnr_db": "PSNR in the generated region, dB",
     "lpips": "LPIPS of the lower half",
+    "aperture": "correlation of the lips with the true opening: sampled, sampled with silence (leakage), true as read",
+    "confidence": "confidence of SyncNet v2: sampled, true",
     "silent_motion": "movement of lips sampled with silence, as a fraction of the true movement",
     "score": "score (the best checkpoint has the highest)",
 }
-SYNC_CURVES = ("sync", "silent_sync", "sync_truth")
+CURVES = {
+    "sync": ("sync", "silent_sync", "sync_truth"),
+    "aperture": ("aperture", "silent_aperture", "aperture_truth"),
+    "confidence": ("confidence", "confidence_truth"),
+}
 
 
 def draw_unet_charts(folder: Path) -> None:
@@ -57,13 +66,12 @@ def draw_unet_charts(folder: Path) -> None:
     save_charts(folder / "losses.png", [CurvePanel(name, named) for name, named in curves.items() if named["training"]])
     panels = []
     for name, title in TITLES.items():
-        shown = SYNC_CURVES if name == "sync" else (name,)
+        shown = CURVES.get(name, (name,))
         panels.append(CurvePanel(title, {each: curve(validation, each) for each in shown}))
     save_charts(folder / "validation.png", panels)
 
 
 log = logging.getLogger(__name__)
-MILLION = 1e6
 UNET = "unet."  # prefix of the network's names in the objective's state dict
 
 
@@ -75,14 +83,16 @@ class UNetFile:
     step: UNetStep
     clip_count: int
     folder: RunFolder
+    base: Mapping[str, str] | None = None  # of an adapter: file and fingerprint of its U-Net
 
     def metadata(self, steps_done: int) -> dict[str, Any]:
-        """The metadata of the trained network's file."""
+        """The metadata of the trained network's, or adapter's, file."""
         run, data = self.run, self.run.data
         return describe(
-            "unet",
-            run.model,
+            "unet" if self.base is None else ADAPTER_KIND,
+            run.model if self.base is None else asdict(run.adapter),
             steps_done,
+            base=self.base,
             resolution=data.resolution,
             num_frames=data.num_frames,
             mask=self.step.mask,
@@ -98,7 +108,13 @@ class UNetFile:
         )
 
     def save(self, path: Path, weights: Mapping[str, Tensor], steps_done: int) -> None:
-        """Save the U-Net from its objective's state dict: in float16 with `half_weights`, as a delta with `store_changes`."""
+        """Save the U-Net from its objective's state dict: in float16 with `half_weights`, as a delta with `store_changes`.
+
+        Of a run with an adapter only that is saved.
+        """
+        if self.base is not None:
+            save_checkpoint(path, {name: weights[name] for name in adapter_names(weights)}, self.metadata(steps_done))
+            return
         tensors = {name.removeprefix(UNET): value for name, value in weights.items() if name.startswith(UNET)}
         if self.run.half_weights:
             tensors = {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
@@ -121,77 +137,6 @@ class UNetTraining:
     file: UNetFile
 
 
-def build_unet(run: UNetRun) -> UNet3DConditionModel:
-    """The network with the run's initial weights; tensors that are missing in `init_from`, or unused, are logged.
-
-    Raises:
-        CheckpointError: `init_from` cannot be read or holds another kind of network.
-        ValueError: `init_from` was trained at a higher resolution or has no tensor that fits, or `trainable_modules` matches no
-            parameter or is set without `init_from`.
-    """
-    torch.manual_seed(run.train.seed)
-    unet = UNet3DConditionModel(run.net)
-    initialise_for_training(unet)
-    if run.trainable_modules and not run.init_from:
-        raise ValueError(
-            "trainable_modules freezes the other weights, but they are random: set init_from to a checkpoint of the first stage"
-            " or of a release."
-        )
-    if run.init_from:
-        checkpoint = read_checkpoint(run.init_from)
-        checkpoint.require_kind("unet")
-        check_resolution(checkpoint, run.data.resolution)
-        tensors = rename_v10_keys(checkpoint.tensors)
-        log.info(loading_report(run.init_from, tensors, load_partly(unet, tensors), unet))
-        if alignment_of(checkpoint) != run.data.aligned_by:
-            log.warning(
-                f"{run.init_from} was trained with the alignment {alignment_of(checkpoint)}, but this run's clips have"
-                f" {run.data.aligned_by}: the network has to adapt to it; correct data.alignment if it is not the clips' own."
-            )
-    choose_trainable(unet, run.trainable_modules)
-    unet.enable_gradient_checkpointing(run.gradient_checkpointing)
-    return unet
-
-
-def check_resolution(checkpoint: Checkpoint, resolution: int) -> None:
-    """Refuse weights of a higher resolution than the run's; a lower or an unknown one is logged.
-
-    Raises:
-        ValueError: a smaller face would be all new to the network.
-    """
-    trained = resolution_of(checkpoint)
-    if trained is None:
-        log.info(
-            f"{checkpoint.path} does not say at which resolution it was trained; this run trains at {resolution} px"
-            " (of the releases, 1.6 has 512, the earlier ones 256)."
-        )
-    elif trained > resolution:
-        raise ValueError(
-            f"init_from: {checkpoint.path} was trained at {trained} px, but data.resolution is {resolution}: use a"
-            f" configuration for {trained} px, such as configs/unet/stage2_512.yaml, or weights of {resolution} px (release"
-            " 1.5: python -m scripts.download_checkpoints training --release 1.5)."
-        )
-    elif trained < resolution:
-        log.info(f"{checkpoint.path} was trained at {trained} px and is trained further at {resolution} px.")
-
-
-def loading_report(origin: str, tensors: Mapping[str, Tensor], left_out: list[str], unet: nn.Module) -> str:
-    """A log message on which tensors of a checkpoint were loaded; ValueError if none was."""
-    own = unet.state_dict()
-    unused = [name for name in tensors if name not in own or name in left_out]
-    loaded = len(own) - len(left_out)
-    if not loaded:
-        raise ValueError(f"{origin} contains no tensor of this U-Net: check init_from.")
-    text = f"started from {origin}: {loaded} of {len(own)} tensors loaded"
-    if left_out:
-        text += f"; {len(left_out)} newly initialised ({', '.join(left_out[:3])}{', ...' if len(left_out) > 3 else ''})"
-    if unused:
-        size = sum(tensors[name].numel() for name in unused) / MILLION
-        text += f"; {len(unused)} of the file unused ({', '.join(unused[:3])}{', ...' if len(unused) > 3 else ''})"
-        text += f", {size:.1f} M parameters"
-    return text + "."
-
-
 def build_step(run: UNetRun, device: torch.device) -> UNetStep:
     """The objective with its frozen networks on the device."""
     pixel_losses = load_pixel_losses(run, device)
@@ -210,23 +155,6 @@ def build_step(run: UNetRun, device: torch.device) -> UNetStep:
     teacher = load_teacher(run).to(device)
     unet = build_unet(replace(run, init_from=run.init_from or run.distill.teacher))
     return DistillStep(unet, Frozen(teacher), run.distill, **others)
-
-
-def load_teacher(run: UNetRun) -> UNet3DConditionModel:
-    """The teacher of a distillation.
-
-    Raises:
-        CheckpointError: its file is missing, damaged or of another shape.
-        ValueError: it is itself distilled.
-    """
-    data = run.data
-    size = {"resolution": data.resolution, "num_frames": data.num_frames, "alignment": data.aligned_by}
-    unet, metadata = load_unet(run.distill.teacher, run.net, size)
-    if "distilled" in metadata:
-        raise ValueError(
-            f"distill.teacher {run.distill.teacher} is itself distilled: set it to the U-Net that this one was distilled from."
-        )
-    return unet
 
 
 def used_files(run: UNetRun) -> dict[str, str]:
@@ -262,11 +190,10 @@ def prepare(run: UNetRun, processes: Processes | None = None, folder: RunFolder 
     data = unet_items(run, index.clips, processes.device)
     step = build_step(run, processes.device)
     validation = make_validation(run, step, processes) if run.train.validation_steps else None
-    file = UNetFile(run, step, len(index.clips), folder)
-    videos = folder.path / "validation"
+    file = UNetFile(run, step, len(index.clips), folder, base_of(run, step.unet))
     hooks = Hooks(
         export=file.save,
-        validate=None if validation is None else lambda at: validation(videos / f"step-{at:08d}"),
+        validate=None if validation is None else lambda at: validation(validation_videos(folder.path, at)),
         charts=draw_unet_charts,
     )
     trainer = Trainer(
@@ -319,7 +246,17 @@ def make_validation(run: UNetRun, step: UNetStep, processes: Processes) -> UNetV
         run.validation.seed,
     )
     networks = load_metric_networks(run, step, device)
-    return UNetValidation(sampling, clips, step, networks, asdict(run.validation.weights), processes)
+    return UNetValidation(sampling, clips, step, networks, score_weights(run), processes)
+
+
+def score_weights(run: UNetRun) -> dict[str, float]:
+    """The weights of the measures in a checkpoint's score; 0 for those of a SyncNet that teaches in this run, which is logged."""
+    weights = asdict(run.validation.weights)
+    taught = {name: 0.0 for name in TAUGHT_BY_SYNCNET if weights[name]}
+    if not run.weight("sync") or not taught:
+        return weights
+    log.info("The SyncNet teaches in this run, so what it measures in validation does not count in the score.")
+    return weights | taught
 
 
 def load_metric_networks(run: UNetRun, step: UNetStep, device: torch.device) -> MetricNetworks:
@@ -331,7 +268,7 @@ def load_metric_networks(run: UNetRun, step: UNetStep, device: torch.device) -> 
         sync.net.net.to(device)
     if lpips is None and Path(files.vgg).is_file():
         lpips = LpipsLoss.load(run.facts, device, torch.float32)
-    return MetricNetworks(sync, lpips.net if lpips else None)
+    return MetricNetworks(sync, lpips.net if lpips else None, load_expert(device))
 
 
 def train_unet(

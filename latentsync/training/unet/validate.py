@@ -6,11 +6,14 @@ The measures, means over the clips:
 - `psnr_db` in the generated region and `lpips` of the lower half, against the clip;
 - leakage of lip movement from the input, sampled with silence: `silent_sync`, similarity to the clip's audio, which is not an
   input; `silent_motion`, movement of the lips as a fraction of the true movement;
+- `motion` and `motion_truth`: movement of the generated region, sampled and true;
+- by judges that do not teach (see `judges`): `aperture` on clips whose true openings are known, `confidence` of SyncNet v2;
+- `NAME_nearness` of a measure with a `NAME_truth`: 1 - |measure - truth| / |truth|;
 - `loss_recon` and so on: the losses of training for the clip, with the same random numbers in every validation. Where they rise
   while those of the training clips fall, the network learns the training clips by heart.
 
 The reference is another part of the clip, as in training. `score` is the sum of the available measures weighted by
-`validation.weights`; higher is better.
+`validation.weights`; higher is better. Measures by a SyncNet that teaches in the same run do not count in it.
 
 Legend: f frames, r face resolution in px, s audio tokens, d width of an audio token.
 """
@@ -24,6 +27,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from einops import rearrange
+from numpy.typing import NDArray
 from torch import Tensor
 
 from latentsync.audio.sync_mel import sync_mel, sync_mel_window
@@ -42,11 +46,13 @@ from latentsync.losses.sync import SyncLoss
 from latentsync.media.video.write import VideoFormat, VideoWriter
 from latentsync.models.attention import AudioKV
 from latentsync.models.frozen import Frozen
+from latentsync.models.syncnet_v2 import SyncNetV2
 from latentsync.models.unet.network import DeepCache, UNet3DConditionModel
 from latentsync.models.vae import decode, encode
-from latentsync.timebase import MODEL_FPS
+from latentsync.timebase import MODEL_FPS, samples_of_frames
 from latentsync.training.engine.distributed import Processes
 from latentsync.training.engine.loop import Losses
+from latentsync.training.unet.judges import Sides, expert_measures, mean_measures, opening_measures
 
 PEAK = 2.0  # range of pixel values, [-1, 1]
 LOSS = "loss_"  # before the names of losses
@@ -63,6 +69,8 @@ class ValidationClip:
     audio: Tensor  # [f, s, d]
     silence: Tensor  # [f, s, d]: features of silence
     mel: Tensor  # [1, 1, 80, n]
+    waveform: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))  # of these frames, at 16 kHz
+    aperture: NDArray[np.float32] | None = None  # [f], true opening of the mouth, if it is known
 
 
 def validation_clips(
@@ -72,7 +80,7 @@ def validation_clips(
     features_of = WhisperFeatures(encoder).features
     prepared = []
     for index, clip in enumerate(clips):
-        waveform = torch.from_numpy(clip.waveform())
+        waveform, mouth = torch.from_numpy(clip.waveform()), clip.mouth()
         spoken, silent = (features_of(each).cpu().float() for each in (waveform, torch.zeros_like(waveform)))
         prepared.append(
             ValidationClip(
@@ -82,6 +90,8 @@ def validation_clips(
                 training_windows(spoken, 0, num_frames),
                 training_windows(silent, 0, num_frames),
                 sync_mel_window(sync_mel(waveform), 0, num_frames)[None, None],
+                waveform[: samples_of_frames(num_frames)].numpy(),
+                None if mouth is None else mouth[:num_frames, 0],
             )
         )
     return prepared
@@ -93,6 +103,7 @@ class MetricNetworks:
 
     sync: SyncLoss | None = None
     lpips: Frozen[PerceptualLoss] | None = None
+    expert: SyncNetV2 | None = None
 
 
 @dataclass(frozen=True)
@@ -192,7 +203,7 @@ class UNetValidation:
             rows = [self._row(clip, folder if self.processes.is_main else None) for clip in self.clips]
         else:
             rows = self.processes.share(self.clips, lambda own: (self._row(clip, folder) for clip in own))
-        means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+        means = mean_measures(rows)
         return {**means, "score": score(means, self.weights)}
 
     @torch.no_grad()
@@ -202,7 +213,15 @@ class UNetValidation:
         spoken, silent = self.sample(clip, batch)
         if folder is not None:
             write_comparison(folder / f"{clip.name}.mp4", clip.faces, [spoken, silent])
-        return self._measure(clip, spoken, silent) | self._losses(batch)
+        return self._measure(clip, spoken, silent) | self._judge(clip, spoken, silent) | self._losses(batch)
+
+    def _judge(self, clip: ValidationClip, spoken: Tensor, silent: Tensor) -> dict[str, float]:
+        """The measures of one clip by judges that do not teach."""
+        sides = Sides(*(pixels_to_frames(each.clamp(-1, 1)).numpy() for each in (spoken, silent)), clip.faces)
+        row = {} if clip.aperture is None else opening_measures(sides, clip.aperture)
+        return (
+            row if self.networks.expert is None else row | expert_measures(self.networks.expert, sides, clip.waveform)
+        )
 
     def _losses(self, batch: ClipBatch) -> dict[str, float]:
         """Means of the losses over several draws, which are the same for every clip and in every validation."""
@@ -216,8 +235,10 @@ class UNetValidation:
         error = ((spoken - truth) ** 2)[..., self.generated].mean()
         row = {
             "psnr_db": float(10 * torch.log10(PEAK**2 / error.clamp(min=1e-10))),
-            "silent_motion": motion(silent, self.generated) / max(motion(truth, self.generated), 1e-6),
+            "motion": motion(spoken, self.generated),
+            "motion_truth": motion(truth, self.generated),
         }
+        row["silent_motion"] = motion(silent, self.generated) / max(row["motion_truth"], 1e-6)
         if self.networks.sync is not None and not self.networks.sync.sees_latents:
             names = {"sync": spoken, "silent_sync": silent, "sync_truth": truth}
             row |= {name: self._similarity(pixels, clip.mel) for name, pixels in names.items()}

@@ -1,9 +1,8 @@
-"""Make the images of the documentation: `python -m scripts.make_figures [avatars|occluders|demo|detail|dubbing|pair]`.
+"""Make the images of the documentation: `python -m scripts.make_figures [avatars|occluders|demo|detail|pair]`.
 
 avatars: docs/avatars.png, 24 identities. occluders: docs/occluders.png, what may cover the mouth, with its masks.
 pair: assets/demo_video.mp4, a held-out person in two shots, and assets/demo_audio.wav, two sentences of another one.
 detail: docs/detail.png, a frame of the demo, and its result with decoded and matched colours, then with kept detail.
-dubbing: docs/dubbing.png, two people who speak in turn with each other's voices, and what their lips do.
 demo: docs/demo.png, the demo's input, result and ground truth: the same head, drawn with the lips of the new audio.
 """
 
@@ -20,15 +19,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 
 from latentsync.avatar import OCCLUDERS
-from latentsync.avatar.clip import (
-    FRAME_SIZE,
-    HELD_OUT_FIRST_SEED,
-    AvatarClip,
-    make_clip,
-    random_clip,
-    read_openings,
-    spoken_clip,
-)
+from latentsync.avatar.clip import FRAME_SIZE, HELD_OUT_FIRST_SEED, AvatarClip, random_clip, spoken_clip
 from latentsync.avatar.sentences import random_sentence
 from latentsync.data.aligned import aligned_faces
 from latentsync.face.detection.detector import make_detector
@@ -48,7 +39,6 @@ from latentsync.places import SHIPPED as ROOT
 from latentsync.testing import speaking
 from latentsync.timebase import MODEL_FPS, samples_of_frames
 from scripts.command import run_command
-from scripts.make_avatars import write_together
 
 VIDEO_SEED, AUDIO_SEED = HELD_OUT_FIRST_SEED + 123, HELD_OUT_FIRST_SEED + 112
 FILM_FRAMES, CUT = 160, 76  # of the demo's video: all, and those of the first shot
@@ -58,8 +48,6 @@ SHEET_COLUMNS, SHEET_ROWS = 8, 3
 SHOWN_FRAMES = 8
 SHOWN_PX = 192
 DETAIL_FRAME = 40
-TALK_SEEDS, TALK_FRAMES = (HELD_OUT_FIRST_SEED, HELD_OUT_FIRST_SEED + 4), 64
-TALK_SHOWN = (4, 14, 24, 38, 48, 58)  # frames
 
 
 def most_open(clip: AvatarClip, within: int = 50) -> np.ndarray:
@@ -186,76 +174,14 @@ def plot_demo(shown: list[list[np.ndarray]], lips: np.ndarray, truth: np.ndarray
     print(ROOT / "docs/demo.png")
 
 
-def dubbing() -> None:
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        clips = [make_clip(seed, folder, frames=TALK_FRAMES) for seed in TALK_SEEDS]
-        film, result = folder / "talk.mp4", folder / "dubbed.mp4"
-        write_together(clips, film)
-        LipsyncPipeline(LipsyncModels.load(DEMO_UNET), make_detector())(film, film.with_suffix(".json"), result)
-        lips = [[lips_of_person(video, person) for person in range(len(clips))] for video in (film, result)]
-        frames = [each.frame for each in read_frames(result)]
-        plot_dubbing([frames[index] for index in TALK_SHOWN], lips, [read_openings(clip) for clip in clips[::-1]])
-
-
-def lips_of_person(video: Path, person: int) -> np.ndarray:
-    """The lip opening of one of the heads that stand side by side, in each frame."""
-    part = video.with_name(f"{video.stem}_{person}.mp4")
-    with VideoWriter(part, VideoFormat.constant(FRAME_SIZE, FRAME_SIZE, MODEL_FPS)) as writer:
-        for shown in read_frames(video):
-            writer.write(np.ascontiguousarray(shown.frame[:, person * FRAME_SIZE : (person + 1) * FRAME_SIZE]))
-    return read_lips(np.stack(list(aligned_faces(part, make_detector(), SHOWN_PX))))
-
-
-def plot_dubbing(frames: list[np.ndarray], lips: list[list[np.ndarray]], truths: list[np.ndarray]) -> None:
-    """Plot frames of the result, and for each person the lips of film and result, and the truth of the new audio."""
-    figure, axes = plt.subplots(
-        len(truths) + 1, 1, figsize=(12, 6), height_ratios=(1.1, *(1 for _ in truths)), layout="constrained"
-    )
-    axes[0].imshow(
-        np.concatenate([cv2.resize(frame, (256, 128), interpolation=cv2.INTER_AREA) for frame in frames], axis=1)
-    )
-    axes[0].set_yticks([])
-    axes[0].set_xticks(256 * np.arange(len(frames)) + 128, [f"{index / MODEL_FPS:.2f} s" for index in TALK_SHOWN])
-    seconds, share = np.arange(TALK_FRAMES) / MODEL_FPS, TALK_FRAMES // len(truths)
-    for person, (axis, truth) in enumerate(zip(axes[1:], truths, strict=True)):
-        spoken = slice(person * share, (person + 1) * share)
-        film, result, new = lips[0][person], lips[1][person], truth[:TALK_FRAMES]
-        fits = [correlation(series[spoken], new[spoken]) for series in (result, film)]
-        fitted = (new - new[spoken].mean()) * result[spoken].std() / new[spoken].std() + result[spoken].mean()
-        axis.axvspan(spoken.start / MODEL_FPS, spoken.stop / MODEL_FPS, color="tab:green", alpha=0.12)
-        axis.plot(seconds, film, color="0.6", label="the film")
-        axis.plot(seconds, result, label="the result")
-        axis.plot(seconds[spoken], fitted[spoken], "--", label="truth of the new audio")
-        axis.set(ylabel=f"lips of person {person + 1}", xlim=(0, TALK_FRAMES / MODEL_FPS))
-        axis.set_title(
-            f"while speaking: correlation with the new audio {fits[0]:.2f} (the film's own lips {fits[1]:.2f})",
-            fontsize=10,
-        )
-        print(f"person {person + 1}: {fits[0]:.2f} with the new audio, {fits[1]:.2f} in the film")
-    axes[1].legend(loc="upper right", fontsize=8)
-    axes[-1].set_xlabel("seconds")
-    figure.savefig(ROOT / "docs/dubbing.png", dpi=80)
-    print(ROOT / "docs/dubbing.png")
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "what", nargs="*", help="any of avatars, occluders, pair, demo, detail, dubbing (default: all but pair)"
-    )
-    makers = {
-        "avatars": avatars,
-        "occluders": occluders,
-        "pair": pair,
-        "demo": demo,
-        "detail": detail,
-        "dubbing": dubbing,
-    }
+    parser.add_argument("what", nargs="*", help="any of avatars, occluders, pair, demo, detail (default: all but pair)")
+    makers = {"avatars": avatars, "occluders": occluders, "pair": pair, "demo": demo, "detail": detail}
     args = parser.parse_args(argv)
 
     def work() -> None:
-        for name in args.what or ("avatars", "occluders", "demo", "detail", "dubbing"):
+        for name in args.what or ("avatars", "occluders", "demo", "detail"):
             makers[name]()
 
     return run_command("make_figures", work)

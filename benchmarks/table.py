@@ -9,15 +9,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from latentsync.inference.jobs.report import installed_versions
-
 Row = Mapping[str, Any]  # column name, with its unit -> value
 PACKAGES = ("torch", "numpy", "opencv-python", "opencv-python-headless", "av")
 
 
 def machine_facts() -> dict[str, Any]:
     """The facts that timings depend on: processor, cores, threads, accelerator, load, versions."""
-    import torch  # `benchmarks.start` measures memory, of which a process starts with its parent's
+    import torch  # here, as `benchmarks.start` measures memory: a process begins with its parent's
+
+    from latentsync.inference.jobs.report import installed_versions
 
     return {
         "processor": processor_name(),

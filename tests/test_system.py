@@ -11,11 +11,9 @@ import pytest
 from latentsync import system
 from latentsync.files import atomic_write
 from latentsync.media.container import MediaError
-from latentsync.media.probe import probe
 from latentsync.media.video.mux import atomic_output
 from scripts.command import run_command
 from tests.support.windows import patch_files
-from tests.test_house import ROOT
 from web.files import plain_stem, remove_own
 
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="it asks Linux which files are open")
@@ -158,29 +156,3 @@ def test_a_command_line_keeps_the_folders_of_windows(monkeypatch: pytest.MonkeyP
     assert system.split_command(text) == [r"C:\Program Files\tool.exe", "--in", "{video}", r"C:\out"]
     monkeypatch.setattr(system, "ON_WINDOWS", False)
     assert system.split_command(r"a\ b 'c d'") == ["a b", "c d"]
-
-
-def as_on_windows(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    variables = {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "cp1252", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-X", "warn_default_encoding", "-m", "tests.support.windows", *arguments]
-    return subprocess.run(command, cwd=folder, env={**os.environ, **variables}, capture_output=True, text=True)
-
-
-@LINUX
-@pytest.mark.slow
-def test_a_job_runs_as_on_windows(tmp_path: Path) -> None:
-    job = ["scripts.inference", "--preset", "turbo", "--limit_sec", "0.2", "--video_out_path", "out.mp4"]
-    for options in ([], ["--force"]):  # the second one replaces the first one's result
-        done = as_on_windows(tmp_path, *job, *options)
-        assert done.returncode == 0, done.stdout + done.stderr
-    assert probe(tmp_path / "out.mp4").frame_count == 5
-    assert {path.name for path in tmp_path.iterdir()} == {"out.mp4", "out.report.json"}
-
-
-@LINUX
-@pytest.mark.slow
-def test_drawing_is_spread_over_spawned_processes(tmp_path: Path) -> None:
-    pytest.importorskip("espeakng_loader")
-    done = as_on_windows(tmp_path, "scripts.make_avatars", "--out", "clips", "--count", "2", "--workers", "2")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert len(list((tmp_path / "clips").rglob("*.mp4"))) == 2

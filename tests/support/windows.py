@@ -1,42 +1,15 @@
-"""A process that behaves like one on Windows, as far as Linux can: `python -m tests.support.windows MODULE ARGUMENTS`.
+"""Functions of `os` that refuse what Windows refuses, as far as Linux can imitate it.
 
 - A file or folder in which something is open, or mapped into memory, is not renamed, replaced or deleted.
-- There are no symbolic or hard links, no signals but those of Windows, no `os.kill(pid, 0)`, and no modules of Unix.
+- There are no symbolic or hard links, and no `os.kill(pid, 0)`.
 - Files that were opened for reading are not flushed to the disk.
-- Names that Windows does not allow, and paths that are too long for it, are refused.
-- Processes are spawned, the output has a code page's characters, and text files need the name of their encoding.
 """
 
-import builtins
 import errno
-import multiprocessing
 import os
-import re
-import runpy
-import signal
-import sys
-import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-UNIX_MODULES = ("fcntl", "grp", "pwd", "resource", "termios", "tty", "pty", "readline", "syslog")
-UNIX_FUNCTIONS = (
-    "getloadavg",
-    "killpg",
-    "nice",
-    "sched_getaffinity",
-    "sched_getscheduler",
-    "sched_setscheduler",
-    "wait4",
-)
-SIGNALS = ("SIGABRT", "SIGFPE", "SIGILL", "SIGINT", "SIGSEGV", "SIGTERM")
-MAX_PATH = 260
-OURS = ("latentsync", "scripts", "web", "eval", "benchmarks")
-BAD_NAME = re.compile(
-    r'[<>:"|?*\x00-\x1f]|[ .]$|^(con|prn|aux|nul|com\d|lpt\d)(\.|$)', re.IGNORECASE
-)  # of one folder or file
-NOT_CHECKED = ("/proc", "/dev", "/sys")
 Patch = Callable[[Any, str, Any], None]
 
 
@@ -109,55 +82,3 @@ def patch_files(patch: Patch) -> None:
         patch(os, name, no_links)
     patch(os, "fsync", flushed)
     patch(os, "kill", no_kill)
-
-
-def without_unix(imported: Callable[..., Any]) -> Callable[..., Any]:
-    """An `__import__` that does not find modules of Unix for the code of this project."""
-
-    def find(name: str, variables: Any = None, *arguments: Any, **named: Any) -> Any:
-        if name in UNIX_MODULES and str((variables or {}).get("__name__", "")).partition(".")[0] in OURS:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-        return imported(name, variables, *arguments, **named)
-
-    return find
-
-
-def check_name(event: str, arguments: tuple[Any, ...]) -> None:
-    """An audit hook: refuses names that Windows does not allow."""
-    if event not in ("open", "os.mkdir", "os.rename"):
-        return
-    path = arguments[1] if event == "os.rename" else arguments[0]
-    writes = event != "open" or bool((arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
-    if not writes or not isinstance(path, str) or path.startswith(NOT_CHECKED):
-        return
-    bad = [part for part in Path(path).parts[1:] if part != ".." and BAD_NAME.search(part)]
-    if bad or len(os.path.abspath(path)) >= MAX_PATH:
-        raise OSError(errno.EINVAL, "The filename, directory name, or volume label syntax is incorrect", path)
-
-
-def be_windows() -> None:
-    """Change this process for good."""
-    patch_files(setattr)
-    sys.addaudithook(check_name)
-    builtins.__import__ = without_unix(builtins.__import__)
-    for name in UNIX_FUNCTIONS:
-        delattr(os, name)
-    for name in [each for each in dir(signal) if re.fullmatch(r"SIG[A-Z0-9]+", each) and each not in SIGNALS]:
-        delattr(signal, name)
-    multiprocessing.set_start_method("spawn")
-    warnings.filterwarnings("ignore", category=EncodingWarning)
-    warnings.filterwarnings("error", category=EncodingWarning, module=rf"({'|'.join(OURS)})")
-
-
-def main() -> None:
-    import latentsync.system
-
-    be_windows()
-    latentsync.system.ON_WINDOWS = True
-    latentsync.system.process_runs = lambda pid: True
-    sys.argv = sys.argv[1:]
-    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -117,8 +117,8 @@ def _facts(
     checkpoint.require_kind("unet")
     stored, metadata = _own(checkpoint) if "model" in checkpoint.metadata else _public(checkpoint, config, expected)
     if config is not None:
-        compared = (_comparable(each, stored).to_dict() for each in (stored, config))
-        check_agreement(*compared, path)
+        mine, wanted = (_comparable(each, stored).to_dict() for each in (stored, config))
+        check_agreement(mine, wanted, path)
     check_agreement(metadata, expected, path)
     if metadata["alignment"] not in ALIGNMENTS:
         raise CheckpointError(

@@ -217,11 +217,14 @@ class UNetValidation:
 
     def _judge(self, clip: ValidationClip, spoken: Tensor, silent: Tensor) -> dict[str, float]:
         """The measures of one clip by judges that do not teach."""
-        sides = Sides(*(pixels_to_frames(each.clamp(-1, 1)).numpy() for each in (spoken, silent)), clip.faces)
-        row = {} if clip.aperture is None else opening_measures(sides, clip.aperture)
-        return (
-            row if self.networks.expert is None else row | expert_measures(self.networks.expert, sides, clip.waveform)
-        )
+        spoken_faces, silent_faces = (pixels_to_frames(each.clamp(-1, 1)).numpy() for each in (spoken, silent))
+        sides = Sides(spoken_faces, silent_faces, clip.faces)
+        row: dict[str, float] = {}
+        if clip.aperture is not None:
+            row |= opening_measures(sides, clip.aperture)
+        if self.networks.expert is not None:
+            row |= expert_measures(self.networks.expert, sides, clip.waveform)
+        return row
 
     def _losses(self, batch: ClipBatch) -> dict[str, float]:
         """Means of the losses over several draws, which are the same for every clip and in every validation."""

@@ -9,7 +9,6 @@ audio needs a JSON file with the true opening beside the audio, as written by `s
 
 import argparse
 import json
-import shlex
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -27,6 +26,7 @@ from latentsync.metrics.lips.aperture import correlation
 from latentsync.metrics.lips.mesh_height import read_lips
 from latentsync.metrics.lips.motion import jitter, seam_jump
 from latentsync.places import DEMO_AUDIO, DEMO_VIDEO
+from latentsync.system import split_command
 from scripts.command import run_command
 
 OURS = "--video_path {video} --audio_path {audio} --video_out_path {out} --force"
@@ -80,9 +80,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def bench(args: argparse.Namespace) -> None:
-    ours = [sys.executable, "-m", "scripts.inference", *shlex.split(OURS), *shlex.split(args.ours)]
+    ours = [sys.executable, "-m", "scripts.inference", *split_command(OURS), *split_command(args.ours)]
     with tempfile.TemporaryDirectory() as folder:
-        commands = {"latentsync": ours, args.name: shlex.split(args.command)}
+        commands = {"latentsync": ours, args.name: split_command(args.command)}
         rows = [row(name, command, args, Path(folder)) for name, command in commands.items()]
     report("compare", rows, args.out, command=args.command, ours=args.ours)
 

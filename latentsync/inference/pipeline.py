@@ -12,7 +12,6 @@ Finished segments are kept in the job's folder: a stopped run resumes at the fir
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from itertools import chain, combinations
 from pathlib import Path
 from typing import Any
@@ -246,12 +245,15 @@ class LipsyncPipeline:
         """What is in front of each person's face."""
         total, before = int(sum(plan.edited.sum() for plan in plans)), 0
         for person, plan in enumerate(plans):
-            stored = folder and folder.occluders(person)
+            stored = None if folder is None else folder.occluders(person)
             if stored is not None and stored.is_file():
                 yield Occluders.load(stored)
                 continue
+
+            def on_frame(done: int, before: int = before) -> None:
+                progress(DETECT, before + done, total)
+
             with stopwatch("occlusion"):
-                on_frame = partial(lambda before, done: progress(DETECT, before + done, total), before)
                 occluders = occluders_of(job.source, job.masks, plan, on_frame)
             if stored is not None:
                 occluders.save(stored)

@@ -1,4 +1,7 @@
-"""Videos that lie on their side or upside down without a tag: the report says so, and the mesh detector finds people upright."""
+"""Videos that lie on their side or upside down without a tag: the report says so, and the mesh detector finds people upright.
+
+And the other warning about what a video shows: a mouth that hardly moves.
+"""
 
 from types import SimpleNamespace
 from typing import Any, cast
@@ -9,7 +12,7 @@ import pytest
 from latentsync.face.align import align_matrix, transform_points
 from latentsync.face.detection.detector import detector_problems, make_detector
 from latentsync.inference.faces.plan import FacePlan
-from latentsync.inference.jobs.report import warnings_of
+from latentsync.inference.jobs.report import hardly_moves, warnings_of
 from tests.support.torture import Place, draw_head, room
 
 POINTS = np.array([[100, 100], [150, 100], [125, 140]], np.float32)
@@ -22,7 +25,8 @@ def plan_of(turn_deg: float) -> FacePlan:
     points = np.repeat(((POINTS - 125) @ linear.T + 125)[None], 11, axis=0)
     points[10] = np.nan
     box = np.repeat(np.array([[0.0, 0, 200, 200]]), 11, axis=0)
-    facts: Any = SimpleNamespace(segment=np.array([0] * 10 + [-1]), box=box, points=points)
+    opening = np.full(11, np.nan)
+    facts: Any = SimpleNamespace(segment=np.array([0] * 10 + [-1]), box=box, points=points, opening=opening)
     return cast(FacePlan, facts)
 
 
@@ -33,6 +37,14 @@ def plan_of(turn_deg: float) -> FacePlan:
 def test_the_report_says_how_a_video_lies(turn_deg: float, words: str | None) -> None:
     warnings = list(warnings_of(plan_of(turn_deg), 200))
     assert (len(warnings) == 0) if words is None else (len(warnings) == 1 and words in warnings[0])
+
+
+def test_a_mouth_that_hardly_moves_is_noticed() -> None:
+    opening = 0.03 + 0.008 * np.sin(np.arange(50))
+    assert hardly_moves(opening) and not hardly_moves(opening[:20])  # too few to know
+    opening[20:24] = 0.15  # it says one syllable
+    assert not hardly_moves(opening)
+    assert not hardly_moves(np.full(50, np.nan))
 
 
 @pytest.mark.skipif(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import latentsync
 from latentsync.inference.faces.plan import ACTIONS, EDIT, NOT_EDITED, FacePlan, runs
@@ -34,6 +35,8 @@ MAX_LISTED = 6  # stretches listed in the summary
 REPORT_KEYS = {"summary", "output", "per_frame", "settings"}  # by which a report is recognised
 ON_ITS_SIDE_FROM_DEG, UPSIDE_DOWN_FROM_DEG = 60, 135  # tilt of all edited faces together
 SOFT_ABOVE, SMALL_BELOW = 1.5, 0.25  # face width / model resolution beyond which there is a warning
+# A mouth whose opening, over the distance of the eyes, varies less than that in at least so many frames hardly moves.
+STILL_BELOW, STILL_FROM_FRAMES = 0.04, 25
 LIBRARIES = ("torch", "av", "opencv-python", "opencv-python-headless", "numpy")  # one of the two of OpenCV is installed
 
 # Output frame, why it was not edited despite the plan, whether it was sampled a second time, number of the job's person.
@@ -372,6 +375,11 @@ def warnings_of(plan: FacePlan, resolution: int) -> Iterator[str]:
         yield f"Faces are {width:.0f} px wide, but the model generates {resolution} px: the mouth will be softer than in the video."
     if width < SMALL_BELOW * resolution:
         yield f"Faces are only {width:.0f} px wide: they have little detail, and detection is less reliable."
+    if hardly_moves(plan.opening[edited]):
+        yield (
+            "The mouth hardly moves in the video, so the new lips may open too little: try --strength 1.3, or a video in which"
+            " the person speaks."
+        )
     across = (plan.points[edited, 1] - plan.points[edited, 0]).sum(axis=0)
     roll_deg = float(np.degrees(np.arctan2(across[1], across[0])))
     if abs(roll_deg) > UPSIDE_DOWN_FROM_DEG:
@@ -379,6 +387,15 @@ def warnings_of(plan: FacePlan, resolution: int) -> Iterator[str]:
     elif abs(roll_deg) > ON_ITS_SIDE_FROM_DEG:
         side = "right" if roll_deg > 0 else "left"
         yield f"The video lies on its side (heads point to the {side}): the faces are edited as they lie in it."
+
+
+def hardly_moves(opening: NDArray[np.floating]) -> bool:
+    """Whether a mouth hardly moves; its `opening` [n] over the distance of the eyes is NaN where unknown."""
+    known = opening[np.isfinite(opening)]
+    if len(known) < STILL_FROM_FRAMES:
+        return False
+    low, high = np.quantile(known, (0.05, 0.95))
+    return bool(high - low < STILL_BELOW)
 
 
 def check_report(path: Path, job: LipsyncJob, force: bool = False) -> Path:

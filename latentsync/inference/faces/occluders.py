@@ -149,7 +149,7 @@ def _collected(
     hidden, numbers, masks, done = np.zeros(len(plan), np.bool_), [], [], 0
     for part in parts_of(plan.segments):
         found = masks_of(part, read(part.start, part.stop))
-        hidden[part.start : part.stop] = hidden_mouths(found.astype(np.float32) / 255)
+        hidden[part.start : part.stop] = hidden_mouths(np.asarray(found / 255, np.float32))
         for index in np.flatnonzero(found.any(axis=(1, 2))).tolist():
             numbers.append(part.start + index)
             masks.append(found[index])

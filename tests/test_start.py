@@ -5,6 +5,8 @@ function that needs it, or from the submodule that holds the class.
 """
 
 import json
+import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -119,10 +121,15 @@ NOT_FOR_THE_PAGE = {*SLOW, "face_alignment", "onnxruntime", "safetensors.torch"}
 
 @pytest.mark.slow
 def test_the_page_is_there_before_pytorch(tmp_path: Path) -> None:
-    environment = {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "GRADIO_SERVER_PORT": "0"}
-    command = [sys.executable, "-c", STARTED, "--demo", "--folder", str(tmp_path / "app")]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    own = {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    environment = {**own, "PATH": os.environ["PATH"]}  # a library of Gradio reads it
+    command = [sys.executable, "-c", STARTED, "--demo", "--port", port, "--folder", str(tmp_path / "app")]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    said = dict(line.split(" ", 1) for line in done.stdout.splitlines())
+    said = dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
+    assert "ADDRESS" in said, done.stdout + done.stderr
     assert said["ADDRESS"].startswith("Open http://127.0.0.1:"), done.stderr
     modules = set(json.loads(said["MODULES"]))
     assert {"gradio", "web.serve"} <= modules and unneeded(modules, NOT_FOR_THE_PAGE) == []

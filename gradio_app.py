@@ -45,7 +45,7 @@ def parse(argv: list[str] | None, prog: str = "gradio_app.py") -> argparse.Names
     models("--detector", choices=BACKENDS, help="default: face_alignment, or cascade for the demo models")
     models("--unload_after", type=float, metavar="MINUTES", help="free the models after this idle time")
     access = parser.add_argument_group("access").add_argument
-    access("--port", type=int, help=f"default: {PORT}, or the environment variable {PORT_VARIABLE}")
+    access("--port", type=int, help=f"0: any that is free; default: {PORT}, or the environment variable {PORT_VARIABLE}")
     access("--host", help=f"0.0.0.0 accepts other machines (default: this one only, or the variable {HOST_VARIABLE})")
     access(
         "--allow_host",
@@ -133,12 +133,15 @@ def settings_of(args: argparse.Namespace) -> AppSettings:
     return AppSettings(args.folder, limits, unload_sec, *access, api_of(args))
 
 
-def port_of(args: argparse.Namespace) -> int:
-    """The port that was asked for, or that of Gradio's variable."""
+def port_of(args: argparse.Namespace) -> int | None:
+    """The port that was asked for, or that of Gradio's variable; None for any that is free."""
     stated = os.environ.get(PORT_VARIABLE) or str(PORT)
     if args.port is None and not stated.isdecimal():
         raise WebError(f"{PORT_VARIABLE} is {stated!r}: give the number of a port, or --port.")
-    return int(stated) if args.port is None else args.port
+    port = int(stated) if args.port is None else args.port
+    if not port:
+        os.environ.pop(PORT_VARIABLE, None)  # Gradio reads it too, and takes 0 for a number
+    return port or None
 
 
 def api_of(args: argparse.Namespace) -> ApiSettings:

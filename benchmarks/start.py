@@ -1,6 +1,6 @@
 """Processor time and memory of starting: help, errors and small tools of every command, and whole jobs of the demo.
 
-python -m benchmarks.start [--what help errors tools memory first_frame] [--rounds 5] [--out start.json]
+python -m benchmarks.start [--what help errors tools memory first_frame page] [--rounds 5] [--out start.json]
 python -m benchmarks.start --what jobs --rounds 3
 
 Every run is a new process on one core with one thread. Processor time, user and system, depends less on other work than the time
@@ -38,6 +38,13 @@ VideoWriter.write_picture = lambda *_: os._exit(0)
 sys.argv = sys.argv[1:]
 runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 """
+# Ends the app when its page can be asked for
+UNTIL_PAGE = """
+import os, sys
+import gradio_app
+gradio_app.announce = lambda server: os._exit(0)
+sys.exit(gradio_app.main(sys.argv[1:]))
+"""
 IMPORTS = "import latentsync.inference.pipeline"
 MANIFESTS = "manifests"
 
@@ -58,6 +65,7 @@ def programs(folder: Path) -> dict[str, dict[str, tuple[str, ...]]]:
     out = ("--video_out_path", str(folder / "out{run}.mp4"))
     lists = ("--manifests", str(folder / MANIFESTS), "--out_dir", str(folder / "lists{run}"), "train=1")
     first = (sys.executable, "-c", UNTIL_FIRST_FRAME, *DEMO[2:], *out, "--preset")
+    app = (sys.executable, "-c", UNTIL_PAGE, "--demo", "--folder", str(folder / "app{run}"))
     return {
         "help": {f"{name} --help": (*PYTHON, name, "--help") for name in commands()},
         "errors": {
@@ -77,6 +85,7 @@ def programs(folder: Path) -> dict[str, dict[str, tuple[str, ...]]]:
         },
         "memory": {IMPORTS: (sys.executable, "-c", IMPORTS)},
         "first_frame": {"the demo, fast, until its first frame": (*first, "fast")},
+        "page": {"gradio_app --demo, until its page is there": app},
         "jobs": {f"the demo, {preset}": (*DEMO, *out, "--preset", preset) for preset in ("fast", "quality")},
     }
 
@@ -118,7 +127,7 @@ def measure(chosen: Mapping[str, Sequence[str]], rounds: int) -> list[dict[str, 
 
 def on_one_core() -> None:
     """Keep this process and those that it starts on one core, where the system can, and on one thread."""
-    os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(SHIPPED)}
+    os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(SHIPPED), "GRADIO_SERVER_PORT": "0"}
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 

@@ -69,7 +69,7 @@ class AppSettings:
     limits: Limits = field(default_factory=Limits)
     unload_sec: float | None = None  # free the models after this idle time
     host: str = "127.0.0.1"
-    port: int | None = 7860
+    port: int | None = 7860  # None: any that is free
     share: bool = False
     login: tuple[str, str] | None = None  # user, password
     allowed_hosts: tuple[str, ...] = ()  # names under which the app answers, besides this machine's

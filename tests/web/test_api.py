@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import re
 import subprocess
 import threading
@@ -511,6 +512,8 @@ def test_gradios_own_variables_are_honoured(monkeypatch: pytest.MonkeyPatch, tmp
     stated = gradio_app.settings_of(gradio_app.parse([]))
     asked = gradio_app.settings_of(gradio_app.parse(["--port", "8001", "--host", "127.0.0.1"]))
     assert (stated.port, stated.host, asked.port, asked.host) == (7999, "0.0.0.0", 8001, "127.0.0.1")
+    monkeypatch.setenv("GRADIO_SERVER_PORT", "0")  # any that is free
+    assert gradio_app.settings_of(gradio_app.parse([])).port is None and "GRADIO_SERVER_PORT" not in os.environ
     monkeypatch.setenv("GRADIO_SERVER_PORT", "many")
     with pytest.raises(WebError, match="GRADIO_SERVER_PORT is 'many'"):
         gradio_app.settings_of(gradio_app.parse([]))

@@ -2,14 +2,17 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from latentsync.face.lower_face import redness_of_lips
 from latentsync.inference.faces.plan import ACTIONS, EDIT, BoolArray, FacePlan, runs
 from latentsync.inference.settings import Reference
+
+if TYPE_CHECKING:
+    from torch import Tensor  # plans of the masks use this module without PyTorch
 
 # Usual frames: those in which the lower face has its most frequent appearance (visible, not covered, usual head turn).
 #
@@ -201,10 +204,10 @@ class ReferenceLatents:
     """Reference latents, read and encoded at the first use; None where frames are their own reference."""
 
     choose: Choice | None
-    encode: Callable[[range], Tensor]  # source frames -> latents 1 c f h w
-    _kept: dict[range, Tensor] = field(default_factory=dict)
+    encode: "Callable[[range], Tensor]"  # source frames -> latents 1 c f h w
+    _kept: "dict[range, Tensor]" = field(default_factory=dict)
 
-    def __call__(self, frames: Sequence[int]) -> Tensor | None:
+    def __call__(self, frames: Sequence[int]) -> "Tensor | None":
         if self.choose is None:
             return None
         window = self.choose(frames)

@@ -3,6 +3,7 @@
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -127,7 +128,8 @@ class Server:
         yield
 
     def _launch(self, script: str) -> None:
-        _, self.url, _ = self.blocks.queue(max_size=200).launch(
+        launch = partial(
+            self.blocks.queue(max_size=200).launch,
             **self.settings.launch_arguments(),
             theme=gr.themes.Soft(font=FONTS[0], font_mono=FONTS[1]).set(**READABLE),
             css=(ASSETS / "page.css").read_text(encoding="utf-8"),
@@ -142,6 +144,14 @@ class Server:
             quiet=True,
             prevent_thread_lock=True,
         )
+        try:
+            launch()
+        except (
+            ValueError
+        ):  # Gradio gives the first page three seconds, and a busy machine needs more; it has answered before
+            if not self.blocks.is_running:
+                raise
+        self.url = str(self.blocks.local_url)
 
     def __exit__(self, *_: object) -> None:
         self.api.stop()

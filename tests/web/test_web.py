@@ -328,3 +328,9 @@ def test_the_command_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) ->
     assert gradio_app.main(["--demo", "--keep_hours", "0", *folder]) == 2
     assert gradio_app.main(["--inference_ckpt_path", "missing.pt", *folder]) == 2
     assert "missing.pt does not exist" in capsys.readouterr().err
+
+
+def test_a_busy_machine_may_need_long_for_the_first_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gradio.networking.url_ok", lambda url: False)  # no page within Gradio's three seconds
+    with kept_environment(), Server(stub_models(), AppSettings(tmp_path / "app", LIMITS, port=None)) as running:
+        assert httpx.get(running.url, timeout=60).status_code == 200

@@ -146,9 +146,7 @@ class Server:
         )
         try:
             launch()
-        except (
-            ValueError
-        ):  # Gradio gives the first page three seconds, and a busy machine needs more; it has answered before
+        except ValueError:  # the first page took longer than Gradio waits, as on a busy machine
             if not self.blocks.is_running:
                 raise
         self.url = str(self.blocks.local_url)

@@ -45,7 +45,9 @@ def parse(argv: list[str] | None, prog: str = "gradio_app.py") -> argparse.Names
     models("--detector", choices=BACKENDS, help="default: face_alignment, or cascade for the demo models")
     models("--unload_after", type=float, metavar="MINUTES", help="free the models after this idle time")
     access = parser.add_argument_group("access").add_argument
-    access("--port", type=int, help=f"0: any that is free; default: {PORT}, or the environment variable {PORT_VARIABLE}")
+    access(
+        "--port", type=int, help=f"0: any that is free; default: {PORT}, or the environment variable {PORT_VARIABLE}"
+    )
     access("--host", help=f"0.0.0.0 accepts other machines (default: this one only, or the variable {HOST_VARIABLE})")
     access(
         "--allow_host",

@@ -56,7 +56,7 @@ def test_what_a_picture_masks_stays_and_the_rest_is_edited(
     front = cv2.erode(mask[..., 0], np.ones((9, 9), np.uint8)) > 0
     for before, after in zip(read(files[0]), read(tmp_path / "o.mkv"), strict=True):
         apart = np.abs(before.astype(int) - after)
-        assert apart[front].max() <= 2  # stored colours have fewer pixels: at the edge they mix
+        assert apart[front].max() == 0
         assert apart[mask[..., 0] == 0].max() > 20
 
 

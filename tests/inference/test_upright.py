@@ -3,16 +3,25 @@
 And the other warning about what a video shows: a mouth that hardly moves.
 """
 
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
 import pytest
 
+from latentsync.avatar.clip import FRAME_SIZE, HELD_OUT_FIRST_SEED, random_clip
 from latentsync.face.align import align_matrix, transform_points
 from latentsync.face.detection.detector import detector_problems, make_detector
 from latentsync.inference.faces.plan import FacePlan
+from latentsync.inference.jobs.job import check_job
 from latentsync.inference.jobs.report import hardly_moves, warnings_of
+from latentsync.inference.pipeline import LipsyncPipeline
+from latentsync.inference.preflight import preflight
+from latentsync.media.video.write import VideoFormat, VideoWriter
+from tests.support.tiny import make_audio, tiny_models
 from tests.support.torture import Place, draw_head, room
 
 POINTS = np.array([[100, 100], [150, 100], [125, 140]], np.float32)
@@ -47,9 +56,28 @@ def test_a_mouth_that_hardly_moves_is_noticed() -> None:
     assert not hardly_moves(np.full(50, np.nan))
 
 
-@pytest.mark.skipif(
+NEEDS_MESH = pytest.mark.skipif(
     any(problem for _, problem in detector_problems("mesh")), reason="the set `faces` is not downloaded"
 )
+
+
+@NEEDS_MESH
+@pytest.mark.slow
+@pytest.mark.parametrize("speaks", [True, False])
+def test_a_drawn_mouth_hardly_moves_only_if_it_is_closed(tmp_path: Path, speaks: bool) -> None:
+    clip = random_clip(HELD_OUT_FIRST_SEED)
+    if not speaks:
+        clip = replace(clip, mouth=replace(clip.mouth, aperture=np.zeros_like(clip.mouth.aperture)))
+    video = tmp_path / "v.mp4"
+    with VideoWriter(video, VideoFormat.constant(FRAME_SIZE, FRAME_SIZE, 25)) as writer:
+        for frame in islice(clip.frames(), 50):
+            writer.write(frame)
+    job = check_job(video, make_audio(tmp_path / "a.wav", 2), tmp_path / "o.mp4")
+    report = preflight(LipsyncPipeline(tiny_models(), make_detector("mesh")), job)
+    assert any("hardly moves" in warning for warning in report.warnings) != speaks
+
+
+@NEEDS_MESH
 @pytest.mark.parametrize("quarters", [1, 2, 3])
 def test_a_person_on_their_side_is_aligned_upright(quarters: int) -> None:
     picture = room(40).copy()

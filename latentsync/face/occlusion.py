@@ -69,8 +69,9 @@ def in_aligned_face(mask: FloatArray, points: FloatArray, matrix: FloatArray, re
     w, h = crop_size(resolution)
     to_crop = np.array([[w / resolution, 0, (w / resolution - 1) / 2], [0, h / resolution, (h / resolution - 1) / 2]])
     to_patch = _chained(patch_matrix(points), _chained(invert_matrix(matrix), to_crop))
-    how = {"flags": cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, "borderMode": cv2.BORDER_REPLICATE}
-    return np.asarray(cv2.warpAffine(mask, to_patch, (resolution, resolution), **how), np.float32)
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    aligned = cv2.warpAffine(mask, to_patch, (resolution, resolution), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(aligned, np.float32)
 
 
 def _chained(second: NDArray[np.floating], first: NDArray[np.floating]) -> NDArray[np.float64]:

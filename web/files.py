@@ -6,6 +6,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from latentsync.files import atomic_write
@@ -42,12 +43,16 @@ def plain_suffix(path: Path) -> str:
 
 
 def newest(folder: Path) -> float:
-    """Time of the last change (ctime) of a folder or anything in it."""
-    return max(path.stat().st_ctime for path in (folder, *tree(folder)))
+    """Time of the last change (ctime) of a folder or anything in it that is not gone meanwhile; 0 if all of it is."""
+    times = [0.0]
+    for path in (folder, *tree(folder)):
+        with suppress(FileNotFoundError):
+            times.append(path.stat().st_ctime)
+    return max(times)
 
 
 def tree(folder: Path) -> Iterator[Path]:
-    """Everything below a folder, deepest first; links are not followed."""
+    """Everything below a folder, deepest first; links are not followed, and a folder that is gone meanwhile has nothing in it."""
     for root, folders, files in os.walk(folder, topdown=False):
         yield from (Path(root) / name for name in (*files, *folders))
 
@@ -55,12 +60,12 @@ def tree(folder: Path) -> Iterator[Path]:
 def remove_own(folder: Path) -> None:
     """Delete a folder of the app and everything in it; what Windows keeps because it is being sent is left to the next sweep."""
     try:
-        for path in tree(folder):
-            if path.is_dir() and not path.is_symlink():
-                path.rmdir()
-            else:
-                path.unlink(missing_ok=True)
-        folder.rmdir()
+        for path in (*tree(folder), folder):
+            with suppress(FileNotFoundError):  # somebody else deletes it too
+                if path.is_dir() and not path.is_symlink():
+                    path.rmdir()
+                else:
+                    path.unlink()
     except OSError as error:
         if not is_in_use(error):
             raise

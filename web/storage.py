@@ -15,6 +15,7 @@ from typing import Any
 from web import texts
 from web.access import AsgiApp, Message, answer, network_of, route_path
 from web.errors import ErrorCode, WebError
+from web.files import tree
 from web.sentences import size
 from web.settings import BODY_BYTES
 from web.store import JobStore
@@ -137,10 +138,10 @@ class Result:
 
 
 def disk_bytes(places: Iterable[Path]) -> int:
-    """Bytes of files and of everything in folders; a file with several names counts once, a missing one not at all."""
+    """Bytes of files and of everything in folders; a file with several names counts once, one that is gone meanwhile not at all."""
     found: dict[int, int] = {}
     for place in places:
-        for path in [place, *place.rglob("*")] if place.is_dir() else [place]:
+        for path in (place, *tree(place)):
             try:
                 status = path.stat()
             except OSError:

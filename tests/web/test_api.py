@@ -201,6 +201,7 @@ def values_of(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
         "integer": st.integers(-1, 60) | st.integers(),
         "number": st.floats(allow_nan=False, allow_infinity=False) | st.integers(0, 30),
         "string": st.sampled_from(["", "largest", "1", "2,3@0", "25", "30000/1001", "talk.mp4"]) | st.text(max_size=9),
+        "boolean": st.booleans(),
         "null": st.none(),
     }
     return kinds[schema["type"]]

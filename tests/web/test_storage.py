@@ -2,8 +2,10 @@
 
 import shutil
 import socket
+import time
 from collections import namedtuple
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
@@ -13,11 +15,13 @@ import pytest
 from tests.web.support import LIMITS, files_in, kept_environment, real_path, stub_models, uploaded, wait_until
 from web import texts
 from web.errors import WebError
+from web.files import newest, remove_own
 from web.hidden_paths import NAME
 from web.jobs import Submission
 from web.orders import Wish
 from web.serve import Server
 from web.settings import AppSettings, Limits
+from web.storage import disk_bytes
 
 SMALL = Limits(file_bytes=3_000_000, stored_bytes=300_000, stored_bytes_each=200_000)
 Usage = namedtuple("Usage", "total used free")
@@ -175,3 +179,22 @@ def test_files_of_the_app_itself_are_not_given_out(tmp_path: Path, pair: tuple[P
 def handler(server: Server, name: str) -> int:
     """The number by which Gradio calls an event handler."""
     return next(number for number, each in server.blocks.fns.items() if getattr(each.fn, "__name__", "") == name)
+
+
+def test_what_is_deleted_meanwhile_is_not_counted_and_hinders_nobody(tmp_path: Path) -> None:
+    """Sizes and times are read while jobs end and delete their folders."""
+
+    def come_and_go() -> None:
+        for number in range(300):
+            folder = tmp_path / "jobs" / str(number % 3) / "parts"
+            folder.mkdir(parents=True)
+            (folder / "part.bin").write_bytes(b"1")
+            remove_own(folder.parent)
+            remove_own(folder.parent)  # gone already
+
+    with ThreadPoolExecutor(1) as pool:
+        job = pool.submit(come_and_go)
+        while not job.done():
+            assert disk_bytes([tmp_path]) <= 3
+            assert newest(tmp_path / "jobs" / "1") < time.time() + 1
+        job.result()

@@ -102,18 +102,20 @@ class TensorStore:
         """Store tensors; ValueError if the folder cannot be written."""
         write_whole(self.path(key), lambda partial: write_tensors(partial, tensors))
 
-    def length(self, key: str, name: str, dim: int = 0) -> int | None:
-        """Size of a tensor along `dim`, or None if the file is missing or damaged."""
-        try:
-            with safe_open(self.path(key), framework="pt") as file:
-                return file.get_slice(name).get_shape()[dim]
-        except (OSError, SafetensorError):
-            return None
 
-    def rows(self, key: str, name: str, start: int, stop: int) -> "Tensor | None":
-        """Rows start ... stop - 1 of a tensor, or None if the file is missing or damaged."""
-        try:
-            with safe_open(self.path(key), framework="pt") as file:
-                return file.get_slice(name)[start:stop]
-        except (OSError, SafetensorError):
-            return None
+def tensor_length(path: Path, name: str, dim: int = 0) -> int | None:
+    """Size of a stored tensor along `dim`, or None if the file is missing or damaged."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.get_slice(name).get_shape()[dim]
+    except (OSError, SafetensorError):
+        return None
+
+
+def tensor_rows(path: Path, name: str, start: int, stop: int) -> "Tensor | None":
+    """Rows start ... stop - 1 of a stored tensor, or None if the file is missing or damaged."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.get_slice(name)[start:stop]
+    except (OSError, SafetensorError):
+        return None

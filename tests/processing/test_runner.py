@@ -21,6 +21,7 @@ import pandas as pd
 import pytest
 
 from latentsync.data.clips import find_clips, index_clips
+from latentsync.data.storage import Folder
 from latentsync.processing.config import RunSettings, StageSettings
 from latentsync.processing.manifests.manifest import TIMES, Manifests, rows_of
 from latentsync.processing.manifests.settings_record import check_output
@@ -33,12 +34,11 @@ from latentsync.processing.run.resume import backlog
 from latentsync.processing.run.run_lock import StaleRun, run_lock
 from latentsync.processing.run.runner import Workers
 from latentsync.processing.run_folder import RunFolder, make_run_folder
-from latentsync.processing.storage import Folder
 from scripts import process_data, write_fileslist
+from tests.support.object_store import object_store
 from tests.support.stub_steps import stub_plan
 
 pytest.importorskip("ray", reason="the runner needs ray[data]")
-moto_server = pytest.importorskip("moto.server", reason="the object store of the test is moto's")
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,16 +50,8 @@ WORDS = (
 @pytest.fixture(scope="module")
 def store() -> Iterator[str]:
     """The address of an object store in this process, which Ray's workers can reach."""
-    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        patch.setenv("AWS_ACCESS_KEY_ID", "test")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    with object_store():
         yield "s3://corpus"
-    server.stop()
 
 
 @pytest.fixture(scope="module")
@@ -257,6 +249,7 @@ import sys
 from latentsync.processing.config import RunSettings
 from latentsync.processing.run_folder import make_run_folder
 from latentsync.processing.run.runner import run
+from tests.support.object_store import object_store
 from tests.support.stub_steps import stub_plan
 run(stub_plan(0.05), make_run_folder(sys.argv[1]), RunSettings(cores=2))
 """

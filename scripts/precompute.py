@@ -103,7 +103,9 @@ def fill_sets(run: "UNetRun | SyncNetRun", features: "list[CachedFeature]", cons
         clips = separated(shard_clips(catalog, cache), 1).clips
         for feature in features:
             title = f"{feature.kind} in {address}"
-            unread += write_feature(feature, clips, Folder(address), lambda n, title=title: track(n, title, console=console))
+            unread += write_feature(
+                feature, clips, Folder(address), lambda n, title=title: track(n, title, console=console)
+            )
     for name, reason in unread:
         console.print(f"left out {name}: {reason}", soft_wrap=True)
     return bool(unread)

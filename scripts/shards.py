@@ -33,7 +33,9 @@ def pack(source: Folder, names: Iterable[str], target: Folder, shard_mb: float, 
     shards, clips, left_out = write_shards(
         source, names, target, shard_mb, lambda numbers: track(numbers, "Write shards", console=console)
     )
-    console.print(f"Shards: {target.address}: {shards:,} shards of {clips:,} clips; {len(left_out):,} left out", soft_wrap=True)
+    console.print(
+        f"Shards: {target.address}: {shards:,} shards of {clips:,} clips; {len(left_out):,} left out", soft_wrap=True
+    )
     for name, reason in left_out[:SHOWN]:
         console.print(f"  {name}: {reason}", soft_wrap=True)
     if left_out[SHOWN:]:

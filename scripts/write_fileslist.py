@@ -27,7 +27,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--manifests", required=True, help="the folder `manifests` of a run, or one written by --reapply")
     add("--out_dir", required=True, help="output folder; each list is a file NAME.txt, or a folder NAME of shards")
-    add_shards(add, "write the clips of each list into shards, from which training streams; then --out_dir may be s3://")
+    add_shards(
+        add, "write the clips of each list into shards, from which training streams; then --out_dir may be s3://"
+    )
     add(
         "shares",
         nargs="*",

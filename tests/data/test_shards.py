@@ -85,7 +85,9 @@ def test_a_process_reads_the_shards_of_its_own_lanes_one_after_the_other() -> No
         visited = [clip // shard for clip in order[lane::lanes]]
         changes = sum(a != b for a, b in zip(visited[:-1], visited[1:], strict=True))
         assert changes <= count // lanes, "no shard is visited twice"
-    first, second = ({order[p] // shard for p in range(len(order)) if (p % lanes < 4) == half} for half in (True, False))
+    first, second = (
+        {order[p] // shard for p in range(len(order)) if (p % lanes < 4) == half} for half in (True, False)
+    )
     assert len(first & second) <= 1, "two processes share the shard that the line is cut in"
     assert order != streamed_order((shard,) * count, lanes, 0, 1)
 
@@ -127,7 +129,9 @@ def test_clips_that_cannot_be_used_are_left_out_with_a_reason(folder: Path, tmp_
     (tmp_path / "in").mkdir()
     (tmp_path / "in/good.mp4").write_bytes(data)
     (tmp_path / "in/cut.mp4").write_bytes(data[: len(data) // 2])
-    shards, clips, left_out = write_shards(Folder(tmp_path / "in"), ["good.mp4", "cut.mp4"], Folder(tmp_path / "out"), 1.0)
+    shards, clips, left_out = write_shards(
+        Folder(tmp_path / "in"), ["good.mp4", "cut.mp4"], Folder(tmp_path / "out"), 1.0
+    )
     assert (shards, clips) == (1, 1) and left_out[0][0] == "cut.mp4"
     index = opened(str(tmp_path / "out"), tmp_path / "cache")
     assert [clip.path.name for clip in index.clips] == ["good.mp4"] and str(index.rejected[0].path) == "cut.mp4"
@@ -152,7 +156,9 @@ def test_features_come_with_the_clips_or_are_asked_for(bucket: Folder, folder: P
         assert mel.length(clip, "mel") == here.length(plain[clip.key], "mel")
         assert torch.equal(mel.rows(clip, "mel", 5, 20), here.rows(plain[clip.key], "mel", 5, 20))
     larger = CachedFeature(tmp_path / "cache", "mel", {"resolution": 512}, mel.make_compute)
-    with pytest.raises(ShardError, match=r"have mel of another training \(resolution None instead of 512\): run scripts"):
+    with pytest.raises(
+        ShardError, match=r"have mel of another training \(resolution None instead of 512\): run scripts"
+    ):
         check_feature(clips, larger.kind, larger.folder.name, larger.settings)
 
 
@@ -160,10 +166,14 @@ def test_items_do_not_depend_on_the_number_of_readers(packed: Folder, tmp_path: 
     """One reader, two processes with two workers each that share a cache for hardly more than one shard, and any start."""
     whole = sync_items(opened(packed.address, tmp_path / "a").clips, mel_feature(tmp_path / "mel"), lanes=4)
     expected = [whole[position] for position in range(16)]
-    small = sync_items(opened(packed.address, tmp_path / "b", SHARD_MB * 1.5).clips, mel_feature(tmp_path / "mel"), lanes=4)
+    small = sync_items(
+        opened(packed.address, tmp_path / "b", SHARD_MB * 1.5).clips, mel_feature(tmp_path / "mel"), lanes=4
+    )
     for rank in (0, 1):
         sampler = PositionSampler(4, rank, 2, first_step=1, stop_step=4)
-        for step, batch in enumerate(DataLoader(small, batch_sampler=sampler, collate_fn=collate, num_workers=2), start=1):
+        for step, batch in enumerate(
+            DataLoader(small, batch_sampler=sampler, collate_fn=collate, num_workers=2), start=1
+        ):
             first = 4 * step + 2 * rank
             assert torch.equal(batch.image, collate(expected[first : first + 2]).image), (rank, step)
             assert torch.equal(batch.mel, collate(expected[first : first + 2]).mel), (rank, step)

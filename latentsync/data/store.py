@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from torch import Tensor  # slow to import, and not needed to list clips
 
 KEY_BYTES = 16
+UNREADABLE = (
+    OSError,
+    RuntimeError,
+    SafetensorError,
+)  # PyTorch's is a RuntimeError where a file goes while it is opened
 
 
 def digest_of(*parts: str) -> str:
@@ -108,7 +113,7 @@ def tensor_length(path: Path, name: str, dim: int = 0) -> int | None:
     try:
         with safe_open(path, framework="pt") as file:
             return file.get_slice(name).get_shape()[dim]
-    except (OSError, SafetensorError):
+    except UNREADABLE:
         return None
 
 
@@ -117,5 +122,5 @@ def tensor_rows(path: Path, name: str, start: int, stop: int) -> "Tensor | None"
     try:
         with safe_open(path, framework="pt") as file:
             return file.get_slice(name)[start:stop]
-    except (OSError, SafetensorError):
+    except UNREADABLE:
         return None

@@ -13,7 +13,7 @@ from latentsync.data.shards.cache import ShardCache
 from latentsync.data.shards.catalog import CLIPS, Catalog, ShardError
 from latentsync.media.container import MediaError
 
-ATTEMPTS = 5  # to read a file of a shard that is removed in the meantime
+ATTEMPTS = 20  # to read a file of a shard that is removed in the meantime
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,7 @@ from latentsync.training.engine.distributed import Processes, seed_everything
 from latentsync.training.engine.log import Meter, RunLog
 from latentsync.training.engine.optimizer import Ema, learning_rate_share, make_optimizer
 from latentsync.training.engine.run_folder import RunFolder
+from latentsync.training.engine.sharded import PARTS, wants_parts
 from latentsync.training.engine.state import TrainingState
 from latentsync.training.engine.stop import StopSignals, TrainingStopped
 
@@ -147,6 +148,8 @@ class Trainer:
             return self.step
         with self.processes.raise_together():
             state = newest[1] if newest else self.checkpoints.read(path)
+            if state.get("parts"):
+                state |= self.state.read_parts(path / PARTS)
         self.state.load_state_dict(state, self.processes)
         return self.step
 
@@ -308,16 +311,8 @@ class Trainer:
         """Write a checkpoint unless the last step was skipped; an error is raised if `is_last`, otherwise logged."""
         if self.state.skipped_in_a_row or self.step == self.state.saved_step:
             return
-        export, step = self.hooks.export, self.step
-        content = self.state.state_dict(self.processes, self.config)
-        weights = self.averaged_state() if export else {}
-        reason = ""
-        if self.processes.is_main:
-            try:
-                self.checkpoints.save(step, content, export and (lambda path: export(path, weights, step)))
-            except CannotSaveError as error:
-                reason = str(error)
-        reason = self.processes.first_reason(reason)
+        step = self.step
+        reason = self.processes.first_reason(self._write_checkpoint())
         self.saved_at = time.monotonic()
         if not reason:
             self.state.saved_step = step
@@ -327,6 +322,30 @@ class Trainer:
             self._warn(
                 f"{reason} Training continues; the next checkpoint is due in {self.config.checkpoint_steps} steps."
             )
+
+    def _write_checkpoint(self) -> str:
+        """Write a checkpoint of this step; returns why that was not possible, in at least one process. All call it."""
+        step, export, state, is_main = self.step, self.hooks.export, self.state, self.processes.is_main
+        in_parts = self.processes.is_sharded and wants_parts()
+        try:
+            if in_parts:
+                self._write_parts(step)
+            content = (state.counters if in_parts else state.state_dict)(self.processes, self.config)
+            weights = state.averaged(is_main) if export else {}
+            if is_main:
+                self.checkpoints.save(step, content, export and (lambda path: export(path, weights, step)))
+        except CannotSaveError as error:
+            return str(error)
+        return ""
+
+    def _write_parts(self, step: int) -> None:
+        """Write the large part of a sharded state; CannotSaveError in all processes."""
+        try:
+            folder = self.processes.broadcast_from_main(lambda: self.checkpoints.begin(step))
+            with self.processes.raise_together():
+                self.state.write_parts(folder)
+        except ValueError as error:
+            raise self.checkpoints.cannot_save(step, error) from error
 
     def _roll_back(self) -> None:
         """Load the last checkpoint after too many skipped steps in a row, and continue with the items after theirs."""

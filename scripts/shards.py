@@ -9,7 +9,7 @@ from rich.progress import track
 from latentsync.data.storage import Folder
 
 FILES, SHARDS = "files", "shards"
-SHARD_MB = 256.0
+SHARD_MB = 64.0
 SHOWN = 10  # clips left out that are printed
 
 

@@ -21,6 +21,7 @@ import pandas as pd
 import pytest
 
 from latentsync.data.clips import find_clips, index_clips
+from latentsync.data.shards.catalog import read_catalog
 from latentsync.data.storage import Folder
 from latentsync.processing.config import RunSettings, StageSettings
 from latentsync.processing.manifests.manifest import TIMES, Manifests, rows_of
@@ -405,3 +406,7 @@ def test_the_command_makes_clips_that_training_can_read(
     assert write_fileslist.main([*lists, "train=1"]) == 2  # the lists are there already
     assert process_data.main(["--input_dir", str(raw), *config]) == 2
     assert "min_segment_sec 2.0 -> 5.0" in capsys.readouterr().err
+    assert process_data.main(["--input_dir", str(raw), *config, *thresholds, "--output_format", "shards"]) == 0
+    assert sum(map(len, read_catalog(str(tmp_path / "shards")).clips)) == 4
+    assert write_fileslist.main([*lists, "train=0.5", "val=0.5", "--output_format", "shards"]) == 0
+    assert [sum(map(len, read_catalog(str(tmp_path / "lists" / name)).clips)) for name in ("train", "val")] == [2, 2]

@@ -90,7 +90,7 @@ def check_feature(clips: Sequence[TrainingClip], kind: str, name: str, settings:
     Raises:
         ShardError: a set of shards has none, or one of other settings.
     """
-    caches = {clip.cache for clip in clips if isinstance(clip, ShardClip)}
+    caches = dict.fromkeys(clip.cache for clip in clips if isinstance(clip, ShardClip))
     for cache in caches:
         if name not in cache.parts:
             others = [part.settings for part in cache.parts.values() if part.name.startswith(f"{kind}-")]

@@ -23,6 +23,8 @@ from latentsync.weights import CheckpointError, read_state, save_state
 STATE, WEIGHTS, BEST = "state.pt", "weights.safetensors", "best.json"
 NAME = re.compile(r"step-(\d{8,})")
 OWN_FILES = (STATE, WEIGHTS)  # only these and their `.partial` forms are ever deleted
+BESIDES = 2  # checkpoints on disk besides those that are kept: the best, and the one being written
+GIB = 1 << 30
 log = logging.getLogger(__name__)
 
 
@@ -155,3 +157,16 @@ def discard(folder: Path) -> None:
         folder.rmdir()
     except OSError:
         log.info("%s contains other files and is kept", folder)
+
+
+def checkpoint_bytes(weights: int, optimizer: int, average: int) -> int:
+    """Bytes of a checkpoint: the state to resume from, and the weights for inference in float32."""
+    return 2 * weights + optimizer + average
+
+
+def disk_need(size: int, keep: int) -> str:
+    """The disk that a run needs which keeps `keep` checkpoints of `size` bytes, in words."""
+    return (
+        f"about {(keep + BESIDES) * size / GIB:.1f} GiB: {keep + BESIDES} checkpoints of {size / GIB:.2f}"
+        f" (train.keep_checkpoints={keep}, the best, and the one being written)"
+    )

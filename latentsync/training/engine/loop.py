@@ -32,6 +32,7 @@ after too many in a row the last checkpoint is loaded again and the items used s
 """
 
 import logging
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -47,10 +48,17 @@ from torch.utils.data import Dataset
 from latentsync.config import TrainConfig
 from latentsync.device import DTYPES, has_bfloat16
 from latentsync.training.engine.batches import Batches, Collate, batch_generator, item_generator
-from latentsync.training.engine.checkpoints import CannotSaveError, Checkpoints
+from latentsync.training.engine.checkpoints import (
+    BESIDES,
+    GIB,
+    CannotSaveError,
+    Checkpoints,
+    checkpoint_bytes,
+    disk_need,
+)
 from latentsync.training.engine.distributed import Processes, seed_everything
 from latentsync.training.engine.log import Meter, RunLog
-from latentsync.training.engine.optimizer import Ema, learning_rate_share, make_optimizer
+from latentsync.training.engine.optimizer import OPTIMIZER_BYTES, Ema, learning_rate_share, make_optimizer
 from latentsync.training.engine.run_folder import RunFolder
 from latentsync.training.engine.sharded import PARTS, wants_parts
 from latentsync.training.engine.state import TrainingState
@@ -172,6 +180,7 @@ class Trainer:
         seed_everything(self.config.seed + self.processes.rank)
         self.resume()
         self.processes.broadcast_from_main(lambda: self.run_folder.begin(self.step, self.config.max_steps))
+        self._check_disk()
         self.run_log.open(self.step, self.run_folder.record.settings)
         self.saved_at = time.monotonic()
         end = self.config.max_steps if stop_step is None else min(self.config.max_steps, stop_step)
@@ -337,6 +346,21 @@ class Trainer:
         except CannotSaveError as error:
             return str(error)
         return ""
+
+    def _check_disk(self) -> None:
+        """Warn if the disk has less room than the checkpoints of the run may need."""
+        if not self.processes.is_main:
+            return
+        keep = self.config.keep_checkpoints
+        trained = sum(parameter.numel() for group in self.optimizer.param_groups for parameter in group["params"])
+        weights, average = (sum(t.numel() * t.element_size() for t in named.values()) for named in self.state.large())
+        size = checkpoint_bytes(weights, OPTIMIZER_BYTES[self.config.optimizer] * trained, average)
+        free = shutil.disk_usage(self.folder).free
+        if (keep + BESIDES - len(self.checkpoints.steps())) * size > free:
+            self._warn(
+                f"{self.folder} has {free / GIB:.1f} GiB free, but the run may need {disk_need(size, keep)}: free some space,"
+                " lower train.keep_checkpoints, or choose another data.train_output_dir."
+            )
 
     def _write_parts(self, step: int) -> None:
         """Write the large part of a sharded state; CannotSaveError in all processes."""

@@ -62,6 +62,10 @@ class TrainingState:
         """The module's state dict without `fixed`."""
         return {name: value for name, value in self.module.state_dict().items() if name not in self.fixed}
 
+    def large(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """What a checkpoint stores of the module, and of its moving average."""
+        return self._stored(), self.ema.average
+
     @contextmanager
     def averaged_weights(self) -> Iterator[None]:
         """The module has the averaged weights inside; its own are restored exactly on exit."""

@@ -59,9 +59,9 @@ def streamed_order(shard_sizes: tuple[int, ...], lanes: int, seed: int, epoch: i
     shards = torch.randperm(len(shard_sizes), generator=generator).tolist()
     line = torch.cat([firsts[n] + torch.randperm(shard_sizes[n], generator=generator) for n in shards])
     entries = torch.arange(size)
-    lane = (epoch * size + entries) % lanes
-    lengths = torch.bincount(lane, minlength=lanes)
-    return tuple(line[(lengths.cumsum(0) - lengths)[lane] + entries // lanes].tolist())
+    lane_of = (epoch * size + entries) % lanes
+    lengths = torch.bincount(lane_of, minlength=lanes)
+    return tuple(line[(lengths.cumsum(0) - lengths)[lane_of] + entries // lanes].tolist())
 
 
 class ClipOrder:

@@ -22,5 +22,8 @@ def object_store() -> Iterator[dict[str, str]]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment.items():
             patch.setenv(name, value)
+        import s3fs
+
+        s3fs.S3FileSystem.clear_instance_cache()  # one may be connected to an earlier store
         yield environment
     server.stop()

@@ -37,8 +37,8 @@ def streamed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Streamed]:
     with object_store() as environment:
         import s3fs
 
-        s3fs.S3FileSystem().mkdir("speech")
-        address = "s3://speech/train"
+        s3fs.S3FileSystem().mkdir("voices")
+        address = "s3://voices/train"
         names = [f"{number}.mp4" for number in range(COUNT)]
         shards, _, _ = write_shards(Folder(folder / "more"), names, Folder(address), 0.05)
         assert 3 <= shards < COUNT
@@ -112,7 +112,7 @@ def test_a_set_that_does_not_fit_is_refused_in_one_sentence(
     command = ["--unet_config_path", str(config), "--device", "cpu"]
     for overrides, words in (
         (("data.resolution=32",), "have latents of another training (resolution 64 instead of 32"),
-        (("data.train_data_dir=s3://spech/train",), "s3://spech/train has no shards"),
+        (("data.train_data_dir=s3://voces/train",), "s3://voces/train has no shards"),
         (("data.shard_cache_gb=-1",), "data.shard_cache_gb is -1"),
     ):
         assert main([*command, *places(address, tmp_path / "run", *overrides)]) == 2

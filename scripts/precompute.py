@@ -12,6 +12,7 @@ import argparse
 import random
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Console
@@ -102,10 +103,8 @@ def fill_sets(run: "UNetRun | SyncNetRun", features: "list[CachedFeature]", cons
         cache = ShardCache(address, catalog.parts, run.data.cache_dir, run.data.shard_cache_bytes)
         clips = separated(shard_clips(catalog, cache), 1).clips
         for feature in features:
-            title = f"{feature.kind} in {address}"
-            unread += write_feature(
-                feature, clips, Folder(address), lambda n, title=title: track(n, title, console=console)
-            )
+            shown = partial(track, description=f"{feature.kind} in {address}", console=console)
+            unread += write_feature(feature, clips, Folder(address), shown)
     for name, reason in unread:
         console.print(f"left out {name}: {reason}", soft_wrap=True)
     return bool(unread)

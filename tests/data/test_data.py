@@ -174,6 +174,18 @@ def test_an_item_depends_only_on_its_position(clips: list[TrainingClip], tmp_pat
     assert all(same(batch, collate(forward[3 * i : 3 * i + 3])) for i, batch in enumerate(loader))
 
 
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="this system has no fork")
+def test_a_forked_reader_decodes_what_its_parent_has_decoded(clips: list[TrainingClip]) -> None:
+    here = clips[0].faces(0, 3)
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe()
+    child = context.Process(target=lambda: sender.send(clips[0].faces(0, 3)))
+    child.start()
+    assert receiver.poll(60), "it waits for threads that only its parent has"
+    assert (receiver.recv() == here).all()
+    child.join()
+
+
 def test_datasets_and_features_can_be_pickled(clips: list[TrainingClip], tmp_path: Path) -> None:
     pictures = PixelPictures(FrameMemory(32, 10**7))
     items = SyncClips(clips, WINDOW, 7, pictures, mel_feature(tmp_path))

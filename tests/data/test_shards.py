@@ -115,9 +115,12 @@ def test_the_same_clips_give_the_same_shards_and_are_not_written_again(
     again.remove("clips/00001.json")  # in the middle of a shard
     published: list[str] = []
     publish = Folder.publish
-    monkeypatch.setattr(
-        Folder, "publish", lambda self, staged, name, at: published.append(name) or publish(self, staged, name, at)
-    )
+
+    def noted(self: Folder, staged: Path, name: str, staging: Path) -> None:
+        published.append(name)
+        publish(self, staged, name, staging)
+
+    monkeypatch.setattr(Folder, "publish", noted)
     write_shards(Folder(folder), NAMES, again, SHARD_MB)
     assert published == ["clips/00001.tar"] and again.read(CATALOG) == packed.read(CATALOG)
     with pytest.raises(ShardError, match="again has shards of other clips: move them away"):

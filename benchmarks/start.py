@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.table import report
+from latentsync.data.storage import Folder
 from latentsync.media.process import Finished, run_program
 from latentsync.places import SHIPPED
 from latentsync.processing.config import StageSettings
@@ -24,7 +25,6 @@ from latentsync.processing.manifests.manifest import Manifests, frame_of
 from latentsync.processing.manifests.row import ManifestRow
 from latentsync.processing.manifests.settings_record import write_rejudged
 from latentsync.processing.stages.order import STAGE_NAMES
-from latentsync.processing.storage import Folder
 from scripts.command import run_command
 
 PYTHON = (sys.executable, "-m")

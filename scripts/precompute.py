@@ -4,19 +4,22 @@ For a U-Net: the auto-encoder's latents, the speech encoder's features and, with
 needs neither network in memory. For a SyncNet (`--config_path`): mel spectrograms and, in latent space, latents. Features are
 cached in data.cache_dir by the content hashes of clip and network, and computed only if missing: the command resumes. Several
 processes or machines share the work: each takes the clips in an order of its own, and leaves out those that another has done
-meanwhile. A training computes features that are still missing before its first step.
+meanwhile. A training computes features that are still missing before its first step. For clips in shards the features are written
+beside them, into shards of their own; a training does not compute these.
 """
 
 import argparse
 import random
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Console
 from rich.progress import track
 
-from latentsync.data.clips import ClipIndex, TrainingClip, describe_index, find_clips, index_clips
+from latentsync.data.clips import ClipIndex, TrainingClip, describe_index, find_clips, index_clips, separated
+from latentsync.data.storage import Folder
 from latentsync.media.container import MediaError
 from scripts.command import run_command, yaml_file
 from scripts.status import configure_logging
@@ -58,11 +61,10 @@ def chosen(args: argparse.Namespace) -> "tuple[UNetRun | SyncNetRun, list[Cached
 
 
 def clips_of(run: "UNetRun | SyncNetRun", console: Console) -> list[TrainingClip]:
-    """The training and validation clips; those left out are printed."""
+    """The training and validation clips that are files; those left out are printed."""
     data, clips = run.data, []
-    sources = [(data.train_data_dir, data.train_fileslist), (data.val_data_dir, data.val_fileslist)]
-    for name, (folder, fileslist) in zip(("training", "validation"), sources, strict=True):
-        if folder or fileslist or name == "training":
+    for name, (folder, fileslist) in places(run).items():
+        if (folder or fileslist or name == "training") and not is_set(folder, fileslist):
             paths = in_own_order(find_clips(folder, fileslist))
             index = index_clips(
                 paths, 1, data.cache_dir, data.reader, progress=lambda p: iter(track(p, "Index clips", console=console))
@@ -70,6 +72,42 @@ def clips_of(run: "UNetRun | SyncNetRun", console: Console) -> list[TrainingClip
             console.print(f"{name}: {describe_index(index)}", soft_wrap=True)
             clips += index.clips
     return clips
+
+
+def places(run: "UNetRun | SyncNetRun") -> dict[str, tuple[str, str]]:
+    """The folder and the list of the training and of the validation clips."""
+    data = run.data
+    return {
+        "training": (data.train_data_dir, data.train_fileslist),
+        "validation": (data.val_data_dir, data.val_fileslist),
+    }
+
+
+def is_set(folder: str, fileslist: str) -> bool:
+    """Whether clips are in shards."""
+    from latentsync.data.shards.catalog import has_shards
+
+    return bool(folder) and not fileslist and has_shards(folder)
+
+
+def fill_sets(run: "UNetRun | SyncNetRun", features: "list[CachedFeature]", console: Console) -> bool:
+    """Add the features to the sets of shards that the run reads; whether a clip could not be read."""
+    from latentsync.data.shards.cache import ShardCache
+    from latentsync.data.shards.catalog import read_catalog
+    from latentsync.data.shards.clips import shard_clips
+    from latentsync.data.shards.write import write_feature
+
+    unread = []
+    for address in dict.fromkeys(folder for folder, fileslist in places(run).values() if is_set(folder, fileslist)):
+        catalog = read_catalog(address)
+        cache = ShardCache(address, catalog.parts, run.data.cache_dir, run.data.shard_cache_bytes)
+        clips = separated(shard_clips(catalog, cache), 1).clips
+        for feature in features:
+            shown = partial(track, description=f"{feature.kind} in {address}", console=console)
+            unread += write_feature(feature, clips, Folder(address), shown)
+    for name, reason in unread:
+        console.print(f"left out {name}: {reason}", soft_wrap=True)
+    return bool(unread)
 
 
 def in_own_order(values: Sequence[T]) -> list[T]:
@@ -95,8 +133,8 @@ def precompute(args: argparse.Namespace) -> int:
     console = Console(highlight=False, markup=False)
     run, features = chosen(args)
     clips = clips_of(run, console)
-    failed = [fill(feature, clips, console).clips for feature in features]
-    return int(any(failed))
+    failed = [fill(feature, clips, console).clips for feature in features] if clips else []
+    return int(fill_sets(run, features, console) or any(failed))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

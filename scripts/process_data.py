@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from latentsync.data.storage import Folder
 from latentsync.face.detection.detector import BACKENDS
 from latentsync.processing.config import ProcessingConfig
 from latentsync.processing.manifests.settings_record import recorded_entries
@@ -17,9 +18,9 @@ from latentsync.processing.pipeline import process, rejudge
 from latentsync.processing.report.funnel import Funnel, hours_text, label
 from latentsync.processing.stages.av_synced import SYNC_MODELS
 from latentsync.processing.stages.high_visual_quality import QUALITY_METRICS
-from latentsync.processing.storage import Folder
 from scripts.command import run_command, yaml_file
 from scripts.processing_progress import ProgressDisplay
+from scripts.shards import SHARDS, add_shards, clip_names, pack
 
 CONFIG = Path(__file__).resolve().parent.parent / "configs/processing/default.yaml"
 # option -> entry of the configuration
@@ -48,6 +49,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--dry_run", action="store_true", help="measure and report in OUTPUT/dry_run, keep no clips")
     add("--keep_stages", action="store_true", help="keep the files of every stage, not only the last one's")
     add("--reapply", metavar="MANIFESTS", help="apply the thresholds to a run's manifests, into --output_dir")
+    add_shards(add, "also write the kept clips into OUTPUT/shards, from which training streams")
     add("--resolution", type=int, help="px of the aligned faces (default: 256)")
     add("--detector", choices=BACKENDS, help="default: face_alignment")
     add("--sync_model", choices=SYNC_MODELS, help="demo: the small network that ships with the project")
@@ -85,6 +87,9 @@ def run_process(args: argparse.Namespace, console: Console) -> None:
         console.print(f"{done.without_source} clips wait for a source that is no longer in the input folder.")
     console.print(f"Clips: {done.clips}" if done.clips else "A dry run keeps no clips.", soft_wrap=True)
     console.print(f"Report: {done.report}", soft_wrap=True)
+    if args.output_format == SHARDS and done.clips:
+        clips = Folder(done.clips)
+        pack(clips, clip_names(clips), clips.beside().under(SHARDS), args.shard_mb, console)
 
 
 def run_reapply(args: argparse.Namespace, console: Console) -> None:
@@ -101,6 +106,10 @@ def run_reapply(args: argparse.Namespace, console: Console) -> None:
 def work(args: argparse.Namespace) -> None:
     if bool(args.input_dir) == bool(args.reapply):
         raise ValueError("give --input_dir with a folder of videos, or --reapply with a run's manifests.")
+    if args.output_format == SHARDS and (args.reapply or args.dry_run):
+        raise ValueError(
+            f"--output_format {SHARDS} needs a run that keeps clips; after --reapply use scripts.write_fileslist with it."
+        )
     (run_reapply if args.reapply else run_process)(args, Console(highlight=False, markup=False))
 
 

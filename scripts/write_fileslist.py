@@ -1,4 +1,4 @@
-"""Write lists of training clips from the manifests of a data-processing run: one path per line, no person in two lists.
+"""Write lists of training clips from the manifests of a data-processing run: one path per line, no person in two lists; or shards.
 
 Example: python -m scripts.write_fileslist --manifests DIR/manifests --out_dir lists --filter 'sync_confidence>=4'
 """
@@ -8,14 +8,16 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+from rich.console import Console
 
+from latentsync.data.storage import Folder
 from latentsync.processing.manifests.fileslist import IDENTITY_RULES, kept_clips, split, with_identity
 from latentsync.processing.manifests.manifest import Manifests
 from latentsync.processing.manifests.settings_record import clips_folder
 from latentsync.processing.report.funnel import hours_text
 from latentsync.processing.stages.order import STAGE_NAMES
-from latentsync.processing.storage import Folder
 from scripts.command import run_command
+from scripts.shards import SHARDS, add_shards, pack
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -24,7 +26,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--manifests", required=True, help="the folder `manifests` of a run, or one written by --reapply")
-    add("--out_dir", type=Path, required=True, help="output folder; each list is a file NAME.txt")
+    add("--out_dir", required=True, help="output folder; each list is a file NAME.txt, or a folder NAME of shards")
+    add_shards(
+        add, "write the clips of each list into shards, from which training streams; then --out_dir may be s3://"
+    )
     add(
         "shares",
         nargs="*",
@@ -75,11 +80,16 @@ def write_lists(args: argparse.Namespace) -> None:
     if clips.empty:
         raise ValueError(f"{args.manifests} has no kept clip whose file exists and which meets the filters.")
     splits = split(with_identity(clips, args.identity, table), shares_of(args.shares), args.seed)
-    paths = {each.name: args.out_dir / f"{each.name}.txt" for each in splits}
+    if args.output_format == SHARDS:
+        for each in splits:
+            pack(output, each.files, Folder(args.out_dir).under(each.name), args.shard_mb, Console(highlight=False))
+        return
+    out_dir = Path(args.out_dir)
+    paths = {each.name: out_dir / f"{each.name}.txt" for each in splits}
     for path in paths.values():
         if path.exists():
             raise ValueError(f"{path} exists already: choose another --out_dir.")
-    args.out_dir.mkdir(parents=True, exist_ok=True)
+    out_dir.mkdir(parents=True, exist_ok=True)
     for each in splits:
         lines = "".join(f"{output.address}/{file}\n" for file in each.files)
         paths[each.name].write_text(lines, encoding="utf-8")

@@ -52,7 +52,8 @@ ROOM_OF_WORD: dict[str, tuple[str, ...]] = {
     "latentsync.system.replace_file": (
         "latentsync/files.py",
         "latentsync/media/video/mux.py",
-        "latentsync/processing/storage.py",
+        "latentsync/data/shards/cache.py",
+        "latentsync/data/storage.py",
         "latentsync/training/engine/checkpoints.py",
         "latentsync/training/engine/run_folder.py",
         "latentsync/weights/hub.py",

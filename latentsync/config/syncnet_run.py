@@ -112,7 +112,7 @@ class SyncNetRun:
         checks.clip_size(data.num_frames, data.resolution)
         for name in ("batch_size", "min_shift"):
             checks.at_least(f"data.{name}", getattr(data, name), 1)
-        for name in ("jitter_px", "brightness", "mel_noise", "memory_mb", "num_workers"):
+        for name in ("jitter_px", "brightness", "mel_noise", "memory_mb", "num_workers", "shard_cache_gb"):
             checks.at_least(f"data.{name}", getattr(data, name), 0)
         for name, count, of in (
             ("data.batch_size", data.batch_size, WINDOWS_AN_ITEM),

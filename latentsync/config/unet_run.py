@@ -194,6 +194,7 @@ class UNetRun:
         checks.choice("data.latents_precision", self.data.latents_precision, DTYPE_NAMES)
         for entry in ("batch_size", "memory_mb"):
             checks.at_least(f"data.{entry}", getattr(self.data, entry), 1)
+        checks.at_least("data.shard_cache_gb", self.data.shard_cache_gb, 0)
         for loss in self.pixel_losses:
             loss.check(self.facts)
 

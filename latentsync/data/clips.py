@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,7 @@ LENGTH_TOLERANCE_SEC = 0.5  # between video and audio; encoders pad audio by up 
 CHECK_VERSION = "1"  # of the checks; a new number invalidates their cached results
 
 Progress = Callable[[Sequence[Path]], Iterator[Path]]
+Read = TypeVar("Read")
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,11 @@ class TrainingClip:
     size_px: int
     reader: Reader
 
+    @property
+    def shard(self) -> int | None:
+        """The number of the shard that the clip is in; None: it is a file of its own."""
+        return None
+
     def faces(self, start_frame: int, stop_frame: int) -> NDArray[np.uint8]:
         """Frames start_frame ... stop_frame - 1, uint8 [f, h, w, 3]; MediaError if they cannot be read."""
         return read_clip(self.path, start_frame, stop_frame, self.reader)
@@ -52,6 +58,25 @@ class TrainingClip:
     def mouth(self) -> NDArray[np.float32] | None:
         """Aperture and width of the mouth, float32 [frames, 2], from the .json file beside a drawn clip; None if unknown."""
         return known_mouth(self.path.with_suffix(".json"), self.frames)
+
+    def has_mouth(self) -> bool:
+        """Whether `mouth` is known."""
+        return self.mouth() is not None
+
+    def has_feature(self, name: str) -> bool:
+        """Whether a feature, by the name of its folder in a cache, came with the clip."""
+        return False
+
+    def read_feature(self, name: str, read: Callable[[Path], Read | None]) -> Read | None:
+        """What `read` returns for the file of a feature that came with the clip; None if none did."""
+        return None
+
+    def prefetch(self) -> None:
+        """Begin to fetch the clip, which will soon be needed."""
+
+    def facts(self) -> dict[str, Any]:
+        """The clip as a row of `write_index`."""
+        return {name: str(value) if isinstance(value, Path) else value for name, value in vars(self).items()}
 
 
 @dataclass(frozen=True)
@@ -124,7 +149,8 @@ def check_local(entry: str, where: str) -> None:
     """ValueError for an address such as s3://BUCKET/CLIP; `where` it is named."""
     if "://" in entry:
         raise ValueError(
-            f"{where} names {entry}, but training reads clips from a disk: copy them there, and name that path."
+            f"{where} names {entry}, but clips are read from a disk: copy them there, or pack them into shards"
+            " (--output_format shards of the data pipeline)."
         )
 
 
@@ -196,7 +222,7 @@ def _check(path: Path, records: RecordStore, reader: ReaderChoice) -> TrainingCl
     facts_key = digest_of(key, reader, CHECK_VERSION)
     facts = records.get(facts_key)
     if facts is None:
-        facts = _facts(path, reader)
+        facts = clip_facts(path, reader)
         records.put(facts_key, facts)
     if "reason" in facts:
         return RejectedClip(path, facts["reason"])
@@ -215,8 +241,8 @@ def _key_of(path: Path, records: RecordStore) -> str:
     return known["key"]
 
 
-def _facts(path: Path, reader: ReaderChoice) -> dict[str, Any]:
-    """Entries of `TrainingClip` read from the file, or `reason` if it cannot be used."""
+def clip_facts(path: Path, reader: ReaderChoice) -> dict[str, Any]:
+    """Entries `frames`, `size_px` and `reader` of a `TrainingClip`, read from the file, or `reason` if it cannot be used."""
     try:
         info = probe(path)
         reason = _objection(info)
@@ -255,15 +281,15 @@ def describe_index(index: ClipIndex, shown: int = 10) -> str:
     return "\n".join(lines)
 
 
-def contents(path: Path) -> list[str]:
-    """Keys of the clips to train on, in order, from a file written by `write_index`; empty if it does not exist."""
+def contents(path: Path) -> list[tuple[str, int | None]]:
+    """Keys and shards of the clips to train on, in order, from a file written by `write_index`; empty if it does not exist."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return [row["key"] for row in map(json.loads, lines) if "key" in row]
+    return [(row["key"], row.get("shard")) for row in map(json.loads, lines) if "key" in row]
 
 
 def write_index(index: ClipIndex, path: Path) -> None:
     """Write the index as JSON lines, one per clip; those of clips left out have the entry `reason`."""
-    rows = [asdict(clip) for clip in index.clips] + [asdict(clip) for clip in index.rejected]
+    rows = [clip.facts() for clip in index.clips] + [asdict(clip) for clip in index.rejected]
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as partial:
         partial.write_text("".join(json.dumps(row, default=str) + "\n" for row in rows), encoding="utf-8")

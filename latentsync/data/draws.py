@@ -1,11 +1,17 @@
 """Random draws for item n of an endless training sequence: a pure function of (seed, n), independent of processes and order.
 
 Item n is number n % size of epoch n // size; every epoch visits every clip once, in a new random order.
+
+*Clips in shards.* An order that jumps between shards would fetch a shard for every item. So the clips of an epoch stand in a line,
+shard by shard, with the shards and the clips of each in random order. The line is cut into as many lanes of equal length as a step
+has items, and item k of every step comes from lane k. A process that reads some of a step's items needs the shards of its lanes
+alone, one after the other, and the items do not depend on how many processes or workers there are.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from itertools import accumulate, groupby
 from typing import TypeVar
 
 import torch
@@ -15,6 +21,7 @@ from latentsync.data.clips import TrainingClip
 from latentsync.media.container import MediaError
 
 MAX_ATTEMPTS = 8  # clips tried for one item before training stops
+AHEAD_STEPS = 32  # shards are fetched so many steps before they are needed
 
 Item = TypeVar("Item")
 log = logging.getLogger(__name__)
@@ -41,17 +48,62 @@ def epoch_order(size: int, seed: int, epoch: int) -> tuple[int, ...]:
     return tuple(torch.randperm(size, generator=Draw(seed, epoch, -1).generator).tolist())
 
 
-def readable_item(
-    clips: list[TrainingClip], seed: int, position: int, make: Callable[[TrainingClip, Draw], Item]
-) -> Item:
+@lru_cache(maxsize=4)
+def streamed_order(shard_sizes: tuple[int, ...], lanes: int, seed: int, epoch: int) -> tuple[int, ...]:
+    """The order in which an epoch visits the clips of shards of these numbers of clips, numbered shard by shard.
+
+    `lanes` is the number of items of a step. Position p of the whole sequence belongs to lane p % lanes, in every epoch.
+    """
+    generator, size = Draw(seed, epoch, -1).generator, sum(shard_sizes)
+    firsts = [0, *accumulate(shard_sizes)]
+    shards = torch.randperm(len(shard_sizes), generator=generator).tolist()
+    line = torch.cat([firsts[n] + torch.randperm(shard_sizes[n], generator=generator) for n in shards])
+    entries = torch.arange(size)
+    lane_of = (epoch * size + entries) % lanes
+    lengths = torch.bincount(lane_of, minlength=lanes)
+    return tuple(line[(lengths.cumsum(0) - lengths)[lane_of] + entries // lanes].tolist())
+
+
+class ClipOrder:
+    """Which clip is at which position of the endless sequence; see the top of the file."""
+
+    def __init__(self, clips: Sequence[TrainingClip], seed: int, lanes: int = 1):
+        """`lanes` is the number of items of an optimizer step; it counts for clips in shards only, which stand shard by shard."""
+        self.clips, self.seed, self.lanes = clips, seed, lanes
+        shards = [(shard, len(list(group))) for shard, group in groupby(clip.shard for clip in clips)]
+        self.shard_sizes = () if None in (shard for shard, _ in shards) else tuple(size for _, size in shards)
+        firsts = accumulate(self.shard_sizes, initial=0)
+        self._of_shard = {
+            shard: range(first, first + size) for (shard, size), first in zip(shards, firsts, strict=False)
+        }
+
+    def clip(self, position: int) -> TrainingClip:
+        """The clip at a position; those that this lane needs soon begin to be fetched."""
+        if self.shard_sizes:
+            self._at(position + AHEAD_STEPS * self.lanes).prefetch()
+        return self._at(position)
+
+    def near(self, clip: TrainingClip) -> Sequence[TrainingClip]:
+        """The clips from which others can be drawn to go with this one: all, or those of its shard if there are several."""
+        own = self._of_shard[clip.shard] if self.shard_sizes else range(0)
+        return self.clips[own.start : own.stop] if len(own) > 1 else self.clips
+
+    def _at(self, position: int) -> TrainingClip:
+        epoch, index = divmod(position, len(self.clips))
+        if self.shard_sizes:
+            return self.clips[streamed_order(self.shard_sizes, self.lanes, self.seed, epoch)[index]]
+        return self.clips[epoch_order(len(self.clips), self.seed, epoch)[index]]
+
+
+def readable_item(order: ClipOrder, position: int, make: Callable[[TrainingClip, Draw], Item]) -> Item:
     """Make item `position` from its clip or, if that cannot be read, from a randomly drawn other one; logs a warning then.
 
     Raises:
         MediaError: `MAX_ATTEMPTS` clips in a row cannot be read.
+        ShardError: the clip's shard cannot be fetched.
     """
-    epoch, index = divmod(position, len(clips))
-    draw = Draw(seed, epoch, index)
-    clip = clips[epoch_order(len(clips), seed, epoch)[index]]
+    draw = Draw(order.seed, *divmod(position, len(order.clips)))
+    clip = order.clip(position)
     for attempt in range(MAX_ATTEMPTS):
         try:
             return make(clip, draw)
@@ -59,7 +111,7 @@ def readable_item(
             if attempt == MAX_ATTEMPTS - 1:
                 raise MediaError(f"{MAX_ATTEMPTS} clips in a row cannot be read; the last: {error}") from error
             log.warning("A clip cannot be read, another one replaces it: %s", error)
-            clip = clips[draw.below(len(clips))]
+            clip = order.clips[draw.below(len(order.clips))]
     raise AssertionError("the last attempt returns or raises")
 
 

@@ -20,8 +20,8 @@ from torch import Tensor
 from latentsync.audio.sync_mel import sync_mel
 from latentsync.audio.whisper_features import WhisperFeatures
 from latentsync.audio.whisper_model import load_audio_encoder
-from latentsync.data.clips import TrainingClip
-from latentsync.data.store import TensorStore, digest_of, network_key, write_whole
+from latentsync.data.clips import Read, TrainingClip
+from latentsync.data.store import TensorStore, digest_of, network_key, tensor_length, tensor_rows, write_whole
 from latentsync.device import DTYPES
 from latentsync.face.pixels import frames_to_pixels, resize_frames
 from latentsync.models.vae import encode, load_any_vae
@@ -80,7 +80,7 @@ class CachedFeature:
         return {name: value for name, value in self.__dict__.items() if name != "compute"}
 
     def has(self, clip: TrainingClip) -> bool:
-        return self.store.has(clip.key)
+        return clip.has_feature(self.folder.name) or self.store.has(clip.key)
 
     def missing(self, clips: Sequence[TrainingClip]) -> list[TrainingClip]:
         """Clips that are not cached, without duplicates of the same content."""
@@ -103,15 +103,24 @@ class CachedFeature:
 
     def rows(self, clip: TrainingClip, name: str, start: int, stop: int) -> Tensor:
         """See `ClipFeature`; a missing or damaged file is computed again."""
-        found = self.store.rows(clip.key, name, start, stop)
+        found = self._stored(clip, lambda path: tensor_rows(path, name, start, stop))
         return self._make(clip)[name][start:stop] if found is None else found
 
     def length(self, clip: TrainingClip, name: str) -> int:
-        found = self.store.length(clip.key, name)
+        found = self._stored(clip, lambda path: tensor_length(path, name))
         return len(self._make(clip)[name]) if found is None else found
 
+    def tensors(self, clip: TrainingClip) -> Tensors:
+        """All tensors of the feature, computed now; MediaError if the clip cannot be read."""
+        return {name: value.detach().cpu() for name, value in self.compute(clip).items()}
+
+    def _stored(self, clip: TrainingClip, read: Callable[[Path], Read | None]) -> Read | None:
+        """What `read` returns for the feature's file: the one that came with the clip, or that in the cache."""
+        found = clip.read_feature(self.folder.name, read)
+        return read(self.store.path(clip.key)) if found is None else found
+
     def _make(self, clip: TrainingClip) -> Tensors:
-        made = {name: value.detach().cpu() for name, value in self.compute(clip).items()}
+        made = self.tensors(clip)
         self.store.put(clip.key, made)
         return made
 

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from torch import Tensor  # slow to import, and not needed to list clips
 
 KEY_BYTES = 16
+UNREADABLE = (
+    OSError,
+    RuntimeError,
+    SafetensorError,
+)  # PyTorch's is a RuntimeError where a file goes while it is opened
 
 
 def digest_of(*parts: str) -> str:
@@ -102,18 +107,20 @@ class TensorStore:
         """Store tensors; ValueError if the folder cannot be written."""
         write_whole(self.path(key), lambda partial: write_tensors(partial, tensors))
 
-    def length(self, key: str, name: str, dim: int = 0) -> int | None:
-        """Size of a tensor along `dim`, or None if the file is missing or damaged."""
-        try:
-            with safe_open(self.path(key), framework="pt") as file:
-                return file.get_slice(name).get_shape()[dim]
-        except (OSError, SafetensorError):
-            return None
 
-    def rows(self, key: str, name: str, start: int, stop: int) -> "Tensor | None":
-        """Rows start ... stop - 1 of a tensor, or None if the file is missing or damaged."""
-        try:
-            with safe_open(self.path(key), framework="pt") as file:
-                return file.get_slice(name)[start:stop]
-        except (OSError, SafetensorError):
-            return None
+def tensor_length(path: Path, name: str, dim: int = 0) -> int | None:
+    """Size of a stored tensor along `dim`, or None if the file is missing or damaged."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.get_slice(name).get_shape()[dim]
+    except UNREADABLE:
+        return None
+
+
+def tensor_rows(path: Path, name: str, start: int, stop: int) -> "Tensor | None":
+    """Rows start ... stop - 1 of a stored tensor, or None if the file is missing or damaged."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.get_slice(name)[start:stop]
+    except UNREADABLE:
+        return None

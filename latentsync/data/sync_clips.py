@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 
 from latentsync.audio.sync_mel import sync_mel, sync_mel_window
 from latentsync.data.clips import TrainingClip
-from latentsync.data.draws import Draw, readable_item
+from latentsync.data.draws import ClipOrder, Draw, readable_item
 from latentsync.data.features import ClipFeature
 from latentsync.data.frames import FrameMemory
 from latentsync.data.settings import MIN_SHIFT, WINDOWS_AN_ITEM
@@ -147,8 +147,9 @@ class SyncClips(Dataset[SyncBatch]):
         mel: ClipFeature,
         min_shift: int = MIN_SHIFT,
         augmentation: Augmentation | None = None,
+        lanes: int = 1,
     ):
-        """`min_shift` is the smallest distance of the two windows of a clip, in frames.
+        """`min_shift` is the smallest distance of the two windows of a clip, in frames; `lanes` the number of items of a step.
 
         Raises:
             ValueError: there are fewer than two clips, or one is too short.
@@ -163,17 +164,18 @@ class SyncClips(Dataset[SyncBatch]):
                 f"{shortest.path} has {shortest.frames} frames, but at least {min_frames(num_frames, min_shift)} are needed for"
                 f" windows of {num_frames} frames that are {min_shift} apart."
             )
-        self.clips, self.num_frames, self.seed, self.min_shift = clips, num_frames, seed, min_shift
+        self.clips, self.num_frames, self.min_shift = clips, num_frames, min_shift
+        self.order = ClipOrder(clips, seed, lanes)
         self.pictures, self.mel = pictures, mel
         self.augmentation = augmentation or Augmentation()
-        self.knows_mouths = all(clip.mouth() is not None for clip in clips)
+        self.knows_mouths = all(clip.has_mouth() for clip in clips)
 
     def __len__(self) -> int:
         """Number of items of one epoch; larger positions are valid too."""
         return len(self.clips)
 
     def __getitem__(self, position: int) -> SyncBatch:
-        return readable_item(self.clips, self.seed, position, self._item)
+        return readable_item(self.order, position, self._item)
 
     def _item(self, clip: TrainingClip, draw: Draw) -> SyncBatch:
         other = self._another(clip, draw)
@@ -186,8 +188,9 @@ class SyncClips(Dataset[SyncBatch]):
         return SyncBatch(self.augmentation.image(image, draw), self.augmentation.sound(mel, draw), mouth)
 
     def _another(self, clip: TrainingClip, draw: Draw) -> TrainingClip:
-        index = draw.below(len(self.clips) - 1)
-        others = self.clips[index], self.clips[-1]
+        near = self.order.near(clip)
+        index = draw.below(len(near) - 1)
+        others = near[index], near[-1]
         return others[1] if others[0] is clip else others[0]
 
     def _two_starts(self, clip: TrainingClip, draw: Draw) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from latentsync.audio.windows import window_rows
 from latentsync.data.clips import TrainingClip
-from latentsync.data.draws import Draw, readable_item
+from latentsync.data.draws import ClipOrder, Draw, readable_item
 from latentsync.data.features import ClipFeature, Encode
 from latentsync.data.frames import FrameMemory
 from latentsync.face.pixels import FaceInputs, prepare_faces
@@ -92,8 +92,11 @@ class UNetClips(Dataset[ClipBatch]):
         frames: FrameMemory | None = None,
         mask: Tensor | None = None,
         mirrored: bool = False,
+        lanes: int = 1,
     ):
         """Each of `audio`, `latents`, `mel` and `frames` adds its tensors to the items; `frames` requires `mask` [r, r].
+
+        `lanes` is the number of items of an optimizer step (see `draws`).
 
         Raises:
             ValueError: there is no clip, or one is too short.
@@ -107,7 +110,7 @@ class UNetClips(Dataset[ClipBatch]):
                 f" {num_frames} frames."
             )
         assert frames is None or mask is not None, "masked pixels need a mask"
-        self.clips, self.num_frames, self.seed = clips, num_frames, seed
+        self.clips, self.num_frames, self.order = clips, num_frames, ClipOrder(clips, seed, lanes)
         self.audio, self.latents, self.mel, self.frames, self.mask = audio, latents, mel, frames, mask
         self.mirrored = mirrored
 
@@ -116,7 +119,7 @@ class UNetClips(Dataset[ClipBatch]):
         return len(self.clips)
 
     def __getitem__(self, position: int) -> ClipBatch:
-        return readable_item(self.clips, self.seed, position, self._item)
+        return readable_item(self.order, position, self._item)
 
     def _item(self, clip: TrainingClip, draw: Draw) -> ClipBatch:
         start, reference = draw_window(clip.frames, self.num_frames, draw)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from latentsync.data.storage import Folder
 from latentsync.processing.config import ProcessingConfig, StageSettings, needs_new_run
 from latentsync.processing.manifests.manifest import Manifests
 from latentsync.processing.manifests.reapply import reapply
@@ -18,7 +19,6 @@ from latentsync.processing.report.page import PAGE, write_report
 from latentsync.processing.run.runner import OnProgress, run
 from latentsync.processing.run_folder import make_run_folder
 from latentsync.processing.stages.order import STAGES
-from latentsync.processing.storage import Folder
 
 KEPT_LIST = "kept.txt"
 

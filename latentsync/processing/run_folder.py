@@ -7,7 +7,7 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-from latentsync.processing.storage import Folder
+from latentsync.data.storage import Folder
 
 MANIFESTS = "manifests"
 EXAMPLES = f"{MANIFESTS}/examples"

@@ -17,10 +17,10 @@ from latentsync.audio.windows import training_windows
 from latentsync.data import clips as clips_module
 from latentsync.data.aligned import align_clip, aligned_faces
 from latentsync.data.clips import ClipIndex, TrainingClip, describe_index, find_clips, index_clips
-from latentsync.data.draws import PositionSampler, epoch_order, readable_item
+from latentsync.data.draws import ClipOrder, PositionSampler, epoch_order, readable_item
 from latentsync.data.features import CachedFeature, LiveFeature, latents_compute, latents_feature, mel_feature
 from latentsync.data.frames import FrameMemory
-from latentsync.data.store import TensorStore, network_key
+from latentsync.data.store import TensorStore, network_key, tensor_length, tensor_rows
 from latentsync.data.sync_clips import Augmentation, PixelPictures, SyncClips, rotate_sounds
 from latentsync.data.sync_clips import collate as collate_sync
 from latentsync.data.unet_clips import ClipBatch, UNetClips, collate, with_latents
@@ -65,7 +65,7 @@ def test_folders_are_searched_recursively_and_a_list_replaces_them(folder: Path,
         ((tmp_path / "gone", ""), "does not exist"),
         ((tmp_path, ""), "has no .mp4"),
         (("", tmp_path / "gone.txt"), "cannot be read"),
-        (("s3://bucket/clips", ""), "names s3://bucket/clips, but training reads clips from a disk"),
+        (("s3://bucket/clips", ""), "names s3://bucket/clips, but clips are read from a disk"),
     ]:
         with pytest.raises(ValueError, match=message):
             find_clips(*arguments)
@@ -75,9 +75,7 @@ def test_lists_may_have_remarks_and_a_byte_order_mark_but_no_addresses(folder: P
     (folder / "list.txt").write_text(f"# chosen by hand\n{folder / 'b.mp4'}\n  # b.mp4\n", encoding="utf-8-sig")
     assert find_clips("", folder / "list.txt") == [folder / "b.mp4"]
     (folder / "list.txt").write_text(f"{folder / 'b.mp4'}\ns3://bucket/a.mp4\n")
-    with pytest.raises(
-        ValueError, match="list.txt names s3://bucket/a.mp4, but training reads clips from a disk: copy them"
-    ):
+    with pytest.raises(ValueError, match="list.txt names s3://bucket/a.mp4, but clips are read from a disk: copy them"):
         find_clips("", folder / "list.txt")
 
 
@@ -118,8 +116,8 @@ def test_unusable_clips_are_listed_with_reasons(folder: Path, tmp_path: Path) ->
 
 def test_a_clip_is_checked_once_and_again_when_it_changes(folder: Path, tmp_path: Path, monkeypatch) -> None:
     checked: list[Path] = []
-    facts = clips_module._facts
-    monkeypatch.setattr(clips_module, "_facts", lambda path, reader: (checked.append(path), facts(path, reader))[1])
+    facts = clips_module.clip_facts
+    monkeypatch.setattr(clips_module, "clip_facts", lambda path, reader: (checked.append(path), facts(path, reader))[1])
     clip = shutil.copy(folder / "a.mp4", tmp_path / "x.mp4")
     first = indexed([clip], tmp_path / "cache").clips[0]
     assert indexed([clip], tmp_path / "cache").clips == [first] and len(checked) == 1
@@ -176,6 +174,18 @@ def test_an_item_depends_only_on_its_position(clips: list[TrainingClip], tmp_pat
     assert all(same(batch, collate(forward[3 * i : 3 * i + 3])) for i, batch in enumerate(loader))
 
 
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="this system has no fork")
+def test_a_forked_reader_decodes_what_its_parent_has_decoded(clips: list[TrainingClip]) -> None:
+    here = clips[0].faces(0, 3)
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe()
+    child = context.Process(target=lambda: sender.send(clips[0].faces(0, 3)))
+    child.start()
+    assert receiver.poll(60), "it waits for threads that only its parent has"
+    assert (receiver.recv() == here).all()
+    child.join()
+
+
 def test_datasets_and_features_can_be_pickled(clips: list[TrainingClip], tmp_path: Path) -> None:
     pictures = PixelPictures(FrameMemory(32, 10**7))
     items = SyncClips(clips, WINDOW, 7, pictures, mel_feature(tmp_path))
@@ -207,7 +217,7 @@ def test_windows_match_the_clip_and_do_not_overlap_references(clips: list[Traini
         assert item.latents is not None and item.reference_latents is not None and item.masked_latents is not None
         start, reference = int(item.latents[0, 0, 0, 0]), int(item.reference_latents[0, 0, 0, 0])
         assert abs(start - reference) >= WINDOW and torch.equal(item.masked_latents, item.latents + 1000)
-        clip = clips[readable_item(clips, 5, position, lambda clip, draw: clips.index(clip))]
+        clip = clips[readable_item(ClipOrder(clips, 5), position, lambda clip, draw: clips.index(clip))]
         pixels = frames_to_pixels(resize_frames(clip.faces(start, start + WINDOW), 32)).transpose(0, 1)
         assert torch.equal(item.pixels, pixels) and torch.equal(item.masked_pixels, pixels * mask)
         assert torch.equal(item.audio, training_windows(numbered_features(clip)["audio"], start, WINDOW))
@@ -307,10 +317,10 @@ def test_two_processes_write_to_the_same_cache(tmp_path: Path) -> None:
     store = TensorStore(tmp_path)
     while any(writer.is_alive() for writer in writers):
         for number in range(5):
-            rows = store.rows(f"{number:02x}", "audio", 0, 5000)
+            rows = tensor_rows(store.path(f"{number:02x}"), "audio", 0, 5000)
             assert rows is None or bool((rows == number).all()), "a file is complete or missing"
     assert [writer.exitcode for writer in writers] == [0, 0]
-    assert all(store.length(f"{number:02x}", "audio") == 5000 for number in range(5))
+    assert all(tensor_length(store.path(f"{number:02x}"), "audio") == 5000 for number in range(5))
     assert not list(tmp_path.rglob("*.partial"))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from latentsync.data.storage import Folder
 from latentsync.processing.config import StageSettings
 from latentsync.processing.manifests.fileslist import kept_clips, split, with_identity
 from latentsync.processing.manifests.manifest import Manifests, frame_of, rows_of
@@ -17,7 +18,6 @@ from latentsync.processing.report.funnel import funnel_of, histogram
 from latentsync.processing.report.page import write_report
 from latentsync.processing.stages.contract import Measure
 from latentsync.processing.stages.order import STAGES
-from latentsync.processing.storage import Folder
 
 
 def test_compaction_may_be_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

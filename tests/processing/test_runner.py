@@ -21,6 +21,8 @@ import pandas as pd
 import pytest
 
 from latentsync.data.clips import find_clips, index_clips
+from latentsync.data.shards.catalog import read_catalog
+from latentsync.data.storage import Folder
 from latentsync.processing.config import RunSettings, StageSettings
 from latentsync.processing.manifests.manifest import TIMES, Manifests, rows_of
 from latentsync.processing.manifests.settings_record import check_output
@@ -33,12 +35,11 @@ from latentsync.processing.run.resume import backlog
 from latentsync.processing.run.run_lock import StaleRun, run_lock
 from latentsync.processing.run.runner import Workers
 from latentsync.processing.run_folder import RunFolder, make_run_folder
-from latentsync.processing.storage import Folder
 from scripts import process_data, write_fileslist
+from tests.support.object_store import object_store
 from tests.support.stub_steps import stub_plan
 
 pytest.importorskip("ray", reason="the runner needs ray[data]")
-moto_server = pytest.importorskip("moto.server", reason="the object store of the test is moto's")
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,16 +51,8 @@ WORDS = (
 @pytest.fixture(scope="module")
 def store() -> Iterator[str]:
     """The address of an object store in this process, which Ray's workers can reach."""
-    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        patch.setenv("AWS_ACCESS_KEY_ID", "test")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    with object_store():
         yield "s3://corpus"
-    server.stop()
 
 
 @pytest.fixture(scope="module")
@@ -257,6 +250,7 @@ import sys
 from latentsync.processing.config import RunSettings
 from latentsync.processing.run_folder import make_run_folder
 from latentsync.processing.run.runner import run
+from tests.support.object_store import object_store
 from tests.support.stub_steps import stub_plan
 run(stub_plan(0.05), make_run_folder(sys.argv[1]), RunSettings(cores=2))
 """
@@ -412,3 +406,7 @@ def test_the_command_makes_clips_that_training_can_read(
     assert write_fileslist.main([*lists, "train=1"]) == 2  # the lists are there already
     assert process_data.main(["--input_dir", str(raw), *config]) == 2
     assert "min_segment_sec 2.0 -> 5.0" in capsys.readouterr().err
+    assert process_data.main(["--input_dir", str(raw), *config, *thresholds, "--output_format", "shards"]) == 0
+    assert sum(map(len, read_catalog(str(tmp_path / "shards")).clips)) == 4
+    assert write_fileslist.main([*lists, "train=0.5", "val=0.5", "--output_format", "shards"]) == 0
+    assert [sum(map(len, read_catalog(str(tmp_path / "lists" / name)).clips)) for name in ("train", "val")] == [2, 2]

@@ -183,3 +183,23 @@ def share_work(folder: Path) -> None:
         processes.share(range(10), lambda items: [1 // item for item in items])
     except ValueError as error:
         (folder / f"{processes.rank}.txt").write_text(str(error))
+
+
+def train_from_store(environment: dict[str, str], *args: Any) -> None:
+    """Train a U-Net whose clips are on the object store that the environment names."""
+    os.environ.update(environment)
+    train(*args)
+
+
+def train_in_parts(folder: Path, max_steps: int, is_sharded: bool = True) -> None:
+    """Train a regression without dropout whose parameters and checkpoints are sharded over the processes."""
+    from latentsync.training.engine.distributed import Processes
+    from latentsync.training.engine.loop import Trainer
+    from tests.training.test_training import Numbers, Regression, settings
+
+    if is_sharded:
+        os.environ.update(ACCELERATE_USE_FSDP="true", FSDP_STATE_DICT_TYPE="SHARDED_STATE_DICT")
+    objective = Regression()
+    objective.net[1] = torch.nn.Identity()
+    config = settings(max_steps=max_steps, schedule="constant", tracker="none", ema_decay=0.9)
+    Trainer(objective, Numbers(), 4, config, folder, processes=Processes(cpu=True)).train()

@@ -1,8 +1,10 @@
 """The training loop: exact resume, skipped steps, checkpoints, validation; and errors in configurations."""
 
 import json
+import shutil
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -181,6 +183,17 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_training_continues(
     assert "cannot be written" in caplog.text and "Training continues" in caplog.text
     trainer(tmp_path / "other").train()
     assert_same(final_state(tmp_path), final_state(tmp_path / "other"))
+
+
+def test_a_disk_without_room_for_the_checkpoints_is_said_before_the_first_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer(tmp_path / "enough", max_steps=1, tracker="none").train()
+    assert "GiB free" not in caplog.text
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=3000))
+    trainer(tmp_path / "short", max_steps=1, tracker="none").train()
+    assert "0.0 GiB free, but the run may need about 0.0 GiB: 5 checkpoints" in caplog.text
+    assert (tmp_path / "short/checkpoints/step-00000001" / STATE).stat().st_size > 3000 / 5
 
 
 def test_a_last_checkpoint_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:

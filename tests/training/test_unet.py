@@ -406,6 +406,7 @@ def test_a_dry_run_prints_sizes_and_writes_no_run_folder(data: Path, tmp_path: P
     out = capsys.readouterr().out
     assert re.search(r"syncnet +0.000", out) and "2x4x4x8x8" in out and "memory, one process: about" in out
     assert "sync" in out and not folder.exists()
+    assert re.search(r"disk: about [\d.]+ GiB: 5 checkpoints of [\d.]+ \(train.keep_checkpoints=3, the best", out)
 
 
 @pytest.mark.parametrize("name", ["stage1", "stage2_512"])

@@ -3,6 +3,7 @@
 Code points are those of ITU-T H.273. Tensor legend: h height, w width; a frame is uint8 [0, 255] `h w 3`, RGB.
 """
 
+import os
 import threading
 from dataclasses import dataclass
 from typing import Any
@@ -154,6 +155,17 @@ class _ConverterCache(threading.local):
 
 
 _cache = _ConverterCache()
+_of_parent: list[dict[tuple, VideoReformatter]] = []
+
+
+def _after_fork() -> None:
+    """Converters wait for their threads, which a forked process does not have: it makes its own, and never frees these."""
+    _of_parent.append(_cache.reformatters)
+    _cache.reformatters = {}
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def converted(

@@ -17,8 +17,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from latentsync.data.storage import Folder
 from latentsync.processing.manifests.row import ManifestRow
-from latentsync.processing.storage import Folder
 
 FACTS = {
     "clip": "string",

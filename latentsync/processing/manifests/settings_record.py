@@ -4,10 +4,10 @@ import dataclasses
 import json
 from typing import Any
 
+from latentsync.data.storage import Folder
 from latentsync.processing.config import StageSettings
 from latentsync.processing.plan import Plan, stage_names
 from latentsync.processing.run_folder import RunFolder
-from latentsync.processing.storage import Folder
 
 SETTINGS = "settings.json"
 OF_THE_MACHINE = ("weights_dir", "device")  # settings that do not affect results

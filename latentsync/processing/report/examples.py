@@ -6,10 +6,10 @@ from collections import Counter
 
 from PIL import Image
 
+from latentsync.data.storage import Folder
 from latentsync.media.video.read import frames_between
 from latentsync.processing.clip import Clip, Dropped
 from latentsync.processing.run_folder import EXAMPLES
-from latentsync.processing.storage import Folder
 from latentsync.timebase import MODEL_FPS
 
 HEIGHT_PX = 120

@@ -9,13 +9,13 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
+from latentsync.data.storage import Folder
 from latentsync.html_report import render
 from latentsync.html_report.charts import StackedBar, histogram, stacked_bars
 from latentsync.processing.report.examples import EXAMPLES_EACH
 from latentsync.processing.report.funnel import Funnel, Histogram, Share, StageCount, funnel_of, hours_text, label
 from latentsync.processing.run_folder import EXAMPLES
 from latentsync.processing.stages.contract import Measure
-from latentsync.processing.storage import Folder
 
 PAGE, NUMBERS = "report.html", "report.json"
 TITLE = "Data processing"

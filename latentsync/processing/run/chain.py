@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from latentsync.data.storage import remove_tree
 from latentsync.processing.clip import Clip, Dropped, Kept, StageOutcome, source_clip
 from latentsync.processing.manifests.manifest import Manifests, StepRecord
 from latentsync.processing.manifests.row import ManifestRow, parent_of, row_of
@@ -20,7 +21,6 @@ from latentsync.processing.report.examples import save_example
 from latentsync.processing.run.progress import Tally, Tracker
 from latentsync.processing.run.run_lock import StaleRun, check_current
 from latentsync.processing.run_folder import RunFolder
-from latentsync.processing.storage import remove_tree
 
 if TYPE_CHECKING:
     from latentsync.processing.stages.contract import Step

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from latentsync.processing.storage import remove_tree
+from latentsync.data.storage import remove_tree
 
 OBJECT_STORE_BYTES = 100 * 2**20  # only rows of manifests pass through it, never frames or sound
 MAX_SOCKET_FOLDER = 40  # characters: Ray appends about 65, and a socket path may have 107

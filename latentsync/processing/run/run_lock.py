@@ -13,9 +13,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from latentsync.data.storage import remove_tree
 from latentsync.files import process_lives
 from latentsync.processing.run_folder import LOCAL_STAGING, RunFolder
-from latentsync.processing.storage import remove_tree
 
 LOCK = "lock"
 CURRENT_RUN = "current_run"

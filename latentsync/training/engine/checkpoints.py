@@ -1,10 +1,15 @@
-"""Checkpoints on disk: one folder each, written atomically; the last few and the best one are kept."""
+"""Checkpoints on disk: one folder each, written atomically; the last few and the best one are kept.
+
+step-NNNNNNNN/state.pt              the state; that of a sharded training is in `parts/`, a file of each process, but for counters
+step-NNNNNNNN/weights.safetensors   the weights for inference
+"""
 
 import json
 import logging
 import math
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +17,14 @@ from safetensors import SafetensorError
 
 from latentsync.files import PARTIAL, atomic_write, partial_path
 from latentsync.system import replace_file
+from latentsync.training.engine.sharded import PARTS, files_of
 from latentsync.weights import CheckpointError, read_state, save_state
 
 STATE, WEIGHTS, BEST = "state.pt", "weights.safetensors", "best.json"
 NAME = re.compile(r"step-(\d{8,})")
 OWN_FILES = (STATE, WEIGHTS)  # only these and their `.partial` forms are ever deleted
+BESIDES = 2  # checkpoints on disk besides those that are kept: the best, and the one being written
+GIB = 1 << 30
 log = logging.getLogger(__name__)
 
 
@@ -62,10 +70,35 @@ class Checkpoints:
 
     def read(self, path: Path) -> dict[str, Any]:
         """The training state of a checkpoint; CheckpointError if it is damaged."""
-        return read_state(path / STATE)
+        state = read_state(path / STATE)
+        if files_of(path / PARTS) != state.get("parts", {}):
+            raise CheckpointError(f"{path / PARTS} is incomplete: files are missing, or shorter than they were.")
+        return state
+
+    def begin(self, step: int) -> Path:
+        """Make a folder for the parts of a checkpoint, which `save` then completes.
+
+        Raises:
+            CannotSaveError: the folder cannot be written.
+        """
+        partial = partial_path(self.path(step))
+        discard(partial)
+        try:
+            (partial / PARTS).mkdir(parents=True)
+        except OSError as error:
+            raise self.cannot_save(step, error) from error
+        return partial / PARTS
+
+    def cannot_save(self, step: int, error: Exception) -> CannotSaveError:
+        """The error of a checkpoint that cannot be written; what is there of it is deleted."""
+        discard(partial_path(self.path(step)))
+        return CannotSaveError(
+            f"The checkpoint {self.path(step)} cannot be written ({' '.join(str(error).split())[:160]}); the previous one"
+            " is kept. Free some space or choose another data.train_output_dir."
+        )
 
     def save(self, step: int, state: Mapping[str, Any], export: Callable[[Path], None] | None) -> Path:
-        """Write a checkpoint, then delete old ones; `export` writes the weights for inference.
+        """Write a checkpoint, or complete the one that was begun, then delete old ones; `export` writes the weights for inference.
 
         Raises:
             CannotSaveError: the disk is full or the folder cannot be written; the incomplete checkpoint is deleted.
@@ -73,18 +106,15 @@ class Checkpoints:
         partial, path = partial_path(self.path(step)), self.path(step)
         try:
             partial.mkdir(parents=True, exist_ok=True)
-            save_state(partial / STATE, state)
+            parts = files_of(partial / PARTS)
+            save_state(partial / STATE, {**state, "parts": parts} if parts else state)
             if export is not None:
                 export(partial / WEIGHTS)
             if path.exists():
                 discard(path)
             replace_file(partial, path)
         except (OSError, RuntimeError, SafetensorError) as error:  # torch reports a full disk as a RuntimeError
-            discard(partial)
-            raise CannotSaveError(
-                f"The checkpoint {path} cannot be written ({' '.join(str(error).split())[:160]}); the previous one"
-                " is kept. Free some space or choose another data.train_output_dir."
-            ) from error
+            raise self.cannot_save(step, error) from error
         self._discard_old()
         return path
 
@@ -116,6 +146,10 @@ def discard(folder: Path) -> None:
     """Delete a checkpoint's own files, and its folder unless it holds other files."""
     if not folder.is_dir():
         return
+    for name in files_of(folder / PARTS):
+        (folder / PARTS / name).unlink(missing_ok=True)
+    with suppress(OSError):  # there is none, or it has other files
+        (folder / PARTS).rmdir()
     for name in OWN_FILES:
         (folder / name).unlink(missing_ok=True)
         partial_path(folder / name).unlink(missing_ok=True)
@@ -123,3 +157,16 @@ def discard(folder: Path) -> None:
         folder.rmdir()
     except OSError:
         log.info("%s contains other files and is kept", folder)
+
+
+def checkpoint_bytes(weights: int, optimizer: int, average: int) -> int:
+    """Bytes of a checkpoint: the state to resume from, and the weights for inference in float32."""
+    return 2 * weights + optimizer + average
+
+
+def disk_need(size: int, keep: int) -> str:
+    """The disk that a run needs which keeps `keep` checkpoints of `size` bytes, in words."""
+    return (
+        f"about {(keep + BESIDES) * size / GIB:.1f} GiB: {keep + BESIDES} checkpoints of {size / GIB:.2f}"
+        f" (train.keep_checkpoints={keep}, the best, and the one being written)"
+    )

@@ -32,6 +32,7 @@ after too many in a row the last checkpoint is loaded again and the items used s
 """
 
 import logging
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -47,11 +48,19 @@ from torch.utils.data import Dataset
 from latentsync.config import TrainConfig
 from latentsync.device import DTYPES, has_bfloat16
 from latentsync.training.engine.batches import Batches, Collate, batch_generator, item_generator
-from latentsync.training.engine.checkpoints import CannotSaveError, Checkpoints
+from latentsync.training.engine.checkpoints import (
+    BESIDES,
+    GIB,
+    CannotSaveError,
+    Checkpoints,
+    checkpoint_bytes,
+    disk_need,
+)
 from latentsync.training.engine.distributed import Processes, seed_everything
 from latentsync.training.engine.log import Meter, RunLog
-from latentsync.training.engine.optimizer import Ema, learning_rate_share, make_optimizer
+from latentsync.training.engine.optimizer import OPTIMIZER_BYTES, Ema, learning_rate_share, make_optimizer
 from latentsync.training.engine.run_folder import RunFolder
+from latentsync.training.engine.sharded import PARTS, wants_parts
 from latentsync.training.engine.state import TrainingState
 from latentsync.training.engine.stop import StopSignals, TrainingStopped
 
@@ -147,6 +156,8 @@ class Trainer:
             return self.step
         with self.processes.raise_together():
             state = newest[1] if newest else self.checkpoints.read(path)
+            if state.get("parts"):
+                state |= self.state.read_parts(path / PARTS)
         self.state.load_state_dict(state, self.processes)
         return self.step
 
@@ -169,6 +180,7 @@ class Trainer:
         seed_everything(self.config.seed + self.processes.rank)
         self.resume()
         self.processes.broadcast_from_main(lambda: self.run_folder.begin(self.step, self.config.max_steps))
+        self._check_disk()
         self.run_log.open(self.step, self.run_folder.record.settings)
         self.saved_at = time.monotonic()
         end = self.config.max_steps if stop_step is None else min(self.config.max_steps, stop_step)
@@ -308,16 +320,8 @@ class Trainer:
         """Write a checkpoint unless the last step was skipped; an error is raised if `is_last`, otherwise logged."""
         if self.state.skipped_in_a_row or self.step == self.state.saved_step:
             return
-        export, step = self.hooks.export, self.step
-        content = self.state.state_dict(self.processes, self.config)
-        weights = self.averaged_state() if export else {}
-        reason = ""
-        if self.processes.is_main:
-            try:
-                self.checkpoints.save(step, content, export and (lambda path: export(path, weights, step)))
-            except CannotSaveError as error:
-                reason = str(error)
-        reason = self.processes.first_reason(reason)
+        step = self.step
+        reason = self.processes.first_reason(self._write_checkpoint())
         self.saved_at = time.monotonic()
         if not reason:
             self.state.saved_step = step
@@ -327,6 +331,45 @@ class Trainer:
             self._warn(
                 f"{reason} Training continues; the next checkpoint is due in {self.config.checkpoint_steps} steps."
             )
+
+    def _write_checkpoint(self) -> str:
+        """Write a checkpoint of this step; returns why that was not possible, in at least one process. All call it."""
+        step, export, state, is_main = self.step, self.hooks.export, self.state, self.processes.is_main
+        in_parts = self.processes.is_sharded and wants_parts()
+        try:
+            if in_parts:
+                self._write_parts(step)
+            content = (state.counters if in_parts else state.state_dict)(self.processes, self.config)
+            weights = state.averaged(is_main) if export else {}
+            if is_main:
+                self.checkpoints.save(step, content, export and (lambda path: export(path, weights, step)))
+        except CannotSaveError as error:
+            return str(error)
+        return ""
+
+    def _check_disk(self) -> None:
+        """Warn if the disk has less room than the checkpoints of the run may need."""
+        if not self.processes.is_main:
+            return
+        keep = self.config.keep_checkpoints
+        trained = sum(parameter.numel() for group in self.optimizer.param_groups for parameter in group["params"])
+        weights, average = (sum(t.numel() * t.element_size() for t in named.values()) for named in self.state.large())
+        size = checkpoint_bytes(weights, OPTIMIZER_BYTES[self.config.optimizer] * trained, average)
+        free = shutil.disk_usage(self.folder).free
+        if (keep + BESIDES - len(self.checkpoints.steps())) * size > free:
+            self._warn(
+                f"{self.folder} has {free / GIB:.1f} GiB free, but the run may need {disk_need(size, keep)}: free some space,"
+                " lower train.keep_checkpoints, or choose another data.train_output_dir."
+            )
+
+    def _write_parts(self, step: int) -> None:
+        """Write the large part of a sharded state; CannotSaveError in all processes."""
+        try:
+            folder = self.processes.broadcast_from_main(lambda: self.checkpoints.begin(step))
+            with self.processes.raise_together():
+                self.state.write_parts(folder)
+        except ValueError as error:
+            raise self.checkpoints.cannot_save(step, error) from error
 
     def _roll_back(self) -> None:
         """Load the last checkpoint after too many skipped steps in a row, and continue with the items after theirs."""

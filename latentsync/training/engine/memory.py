@@ -14,11 +14,11 @@ from torch.utils._pytree import tree_leaves
 from latentsync.config import TrainConfig
 from latentsync.device import DTYPES
 from latentsync.training import META
+from latentsync.training.engine.checkpoints import GIB, checkpoint_bytes
 from latentsync.training.engine.loop import Losses, total_loss
+from latentsync.training.engine.optimizer import OPTIMIZER_BYTES
 
-GIB = 1 << 30
 FLOAT32 = 4
-OPTIMIZER_BYTES = {"adamw": 8, "adamw8bit": 2}  # per parameter: two moments
 
 
 class PeakMemory(TorchDispatchMode):
@@ -66,6 +66,11 @@ class TrainingMemory:
     @property
     def total(self) -> int:
         return sum(vars(self).values())
+
+    @property
+    def checkpoint(self) -> int:
+        """Bytes of a checkpoint on disk: the state to resume from, and the weights for inference in float32."""
+        return checkpoint_bytes(self.weights, self.optimizer, self.average)
 
     def __str__(self) -> str:
         parts = ", ".join(f"{name} {count / GIB:.2f}" for name, count in vars(self).items())

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from latentsync.config import TrainConfig
 
+OPTIMIZER_BYTES = {"adamw": 8, "adamw8bit": 2}  # per parameter: two moments
+
 
 def learning_rate_share(step: int, config: TrainConfig) -> float:
     """Factor of the learning rate: linear warm-up, then constant or cosine decay to `final_rate_share`."""

@@ -10,6 +10,9 @@ from functools import partial
 from latentsync.data.clips import ClipIndex, Progress, TrainingClip, check_clips, find_clips, separated
 from latentsync.data.features import CachedFeature
 from latentsync.data.settings import ClipDataConfig
+from latentsync.data.shards.cache import ShardCache
+from latentsync.data.shards.catalog import has_shards, read_catalog
+from latentsync.data.shards.clips import check_feature, shard_clips
 from latentsync.media.container import MediaError
 from latentsync.training.engine.distributed import Processes
 
@@ -22,16 +25,29 @@ def shared_index(
     """The index of the training (or validation) clips, the same in all processes; `progress` shows that of the first one.
 
     Raises:
-        ValueError: in all processes, if there are no clips, or the cache cannot be written.
+        ValueError: in all processes, if there are no clips, the cache cannot be written, or shards are missing or damaged.
     """
     places = (data.train_data_dir, data.train_fileslist), (data.val_data_dir, data.val_fileslist)
-    paths = processes.broadcast_from_main(lambda: find_clips(*places[validation]))
-    shown = progress if processes.is_main else iter
-    checked = processes.share(paths, lambda own: check_clips(own, data.cache_dir, data.reader, progress=shown))
-    index = separated(checked, min_frames)
+    folder, fileslist = places[validation]
+    if folder and not fileslist and has_shards(folder):
+        index = _packed(folder, min_frames, data, processes)
+    else:
+        paths = processes.broadcast_from_main(lambda: find_clips(folder, fileslist))
+        shown = progress if processes.is_main else iter
+        checked = processes.share(paths, lambda own: check_clips(own, data.cache_dir, data.reader, progress=shown))
+        index = separated(checked, min_frames)
     if any(clip.size_px < data.resolution for clip in index.clips) and processes.is_main:
         log.warning(small_clips(index, data.resolution))
     return index
+
+
+def _packed(address: str, min_frames: int, data: ClipDataConfig, processes: Processes) -> ClipIndex:
+    """The index of a set of shards."""
+    catalog = processes.broadcast_from_main(lambda: read_catalog(address))
+    if data.reader == "decord":
+        log.warning("Clips in shards are read with PyAV: data.reader=decord does not apply to %s.", address)
+    cache = ShardCache(address, catalog.parts, data.cache_dir, data.shard_cache_bytes)
+    return separated(shard_clips(catalog, cache), min_frames)
 
 
 def small_clips(index: ClipIndex, resolution: int) -> str:
@@ -48,9 +64,12 @@ def fill_cache(features: Sequence[CachedFeature], clips: Sequence[TrainingClip],
     """Compute the features of `clips` that are missing in the cache; a clip that cannot be read is logged and skipped.
 
     Raises:
-        ValueError: in all processes, if one of them cannot write the cache.
+        ValueError: in all processes, if one of them cannot write the cache, or clips in shards come without a feature.
     """
     for feature in features:
+        with processes.raise_together():
+            packed = [clip for clip in feature.missing(clips) if clip.shard is not None]
+            check_feature(packed, feature.kind, feature.folder.name, feature.settings)
         missing = processes.broadcast_from_main(partial(feature.missing, clips))
         if missing:
             log.info(

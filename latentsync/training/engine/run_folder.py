@@ -42,7 +42,7 @@ UNKNOWN = ""  # hash of a file that an earlier version has not recorded and that
 # places. Files named here are compared by content, if the run uses them; clips are compared by theirs.
 MAY_CHANGE = (
     *(f"data.{name}" for name in ("train_data_dir", "train_fileslist", "val_data_dir", "val_fileslist", "cache_dir")),
-    *(f"data.{name}" for name in ("train_output_dir", "num_workers", "memory_mb")),
+    *(f"data.{name}" for name in ("train_output_dir", "num_workers", "memory_mb", "shard_cache_gb")),
     *(f"train.{name}" for name in ("max_steps", "learning_rate", "schedule", "warmup_steps", "final_rate_share")),
     *(f"train.{name}" for name in ("weight_decay", "max_grad_norm", "ema_decay", "precision", "log_steps")),
     *(f"train.{name}" for name in ("checkpoint_steps", "checkpoint_minutes", "keep_checkpoints", "validation_steps")),
@@ -183,12 +183,13 @@ class RunFolder:
         before = contents(self.path / CLIPS)
         if self.index is None or not before:
             return []
-        now = [clip.key for clip in self.index.clips]
+        now = [(clip.key, clip.shard) for clip in self.index.clips]
         if before == now:
             return []
-        gone, added = len(set(before) - set(now)), len(set(now) - set(before))
+        had, has = ({key for key, _ in clips} for clips in (before, now))
+        gone, added = len(had - has), len(has - had)
         if not gone and not added:
-            return ["the clips are the same, in another order"]
+            return ["the clips are the same, in another order or in other shards"]
         reasons = [f"{clip.path} {clip.reason}" for clip in self.index.rejected[:1]] if gone else []
         return [f"the clips are others ({', '.join([f'{gone} are gone', f'{added} are new', *reasons])})"]
 

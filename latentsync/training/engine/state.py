@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +14,13 @@ from torch import Tensor, nn
 from latentsync.config import TrainConfig
 from latentsync.training.engine.distributed import Processes, randomness, set_randomness
 from latentsync.training.engine.optimizer import Ema, trained_tensors
+from latentsync.training.engine.sharded import (
+    empty_optimizer_tensors,
+    optimizer_tensors,
+    read_parts,
+    stored_shapes,
+    write_parts,
+)
 from latentsync.weights import CheckpointError, load_strict
 
 FORMAT = 1  # of state.pt
@@ -43,13 +51,20 @@ class TrainingState:
         self.skipped_in_a_row += 1
         return False
 
-    def averaged(self) -> dict[str, Tensor]:
-        """The module's state dict, with averaged weights if there is a moving average; unsharded, on the CPU; without `fixed`."""
-        return gathered({**self._stored(), **self.ema.average})
+    def averaged(self, keep: bool = True) -> dict[str, Tensor]:
+        """The module's state dict, with averaged weights if there is a moving average; unsharded, on the CPU; without `fixed`.
+
+        All processes call it; those that do not `keep` the tensors get None for each.
+        """
+        return gathered({**self._stored(), **self.ema.average}, keep)
 
     def _stored(self) -> dict[str, Tensor]:
         """The module's state dict without `fixed`."""
         return {name: value for name, value in self.module.state_dict().items() if name not in self.fixed}
+
+    def large(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """What a checkpoint stores of the module, and of its moving average."""
+        return self._stored(), self.ema.average
 
     @contextmanager
     def averaged_weights(self) -> Iterator[None]:
@@ -66,21 +81,48 @@ class TrainingState:
             _copy(kept, own)
 
     def state_dict(self, processes: Processes, config: TrainConfig) -> dict[str, Any]:
-        """The content of `state.pt`. All processes call it."""
+        """The content of `state.pt`. All processes call it; the tensors are in the first one's alone."""
+        tensors = {"module": self._stored(), "ema": self.ema.average, "optimizer": self.optimizer.state_dict()}
+        return {**self.counters(processes, config), **gathered(tensors, processes.is_main)}
+
+    def counters(self, processes: Processes, config: TrainConfig) -> dict[str, Any]:
+        """The part of `state.pt` that is small. All processes call it."""
         return {
             "format": FORMAT,
             "step": self.step,
             "next_position": self.next_position,
             "skipped": self.skipped,
             "rollbacks": self.rollbacks,
-            "module": gathered(self._stored()),
-            "ema": gathered(self.ema.average),
-            "optimizer": gathered(self.optimizer.state_dict()),
             "schedule": {"name": config.schedule, "step": self.step},
             "scaler": self.scaler.state_dict(),
             "randomness": processes.from_all(randomness()),
             "train": asdict(config),
         }
+
+    def write_parts(self, folder: Path) -> None:
+        """Write the large part of the state, each process its own; see `sharded`. All processes call it."""
+        tensors = {f"module.{name}": value for name, value in self._stored().items()}
+        tensors |= {f"ema.{name}": value for name, value in self.ema.average.items()}
+        write_parts(folder, tensors | optimizer_tensors(self.optimizer.state_dict()["state"]))
+
+    def read_parts(self, folder: Path) -> dict[str, Any]:
+        """What `write_parts` has written, sharded as this process's tensors are, for `load_state_dict`. All processes call it.
+
+        Raises:
+            CheckpointError: the files are damaged.
+        """
+        stored = stored_shapes(folder)
+        fitting = {f"module.{name}": value for name, value in self._stored().items()}
+        fitting |= {f"ema.{name}": value for name, value in self.ema.average.items()}
+        own = {name: value for name, value in fitting.items() if name in stored and value.shape == stored[name][0]}
+        tensors = {name: torch.empty_like(value) for name, value in own.items()}
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        entries = empty_optimizer_tensors(stored, parameters)
+        read_parts(folder, tensors | optimizer_tensors(entries))
+        for kind in ("module", "ema"):  # names that only one side has: `load_state_dict` says so
+            tensors |= {name: torch.empty(0) for name in stored if name.startswith(f"{kind}.") and name not in tensors}
+        groups = self.optimizer.state_dict()["param_groups"]
+        return {**split(tensors), "optimizer": {"state": entries, "param_groups": groups}}
 
     def load_state_dict(self, state: Mapping[str, Any], processes: Processes) -> None:
         """Restore a `state_dict`; parts that do not fit are reset, with a warning.
@@ -152,18 +194,25 @@ def is_sharded(value: Any) -> bool:
     return hasattr(value, "full_tensor")
 
 
-def gathered(tree: Any) -> Any:
-    """Nested dictionaries and lists with every tensor unsharded and copied to the CPU."""
+def split(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Tensors named `module.NAME` and `ema.NAME` as the dictionaries `module` and `ema`."""
+    kinds = ("module", "ema")
+    return {k: {n.removeprefix(f"{k}."): t for n, t in tensors.items() if n.startswith(f"{k}.")} for k in kinds}
+
+
+def gathered(tree: Any, keep: bool = True) -> Any:
+    """Nested dictionaries and lists with every tensor unsharded and copied to the CPU; None in its place unless `keep`."""
     if isinstance(tree, Tensor):
-        return (tree.full_tensor() if hasattr(tree, "full_tensor") else tree).detach().cpu()
+        whole = tree.full_tensor() if hasattr(tree, "full_tensor") else tree  # one at a time, in all processes
+        return whole.detach().cpu() if keep else None
     if isinstance(tree, Mapping):
-        return {key: gathered(value) for key, value in tree.items()}
-    return [gathered(value) for value in tree] if isinstance(tree, list) else tree
+        return {key: gathered(value, keep) for key, value in tree.items()}
+    return [gathered(value, keep) for value in tree] if isinstance(tree, list) else tree
 
 
 def sharded_like(value: Any, like: Any) -> Any:
     """`value`, sharded like `like` if that is a sharded tensor of the same shape; otherwise unchanged."""
-    if not (isinstance(value, Tensor) and is_sharded(like) and value.shape == like.shape):
+    if not (isinstance(value, Tensor) and is_sharded(like) and value.shape == like.shape) or is_sharded(value):
         return value
     from torch.distributed.tensor import distribute_tensor  # only where tensors are sharded
 

@@ -9,6 +9,7 @@ from latentsync.config.syncnet_run import SyncNetRun
 from latentsync.data.clips import ClipIndex, Progress, TrainingClip
 from latentsync.data.features import CachedFeature, latents_feature, mel_feature
 from latentsync.data.frames import FrameMemory
+from latentsync.data.settings import WINDOWS_AN_ITEM
 from latentsync.data.sync_clips import (
     Augmentation,
     LatentPictures,
@@ -46,6 +47,7 @@ class SyncNetData:
             self.mel,
             data.min_shift,
             augmentation,
+            lanes=data.batch_size // WINDOWS_AN_ITEM * self.run.train.gradient_accumulation,
         )
 
     def validation_clips(self) -> list[TrainingClip]:

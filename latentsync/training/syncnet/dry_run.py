@@ -11,6 +11,7 @@ from latentsync.data.sync_clips import SyncBatch
 from latentsync.models.syncnet import StableSyncNet, check_geometry, format_sizes
 from latentsync.timebase import sync_mel_length
 from latentsync.training import META
+from latentsync.training.engine.checkpoints import disk_need
 from latentsync.training.engine.memory import batch_lines, loss_text, measure_step, training_memory
 from latentsync.training.syncnet.step import CONTROLS, SyncNetWithHeads
 from latentsync.training.syncnet.train import SyncNetTraining, train_config
@@ -53,4 +54,10 @@ def _describe(run: SyncNetRun, objective: SyncNetWithHeads, batch: SyncBatch, po
         lines.append(f"  {name:22} {sum(p.numel() for p in child.parameters()) / MILLION:.3f} M")
     lines += [*batch_lines(batch.present()), "losses:"]
     lines += [f"  {name:22} {loss_text(loss)}" for name, loss in losses.items()]
-    return "\n".join([*lines, f"memory, one process with the whole batch: {memory}"])
+    return "\n".join(
+        [
+            *lines,
+            f"memory, one process with the whole batch: {memory}",
+            f"disk: {disk_need(memory.checkpoint, run.train.keep_checkpoints)}",
+        ]
+    )

@@ -50,6 +50,7 @@ def unet_items(run: UNetRun, clips: list[TrainingClip], device: torch.device) ->
         frames=FrameMemory(data.resolution, data.memory_bytes) if run.needs_pixels else None,
         mask=mask if run.needs_pixels else None,
         mirrored=data.mirrored,
+        lanes=data.batch_size * run.train.gradient_accumulation,
     )
 
 

@@ -21,6 +21,7 @@ from latentsync.models.unet.network import UNet3DConditionModel
 from latentsync.models.vae import build_vae
 from latentsync.timebase import sync_mel_length
 from latentsync.training import META
+from latentsync.training.engine.checkpoints import disk_need
 from latentsync.training.engine.distributed import Processes
 from latentsync.training.engine.loop import Losses
 from latentsync.training.engine.memory import batch_lines, byte_count, loss_text, measure_step, training_memory
@@ -145,7 +146,9 @@ def description(run: UNetRun, step: UNetStep, batch: ClipBatch, losses: Losses, 
     lines += [f"{name:24} {0:10.3f} {parameters(net) / MILLION:10.3f}" for name, net in frozen.items()]
     lines += [*batch_lines(batch.present()), "losses:"]
     lines += [f"  {name:22} {loss_text(loss)}, weight {run.weight(name):g}" for name, loss in losses.items()]
-    return "\n".join([*lines, f"memory, one process: {memory}"])
+    return "\n".join(
+        [*lines, f"memory, one process: {memory}", f"disk: {disk_need(memory.checkpoint, run.train.keep_checkpoints)}"]
+    )
 
 
 def counts(unet: nn.Module) -> Iterator[tuple[str, int, int]]:

@@ -592,4 +592,5 @@ def test_the_documented_commands_of_curl_work(server: Server, pair: tuple[Path, 
     assert done.returncode == 0, done.stderr
     assert probe(tmp_path / "result.mp4").frame_count == 10, done.stdout
     assert json.loads((tmp_path / "result.report.json").read_text())["output"]
-    assert "event: end" in done.stdout and ApiClient(server.url).http.get("/jobs", params={"limit": 1}).json()["jobs"]
+    job = json.loads((tmp_path / "job.json").read_text())["id"]
+    assert "event: end" in done.stdout and ApiClient(server.url).http.get(f"/jobs/{job}").status_code == 404  # it is deleted

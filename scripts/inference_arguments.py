@@ -8,7 +8,6 @@ from typing import Any, get_args
 
 from latentsync.diffusion.solvers import SOLVERS
 from latentsync.face.detection.detector import BACKENDS
-from latentsync.inference.adapters import joined
 from latentsync.inference.memory import MemoryChoice
 from latentsync.inference.settings import (
     DEEPCACHE_INTERVAL,
@@ -28,6 +27,7 @@ from latentsync.media.pixels.interlace import Interlaced
 from latentsync.media.video.encode import CODECS
 from latentsync.precision import PRECISIONS
 from latentsync.weights import PUBLIC_UNET
+from latentsync.weights.adapters import joined
 from scripts.command import yaml_file
 
 

@@ -13,10 +13,10 @@ from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from latentsync.inference.adapters import beside
 from latentsync.inference.jobs.speakers_file import is_speakers_file
 from latentsync.inference.jobs.workers import SPAWN, Load, WorkerPool
 from latentsync.inference.settings import InferenceSettings, JobOptions
+from latentsync.weights.adapters import beside
 
 if TYPE_CHECKING:
     import torch  # slow to import, and not needed to check a list

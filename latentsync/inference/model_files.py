@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from latentsync.audio.whisper_model import encoder_width
 from latentsync.face.detection.detector import detector_problems
-from latentsync.inference.adapters import check_adapters
 from latentsync.inference.settings import InferenceSettings
 from latentsync.weights import (
     CHECKPOINTS,
@@ -22,6 +21,7 @@ from latentsync.weights import (
     read_header,
     without_remedy,
 )
+from latentsync.weights.adapters import adapters_of
 from latentsync.weights.table import FETCH_INFERENCE, PUBLIC_FILES, PUBLIC_UNET, public_file
 
 if TYPE_CHECKING:
@@ -190,7 +190,10 @@ def settings_for(files: ModelFiles, entries: Mapping[str, Any]) -> InferenceSett
     file cannot be used."""
     settings = recommended(files.facts).changed(entries)
     check_settings(settings, "distilled" in files.facts, tiny_vae_path(files.unet.path).is_file())
-    check_adapters(settings.adapter)
+    if settings.adapter:
+        from latentsync.models.unet.adapter import check_adapters  # imports PyTorch
+
+        check_adapters(adapters_of(settings.adapter))
     return settings
 
 

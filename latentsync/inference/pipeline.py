@@ -12,6 +12,7 @@ Finished segments are kept in the job's folder: a stopped run resumes at the fir
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain, combinations
 from pathlib import Path
 from typing import Any
@@ -26,18 +27,17 @@ from latentsync.audio.whisper_features import WhisperFeatures
 from latentsync.device import Precision, pick_device
 from latentsync.face.align import FrameArray
 from latentsync.face.detection.detector import FaceDetector, make_detector
-from latentsync.inference.adapters import adapters_of, check_adapters
-from latentsync.inference.faces.occluders import Occluders
-from latentsync.inference.faces.plan import ACTIONS, HIDDEN, OUTSIDE, FacePlan, FacePolicy, plan_faces
+from latentsync.inference.faces.occluders import Occluders, detect_occluders, given_occluders
+from latentsync.inference.faces.plan import ACTIONS, EDIT, HIDDEN, OUTSIDE, FacePlan, FacePolicy, plan_faces
 from latentsync.inference.faces.select import choose_face, parse_face_choice, picture_descriptor
 from latentsync.inference.faces.tracks import FaceTracks, track_faces
 from latentsync.inference.jobs.edited import EditedPerson
 from latentsync.inference.jobs.folder import JobFolder, SegmentLocks, identity
 from latentsync.inference.jobs.job import LipsyncJob, check_job
-from latentsync.inference.jobs.masks import occluders_of
 from latentsync.inference.jobs.render import OnFrame, Renderer, pictures_of
 from latentsync.inference.jobs.report import JobReport, make_report
 from latentsync.inference.jobs.segments import OutputSegment
+from latentsync.inference.jobs.source import Source, read_masks
 from latentsync.inference.jobs.speakers import Speaker
 from latentsync.inference.jobs.workers import WorkerPool, worker_pool
 from latentsync.inference.memory import memory_plan, return_freed_memory, share_one_heap
@@ -49,14 +49,17 @@ from latentsync.inference.threads import run_ahead
 from latentsync.inference.timing import DETECT, GENERATE, Stopwatch
 from latentsync.inference.windows.audio import audio_windows
 from latentsync.inference.windows.live import LiveStream
+from latentsync.inference.windows.references import usual_in_shots
 from latentsync.inference.windows.sampler import WindowSampler
 from latentsync.inference.windows.stream import check_overlap
 from latentsync.media.container import MediaError, PathLike
 from latentsync.media.mark import Mark
 from latentsync.media.signing import sign
 from latentsync.media.video.join import join, join_film
+from latentsync.models.unet.adapter import check_adapters
 from latentsync.timebase import MODEL_FPS
 from latentsync.weights import PUBLIC_UNET
+from latentsync.weights.adapters import adapters_of
 
 Progress = Callable[[str, int, int], None]  # (stage, frames done, total frames); may raise to stop the run
 READ, DETECT_STAGE = "read to look", "look"  # pipeline stages of pass 1, as the report names them
@@ -316,8 +319,8 @@ class LipsyncPipeline:
 
         Raises CheckpointError if a file is missing, damaged, no adapter, or was trained on another U-Net.
         """
-        check_adapters(settings.adapter)
         adapters = adapters_of(settings.adapter)
+        check_adapters(adapters)
         key = [(scale, identity(path)) for path, scale in adapters]
         if adapters and self._adapted[0] != key:
             self._adapted = (), self.models  # frees the memory first
@@ -421,3 +424,14 @@ def join_segments(
 def job_folder_of(job: LipsyncJob, job_dir: PathLike | None) -> Path:
     """The job's folder: `job_dir`, or OUTPUT.job beside the output."""
     return Path(job_dir) if job_dir is not None else job.output.with_name(job.output.name + ".job")
+
+
+def occluders_of(source: Source, masks: Source | None, plan: FacePlan, on_frame: Callable[[int], None]) -> Occluders:
+    """What is in front of the face of a plan, by the given masks, or found in the `source`.
+
+    `on_frame` gets the number of frames that are done.
+    """
+    if masks is not None:
+        return given_occluders(partial(read_masks, masks), plan, on_frame)
+    known = plan.action == ACTIONS[EDIT]
+    return detect_occluders(partial(source.read, exact=False), plan, usual_in_shots(plan, known), known, on_frame)

@@ -9,12 +9,12 @@ from types import MappingProxyType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from latentsync.diffusion.solvers import find_solver
-from latentsync.inference.adapters import adapters_of
 from latentsync.inference.memory import MemoryChoice
 from latentsync.media.pixels.interlace import Interlaced
 from latentsync.media.video.encode import Codec
 from latentsync.media.video.write import DEFAULT_CRF
 from latentsync.precision import Precision
+from latentsync.weights.adapters import adapters_of
 
 PresetName = Literal["custom", "quality", "balanced", "fast", "turbo"]
 Reference = Literal["current", "elsewhere", "closed"]

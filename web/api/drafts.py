@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from latentsync.inference.adapters import adapter_text, adapters_of
+from latentsync.weights.adapters import adapter_text, adapters_of
 from web import texts
 from web.api.bodies import Body, allowed_file, object_of
 from web.api.schema import JobRequest, ListRequest, checked_request, form_values, wish_of

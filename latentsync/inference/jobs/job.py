@@ -13,9 +13,8 @@ import numpy as np
 
 from latentsync.audio.speech_activity import speech_problem
 from latentsync.inference.faces.select import parse_face_choice
-from latentsync.inference.jobs.masks import open_masks
 from latentsync.inference.jobs.ranges import EditedRange, check_ranges, edited_ranges, unused_sound_warning
-from latentsync.inference.jobs.source import Source, open_source
+from latentsync.inference.jobs.source import Source, open_masks, open_source
 from latentsync.inference.jobs.speakers import FilmTimes, Speaker, Spoken, open_speakers
 from latentsync.inference.jobs.speakers_file import SpeakersFile, is_speakers_file, read_speakers
 from latentsync.inference.jobs.timeline import Timeline, film_timeline, make_timeline

@@ -39,10 +39,9 @@ def parse(argv: list[str] | None, description: str | None, prog: str = "inferenc
     files("--audio_path", type=Path, help="the new speech: any file with an audio track")
     files(
         "--speakers",
-        type=Path,
-        metavar="FILE",
+        metavar="{auto,FILE}",
         help="in place of --audio_path, for several people: .json, .csv, .srt or .vtt that says who speaks when and what, see"
-        " docs/dubbing.md",
+        " docs/dubbing.md; with --audio_path, a mix: auto finds who speaks when, and with an .rttm file whose face is whose",
     )
     files("--video_out_path", type=Path, default=Path("video_out.mp4"), help="the output (default: %(default)s)")
     files(

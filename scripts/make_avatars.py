@@ -78,19 +78,12 @@ def check(args: argparse.Namespace) -> None:
 
 def make_conversations(args: argparse.Namespace, first_seed: int) -> None:
     """Draw --count conversations of each kind (default: `VARIANTS`); every third one has three people in the picture if it can."""
-    from latentsync.avatar.conversation import KINDS, make_conversation
+    from latentsync.avatar.conversation import KINDS, make_conversation, people_of
 
     count = VARIANTS if args.count is None else args.count
     jobs = [(kind, first_seed + n, people_of(kind, n), args.out, args.held_out) for kind in KINDS for n in range(count)]
     with ProcessPoolExecutor(args.workers) as pool:
         list(track(pool.map(make_conversation, *zip(*jobs, strict=True)), "Conversations", total=len(jobs)))
-
-
-def people_of(kind: str, variant: int) -> int:
-    """How many people a conversation has, those off screen too."""
-    if kind == "crossing":
-        return 2
-    return 3 if kind == "off_screen" or variant % 3 == 2 else 2
 
 
 def write_together(clips: Sequence[Path], path: Path) -> None:

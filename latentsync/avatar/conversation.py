@@ -209,6 +209,13 @@ def seen_share(points: np.ndarray, before: Sequence[Drawn], width: int) -> float
     return float(shares.mean())
 
 
+def people_of(kind: ConversationKind, variant: int) -> int:
+    """How many people the conversations of a kind have, those off screen too: every third one has three if it can."""
+    if kind == "crossing":
+        return 2
+    return 3 if kind == "off_screen" or variant % 3 == 2 else 2
+
+
 def random_conversation(kind: ConversationKind, seed: int, people: int, held_out: bool) -> Conversation:
     """The conversation of a seed among two or three `people`; with `held_out` of sentences that training does not use."""
     rng = np.random.default_rng([seed, KINDS.index(kind)])

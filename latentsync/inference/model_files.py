@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 WHISPER_OF_WIDTH = {384: "tiny", 768: "small"}  # width of the audio cross-attention -> public speech encoder
 PUBLIC_WIDTH = 384  # of all official U-Nets
+SYNCNET_FILES = ("syncnet.safetensors", "stable_syncnet.pt")
 TINY_VAE = "tiny_vae.safetensors"
 FOLDER_INDEX, WEIGHTS_IN_FOLDER = "model_index.json", "diffusion_pytorch_model.safetensors"  # of diffusers' layout
 UNET_FOLDER, VAE_FOLDER, ENCODER_FOLDER, TINY_FOLDER = "unet", "vae", "audio_encoder", "tiny_vae"
@@ -152,6 +153,12 @@ def tiny_vae_path(unet_path: Path | str) -> Path:
     beside, _ = folders(unet_path)
     in_folder = beside / TINY_FOLDER / WEIGHTS_IN_FOLDER
     return in_folder if in_folder.is_file() else beside / TINY_VAE
+
+
+def syncnet_path(unet_path: Path | str) -> Path:
+    """The SyncNet beside a U-Net, or the public one; it need not exist."""
+    places = [folder / name for folder in folders(unet_path) for name in SYNCNET_FILES]
+    return next((place for place in places if place.is_file()), places[-1])
 
 
 def vae_path(unet_path: Path | str, trained_with: Path | str = "") -> Path:

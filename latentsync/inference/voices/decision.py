@@ -1,8 +1,8 @@
 """From scores to spans: who of the people speaks when, or nobody.
 
-A score says how well somebody's lips fit the sound around a frame. In each frame one person speaks, or nobody who is seen. The
-sequence is chosen as a whole (Viterbi): in every frame with sound a person gains their score above `FLOOR`, nobody gains 0, and each
-change costs `CHANGE`, so that short doubts change nothing.
+A score says how well somebody's lips fit the sound around a frame. In each frame one person speaks, or nobody who is seen.
+The sequence is chosen as a whole (Viterbi): in every frame with sound a person gains their score above `FLOOR`, nobody gains 0, and
+each change costs `CHANGE`, so that short doubts change nothing.
 
 Legend: n frames at 25 fps, p people.
 """

@@ -51,7 +51,7 @@ class SpeakerScore:
 
 @dataclass(frozen=True)
 class LipsOfOne:
-    """Correlations of a person's lips in a dubbed conversation, over `frames` frames while they speak; see `scripts.score_speakers`."""
+    """Correlations of a person's lips in a dubbed conversation, see `scripts.score_speakers`; they speak in `frames` frames."""
 
     video: str
     person: str
@@ -204,7 +204,9 @@ def person_at(report: Any, name: str, truth: Mapping[str, Any]) -> int:
         if frame.edited and frame.box is not None:
             middle = (np.array(frame.box[:2]) + frame.box[2:]) / 2
             places = [points[frame.source] for points in truth["landmarks"]]
-            away = [np.inf if each is None else np.linalg.norm(np.mean(each, axis=0) - middle) for each in places]
+            away = [
+                np.inf if each is None else float(np.linalg.norm(np.mean(each, axis=0) - middle)) for each in places
+            ]
             votes[int(np.argmin(away))] += 1
     return int(votes.argmax())
 

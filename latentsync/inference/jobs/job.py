@@ -103,6 +103,7 @@ def check_names(video: PathLike, audio: PathLike, output: PathLike, options: Job
     """The part of `check_job` that takes milliseconds: raises what it raises for files that are missing or must not be replaced."""
     parse_face_choice(options.face)
     check_ranges(options)
+    sought = sought_speakers(Path(audio), Path(output), options.speakers, is_speakers_file(Path(audio)))
     sounds: tuple[Path, ...] = (Path(audio),)
     named = sounds
     if is_speakers_file(Path(audio)):
@@ -111,7 +112,6 @@ def check_names(video: PathLike, audio: PathLike, output: PathLike, options: Job
         sounds, named = file.sounds, file.files
     elif options.speakers:
         check_options_of_speakers(options)
-    sought = sought_speakers(Path(audio), Path(output), options.speakers, is_speakers_file(Path(audio)))
     if sought is not None:
         check_found(sought.path, force)
         named = (*named, *(sought.file.files if sought.file else ()))

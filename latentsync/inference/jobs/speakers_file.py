@@ -20,7 +20,7 @@ from latentsync.inference.jobs.ranges import TIME, seconds_of
 from latentsync.inference.settings import AUTO, Silence, keyframes
 from latentsync.media.container import check_readable
 
-FILE = ("mix", "cues", "people", "segments", "found")  # keys of the JSON form
+FILE = ("mix", "cues", "found", "people", "segments")  # keys of the JSON form
 PERSON = ("face", "audio", "silence", "strength")
 SEGMENT = ("speaker", "start", "end", "audio", "offset")  # also the columns of a CSV file, where `face` is another one
 RTTM = ".rttm"  # names no sounds and no faces

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 from latentsync.inference.faces.select import PLACE
+from latentsync.inference.jobs.job import check_options_of_speakers
 from latentsync.inference.jobs.ranges import check_ranges, parse_ranges
 from latentsync.inference.jobs.speakers_file import is_speakers_file
-from latentsync.inference.settings import InferenceSettings, JobOptions, expanded
+from latentsync.inference.settings import AUTO, InferenceSettings, JobOptions, expanded
 from latentsync.media.container import ChosenTracks
 from latentsync.media.probe import MediaInfo, probe, sound_format
 from latentsync.media.sound.read import mono_pieces, stated_sec
@@ -44,6 +45,10 @@ def make_order(wish: Wish, video: Path, audio: Path, models: Models) -> Order:
     check_ranges(options)
     if options.masks is not None:  # would be a file of the server
         raise WebError(texts.WRONG_OCCLUSION.format(text=options.occlusion))
+    if options.speakers not in ("", AUTO):  # as above
+        raise WebError(texts.WRONG_SPEAKERS.format(text=options.speakers))
+    if options.speakers:
+        check_options_of_speakers(options)
     return Order(wish.kind, video, audio, models.check(wish.model, settings).name, settings, options)  # type: ignore[arg-type]
 
 

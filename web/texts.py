@@ -221,6 +221,7 @@ MISSING_MODEL = "{title}: {reason} Run commands in the project's folder, or choo
 UNKNOWN_KIND = "There is no kind of job {name!r}: choose {known}."
 WRONG_FACE = "The face {text!r} is unknown: give largest, center, a person's number, or x,y@seconds."
 WRONG_OCCLUSION = "The occlusion {text!r} is unknown: give auto or off."
+WRONG_SPEAKERS = "The speakers {text!r} are unknown: give auto."
 WRONG_NUMBER = "{name} is {value!r}: give a number."
 UNEXPECTED = "An internal error ended this job ({kind}): see the log of the app, or try other files."
 STOPPED = "The app was stopped before this job was done; it can go on from where it was."

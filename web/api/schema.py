@@ -38,6 +38,7 @@ TYPES: dict[str, Any] = {  # where the schema states more than the type of a fie
     "solver": Literal[tuple(solver.name for solver in SOLVERS)],
     "fps": Rate,
     "face": Text,
+    "speakers": Literal["", "auto"],
     "adapter": Text,
     "seed": Annotated[int, Field(ge=-1, lt=2**63)],
 }
@@ -51,6 +52,7 @@ REMARKS = {
     "preset": "Default: what the model recommends",
     "fps": "Frames per second, as a number or a fraction such as 30000/1001",
     "adapter": "`FILE:FACTOR`, several separated by semicolons: paths in a folder that the app may read",
+    "speakers": "`auto`: everybody gets the part of the audio in which they speak in the video, see docs/dubbing.md",
     "face": "`largest`, `center`, a person's number, or `x,y@seconds`",
 }
 

@@ -114,10 +114,16 @@ class Conversation:
             return self.width / 2
         if self.kind != "crossing":
             return (person + 0.5) * SPACING
-        middle = (self.turns[1].end_sec + self.turns[2].start_sec) / 2
+        middle = self.meeting_sec
         share = np.clip((frame / MODEL_FPS - middle) / CROSSING_SEC + 0.5, 0, 1)
         way = 0.25 + 0.5 * share * share * (3 - 2 * share)
         return self.width * float(way if person == 0 else 1 - way)
+
+    @property
+    def meeting_sec(self) -> float:
+        """When one passes behind the other: in a pause, or, with odd seeds, in the middle of a turn of the one who is covered."""
+        turn, after = self.turns[1:3]
+        return (turn.start_sec + turn.end_sec) / 2 if self.seed % 2 else (turn.end_sec + after.start_sec) / 2
 
     def pose(self, person: int, frame: int) -> tuple[Pose, int]:
         """The position of a head in its tile, and the tile's left edge in px of the frame."""

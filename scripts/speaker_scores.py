@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
 
+from latentsync.audio.speech_activity import FADE_SEC
 from latentsync.avatar.clip import HELD_OUT_FIRST_SEED
 from latentsync.avatar.conversation import KINDS, make_conversation, people_of
 from latentsync.avatar.mouth import mouth_track
@@ -24,6 +25,7 @@ from latentsync.face.detection.landmarks import points_from_landmarks
 from latentsync.inference.faces.plan import FacePlan
 from latentsync.inference.jobs.found_speakers import found_path
 from latentsync.inference.jobs.job import LipsyncJob, check_job
+from latentsync.inference.jobs.report import JobReport
 from latentsync.inference.model_files import DEMO_UNET, distilled_companion
 from latentsync.inference.models import LipsyncModels
 from latentsync.inference.pipeline import LipsyncPipeline
@@ -155,7 +157,7 @@ def lips_of(pipeline: LipsyncPipeline, video: Path, folder: Path) -> list[LipsOf
     }
     settings = pipeline.models.defaults.changed({"preset": "turbo"})
 
-    def dubbed(names: Sequence[str], kind: str) -> tuple[Path, Any]:
+    def dubbed(names: Sequence[str], kind: str) -> tuple[Path, JobReport]:
         content = {
             "people": {name: {**found["people"][name], "audio": speech[name].path.name} for name in names},
             "segments": [segment for segment in found["segments"] if segment["speaker"] in names],
@@ -170,7 +172,7 @@ def lips_of(pipeline: LipsyncPipeline, video: Path, folder: Path) -> list[LipsOf
         alone, _ = dubbed([name], f"alone_{number}")
         own_spans, person = spans_of(found, name), person_at(report, name, truth)
         visible = np.array(truth["visible"][person]) >= SEEN
-        speaking = visible & inside(own_spans, truth["frames"])
+        speaking = visible & inside(own_spans, truth["frames"]) & edited_fully(report, name)
         lips = [measured(path, truth["landmarks"][person], visible) for path in (output, alone)]
         own, by_itself = (correlation(each[speaking], speech[name].aperture[speaking]) for each in lips)
         said = [
@@ -196,7 +198,18 @@ def inside(spans: Sequence[tuple[float, float]], count: int) -> NDArray[np.bool_
     return np.any([(middles >= start) & (middles < stop) for start, stop in spans] or [np.zeros(count, bool)], axis=0)
 
 
-def person_at(report: Any, name: str, truth: Mapping[str, Any]) -> int:
+def edited_fully(report: JobReport, name: str) -> NDArray[np.bool_]:
+    """bool [n]: whether a person's new lips are shown in a frame without the film's own ones shining through.
+
+    Beside frames that are not edited, where a face is half covered or nobody speaks, the new lips fade.
+    """
+    speaker = next(each for each in report.speakers if each.name == name)
+    edited = np.array([frame.edited for frame in speaker.per_frame])
+    near = np.convolve(~edited, np.ones(2 * frames_in(FADE_SEC) + 1), "same")
+    return np.asarray(near == 0)
+
+
+def person_at(report: JobReport, name: str, truth: Mapping[str, Any]) -> int:
     """Which person of the truth somebody of a report is: the one at whose face most of their frames were edited."""
     speaker = next(each for each in report.speakers if each.name == name)
     votes = np.zeros(len(truth["people"]))

@@ -593,4 +593,6 @@ def test_the_documented_commands_of_curl_work(server: Server, pair: tuple[Path, 
     assert probe(tmp_path / "result.mp4").frame_count == 10, done.stdout
     assert json.loads((tmp_path / "result.report.json").read_text())["output"]
     job = json.loads((tmp_path / "job.json").read_text())["id"]
-    assert "event: end" in done.stdout and ApiClient(server.url).http.get(f"/jobs/{job}").status_code == 404  # it is deleted
+    assert (
+        "event: end" in done.stdout and ApiClient(server.url).http.get(f"/jobs/{job}").status_code == 404
+    )  # it is deleted

@@ -12,6 +12,7 @@ from latentsync.inference.timing import CHECK_STAGES, STAGES
 from latentsync.weights import FETCH_INFERENCE
 from latentsync.weights.hub import FileState
 from web import texts
+from web.copies import Copy
 from web.jobs import WebJob
 from web.sentences import duration, size, without_folders
 from web.settings import Limits
@@ -109,6 +110,29 @@ def player_html(job: WebJob) -> str:
     }
     listed = " ".join(f'{name}="{escape(value, quote=True)}"' for name, value in attributes.items())
     return f"<synced-player {listed}></synced-player>"
+
+
+def copies_html(copies: Mapping[Path, Copy]) -> str:
+    """What the page's script (assets/copies.js) shows instead of videos that the browser cannot play."""
+    if not copies:
+        return ""
+    shown = {
+        address(path): {
+            "picture": "" if copy.picture is None else address(copy.picture),
+            "copy": "" if copy.video is None else address(copy.video),
+            "text": copy_text(copy),
+        }
+        for path, copy in copies.items()
+    }
+    facts = escape(json.dumps(shown), quote=True)
+    return f'<p id="copy-note" class="ls-facts" role="status" hidden data-copies="{facts}"></p>'
+
+
+def copy_text(copy: Copy) -> str:
+    if copy.problem:
+        return f"{texts.COPY_NEEDED} {without_folders(copy.problem)}"
+    state = texts.COPY_SHOWN if copy.video is not None else texts.COPY_COMING.format(share=copy.share)
+    return f"{texts.COPY_NEEDED} {state}"
 
 
 def sheet_html(job: WebJob) -> str:

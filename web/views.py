@@ -146,7 +146,13 @@ def list_html(jobs: Iterable[WebJob]) -> str:
     """Table of jobs that were made together, with links to their results."""
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in texts.LIST_HEAD)
     body = "".join(list_row(job) for job in jobs)
-    return f'<div class="ls-table"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    return table_html(texts.BATCH_SECTION, f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>")
+
+
+def table_html(label: str, rows: str, below: str = "") -> str:
+    """A table that can be scrolled sideways, by keys too."""
+    facts = f'role="group" tabindex="0" aria-label="{escape(label, quote=True)}"'
+    return f'<div class="ls-table" {facts}><table>{rows}</table>{below}</div>'
 
 
 def list_row(job: WebJob) -> str:
@@ -207,7 +213,7 @@ def report_html(report: dict[str, Any]) -> str:
     }
     cells = [(texts.REPORT_ROWS[name], value) for name, value in rows.items() if value]
     body = "".join(f'<tr><th scope="row">{escape(name)}</th><td>{escape(value)}</td></tr>' for name, value in cells)
-    return f'<div class="ls-table"><table>{body}</table></div>'
+    return table_html(texts.REPORT_SECTION, body)
 
 
 def models_html(states: Iterable[FileState]) -> str:
@@ -218,7 +224,7 @@ def models_html(states: Iterable[FileState]) -> str:
     is_complete = all(state.state == "there" for state in states)
     command = f"<p>{escape(texts.MODEL_COMMAND)}</p><pre><code>{escape(FETCH_INFERENCE)}</code></pre>"
     below = f"<p>{escape(texts.MODEL_ALL_THERE)}</p>" if is_complete else command
-    return f'<div class="ls-table"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{below}</div>'
+    return table_html(texts.MODEL_SECTION, f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>", below)
 
 
 def model_row(state: FileState) -> str:

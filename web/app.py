@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from latentsync.media.video.encode import choose_encoder
 from web import texts
+from web.copies import Copies
 from web.engine import Engine
 from web.errors import ErrorCode, WebError
 from web.jobs import NewJob, Submission, WebJob, output_suffix
@@ -13,6 +15,7 @@ from web.models import Models
 from web.orders import Inspector, Wish, make_order
 from web.sentences import amount
 from web.settings import AppSettings
+from web.storage import check_room
 from web.store import JobStore
 
 
@@ -35,13 +38,16 @@ class WebApp:
         self.store = JobStore(settings.folder, settings.limits)
         self.inspector = Inspector(settings.limits)
         self.engine = Engine(models, self.store, settings.unload_sec)
+        self.copies = Copies(partial(check_room, self.store.folder, settings.limits))
 
     def start(self) -> "WebApp":
         self.store.sweep()
         self.engine.start()
+        self.copies.start()
         return self
 
     def stop(self) -> None:
+        self.copies.stop()
         self.engine.stop()
 
     def submit(

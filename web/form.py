@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.data_classes import FileData
 
 from latentsync.inference.settings import DEFAULT_SEED, MOST_STRENGTH, JobOptions, needs_distilled
 from web import texts, views
@@ -65,6 +66,12 @@ def wish_of(
     return Wish(kind, model, settings, options)
 
 
+def plain_file(value: str | Path | None) -> FileData | None:
+    """A file as it is, for Gradio's field of a video: Gradio converts one that browsers may not play, if ffmpeg is installed, and
+    the page would then send the converted one."""
+    return None if value is None else FileData(path=str(value), orig_name=Path(value).name)
+
+
 class Form:
     """The components of the form. `build` makes them where it is called, `connect` their events."""
 
@@ -106,7 +113,9 @@ class Form:
             buttons=[],
             elem_id="video",
         )
+        self.video.postprocess = plain_file
         self.video_facts = gr.HTML()
+        self.copies = gr.HTML(elem_id="copies")  # of videos on the page that browsers may not play
         self.audio = gr.Audio(
             label=texts.AUDIO, sources=["upload", "microphone"], type="filepath", buttons=[], elem_id="audio"
         )

@@ -3,6 +3,8 @@
 import json
 import secrets
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from web.jobs import Submission, WebJob
 from web.models import official_files
 from web.sentences import duration
 
-POLL_SEC = 0.7
+POLL_SEC, COPY_POLL_SEC = 0.7, 1.0
 KEY_BYTES, KEY_LENGTH = 16, 40  # of an order's key: random bytes, and characters at most
 SENDING = f"""() => ["", "", {json.dumps(views.bar_html(texts.SENDING, None, ""))},
     ...Array(4).fill({{__type__: "update", interactive: false}})]"""  # at once, before the server answers
@@ -51,6 +53,7 @@ class Page:
             self.current = gr.State("")  # id of the shown job
             self.order_key = gr.Textbox(visible="hidden")  # of the next job, so that a click counts once
             self.timer = gr.Timer(POLL_SEC, active=False)
+            self.copy_timer = gr.Timer(COPY_POLL_SEC, active=False)  # runs while a copy is being made
             gr.Markdown(f"# {texts.TITLE}\n{texts.SUBTITLE}")
             self.note = gr.Markdown()
             with gr.Row():
@@ -127,6 +130,9 @@ class Page:
         files: list[Any] = [form.video, form.audio, form.model]
         timed = [part.change for part in (*files, self.message)]
         gr.on(timed, self.on_times, [self.token, *files], form.times, trigger_mode="always_last", **QUIET)
+        seen = [form.video.change, self.message.change, self.copy_timer.tick]
+        shown_files, copies = [self.token, self.current, form.video], [form.copies, self.copy_timer]
+        gr.on(seen, self.on_copies, shown_files, copies, trigger_mode="always_last", **QUIET)
         changed = [part.change for part in form.inputs]
         gr.on(changed, None, None, self.problem, js="() => ''", **QUIET)
         gr.on(changed, self.on_form, [self.order_key, *form.inputs], self.kept, trigger_mode="always_last", **QUIET)
@@ -169,6 +175,26 @@ class Page:
 
     def on_times(self, token: str, video: str | None, audio: str | None, model: str, request: gr.Request) -> str:
         return self.form.times_html(owner_of(request, token), video, audio, model)
+
+    def on_copies(self, token: str, current: str, video: str | None, request: gr.Request) -> list[Any]:
+        """The copies of the videos on the page that browsers may not play, until all of them are made."""
+        shown = {}
+        for path, same in self._videos(owner_of(request, token), current, video):
+            with suppress(ValueError, OSError):  # other parts of the page tell what is wrong with a file
+                shown[path] = self.app.copies.of(path, same)
+        found = {path: copy for path, copy in shown.items() if copy is not None}
+        return [views.copies_html(found), gr.update(active=any(copy.is_coming for copy in found.values()))]
+
+    def _videos(self, owner: str, current: str, video: str | None) -> Iterator[tuple[Path, tuple[Path, ...]]]:
+        """The videos on the page, and files with the same content."""
+        with suppress(WebError):
+            if video:
+                yield self.app.store.uploaded(video), ()
+        with suppress(WebError):
+            job = self.app.store.get(current, owner)
+            if job.state == "done" and job.order.kind != "preflight":
+                yield job.order.video, job.uploads[:1]
+                yield job.output, ()
 
     # --- handlers of jobs
 

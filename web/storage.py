@@ -17,7 +17,7 @@ from web.access import AsgiApp, Message, answer, network_of, route_path
 from web.errors import ErrorCode, WebError
 from web.files import tree
 from web.sentences import size
-from web.settings import BODY_BYTES
+from web.settings import BODY_BYTES, Limits
 from web.store import JobStore
 
 ROUTE = "/gradio_api/upload"
@@ -56,7 +56,8 @@ class StoredUploads:
     def used_bytes(self, client: str) -> int:
         """Bytes that a client (a network address, or an owner of jobs) has stored, with the uploads that go on."""
         coming = sum(number for where, number in self._coming.values() if where == client)
-        return coming + disk_bytes(self._stored[client] | self.store.uploads_of(client))
+        stored = {path.parent for path in self._stored[client]}  # a folder for each upload, with its copy for the page
+        return coming + disk_bytes(stored | self.store.uploads_of(client))
 
     @contextmanager
     def receiving(self, client: str, length: int) -> Iterator[set[Path]]:
@@ -76,10 +77,7 @@ class StoredUploads:
 
     def _check_room(self, client: str, length: int) -> None:
         coming = sum(number for _, number in self._coming.values())
-        if shutil.disk_usage(self.folder).free < coming + length + FREE_BYTES:
-            raise WebError(texts.DISK_FULL, ErrorCode.STORAGE_FULL)
-        if disk_bytes([self.folder]) + coming + length > self.limits.stored_bytes:
-            raise WebError(texts.STORE_FULL.format(limit=size(self.limits.stored_bytes)), ErrorCode.STORAGE_FULL)
+        check_room(self.folder, self.limits, coming + length)
         if self.used_bytes(client) + length > self.limits.stored_bytes_each:
             raise WebError(texts.QUOTA_USED.format(limit=size(self.limits.stored_bytes_each)), ErrorCode.QUOTA_EXCEEDED)
 
@@ -135,6 +133,14 @@ class Result:
         except ValueError:
             return set()
         return {Path(path) for path in listed if isinstance(path, str)} if isinstance(listed, list) else set()
+
+
+def check_room(folder: Path, limits: Limits, length: int) -> None:
+    """WebError if the app's folder has no room for `length` bytes more, of whomever."""
+    if shutil.disk_usage(folder).free < length + FREE_BYTES:
+        raise WebError(texts.DISK_FULL, ErrorCode.STORAGE_FULL)
+    if disk_bytes([folder]) + length > limits.stored_bytes:
+        raise WebError(texts.STORE_FULL.format(limit=size(limits.stored_bytes)), ErrorCode.STORAGE_FULL)
 
 
 def disk_bytes(places: Iterable[Path]) -> int:

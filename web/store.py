@@ -136,10 +136,11 @@ class JobStore:
         return found
 
     def uploads_of(self, client: str) -> set[Path]:
-        """The uploads from which jobs of an owner, or of a network address, were made, and their copies."""
+        """The folders of uploads from which jobs of an owner, or of a network address, were made, and of what was copied from
+        them."""
         with self._lock:
             jobs = [job for job in self._jobs.values() if client in (job.owner, job.submission.address)]
-        return {path for job in jobs for path in (*job.uploads, job.folder / INPUT)}
+        return {path for job in jobs for path in (*(upload.parent for upload in job.uploads), job.folder / INPUT)}
 
     def due_webhooks(self) -> list[WebJob]:
         """Ended jobs whose webhook was not called yet."""

@@ -12,6 +12,7 @@ from latentsync.inference.timing import CHECK_STAGES, STAGES
 from latentsync.weights import FETCH_INFERENCE
 from latentsync.weights.hub import FileState
 from web import texts
+from web.copies import Copy
 from web.jobs import WebJob
 from web.sentences import duration, size, without_folders
 from web.settings import Limits
@@ -111,6 +112,29 @@ def player_html(job: WebJob) -> str:
     return f"<synced-player {listed}></synced-player>"
 
 
+def copies_html(copies: Mapping[Path, Copy]) -> str:
+    """What the page's script (assets/copies.js) shows instead of videos that the browser cannot play."""
+    if not copies:
+        return ""
+    shown = {
+        address(path): {
+            "picture": "" if copy.picture is None else address(copy.picture),
+            "copy": "" if copy.video is None else address(copy.video),
+            "text": copy_text(copy),
+        }
+        for path, copy in copies.items()
+    }
+    facts = escape(json.dumps(shown), quote=True)
+    return f'<p id="copy-note" class="ls-facts" role="status" hidden data-copies="{facts}"></p>'
+
+
+def copy_text(copy: Copy) -> str:
+    if copy.problem:
+        return f"{texts.COPY_NEEDED} {without_folders(copy.problem)}"
+    state = texts.COPY_SHOWN if copy.video is not None else texts.COPY_COMING.format(share=copy.share)
+    return f"{texts.COPY_NEEDED} {state}"
+
+
 def sheet_html(job: WebJob) -> str:
     """The sheet of a check, which opens in full size."""
     link, alt = escape(address(job.sheet), quote=True), escape(texts.SHEET_ALT, quote=True)
@@ -122,7 +146,13 @@ def list_html(jobs: Iterable[WebJob]) -> str:
     """Table of jobs that were made together, with links to their results."""
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in texts.LIST_HEAD)
     body = "".join(list_row(job) for job in jobs)
-    return f'<div class="ls-table"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    return table_html(texts.BATCH_SECTION, f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>")
+
+
+def table_html(label: str, rows: str, below: str = "") -> str:
+    """A table that can be scrolled sideways, by keys too."""
+    facts = f'role="group" tabindex="0" aria-label="{escape(label, quote=True)}"'
+    return f'<div class="ls-table" {facts}><table>{rows}</table>{below}</div>'
 
 
 def list_row(job: WebJob) -> str:
@@ -183,7 +213,7 @@ def report_html(report: dict[str, Any]) -> str:
     }
     cells = [(texts.REPORT_ROWS[name], value) for name, value in rows.items() if value]
     body = "".join(f'<tr><th scope="row">{escape(name)}</th><td>{escape(value)}</td></tr>' for name, value in cells)
-    return f'<div class="ls-table"><table>{body}</table></div>'
+    return table_html(texts.REPORT_SECTION, body)
 
 
 def models_html(states: Iterable[FileState]) -> str:
@@ -194,7 +224,7 @@ def models_html(states: Iterable[FileState]) -> str:
     is_complete = all(state.state == "there" for state in states)
     command = f"<p>{escape(texts.MODEL_COMMAND)}</p><pre><code>{escape(FETCH_INFERENCE)}</code></pre>"
     below = f"<p>{escape(texts.MODEL_ALL_THERE)}</p>" if is_complete else command
-    return f'<div class="ls-table"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{below}</div>'
+    return table_html(texts.MODEL_SECTION, f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>", below)
 
 
 def model_row(state: FileState) -> str:

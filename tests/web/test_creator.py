@@ -5,6 +5,7 @@ With LATENTSYNC_AXE in the environment, the path of axe.min.js (package axe-core
 
 import os
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from web.models import Models
 from web.serve import Server
 from web.settings import AppSettings, Limits
 
-AXE = os.environ.get("LATENTSYNC_AXE", "")
+AXE_PACKAGE = find_spec("axe_playwright_python")
+AXE = os.environ.get("LATENTSYNC_AXE") or (AXE_PACKAGE and Path(str(AXE_PACKAGE.origin)).with_name("axe.min.js"))
 SERIOUS = """async () => (await axe.run()).violations.filter(v => ['serious', 'critical'].includes(v.impact))
   .map(v => v.id + ' ' + v.nodes.map(node => node.html.slice(0, 150)).join(' | '))"""
 COUNTED = """window.notes = []; window.Notification = class {
@@ -72,7 +74,7 @@ def is_in_sight(page: Page, selector: str) -> bool:
 
 
 def has_no_serious_fault(page: Page) -> None:
-    if AXE:
+    if AXE:  # a file axe.min.js
         page.evaluate(Path(AXE).read_text(encoding="utf-8"))
         assert page.evaluate(SERIOUS) == []
 

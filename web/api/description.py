@@ -52,9 +52,19 @@ REFUSED = errors(
 )
 CREATED: dict[str, Any] = {"methods": ["POST"], "status_code": 201, "responses": {**REPEATED, **REFUSED}}
 DELETED: dict[str, Any] = {"methods": ["DELETE"], "status_code": 204, "responses": UNFIT}
+JOB_AS_TEXT = {
+    "type": "string",
+    "contentMediaType": JSON,
+    "contentSchema": {"$ref": "#/components/schemas/Job"},
+}
+EVENT = {  # each event of the stream
+    "type": "object",
+    "required": ["id", "event", "data"],
+    "properties": {"id": {"type": "string"}, "event": {"enum": ["progress", "end"]}, "data": JOB_AS_TEXT},
+}
 EVENTS: dict[str, Any] = {
     "response_class": StreamingResponse,
-    "responses": {**UNKNOWN, 200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+    "responses": {**UNKNOWN, 200: {"content": {"text/event-stream": {"schema": EVENT}}}},
 }
 RESULT = file_answers({name: {"schema": {"type": "string", "format": "binary"}} for name in VIDEO_KINDS})
 REPORT = file_answers({JSON: {"schema": {"type": "object"}}})

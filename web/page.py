@@ -19,7 +19,7 @@ from web.files import ID_BYTES
 from web.form import QUIET, Form, form_of, wish_of
 from web.jobs import Submission, WebJob
 from web.models import official_files
-from web.sentences import duration
+from web.sentences import audio_words, duration
 
 POLL_SEC, COPY_POLL_SEC = 0.7, 1.0
 KEY_BYTES, KEY_LENGTH = 16, 40  # of an order's key: random bytes, and characters at most
@@ -81,7 +81,7 @@ class Page:
         with gr.Column(elem_id="actions", min_width=0):
             with gr.Row():
                 self.check = gr.Button(texts.CHECK, min_width=90, size="md", elem_id="check")
-                self.preview = gr.Button(texts.PREVIEW, min_width=160, size="md", elem_id="preview")
+                self.preview = gr.Button(texts.PREVIEW, min_width=190, size="md", elem_id="preview")
                 self.run = gr.Button(texts.RUN, variant="primary", min_width=90, size="md", elem_id="run")
                 self.cancel = gr.Button(
                     texts.CANCEL, variant="stop", min_width=90, size="md", interactive=False, elem_id="cancel"
@@ -366,7 +366,8 @@ def outcome_html(job: WebJob) -> str:
     if job.state == "cancelled":
         return views.message_html(texts.CANCELLED)
     sentence = texts.CHECKED if job.order.kind == "preflight" else texts.FINISHED
-    return views.message_html(sentence.format(summary=job.report["summary"]), job.report["warnings"])
+    notes = map(audio_words, job.report["warnings"])
+    return views.message_html(audio_words(sentence.format(summary=job.report["summary"])), notes)
 
 
 def title_of(job: WebJob) -> str:

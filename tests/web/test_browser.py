@@ -280,6 +280,7 @@ def looks(page: Page, folder: Path) -> None:
     wait_for_message(page, "Done:")
     page.wait_for_function("() => document.querySelector('.sp-result').readyState >= 2")
     assert page.evaluate("() => document.body.classList.contains('dark')")
+    page.wait_for_function("() => !document.querySelector('.pending')")  # what is being filled in is faint
     picture(page, "dark", folder, full_page=True)
     assert page.evaluate(FAINT) == []
     page.set_viewport_size({"width": 390, "height": 844})

@@ -19,6 +19,7 @@ from web.errors import WebError
 from web.faces import FaceFinder, chosen_of, framed, nearest, place_of
 from web.jobs import Submission, WebJob
 from web.orders import Wish, previewed
+from web.sentences import audio_words
 from web.serve import Server
 from web.settings import PRESETS
 from web.speed import Speed, Speeds, calls
@@ -178,6 +179,9 @@ def test_the_whole_job_has_one_bar_that_only_grows(tmp_path: Path) -> None:
 def test_the_page_says_audio_and_never_sound() -> None:
     said = [value for name, value in vars(texts).items() if name.isupper() and isinstance(value, str)]
     assert [text for text in said if "sound" in text.lower()] == []
+    assert (
+        audio_words("The sound of sound.wav is cut after the sound") == "The audio of sound.wav is cut after the audio"
+    )
 
 
 def test_a_batch_goes_on_by_itself_and_lists_its_results(

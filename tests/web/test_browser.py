@@ -280,7 +280,8 @@ def looks(page: Page, folder: Path) -> None:
     wait_for_message(page, "Done:")
     page.wait_for_function("() => document.querySelector('.sp-result').readyState >= 2")
     assert page.evaluate("() => document.body.classList.contains('dark')")
-    page.wait_for_function("() => !document.querySelector('.pending')")  # what is being filled in is faint
+    expect(page.get_by_text("1.3 s of audio")).to_be_visible()
+    page.wait_for_timeout(1000)  # what is being filled in is faint
     picture(page, "dark", folder, full_page=True)
     assert page.evaluate(FAINT) == []
     page.set_viewport_size({"width": 390, "height": 844})

@@ -80,6 +80,11 @@ def has_no_serious_fault(page: Page) -> None:
 
 
 def test_from_a_face_to_a_comparison(page: Page, server: Server, pair: tuple[Path, Path]) -> None:  # noqa: F811
+    tops = (
+        "() => ['#video', '#actions', '#message'].map(name => document.querySelector(name).getBoundingClientRect().top)"
+    )
+    video, actions, message = page.evaluate(tops)
+    assert abs(video - actions) < 30 and 0 < message - actions < 200, "no gap at this width"
     upload(page, *pair)
     expect(page.get_by_text("1.3 s of audio")).to_be_visible()
     page.locator("#preset input").nth(0).focus()
@@ -143,6 +148,16 @@ def compare(page: Page) -> None:
     page.wait_for_function(f"() => String(({times})()) === '2,2'")
     page.get_by_role("button", name=texts.PLAYER_BACK, exact=True).click()
     page.wait_for_function(f"() => String(({times})()) === '1,1'")
+    press(page, texts.PLAYER_ZOOM)
+    muted = "() => [...document.querySelectorAll('synced-player video')].map(v => v.muted).join()"
+    press(page, texts.PLAYER_SOUND_RESULT)
+    assert page.evaluate(muted) == "false,true"
+    press(page, texts.PLAYER_SOUND_ORIGINAL)
+    assert page.evaluate(muted) == "true,false"
+    press(page, texts.PLAYER_FULL)
+    page.wait_for_function("() => document.fullscreenElement?.localName === 'synced-player'")
+    press(page, texts.PLAYER_FULL)
+    page.wait_for_function("() => !document.fullscreenElement")
 
 
 def test_a_job_waits_for_a_file_that_is_still_coming(page: Page, server: Server, pair: tuple[Path, Path]) -> None:  # noqa: F811

@@ -26,7 +26,7 @@ import torch
 
 from benchmarks.table import report
 from latentsync.avatar.clip import spoken_clip
-from latentsync.avatar.sentences import random_sentence
+from latentsync.avatar.sound.sentences import random_sentence
 from latentsync.config import load
 from latentsync.media.probe import probe
 from latentsync.media.sound.copy import AudioSource

@@ -20,7 +20,7 @@ from latentsync.avatar.clip import (
     read_openings,
     spoken_clip,
 )
-from latentsync.avatar.sentences import random_sentence
+from latentsync.avatar.sound.sentences import random_sentence
 from latentsync.data.aligned import aligned_faces
 from latentsync.face.detection.detector import make_detector
 from latentsync.inference.model_files import DEMO_UNET

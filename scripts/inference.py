@@ -19,7 +19,7 @@ from rich.table import Table
 from latentsync.face.detection.detector import DEFAULT_DETECTOR
 from latentsync.inference.batch import JobEntry, JobOutcome, read_jobs, run_all, run_all_on_cluster, run_all_spread
 from latentsync.inference.jobs.job import LipsyncJob, check_job, check_names
-from latentsync.inference.jobs.speakers_file import is_speakers_file
+from latentsync.inference.jobs.speakers_file import is_sought, is_speakers_file
 from latentsync.inference.jobs.workers import WorkerPool
 from latentsync.inference.memory import share_one_heap
 from latentsync.inference.model_files import DEMO_UNET, ModelFiles, distilled_companion, find_model_files, settings_for
@@ -76,16 +76,25 @@ def choose(args: argparse.Namespace) -> list[str]:
 
 
 def choose_speakers(args: argparse.Namespace) -> None:
-    """Set the file of speakers in place of the audio; raises ValueError if both are given, or it has another ending."""
+    """Set the file of speakers in place of the audio; raises ValueError if both are given, or it has another ending.
+
+    `auto` and an RTTM file stay the option `speakers`: they go with an audio file, the mix.
+    """
+    if is_sought(args.speakers):
+        if not (args.audio_path and args.video_path):
+            raise ValueError(
+                f"--speakers {args.speakers} finds whose lips say what of a mix: give it with --audio_path, and --video_path."
+            )
+        return
     if args.audio_path:
         raise ValueError(
             '--speakers names the sounds itself: leave out --audio_path, and give a mix as "mix" in the file.'
         )
-    if not is_speakers_file(args.speakers):
+    if not is_speakers_file(Path(args.speakers)):
         raise ValueError(
-            f"{args.speakers} is no file of speakers: give a .json, .csv, .srt or .vtt file, see docs/dubbing.md."
+            f"{args.speakers} is no file of speakers: give auto, or a .json, .csv, .srt, .vtt or .rttm file, see docs/dubbing.md."
         )
-    args.audio_path = args.speakers
+    args.audio_path, args.speakers = Path(args.speakers), None
 
 
 def unet_path(args: argparse.Namespace) -> Path:

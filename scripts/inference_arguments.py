@@ -8,7 +8,6 @@ from typing import Any, get_args
 
 from latentsync.diffusion.solvers import SOLVERS
 from latentsync.face.detection.detector import BACKENDS
-from latentsync.inference.adapters import joined
 from latentsync.inference.memory import MemoryChoice
 from latentsync.inference.settings import (
     DEEPCACHE_INTERVAL,
@@ -28,6 +27,7 @@ from latentsync.media.pixels.interlace import Interlaced
 from latentsync.media.video.encode import CODECS
 from latentsync.precision import PRECISIONS
 from latentsync.weights import PUBLIC_UNET
+from latentsync.weights.adapters import joined
 from scripts.command import yaml_file
 
 
@@ -39,10 +39,9 @@ def parse(argv: list[str] | None, description: str | None, prog: str = "inferenc
     files("--audio_path", type=Path, help="the new speech: any file with an audio track")
     files(
         "--speakers",
-        type=Path,
-        metavar="FILE",
+        metavar="{auto,FILE}",
         help="in place of --audio_path, for several people: .json, .csv, .srt or .vtt that says who speaks when and what, see"
-        " docs/dubbing.md",
+        " docs/dubbing.md; with --audio_path, a mix: auto finds who speaks when, and with an .rttm file whose face is whose",
     )
     files("--video_out_path", type=Path, default=Path("video_out.mp4"), help="the output (default: %(default)s)")
     files(

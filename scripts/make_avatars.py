@@ -4,6 +4,9 @@ Each clip is NAME.mp4 (H.264, 25 fps, 16 kHz audio) and NAME.json (phonemes, mou
 covers the mouth for a while, and NAME.npz says where. A clip depends only on its seed. Existing clips are kept, so the same command
 resumes an interrupted run. With --together the heads also stand side by side in talk.mp4, and talk.json makes them speak in turn,
 each with the voice of the next one: a file for `--speakers` of the inference command.
+
+With --conversation two or three people speak in turn in one film: side by side, changing places (one passes behind the other), in
+single shots, and with a voice off screen; --count of each kind. KIND_SEED.json says who speaks when.
 """
 
 import argparse
@@ -21,10 +24,14 @@ from rich.progress import track
 from latentsync.avatar import OCCLUDERS
 from scripts.command import run_command
 
+VARIANTS = 3  # of each kind of conversation
+
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, required=True, help="number of clips")
+    parser.add_argument(
+        "--count", type=int, help="number of clips; of each kind with --conversation (default there: 3)"
+    )
     parser.add_argument("--out", type=Path, required=True, help="output folder")
     parser.add_argument("--first_seed", type=int, default=0, help="seed of the first clip")
     parser.add_argument("--held_out", action="store_true", help="identities and sentences that training does not use")
@@ -35,6 +42,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--together", action="store_true", help="also write talk.mp4 and talk.json with all heads, see above"
     )
+    parser.add_argument(
+        "--conversation", action="store_true", help="draw conversations of two or three people instead, see above"
+    )
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one per core)")
     return parser.parse_args(argv)
 
@@ -42,14 +52,38 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def make_avatars(args: argparse.Namespace) -> None:
     from latentsync.avatar.clip import HELD_OUT_FIRST_SEED, make_clip  # imports SciPy's signal package
 
+    check(args)
     args.out.mkdir(parents=True, exist_ok=True)
     first = args.first_seed + (HELD_OUT_FIRST_SEED if args.held_out else 0)
+    if args.conversation:
+        make_conversations(args, first)
+        return
     seeds = range(first, first + args.count)
     make = partial(make_clip, folder=args.out, occluder=args.occluder, frames=args.frames)
     with ProcessPoolExecutor(args.workers) as pool:
         clips = list(track(pool.map(make, seeds), "Avatars", total=args.count))
     if args.together:
         write_together(clips, args.out / "talk.mp4")
+
+
+def check(args: argparse.Namespace) -> None:
+    """ValueError for options that contradict each other, or a count that is missing."""
+    if args.conversation:
+        for name in ("frames", "occluder", "together"):
+            if getattr(args, name):
+                raise ValueError(f"--conversation draws whole conversations: leave out --{name}.")
+    elif args.count is None:
+        raise ValueError("the number of clips is missing: give it with --count.")
+
+
+def make_conversations(args: argparse.Namespace, first_seed: int) -> None:
+    """Draw --count conversations of each kind (default: `VARIANTS`); every third one has three people in the picture if it can."""
+    from latentsync.avatar.conversation import KINDS, make_conversation, people_of
+
+    count = VARIANTS if args.count is None else args.count
+    jobs = [(kind, first_seed + n, people_of(kind, n), args.out, args.held_out) for kind in KINDS for n in range(count)]
+    with ProcessPoolExecutor(args.workers) as pool:
+        list(track(pool.map(make_conversation, *zip(*jobs, strict=True)), "Conversations", total=len(jobs)))
 
 
 def write_together(clips: Sequence[Path], path: Path) -> None:

@@ -5,14 +5,15 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from latentsync.inference.jobs.job import check_options_of_speakers
 from latentsync.media.video.encode import choose_encoder
 from web import texts
 from web.copies import Copies
 from web.engine import Engine
 from web.errors import ErrorCode, WebError
-from web.jobs import NewJob, Submission, WebJob, output_suffix
+from web.jobs import NewJob, Speakers, Submission, WebJob, output_suffix
 from web.models import Models
-from web.orders import Inspector, Wish, make_order
+from web.orders import Inspector, Wish, checked_speakers, make_order
 from web.sentences import amount
 from web.settings import AppSettings
 from web.storage import check_room
@@ -28,6 +29,7 @@ class Draft:
     audio: Path
     names: tuple[str, str]
     webhook_url: str = ""
+    speakers: Speakers | None = None  # in place of the audio
 
 
 class WebApp:
@@ -95,11 +97,17 @@ class WebApp:
         order = make_order(draft.wish, draft.video, draft.audio, self.models)
         options = order.options
         info = self.inspector.video(draft.video, draft.names[0], options.video_track)
-        self.inspector.sound(draft.audio, draft.names[1], options.audio_track)
+        if draft.speakers is None:
+            self.inspector.sound(draft.audio, draft.names[1], options.audio_track)
+        else:
+            check_options_of_speakers(options)
+            for name, path in draft.speakers.sounds.items():
+                self.inspector.sound(path, name)
+            checked_speakers(draft.speakers)
         if options.codec != "auto":
             encoder = choose_encoder(options.codec, info.width, info.height, output_suffix(options))
             encoder.settings(options.crf)
-        return NewJob(order, draft.names, draft.webhook_url)
+        return NewJob(order, draft.names, draft.webhook_url, draft.speakers)
 
     def cancel(self, job_id: str, owner: str) -> WebJob:
         job = self.store.get(job_id, owner)

@@ -10,10 +10,10 @@ from pathlib import Path
 from threading import Condition, Thread
 from typing import TYPE_CHECKING, Any
 
-from latentsync.inference.adapters import adapter_text, adapters_of
 from latentsync.inference.jobs.job import check_job
 from latentsync.inference.jobs.report import FrameReport, JobReport, save_report
 from latentsync.inference.timing import DETECT, GENERATE
+from latentsync.weights.adapters import adapter_text, adapters_of
 from web import texts
 from web.errors import CancelledError
 from web.jobs import WebJob

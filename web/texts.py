@@ -225,6 +225,15 @@ MISSING_MODEL = "{title}: {reason} Run commands in the project's folder, or choo
 UNKNOWN_KIND = "There is no kind of job {name!r}: choose {known}."
 WRONG_FACE = "The face {text!r} is unknown: give largest, center, a person's number, or x,y@seconds."
 WRONG_OCCLUSION = "The occlusion {text!r} is unknown: give auto or off."
+NO_SPEAKERS = "Nothing was found about who speaks: this job did not ask for it."
+WRONG_CONTENT = (
+    "The speakers are incomplete: give an object with people, each with a face, and a list of segments, as docs/dubbing.md"
+    " describes (cues and tables of segments need files that the server does not have)."
+)
+AUDIO_AND_SPEAKERS = (
+    "The speakers name the sounds themselves: leave out audio, and give a mix as mix among the speakers."
+)
+WRONG_SPEAKERS = "The speakers {text!r} are unknown: give auto."
 WRONG_NUMBER = "{name} is {value!r}: give a number."
 UNEXPECTED = "An internal error ended this job ({kind}): see the log of the app, or try other files."
 STOPPED = "The app was stopped before this job was done; it can go on from where it was."

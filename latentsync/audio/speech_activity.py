@@ -25,6 +25,7 @@ FLOOR_DB = -90.0  # about the quantisation noise of 16 bits
 
 INAUDIBLE_DB = -60.0  # audio whose loudest tenth of a second is below this is inaudible
 PAUSE_DB = 45.0  # frames quieter than the loudest one by more than this are pauses
+QUIET_DB = 35.0  # frames quieter than the loudest one by more than this are silent between words
 SYLLABLE_DB = 6.0  # prominence of a syllable above the minima before and after it
 AROUND = 50  # largest distance in frames of these minima from the syllable
 TOGETHER = 6  # largest distance in frames between the peaks of one syllable in different bands
@@ -62,6 +63,12 @@ def speech_frames(waveform: NDArray[np.floating]) -> NDArray[np.bool_]:
     for syllable in syllables_of(levels, LONE_FRAMES):
         speech[max(0, syllable - EDGE) : syllable + EDGE] = True
     return speech
+
+
+def audible_frames(waveform: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Frames of audio, float [samples] at 16 kHz, that are at most `QUIET_DB` quieter than the loudest one: bool [n]."""
+    levels = band_levels_db(waveform).max(axis=1)
+    return np.asarray(levels > max(INAUDIBLE_DB, float(levels.max(initial=FLOOR_DB)) - QUIET_DB))
 
 
 def speech_weights(waveform: NDArray[np.floating]) -> NDArray[np.float32]:

@@ -20,8 +20,8 @@ from latentsync.avatar.occluders import patches as occluder_patches
 from latentsync.avatar.raster import to_srgb
 from latentsync.avatar.render import Pose, Renderer
 from latentsync.avatar.room import margin_px, paint_room
-from latentsync.avatar.sentences import random_sentence
-from latentsync.avatar.speech import Phoneme, Speech, Voice, random_voice, speak
+from latentsync.avatar.sound.sentences import random_sentence
+from latentsync.avatar.sound.speech import Phoneme, Speech, Voice, random_voice, speak
 from latentsync.files import atomic_write
 from latentsync.media.sound.copy import AudioSource
 from latentsync.media.sound.write import write_wav
@@ -60,7 +60,7 @@ class AvatarClip:
 
     seed: int
     sentence: str
-    voice: Voice
+    voice: Voice | None  # None: of a person in a conversation
     identity: Identity
     speech: Speech
     mouth: MouthTrack
@@ -162,12 +162,12 @@ class AvatarClip:
         shift = np.array([[1, 0, -left], [0, 1, -top]], np.float32)
         return cv2.warpAffine(room, shift, (self.size, self.size), flags=cv2.INTER_LINEAR)
 
-    def landmarks(self, frame: int) -> np.ndarray:
-        """The 68 usual landmarks in a frame, [68, 2] in px, with the parts of `LANDMARKS` in order."""
-        return np.concatenate([self._part(frame, name) for name in LANDMARKS])
+    def landmarks(self, frame: int, pose: Pose | None = None) -> np.ndarray:
+        """The 68 usual landmarks in a frame, [68, 2] in px, with the parts of `LANDMARKS` in order; of a head at `pose`."""
+        return np.concatenate([self._part(frame, name, pose) for name in LANDMARKS])
 
-    def _part(self, frame: int, name: str) -> np.ndarray:
-        surface, pose = self.renderer.head.pose(self.expression(frame)), self.pose(frame)
+    def _part(self, frame: int, name: str, pose: Pose | None = None) -> np.ndarray:
+        surface, pose = self.renderer.head.pose(self.expression(frame)), pose or self.pose(frame)
         cells = self._cells[name]
         return pose.project(pose.place(surface[cells[:, 0], cells[:, 1]]))[:, :2]
 
@@ -190,7 +190,7 @@ class AvatarClip:
             **occluded,
             "seed": self.seed,
             "sentence": self.sentence,
-            "voice": asdict(self.voice),
+            "voice": self.voice and asdict(self.voice),
             "identity": self.identity.to_dict(),
             "fps": MODEL_FPS,
             "sample_rate_hz": SAMPLE_RATE_HZ,
@@ -216,7 +216,9 @@ def spoken_clip(seed: int, text: str, rng: np.random.Generator) -> AvatarClip:
     identity = random_identity(rng)
     speech = speak(text, voice)
     frames = frames_in(speech.duration_sec)
-    return AvatarClip(seed, text, voice, identity, speech, mouth_track(speech.phonemes, frames), _motion(frames, rng))
+    return AvatarClip(
+        seed, text, voice, identity, speech, mouth_track(speech.phonemes, frames), random_motion(frames, rng)
+    )
 
 
 def random_part(clip: AvatarClip, frames: int) -> AvatarClip:
@@ -288,7 +290,8 @@ def _cut(track: Track, start: int, stop: int) -> Track:
     return replace(track, **{each.name: getattr(track, each.name)[start:stop] for each in fields(track)})
 
 
-def _motion(frames: int, rng: np.random.Generator) -> HeadMotion:
+def random_motion(frames: int, rng: np.random.Generator) -> HeadMotion:
+    """The movement of a head for `frames` frames."""
     lively = rng.uniform(0.4, 1.2)
     yaw = rng.uniform(-0.14, 0.14) + _wander(frames, 0.12 * lively, rng)
     return HeadMotion(

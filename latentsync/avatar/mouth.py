@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
-from latentsync.avatar.speech import STRESS_MARKS, Phoneme
+from latentsync.avatar.sound.speech import STRESS_MARKS, Phoneme
 from latentsync.timebase import MODEL_FPS
 
 CONTROL_HZ = 200  # rate at which the targets are smoothed, before they are sampled at the frames

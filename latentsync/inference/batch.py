@@ -13,10 +13,10 @@ from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from latentsync.inference.adapters import beside
-from latentsync.inference.jobs.speakers_file import is_speakers_file
+from latentsync.inference.jobs.speakers_file import is_sought, is_speakers_file
 from latentsync.inference.jobs.workers import SPAWN, Load, WorkerPool
-from latentsync.inference.settings import InferenceSettings, JobOptions
+from latentsync.inference.settings import AUTO, InferenceSettings, JobOptions
+from latentsync.weights.adapters import beside
 
 if TYPE_CHECKING:
     import torch  # slow to import, and not needed to check a list
@@ -55,7 +55,7 @@ def read_jobs(path: Path) -> list[JobEntry]:
     """Read a `.csv` file (with a header line) or a `.jsonl` file; file names are relative to its folder.
 
     The columns are video, audio, output, and any field of `InferenceSettings` or `JobOptions`; empty values are ignored. In
-    place of an audio file a job may have a file of `speakers`.
+    place of an audio file a job may have a file of `speakers`; beside one, `auto` or an RTTM file.
 
     Raises ValueError if the file is missing or empty, a line cannot be parsed, a column is unknown, a file name is missing, or
     two entries write the same output.
@@ -116,15 +116,19 @@ def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 def _entry(path: Path, number: int, row: Mapping[str, Any]) -> JobEntry:
     given = {name: value for name, value in row.items() if value not in (None, "", [])}
-    if SPEAKERS in given:
+    if SPEAKERS in given and "audio" in given and is_sought(str(given[SPEAKERS])):
+        if given[SPEAKERS] != AUTO:
+            given[SPEAKERS] = str(path.parent / str(given[SPEAKERS]))
+    elif SPEAKERS in given:
         if "audio" in given or not is_speakers_file(Path(str(given[SPEAKERS]))):
             raise ValueError(
-                f"{path}, job {number}: give speakers, a .json, .csv, .srt or .vtt file, in place of audio."
+                f"{path}, job {number}: give speakers, a .json, .csv, .srt or .vtt file, in place of audio; or auto or an .rttm"
+                " file beside it."
             )
         given["audio"] = given.pop(SPEAKERS)
     unknown = [str(name) for name in given if name not in (*FILES, *SETTINGS, *OPTIONS)]
     if unknown:
-        known = ", ".join((*FILES, SPEAKERS, *SETTINGS, *OPTIONS))
+        known = ", ".join((*FILES, *SETTINGS, *OPTIONS))
         raise ValueError(f"{path}, job {number}: {unknown[0]!r} is unknown. Known are {known}.")
     missing = [name for name in FILES if name not in given]
     if missing:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from latentsync.audio.whisper_model import encoder_width
 from latentsync.face.detection.detector import detector_problems
-from latentsync.inference.adapters import check_adapters
 from latentsync.inference.settings import InferenceSettings
 from latentsync.weights import (
     CHECKPOINTS,
@@ -22,6 +21,7 @@ from latentsync.weights import (
     read_header,
     without_remedy,
 )
+from latentsync.weights.adapters import adapters_of
 from latentsync.weights.table import FETCH_INFERENCE, PUBLIC_FILES, PUBLIC_UNET, public_file
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 WHISPER_OF_WIDTH = {384: "tiny", 768: "small"}  # width of the audio cross-attention -> public speech encoder
 PUBLIC_WIDTH = 384  # of all official U-Nets
+SYNCNET_FILES = ("syncnet.safetensors", "stable_syncnet.pt")
 TINY_VAE = "tiny_vae.safetensors"
 FOLDER_INDEX, WEIGHTS_IN_FOLDER = "model_index.json", "diffusion_pytorch_model.safetensors"  # of diffusers' layout
 UNET_FOLDER, VAE_FOLDER, ENCODER_FOLDER, TINY_FOLDER = "unet", "vae", "audio_encoder", "tiny_vae"
@@ -154,6 +155,12 @@ def tiny_vae_path(unet_path: Path | str) -> Path:
     return in_folder if in_folder.is_file() else beside / TINY_VAE
 
 
+def syncnet_path(unet_path: Path | str) -> Path:
+    """The SyncNet beside a U-Net, or the public one; it need not exist."""
+    places = [folder / name for folder in folders(unet_path) for name in SYNCNET_FILES]
+    return next((place for place in places if place.is_file()), places[-1])
+
+
 def vae_path(unet_path: Path | str, trained_with: Path | str = "") -> Path:
     """The auto-encoder of a U-Net, a file or a folder; `trained_with` is the path of the one it was trained with."""
     beside, public = folders(unet_path)
@@ -190,7 +197,10 @@ def settings_for(files: ModelFiles, entries: Mapping[str, Any]) -> InferenceSett
     file cannot be used."""
     settings = recommended(files.facts).changed(entries)
     check_settings(settings, "distilled" in files.facts, tiny_vae_path(files.unet.path).is_file())
-    check_adapters(settings.adapter)
+    if settings.adapter:
+        from latentsync.models.unet.adapter import check_adapters  # imports PyTorch
+
+        check_adapters(adapters_of(settings.adapter))
     return settings
 
 

@@ -18,6 +18,7 @@ from latentsync.inference.model_files import (
     configured,
     find_model_files,
     recommended,
+    syncnet_path,
     tiny_vae_path,
     unet_file,
     width_problem,
@@ -50,6 +51,7 @@ class LipsyncModels:
     distilled: bool = False  # the U-Net was distilled for few steps without guidance
     alignment: Alignment = DEFAULT_ALIGNMENT  # of the faces that the U-Net was trained on
     facts: Mapping[str, Any] = field(default_factory=dict)  # the metadata of the U-Net's file
+    syncnet: Path | None = None  # that finds who speaks; it is loaded when it is needed
     unet_fingerprint: str = ""  # of the U-Net's weights as its file has them; empty: as they are here
 
     def check(self, settings: InferenceSettings) -> None:
@@ -136,6 +138,7 @@ class LipsyncModels:
             distilled="distilled" in metadata,
             alignment=metadata["alignment"],
             facts=metadata,
+            syncnet=syncnet_path(unet_path),
             unet_fingerprint=fingerprint,
         )
 

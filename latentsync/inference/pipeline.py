@@ -1,7 +1,8 @@
 """A lip-sync run from files to file. Read `LipsyncPipeline.run` for an overview.
 
 1. Pass 1 (`track_faces`) reads the video once and finds the faces in every frame; a few numbers per face and frame are kept.
-2. `plans` decides whose face is edited in which frames, for each person; if asked, it finds what is in front of them.
+2. If a job asks who speaks when, `with_found_speakers` finds it. `plans` decides whose face is edited in which frames, for each
+   person; if asked, it finds what is in front of them.
 3. Pass 2 (`Renderer`) reads the video again and repaints it window by window; a few windows of frames are in memory.
 4. The output is written in segments, which are joined without a second encode.
 
@@ -9,9 +10,11 @@ Noise, the smoothing of the alignment and the audio features are computed for th
 Finished segments are kept in the job's folder: a stopped run resumes at the first missing one and gives the same bytes.
 """
 
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain, combinations
 from pathlib import Path
 from typing import Any
@@ -26,37 +29,45 @@ from latentsync.audio.whisper_features import WhisperFeatures
 from latentsync.device import Precision, pick_device
 from latentsync.face.align import FrameArray
 from latentsync.face.detection.detector import FaceDetector, make_detector
-from latentsync.inference.adapters import adapters_of, check_adapters
-from latentsync.inference.faces.occluders import Occluders
-from latentsync.inference.faces.plan import ACTIONS, HIDDEN, OUTSIDE, FacePlan, FacePolicy, plan_faces
+from latentsync.inference.faces.occluders import Occluders, detect_occluders, given_occluders
+from latentsync.inference.faces.people import find_people
+from latentsync.inference.faces.plan import ACTIONS, EDIT, HIDDEN, OUTSIDE, FacePlan, FacePolicy, plan_faces
 from latentsync.inference.faces.select import choose_face, parse_face_choice, picture_descriptor
 from latentsync.inference.faces.tracks import FaceTracks, track_faces
 from latentsync.inference.jobs.edited import EditedPerson
 from latentsync.inference.jobs.folder import JobFolder, SegmentLocks, identity
-from latentsync.inference.jobs.job import LipsyncJob, check_job
-from latentsync.inference.jobs.masks import occluders_of
+from latentsync.inference.jobs.found_speakers import FOUND, found_content, write_found
+from latentsync.inference.jobs.job import LipsyncJob, check_job, sound_start_sec, with_speakers
 from latentsync.inference.jobs.render import OnFrame, Renderer, pictures_of
 from latentsync.inference.jobs.report import JobReport, make_report
 from latentsync.inference.jobs.segments import OutputSegment
+from latentsync.inference.jobs.source import Source, read_masks
 from latentsync.inference.jobs.speakers import Speaker
 from latentsync.inference.jobs.workers import WorkerPool, worker_pool
 from latentsync.inference.memory import memory_plan, return_freed_memory, share_one_heap
 from latentsync.inference.model_files import find_model_files
 from latentsync.inference.models import LipsyncModels
 from latentsync.inference.pretrained import save_models
-from latentsync.inference.settings import OFF, InferenceSettings, JobOptions
+from latentsync.inference.settings import AUTO, OFF, InferenceSettings, JobOptions
 from latentsync.inference.threads import run_ahead
 from latentsync.inference.timing import DETECT, GENERATE, Stopwatch
+from latentsync.inference.voices.decision import sound_of_frames, spans_of, who_speaks
+from latentsync.inference.voices.network import VoiceNetwork
+from latentsync.inference.voices.scores import frames_at_model_rate, voice_scores
 from latentsync.inference.windows.audio import audio_windows
 from latentsync.inference.windows.live import LiveStream
+from latentsync.inference.windows.references import usual_in_shots
 from latentsync.inference.windows.sampler import WindowSampler
 from latentsync.inference.windows.stream import check_overlap
 from latentsync.media.container import MediaError, PathLike
 from latentsync.media.mark import Mark
 from latentsync.media.signing import sign
+from latentsync.media.sound.read import read_audio
 from latentsync.media.video.join import join, join_film
-from latentsync.timebase import MODEL_FPS
-from latentsync.weights import PUBLIC_UNET
+from latentsync.models.unet.adapter import check_adapters
+from latentsync.timebase import MODEL_FPS, SAMPLE_RATE_HZ
+from latentsync.weights import PUBLIC_UNET, CheckpointError
+from latentsync.weights.adapters import adapters_of
 
 Progress = Callable[[str, int, int], None]  # (stage, frames done, total frames); may raise to stop the run
 READ, DETECT_STAGE = "read to look", "look"  # pipeline stages of pass 1, as the report names them
@@ -81,6 +92,7 @@ class LipsyncPipeline:
         models.check_detector(detector)
         share_one_heap()
         self.models, self.detector, self.overlapped = models, detector, overlapped
+        self._voice_network: VoiceNetwork | None = None
         self._adapted: tuple[Any, LipsyncModels] = ((), models)  # the last adapters, and the models with them
 
     @classmethod
@@ -159,6 +171,7 @@ class LipsyncPipeline:
         with JobFolder(job_folder_of(job, job_dir), key, seed, force, job.format.segment_suffix) as folder:
             settings = replace(requested, seed=folder.seed)
             face_tracks = self._load_or_track_faces(job, folder, progress, stopwatch)
+            job = self.with_found_speakers(job, face_tracks, progress, stopwatch, folder)
             plans = self.plans(job, face_tracks, progress, stopwatch, folder)
             renderer = self._renderer(job, settings, plans, stopwatch)
             with worker_pool(pool, job, settings, folder.folder) as worker_errors:
@@ -204,6 +217,67 @@ class LipsyncPipeline:
         read, detect = stopwatch.stage_timer(READ), stopwatch.stage_timer(DETECT_STAGE)
         with run_ahead(frames, READ_AHEAD, read, detect) as frames_ahead, detect.running():
             return track_faces(frames_ahead, self.detector, on_frame, stopwatch, parts, shown)
+
+    def with_found_speakers(
+        self,
+        job: LipsyncJob,
+        face_tracks: FaceTracks,
+        progress: Progress = ignore,
+        stopwatch: Stopwatch | None = None,
+        folder: JobFolder | None = None,
+    ) -> LipsyncJob:
+        """The job with its speakers, if they are sought: they are found, and written beside the output, and into the `folder`.
+
+        Raises ValueError if nobody who is seen speaks.
+        """
+        if job.sought is None:
+            return job
+        if folder is not None and folder.speakers.is_file():
+            content = json.loads(folder.speakers.read_text(encoding="utf-8"))
+        else:
+            with (stopwatch or Stopwatch())("speakers"):
+                content = self._find_speakers(job, face_tracks, progress)
+            if folder is not None:
+                write_found(folder.speakers, content)
+        content.pop(FOUND, None)
+        write_found(job.sought.path, content)
+        return with_speakers(job, content)
+
+    def _find_speakers(self, job: LipsyncJob, face_tracks: FaceTracks, progress: Progress) -> dict[str, Any]:
+        """Who speaks when, or whose face is whose, as the content of a file of speakers."""
+        assert job.sought is not None, "only then they are found"
+        source, count = job.source, face_tracks.frame_count
+        times = source.times[: count + 1]
+        given = {
+            track for one in job.people if one.faces != (AUTO,) for track in self._tracks_of(job, one, face_tracks)
+        }
+        people = [person for person in find_people(face_tracks) if not given & set(person.tracks)]
+        plans = [plan_faces(face_tracks, one.tracks, FacePolicy(), times, self.models.resolution) for one in people]
+        start_sec = sound_start_sec(job.video, job.video, source.info, job.options)
+        waveform = read_audio(job.video)[round(start_sec * SAMPLE_RATE_HZ) :]
+
+        def on_frame(done: int) -> None:
+            progress(DETECT, done, count)
+
+        order = frames_at_model_rate(times)
+        scores = voice_scores(
+            self._voices(), source.read(0, count, exact=False), plans, order, waveform, self.models.resolution, on_frame
+        )
+        audible, speech = sound_of_frames(waveform, len(order))
+        voices: dict[int, list[tuple[float, float]]] = {person.number: [] for person in people}
+        for span in spans_of(who_speaks(scores, audible), audible, speech):
+            voices[people[span.person].number].append((span.start_sec, span.stop_sec))
+        seen = {person.number: plan.track >= 0 for person, plan in zip(people, plans, strict=True)}
+        end_sec = min(float(times[-1]), float(job.sound_sec))
+        return found_content(job.sought, voices, end_sec, lambda one, other: bool((seen[one] & seen[other]).any()))
+
+    def _voices(self) -> VoiceNetwork:
+        """The network that finds who speaks, loaded once. Raises CheckpointError if it is missing or unusable."""
+        if self._voice_network is None:
+            if self.models.syncnet is None:
+                raise CheckpointError("these models have no SyncNet, which finds who speaks: load them from files.")
+            self._voice_network = VoiceNetwork.load(self.models.syncnet, self.models.device)
+        return self._voice_network
 
     def plans(
         self,
@@ -316,8 +390,8 @@ class LipsyncPipeline:
 
         Raises CheckpointError if a file is missing, damaged, no adapter, or was trained on another U-Net.
         """
-        check_adapters(settings.adapter)
         adapters = adapters_of(settings.adapter)
+        check_adapters(adapters)
         key = [(scale, identity(path)) for path, scale in adapters]
         if adapters and self._adapted[0] != key:
             self._adapted = (), self.models  # frees the memory first
@@ -327,6 +401,8 @@ class LipsyncPipeline:
     def _check(self, job: LipsyncJob, settings: InferenceSettings) -> None:
         """Raise ValueError for settings that the models do not support, and if the picture of `face` shows no face."""
         self.adapted(settings)
+        if job.sought is not None:
+            self._voices()
         for speaker in job.people:
             self.models.check(speaker.settings(settings))
         check_overlap(settings.overlap, self.models.num_frames)
@@ -421,3 +497,14 @@ def join_segments(
 def job_folder_of(job: LipsyncJob, job_dir: PathLike | None) -> Path:
     """The job's folder: `job_dir`, or OUTPUT.job beside the output."""
     return Path(job_dir) if job_dir is not None else job.output.with_name(job.output.name + ".job")
+
+
+def occluders_of(source: Source, masks: Source | None, plan: FacePlan, on_frame: Callable[[int], None]) -> Occluders:
+    """What is in front of the face of a plan, by the given masks, or found in the `source`.
+
+    `on_frame` gets the number of frames that are done.
+    """
+    if masks is not None:
+        return given_occluders(partial(read_masks, masks), plan, on_frame)
+    known = plan.action == ACTIONS[EDIT]
+    return detect_occluders(partial(source.read, exact=False), plan, usual_in_shots(plan, known), known, on_frame)

@@ -26,7 +26,10 @@ SHOWN = 20  # pictures on the sheet
 COLUMNS = 4
 WIDTH = 400  # px of one picture
 CAPTION = 24  # px below it
+BAR = 26  # px of the line that shows when a person speaks
+NAME, NAME_LETTERS, LETTER = 150, 15, 9  # px of a name on that line, its letters, and px of one
 EDITED, OTHER, DARK, LIGHT = (60, 200, 90), (235, 150, 60), (24, 26, 30), (235, 235, 235)  # RGB
+REST = (54, 57, 64)  # of a bar where the person is silent
 
 
 def preflight(
@@ -48,6 +51,7 @@ def preflight(
         )
     stopwatch = Stopwatch()
     face_tracks = pipeline.track_faces(job, progress, stopwatch)
+    job = pipeline.with_found_speakers(job, face_tracks, progress, stopwatch)
     lenient = replace(job, options=replace(job.options, on_missing_face="passthrough"))
     plans = pipeline.plans(lenient, face_tracks, progress, stopwatch)
     progress(SHEET, 0, 0)
@@ -66,7 +70,8 @@ def contact_sheet(
     job: LipsyncJob, plans: Sequence[FacePlan], report: JobReport, face_tracks: FaceTracks, progress: Progress = ignore
 ) -> FrameArray:
     """Pictures of the video, uint8 h w 3, with every face framed (green if it will be edited), its person's number, and the name
-    in a file of speakers. What is in front of the chosen faces, if it was searched or given, is tinted.
+    in a file of speakers; below them, when each of these speaks. What is in front of the chosen faces, if it was searched or given,
+    is tinted.
     """
     numbers = {track: str(person.number) for person in find_people(face_tracks) for track in person.tracks}
     labels = numbers | names_at_faces(job, plans, numbers)
@@ -84,17 +89,48 @@ def contact_sheet(
         state = speakers_state(job, is_edited) if report.speakers else plans[0].action[frame]
         tiles.append(tile(picture, faces, chosen, labels, f"{clock(float(job.source.times[frame]))}  {state}"))
         progress(SHEET, len(tiles), len(frames))
-    return on_sheet(tiles)
+    shown = on_sheet(tiles)
+    bars = speaking_bars(job, shown.shape[1])
+    return shown if bars is None else np.concatenate([shown, bars])
+
+
+def speaking_bars(job: LipsyncJob, width: int) -> FrameArray | None:
+    """For each person with segments a line with their name, and a bar where they speak, uint8 h w 3; None if nobody has any."""
+    end_sec = float(job.timeline.time_sec(len(job.timeline)))
+    lines = []
+    for speaker in job.people:
+        if speaker.spans is None:
+            continue
+        line = np.full((BAR, width, 3), DARK, np.uint8)
+        write(line, plain(speaker.name)[:NAME_LETTERS], (6, BAR - 8), LIGHT)
+        left = min(NAME, width // 2)
+        line[3:-3, left:-6] = REST
+        for start, stop in speaker.spans:
+            first, last = (left + round((width - 6 - left) * min(1.0, sec / end_sec)) for sec in (start, stop))
+            line[3:-3, first : max(first + 1, last)] = EDITED
+        lines.append(line)
+    if not lines:
+        return None
+    scale = np.full((BAR, width, 3), DARK, np.uint8)
+    until = clock(end_sec)
+    write(scale, clock(0.0), (min(NAME, width // 2), BAR - 8), LIGHT)
+    write(scale, until, (width - 6 - LETTER * len(until), BAR - 8), LIGHT)
+    return np.concatenate([*lines, scale])
 
 
 def names_at_faces(job: LipsyncJob, plans: Sequence[FacePlan], numbers: Mapping[int, str]) -> dict[int, str]:
     """Number and name of the people of a file of speakers, by track; the font of the sheet has plain letters only."""
-    names = [unicodedata.normalize("NFKD", speaker.name).encode("ascii", "ignore").decode() for speaker in job.people]
+    names = [plain(speaker.name) for speaker in job.people]
     return {
         track: f"{numbers.get(track, '?')} {name}".strip()
         for name, plan in zip(names, plans, strict=True)
         for track in np.unique(plan.track[plan.track >= 0]).tolist()
     }
+
+
+def plain(name: str) -> str:
+    """A name in the letters of the sheet's font."""
+    return unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
 
 
 def speakers_state(job: LipsyncJob, is_edited: Sequence[bool]) -> str:

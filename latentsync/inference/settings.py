@@ -9,12 +9,12 @@ from types import MappingProxyType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from latentsync.diffusion.solvers import find_solver
-from latentsync.inference.adapters import adapters_of
 from latentsync.inference.memory import MemoryChoice
 from latentsync.media.pixels.interlace import Interlaced
 from latentsync.media.video.encode import Codec
 from latentsync.media.video.write import DEFAULT_CRF
 from latentsync.precision import Precision
+from latentsync.weights.adapters import adapters_of
 
 PresetName = Literal["custom", "quality", "balanced", "fast", "turbo"]
 Reference = Literal["current", "elsewhere", "closed"]
@@ -28,7 +28,7 @@ Length = Literal["bounce", "loop", "cut", "hold"]  # where the audio is longer t
 Rest = Literal["cut", "keep"]  # of a video that is longer than the audio
 OnMissingFace = Literal["passthrough", "error"]
 
-AUTO, OFF = "auto", "off"  # of the option `occlusion`
+AUTO, OFF = "auto", "off"  # of the options `occlusion` and `speakers`
 MIN_FPS, MAX_FPS, MAX_CRF = 1, 240, 63
 MOST_STRENGTH = 2.0
 RANDOM_SEED = -1  # draws a seed for every run
@@ -228,6 +228,10 @@ class JobOptions:
     `off`: it is not; or the path of masks, a picture or a video with as many frames of the same size, white where something is in
     front.
 
+    `speakers`: `auto`: it is found who speaks when, by the lips and the video's own sound, and everybody gets that part of the
+    audio in which they speak; or the path of an RTTM file that says so, and whose face is whose is found. Empty: one person
+    speaks, or the file of speakers that takes the place of the audio says who.
+
     `interlaced`: interlaced frames are deinterlaced (`deinterlace`), or kept with their flags (`keep`).
 
     `codec`, `crf`: of the output video. `memory`: how much is computed at once, see `latentsync.inference.memory`.
@@ -248,6 +252,7 @@ class JobOptions:
     min_face_px: float | None = None
     max_yaw_deg: float | None = None
     occlusion: str = OFF
+    speakers: str = ""
     interlaced: Interlaced = "deinterlace"
     codec: Codec = "auto"
     crf: int = DEFAULT_CRF  # PSNR 46 dB outside the face on real, already encoded footage
@@ -280,6 +285,8 @@ class JobOptions:
                 raise ValueError(f"{name} is {limit}: choose 0 or more, or leave it out for the default.")
         if not self.occlusion:
             raise ValueError("occlusion is empty: choose auto, off, or the path of a picture or video of masks.")
+        if self.speakers not in ("", AUTO) and not self.speakers.lower().endswith(".rttm"):
+            raise ValueError(f"speakers is {self.speakers!r}: choose auto, or the path of an .rttm file.")
         if not 0 <= self.crf <= MAX_CRF:
             raise ValueError(f"crf is {self.crf}: choose 0 (best) to {MAX_CRF}, usually 12 to 23.")
 

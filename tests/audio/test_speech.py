@@ -79,8 +79,8 @@ def test_a_voice_is_speech(change: str) -> None:
 
 def test_sentences_of_many_voices_are_speech() -> None:
     pytest.importorskip("espeakng_loader", reason="avatars need the optional espeak-ng")
-    from latentsync.avatar.sentences import random_sentence
-    from latentsync.avatar.speech import random_voice, speak
+    from latentsync.avatar.sound.sentences import random_sentence
+    from latentsync.avatar.sound.speech import random_voice, speak
 
     for seed in range(8):
         rng = np.random.default_rng(seed)

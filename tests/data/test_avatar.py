@@ -29,8 +29,8 @@ from latentsync.avatar.mouth import mouth_track, targets_of
 from latentsync.avatar.occluders import surface
 from latentsync.avatar.raster import to_srgb
 from latentsync.avatar.render import Pose, Renderer
-from latentsync.avatar.sentences import is_held_out
-from latentsync.avatar.speech import Phoneme
+from latentsync.avatar.sound.sentences import is_held_out
+from latentsync.avatar.sound.speech import Phoneme
 from latentsync.face.align import align_matrix, warp_face
 from latentsync.face.detection.detector import detector_problems, make_detector
 from latentsync.face.detection.landmarks import points_from_landmarks

@@ -118,7 +118,7 @@ def test_a_stopped_job_uses_the_same_masks_again(
     assert len(Occluders.load(folder / "occluders_0.npz").frame) == COUNT
     with pytest.raises(MediaError, match="other"):
         pipeline(*files, parts, SETTINGS, replace(LOSSLESS, occlusion="off"))
-    monkeypatch.setattr("latentsync.inference.jobs.masks.given_occluders", None)  # they are not made again
+    monkeypatch.setattr("latentsync.inference.pipeline.given_occluders", None)  # they are not made again
     pipeline(*files, parts, SETTINGS, options)
     assert whole.read_bytes() == parts.read_bytes() and not folder.exists()
 

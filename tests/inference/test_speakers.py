@@ -255,7 +255,7 @@ def test_csv_and_rttm_say_the_same_as_json(folder: Path) -> None:
     content = {"mix": "a.wav", "people": {"bert": {"face": 2}}, "segments": "talk.rttm"}
     (segment,) = read_speakers(write(folder, content, "r.json")).people[0].segments
     assert (str(segment), segment.offset_sec) == ("0.1-0.4", segment.start_sec)
-    with pytest.raises(ValueError, match="neither whose face nor which sound"):
+    with pytest.raises(ValueError, match="does not say which sound"):
         read_speakers(folder / "talk.rttm")
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.signal import resample_poly
 
 from latentsync.avatar.clip import FRAME_SIZE, AvatarClip, spoken_clip
-from latentsync.avatar.sentences import random_sentence
+from latentsync.avatar.sound.sentences import random_sentence
 from latentsync.media.sound.copy import AudioSource
 from latentsync.media.sound.write import write_wav
 from latentsync.media.video.write import VideoFormat, VideoWriter

@@ -6,6 +6,7 @@ job's own files are deleted, and the folder too.
     job.json            key and seed of the job
     job.lock            held by the process that runs the job
     faces.npz           faces found in pass 1
+    speakers.json       who speaks when, if it was found
     occluders_0.npz     masks of what is in front of the first person's face, if they are used
     part_00000.mp4      output segment 0 (or .mov), playable
     part_00000.json     frames of segment 0 whose result differs from the plan
@@ -27,11 +28,11 @@ from latentsync import system
 from latentsync.media.container import MediaError
 from latentsync.media.video.mux import atomic_output
 
-JOB, FACES, LOCK = "job.json", "faces.npz", "job.lock"
+JOB, FACES, SPEAKERS, LOCK = "job.json", "faces.npz", "speakers.json", "job.lock"
 # The job's own files. JOB is deleted last: as long as it exists, the others are known to be this program's.
 OWN_FILES = (
     *("part_*.mp4", "part_*.mov", "part_*.json", "part_*.lock"),
-    *("unsigned.*", FACES, "occluders_*.npz", "*.partial", JOB),
+    *("unsigned.*", FACES, SPEAKERS, "occluders_*.npz", "*.partial", JOB),
 )
 FILES_BEFORE_JOB = {LOCK, f"{JOB}.partial"}  # all that a job can have before JOB is written
 END_BYTES = 1 << 20  # at both ends of a file
@@ -73,6 +74,10 @@ class JobFolder:
     @property
     def faces(self) -> Path:
         return self.folder / FACES
+
+    @property
+    def speakers(self) -> Path:
+        return self.folder / SPEAKERS
 
     def occluders(self, person: int) -> Path:
         return self.folder / f"occluders_{person}.npz"

@@ -3,21 +3,22 @@
 import errno
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from latentsync.audio.speech_activity import speech_problem
 from latentsync.inference.faces.select import parse_face_choice
-from latentsync.inference.jobs.masks import open_masks
+from latentsync.inference.jobs.found_speakers import SoughtSpeakers, check_found, sought_speakers
 from latentsync.inference.jobs.ranges import EditedRange, check_ranges, edited_ranges, unused_sound_warning
-from latentsync.inference.jobs.source import Source, open_source
+from latentsync.inference.jobs.source import Source, open_masks, open_source
 from latentsync.inference.jobs.speakers import FilmTimes, Speaker, Spoken, open_speakers
-from latentsync.inference.jobs.speakers_file import SpeakersFile, is_speakers_file, read_speakers
+from latentsync.inference.jobs.speakers_file import SpeakersFile, is_speakers_file, read_speakers, speakers_of
 from latentsync.inference.jobs.timeline import Timeline, film_timeline, make_timeline
 from latentsync.inference.settings import JobOptions
 from latentsync.media.container import ChosenTracks, MediaError, PathLike, check_readable, default_track
@@ -59,6 +60,7 @@ class LipsyncJob:
     spoken_files: tuple[Path, ...] = ()  # that it names
     masks: Source | None = None  # of what is in front of the faces; None: no masks are given
     signing: SigningFiles | None = None  # of the output's C2PA manifest; None: it has none
+    sought: SoughtSpeakers | None = None  # who speaks when is found first, see `with_speakers`; None: it is known
 
     @property
     def sound(self) -> AudioSource:
@@ -101,12 +103,18 @@ def check_names(video: PathLike, audio: PathLike, output: PathLike, options: Job
     """The part of `check_job` that takes milliseconds: raises what it raises for files that are missing or must not be replaced."""
     parse_face_choice(options.face)
     check_ranges(options)
+    sought = sought_speakers(Path(audio), Path(output), options.speakers, is_speakers_file(Path(audio)))
     sounds: tuple[Path, ...] = (Path(audio),)
     named = sounds
     if is_speakers_file(Path(audio)):
         check_options_of_speakers(options)
         file = read_speakers(Path(audio))
         sounds, named = file.sounds, file.files
+    elif options.speakers:
+        check_options_of_speakers(options)
+    if sought is not None:
+        check_found(sought.path, force)
+        named = (*named, *(sought.file.files if sought.file else ()))
     masks = tuple(filter(None, [options.masks]))
     check_output(Path(output), (Path(video), Path(audio), *named, *masks), force)
     for path in (Path(video), *sounds, *masks):
@@ -157,8 +165,13 @@ def check_job(
     if not can_keep_fields(info):
         options = replace(options, interlaced="deinterlace")
     source = open_source(pictures, info, options.fps, options.interlaced)
-    file = read_speakers(paths[1]) if is_speakers_file(paths[1]) else None
+    sought = sought_speakers(paths[1], paths[2], options.speakers, is_speakers_file(paths[1]))
+    file = read_speakers(paths[1]) if is_speakers_file(paths[1]) else sought.file if sought else None
+    if sought is not None:
+        check_own_sound(paths[0], info)
     spoken = spoken_by_one(paths, info, options) if file is None else spoken_by_several(file, paths[0], source, options)
+    if sought is not None and file is None:
+        spoken = replace(spoken, people=())
     sound_sec = spoken.sound_sec
     clock = {} if options.fps is None and not info.is_still else {"fps": source.rate, "time_base": 1 / source.rate}
     fields = info.field_order if options.interlaced == "keep" else ""
@@ -190,12 +203,13 @@ def check_job(
     )
     people = tuple(replace(one, waveform=padded(sound_of_ranges(ranges, one.waveform))) for one in spoken.people)
     job = LipsyncJob(*paths, info, source, people, sound_sec, format, encoder.name, options, warnings, ranges, film)
-    job = replace(job, signing=signing)
+    job = replace(job, signing=signing, sought=sought)
     assert len(job.timeline), "it raises for a start after the audio's end"
     if options.masks is not None:
         job = replace(job, masks=open_masks(options.masks, source))
     if file is not None:
-        return replace(job, spoken_sound=spoken.sound, spoken_files=file.files)
+        files = (*file.files, *([Path(options.speakers)] if options.speakers else []))
+        return replace(job, spoken_sound=spoken.sound, spoken_files=files)
     return replace(job, warnings=(*warnings, *filter(None, [spliced_sound_warning(job)]))) if ranges else job
 
 
@@ -213,6 +227,38 @@ def spoken_by_one(paths: tuple[Path, Path, Path], info: MediaInfo, options: JobO
     waveform = read_audio(sound)[round(start_sec * SAMPLE_RATE_HZ) :]
     one = Speaker("", (options.face,), waveform)
     return Spoken((one,), AudioSource(sound, start_sec), Fraction(len(waveform), SAMPLE_RATE_HZ), ((sound, waveform),))
+
+
+def check_own_sound(video: Path, info: MediaInfo) -> None:
+    """Raise ValueError if a video has no sound, by which its speakers could be found."""
+    if info.is_still or not info.has_audio:
+        raise ValueError(
+            f"{video.name} has no sound of its own, by which it could be found who speaks: name the faces in a file of speakers,"
+            " see docs/dubbing.md."
+        )
+
+
+def with_speakers(job: LipsyncJob, content: Mapping[str, Any]) -> LipsyncJob:
+    """A job whose speakers were found; `content` as of `found_content`. From here on it is that of a file of speakers."""
+    assert job.sought is not None, "only then they are found"
+    path = job.sought.path
+    file = speakers_of(path, content)
+    spoken = spoken_by_several(file, job.video, job.source, job.options)
+    people = tuple(replace(one, waveform=padded(one.waveform)) for one in spoken.people)
+    notes = [
+        f"{path.name} says who speaks when, as it was found: correct it and give it with --speakers if it is wrong."
+    ]
+    unseen = [name for name in job.sought.names if content["people"][name]["face"] is None]
+    if unseen:
+        notes.append(f"No face fits the voice of {', '.join(unseen)}, who is taken to be off screen.")
+    return replace(
+        job,
+        people=people,
+        warnings=(*job.warnings, *notes),
+        spoken_sound=spoken.sound,
+        spoken_files=file.files,
+        sought=None,
+    )
 
 
 def spoken_by_several(file: SpeakersFile, video: Path, source: Source, options: JobOptions) -> Spoken:

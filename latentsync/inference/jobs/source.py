@@ -1,14 +1,16 @@
-"""The video of a job as numbered frames with timestamps: its own frames, or frames at a constant rate."""
+"""The video of a job as numbered frames with timestamps: its own frames, or frames at a constant rate; and masks of its frames."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import repeat
+from pathlib import Path
 
 from latentsync.face.align import FrameArray
 from latentsync.media.container import PathLike
 from latentsync.media.pixels.interlace import Interlaced
 from latentsync.media.pixels.picture import Picture, StoredForm
-from latentsync.media.probe import MediaInfo
+from latentsync.media.probe import MediaInfo, probe
 from latentsync.media.video.read import frame_times, frames_between, read_frames, read_pictures
 from latentsync.timebase import MODEL_FPS, frames_in, stride_of
 
@@ -66,3 +68,33 @@ def open_source(
         count = max(1, frames_in(float(times[-1]) + info.start_sec, fps))  # time 0 is the start of the file
         times = tuple(Fraction(frame) / fps for frame in range(count + 1))
     return Source(info, path, times, fps, interlaced)
+
+
+def open_masks(path: Path, source: Source) -> Source:
+    """The masks of a video's frames; a picture is the mask of all frames.
+
+    Raises ValueError if they are not as large as the video, or not as many; MediaError if they cannot be read.
+    """
+    info = probe(path)
+    width, height = source.info.square_size
+    if info.square_size != (width, height):
+        raise ValueError(
+            f"the masks {path} are {info.square_size[0]} x {info.square_size[1]}, but the video is {width} x {height}: give"
+            " masks as large as the video."
+        )
+    if info.is_still:
+        return open_source(path, info)
+    masks = open_source(path, info, source.fps)
+    if len(masks) != len(source):
+        raise ValueError(
+            f"the masks {path} have {len(masks)} frames, but the video has {len(source)}: give one mask for each frame, or a"
+            " picture."
+        )
+    return masks
+
+
+def read_masks(masks: Source, start: int, stop: int) -> Iterator[FrameArray]:
+    """The given masks of the source frames start ... stop - 1, uint8 h w 3."""
+    if masks.info.is_still:
+        return repeat(next(masks.read(0, 1)), stop - start)
+    return masks.read(start, stop, exact=False)

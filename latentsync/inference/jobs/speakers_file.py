@@ -17,14 +17,15 @@ from typing import Any, get_args
 from latentsync.inference.faces.select import parse_face_choice
 from latentsync.inference.jobs import cues
 from latentsync.inference.jobs.ranges import TIME, seconds_of
-from latentsync.inference.settings import Silence, keyframes
+from latentsync.inference.settings import AUTO, Silence, keyframes
 from latentsync.media.container import check_readable
 
-FILE = ("mix", "cues", "people", "segments")  # keys of the JSON form
+FILE = ("mix", "cues", "found", "people", "segments")  # keys of the JSON form
 PERSON = ("face", "audio", "silence", "strength")
 SEGMENT = ("speaker", "start", "end", "audio", "offset")  # also the columns of a CSV file, where `face` is another one
-KINDS = (".json", ".csv", ".rttm", *cues.KINDS)
-TABLES = (".csv", ".rttm", *cues.KINDS)  # that a JSON file can name as its segments
+RTTM = ".rttm"  # names no sounds and no faces
+KINDS = (".json", ".csv", *cues.KINDS)
+TABLES = (".csv", RTTM, *cues.KINDS)  # that a JSON file can name as its segments
 RTTM_FIELDS = 8  # of a line, at least: type, file, channel, start, duration, -, -, name
 PAGE = "see docs/dubbing.md"
 
@@ -55,6 +56,11 @@ class SpeakerEntry:
     silence: Silence | None
     strength: float | str | None
 
+    @property
+    def is_sought(self) -> bool:
+        """Whether the face is found by the lips, see `latentsync.inference.jobs.found_speakers`."""
+        return self.faces == (AUTO,)
+
 
 @dataclass(frozen=True)
 class SpeakersFile:
@@ -80,7 +86,12 @@ class SpeakersFile:
 
 def is_speakers_file(path: Path) -> bool:
     """Whether a name is that of a file of speakers, not of audio."""
-    return path.suffix.lower() in KINDS
+    return path.suffix.lower() in (*KINDS, RTTM)
+
+
+def is_sought(speakers: str) -> bool:
+    """Whether a choice of speakers goes with a mix, and is the option `speakers` of a job."""
+    return speakers == AUTO or Path(speakers).suffix.lower() == RTTM
 
 
 def read_speakers(path: Path) -> SpeakersFile:
@@ -88,16 +99,24 @@ def read_speakers(path: Path) -> SpeakersFile:
 
     Raises ValueError for the first thing that is wrong in it, and MediaError for an audio file that is missing or unreadable.
     """
+    return speakers_of(path, read_content(path))
+
+
+def read_content(path: Path) -> dict[str, Any]:
+    """The content of a file of speakers, in the form of a JSON file. Raises ValueError if it cannot be read."""
     kind = path.suffix.lower()
-    if kind == ".rttm":
+    if kind == RTTM:
         raise ValueError(
-            f'{path} says neither whose face nor which sound: name it as "segments" of a JSON file, {PAGE}.'
+            f'{path} does not say which sound: give the mix beside it, or name it as "segments" of a JSON file, {PAGE}.'
         )
     text = _text(path)
     if kind in cues.KINDS:
-        content = cues.content_of_cues(path)
-    else:
-        content = _json(path, text) if kind == ".json" else _content_of_csv(path, text)
+        return cues.content_of_cues(path)
+    return _json(path, text) if kind == ".json" else _content_of_csv(path, text)
+
+
+def speakers_of(path: Path, content: Mapping[str, Any]) -> SpeakersFile:
+    """The speakers of a file's content; `path` gives its folder, and its name in messages. Raises as `read_speakers` does."""
     if unknown := _unknown(content, FILE):
         raise ValueError(f"{path}: {unknown!r} is unknown. Known are {', '.join(FILE)}.")
     mix = _audio(path, content.get("mix"))
@@ -105,7 +124,7 @@ def read_speakers(path: Path) -> SpeakersFile:
     table = path.parent / segments if isinstance(segments, str) and path.name != segments else None
     file = SpeakersFile(path, tuple(_people(path, content, mix)), mix, table)
     for first, second in combinations(file.people, 2):
-        if common := set(first.faces) & set(second.faces):
+        if common := set(first.faces) & set(second.faces) - {AUTO}:
             raise ValueError(
                 f"{path}: {first.name} and {second.name} have the same face ({min(common)}): give each one."
             )
@@ -163,9 +182,12 @@ def _csv_rows(path: Path, text: str, known: Sequence[str] = SEGMENT) -> list[dic
     return [row for row in rows if row]
 
 
-def _rttm_rows(path: Path, text: str) -> Iterator[dict[str, Any]]:
-    """The segments of an RTTM file, the usual output of speaker diarisation (NIST RT-09 evaluation plan, appendix A)."""
-    for number, line in enumerate(text.splitlines(), 1):
+def rttm_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The segments of an RTTM file, the usual output of speaker diarisation (NIST RT-09 evaluation plan, appendix A).
+
+    Raises ValueError if it is missing or a line is wrong.
+    """
+    for number, line in enumerate(_text(path).splitlines(), 1):
         words = line.split()
         if not words or words[0] != "SPEAKER":
             continue
@@ -175,6 +197,27 @@ def _rttm_rows(path: Path, text: str) -> Iterator[dict[str, Any]]:
         except (IndexError, ValueError, ZeroDivisionError):
             raise ValueError(f"{path}, line {number} is no segment of RTTM: correct the line.") from None
         yield {"speaker": name, "start": str(float(start)), "end": str(float(start + duration))}
+
+
+def audio_names(content: Mapping[str, Any], folder: Path, moved: Callable[[str], str]) -> dict[str, Any]:
+    """The content of a JSON file of speakers in `folder`, with the names of all files, also of pictures of faces, `moved`."""
+
+    def row(given: Mapping[str, Any]) -> dict[str, Any]:
+        change = {"audio": moved, "face": face}
+        return {key: change[key](value) if value and key in change else value for key, value in given.items()}
+
+    def face(given: Any) -> Any:
+        if isinstance(given, list):
+            return [face(each) for each in given]
+        return moved(given) if isinstance(given, str) and (folder / given).is_file() else given
+
+    done = dict(content)
+    for key in ("mix", "cues"):
+        if done.get(key):
+            done[key] = moved(done[key])
+    segments = done.get("segments", [])
+    done["segments"] = moved(segments) if isinstance(segments, str) else [row(each) for each in segments]
+    return {**done, "people": {name: row(person) for name, person in done["people"].items()}}
 
 
 def _unknown(names: Any, known: Sequence[str]) -> Any:
@@ -218,8 +261,8 @@ def _table_rows(file: Path, path: Path, content: Mapping[str, Any], people: Sequ
     """The rows of the file that the speakers' file `path` names as its segments."""
     if file.suffix.lower() == ".csv":
         return _csv_rows(file, _text(file))
-    if file.suffix.lower() == ".rttm":
-        return list(_rttm_rows(file, _text(file)))
+    if file.suffix.lower() == RTTM:
+        return list(rttm_rows(file))
     if content.get("cues") is not None:
         return cues.cue_rows(file, people, _audio(path, content["cues"]))
     has_sound = content.get("mix") or any("audio" in person for person in content["people"].values())
@@ -255,6 +298,8 @@ class _Person:
             self.checked(keyframes, strength)
         if audio is None and not rows:
             raise self.wrong(f'{self.name} says nothing: give "audio" or segments')
+        if self.given.get("face") == AUTO and not rows:
+            raise self.wrong(f"the face of {self.name} is {AUTO}, which is found by segments: give some")
         own = _audio(self.path, audio)
         segments = sorted((self.segment(row, own) for row in rows), key=lambda segment: segment.start_sec)
         return SpeakerEntry(self.name, self.faces(), own, tuple(segments), silence, strength)
@@ -266,6 +311,8 @@ class _Person:
         face = self.given["face"]
         if face == []:
             raise self.wrong(f"the list of faces of {self.name} is empty: give null for a voice off screen")
+        if face == AUTO:
+            return (AUTO,)
         choices = [str(each) for each in (face if isinstance(face, list) else [] if face is None else [face])]
         beside = [str(self.path.parent / each) if (self.path.parent / each).is_file() else each for each in choices]
         for choice in beside:

@@ -20,7 +20,6 @@ from latentsync.timebase import sync_mel_length
 FaceOrNone = NDArray[np.uint8] | None
 
 
-@torch.no_grad()
 def embed_lips(
     net: StableSyncNet, faces: Iterable[FaceOrNone], resolution: int, num_frames: int, batch_size: int = 16
 ) -> Tensor:
@@ -29,27 +28,46 @@ def embed_lips(
     A window with a missing face (None) gives NaN. One batch of windows is in memory at a time; its size changes the values by
     rounding alone.
     """
-    window: deque[Tensor | None] = deque(maxlen=num_frames)
-    batch: list[Tensor] = []
-    known: list[bool] = []
-    embedded: list[Tensor] = []
+    windows = LipWindows(net, resolution, num_frames, batch_size)
     for face in faces:
-        window.append(None if face is None else _lower_half(face, resolution))
-        if len(window) < num_frames:
-            continue
-        complete = [half for half in window if half is not None]
-        known.append(len(complete) == num_frames)
-        if known[-1]:
-            batch.append(torch.cat(complete))
-        if len(batch) == batch_size:
-            embedded.append(_embed_batch(net, batch))
-            batch = []
-    if batch:
-        embedded.append(_embed_batch(net, batch))
-    rows = torch.full((len(known), embedded[0].shape[1] if embedded else 1), torch.nan)
-    if embedded:
-        rows[torch.tensor(known)] = torch.cat(embedded)
-    return rows
+        windows.add(face)
+    return windows.embeddings()
+
+
+class LipWindows:
+    """Embeds the windows of faces that are added one by one, see `embed_lips`."""
+
+    def __init__(self, net: StableSyncNet, resolution: int, num_frames: int, batch_size: int = 16) -> None:
+        self.net, self.resolution, self.num_frames, self.batch_size = net, resolution, num_frames, batch_size
+        self.window: deque[Tensor | None] = deque(maxlen=num_frames)
+        self.batch: list[Tensor] = []
+        self.known: list[bool] = []
+        self.embedded: list[Tensor] = []
+
+    def add(self, face: FaceOrNone) -> None:
+        """Add the aligned face of the next frame, uint8 [r, r, 3]; None without a face."""
+        self.window.append(None if face is None else _lower_half(face, self.resolution))
+        if len(self.window) < self.num_frames:
+            return
+        complete = [half for half in self.window if half is not None]
+        self.known.append(len(complete) == self.num_frames)
+        if self.known[-1]:
+            self.batch.append(torch.cat(complete))
+        if len(self.batch) == self.batch_size:
+            self._embed()
+
+    def embeddings(self) -> Tensor:
+        """The embeddings of all windows so far, [n, D]; NaN for those with a missing face."""
+        if self.batch:
+            self._embed()
+        rows = torch.full((len(self.known), self.embedded[0].shape[1] if self.embedded else 1), torch.nan)
+        if self.embedded:
+            rows[torch.tensor(self.known)] = torch.cat(self.embedded)
+        return rows
+
+    def _embed(self) -> None:
+        self.embedded.append(_embed_batch(self.net, self.batch))
+        self.batch = []
 
 
 @torch.no_grad()
@@ -70,5 +88,6 @@ def _lower_half(face: NDArray[np.uint8], resolution: int) -> Tensor:
     return rearrange(frames_to_pixels(half), "1 c h w -> c h w")
 
 
+@torch.no_grad()
 def _embed_batch(net: StableSyncNet, images: list[Tensor]) -> Tensor:
     return net.embed_lips(torch.stack(images).to(next(net.parameters()))).float().cpu()

@@ -174,3 +174,12 @@ def with_adapters(unet: UNet3DConditionModel, adapters: Sequence[Adapter], finge
 def _merged(own: Mapping[str, Tensor], sums: Mapping[str, Tensor]) -> dict[str, Any]:
     """Weights plus what is added to them: summed in float32, rounded once to the weights' own type."""
     return {name: (own[name].float() + added.to(own[name].device)).to(own[name].dtype) for name, added in sums.items()}
+
+
+def check_adapters(adapters: Iterable[tuple[Path, float]]) -> None:
+    """CheckpointError for a file that is missing, damaged or no adapter; whether it fits a U-Net needs that one's weights.
+
+    `adapters`: files, and the factors by which they act.
+    """
+    for path, scale in adapters:
+        Adapter(path, scale).check()

@@ -18,8 +18,8 @@ from latentsync.audio.whisper_features import encode_log_mel
 from latentsync.audio.whisper_mel import whisper_log_mel
 from latentsync.audio.windows import window_rows
 from latentsync.avatar.mouth import TARGETS, mouth_track, targets_of
-from latentsync.avatar.sentences import random_sentence
-from latentsync.avatar.speech import Speech, random_voice, speak
+from latentsync.avatar.sound.sentences import random_sentence
+from latentsync.avatar.sound.speech import Speech, random_voice, speak
 from latentsync.timebase import MODEL_FPS, WHISPER_HOP, WHISPER_ROW_HZ, frames_in
 from latentsync.training.engine.loop import Losses
 

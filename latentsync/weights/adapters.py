@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from latentsync.weights import CheckpointError
+from latentsync.weights.table import CheckpointError
 
 MOST_SCALE = 2.0
 SEPARATOR = ";"
@@ -53,11 +53,3 @@ def beside(text: str, folder: Path) -> str:
         if not path.is_file():
             raise CheckpointError(f"the adapter {path} does not exist: check its name.")
     return adapter_text(placed)
-
-
-def check_adapters(text: str) -> None:
-    """CheckpointError for a file that is missing, damaged or no adapter; whether it fits a U-Net needs that one's weights."""
-    from latentsync.models.unet.adapter import Adapter  # imports PyTorch, which reading settings does not need
-
-    for path, scale in adapters_of(text):
-        Adapter(path, scale).check()

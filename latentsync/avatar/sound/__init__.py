@@ -1,0 +1,1 @@
+"""What the drawn heads say: sentences, and their speech with the times of its phonemes."""

@@ -1,0 +1,1 @@
+"""Who speaks in a video: the lips of its people against its sound, over time."""

@@ -1,9 +1,10 @@
 """The app without its page: what the page and the API share."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from latentsync.inference.jobs.job import check_options_of_speakers
 from latentsync.media.video.encode import choose_encoder
@@ -11,7 +12,7 @@ from web import texts
 from web.copies import Copies
 from web.engine import Engine
 from web.errors import ErrorCode, WebError
-from web.jobs import NewJob, Speakers, Submission, WebJob, output_suffix
+from web.jobs import SPEAKERS_FILE, NewJob, Speakers, Submission, WebJob, output_suffix
 from web.models import Models
 from web.orders import Inspector, Wish, checked_speakers, make_order
 from web.sentences import amount
@@ -65,6 +66,30 @@ class WebApp:
             raise WebError(texts.NEED_BOTH)
         names = names or (Path(video).name, Path(audio).name)
         draft = Draft(wish, self.store.uploaded(video), self.store.uploaded(audio), names)
+        return self.submit_all(submission, [draft])[0][0]
+
+    def submit_people(
+        self, submission: Submission, wish: Wish, video: str | None, audio: str | None, people: Mapping[str, str]
+    ) -> WebJob:
+        """As `submit`, for people who each have audio of their own: the upload for each place of a face, x,y@seconds.
+
+        `audio` is what the result sounds like; None: the sum of theirs.
+        """
+        if not video:
+            raise WebError(texts.NEED_BOTH)
+        names = [texts.PERSON.format(number=number) for number in range(1, len(people) + 1)]
+        sounds = {name: self.store.uploaded(path) for name, path in zip(names, people.values(), strict=True)}
+        content: dict[str, Any] = {
+            "people": {name: {"face": place, "audio": name} for name, place in zip(names, people, strict=True)}
+        }
+        if audio:
+            content["mix"], sounds["mix"] = "mix", self.store.uploaded(audio)
+        given = Path(audio).name if audio else amount(len(people), texts.PEOPLE_AUDIO)
+        path = self.store.uploaded(video)
+        options = {name: value for name, value in wish.options.items() if name not in ("face", "start_sec")}
+        draft = Draft(
+            replace(wish, options=options), path, Path(SPEAKERS_FILE), (path.name, given), "", Speakers(content, sounds)
+        )
         return self.submit_all(submission, [draft])[0][0]
 
     def submit_all(self, submission: Submission, drafts: Sequence[Draft]) -> tuple[list[WebJob], bool]:

@@ -2,9 +2,9 @@
 
 The conversations are drawn if they are missing, as by `python -m scripts.make_avatars --conversation --held_out`. Of the frames in
 which somebody speaks, the score is the share in which that person was found, or nobody where the voice is off screen.
-With --lips N, of N conversations everybody who is seen gets new audio where they speak, with the preset turbo. The opening of each
-one's lips, in the frames in which they speak and new lips are shown alone, is correlated with their own new audio, in this job (own) and in one in which only they speak (alone);
-and over the whole film with what the others say (others).
+With --lips N, of N conversations everybody who is seen gets new audio where they speak, with the preset turbo. How far their lips
+open where they speak, and new lips are shown alone, is correlated with their own new audio, in this job (own) and in one in which
+only they speak (alone); and over the whole film with what the others say (others).
 """
 
 import argparse

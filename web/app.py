@@ -1,18 +1,20 @@
 """The app without its page: what the page and the API share."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+from latentsync.inference.jobs.job import check_options_of_speakers
 from latentsync.media.video.encode import choose_encoder
 from web import texts
 from web.copies import Copies
 from web.engine import Engine
 from web.errors import ErrorCode, WebError
-from web.jobs import NewJob, Submission, WebJob, output_suffix
+from web.jobs import SPEAKERS_FILE, NewJob, Speakers, Submission, WebJob, output_suffix
 from web.models import Models
-from web.orders import Inspector, Wish, make_order
+from web.orders import Inspector, Wish, checked_speakers, make_order
 from web.sentences import amount
 from web.settings import AppSettings
 from web.storage import check_room
@@ -28,6 +30,7 @@ class Draft:
     audio: Path
     names: tuple[str, str]
     webhook_url: str = ""
+    speakers: Speakers | None = None  # in place of the audio
 
 
 class WebApp:
@@ -65,6 +68,30 @@ class WebApp:
         draft = Draft(wish, self.store.uploaded(video), self.store.uploaded(audio), names)
         return self.submit_all(submission, [draft])[0][0]
 
+    def submit_people(
+        self, submission: Submission, wish: Wish, video: str | None, audio: str | None, people: Mapping[str, str]
+    ) -> WebJob:
+        """As `submit`, for people who each have audio of their own: the upload for each place of a face, x,y@seconds.
+
+        `audio` is what the result sounds like; None: the sum of theirs.
+        """
+        if not video:
+            raise WebError(texts.NEED_BOTH)
+        names = [texts.PERSON.format(number=number) for number in range(1, len(people) + 1)]
+        sounds = {name: self.store.uploaded(path) for name, path in zip(names, people.values(), strict=True)}
+        content: dict[str, Any] = {
+            "people": {name: {"face": place, "audio": name} for name, place in zip(names, people, strict=True)}
+        }
+        if audio:
+            content["mix"], sounds["mix"] = "mix", self.store.uploaded(audio)
+        given = Path(audio).name if audio else amount(len(people), texts.PEOPLE_AUDIO)
+        path = self.store.uploaded(video)
+        options = {name: value for name, value in wish.options.items() if name not in ("face", "start_sec")}
+        draft = Draft(
+            replace(wish, options=options), path, Path(SPEAKERS_FILE), (path.name, given), "", Speakers(content, sounds)
+        )
+        return self.submit_all(submission, [draft])[0][0]
+
     def submit_all(self, submission: Submission, drafts: Sequence[Draft]) -> tuple[list[WebJob], bool]:
         """Check requests and put all jobs into the queue, or none; WebError or ValueError if one is invalid.
 
@@ -95,11 +122,17 @@ class WebApp:
         order = make_order(draft.wish, draft.video, draft.audio, self.models)
         options = order.options
         info = self.inspector.video(draft.video, draft.names[0], options.video_track)
-        self.inspector.sound(draft.audio, draft.names[1], options.audio_track)
+        if draft.speakers is None:
+            self.inspector.sound(draft.audio, draft.names[1], options.audio_track)
+        else:
+            check_options_of_speakers(options)
+            for name, path in draft.speakers.sounds.items():
+                self.inspector.sound(path, name)
+            checked_speakers(draft.speakers)
         if options.codec != "auto":
             encoder = choose_encoder(options.codec, info.width, info.height, output_suffix(options))
             encoder.settings(options.crf)
-        return NewJob(order, draft.names, draft.webhook_url)
+        return NewJob(order, draft.names, draft.webhook_url, draft.speakers)
 
     def cancel(self, job_id: str, owner: str) -> WebJob:
         job = self.store.get(job_id, owner)

@@ -1,6 +1,7 @@
 """The form of the page: the files and the settings that a job is made from."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,9 @@ from latentsync.inference.settings import DEFAULT_SEED, MOST_STRENGTH, JobOption
 from web import texts, views
 from web.app import WebApp
 from web.errors import WebError
-from web.jobs import WebJob
+from web.jobs import SPEAKERS_FILE, WebJob
 from web.orders import Wish, make_order, number, whole
-from web.settings import DEFAULT_PRESET, EXAMPLES, MAX_GUIDANCE, MAX_STEPS, PRESETS
+from web.settings import DEFAULT_PRESET, EXAMPLES, MAX_GUIDANCE, MAX_PEOPLE, MAX_STEPS, PRESETS
 from web.uploads import Uploads
 
 CUSTOM_SCRIPT = f"() => {json.dumps(texts.CUSTOM_PRESET)}"
@@ -26,6 +27,9 @@ OPTIONS = ("occlusion", "face", "ranges", "length", "rest", "on_missing_face")
 def form_of(job: WebJob) -> list[Any]:
     """The fields of the form from which a job of the page was made: its uploads, and the arguments of `wish_of`."""
     order, files = job.order, (*map(str, job.uploads), None, None)
+    files = (
+        files if order.audio.name != SPEAKERS_FILE else (files[0], None)
+    )  # the audio of people is not filled in again
     *settings, texture = (order.settings.get(name) for name in SETTINGS)
     occlusion, *options = (getattr(order.options, name) for name in OPTIONS)
     lips = *settings, texture or "", occlusion
@@ -64,6 +68,14 @@ def wish_of(
     if kind == "preview":
         options["start_sec"] = None if ranges.strip() else number("second of the preview", start_sec)
     return Wish(kind, model, settings, options)
+
+
+def people_of(places: str, sounds: Sequence[str | None]) -> dict[str, str]:
+    """The audio of each person who has some, by the places of their faces in the picture, a JSON list; ValueError if it is none."""
+    named = json.loads(places or "[]")
+    if not isinstance(named, list):
+        raise ValueError(f"The places of faces are {places}: give a JSON list.")
+    return {str(place): sound for place, sound in zip(named, sounds, strict=False) if sound}
 
 
 def plain_file(value: str | Path | None) -> FileData | None:
@@ -164,6 +176,33 @@ class Form:
             )
             self.number = gr.Radio([], label=texts.FACE_NUMBER, visible=False, elem_id="face-number")
             self.face_note = gr.HTML(elem_id="face-note")
+            self._people()
+
+    def _people(self) -> None:
+        """The faces of the shown picture, each with a field for its audio; hidden unless there are several."""
+        self.places = gr.Textbox("[]", visible="hidden")  # JSON: of the faces, x,y@seconds
+        self.rows, self.pictures, self.sounds = [], [], []
+        with gr.Accordion(texts.PEOPLE_SECTION, open=True, visible=False) as self.people:
+            gr.HTML(views.facts_html(texts.PEOPLE_INFO))
+            for number in range(1, MAX_PEOPLE + 1):
+                with gr.Row(visible=False) as row:
+                    picture = gr.Image(
+                        show_label=False,
+                        alt_text=texts.PERSON_PICTURE.format(number=number),
+                        interactive=False,
+                        format="jpeg",
+                        buttons=[],
+                        height=120,
+                        min_width=100,
+                        scale=1,
+                        elem_id=f"person-{number}",
+                    )
+                    sound = gr.File(
+                        label=texts.PERSON_AUDIO.format(number=number), height=120, scale=3, elem_id=f"sound-{number}"
+                    )
+                self.rows.append(row)
+                self.pictures.append(picture)
+                self.sounds.append(sound)
 
     def _lips(self) -> None:
         with gr.Accordion(texts.LIPS_SECTION, open=False):
@@ -224,6 +263,15 @@ class Form:
             seen,
             trigger_mode="always_last",
             **SHOWN,
+        )
+        people = [self.people, self.places, *self.rows, *self.pictures, *self.sounds]
+        gr.on(
+            [self.video.change, self.frame_sec.change],
+            uploads.on_people,
+            place,
+            people,
+            trigger_mode="always_last",
+            **QUIET,
         )
         self.frame.select(uploads.on_click, place, [self.face, *seen], **SHOWN)
         self.number.input(uploads.on_number, [*place, self.number], [self.face, *seen], **SHOWN)

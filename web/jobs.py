@@ -3,6 +3,7 @@
 import json
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from fractions import Fraction
 from pathlib import Path
@@ -10,6 +11,7 @@ from threading import Event, RLock
 from typing import Any, Literal
 
 from latentsync.files import atomic_write
+from latentsync.inference.jobs.found_speakers import found_path
 from latentsync.inference.jobs.ranges import parse_ranges
 from latentsync.inference.settings import JobOptions
 from latentsync.inference.timing import DETECT, GENERATE, SHEET
@@ -23,6 +25,7 @@ State = Literal["waiting", "running", "done", "failed", "cancelled", "interrupte
 Delivery = Literal["pending", "delivered", "failed"]
 API_OWNER = "client "  # begins the owner's name of jobs of the job API
 INPUT = "input"  # in a job's folder: copies of its uploads
+SPEAKERS_FILE = "speakers.json"  # there: of a job with speakers in place of the audio
 RECORD = "job.json"  # in a job's folder: what is known about it after the app was stopped
 CHECK_SHARE = 0.9  # of the search for faces in a check
 LONGER = 1.25  # an estimate of the time left that is longer by less is not shown
@@ -52,12 +55,21 @@ class Webhook:
 
 
 @dataclass(frozen=True)
+class Speakers:
+    """A file of speakers (see `latentsync.inference.jobs.speakers_file`): its content, and the sounds that it names."""
+
+    content: Mapping[str, Any]
+    sounds: Mapping[str, Path]
+
+
+@dataclass(frozen=True)
 class NewJob:
     """What a job is made from."""
 
     order: Order
     names: tuple[str, str]  # the owner's names of video and audio
     webhook_url: str = ""  # none
+    speakers: Speakers | None = None  # in place of the audio
 
 
 @dataclass(frozen=True)
@@ -140,7 +152,8 @@ class WebJob:
     @property
     def results(self) -> list[Path]:
         """The files for the owner, the main one first; empty unless the job is done."""
-        paths = [self.sheet if self.order.kind == "preflight" else self.output, self.report_path]
+        main = self.sheet if self.order.kind == "preflight" else self.output
+        paths = [main, found_path(self.output), self.report_path]
         return [path for path in paths if self.state == "done" and path.is_file()]
 
     @property

@@ -8,7 +8,7 @@ from typing import Any, get_args
 from latentsync.inference.faces.select import PLACE
 from latentsync.inference.jobs.job import check_options_of_speakers
 from latentsync.inference.jobs.ranges import check_ranges, parse_ranges
-from latentsync.inference.jobs.speakers_file import is_speakers_file
+from latentsync.inference.jobs.speakers_file import audio_names, is_speakers_file, speakers_of
 from latentsync.inference.settings import AUTO, InferenceSettings, JobOptions, expanded
 from latentsync.media.container import ChosenTracks
 from latentsync.media.probe import MediaInfo, probe, sound_format
@@ -16,10 +16,12 @@ from latentsync.media.sound.read import mono_pieces, stated_sec
 from latentsync.timebase import SAMPLE_RATE_HZ
 from web import texts
 from web.errors import ErrorCode, WebError
-from web.jobs import Kind, Order
+from web.jobs import Kind, Order, Speakers
 from web.models import Models
 from web.sentences import duration, plain, size
 from web.settings import PREVIEW_SEC, Limits
+
+SPEAKERS = "speakers"  # the name of the field, in messages
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,32 @@ def checked_face(text: str) -> str:
     if word.lower() in ("largest", "center", "centre") or (word.isdecimal() and int(word) > 0) or PLACE.fullmatch(word):
         return word
     raise WebError(texts.WRONG_FACE.format(text=text))
+
+
+def checked_speakers(speakers: Speakers) -> None:
+    """WebError or ValueError for speakers of whom something is wrong, or that name files of the server besides their sounds."""
+    content = speakers.content
+    for person in content["people"].values():
+        face = person.get("face")
+        for choice in face if isinstance(face, list) else [face]:
+            if choice not in (None, AUTO):
+                checked_face(str(choice))
+    sounds = {name: str(path) for name, path in speakers.sounds.items()}
+    speakers_of(Path(SPEAKERS), audio_names(content, Path(SPEAKERS) / "none", sounds.__getitem__))
+
+
+def sounds_of(content: Mapping[str, Any]) -> list[str]:
+    """The names of the sounds in the content of a file of speakers, each once; WebError for what is no such content."""
+    people, segments = content.get("people"), content.get("segments", [])
+    if not (isinstance(people, dict) and people and isinstance(segments, list)) or "cues" in content:
+        raise WebError(texts.WRONG_CONTENT)
+    rows = [*people.values(), *segments]
+    if not all(isinstance(row, dict) for row in rows):
+        raise WebError(texts.WRONG_CONTENT)
+    names = [content.get("mix"), *(row.get("audio") for row in rows)]
+    if not all(name is None or (isinstance(name, str) and name) for name in names):
+        raise WebError(texts.WRONG_CONTENT)
+    return list(dict.fromkeys(name for name in names if name is not None))
 
 
 class Inspector:

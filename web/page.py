@@ -16,10 +16,11 @@ from web.app import WebApp
 from web.batch import drafts_of
 from web.errors import WebError
 from web.files import ID_BYTES
-from web.form import QUIET, Form, form_of, wish_of
+from web.form import QUIET, Form, form_of, people_of, wish_of
 from web.jobs import Submission, WebJob
 from web.models import official_files
-from web.sentences import duration
+from web.sentences import audio_words, duration
+from web.settings import MAX_PEOPLE
 
 POLL_SEC, COPY_POLL_SEC = 0.7, 1.0
 KEY_BYTES, KEY_LENGTH = 16, 40  # of an order's key: random bytes, and characters at most
@@ -81,7 +82,7 @@ class Page:
         with gr.Column(elem_id="actions", min_width=0):
             with gr.Row():
                 self.check = gr.Button(texts.CHECK, min_width=90, size="md", elem_id="check")
-                self.preview = gr.Button(texts.PREVIEW, min_width=160, size="md", elem_id="preview")
+                self.preview = gr.Button(texts.PREVIEW, min_width=190, size="md", elem_id="preview")
                 self.run = gr.Button(texts.RUN, variant="primary", min_width=90, size="md", elem_id="run")
                 self.cancel = gr.Button(
                     texts.CANCEL, variant="stop", min_width=90, size="md", interactive=False, elem_id="cancel"
@@ -134,13 +135,13 @@ class Page:
         shown_files, copies = [self.token, self.current, form.video], [form.copies, self.copy_timer]
         gr.on(seen, self.on_copies, shown_files, copies, trigger_mode="always_last", **QUIET)
         changed = [part.change for part in form.inputs]
-        gr.on(changed, None, None, self.problem, js="() => ''", **QUIET)
+        gr.on([*changed, *(sound.change for sound in form.sounds)], None, None, self.problem, js="() => ''", **QUIET)
         gr.on(changed, self.on_form, [self.order_key, *form.inputs], self.kept, trigger_mode="always_last", **QUIET)
-        order = [self.token, self.order_key]
+        order, people = [self.token, self.order_key], [form.places, *form.sounds]
         sent: list[tuple[gr.Button, Any, list[Any]]] = [
-            (self.check, self.submitter("preflight"), [*order, *form.inputs]),
-            (self.preview, self.submitter("preview"), [*order, *form.inputs]),
-            (self.run, self.submitter("run"), [*order, *form.inputs]),
+            (self.check, self.submitter("preflight"), [*order, *people, *form.inputs]),
+            (self.preview, self.submitter("preview"), [*order, *people, *form.inputs]),
+            (self.run, self.submitter("run"), [*order, *people, *form.inputs]),
             (self.run_all, self.on_run_all, [*order, self.videos, self.audios, self.list, *wish]),
         ]
         for button, submit, values in sent:
@@ -201,13 +202,16 @@ class Page:
     def submitter(self, kind: str) -> Any:
         """The click handler that submits a job of this kind."""
 
-        def submit(
-            request: gr.Request, token: str, order_key: str, video: str | None, audio: str | None, *wish: Any
-        ) -> list[Any]:
+        def submit(request: gr.Request, token: str, order_key: str, places: str, *values: Any) -> list[Any]:
             owner = owner_of(request, token)
             submission = Submission(owner, address_of(request), key=str(order_key)[:KEY_LENGTH])
+            sounds, (video, audio, *wish) = values[:MAX_PEOPLE], values[MAX_PEOPLE:]
             try:
-                job = self.app.submit(submission, wish_of(kind, *wish), video, audio)
+                people, asked = people_of(places, sounds), wish_of(kind, *wish)
+                if people:
+                    job = self.app.submit_people(submission, asked, video, audio, people)
+                else:
+                    job = self.app.submit(submission, asked, video, audio)
             except (ValueError, OSError) as error:
                 return self.refused(error)
             return self.updates(self.showing(job, owner))
@@ -366,7 +370,8 @@ def outcome_html(job: WebJob) -> str:
     if job.state == "cancelled":
         return views.message_html(texts.CANCELLED)
     sentence = texts.CHECKED if job.order.kind == "preflight" else texts.FINISHED
-    return views.message_html(sentence.format(summary=job.report["summary"]), job.report["warnings"])
+    notes = map(audio_words, job.report["warnings"])
+    return views.message_html(audio_words(sentence.format(summary=job.report["summary"])), notes)
 
 
 def title_of(job: WebJob) -> str:

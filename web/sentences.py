@@ -43,6 +43,11 @@ def plain(sentence: str, names: dict[str, str]) -> str:
     return sentence
 
 
+def audio_words(sentence: str) -> str:
+    """A sentence of a report in the page's vocabulary, which says audio where the engine also says sound."""
+    return re.sub(r"\b([Ss])ound\b(?!\.)", lambda found: "Audio" if found[1] == "S" else "audio", sentence)
+
+
 def without_folders(sentence: str) -> str:
     """A sentence in which absolute paths of the server are shortened to file names, and those of the project to relative ones."""
     for folder in (HOME, SHIPPED, Path.home()):

@@ -11,6 +11,7 @@ from latentsync.places import DEMO_AUDIO, DEMO_VIDEO, HOME
 
 DEFAULT_FOLDER = HOME / "runs" / "web"
 PREVIEW_SEC = 3.0
+MAX_PEOPLE = 4  # with audio of their own, on the page
 BODY_BYTES = 1_000_000  # of a request that is no upload
 MAX_STEPS, MAX_GUIDANCE = 50, 3.0
 

@@ -4,6 +4,7 @@ A job has an id that cannot be guessed, and only its owner can access it: a brow
 the job API. Its folder has copies of the uploads, under neutral names, and the results.
 """
 
+import json
 import logging
 import re
 import secrets
@@ -14,11 +15,12 @@ from pathlib import Path
 from threading import RLock
 from typing import Any
 
+from latentsync.inference.jobs.speakers_file import audio_names
 from web import texts
 from web.errors import ErrorCode, WebError
 from web.expired import Expired
 from web.files import ID_BYTES, copied, disk_problem, kept_secret, newest, remove_own
-from web.jobs import API_OWNER, INPUT, RECORD, NewJob, Submission, Webhook, WebJob
+from web.jobs import API_OWNER, INPUT, RECORD, SPEAKERS_FILE, NewJob, Speakers, Submission, Webhook, WebJob
 from web.settings import Limits
 
 DAMAGED = (OSError, ValueError, KeyError, TypeError, IndexError)
@@ -97,6 +99,9 @@ class JobStore:
             paths = {"video": order.video, "audio": order.audio}
             uploads = {name: path for name, path in paths.items() if path.is_relative_to(self.folder)}
             copies: dict[str, Any] = {name: copied(path, folder / INPUT, name) for name, path in uploads.items()}
+            if new.speakers is not None:
+                copies["audio"], sounds = self._stored_speakers(new.speakers, folder / INPUT)
+                uploads |= sounds
             job = WebJob(job_id, replace(order, **copies), folder, new.names, tuple(uploads.values()), submission)
             job.webhook = Webhook(new.webhook_url) if new.webhook_url else None
             job.save()
@@ -104,6 +109,18 @@ class JobStore:
         except OSError:
             remove_own(folder)
             raise
+
+    def _stored_speakers(self, speakers: Speakers, folder: Path) -> tuple[Path, dict[str, Path]]:
+        """The file of speakers in a job's folder, with copies of the uploads that it names; and these uploads."""
+        uploads = {name: path for name, path in speakers.sounds.items() if path.is_relative_to(self.folder)}
+        places = {name: str(path) for name, path in speakers.sounds.items()}
+        for number, (name, path) in enumerate(uploads.items()):
+            places[name] = copied(path, folder, f"sound_{number}").name
+        file = folder / SPEAKERS_FILE
+        folder.mkdir(exist_ok=True)
+        content = audio_names(speakers.content, folder / "none", places.__getitem__)
+        file.write_text(json.dumps(content), encoding="utf-8")
+        return file, {f"sound {name}": path for name, path in uploads.items()}
 
     def repeated(self, submission: Submission) -> list[WebJob]:
         """The jobs that this submission made before, by its key; WebError if another submission had the key."""

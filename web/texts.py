@@ -40,6 +40,14 @@ FACES_HERE = "This picture shows {count}. Click on the one whose lips should cha
 FACE_CHOSEN = "Face {number} of this picture is chosen."
 NO_FACE_HERE = "No face was found in this picture: choose another second of the video."
 
+PEOPLE_SECTION = "Audio for each person"
+PEOPLE_INFO = (
+    "The people in the picture above. Give a file to each one whose lips should change: it begins with the video and is silent"
+    " where they do not speak. The audio at the top, if there is any, is that of the result; else it is the sum of these."
+)
+PERSON, PERSON_AUDIO, PERSON_PICTURE = "Face {number}", "Audio of face {number}", "Face {number} of the picture above"
+PEOPLE_AUDIO = ("no audio files", "one audio file", "{count} audio files")
+
 LIPS_SECTION = "Lips"
 SILENCE = "In pauses of the audio"
 SILENCE_CHOICES = (
@@ -225,6 +233,14 @@ MISSING_MODEL = "{title}: {reason} Run commands in the project's folder, or choo
 UNKNOWN_KIND = "There is no kind of job {name!r}: choose {known}."
 WRONG_FACE = "The face {text!r} is unknown: give largest, center, a person's number, or x,y@seconds."
 WRONG_OCCLUSION = "The occlusion {text!r} is unknown: give auto or off."
+NO_SPEAKERS = "Nothing was found about who speaks: this job did not ask for it."
+WRONG_CONTENT = (
+    "The speakers are incomplete: give an object with people, each with a face, and a list of segments, as docs/dubbing.md"
+    " describes (cues and tables of segments need files that the server does not have)."
+)
+AUDIO_AND_SPEAKERS = (
+    "The speakers name their audio files themselves: leave out audio, and give a mix as mix among the speakers."
+)
 WRONG_SPEAKERS = "The speakers {text!r} are unknown: give auto."
 WRONG_NUMBER = "{name} is {value!r}: give a number."
 UNEXPECTED = "An internal error ended this job ({kind}): see the log of the app, or try other files."

@@ -3,8 +3,10 @@
 Tensor legend: h height, w width; a frame is uint8 [0, 255] `h w 3`, RGB.
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from web.errors import WebError
 from web.faces import FaceFinder, chosen_of, framed, nearest, place_of
 from web.orders import Inspector
 from web.sentences import amount, duration, without_folders
-from web.settings import Example
+from web.settings import MAX_PEOPLE, Example
 from web.store import JobStore
 
 WIDTH = 960  # px at most
@@ -80,6 +82,21 @@ class Uploads:
             return self._picture(path, time_sec, face).shown()
         except (ValueError, OSError) as error:
             raise client_error(error) from error
+
+    def on_people(self, path: str | None, time_sec: float) -> list[Any]:
+        """The people of a picture if there are several: a row for each, where its face is, its picture, and no audio yet."""
+        try:
+            seen = self._picture(path, time_sec)
+        except (ValueError, OSError):  # the field of the video tells it
+            seen = None
+        boxes = [] if seen is None or not 1 < len(seen.boxes) <= MAX_PEOPLE else seen.boxes
+        shown = [number < len(boxes) for number in range(MAX_PEOPLE)]
+        pictures = [
+            None if seen is None or not there else face_of(seen.frame, box) for there, box in zip_longest(shown, boxes)
+        ]
+        places = [] if seen is None else [place_of(box, seen.time_sec) for box in boxes]
+        rows = [gr.update(visible=there) for there in shown]
+        return [gr.update(visible=bool(boxes)), json.dumps(places), *rows, *pictures, *[None] * MAX_PEOPLE]
 
     def on_click(self, path: str | None, time_sec: float, event: gr.SelectData) -> list[Any]:
         """The face nearest to the clicked position as the choice of the face."""
@@ -143,6 +160,17 @@ def frame_near(path: Path, time_sec: float) -> tuple[FrameArray, float]:
 def shown_scale(info: MediaInfo) -> float:
     """Width of the frame on the page divided by its width in the video, at most 1."""
     return min(1.0, WIDTH / info.square_size[0])
+
+
+def face_of(frame: FrameArray, box: Box) -> FrameArray:
+    """A face with what is around it."""
+    x0, y0, x1, y1 = box
+    around = (x1 - x0) / 4
+    rows, columns = (
+        slice(max(0, round(y0 - around)), round(y1 + around)),
+        slice(max(0, round(x0 - around)), round(x1 + around)),
+    )
+    return np.ascontiguousarray(frame[rows, columns])
 
 
 def for_page(frame: FrameArray, scale: float) -> FrameArray:

@@ -14,7 +14,7 @@ from latentsync.weights.hub import FileState
 from web import texts
 from web.copies import Copy
 from web.jobs import WebJob
-from web.sentences import duration, size, without_folders
+from web.sentences import audio_words, duration, size, without_folders
 from web.settings import Limits
 
 SHORT_SEC = 0.05  # shorter stages are not listed
@@ -201,8 +201,8 @@ def report_html(report: dict[str, Any]) -> str:
     settings = report["settings"] | {"face": report["options"]["face"]}
     rows = {
         "frames": report["summary"],
-        "passed": "; ".join(passed) or texts.NOTHING_PASSED,
-        "length": report["length"],
+        "passed": audio_words("; ".join(passed)) or texts.NOTHING_PASSED,
+        "length": audio_words(report["length"]),
         "settings": texts.SETTINGS_LINE.format(**settings),
         "timings": ", ".join(
             f"{texts.TIMINGS.get(stage, stage)} {seconds:.1f}"

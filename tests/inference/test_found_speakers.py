@@ -267,6 +267,12 @@ def test_what_cannot_be_found_is_one_sentence_before_the_work(folder: Path, tmp_
         check_job(folder / "film.mp4", tmp_path / "s.json", output, LOSSLESS)
     with pytest.raises(ValueError, match="leave out speakers"):
         check_job(folder / "film.mp4", tmp_path / "s.json", output, AUTO)
+    segments = [{"speaker": "a", "start": 0, "end": 0.5, "audio": "mix.wav"}]
+    content = {"people": {"a": {"face": "auto"}}, "segments": segments}
+    found_path(output).write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="would be replaced by the faces that it asks for"):
+        check_job(folder / "film.mp4", found_path(output), output, LOSSLESS)
+    found_path(output).unlink()
     (tmp_path / "empty.rttm").write_text("")
     with pytest.raises(ValueError, match="has no segments"):
         check_job(folder / "film.mp4", tmp_path / "mix.wav", output, JobOptions(speakers=str(tmp_path / "empty.rttm")))

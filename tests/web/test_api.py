@@ -95,7 +95,7 @@ def test_the_description_is_valid_and_names_every_setting_and_error(server: Serv
     assert all(
         {"401", "403", "429"} <= operation["responses"].keys() and operation["security"] for operation in operations
     )
-    assert len({operation["operationId"] for operation in operations}) == len(operations) == 14
+    assert len({operation["operationId"] for operation in operations}) == len(operations) == 15
 
 
 def test_a_job_from_uploads(ann: ApiClient, done: str, tmp_path: Path, server: Server) -> None:
@@ -125,6 +125,93 @@ def test_every_setting_of_the_engine_reaches_the_job(
         "also after a restart"
     )
     ann.cancel(job.id)
+
+
+def with_speakers(ann: ApiClient, pair: tuple[Path, Path], content: Any, *names: str, **values: Any) -> httpx.Response:
+    """Ask for a job of several people, whose sounds are uploaded as the fields `names`."""
+    files = {"video": pair[0].read_bytes(), **{name: pair[1].read_bytes() for name in names}}
+    data = {"steps": "1", "speakers": content if isinstance(content, str) else json.dumps(content), **values}
+    uploads = {name: (f"{name}{pair[name == 'video' and 0 or 1].suffix}", data) for name, data in files.items()}
+    return ann.http.post("/jobs", data=data, files=uploads)
+
+
+PEOPLE = {"Anna": {"face": "largest"}, "far": {"face": None}}
+SEGMENTS = [
+    {"speaker": "Anna", "start": 0, "end": 0.2, "audio": "first"},
+    {"speaker": "far", "start": 0.1, "end": 0.3, "audio": "second"},
+]
+
+
+def test_speakers_name_the_uploads_of_their_sounds(
+    ann: ApiClient, pair: tuple[Path, Path], server: Server, tmp_path: Path
+) -> None:
+    answer = with_speakers(ann, pair, {"people": PEOPLE, "segments": SEGMENTS}, "first", "second")
+    assert answer.status_code == 201, answer.text
+    job_id = answer.json()["id"]
+    assert ann.ended(job_id)["state"] == "done", ann.status(job_id)
+    report = ann.report(job_id)
+    assert [each["name"] for each in report["speakers"]] == ["Anna"]
+    assert probe(ann.result(job_id, tmp_path)).has_audio and str(server.settings.folder) not in json.dumps(report)
+    assert "Nothing was found" in message_of(ann.http.get(f"/jobs/{job_id}/speakers"), 404)
+    inputs = server.app.store.get(job_id, ann.owner).folder / "input"
+    assert sorted(path.stem for path in inputs.iterdir()) == ["sound_0", "sound_1", "speakers", "video"]
+    assert not [path for path in server.settings.folder.iterdir() if len(path.name) == 64]
+    assert JobStore(server.settings.folder, LIMITS).get(job_id, ann.owner).order.audio.is_file(), "also after a restart"
+
+
+def test_speakers_name_files_of_the_server(
+    ann: ApiClient, pair: tuple[Path, Path], queue: None, server: Server
+) -> None:
+    segments = [{**segment, "audio": str(pair[1])} for segment in SEGMENTS]
+    speakers = {"people": PEOPLE, "segments": segments, "mix": pair[1].name}
+    answer = ann.http.post("/jobs", json={"video": str(pair[0]), "speakers": speakers})
+    assert answer.status_code == 201, answer.text
+    job = server.app.store.get(answer.json()["id"], ann.owner)
+    assert json.loads(job.order.audio.read_text())["mix"] == str(pair[1].resolve())
+    ann.cancel(job.id)
+
+
+WRONG_PEOPLE = {
+    "a picture of the server": (
+        {"people": {"a": {"face": "/etc/hostname", "audio": "first"}}},
+        "face '/etc/hostname' is unknown",
+    ),
+    "a file of the server": (
+        {"people": {"a": {"face": 1, "audio": "/etc/hostname"}}},
+        "no file hostname in the folders",
+    ),
+    "a table": ({"people": {"a": {"face": 1, "audio": "first"}}, "segments": "/etc/t.csv"}, "speakers are incomplete"),
+    "cues": ({"people": {"a": {"face": 1, "audio": "first"}}, "cues": "/etc"}, "speakers are incomplete"),
+    "nobody": ({"people": {}}, "speakers are incomplete"),
+    "a list": ({"people": ["a"]}, "speakers are incomplete"),
+    "no face": ({"people": {"a": {"audio": "first"}}}, 'a has no "face"'),
+    "a key": ({"people": {"a": {"face": 1, "audio": "first"}}, "sound": 1}, "'sound' is unknown"),
+    "a number as sound": ({"people": {"a": {"face": 1, "audio": 3}}}, "speakers are incomplete"),
+    "an RTTM file of the server": ("/etc/t.rttm", "speakers"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_PEOPLE)
+def test_wrong_speakers_make_no_job(ann: ApiClient, server: Server, pair: tuple[Path, Path], case: str) -> None:
+    before, (content, words) = files_in(server), WRONG_PEOPLE[case]
+    assert words in message_of(with_speakers(ann, pair, content, *(["first"] if "first" in str(content) else [])), 422)
+    assert files_in(server) == before
+
+
+def test_speakers_contradict_an_audio_and_a_face(ann: ApiClient, pair: tuple[Path, Path]) -> None:
+    content = {"people": {"a": {"face": 1, "audio": "first"}}}
+    assert "leave out audio" in message_of(with_speakers(ann, pair, content, "first", audio="b.wav"), 422)
+    assert "leave out face" in message_of(with_speakers(ann, pair, content, "first", face="2"), 422)
+    assert "leave out face" in message_of(ann.post(pair, speakers="auto", face="2"), 422)
+    assert "audio is missing" in message_of(ann.http.post("/jobs", json={"video": str(pair[0])}), 422)
+    assert "second is a file" in message_of(with_speakers(ann, pair, content, "first", "second"), 422).replace("'", "")
+
+
+def test_speakers_can_be_sought(ann: ApiClient, pair: tuple[Path, Path], queue: None, server: Server) -> None:
+    job_id = ann.submit(pair, speakers="auto")
+    job = server.app.store.get(job_id, ann.owner)
+    assert job.order.options.speakers == "auto"
+    ann.cancel(job_id)
 
 
 WRONG = {

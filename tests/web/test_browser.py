@@ -42,10 +42,12 @@ pytestmark = [
 
 FRAMES = 32  # two windows
 FOREIGN = "elsewhere.test"  # a host name that leads to this computer, as an attacker's may
-STORE_AND_READ = """async (address) => {
+USE = """async (address) => {
   const form = new FormData();
   form.append("files", new Blob(["stored"]), "stored.mp4");
   await fetch(address + "gradio_api/upload", {method: "POST", mode: "no-cors", body: form}).catch(() => {});
+  for (const route of ["gradio_api/queue/join", "gradio_api/call/submit", "api/v1/jobs"])
+    await fetch(address + route, {method: "POST", mode: "no-cors", body: '{"data": [], "session_hash": "s"}'}).catch(() => {});
   return await fetch(address + "config").then((answer) => answer.text(), () => "unreadable");
 }"""
 PICTURES = os.environ.get("LATENTSYNC_SCREENSHOTS", "")
@@ -280,6 +282,8 @@ def looks(page: Page, folder: Path) -> None:
     wait_for_message(page, "Done:")
     page.wait_for_function("() => document.querySelector('.sp-result').readyState >= 2")
     assert page.evaluate("() => document.body.classList.contains('dark')")
+    expect(page.get_by_text("1.3 s of audio")).to_be_visible()
+    page.wait_for_timeout(1000)  # what is being filled in is faint
     picture(page, "dark", folder, full_page=True)
     assert page.evaluate(FAINT) == []
     page.set_viewport_size({"width": 390, "height": 844})
@@ -377,19 +381,22 @@ def test_files_and_settings_survive_and_a_double_click_counts_once(
     expect(page.locator("#face input")).to_have_value(texts.FACE_CHOICES[0][0])  # the place was one of that video
 
 
-def test_another_site_can_store_and_read_nothing(browser: Any, server: Server, tmp_path: Path) -> None:
-    port, before = urlsplit(server.url).port, files_in(server)
+def test_another_site_can_store_start_and_read_nothing(browser: Any, server: Server, tmp_path: Path) -> None:
+    port, before, made = urlsplit(server.url).port, files_in(server), len(jobs(server))
+    refused: list[int] = []
     pages = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(tmp_path)))
     Thread(target=pages.serve_forever, daemon=True).start()
     page = browser.new_page()
+    page.on("response", lambda answer: refused.append(answer.status) if answer.request.method == "POST" else None)
     expect.set_options(timeout=PATIENCE_MS)
     page.goto(f"http://{FOREIGN}:{pages.server_port}/")
     for address in (server.url, f"http://{FOREIGN}:{port}/"):
-        assert "components" not in page.evaluate(STORE_AND_READ, address)
+        assert "components" not in page.evaluate(USE, address)
     page.goto(f"http://{FOREIGN}:{port}/")
     expect(page.locator("body")).to_contain_text(f"does not answer under the name {FOREIGN}")
-    assert "components" not in page.evaluate(STORE_AND_READ, f"http://{FOREIGN}:{port}/")
-    assert files_in(server) == before
+    assert "components" not in page.evaluate(USE, f"http://{FOREIGN}:{port}/")
+    assert files_in(server) == before and len(jobs(server)) == made
+    assert len(refused) >= 4 and set(refused) == {403}, "of other origins the browser itself hides the answers"
     page.close()
     pages.shutdown()
 

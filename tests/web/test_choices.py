@@ -17,8 +17,10 @@ from web import texts, views
 from web.batch import drafts_of, pairs
 from web.errors import WebError
 from web.faces import FaceFinder, chosen_of, framed, nearest, place_of
+from web.form import form_of, people_of
 from web.jobs import Submission, WebJob
 from web.orders import Wish, previewed
+from web.sentences import audio_words
 from web.serve import Server
 from web.settings import PRESETS
 from web.speed import Speed, Speeds, calls
@@ -178,6 +180,9 @@ def test_the_whole_job_has_one_bar_that_only_grows(tmp_path: Path) -> None:
 def test_the_page_says_audio_and_never_sound() -> None:
     said = [value for name, value in vars(texts).items() if name.isupper() and isinstance(value, str)]
     assert [text for text in said if "sound" in text.lower()] == []
+    assert (
+        audio_words("The sound of sound.wav is cut after the sound") == "The audio of sound.wav is cut after the audio"
+    )
 
 
 def test_a_batch_goes_on_by_itself_and_lists_its_results(
@@ -193,3 +198,24 @@ def test_a_batch_goes_on_by_itself_and_lists_its_results(
     assert server.app.store.going_on(jobs[0]) is jobs[0]
     table = views.list_html(jobs)
     assert table.count("talk.mp4") >= 2 and table.count("done") == 2
+
+
+def test_each_person_gets_their_audio() -> None:
+    places = '["10,20@0.00", "30,40@0.00", "50,60@0.00"]'
+    assert people_of(places, ["a.wav", None, "c.wav", None]) == {"10,20@0.00": "a.wav", "50,60@0.00": "c.wav"}
+    assert people_of("[]", [None] * 4) == {} == people_of("", [None] * 4)
+    for wrong in ("{}", "7", "[", "null"):
+        with pytest.raises(ValueError):
+            people_of(wrong, ["a.wav"])
+
+
+def test_people_are_asked_for_by_their_places(server: Server, pair: tuple[Path, Path]) -> None:
+    video, sound = (uploaded(server, path.name, path.read_bytes()) for path in pair)
+    wish = Wish("run", settings={"preset": "fast", "steps": 1}, options={"face": "center", "start_sec": 0.2})
+    job = server.app.submit_people(Submission("page p"), wish, video, sound, {"66,48@0.00": sound})
+    wait_until(lambda: job.is_over)
+    assert (job.state, job.names) == ("done", ("talk.mp4", "new.wav")), job.error
+    assert '"face": "66,48@0.00"' in job.order.audio.read_text(encoding="utf-8")
+    assert form_of(job)[:2] == [video, None]
+    with pytest.raises(WebError, match="no longer"):
+        server.app.submit_people(Submission("page p"), wish, video, None, {"66,48@0.00": "/etc/hostname"})

@@ -3,17 +3,21 @@
 With LATENTSYNC_AXE in the environment, the path of axe.min.js (package axe-core), the page is also checked by axe.
 """
 
+import json
 import os
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
+from latentsync.media.video.read import read_frames
+from latentsync.media.video.write import VideoFormat, VideoWriter
 from tests.web.support import kept_environment
-from tests.web.test_browser import BROWSER, PATIENCE_MS, jobs, press, unfold, upload, wait_for_message
+from tests.web.test_browser import BROWSER, PATIENCE_MS, jobs, picture, press, remove, unfold, upload, wait_for_message
 from web import texts
 from web.models import Models
 from web.serve import Server
@@ -80,6 +84,11 @@ def has_no_serious_fault(page: Page) -> None:
 
 
 def test_from_a_face_to_a_comparison(page: Page, server: Server, pair: tuple[Path, Path]) -> None:  # noqa: F811
+    tops = (
+        "() => ['#video', '#actions', '#message'].map(name => document.querySelector(name).getBoundingClientRect().top)"
+    )
+    video, actions, message = page.evaluate(tops)
+    assert abs(video - actions) < 30 and 0 < message - actions < 200, "no gap at this width"
     upload(page, *pair)
     expect(page.get_by_text("1.3 s of audio")).to_be_visible()
     page.locator("#preset input").nth(0).focus()
@@ -143,6 +152,16 @@ def compare(page: Page) -> None:
     page.wait_for_function(f"() => String(({times})()) === '2,2'")
     page.get_by_role("button", name=texts.PLAYER_BACK, exact=True).click()
     page.wait_for_function(f"() => String(({times})()) === '1,1'")
+    press(page, texts.PLAYER_ZOOM)
+    muted = "() => [...document.querySelectorAll('synced-player video')].map(v => v.muted).join()"
+    press(page, texts.PLAYER_SOUND_RESULT)
+    assert page.evaluate(muted) == "false,true"
+    press(page, texts.PLAYER_SOUND_ORIGINAL)
+    assert page.evaluate(muted) == "true,false"
+    press(page, texts.PLAYER_FULL)
+    page.wait_for_function("() => document.fullscreenElement?.localName === 'synced-player'")
+    press(page, texts.PLAYER_FULL)
+    page.wait_for_function("() => !document.fullscreenElement")
 
 
 def test_a_job_waits_for_a_file_that_is_still_coming(page: Page, server: Server, pair: tuple[Path, Path]) -> None:  # noqa: F811
@@ -172,3 +191,34 @@ def test_three_videos_with_one_audio_file(page: Page, server: Server, pair: tupl
     expect(links).to_have_count(3)
     assert [link.get_attribute("download") for link in links.all()] == [f"{video.stem}_lipsync.mp4" for video in videos]
     assert {job.state for job in jobs(server)[:3]} == {"done"}
+
+
+def test_two_people_with_their_own_audio(
+    page: Page,
+    server: Server,
+    pair: tuple[Path, Path],  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    video = tmp_path / "two.mp4"
+    with VideoWriter(video, VideoFormat.constant(512, 256, 25)) as writer:
+        for shown in read_frames(pair[0]):
+            writer.write(np.concatenate([shown.frame, shown.frame[:, ::-1]], axis=1))
+    upload(page, video, None)
+    unfold(page, texts.FACE_SECTION)
+    for number in (1, 2):
+        expect(page.locator(f"#person-{number} img")).to_be_visible()
+        page.locator(f"#sound-{number} input[type=file]").set_input_files(pair[1])
+        expect(page.locator(f"#sound-{number}")).to_contain_text("new words")
+    expect(page.locator("#person-3")).to_be_hidden()
+    page.locator("#person-1").scroll_into_view_if_needed()
+    picture(page, "people", tmp_path)
+    has_no_serious_fault(page)
+    page.get_by_label(texts.PRESETS["turbo"]).check()
+    press(page, texts.RUN)
+    wait_for_message(page, "Done:")
+    content = json.loads(jobs(server)[0].order.audio.read_text(encoding="utf-8"))
+    places = [float(person["face"].split(",")[0]) for _, person in sorted(content["people"].items())]
+    assert len(places) == 2 and places[0] < 256 < places[1]
+    remove(page, "video")
+    upload(page, pair[0], None)  # of one person
+    expect(page.locator("#person-1")).to_be_hidden()

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, TimeoutError, expect, sync_playwright
 
 from latentsync.media.probe import probe
 from latentsync.media.sound.read import read_audio
@@ -233,13 +233,24 @@ def go_to(page: Page, selector: str) -> None:
     raise AssertionError(f"{selector} is not reached by the key Tab.")
 
 
+def choose_file(page: Page, selector: str, path: Path) -> None:
+    """Press Enter on a field as a person would: again, if Gradio draws it anew while the page is still loading."""
+    for _ in range(10):
+        go_to(page, selector)
+        try:
+            with page.expect_file_chooser(timeout=3000) as chooser:
+                page.keyboard.press("Enter")
+            chooser.value.set_files(path)
+            return
+        except TimeoutError:
+            continue
+    raise AssertionError(f"{selector} opens no choice of files.")
+
+
 def test_the_keyboard_alone(browser: Any, app: App, pair: tuple[Path, Path]) -> None:
     page = opened(browser, app.url, LAPTOP, "light")
     for field, path in (("#video", pair[0]), ("#audio", pair[1])):
-        go_to(page, f"{field} button:has(input[type=file])")
-        with page.expect_file_chooser() as chooser:
-            page.keyboard.press("Enter")
-        chooser.value.set_files(path)
+        choose_file(page, f"{field} button:has(input[type=file])", path)
         page.locator(field).get_by_label("Clear").wait_for()
     expect(page.get_by_text("1.9 s of audio")).to_be_visible()
     go_to(page, "#preset")

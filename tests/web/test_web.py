@@ -1,6 +1,9 @@
 """The web app without a browser: jobs, refused requests, access to jobs, expiry of files."""
 
+import gc
+import mmap
 import shutil
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -221,6 +224,28 @@ def test_five_users_at_once_get_their_own_results(server: Server, tmp_path: Path
         found = list(pool.map(user, range(5)))
     assert [frames for frames, _ in found] == [8, 12, 16, 20, 24]
     assert len({job_id for _, job_id in found}) == 5
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read as Linux tells it")
+def test_memory_returns_to_its_level(server: Server, tmp_path: Path) -> None:
+    """Five clients at once, again and again: after the first rounds nothing is left in memory of a round."""
+
+    def user(number: int) -> None:
+        client = ApiClient(server.url, list(TOKENS)[number])
+        files = make_video(tmp_path / f"v{number}.mp4", 24), make_audio(tmp_path / f"a{number}.wav", 0.96)
+        job_id = client.submit(files)
+        assert client.ended(job_id)["state"] == "done"
+        client.result(job_id, tmp_path)
+        assert client.http.delete(f"/jobs/{job_id}").status_code == 204
+
+    levels = []
+    for _ in range(6):
+        with ThreadPoolExecutor(5) as pool:
+            list(pool.map(user, range(5)))
+        gc.collect()
+        levels.append(int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * mmap.PAGESIZE / 1e6)
+    assert max(levels[3:]) - max(levels[:3]) < 30, levels
 
 
 def test_cancel_stops_within_a_window_and_the_next_job_starts(server: Server, tmp_path: Path) -> None:

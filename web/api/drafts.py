@@ -14,9 +14,12 @@ from web.api.schema import JobRequest, ListRequest, checked_request, form_values
 from web.api.webhooks import checked_url
 from web.app import Draft
 from web.errors import WebError
+from web.jobs import SPEAKERS_FILE, Speakers
+from web.orders import sounds_of
 from web.settings import ApiSettings
 
 FIELDS = ("video", "audio")
+SOUND = "sound "  # before the name of a sound of speakers
 
 
 class Source(NamedTuple):
@@ -33,15 +36,40 @@ def job_drafts(body: Body, settings: ApiSettings) -> tuple[list[Draft], str]:
     WebError for a wrong value, or a file that the server may not read.
     """
     uploads = {upload.field: Source(upload.path, upload.name, upload.sha256) for upload in body.uploads}
-    if unknown := uploads.keys() - set(FIELDS):
-        reason = f"known are {' and '.join(FIELDS)}"
-        raise WebError(texts.WRONG_FIELD.format(name=min(unknown), value="a file", reason=reason))
     if len(uploads) < len(body.uploads):
         raise WebError(texts.ONE_FILE_EACH)
-    values = {**body.values, **{field: source.name for field, source in uploads.items()}}
-    request = checked_request(JobRequest, form_values(values) if body.is_form else values)
-    pair = [uploads.get(field) or server_file(getattr(request, field), settings) for field in FIELDS]
-    return [draft_of(request, pair, settings)], fingerprint_of("job", request, pair)
+    pair = {field: source for field, source in uploads.items() if field in FIELDS}
+    values = {**body.values, **{field: source.name for field, source in pair.items()}}
+    values = form_values(values) if body.is_form else values
+    speakers = values.get("speakers")
+    known = (*FIELDS, *(sounds_of(speakers) if isinstance(speakers, dict) else []))
+    if unknown := uploads.keys() - set(known):
+        reason = f"known are {' and '.join(known)}"
+        raise WebError(texts.WRONG_FIELD.format(name=min(unknown), value="a file", reason=reason))
+    request = checked_request(JobRequest, values)
+    return one_draft("job", request, uploads, settings)
+
+
+def one_draft(kind: str, request: Any, uploads: dict[str, Source], settings: ApiSettings) -> tuple[list[Draft], str]:
+    """The draft of a `JobRequest` whose files are uploads, by their fields, or the server's; and its hash."""
+    sources = sources_of(request, uploads, settings)
+    return [draft_of(request, sources, settings)], fingerprint_of(kind, request, list(sources.values()))
+
+
+def sources_of(request: Any, uploads: dict[str, Source], settings: ApiSettings) -> dict[str, Source]:
+    """The files of a `JobRequest`: `video`, and `audio` or the sounds of its speakers, by their names there."""
+
+    def source(name: str) -> Source:
+        return uploads.get(name) or server_file(name, settings)
+
+    video = uploads.get("video") or source(request.video)
+    if not isinstance(request.speakers, dict):
+        if not request.audio:
+            raise WebError(texts.WRONG_FIELD.format(name="audio", value="missing", reason="give it"))
+        return {"video": video, "audio": uploads.get("audio") or source(request.audio)}
+    if request.audio and "audio" not in sounds_of(request.speakers):
+        raise WebError(texts.AUDIO_AND_SPEAKERS)
+    return {"video": video, **{f"{SOUND}{name}": source(name) for name in sounds_of(request.speakers)}}
 
 
 def list_drafts(body: Body, settings: ApiSettings) -> tuple[list[Draft], str]:
@@ -57,12 +85,15 @@ def list_drafts(body: Body, settings: ApiSettings) -> tuple[list[Draft], str]:
     if body.is_form and "jobs" in values:
         values["jobs"] = object_of(f'{{"jobs": {values["jobs"]}}}').get("jobs")
     request = checked_request(ListRequest, values)
-    pairs = [
-        [uploads.get(getattr(job, field)) or server_file(getattr(job, field), settings) for field in FIELDS]
-        for job in request.jobs
-    ]
-    drafts = [draft_of(job, pair, settings) for job, pair in zip(request.jobs, pairs, strict=True)]
-    return drafts, fingerprint_of("list", request, [source for pair in pairs for source in pair])
+    files = [sources_of(job, uploads_named(job, uploads), settings) for job in request.jobs]
+    drafts = [draft_of(job, sources, settings) for job, sources in zip(request.jobs, files, strict=True)]
+    return drafts, fingerprint_of("list", request, [source for sources in files for source in sources.values()])
+
+
+def uploads_named(job: Any, uploads: dict[str, Source]) -> dict[str, Source]:
+    """The uploads of a list, by their names, and those of a job of it also by the fields that name them."""
+    own = {field: uploads[getattr(job, field)] for field in FIELDS if getattr(job, field) in uploads}
+    return {**uploads, **own}
 
 
 def server_file(text: str, settings: ApiSettings) -> Source:
@@ -70,15 +101,19 @@ def server_file(text: str, settings: ApiSettings) -> Source:
     return Source(path, path.name, str(path))
 
 
-def draft_of(request: Any, pair: list[Source], settings: ApiSettings) -> Draft:
-    """The draft of a `JobRequest` with its video and audio; WebError for an adapter that the server may not read."""
+def draft_of(request: Any, sources: dict[str, Source], settings: ApiSettings) -> Draft:
+    """The draft of a `JobRequest` with its files; WebError for an adapter that the server may not read."""
     url = checked_url(request.webhook_url, settings) if request.webhook_url else ""
-    video, audio = pair
+    video, audio = sources["video"], sources.get("audio")
     wish = wish_of(request)
     if adapters := adapters_of(wish.settings.get("adapter", "")):
         placed = adapter_text((allowed_file(str(path), settings.input_folders), scale) for path, scale in adapters)
         wish = replace(wish, settings={**wish.settings, "adapter": placed})
-    return Draft(wish, video.path, audio.path, (video.name, audio.name), url)
+    if audio is not None:
+        return Draft(wish, video.path, audio.path, (video.name, audio.name), url)
+    sounds = {name.removeprefix(SOUND): source.path for name, source in sources.items() if name.startswith(SOUND)}
+    file = Path(SPEAKERS_FILE)  # which the job's folder will have
+    return Draft(wish, video.path, file, (video.name, file.name), url, Speakers(request.speakers, sounds))
 
 
 def fingerprint_of(kind: str, request: Any, sources: list[Source]) -> str:

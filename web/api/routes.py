@@ -11,6 +11,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, StreamingResponse
 from fastapi.security import HTTPBearer
 
+from latentsync.inference.jobs.found_speakers import found_path
 from web import texts
 from web.api import schema
 from web.api.answers import DOCUMENT, PREFIX, add_error_handlers
@@ -115,6 +116,13 @@ class JobApi:
     def report(self, request: Request, job_id: str) -> FileResponse:
         """The report of a finished job as JSON: settings, warnings, timings, and what was done to each frame."""
         path = self.app.results(self._job(request, job_id))[-1]
+        return FileResponse(path, filename=path.name, media_type="application/json")
+
+    def speakers(self, request: Request, job_id: str) -> FileResponse:
+        """Who speaks when, as it was found for a finished job with `speakers` `auto`, or faces of that name."""
+        path = found_path(self._job(request, job_id).output)
+        if path not in self.app.results(self._job(request, job_id)):
+            raise WebError(texts.NO_SPEAKERS, ErrorCode.NOT_FOUND)
         return FileResponse(path, filename=path.name, media_type="application/json")
 
     def delete_job(self, request: Request, job_id: str) -> Response:
@@ -271,6 +279,7 @@ class JobApi:
         add(f"{job}/resume", self.resume_job, operation_id="resumeJob", tags=tags, methods=["POST"], responses=UNFIT)
         add(f"{job}/result", self.result, operation_id="getResult", tags=tags, **RESULT)
         add(f"{job}/report", self.report, operation_id="getReport", tags=tags, **REPORT)
+        add(f"{job}/speakers", self.speakers, operation_id="getSpeakers", tags=tags, **REPORT)
         for name, function in (("result", self.result), ("report", self.report)):
             add(f"{job}/{name}", function, methods=["HEAD"], include_in_schema=False)
         add(job, self.delete_job, operation_id="deleteJob", tags=tags, **DELETED)

@@ -38,7 +38,7 @@ TYPES: dict[str, Any] = {  # where the schema states more than the type of a fie
     "solver": Literal[tuple(solver.name for solver in SOLVERS)],
     "fps": Rate,
     "face": Text,
-    "speakers": Literal["", "auto"],
+    "speakers": Literal["", "auto"] | dict[str, Any],
     "adapter": Text,
     "seed": Annotated[int, Field(ge=-1, lt=2**63)],
 }
@@ -52,7 +52,8 @@ REMARKS = {
     "preset": "Default: what the model recommends",
     "fps": "Frames per second, as a number or a fraction such as 30000/1001",
     "adapter": "`FILE:FACTOR`, several separated by semicolons: paths in a folder that the app may read",
-    "speakers": "`auto`: everybody gets the part of the audio in which they speak in the video, see docs/dubbing.md",
+    "speakers": "`auto`: everybody gets the part of the audio in which they speak in the video. Or, in place of `audio`, an object"
+    " as docs/speakers.schema.json describes; its sounds are names of the form's files, or paths as `video`",
     "face": "`largest`, `center`, a person's number, or `x,y@seconds`",
 }
 
@@ -77,7 +78,7 @@ class JobFiles(Strict):
     """What a job needs besides its settings."""
 
     video: Text = Field(min_length=1, description=REMARKS["video"])
-    audio: Text = Field(min_length=1, description=REMARKS["audio"])
+    audio: Text = Field(default="", description=REMARKS["audio"])
     kind: Kind = Field(default="run", description=REMARKS["kind"])
     model: Text = Field(default="", description=REMARKS["model"])
     webhook_url: Text | None = Field(default=None, description=REMARKS["webhook_url"])
@@ -207,6 +208,8 @@ def wish_of(request: Any) -> Wish:
     """The settings of a `JobRequest`."""
     values = request.model_dump(exclude_none=True)
     options = {name: values[name] for name in OPTIONS if name in values}
+    if isinstance(options.get("speakers"), dict):  # takes the place of the audio, and is no option
+        del options["speakers"]
     if "fps" in options:
         options["fps"] = Fraction(options["fps"])
     return Wish(request.kind, request.model, {name: values[name] for name in SETTINGS if name in values}, options)
@@ -215,7 +218,8 @@ def wish_of(request: Any) -> Wish:
 def form_values(values: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of a form, with those parsed that are no single value; pydantic converts the others from text."""
     parsed = dict(values)
-    for name in ("guidance_interval",):
+    is_json = str(parsed.get("speakers", "")).lstrip().startswith("{")
+    for name in ("guidance_interval", *(["speakers"] if is_json else [])):
         if name in parsed:
             parsed[name] = object_of(f'{{"value": {parsed[name]}}}')["value"]
     return parsed
@@ -231,8 +235,9 @@ def request_schemas() -> dict[str, Any]:
     values = {name: without_null(field) for name, field in found["JobRequest"]["properties"].items()}
     for name in ("video", "audio"):
         values[name] = FILE | {"description": f"The file, or as text a path in a folder that the app may read: {name}"}
+    values["speakers"] = {"type": "string", "description": f"JSON, or auto. {REMARKS['speakers']}"}
     values["guidance_interval"] = {"type": "string", "description": "JSON, such as [0, 0.5]"}
-    required = {"type": "object", "additionalProperties": False, "required": ["video", "audio"]}
+    required = {"type": "object", "additionalProperties": False, "required": ["video"]}
     jobs = {
         "type": "string",
         "description": "JSON: a list of `JobRequest`, whose video and audio are names of uploaded files, or paths",

@@ -111,20 +111,25 @@
       this.result.currentTime = (Math.min(last, Math.max(0, frame)) + 0.5) / this.fps;
     }
 
-    // Enlarges both pictures around the mouth, which they show at the same place.
+    // Enlarges both pictures around the mouth, which they show at the same place, and as far as there is room without bars.
     enlarge() {
       const time = this.result.currentTime;
       const mouth = this.mouths.findLast((place) => place[0] <= time) || this.mouths[0];
       const [width, height] = [this.result.videoWidth, this.result.videoHeight];
       for (const video of [this.original, this.result]) {
-        if (!this.zooms || !mouth || !width) {
+        const box = [video.offsetWidth, video.offsetHeight];
+        if (!this.zooms || !mouth || !width || !box[0] || !box[1]) {
           video.style.transform = "";
           continue;
         }
-        const scale = Math.max(1, (ZOOM * width) / mouth[3]);
-        const most = (1 - 1 / scale) * 100;
-        const shift = (place, length) => Math.min(most, Math.max(0, (place / length - 0.5 / scale) * 100));
-        video.style.transform = `scale(${scale}) translate(-${shift(mouth[1], width)}%, -${shift(mouth[2], height)}%)`;
+        const fit = Math.min(box[0] / width, box[1] / height); // the picture is in the middle of its box
+        const scale = Math.max(1, (ZOOM * width) / mouth[3], box[0] / (width * fit), box[1] / (height * fit));
+        const [x, y] = [[mouth[1], width, box[0]], [mouth[2], height, box[1]]].map(([place, length, side]) => {
+          const [first, seen] = [(side - length * fit) / 2, side / scale];
+          const wanted = first + place * fit - seen / 2;
+          return Math.min(first + length * fit - seen, Math.max(first, wanted));
+        });
+        video.style.transform = `scale(${scale}) translate(${-x}px, ${-y}px)`;
       }
     }
 

@@ -70,6 +70,10 @@ def sought_speakers(audio: Path, output: Path, speakers: str, is_file: bool) -> 
             isinstance(person, dict) and person.get("face") == AUTO for person in people.values()
         ):
             return None
+        if path.resolve() == audio.resolve():
+            raise ValueError(
+                f"{path} would be replaced by the faces that it asks for: rename it, or give another output."
+            )
         return SoughtSpeakers(content, audio.parent, path)
     if not speakers:
         return None

@@ -226,7 +226,7 @@ def pipeline(monkeypatch: pytest.MonkeyPatch) -> Found:
         assert len(plans) == 2 and all(plan.edited.all() for plan in plans)
         return alternating((0, 38), (1, len(order) - 38))
 
-    monkeypatch.setattr("latentsync.inference.pipeline.voice_scores", scores)
+    monkeypatch.setattr("latentsync.inference.voices.find.voice_scores", scores)
     return found
 
 
@@ -270,6 +270,10 @@ def test_diarised_voices_get_their_faces(pipeline: Found, folder: Path, tmp_path
     preflight(pipeline, job, SETTINGS, tmp_path / "sheet.jpg")
     found = read_speakers(found_path(job.output))
     assert {person.name: person.faces for person in found.people} == {"A": ("2",), "B": ("1",)}
+    report = pipeline.run(job, SETTINGS)
+    assert [(each.name, each.face) for each in report.speakers] == [("A", ("2",)), ("B", ("1",))]
+    pipeline(job.video, found_path(job.output), tmp_path / "again.mp4", SETTINGS, LOSSLESS)
+    assert job.output.read_bytes() == (tmp_path / "again.mp4").read_bytes()
     content = {"people": {"x": {"face": "auto", "audio": "mix.wav"}, "y": {"face": 2}, "z": {"face": None}}}
     starts = [("x", 0.2), ("y", 1.6), ("z", 0.0)]
     segments = [{"speaker": name, "start": start, "end": start + 0.8, "audio": "mix.wav"} for name, start in starts]

@@ -43,10 +43,14 @@ NOBODY = -1
 
 @dataclass(frozen=True)
 class SpeakerScore:
-    """Frames of a conversation in which somebody speaks, and in how many of them the right one was found."""
+    """Frames of a conversation in which somebody speaks, and in how many of them the right face, or nobody's, was found.
+
+    `people`: who are seen; `found`: as how many people they were found to speak. Fewer: two were taken for one.
+    """
 
     video: str
     people: int
+    found: int
     frames: int
     right: int
 
@@ -116,7 +120,7 @@ def score_found(video: Path, job: LipsyncJob, plans: Sequence[FacePlan]) -> Spea
         if speaker_index is not None:
             frames += 1
             right += int(found[index]) == (speaker_index if seen[speaker_index] else NOBODY)
-    return SpeakerScore(video.stem, len(seen), frames, right)
+    return SpeakerScore(video.stem, sum(seen), len(job.people), frames, right)
 
 
 def truth_of(video: Path) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Score who is found to speak in drawn conversations: `python -m scripts.score_speakers --data data/conversations [--lips N]`.
 
 The conversations are drawn if they are missing, as by `python -m scripts.make_avatars --conversation --held_out`. Of the frames in
-which somebody speaks, the score is the share in which their face was found, or nobody's where the voice is off screen; by person: if
-each one who was found stands for one person only.
+which somebody speaks, the score is the share in which their face was found, or nobody's where the voice is off screen. Counted by
+person, each one who was found stands for one person only.
 With --lips N, of N conversations everybody who is seen gets new audio where they speak, with the preset turbo. How far their lips
 open where they speak, and new lips are shown alone, is correlated with their own new audio, in this job (own) and in one in which
 only they speak (alone); and over the whole film with what the others say (others).

@@ -1,7 +1,8 @@
 """Score who is found to speak in drawn conversations: `python -m scripts.score_speakers --data data/conversations [--lips N]`.
 
 The conversations are drawn if they are missing, as by `python -m scripts.make_avatars --conversation --held_out`. Of the frames in
-which somebody speaks, the score is the share in which that person was found, or nobody where the voice is off screen.
+which somebody speaks, the score is the share in which their face was found, or nobody's where the voice is off screen. Counted by
+person, each one who was found stands for one person only.
 With --lips N, of N conversations everybody who is seen gets new audio where they speak, with the preset turbo. How far their lips
 open where they speak, and new lips are shown alone, is correlated with their own new audio, in this job (own) and in one in which
 only they speak (alone); and over the whole film with what the others say (others).
@@ -37,12 +38,14 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def print_shares(scores: "Sequence[SpeakerScore]") -> None:
-    table = Table("conversation", "people", "frames", "right", title="Who speaks: frames assigned rightly")
+    columns = "conversation", "people seen", "found", "frames", "right", "by person"
+    table = Table(*columns, title="Frames in which the right face speaks")
     for row in scores:
-        table.add_row(row.video, str(row.people), str(row.frames), f"{row.right / row.frames:.1%}")
-    frames, right = sum(row.frames for row in scores), sum(row.right for row in scores)
+        shares = (f"{count / row.frames:.1%}" for count in (row.right, row.named))
+        table.add_row(row.video, str(row.people), str(row.found), str(row.frames), *shares)
+    frames, right, named = (sum(getattr(row, name) for row in scores) for name in ("frames", "right", "named"))
     table.add_section()
-    table.add_row("all", "", str(frames), f"{right / frames:.1%}")
+    table.add_row("all", "", "", str(frames), f"{right / frames:.1%}", f"{named / frames:.1%}")
     console = Console()
     console.print(table)
     console.print(f"wanted: {WANTED_SHARE:.0%} of all frames")

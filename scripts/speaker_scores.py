@@ -43,12 +43,17 @@ NOBODY = -1
 
 @dataclass(frozen=True)
 class SpeakerScore:
-    """Frames of a conversation in which somebody speaks, and in how many of them the right one was found."""
+    """Frames of a conversation in which somebody speaks, and in how many of them the right face, or nobody's, was found.
+
+    `people`: who are seen; `found`: as how many people they were found to speak. Fewer: two were taken for one.
+    """
 
     video: str
     people: int
+    found: int
     frames: int
     right: int
+    named: int  # frames that are also right if each one found stands for one person only
 
 
 @dataclass(frozen=True)
@@ -104,19 +109,20 @@ def score_found(video: Path, job: LipsyncJob, plans: Sequence[FacePlan]) -> Spea
     """Compare the speakers of a job with the truth."""
     truth = truth_of(video)
     seen = [not person["off_screen"] for person in truth["people"]]
-    found = np.full(truth["frames"], NOBODY)
+    found, named = (np.full(truth["frames"], NOBODY) for _ in range(2))
+    speaks = np.array([NOBODY if each is None else each for each in truth["speaker"]])
     middles = (np.arange(len(found)) + 0.5) / MODEL_FPS
     for speaker, plan in zip(job.people, plans, strict=True):
         person = person_of(plan, truth)
-        for start, stop in speaker.spans or ():
-            inside = (middles >= start) & (middles < stop)
-            found[inside] = person[inside]
-    right = frames = 0
-    for index, speaker_index in enumerate(truth["speaker"]):
-        if speaker_index is not None:
-            frames += 1
-            right += int(found[index]) == (speaker_index if seen[speaker_index] else NOBODY)
-    return SpeakerScore(video.stem, len(seen), frames, right)
+        within = np.any([(middles >= start) & (middles < stop) for start, stop in speaker.spans or ()], axis=0)
+        found[within] = person[within]
+        named[within] = np.bincount(person[within & (person >= 0)], minlength=1).argmax()
+    wanted = np.where(np.isin(speaks, np.flatnonzero(seen)), speaks, NOBODY)
+    spoken = speaks != NOBODY
+    frames, right, right_name = (
+        int(each.sum()) for each in (spoken, (found == wanted)[spoken], (named == wanted)[spoken])
+    )
+    return SpeakerScore(video.stem, sum(seen), len(job.people), frames, right, right_name)
 
 
 def truth_of(video: Path) -> dict[str, Any]:

@@ -48,12 +48,11 @@ from latentsync.inference.memory import memory_plan, return_freed_memory, share_
 from latentsync.inference.model_files import find_model_files
 from latentsync.inference.models import LipsyncModels
 from latentsync.inference.pretrained import save_models
-from latentsync.inference.settings import AUTO, OFF, InferenceSettings, JobOptions
+from latentsync.inference.settings import OFF, InferenceSettings, JobOptions
 from latentsync.inference.threads import run_ahead
 from latentsync.inference.timing import DETECT, GENERATE, Stopwatch
-from latentsync.inference.voices.decision import sound_of_frames, spans_of, who_speaks
+from latentsync.inference.voices.find import find_voices
 from latentsync.inference.voices.network import VoiceNetwork
-from latentsync.inference.voices.scores import frames_at_model_rate, voice_scores
 from latentsync.inference.windows.audio import audio_windows
 from latentsync.inference.windows.live import LiveStream
 from latentsync.inference.windows.references import usual_in_shots
@@ -248,28 +247,20 @@ class LipsyncPipeline:
         assert job.sought is not None, "only then they are found"
         source, count = job.source, face_tracks.frame_count
         times = source.times[: count + 1]
-        given = {
-            track for one in job.people if one.faces != (AUTO,) for track in self._tracks_of(job, one, face_tracks)
-        }
+        given = {track for one in job.people if not one.is_sought for track in self._tracks_of(job, one, face_tracks)}
         people = [person for person in find_people(face_tracks) if not given & set(person.tracks)]
-        plans = [plan_faces(face_tracks, one.tracks, FacePolicy(), times, self.models.resolution) for one in people]
         start_sec = sound_start_sec(job.video, job.video, source.info, job.options)
         waveform = read_audio(job.video)[round(start_sec * SAMPLE_RATE_HZ) :]
+        frames = source.read(0, count, exact=False)
 
         def on_frame(done: int) -> None:
             progress(DETECT, done, count)
 
-        order = frames_at_model_rate(times)
-        scores = voice_scores(
-            self._voices(), source.read(0, count, exact=False), plans, order, waveform, self.models.resolution, on_frame
+        voices = find_voices(
+            self._voices(), face_tracks, people, frames, times, waveform, self.models.resolution, on_frame
         )
-        audible, speech = sound_of_frames(waveform, len(order))
-        voices: dict[int, list[tuple[float, float]]] = {person.number: [] for person in people}
-        for span in spans_of(who_speaks(scores, audible), audible, speech):
-            voices[people[span.person].number].append((span.start_sec, span.stop_sec))
-        seen = {person.number: plan.track >= 0 for person, plan in zip(people, plans, strict=True)}
         end_sec = min(float(times[-1]), float(job.sound_sec))
-        return found_content(job.sought, voices, end_sec, lambda one, other: bool((seen[one] & seen[other]).any()))
+        return found_content(job.sought, voices.spans, end_sec, voices.together)
 
     def _voices(self) -> VoiceNetwork:
         """The network that finds who speaks, loaded once. Raises CheckpointError if it is missing or unusable."""
@@ -461,7 +452,8 @@ class LipsyncPipeline:
 
 def face_pictures(job: LipsyncJob) -> list[Path]:
     """The pictures by which people of a job are chosen."""
-    choices = [parse_face_choice(face) for speaker in job.people for face in speaker.faces]
+    known = [speaker for speaker in job.people if not speaker.is_sought]
+    choices = [parse_face_choice(face) for speaker in known for face in speaker.faces]
     return [choice.picture for choice in choices if choice.picture is not None]
 
 

@@ -213,9 +213,9 @@ ALONE = [(0, 50, 300.0, "A"), (50, 30, 320.0, "B")]
 
 
 def test_a_person_alone_in_a_shot_is_the_known_one_unless_clearly_different() -> None:
-    uncertain = (0.65 - 0.35) / 0.65  # the colours are equal, so this makes a similarity of 0.65
+    uncertain, other = ((similarity - 0.35) / 0.65 for similarity in (0.7, 0.62))  # the colours are equal: 0.35
     assert chosen_of(people_like(ALONE, 80, (50,), uncertain)) == [0, 1]
-    assert chosen_of(people_like(ALONE, 80, (50,), 0.1)) == [0]
+    assert chosen_of(people_like(ALONE, 80, (50,), other)) == [0], "people in single shots reach this similarity"
     with_another = [*ALONE, (50, 30, 500.0, "C")]
     assert chosen_of(people_like(with_another, 80, (50,), uncertain)) == [0]  # not certain enough in a shot with others
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from latentsync.inference.batch import read_jobs
@@ -26,13 +27,14 @@ from latentsync.inference.pipeline import LipsyncPipeline
 from latentsync.inference.preflight import BAR, EDITED, preflight, speaking_bars
 from latentsync.inference.settings import JobOptions
 from latentsync.inference.voices.decision import NOBODY, Span, sound_of_frames, spans_of, who_speaks
-from latentsync.inference.voices.scores import around_frames, frames_at_model_rate
+from latentsync.inference.voices.network import VoiceNetwork
+from latentsync.inference.voices.scores import around_frames, frames_at_model_rate, voice_scores
 from latentsync.media.container import MediaError
 from latentsync.media.sound.copy import AudioSource
 from latentsync.media.sound.write import write_wav
 from latentsync.media.video.write import VideoFormat, VideoWriter
 from latentsync.timebase import SAMPLE_RATE_HZ
-from latentsync.weights import CheckpointError
+from latentsync.weights import DEMO, CheckpointError
 from scripts.inference import main
 from tests.inference.test_speakers import HALF, TwoFaces
 from tests.support.tiny import SIZE, make_audio, scene, tiny_models
@@ -109,6 +111,41 @@ def test_scores_belong_to_the_middles_of_windows_and_reach_to_the_ends() -> None
 def test_frames_of_any_rate_are_judged_at_25(fps: int, wanted: list[int]) -> None:
     times = [Fraction(frame, fps) for frame in range(fps * 2 + 1)]
     assert frames_at_model_rate(times)[:3].tolist() == wanted
+
+
+class At:
+    """A plan whose face fills the frame; in the frames `missing` it is not seen."""
+
+    def __init__(self, count: int, missing: range = range(0)) -> None:
+        self.matrices = np.tile(np.eye(2, 3, dtype=np.float32), (count, 1, 1))
+        self.matrices[missing.start : missing.stop] = np.nan
+
+    def __len__(self) -> int:
+        return len(self.matrices)
+
+
+def test_scores_of_all_people_come_from_one_pass_at_any_rate() -> None:
+    network = VoiceNetwork.load(DEMO / "syncnet.safetensors", torch.device("cpu"))
+    frames = [np.random.default_rng(index).integers(0, 256, (64, 64, 3)).astype(np.uint8) for index in range(40)]
+
+    def scores(shown: list[NDArray[np.uint8]], fps: int, *plans: At) -> NDArray[np.float32]:
+        order = frames_at_model_rate([Fraction(frame, fps) for frame in range(len(shown) + 1)])
+        return voice_scores(network, iter(shown), plans, order, speech_like(1.6), 64)  # type: ignore[arg-type]
+
+    found = scores(frames, 25, At(40), At(40, range(20, 22)), At(40, range(40)))
+    assert (
+        found.shape == (3, 40) and np.isfinite(found[:2]).sum(axis=1).tolist() == [40, 38] and np.isnan(found[2]).all()
+    )
+    assert (found[0] >= 0).all() and (found[0] <= 1).all()
+    doubled = [frame for frame in frames for _ in range(2)]
+    np.testing.assert_allclose(scores(doubled, 50, At(80)), found[:1], atol=1e-5)
+
+
+def test_a_network_of_another_kind_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="does not exist"):
+        VoiceNetwork.load(tmp_path / "syncnet.safetensors", torch.device("cpu"))
+    with pytest.raises(CheckpointError):
+        VoiceNetwork.load(DEMO / "unet.safetensors", torch.device("cpu"))
 
 
 def test_faces_are_assigned_by_common_time() -> None:
@@ -189,7 +226,7 @@ def pipeline(monkeypatch: pytest.MonkeyPatch) -> Found:
         assert len(plans) == 2 and all(plan.edited.all() for plan in plans)
         return alternating((0, 38), (1, len(order) - 38))
 
-    monkeypatch.setattr("latentsync.inference.pipeline.voice_scores", scores)
+    monkeypatch.setattr("latentsync.inference.voices.find.voice_scores", scores)
     return found
 
 
@@ -233,6 +270,10 @@ def test_diarised_voices_get_their_faces(pipeline: Found, folder: Path, tmp_path
     preflight(pipeline, job, SETTINGS, tmp_path / "sheet.jpg")
     found = read_speakers(found_path(job.output))
     assert {person.name: person.faces for person in found.people} == {"A": ("2",), "B": ("1",)}
+    report = pipeline.run(job, SETTINGS)
+    assert [(each.name, each.face) for each in report.speakers] == [("A", ("2",)), ("B", ("1",))]
+    pipeline(job.video, found_path(job.output), tmp_path / "again.mp4", SETTINGS, LOSSLESS)
+    assert job.output.read_bytes() == (tmp_path / "again.mp4").read_bytes()
     content = {"people": {"x": {"face": "auto", "audio": "mix.wav"}, "y": {"face": 2}, "z": {"face": None}}}
     starts = [("x", 0.2), ("y", 1.6), ("z", 0.0)]
     segments = [{"speaker": name, "start": start, "end": start + 0.8, "audio": "mix.wav"} for name, start in starts]

@@ -2,9 +2,8 @@
 
 Consecutive tracks at the same place in one shot are one person unless their appearance is clearly different. Tracks that are
 visible at the same time are different people. Otherwise the similarity of the appearance descriptors decides
-(`latentsync.face.appearance`, no face recognition): the same person from `SAME` on, different people below `DIFFERENT`. Between
-the two, a person alone in a shot is assigned to the most similar known person, so that a video of one speaker does not lose a
-shot because of a change of light, and a person in a shot with others counts as a new person.
+(`latentsync.face.appearance`, no face recognition): the same person from `SAME` on. A person alone in a shot is the most similar
+known one from `ALONE` on already, so that a video of one speaker does not lose a shot because of a change of light.
 """
 
 from collections import defaultdict
@@ -17,7 +16,8 @@ from latentsync.face.appearance import THUMBNAIL, similarity
 from latentsync.face.detection.tracking import overlap
 from latentsync.inference.faces.tracks import FaceTracks
 
-SAME, DIFFERENT = 0.72, 0.6  # similarities, see above
+SAME, ALONE = 0.72, 0.68  # similarities of one person, see above and docs/faces.md
+DIFFERENT = 0.6  # tracks that follow each other at one place are different people below this similarity
 MIN_FRAMES = 3  # shorter tracks are ignored as false detections, unless the shot is as short
 NEXT_FRAMES = 60  # longest gap between consecutive tracks of one person in a shot
 SAME_PLACE = 0.3  # least IoU of the boxes before and after that gap
@@ -150,7 +150,7 @@ def group_chains(chains: list[Chain], apart: dict[int, set[int]]) -> list[list[C
             -1.0 if apart[index] & set(group) else similarity(chain.descriptors, known)
             for group, known in zip(groups, descriptors, strict=True)
         ]
-        needed = DIFFERENT if in_shot[chain.shot] == 1 else SAME
+        needed = ALONE if in_shot[chain.shot] == 1 else SAME
         best = int(np.argmax(scores)) if scores else -1
         if best >= 0 and scores[best] >= needed:
             groups[best].append(index)

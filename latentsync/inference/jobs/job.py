@@ -250,7 +250,7 @@ def with_speakers(job: LipsyncJob, content: Mapping[str, Any]) -> LipsyncJob:
     ]
     unseen = [name for name in job.sought.names if content["people"][name]["face"] is None]
     if unseen:
-        notes.append(f"No face fits the voice of {', '.join(unseen)}, who is taken to be off screen.")
+        notes.append(f"No face of their own fits the voice of {', '.join(unseen)}, who is taken to be off screen.")
     return replace(
         job,
         people=people,

@@ -15,7 +15,7 @@ from latentsync.files import PathLike
 from latentsync.inference.jobs.cues import long_sounds
 from latentsync.inference.jobs.speakers_file import SpeakerEntry, SpeakersFile, SpokenSegment
 from latentsync.inference.jobs.timeline import Timeline
-from latentsync.inference.settings import InferenceSettings, Silence
+from latentsync.inference.settings import AUTO, InferenceSettings, Silence
 from latentsync.media.probe import sound_format
 from latentsync.media.sound.copy import AudioSource, PlacedSound
 from latentsync.media.sound.read import read_audio
@@ -35,6 +35,11 @@ class Speaker:
     silence: Silence | None = None  # None: the job's
     strength: float | str | None = None
     usual_silence: Silence = "model"  # where neither the person nor the job asks for more than the model's own
+
+    @property
+    def is_sought(self) -> bool:
+        """Whether it is not known yet which face is theirs."""
+        return self.faces == (AUTO,)
 
     def settings(self, settings: InferenceSettings) -> InferenceSettings:
         """A job's settings for this person."""

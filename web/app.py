@@ -17,8 +17,11 @@ from web.models import Models
 from web.orders import Inspector, Wish, checked_speakers, make_order
 from web.sentences import amount
 from web.settings import AppSettings
+from web.spans import MIX, Span, content_of
 from web.storage import check_room
 from web.store import JobStore
+
+SAID_BY_SPEAKERS = ("face", "start_sec", "speakers")  # options that a file of speakers takes the place of
 
 
 @dataclass(frozen=True)
@@ -85,12 +88,25 @@ class WebApp:
         if audio:
             content["mix"], sounds["mix"] = "mix", self.store.uploaded(audio)
         given = Path(audio).name if audio else amount(len(people), texts.PEOPLE_AUDIO)
+        return self._submit_speakers(submission, wish, video, given, Speakers(content, sounds))
+
+    def submit_spans(
+        self, submission: Submission, wish: Wish, video: str | None, audio: str | None, spans: Sequence[Span]
+    ) -> WebJob:
+        """As `submit`, for people who each get the part of the audio in which they speak."""
+        if not video or not audio:
+            raise WebError(texts.NEED_BOTH)
+        speakers = Speakers(content_of(spans), {MIX: self.store.uploaded(audio)})
+        return self._submit_speakers(submission, wish, video, Path(audio).name, speakers)
+
+    def _submit_speakers(
+        self, submission: Submission, wish: Wish, video: str, given: str, speakers: Speakers
+    ) -> WebJob:
+        """`given`: the owner's name of the audio."""
         path = self.store.uploaded(video)
-        options = {name: value for name, value in wish.options.items() if name not in ("face", "start_sec")}
-        draft = Draft(
-            replace(wish, options=options), path, Path(SPEAKERS_FILE), (path.name, given), "", Speakers(content, sounds)
-        )
-        return self.submit_all(submission, [draft])[0][0]
+        options = {name: value for name, value in wish.options.items() if name not in SAID_BY_SPEAKERS}
+        wish, names = replace(wish, options=options), (path.name, given)
+        return self.submit_all(submission, [Draft(wish, path, Path(SPEAKERS_FILE), names, "", speakers)])[0][0]
 
     def submit_all(self, submission: Submission, drafts: Sequence[Draft]) -> tuple[list[WebJob], bool]:
         """Check requests and put all jobs into the queue, or none; WebError or ValueError if one is invalid.

@@ -76,3 +76,14 @@ def framed(picture: FrameArray, boxes: Sequence[Box], scale: float, chosen: int 
         cv2.rectangle(shown, (x0, y0), (x0 + 26, y0 + 26), colour, cv2.FILLED)
         cv2.putText(shown, str(number + 1), (x0 + 6, y0 + 20), cv2.FONT_HERSHEY_SIMPLEX, 0.7, INK, 2, cv2.LINE_AA)
     return shown
+
+
+def face_of(frame: FrameArray, box: Box) -> FrameArray:
+    """A face with what is around it."""
+    x0, y0, x1, y1 = box
+    around = (x1 - x0) / 4
+    rows, columns = (
+        slice(max(0, round(y0 - around)), round(y1 + around)),
+        slice(max(0, round(x0 - around)), round(x1 + around)),
+    )
+    return np.ascontiguousarray(frame[rows, columns])

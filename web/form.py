@@ -8,32 +8,35 @@ from typing import Any
 import gradio as gr
 from gradio.data_classes import FileData
 
-from latentsync.inference.settings import DEFAULT_SEED, MOST_STRENGTH, JobOptions, needs_distilled
+from latentsync.inference.settings import AUTO, DEFAULT_SEED, MOST_STRENGTH, JobOptions, needs_distilled
 from web import texts, views
 from web.app import WebApp
 from web.errors import WebError
 from web.jobs import SPEAKERS_FILE, WebJob
 from web.orders import Wish, make_order, number, whole
 from web.settings import DEFAULT_PRESET, EXAMPLES, MAX_GUIDANCE, MAX_PEOPLE, MAX_STEPS, PRESETS
+from web.spans import rows_of, spans_of
 from web.uploads import Uploads
 
 CUSTOM_SCRIPT = f"() => {json.dumps(texts.CUSTOM_PRESET)}"
+SHOW_SPANS = "rows => document.querySelector('speaking-times')?.show(rows)"
 QUIET: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None, "api_visibility": "private"}
 SHOWN: dict[str, Any] = {"show_progress": "minimal", "concurrency_limit": 4, "api_visibility": "private"}
 SETTINGS = ("preset", "steps", "guidance_scale", "seed", "silence", "strength", "texture")
-OPTIONS = ("occlusion", "face", "ranges", "length", "rest", "on_missing_face")
+OPTIONS = ("occlusion", "face", "ranges", "length", "rest", "on_missing_face", "speakers")
 
 
 def form_of(job: WebJob) -> list[Any]:
     """The fields of the form from which a job of the page was made: its uploads, and the arguments of `wish_of`."""
     order, files = job.order, (*map(str, job.uploads), None, None)
-    files = (
-        files if order.audio.name != SPEAKERS_FILE else (files[0], None)
-    )  # the audio of people is not filled in again
+    rows = rows_of(job)
+    if order.audio.name == SPEAKERS_FILE and not spans_of(rows):
+        files = files[0], None  # the audio of people is not filled in again
     *settings, texture = (order.settings.get(name) for name in SETTINGS)
-    occlusion, *options = (getattr(order.options, name) for name in OPTIONS)
+    occlusion, *options, speakers = (getattr(order.options, name) for name in OPTIONS)
     lips = *settings, texture or "", occlusion
-    return [*files[:2], *lips, order.options.start_sec or 0.0, *options, order.model]
+    speakers = AUTO if spans_of(rows) else speakers
+    return [*files[:2], rows, *lips, order.options.start_sec or 0.0, *options, speakers, order.model]
 
 
 def wish_of(
@@ -52,6 +55,7 @@ def wish_of(
     length: str,
     rest: str,
     on_missing_face: str,
+    speakers: str,
     model: str,
 ) -> Wish:
     """A request as the fields of the page state it; WebError where a field for a number has none."""
@@ -64,8 +68,11 @@ def wish_of(
         "strength": number("strength", strength),
         "texture": texture or None,
     }
-    options: dict[str, Any] = dict(zip(OPTIONS, (occlusion, face, ranges, length, rest, on_missing_face), strict=True))
-    if kind == "preview":
+    chosen = occlusion, face, ranges, length, rest, on_missing_face, speakers
+    options: dict[str, Any] = dict(zip(OPTIONS, chosen, strict=True))
+    if speakers:
+        del options["face"]
+    elif kind == "preview":
         options["start_sec"] = None if ranges.strip() else number("second of the preview", start_sec)
     return Wish(kind, model, settings, options)
 
@@ -107,12 +114,12 @@ class Form:
         """The components whose values are the arguments of `wish_of`."""
         quality = [self.base, self.steps, self.guidance, self.seed]
         lips = [self.silence, self.strength, self.texture, self.occlusion]
-        parts = [self.start, self.face, self.ranges, self.length, self.rest, self.missing]
+        parts = [self.start, self.face, self.ranges, self.length, self.rest, self.missing, self.speakers]
         return [*quality, *lips, *parts, self.model]
 
     @property
     def inputs(self) -> list[Any]:
-        return [self.video, self.audio, *self.wish]
+        return [self.video, self.audio, self.spans, *self.wish]
 
     # --- components
 
@@ -176,7 +183,19 @@ class Form:
             )
             self.number = gr.Radio([], label=texts.FACE_NUMBER, visible=False, elem_id="face-number")
             self.face_note = gr.HTML(elem_id="face-note")
+            self._who_speaks()
             self._people()
+
+    def _who_speaks(self) -> None:
+        self.speakers = gr.Dropdown(
+            list(texts.SPEAKERS_CHOICES),
+            value="",
+            label=texts.SPEAKERS,
+            info=texts.SPEAKERS_INFO,
+            elem_id="speakers",
+        )
+        self.spans = gr.Textbox("[]", visible="hidden", elem_id="spans")  # JSON rows, see `web.spans`
+        self.timeline = gr.HTML(elem_id="timeline")  # shows and changes them (assets/speaking_times.js)
 
     def _people(self) -> None:
         """The faces of the shown picture, each with a field for its audio; hidden unless there are several."""
@@ -246,8 +265,9 @@ class Form:
         self.video.change(uploads.on_video, [self.video, self.face], shown, **SHOWN)
         examples = [button.click for button, _ in self.examples]
         new_video = [self.video.upload, self.video.clear, self.video.stop_recording, *examples]
-        fresh = [self.face, self.ranges, self.start]  # they are about the old video
-        gr.on(new_video, None, None, fresh, js="() => ['largest', '', 0]", **QUIET)
+        fresh = [self.face, self.ranges, self.start, self.spans]  # they are about the old video
+        gr.on(new_video, None, None, fresh, js="() => ['largest', '', 0, '[]']", **QUIET)
+        self.spans.change(None, self.spans, None, js=SHOW_SPANS, **QUIET)
         self.audio.change(uploads.on_audio, self.audio, self.audio_facts, **SHOWN)
         for button, example in self.examples:
             button.click(lambda chosen=example: uploads.on_example(chosen), None, [self.video, self.audio], **SHOWN)
@@ -284,14 +304,16 @@ class Form:
         A file that is no longer on the server is left out.
         """
         try:
-            video, audio, *wish = form
+            video, audio, rows, *wish = form
+            if not isinstance(rows, str):
+                raise TypeError("an older form had no rows")
             make_order(wish_of("run", *wish), Path(), Path(), self.app.models)
             files = [self._still_there(path) for path in (video, audio)]
         except (TypeError, ValueError, AttributeError):  # of another version of the app
             return [gr.skip()] * (len(self.inputs) + 1)
         preset, steps, guidance = wish[:3]
         is_preset = PRESETS.get(preset, {}).items() >= {"steps": steps, "guidance_scale": guidance}.items()
-        return [*files, *wish, preset if is_preset else texts.CUSTOM_PRESET]
+        return [*files, rows, *wish, preset if is_preset else texts.CUSTOM_PRESET]
 
     def _still_there(self, path: str | None) -> str | None:
         try:

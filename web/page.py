@@ -21,6 +21,7 @@ from web.jobs import Submission, WebJob
 from web.models import official_files
 from web.sentences import audio_words, duration
 from web.settings import MAX_PEOPLE
+from web.spans import pictures_of, rows_of, spans_of
 
 POLL_SEC, COPY_POLL_SEC = 0.7, 1.0
 KEY_BYTES, KEY_LENGTH = 16, 40  # of an order's key: random bytes, and characters at most
@@ -148,7 +149,10 @@ class Page:
             button.click(None, None, [self.problem, self.message, self.progress, *starters], js=SENDING, **QUIET)
             button.click(submit, values, self.view, trigger_mode="once", **QUIET)
         about = [self.token, self.current]
-        self.timer.tick(self.on_tick, about, self.view, **QUIET)
+        self.timer.tick(self.on_tick, [*about, form.video, form.spans], [*self.view, form.spans], **QUIET)
+        speaking = [form.video.change, form.speakers.change, self.message.change]
+        said = [self.token, form.video, form.speakers]
+        gr.on(speaking, self.on_speaking, said, form.timeline, trigger_mode="always_last", **QUIET)
         self.cancel.click(self.on_cancel, about, self.view, **QUIET)
         self.resume.click(self.on_resume, about, self.view, trigger_mode="once", **QUIET)
         self.history.input(self.on_choose, [self.token, self.history], [*self.view, *restored], **QUIET)
@@ -205,11 +209,14 @@ class Page:
         def submit(request: gr.Request, token: str, order_key: str, places: str, *values: Any) -> list[Any]:
             owner = owner_of(request, token)
             submission = Submission(owner, address_of(request), key=str(order_key)[:KEY_LENGTH])
-            sounds, (video, audio, *wish) = values[:MAX_PEOPLE], values[MAX_PEOPLE:]
+            sounds, (video, audio, rows, *wish) = values[:MAX_PEOPLE], values[MAX_PEOPLE:]
             try:
                 people, asked = people_of(places, sounds), wish_of(kind, *wish)
+                spans = spans_of(rows) if asked.options["speakers"] else []
                 if people:
                     job = self.app.submit_people(submission, asked, video, audio, people)
+                elif spans:
+                    job = self.app.submit_spans(submission, asked, video, audio, spans)
                 else:
                     job = self.app.submit(submission, asked, video, audio)
             except (ValueError, OSError) as error:
@@ -240,14 +247,31 @@ class Page:
             return self.refused(error)
         return self.updates(self.showing(jobs[0], owner))
 
-    def on_tick(self, token: str, current: str, request: gr.Request) -> list[Any]:
+    def on_tick(self, token: str, current: str, video: str | None, rows: str, request: gr.Request) -> list[Any]:
+        """How the shown job goes on; at its end also who speaks when, if it found that for the video of the form."""
         owner = owner_of(request, token)
         try:
             job = self.app.store.get(current, owner)
         except WebError:
-            return self.updates({self.timer: gr.update(active=False)})
-        following = self.app.store.going_on(job)
-        return self.updates(self.working(job) if not job.is_over else self.showing(following, owner))
+            return [*self.updates({self.timer: gr.update(active=False)}), gr.skip()]
+        if not job.is_over:
+            return [*self.updates(self.working(job)), gr.skip()]
+        is_news = job.order.options.speakers and video and job.uploads[:1] == (Path(video),) and rows in ("", "[]")
+        shown = self.updates(self.showing(self.app.store.going_on(job), owner))
+        return [*shown, rows_of(job) if is_news and job.state == "done" else gr.skip()]
+
+    def on_speaking(self, token: str, video: str | None, speakers: str, request: gr.Request) -> str:
+        """The table of who speaks when, with the pictures of the newest job that found it for this video, or was told."""
+        if not video or not speakers:
+            return ""
+        try:
+            path = self.app.store.uploaded(video)
+            length_sec = self.app.inspector.video(path, path.name).duration_sec
+            jobs = (job for job in self.app.store.of(owner_of(request, token)) if job.state == "done")
+            known = next((job for job in jobs if job.uploads[:1] == (path,) and spans_of(rows_of(job))), None)
+            return views.timeline_html(length_sec, {} if known is None else pictures_of(known, known.order.video))
+        except (ValueError, OSError):  # the field of the video tells it
+            return ""
 
     def on_cancel(self, token: str, current: str, request: gr.Request) -> list[Any]:
         return self._about(token, current, request, self.app.cancel)

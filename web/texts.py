@@ -48,6 +48,30 @@ PEOPLE_INFO = (
 PERSON, PERSON_AUDIO, PERSON_PICTURE = "Face {number}", "Audio of face {number}", "Face {number} of the picture above"
 PEOPLE_AUDIO = ("no audio files", "one audio file", "{count} audio files")
 
+SPEAKERS = "Who speaks"
+SPEAKERS_INFO = (
+    "Of several people everybody gets the part of the audio in which they speak in the video, and the choice of a face above does"
+    " not count. If there is audio for each person, that holds instead, and the table is not used."
+)
+SPEAKERS_CHOICES = (("The chosen face says all of the audio", ""), ("Several people: find who speaks when", "auto"))
+TIMELINE = "Who speaks when"
+TIMELINE_INFO = (
+    "Correct what is wrong: the next check, preview or run is made with these rows. Without rows it is found anew."
+)
+TIMELINE_EMPTY = "Check first or Run finds who speaks when, by the lips and the video's own audio, and shows it here."
+TIMELINE_PERSON, TIMELINE_SPAN = "Person {number}", "{person}: {start} to {stop} s"
+TIMELINE_HEAD = ("Person", "Start, s", "End, s")
+TIMELINE_FIELD = "{name}, row {number}"
+TIMELINE_ADD, TIMELINE_REMOVE, TIMELINE_CLEAR = "Add a row", "Remove row {number}", "Remove all rows"
+NO_ROWS = "The table of who speaks cannot be read: remove all its rows, and find it anew."
+WRONG_ROW = (
+    "Row {number} of the table of who speaks is incomplete: give a person's number, a start and an end in seconds."
+)
+WRONG_PERSON = (
+    "Row {number} of the table of who speaks names person {person}: give a number of the sheet of a check, 1 or more."
+)
+WRONG_SPAN = "Row {number} of the table of who speaks is from {start:g} to {stop:g} s: give an end after the start."
+
 LIPS_SECTION = "Lips"
 SILENCE = "In pauses of the audio"
 SILENCE_CHOICES = (

@@ -20,7 +20,7 @@ from latentsync.media.probe import MediaInfo
 from latentsync.media.video.read import frame_times, read_frames
 from web import texts, views
 from web.errors import WebError
-from web.faces import FaceFinder, chosen_of, framed, nearest, place_of
+from web.faces import FaceFinder, chosen_of, face_of, framed, nearest, place_of
 from web.orders import Inspector
 from web.sentences import amount, duration, without_folders
 from web.settings import MAX_PEOPLE, Example
@@ -160,17 +160,6 @@ def frame_near(path: Path, time_sec: float) -> tuple[FrameArray, float]:
 def shown_scale(info: MediaInfo) -> float:
     """Width of the frame on the page divided by its width in the video, at most 1."""
     return min(1.0, WIDTH / info.square_size[0])
-
-
-def face_of(frame: FrameArray, box: Box) -> FrameArray:
-    """A face with what is around it."""
-    x0, y0, x1, y1 = box
-    around = (x1 - x0) / 4
-    rows, columns = (
-        slice(max(0, round(y0 - around)), round(y1 + around)),
-        slice(max(0, round(x0 - around)), round(x1 + around)),
-    )
-    return np.ascontiguousarray(frame[rows, columns])
 
 
 def for_page(frame: FrameArray, scale: float) -> FrameArray:

@@ -1,12 +1,16 @@
 """HTML of the page: progress, messages, player, report and table of models. All text is escaped."""
 
 import json
+from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import cv2
+
+from latentsync.face.align import FrameArray
 from latentsync.inference.jobs.report import clock
 from latentsync.inference.timing import CHECK_STAGES, STAGES
 from latentsync.weights import FETCH_INFERENCE
@@ -18,6 +22,7 @@ from web.sentences import audio_words, duration, size, without_folders
 from web.settings import Limits
 
 SHORT_SEC = 0.05  # shorter stages are not listed
+PICTURE_PX = 56  # height of a person's picture
 
 
 def error_html(sentence: str) -> str:
@@ -147,6 +152,24 @@ def list_html(jobs: Iterable[WebJob]) -> str:
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in texts.LIST_HEAD)
     body = "".join(list_row(job) for job in jobs)
     return table_html(texts.BATCH_SECTION, f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>")
+
+
+def timeline_html(length_sec: float, pictures: Mapping[int, FrameArray]) -> str:
+    """The table of who speaks when in a video, and the same as bars (assets/speaking_times.js); `pictures` of people by number."""
+    names = ("INFO", "EMPTY", "PERSON", "SPAN", "HEAD", "FIELD", "ADD", "REMOVE", "CLEAR")
+    words = {name.lower(): getattr(texts, f"TIMELINE_{name}") for name in names} | {"label": texts.TIMELINE}
+    faces = {number: picture_url(picture) for number, picture in pictures.items()}
+    attributes = {"length": f"{length_sec:.3f}", "pictures": json.dumps(faces), "texts": json.dumps(words)}
+    listed = " ".join(f'{name}="{escape(value, quote=True)}"' for name, value in attributes.items())
+    return f"<speaking-times {listed}></speaking-times>"
+
+
+def picture_url(picture: FrameArray) -> str:
+    """A small picture as a URL that contains it."""
+    height, width = picture.shape[:2]
+    size = max(1, round(width * PICTURE_PX / height)), PICTURE_PX
+    small = cv2.resize(picture[..., ::-1], size, interpolation=cv2.INTER_AREA)
+    return f"data:image/jpeg;base64,{b64encode(cv2.imencode('.jpg', small)[1].tobytes()).decode()}"
 
 
 def table_html(label: str, rows: str, below: str = "") -> str:

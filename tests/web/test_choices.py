@@ -17,12 +17,13 @@ from web import texts, views
 from web.batch import drafts_of, pairs
 from web.errors import WebError
 from web.faces import FaceFinder, chosen_of, framed, nearest, place_of
-from web.form import form_of, people_of
+from web.form import form_of, people_of, wish_of
 from web.jobs import Submission, WebJob
 from web.orders import Wish, previewed
 from web.sentences import audio_words
 from web.serve import Server
 from web.settings import PRESETS
+from web.spans import content_of, pictures_of, rows_of, spans_of
 from web.speed import Speed, Speeds, calls
 from web.uploads import Uploads
 
@@ -219,3 +220,70 @@ def test_people_are_asked_for_by_their_places(server: Server, pair: tuple[Path, 
     assert form_of(job)[:2] == [video, None]
     with pytest.raises(WebError, match="no longer"):
         server.app.submit_people(Submission("page p"), wish, video, None, {"66,48@0.00": "/etc/hostname"})
+
+
+def test_rows_of_the_table_are_a_file_of_speakers() -> None:
+    spans = spans_of('[[2, 1.5, "2.25"], ["1", 0, 1], [null, "", null], [2, 3, 4]]')
+    assert spans == [(1, 0, 1), (2, 1.5, 2.25), (2, 3, 4)]
+    content = content_of(spans)
+    assert content["people"] == {"person 1": {"face": 1}, "person 2": {"face": 2}} and content["mix"] == "mix"
+    assert content["segments"][1] == {"speaker": "person 2", "start": 1.5, "end": 2.25}
+    assert spans_of("") == spans_of("[]") == spans_of("[[null, null, null]]") == []
+
+
+WRONG_ROWS = {
+    "[[1, 0, 1], [1, null, 2]]": "Row 2 .* incomplete",
+    "[[1, 0]]": "Row 1 .* incomplete",
+    '[["Anna", 0, 1]]': "Row 1 .* incomplete",
+    "[[1, 0, NaN]]": "Row 1 .* incomplete",
+    "[[0, 0, 1]]": "Row 1 .* names person 0",
+    "[[1.5, 0, 1]]": "Row 1 .* names person 1.5",
+    "[[1, 2, 2]]": "Row 1 .* from 2 to 2 s",
+    "[[1, -1, 2]]": "Row 1 .* from -1 to 2 s",
+    "[": "cannot be read",
+    "7": "cannot be read",
+    "[7]": "cannot be read",
+}
+
+
+@pytest.mark.parametrize("rows", WRONG_ROWS)
+def test_a_wrong_row_is_one_sentence(rows: str) -> None:
+    with pytest.raises(WebError, match=WRONG_ROWS[rows]):
+        spans_of(rows)
+
+
+def test_a_job_is_made_with_the_rows_of_the_table(server: Server, pair: tuple[Path, Path]) -> None:
+    video, sound = (uploaded(server, path.name, path.read_bytes()) for path in pair)
+    given: Any = (
+        "fast",
+        1,
+        1.0,
+        7,
+        "model",
+        1,
+        "",
+        "off",
+        0.2,
+        "12,34@0.5",
+        "",
+        "loop",
+        "cut",
+        "passthrough",
+        "auto",
+        "",
+    )
+    wish, somebody = wish_of("run", *given), Submission("page r")
+    job = server.app.submit_spans(somebody, wish, video, sound, spans_of("[[1, 0.1, 0.3]]"))
+    wait_until(lambda: job.is_over)
+    assert (job.state, job.names) == ("done", ("talk.mp4", "new.wav")), job.error
+    form = form_of(job)
+    assert form[:3] == [video, sound, "[[1, 0.1, 0.3]]"] and form[-2] == "auto"
+    assert list(pictures_of(job, job.order.video)) == [1]
+    shown = views.timeline_html(0.48, pictures_of(job, job.order.video))
+    assert "data:image/jpeg;base64," in shown and 'length="0.480"' in shown
+    late = server.app.submit_spans(somebody, wish, video, sound, spans_of("[[1, 0.1, 30]]"))
+    wait_until(lambda: late.is_over)
+    assert late.state == "failed" and "segment 0.1-30 of person 1 is beyond the end of" in late.error
+    twice = server.app.submit_spans(somebody, wish, video, sound, spans_of("[[1, 0.1, 0.3], [1, 0.2, 0.4]]"))
+    wait_until(lambda: twice.is_over)
+    assert twice.state == "failed" and "of person 1 overlap" in twice.error and rows_of(twice) != "[]"

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterator
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ import numpy as np
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
+from latentsync.avatar.conversation import random_conversation
+from latentsync.media.sound.copy import AudioSource
+from latentsync.media.sound.write import write_wav
 from latentsync.media.video.read import read_frames
 from latentsync.media.video.write import VideoFormat, VideoWriter
 from tests.web.support import kept_environment
@@ -222,3 +226,71 @@ def test_two_people_with_their_own_audio(
     remove(page, "video")
     upload(page, pair[0], None)  # of one person
     expect(page.locator("#person-1")).to_be_hidden()
+
+
+TALK_FRAMES = 152  # the first turn of each of the two people: 0.4 to 2.9 s, 3.4 to 5.9 s
+
+
+@pytest.fixture(scope="module")
+def talk(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The beginning of a drawn conversation, and its sound as that of a file of its own."""
+    folder, drawn = tmp_path_factory.mktemp("talk"), random_conversation("side_by_side", 1_000_011, 2, held_out=True)
+    video, sound = folder / "talk.mp4", folder / "mix.wav"
+    write_wav(sound, drawn.waveform[: TALK_FRAMES * 640])
+    with VideoWriter(video, VideoFormat.constant(drawn.width, 256, 25), AudioSource(sound)) as writer:
+        for picture_of_frame, _ in islice(drawn.frames_and_people(), TALK_FRAMES):
+            writer.write(picture_of_frame)
+    return video, sound
+
+
+def test_who_speaks_is_found_and_corrected(page: Page, server: Server, talk: tuple[Path, Path], tmp_path: Path) -> None:
+    upload(page, *talk)
+    expect(page.get_by_text("6.1 s of audio")).to_be_visible()
+    page.get_by_label(texts.PRESETS["turbo"]).check()
+    unfold(page, texts.FACE_SECTION)
+    page.locator("#speakers input").click()
+    page.get_by_role("option", name=texts.SPEAKERS_CHOICES[1][0]).click()
+    table = page.locator("speaking-times")
+    expect(table).to_contain_text(texts.TIMELINE_EMPTY)
+    press(page, texts.CHECK)
+    wait_for_message(page, "Check:")
+    found = {(column, row): field(page, column, row) for row in (1, 2) for column in range(3)}
+    expect(found[0, 1]).to_have_value("1")
+    expect(found[0, 2]).to_have_value("2")
+    for (column, row), truth_sec in {(1, 1): 0.41, (2, 1): 2.94, (1, 2): 3.36, (2, 2): 5.93}.items():
+        assert abs(float(found[column, row].input_value()) - truth_sec) < 0.4
+    expect(table.locator(".st-bar span")).to_have_count(2)
+    expect(table.locator("img")).to_have_count(2)
+    table.scroll_into_view_if_needed()
+    picture(page, "speaking", tmp_path)
+    has_no_serious_fault(page)
+
+    found[1, 1].fill("0.6")
+    press(page, texts.TIMELINE_REMOVE.format(number=2))
+    press(page, texts.TIMELINE_ADD)
+    for column, value in enumerate(("2", "3.5", "4.5")):
+        field(page, column, 2).fill(value)
+    page.wait_for_timeout(1000)  # the browser keeps the form a moment after the last change
+    page.reload()
+    unfold(page, texts.FACE_SECTION)
+    expect(field(page, 2, 2)).to_have_value("4.5")
+    expect(table.locator("img")).to_have_count(2)
+    field(page, 2, 1).fill("2.5")
+    press(page, texts.RUN)
+    wait_for_message(page, "Done:")
+    content = json.loads(jobs(server)[0].order.audio.read_text(encoding="utf-8"))
+    assert content["people"] == {"person 1": {"face": 1}, "person 2": {"face": 2}}
+    assert content["segments"] == [
+        {"speaker": "person 1", "start": 0.6, "end": 2.5},
+        {"speaker": "person 2", "start": 3.5, "end": 4.5},
+    ]
+    edited = {each["name"]: each["edited_sec"] for each in jobs(server)[0].report["speakers"]}
+    assert 0.6 <= edited["person 1"][0][0] + 0.2 < 1 and edited["person 2"][0][1] < 4.8
+    remove(page, "video")
+    upload(page, talk[0], None)
+    expect(table).to_contain_text(texts.TIMELINE_EMPTY)
+
+
+def field(page: Page, column: int, row: int) -> Any:
+    """A field of the table of who speaks when."""
+    return page.get_by_label(texts.TIMELINE_FIELD.format(name=texts.TIMELINE_HEAD[column], number=row), exact=True)

@@ -19,7 +19,7 @@ from web.spans import rows_of, spans_of
 from web.uploads import Uploads
 
 CUSTOM_SCRIPT = f"() => {json.dumps(texts.CUSTOM_PRESET)}"
-SHOW_SPANS = "rows => document.querySelector('speaking-times')?.show(rows)"
+SHOW_SPANS = "(...values) => document.querySelector('speaking-times')?.show(...values)"
 QUIET: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None, "api_visibility": "private"}
 SHOWN: dict[str, Any] = {"show_progress": "minimal", "concurrency_limit": 4, "api_visibility": "private"}
 SETTINGS = ("preset", "steps", "guidance_scale", "seed", "silence", "strength", "texture")
@@ -195,7 +195,10 @@ class Form:
             elem_id="speakers",
         )
         self.spans = gr.Textbox("[]", visible="hidden", elem_id="spans")  # JSON rows, see `web.spans`
-        self.timeline = gr.HTML(elem_id="timeline")  # shows and changes them (assets/speaking_times.js)
+        self.speaking = gr.Textbox(
+            "", visible="hidden", elem_id="speaking"
+        )  # JSON, `views.speaking_facts`; empty: no table
+        gr.HTML(views.timeline_html(), elem_id="timeline")
 
     def _people(self) -> None:
         """The faces of the shown picture, each with a field for its audio; hidden unless there are several."""
@@ -267,7 +270,9 @@ class Form:
         new_video = [self.video.upload, self.video.clear, self.video.stop_recording, *examples]
         fresh = [self.face, self.ranges, self.start, self.spans]  # they are about the old video
         gr.on(new_video, None, None, fresh, js="() => ['largest', '', 0, '[]']", **QUIET)
-        self.spans.change(None, self.spans, None, js=SHOW_SPANS, **QUIET)
+        gr.on(
+            [self.spans.change, self.speaking.change], None, [self.spans, self.speaking], None, js=SHOW_SPANS, **QUIET
+        )
         self.audio.change(uploads.on_audio, self.audio, self.audio_facts, **SHOWN)
         for button, example in self.examples:
             button.click(lambda chosen=example: uploads.on_example(chosen), None, [self.video, self.audio], **SHOWN)

@@ -152,7 +152,7 @@ class Page:
         self.timer.tick(self.on_tick, [*about, form.video, form.spans], [*self.view, form.spans], **QUIET)
         speaking = [form.video.change, form.speakers.change, self.message.change]
         said = [self.token, form.video, form.speakers]
-        gr.on(speaking, self.on_speaking, said, form.timeline, trigger_mode="always_last", **QUIET)
+        gr.on(speaking, self.on_speaking, said, form.speaking, trigger_mode="always_last", **QUIET)
         self.cancel.click(self.on_cancel, about, self.view, **QUIET)
         self.resume.click(self.on_resume, about, self.view, trigger_mode="once", **QUIET)
         self.history.input(self.on_choose, [self.token, self.history], [*self.view, *restored], **QUIET)
@@ -261,7 +261,7 @@ class Page:
         return [*shown, rows_of(job) if is_news and job.state == "done" else gr.skip()]
 
     def on_speaking(self, token: str, video: str | None, speakers: str, request: gr.Request) -> str:
-        """The table of who speaks when, with the pictures of the newest job that found it for this video, or was told."""
+        """What the table of who speaks when shows beside its rows, of the newest job of this video that found or was told them."""
         if not video or not speakers:
             return ""
         try:
@@ -269,7 +269,7 @@ class Page:
             length_sec = self.app.inspector.video(path, path.name).duration_sec
             jobs = (job for job in self.app.store.of(owner_of(request, token)) if job.state == "done")
             known = next((job for job in jobs if job.uploads[:1] == (path,) and spans_of(rows_of(job))), None)
-            return views.timeline_html(length_sec, {} if known is None else pictures_of(known, known.order.video))
+            return views.speaking_facts(length_sec, {} if known is None else pictures_of(known, known.order.video))
         except (ValueError, OSError):  # the field of the video tells it
             return ""
 

@@ -59,8 +59,10 @@ def content_of(spans: Sequence[Span]) -> dict[str, Any]:
 
 
 def rows_of(job: WebJob) -> str:
-    """The rows that a job found, or was made with; those of no span for any other job."""
+    """The rows that a job found, or was made with; those of no span for any other job, and for a preview, which finds a part."""
     is_given = job.order.audio.name == SPEAKERS_FILE
+    if job.order.kind == "preview" and not is_given:
+        return "[]"
     try:
         content = json.loads((job.order.audio if is_given else found_path(job.output)).read_text(encoding="utf-8"))
         faces = {name: person["face"] for name, person in content["people"].items()}

@@ -154,14 +154,17 @@ def list_html(jobs: Iterable[WebJob]) -> str:
     return table_html(texts.BATCH_SECTION, f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>")
 
 
-def timeline_html(length_sec: float, pictures: Mapping[int, FrameArray]) -> str:
-    """The table of who speaks when in a video, and the same as bars (assets/speaking_times.js); `pictures` of people by number."""
+def timeline_html() -> str:
+    """The table of who speaks when, and the same as bars (assets/speaking_times.js), which the page's fields fill in."""
     names = ("INFO", "EMPTY", "PERSON", "SPAN", "HEAD", "FIELD", "ADD", "REMOVE", "CLEAR")
     words = {name.lower(): getattr(texts, f"TIMELINE_{name}") for name in names} | {"label": texts.TIMELINE}
+    return f'<speaking-times hidden texts="{escape(json.dumps(words), quote=True)}"></speaking-times>'
+
+
+def speaking_facts(length_sec: float, pictures: Mapping[int, FrameArray]) -> str:
+    """What that table shows beside its rows: the video's length, and `pictures` of people by number."""
     faces = {number: picture_url(picture) for number, picture in pictures.items()}
-    attributes = {"length": f"{length_sec:.3f}", "pictures": json.dumps(faces), "texts": json.dumps(words)}
-    listed = " ".join(f'{name}="{escape(value, quote=True)}"' for name, value in attributes.items())
-    return f"<speaking-times {listed}></speaking-times>"
+    return json.dumps({"length_sec": round(length_sec, 3), "pictures": faces})
 
 
 def picture_url(picture: FrameArray) -> str:

@@ -1,5 +1,6 @@
 """What a creator chooses on the page: faces of a picture, several videos, a part to preview; and what the page says of time."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -279,8 +280,8 @@ def test_a_job_is_made_with_the_rows_of_the_table(server: Server, pair: tuple[Pa
     form = form_of(job)
     assert form[:3] == [video, sound, "[[1, 0.1, 0.3]]"] and form[-2] == "auto"
     assert list(pictures_of(job, job.order.video)) == [1]
-    shown = views.timeline_html(0.48, pictures_of(job, job.order.video))
-    assert "data:image/jpeg;base64," in shown and 'length="0.480"' in shown
+    facts = json.loads(views.speaking_facts(0.48, pictures_of(job, job.order.video)))
+    assert facts["length_sec"] == 0.48 and facts["pictures"]["1"].startswith("data:image/jpeg;base64,")
     late = server.app.submit_spans(somebody, wish, video, sound, spans_of("[[1, 0.1, 30]]"))
     wait_until(lambda: late.is_over)
     assert late.state == "failed" and "segment 0.1-30 of person 1 is beyond the end of" in late.error

@@ -1,7 +1,7 @@
-// <speaking-times>: who speaks when, as bars over the length of the video and as a table to correct. The rows are those of the form's
-// hidden field #spans: [person, start, end] each.
+// <speaking-times>: who speaks when, as bars over the length of the video and as a table to correct. The form's hidden field #spans
+// has the rows, [person, start, end] each, and #speaking the length and pictures of the people (web/views.py).
 (() => {
-  const field = () => document.querySelector("#spans textarea, #spans input");
+  const field = (name) => document.querySelector(`#${name} :is(textarea, input)`);
   const filled = (text, values) => text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
   const made = (tag, attributes = {}, ...children) => {
     const element = document.createElement(tag);
@@ -13,23 +13,24 @@
   customElements.define("speaking-times", class extends HTMLElement {
     connectedCallback() {
       this.words = JSON.parse(this.getAttribute("texts"));
-      this.pictures = JSON.parse(this.getAttribute("pictures"));
-      this.length_sec = Number(this.getAttribute("length"));
-      this.shown = null;
-      this.show(field()?.value || "[]");
+      setTimeout(() => this.show(field("spans")?.value, field("speaking")?.value)); // when both fields are there
     }
 
-    // Show the rows of the form, unless they are those that were just written here.
-    show(text) {
-      if (text === this.shown) return;
-      this.shown = text;
-      try { this.rows = JSON.parse(text).filter(Array.isArray); } catch { this.rows = []; }
-      this.render();
+    // Show the rows of the form, unless they are those that were just written here; without facts nothing.
+    show(text, facts) {
+      this.hidden = !facts;
+      if (!facts) return;
+      Object.assign(this, JSON.parse(facts));
+      if (text !== this.shown) {
+        this.shown = text;
+        try { this.rows = JSON.parse(text).filter(Array.isArray); } catch { this.rows = []; }
+        this.render();
+      } else this.bars.replaceChildren(...this.people());
     }
 
     keep() {
       this.shown = JSON.stringify(this.rows);
-      const kept = field();
+      const kept = field("spans");
       kept.value = this.shown;
       kept.dispatchEvent(new Event("input", { bubbles: true }));
       this.bars.replaceChildren(...this.people());

@@ -1,7 +1,6 @@
 """The form of the page: the files and the settings that a job is made from."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +30,12 @@ def form_of(job: WebJob) -> list[Any]:
     order, files = job.order, (*map(str, job.uploads), None, None)
     rows = rows_of(job)
     if order.audio.name == SPEAKERS_FILE and not spans_of(rows):
-        files = files[0], None  # the audio of people is not filled in again
+        files = files[0], None  # of an earlier job the audio of people is not filled in again
     *settings, texture = (order.settings.get(name) for name in SETTINGS)
     occlusion, *options, speakers = (getattr(order.options, name) for name in OPTIONS)
     lips = *settings, texture or "", occlusion
     speakers = AUTO if spans_of(rows) else speakers
-    return [*files[:2], rows, *lips, order.options.start_sec or 0.0, *options, speakers, order.model]
+    return [*files[:2], rows, "", *lips, order.options.start_sec or 0.0, *options, speakers, order.model]
 
 
 def wish_of(
@@ -77,14 +76,6 @@ def wish_of(
     return Wish(kind, model, settings, options)
 
 
-def people_of(places: str, sounds: Sequence[str | None]) -> dict[str, str]:
-    """The audio of each person who has some, by the places of their faces in the picture, a JSON list; ValueError if it is none."""
-    named = json.loads(places or "[]")
-    if not isinstance(named, list):
-        raise ValueError(f"The places of faces are {places}: give a JSON list.")
-    return {str(place): sound for place, sound in zip(named, sounds, strict=False) if sound}
-
-
 def plain_file(value: str | Path | None) -> FileData | None:
     """A file as it is, for Gradio's field of a video: Gradio converts one that browsers may not play, if ffmpeg is installed, and
     the page would then send the converted one."""
@@ -119,7 +110,7 @@ class Form:
 
     @property
     def inputs(self) -> list[Any]:
-        return [self.video, self.audio, self.spans, *self.wish]
+        return [self.video, self.audio, self.spans, self.given, *self.wish]
 
     # --- components
 
@@ -203,6 +194,7 @@ class Form:
     def _people(self) -> None:
         """The faces of the shown picture, each with a field for its audio; hidden unless there are several."""
         self.places = gr.Textbox("[]", visible="hidden")  # JSON: of the faces, x,y@seconds
+        self.given = gr.Textbox("", visible="hidden")  # JSON: their audio, see `Uploads.on_sounds`
         self.rows, self.pictures, self.sounds = [], [], []
         with gr.Accordion(texts.PEOPLE_SECTION, open=True, visible=False) as self.people:
             gr.HTML(views.facts_html(texts.PEOPLE_INFO))
@@ -265,11 +257,11 @@ class Form:
     def connect(self) -> None:
         uploads, seen = self.uploads, [self.frame, self.number, self.face_note]
         shown = [self.video_facts, self.frame_sec, self.start, *seen]
-        self.video.change(uploads.on_video, [self.video, self.face], shown, **SHOWN)
+        self.video.change(uploads.on_video, [self.video, self.face, self.given], shown, **SHOWN)
         examples = [button.click for button, _ in self.examples]
         new_video = [self.video.upload, self.video.clear, self.video.stop_recording, *examples]
-        fresh = [self.face, self.ranges, self.start, self.spans]  # they are about the old video
-        gr.on(new_video, None, None, fresh, js="() => ['largest', '', 0, '[]']", **QUIET)
+        fresh = [self.face, self.ranges, self.start, self.spans, self.given]  # they are about the old video
+        gr.on(new_video, None, None, fresh, js="() => ['largest', '', 0, '[]', '']", **QUIET)
         gr.on(
             [self.spans.change, self.speaking.change], None, [self.spans, self.speaking], None, js=SHOW_SPANS, **QUIET
         )
@@ -293,11 +285,14 @@ class Form:
         gr.on(
             [self.video.change, self.frame_sec.change],
             uploads.on_people,
-            place,
+            [*place, self.given],
             people,
             trigger_mode="always_last",
             **QUIET,
         )
+        changed = [event for sound in self.sounds for event in (sound.upload, sound.clear, sound.delete)]
+        sounds = [self.video, self.places, *self.sounds]
+        gr.on(changed, uploads.on_sounds, sounds, self.given, trigger_mode="always_last", **QUIET)
         self.frame.select(uploads.on_click, place, [self.face, *seen], **SHOWN)
         self.number.input(uploads.on_number, [*place, self.number], [self.face, *seen], **SHOWN)
 
@@ -309,16 +304,16 @@ class Form:
         A file that is no longer on the server is left out.
         """
         try:
-            video, audio, rows, *wish = form
-            if not isinstance(rows, str):
-                raise TypeError("an older form had no rows")
+            video, audio, rows, given, *wish = form
+            if not isinstance(rows, str) or not isinstance(given, str):
+                raise TypeError("an older form had neither")
             make_order(wish_of("run", *wish), Path(), Path(), self.app.models)
             files = [self._still_there(path) for path in (video, audio)]
         except (TypeError, ValueError, AttributeError):  # of another version of the app
             return [gr.skip()] * (len(self.inputs) + 1)
         preset, steps, guidance = wish[:3]
         is_preset = PRESETS.get(preset, {}).items() >= {"steps": steps, "guidance_scale": guidance}.items()
-        return [*files, rows, *wish, preset if is_preset else texts.CUSTOM_PRESET]
+        return [*files, rows, given, *wish, preset if is_preset else texts.CUSTOM_PRESET]
 
     def _still_there(self, path: str | None) -> str | None:
         try:

@@ -16,12 +16,13 @@ from web.app import WebApp
 from web.batch import drafts_of
 from web.errors import WebError
 from web.files import ID_BYTES
-from web.form import QUIET, Form, form_of, people_of, wish_of
+from web.form import QUIET, Form, form_of, wish_of
 from web.jobs import Submission, WebJob
 from web.models import official_files
 from web.sentences import audio_words, duration
 from web.settings import MAX_PEOPLE
 from web.spans import pictures_of, rows_of, spans_of
+from web.uploads import people_of
 
 POLL_SEC, COPY_POLL_SEC = 0.7, 1.0
 KEY_BYTES, KEY_LENGTH = 16, 40  # of an order's key: random bytes, and characters at most
@@ -209,7 +210,7 @@ class Page:
         def submit(request: gr.Request, token: str, order_key: str, places: str, *values: Any) -> list[Any]:
             owner = owner_of(request, token)
             submission = Submission(owner, address_of(request), key=str(order_key)[:KEY_LENGTH])
-            sounds, (video, audio, rows, *wish) = values[:MAX_PEOPLE], values[MAX_PEOPLE:]
+            sounds, (video, audio, rows, _, *wish) = values[:MAX_PEOPLE], values[MAX_PEOPLE:]
             try:
                 people, asked = people_of(places, sounds), wish_of(kind, *wish)
                 spans = spans_of(rows) if asked.options["speakers"] else []

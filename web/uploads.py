@@ -4,7 +4,8 @@ Tensor legend: h height, w width; a frame is uint8 [0, 255] `h w 3`, RGB.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -41,14 +42,16 @@ class Uploads:
     def __init__(self, inspector: Inspector, store: JobStore):
         self.inspector, self.store, self.finder = inspector, store, FaceFinder()
 
-    def on_video(self, path: str | None, face: str) -> list[Any]:
-        """Facts of the video, or an error, the sliders of its seconds, and its first frame to click on."""
+    def on_video(self, path: str | None, face: str, given: str) -> list[Any]:
+        """Facts of the video, or an error, the sliders of its seconds, and its first frame to click on, or that of the people whose
+        audio was `given`."""
         nothing = [gr.update(value=0, maximum=1), gr.update(maximum=1), None, NO_FACES, ""]
         if not path:
             return ["", *nothing]
         try:
             info = self.inspector.video(self.store.uploaded(path), Path(path).name)
-            picture = self._picture(path, 0.0, face)
+            shown_sec = min(shown_sec_of(given_sounds(given, path)), info.duration_sec)
+            picture = self._picture(path, shown_sec, face)
         except (ValueError, OSError) as error:
             return [views.error_html(str(error)), *nothing]
         width, height = info.square_size
@@ -57,7 +60,7 @@ class Uploads:
         last_sec = max(0.04, round(info.duration_sec, 2))
         return [
             views.facts_html(sentence),
-            gr.update(value=0, maximum=last_sec),
+            gr.update(value=shown_sec, maximum=last_sec),
             gr.update(maximum=last_sec),
             *picture.shown(),
         ]
@@ -83,8 +86,8 @@ class Uploads:
         except (ValueError, OSError) as error:
             raise client_error(error) from error
 
-    def on_people(self, path: str | None, time_sec: float) -> list[Any]:
-        """The people of a picture if there are several: a row for each, where its face is, its picture, and no audio yet."""
+    def on_people(self, path: str | None, time_sec: float, given: str) -> list[Any]:
+        """The people of a picture if there are several: a row for each, where its face is, its picture, its audio if `given`."""
         try:
             seen = self._picture(path, time_sec)
         except (ValueError, OSError):  # the field of the video tells it
@@ -96,7 +99,25 @@ class Uploads:
         ]
         places = [] if seen is None else [place_of(box, seen.time_sec) for box in boxes]
         rows = [gr.update(visible=there) for there in shown]
-        return [gr.update(visible=bool(boxes)), json.dumps(places), *rows, *pictures, *[None] * MAX_PEOPLE]
+        return [
+            gr.update(visible=bool(boxes)),
+            json.dumps(places),
+            *rows,
+            *pictures,
+            *self._sounds(path, places, given),
+        ]
+
+    def _sounds(self, path: str | None, places: Sequence[str], given: str) -> list[str | None]:
+        """The audio that was given to each of the people of a picture, as far as it is still on the server."""
+        sounds: list[str | None] = [None] * MAX_PEOPLE
+        for number, place in enumerate(places[:MAX_PEOPLE]):
+            with suppress(KeyError, WebError):
+                sounds[number] = str(self.store.uploaded(given_sounds(given, path)[place]))
+        return sounds
+
+    def on_sounds(self, path: str | None, places: str, *sounds: str | None) -> str:
+        """What the page keeps of the audio of people: JSON, the video and the file of each place."""
+        return json.dumps({"video": path, "sounds": people_of(places, sounds)})
 
     def on_click(self, path: str | None, time_sec: float, event: gr.SelectData) -> list[Any]:
         """The face nearest to the clicked position as the choice of the face."""
@@ -125,6 +146,30 @@ class Uploads:
         frame, shown_sec = frame_near(Path(path), float(time_sec or 0))
         boxes = self.finder.boxes((path, shown_sec), frame)
         return Picture(frame, scale, shown_sec, boxes, chosen_of(boxes, face or "", shown_sec))
+
+
+def people_of(places: str, sounds: Sequence[str | None]) -> dict[str, str]:
+    """The audio of each person who has some, by the places of their faces in the picture, a JSON list; ValueError if it is none."""
+    named = json.loads(places or "[]")
+    if not isinstance(named, list):
+        raise ValueError(f"The places of faces are {places}: give a JSON list.")
+    return {str(place): sound for place, sound in zip(named, sounds, strict=False) if sound}
+
+
+def given_sounds(given: str, path: str | None) -> dict[str, str]:
+    """The audio of people of this video, by place, as `Uploads.on_sounds` keeps it; none if it is about another video."""
+    try:
+        kept = json.loads(given or "{}")
+        return {str(place): str(sound) for place, sound in kept["sounds"].items()} if kept["video"] == path else {}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def shown_sec_of(sounds: Mapping[str, str]) -> float:
+    """The second of the picture in which people were given audio; 0 if nobody was."""
+    with suppress(StopIteration, ValueError):
+        return max(0.0, float(next(iter(sounds)).split("@")[1]))
+    return 0.0
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from web import texts, views
 from web.batch import drafts_of, pairs
 from web.errors import WebError
 from web.faces import FaceFinder, chosen_of, framed, nearest, place_of
-from web.form import form_of, people_of, wish_of
+from web.form import form_of, wish_of
 from web.jobs import Submission, WebJob
 from web.orders import Wish, previewed
 from web.sentences import audio_words
@@ -26,7 +26,7 @@ from web.serve import Server
 from web.settings import PRESETS
 from web.spans import content_of, pictures_of, rows_of, spans_of
 from web.speed import Speed, Speeds, calls
-from web.uploads import Uploads
+from web.uploads import Uploads, given_sounds, people_of, shown_sec_of
 
 BOXES = [(10.0, 20.0, 50.0, 70.0), (100.0, 20.0, 150.0, 80.0)]
 VIDEOS = [Path("a.mp4"), Path("b.mp4"), Path("c.mp4")]
@@ -65,7 +65,7 @@ class Click:
 def test_a_click_chooses_a_face_or_says_at_once_that_there_is_none(server: Server, tmp_path: Path) -> None:
     uploads = Uploads(server.app.inspector, server.app.store)
     path = uploaded(server, "talk.mp4", DEMO_VIDEO.read_bytes())
-    facts, *_, note = uploads.on_video(path, "largest")
+    facts, *_, note = uploads.on_video(path, "largest", "")
     assert "256 x 256" in facts and "one face" in note
     face, _, number, note = uploads.on_click(path, 0.0, Click(3, 3))  # type: ignore[arg-type]
     frame = next(iter(read_frames(DEMO_VIDEO))).frame
@@ -209,6 +209,14 @@ def test_each_person_gets_their_audio() -> None:
     for wrong in ("{}", "7", "[", "null"):
         with pytest.raises(ValueError):
             people_of(wrong, ["a.wav"])
+
+
+def test_the_audio_of_people_is_kept_for_their_video_alone() -> None:
+    places = '["10,20@2.00", "30,40@2.00"]'
+    kept = Uploads(Any, Any).on_sounds("a.mp4", places, None, "b.wav", None, None)  # type: ignore[arg-type]
+    assert given_sounds(kept, "a.mp4") == {"30,40@2.00": "b.wav"} and shown_sec_of(given_sounds(kept, "a.mp4")) == 2.0
+    for other in (given_sounds(kept, "c.mp4"), *(given_sounds(wrong, None) for wrong in ("", "7", "[]", "{", "{}"))):
+        assert other == {} and shown_sec_of(other) == 0.0
 
 
 def test_people_are_asked_for_by_their_places(server: Server, pair: tuple[Path, Path]) -> None:

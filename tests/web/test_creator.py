@@ -214,6 +214,12 @@ def test_two_people_with_their_own_audio(
         page.locator(f"#sound-{number} input[type=file]").set_input_files(pair[1])
         expect(page.locator(f"#sound-{number}")).to_contain_text("new words")
     expect(page.locator("#person-3")).to_be_hidden()
+    page.wait_for_timeout(1000)  # the browser keeps the form a moment after the last change
+    page.reload()
+    unfold(page, texts.FACE_SECTION)
+    for number in (1, 2):
+        expect(page.locator(f"#person-{number} img")).to_be_visible()
+        expect(page.locator(f"#sound-{number}")).to_contain_text("new words")
     page.locator("#person-1").scroll_into_view_if_needed()
     picture(page, "people", tmp_path)
     has_no_serious_fault(page)

@@ -137,28 +137,28 @@ def test_a_form_is_filled_in_only_with_what_is_valid_and_there(server: Server, p
     page = whole.form
     video = uploaded(server, "talk.mp4", pair[0].read_bytes())
     wish = ["fast", 4, 1.5, 7, "keep", 0.8, "", "auto", 0.0, "12,34@0.5", "0.1-0.3", "loop", "cut", "error", "", "demo"]
-    rows = "[[1, 0.1, 0.3]]"
-    assert page.filled([video, None, rows, *wish]) == [video, None, rows, *wish, "fast"]
-    assert page.filled([video, None, rows, "turbo", 3, *wish[2:]])[-1] == texts.CUSTOM_PRESET
+    rows = "[[1, 0.1, 0.3]]", ""  # and no audio of people
+    assert page.filled([video, None, *rows, *wish]) == [video, None, *rows, *wish, "fast"]
+    assert page.filled([video, None, *rows, "turbo", 3, *wish[2:]])[-1] == texts.CUSTOM_PRESET
     for elsewhere in (str(server.settings.folder / "api.key"), "/etc/passwd", video + "x"):
-        assert page.filled([elsewhere, elsewhere, rows, *wish])[:2] == [None, None]
+        assert page.filled([elsewhere, elsewhere, *rows, *wish])[:2] == [None, None]
     nothing = page.filled(None)
     for wrong in (
         {},
         [],
         [1],
-        [video, None, rows, *wish[:-1], "gone"],
-        [video, None, rows, "magic", *wish[1:]],
+        [video, None, *rows, *wish[:-1], "gone"],
+        [video, None, *rows, "magic", *wish[1:]],
         [video, None, *wish],
-        [video, None, [], *wish],
-        [{}, [], rows, *wish],
+        [video, None, [], "", *wish],
+        [{}, [], *rows, *wish],
         "x" * 11,
     ):
         assert page.filled(wrong) == nothing, wrong
     contents = pair[0].read_bytes() + b"\0\0\0\x08skip", pair[1].read_bytes() + b"\0"  # no other test's job uses them
     files = [uploaded(server, path.name, content) for path, content in zip(pair, contents, strict=True)]
     job = server.app.submit(SOMEBODY, wish_of("preflight", *wish), *files)
-    assert page.filled(form_of(job)) == [*files, "[]", *wish, "fast"]
+    assert page.filled(form_of(job)) == [*files, "[]", "", *wish, "fast"]
     wait_until(lambda: job.is_over)
     server.app.delete(job.id, "somebody")
     assert page.filled(form_of(job))[:2] == [None, None]

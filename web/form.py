@@ -186,9 +186,7 @@ class Form:
             elem_id="speakers",
         )
         self.spans = gr.Textbox("[]", visible="hidden", elem_id="spans")  # JSON rows, see `web.spans`
-        self.speaking = gr.Textbox(
-            "", visible="hidden", elem_id="speaking"
-        )  # JSON, `views.speaking_facts`; empty: no table
+        self.speaking = gr.Textbox("", visible="hidden", elem_id="speaking")  # `views.speaking_facts`, or no table
         gr.HTML(views.timeline_html(), elem_id="timeline")
 
     def _people(self) -> None:

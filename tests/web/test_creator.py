@@ -274,6 +274,7 @@ def test_who_speaks_is_found_and_corrected(page: Page, server: Server, talk: tup
     found[1, 1].fill("0.6")
     press(page, texts.TIMELINE_REMOVE.format(number=2))
     press(page, texts.TIMELINE_ADD)
+    expect(field(page, 0, 2)).to_be_focused()
     for column, value in enumerate(("2", "3.5", "4.5")):
         field(page, column, 2).fill(value)
     page.wait_for_timeout(1000)  # the browser keeps the form a moment after the last change

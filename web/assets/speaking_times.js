@@ -13,13 +13,15 @@
   customElements.define("speaking-times", class extends HTMLElement {
     connectedCallback() {
       this.words = JSON.parse(this.getAttribute("texts"));
+      this.shown = null;
       setTimeout(() => this.show(field("spans")?.value, field("speaking")?.value)); // when both fields are there
     }
 
-    // Show the rows of the form, unless they are those that were just written here; without facts nothing.
-    show(text, facts) {
+    // Show the rows of the form, unless they are those that were just written here, or older ones; without facts nothing.
+    show(text = "[]", facts = "") {
       this.hidden = !facts;
       if (!facts) return;
+      if (this.contains(document.activeElement) && text !== field("spans").value) return;
       Object.assign(this, JSON.parse(facts));
       if (text !== this.shown) {
         this.shown = text;
@@ -36,17 +38,19 @@
       this.bars.replaceChildren(...this.people());
     }
 
-    change(rows) {
+    change(rows, focus) {
       this.rows = rows;
       this.keep();
       this.render();
+      [...this.querySelectorAll(focus)].at(-1)?.focus();
     }
 
     render() {
       const { words, rows } = this;
       this.bars = made("div", { class: "st-bars" }, ...this.people());
-      const add = this.button(words.add, () => this.change([...this.rows, this.next()]), "st-add");
-      const clear = this.button(words.clear, () => this.change([]));
+      const last = "tr:last-child td:first-child input";
+      const add = this.button(words.add, () => this.change([...this.rows, this.next()], last), "st-add");
+      const clear = this.button(words.clear, () => this.change([], ".st-add"));
       const head = made("tr", {}, ...words.head.map((name) => made("th", { scope: "col" }, name)), made("td"));
       const table = made("table", {}, made("thead", {}, head), made("tbody", {}, ...rows.map((_, at) => this.row(at))));
       const title = made("p", {}, made("b", {}, words.label));
@@ -74,7 +78,8 @@
         return made("td", {}, input);
       });
       const label = filled(this.words.remove, { number: at + 1 });
-      const remove = this.button("×", () => this.change(this.rows.filter((_, number) => number !== at)), "", label);
+      const others = () => this.rows.filter((_, number) => number !== at);
+      const remove = this.button("×", () => this.change(others(), ".st-add"), "", label);
       return made("tr", {}, ...cells, made("td", {}, remove));
     }
 

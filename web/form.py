@@ -112,6 +112,11 @@ class Form:
     def inputs(self) -> list[Any]:
         return [self.video, self.audio, self.spans, self.given, *self.wish]
 
+    @property
+    def sounds_given(self) -> list[Any]:
+        """The events by which a user gives or takes away the audio of a person."""
+        return [event for sound in self.sounds for event in (sound.upload, sound.clear, sound.delete)]
+
     # --- components
 
     def _files(self) -> None:
@@ -288,9 +293,8 @@ class Form:
             trigger_mode="always_last",
             **QUIET,
         )
-        changed = [event for sound in self.sounds for event in (sound.upload, sound.clear, sound.delete)]
         sounds = [self.video, self.places, *self.sounds]
-        gr.on(changed, uploads.on_sounds, sounds, self.given, trigger_mode="always_last", **QUIET)
+        gr.on(self.sounds_given, uploads.on_sounds, sounds, self.given, trigger_mode="always_last", **QUIET)
         self.frame.select(uploads.on_click, place, [self.face, *seen], **SHOWN)
         self.number.input(uploads.on_number, [*place, self.number], [self.face, *seen], **SHOWN)
 

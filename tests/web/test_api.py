@@ -290,6 +290,7 @@ def values_of(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
         "string": st.sampled_from(["", "largest", "1", "2,3@0", "25", "30000/1001", "talk.mp4"]) | st.text(max_size=9),
         "boolean": st.booleans(),
         "null": st.none(),
+        "object": st.dictionaries(st.sampled_from(["people", "segments", "mix", "x"]), st.none() | st.text(max_size=3)),
     }
     return kinds[schema["type"]]
 

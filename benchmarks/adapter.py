@@ -52,10 +52,12 @@ def says(person: AvatarClip, text: str, number: int) -> AvatarClip:
 def training_clips(person: AvatarClip, count: int, scored: Sequence[str], resolution: int, folder: Path) -> Path:
     """The folder with aligned clips of `count` sentences, none of which is among those that are scored."""
     texts: list[str] = []
-    for seed in range(TEXTS_FROM, TEXTS_FROM + 100 * count):
+    for seed in range(TEXTS_FROM, TEXTS_FROM + 100 * count):  # there may be fewer sentences
         text = random_clip(seed).sentence
-        if len(texts) < count and text not in (*scored, *texts):
+        if text not in (*scored, *texts):
             texts.append(text)
+        if len(texts) == count:
+            break
     for number, text in enumerate(texts):
         clip, video = says(person, text, number), folder / "drawn" / f"{number:02d}.mp4"
         if not video.exists():

@@ -180,19 +180,25 @@ def test_a_job_waits_for_a_file_that_is_still_coming(page: Page, server: Server,
     assert len(jobs(server)) == before + 1
 
 
-def test_three_videos_with_one_audio_file(page: Page, server: Server, pair: tuple[Path, Path], tmp_path: Path) -> None:  # noqa: F811
-    videos = [tmp_path / f"{name}.mp4" for name in ("first", "second", "third")]
+def run_three(page: Page, files: tuple[Path, Path], folder: Path) -> list[Path]:
+    """Give three videos, which are written into `folder`, and one audio file, and press Run all; returns the videos."""
+    videos = [folder / f"{name}.mp4" for name in ("first", "second", "third")]
     for video in videos:
-        video.write_bytes(pair[0].read_bytes())
+        video.write_bytes(files[0].read_bytes())
     page.get_by_label(texts.PRESETS["turbo"]).check()
     unfold(page, texts.BATCH_SECTION)
     page.locator("#videos input[type=file]").set_input_files(videos)
     expect(page.locator("#videos")).to_contain_text("third")
-    page.locator("#audios input[type=file]").set_input_files(pair[1])
+    page.locator("#audios input[type=file]").set_input_files(files[1])
     expect(page.locator("#audios")).to_contain_text("new words")
     press(page, texts.RUN_ALL)
+    expect(page.locator("#queue a")).to_have_count(3)
+    return videos
+
+
+def test_three_videos_with_one_audio_file(page: Page, server: Server, pair: tuple[Path, Path], tmp_path: Path) -> None:  # noqa: F811
+    videos = run_three(page, pair, tmp_path)
     links = page.locator("#queue a")
-    expect(links).to_have_count(3)
     assert [link.get_attribute("download") for link in links.all()] == [f"{video.stem}_lipsync.mp4" for video in videos]
     assert {job.state for job in jobs(server)[:3]} == {"done"}
 

@@ -35,7 +35,7 @@ from tests.web.test_browser import (
     upload,
     wait_for_message,
 )
-from tests.web.test_creator import compare, has_no_serious_fault, is_in_sight
+from tests.web.test_creator import compare, has_no_serious_fault, is_in_sight, run_three
 from web import texts
 from web.settings import EXAMPLES
 
@@ -179,17 +179,7 @@ def test_the_whole_way(browser: Any, app: App, pair: tuple[Path, Path], device: 
     picture(page, f"portrait_{device}", tmp_path)
     assert page.evaluate(FAINT) == []
 
-    videos = [tmp_path / f"{name}.mp4" for name in ("first", "second", "third")]
-    for video in videos:
-        video.write_bytes(pair[0].read_bytes())
-    page.get_by_label(texts.PRESETS["turbo"]).check()
-    unfold(page, texts.BATCH_SECTION)
-    page.locator("#videos input[type=file]").set_input_files(videos)
-    expect(page.locator("#videos")).to_contain_text("third")
-    page.locator("#audios input[type=file]").set_input_files(pair[1])
-    expect(page.locator("#audios")).to_contain_text("new words")
-    press(page, texts.RUN_ALL)
-    expect(page.locator("#queue a")).to_have_count(3)
+    run_three(page, pair, tmp_path)
     assert page.evaluate(MOST_WIDE)
     page.context.close()
 

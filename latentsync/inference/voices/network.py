@@ -14,9 +14,8 @@ from latentsync.models.syncnet import StableSyncNet, SyncNetConfig, load_syncnet
 from latentsync.places import SHIPPED
 from latentsync.weights import CheckpointError
 
-PUBLIC_CONFIG = (
-    SHIPPED / "configs/syncnet/syncnet_16_pixel_attn.yaml"
-)  # of the releases 1.5 and 1.6, whose file has none
+# Of the releases 1.5 and 1.6, whose file has none
+PUBLIC_CONFIG = SHIPPED / "configs/syncnet/syncnet_16_pixel_attn.yaml"
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.table import Row, report
-from eval.clip_sets import write_sound, write_video
-from latentsync.avatar.clip import HELD_OUT_FIRST_SEED, AvatarClip, random_clip, random_motion
+from latentsync.avatar.clip import HELD_OUT_FIRST_SEED, AvatarClip, random_clip, random_motion, write_clip
 from latentsync.avatar.mouth import mouth_track
 from latentsync.avatar.sound.speech import speak
 from latentsync.config import UNetRun, load
@@ -62,8 +61,7 @@ def training_clips(person: AvatarClip, count: int, scored: Sequence[str], resolu
         clip, video = says(person, text, number), folder / "drawn" / f"{number:02d}.mp4"
         if not video.exists():
             video.parent.mkdir(parents=True, exist_ok=True)
-            write_sound(video.with_suffix(".wav"), clip.waveform, len(clip))
-            write_video(video, clip.frames(), video.with_suffix(".wav"))
+            write_clip(clip, video)
         align_clip(video, folder / "aligned" / video.name, make_detector(), resolution)
     return folder / "aligned"
 

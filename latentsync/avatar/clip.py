@@ -239,7 +239,7 @@ def make_clip(seed: int, folder: Path, occluder: OccluderKind | None = None, fra
     Raises:
         ValueError: the folder contains this clip with another occluder, or a longer one.
     """
-    video, truth, sound, masks = (folder / f"avatar_{seed:07d}{end}" for end in (".mp4", ".json", ".wav", ".npz"))
+    video, truth, masks = (folder / f"avatar_{seed:07d}{end}" for end in (".mp4", ".json", ".npz"))
     if truth.exists() and video.exists():
         found = json.loads(truth.read_text(encoding="utf-8"))
         if found.get("occluder") != occluder or (frames and found["frames"] > frames):
@@ -249,19 +249,25 @@ def make_clip(seed: int, folder: Path, occluder: OccluderKind | None = None, fra
         return video
     clip = replace(random_clip(seed), occluder=occluder)
     clip = random_part(clip, frames) if frames else clip
-    write_wav(sound, clip.waveform)
-    covered = []
-    with VideoWriter(video, VideoFormat.constant(FRAME_SIZE, FRAME_SIZE, MODEL_FPS), AudioSource(sound)) as writer:
-        for frame, mask in clip.frames_and_masks():
-            writer.write(frame)
-            if occluder is not None:
-                covered.append(mask.astype(np.float16))  # quarters of a pixel, which 16 bits hold exactly
-    sound.unlink()
+    covered = write_clip(clip, video)
     if covered:
         with atomic_write(masks) as partial, partial.open("wb") as file:
             np.savez_compressed(file, mask=np.stack(covered))
     write_truth(clip, truth)
     return video
+
+
+def write_clip(clip: AvatarClip, video: Path) -> list[np.ndarray]:
+    """Write a clip as H.264 with 25 fps and 16 kHz audio; returns the occluder's masks, float16 [h, w] each, if it has one."""
+    sound, covered = video.with_suffix(".wav"), []
+    write_wav(sound, clip.waveform)
+    with VideoWriter(video, VideoFormat.constant(FRAME_SIZE, FRAME_SIZE, MODEL_FPS), AudioSource(sound)) as writer:
+        for frame, mask in clip.frames_and_masks():
+            writer.write(frame)
+            if clip.occluder is not None:
+                covered.append(mask.astype(np.float16))  # quarters of a pixel, which 16 bits hold exactly
+    sound.unlink()
+    return covered
 
 
 def read_masks(video: Path) -> np.ndarray:

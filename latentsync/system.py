@@ -84,6 +84,15 @@ def is_in_use(error: OSError) -> bool:
     return ON_WINDOWS and isinstance(error, PermissionError)
 
 
+def remove_file(path: Path) -> None:
+    """Delete a file if it is there; what Windows keeps because it is open stays. Raises OSError for other reasons."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        if not is_in_use(error):
+            raise
+
+
 def flush_to_disk(path: Path) -> None:
     """Flush a file's content to the disk, so that a power cut after its renaming cannot leave it empty."""
     with path.open("rb+") as file:  # Windows flushes only what is open for writing

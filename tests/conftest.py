@@ -10,6 +10,8 @@ import cv2
 import torch
 from hypothesis import settings
 
+from tests.support.windows import windows_files  # noqa: F401
+
 torch.set_num_threads(1)
 cv2.setNumThreads(1)
 settings.register_profile("tests", deadline=None)

@@ -12,11 +12,14 @@ from latentsync import system
 from latentsync.files import atomic_write
 from latentsync.media.container import MediaError
 from latentsync.media.video.mux import atomic_output
+from latentsync.training.engine.checkpoints import discard
 from scripts.command import run_command
-from tests.support.windows import patch_files
+from tests.support.windows import LINUX
+from tests.web.support import LIMITS
 from web.files import plain_stem, remove_own
+from web.storage import StoredUploads
+from web.store import JobStore
 
-LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="it asks Linux which files are open")
 ENDED, FOREIGN, RUNNING = 11, 22, 33
 
 
@@ -62,12 +65,6 @@ def test_a_process_is_found_by_the_windows_api(pid: int, runs: bool) -> None:
     kernel = Kernel32()
     assert system.runs_on_windows(pid, kernel, lambda: kernel.error) == runs
     assert kernel.opened == 0, "every handle is closed"
-
-
-@pytest.fixture
-def windows_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    patch_files(monkeypatch.setattr)
-    monkeypatch.setattr(system, "ON_WINDOWS", True)
 
 
 @LINUX
@@ -125,6 +122,27 @@ def test_a_result_that_is_being_sent_stays_until_the_next_sweep(tmp_path: Path, 
         assert (job / "out.mp4").read_bytes() == b"video"
     remove_own(job)
     assert not job.exists()
+
+
+@LINUX
+def test_a_checkpoint_that_failed_and_is_still_open_is_deleted_the_next_time(
+    tmp_path: Path, windows_files: None
+) -> None:
+    folder = tmp_path / "step-00000002.partial"
+    folder.mkdir()
+    with (folder / "state.pt.partial").open("wb"):  # as PyTorch holds it while its error is handled
+        discard(folder)
+    discard(folder)
+    assert not folder.exists()
+
+
+@LINUX
+def test_an_aborted_upload_that_is_still_open_is_deleted_the_next_time(tmp_path: Path, windows_files: None) -> None:
+    uploads, upload = StoredUploads(JobStore(tmp_path, LIMITS)), tmp_path / "tmpabc"
+    with upload.open("wb"), uploads.receiving("somebody", 10):
+        pass
+    uploads.remove_aborted()
+    assert not upload.exists()
 
 
 @LINUX

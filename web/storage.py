@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from latentsync.system import remove_file
 from web import texts
 from web.access import AsgiApp, Message, answer, network_of, route_path
 from web.errors import ErrorCode, WebError
@@ -82,11 +83,11 @@ class StoredUploads:
             raise WebError(texts.QUOTA_USED.format(limit=size(self.limits.stored_bytes_each)), ErrorCode.QUOTA_EXCEEDED)
 
     def remove_aborted(self) -> None:
-        """Delete the temporary files of uploads, unless one goes on."""
+        """Delete the temporary files of uploads, unless one goes on; what Windows keeps open is left to the next time."""
         if not self._coming:
             for path in self.folder.glob("tmp*"):
                 if path.is_file():
-                    path.unlink(missing_ok=True)
+                    remove_file(path)
 
     async def _store(
         self, app: AsgiApp, scope: Message, receive: Any, send: Callable[[Message], Awaitable[None]], length: int

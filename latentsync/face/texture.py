@@ -77,7 +77,9 @@ def kept_detail(change: Tensor) -> Tensor:
     moved = each_blurred(change, SHAPE_BLUR * pixel).square().sum(dim=1).sqrt()  # f s s
     for dim, reach in ((1, round(GROWTH * pixel)), (2, round(GROWTH * pixel)), (0, FRAMES)):
         moved = largest_within(moved, dim, reach)
-    weight = each_blurred(moved.div_(TOLERANCE).square_().square_().div_(-2).exp_()[:, None], SOFTENING * pixel)  # f 1 s s
+    weight = each_blurred(
+        moved.div_(TOLERANCE).square_().square_().div_(-2).exp_()[:, None], SOFTENING * pixel
+    )  # f 1 s s
     slow = each_blurred(change, DETAIL_BLUR * pixel)
     near_frames = frame_averaging(len(change), change.device)
     mean_weight, mean = (torch.tensordot(near_frames, each, 1) for each in (weight, weight * slow))

@@ -35,6 +35,7 @@ from tests.support.whole_runs import (
     tiny_pipeline,
     use_tiny_models,
 )
+from tests.support.windows import LINUX
 
 KILLS = int(os.environ.get("JOB_KILLS", "5"))  # random ones, beside those at chosen changes
 PARTS = 5
@@ -178,6 +179,26 @@ def test_two_runs_of_one_output_at_the_same_time(
     assert sorted(path.name for path in tmp_path.iterdir()) == names
 
 
+@LINUX
+def test_a_stopped_job_goes_on_and_its_result_is_replaced_as_on_windows(
+    tmp_path: Path, job: list[str], pipeline: LipsyncPipeline, windows_files: None
+) -> None:
+    class Stop(Exception):
+        pass
+
+    def stop(stage: str, done: int, total: int) -> None:
+        if done >= 20 and stage != "Find the face":
+            raise Stop
+
+    video, audio, output = tmp_path / "v.mp4", tmp_path / "a.wav", tmp_path / "o.mp4"
+    with pytest.raises(Stop):
+        pipeline(video, audio, output, FAST, progress=stop)
+    assert main(job) == 0 and probe(output).frame_count == 40
+    first = output.read_bytes()
+    assert main([*job, "--seed", "4"]) == 0
+    assert output.read_bytes() != first and not (tmp_path / "o.mp4.job").exists()
+
+
 def test_another_job_and_a_file_of_another_program_need_force(
     tmp_path: Path,
     job: list[str],
@@ -189,7 +210,7 @@ def test_another_job_and_a_file_of_another_program_need_force(
         pass
 
     def stop(stage: str, done: int, total: int) -> None:
-        if done == 20 and stage != "Find the face":
+        if done >= 20 and stage != "Find the face":
             raise Stop
 
     video, audio, output = tmp_path / "v.mp4", tmp_path / "a.wav", tmp_path / "o.mp4"

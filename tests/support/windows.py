@@ -7,8 +7,15 @@
 
 import errno
 import os
+import sys
 from collections.abc import Callable
 from typing import Any
+
+import pytest
+
+from latentsync import system
+
+LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="it asks Linux which files are open")
 
 Patch = Callable[[Any, str, Any], None]
 
@@ -82,3 +89,10 @@ def patch_files(patch: Patch) -> None:
         patch(os, name, no_links)
     patch(os, "fsync", flushed)
     patch(os, "kill", no_kill)
+
+
+@pytest.fixture
+def windows_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are used as on Windows."""
+    patch_files(monkeypatch.setattr)
+    monkeypatch.setattr(system, "ON_WINDOWS", True)

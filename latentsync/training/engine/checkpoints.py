@@ -16,7 +16,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from latentsync.files import PARTIAL, atomic_write, partial_path
-from latentsync.system import replace_file
+from latentsync.system import remove_file, replace_file
 from latentsync.training.engine.sharded import PARTS, files_of
 from latentsync.weights import CheckpointError, read_state, save_state
 
@@ -147,12 +147,12 @@ def discard(folder: Path) -> None:
     if not folder.is_dir():
         return
     for name in files_of(folder / PARTS):
-        (folder / PARTS / name).unlink(missing_ok=True)
+        remove_file(folder / PARTS / name)
     with suppress(OSError):  # there is none, or it has other files
         (folder / PARTS).rmdir()
     for name in OWN_FILES:
-        (folder / name).unlink(missing_ok=True)
-        partial_path(folder / name).unlink(missing_ok=True)
+        remove_file(folder / name)
+        remove_file(partial_path(folder / name))
     try:
         folder.rmdir()
     except OSError:

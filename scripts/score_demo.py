@@ -5,7 +5,7 @@ with the truth of the new audio and with that of the old audio; the input video 
 Pictures: what the eye finds in the repainted face beside the true video (docs/evaluation.md, "What the eye sees"), and the same for
 the true video that is merely encoded and decoded by the auto-encoder: no output of these models can be expected to be better.
 SyncNet: accuracy on matching and mismatched pairs, and the offsets found for audio shifted by -5 ... +5 frames.
---short: fewer people, clips and shifts, for use during development; five minutes on two cores.
+--short: fewer people, clips and shifts, for use during development; about three minutes on one core.
 """
 
 import argparse

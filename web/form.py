@@ -117,6 +117,13 @@ class Form:
         """The events by which a user gives or takes away the audio of a person."""
         return [event for sound in self.sounds for event in (sound.upload, sound.clear, sound.delete)]
 
+    @property
+    def changed_by_user(self) -> list[Any]:
+        """The events by which a user changes the form; the page itself changes some components a while after a new video."""
+        chosen = [self.spans, self.number, self.preset, *(part for part in self.wish if part is not self.base)]
+        inputs = [part.input for part in chosen]
+        return [self.video.change, self.audio.change, self.frame.select, *inputs, *self.sounds_given]
+
     # --- components
 
     def _files(self) -> None:

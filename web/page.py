@@ -137,12 +137,7 @@ class Page:
         shown_files, copies = [self.token, self.current, form.video], [form.copies, self.copy_timer]
         gr.on(seen, self.on_copies, shown_files, copies, trigger_mode="always_last", **QUIET)
         changed = [part.change for part in form.inputs]
-        causes = [part.change for part in form.inputs if part not in (form.spans, form.given)]
-        causes += [
-            form.spans.input,
-            *form.sounds_given,
-        ]  # by the user: the page itself changes them some time after a new video
-        gr.on(causes, None, None, self.problem, js="() => ''", **QUIET)
+        gr.on(form.changed_by_user, None, None, self.problem, js="() => ''", **QUIET)
         gr.on(changed, self.on_form, [self.order_key, *form.inputs], self.kept, trigger_mode="always_last", **QUIET)
         order, people = [self.token, self.order_key], [form.places, *form.sounds]
         sent: list[tuple[gr.Button, Any, list[Any]]] = [

@@ -321,12 +321,12 @@ def test_a_job_goes_on_after_the_app_was_stopped(browser: Any, tmp_path: Path) -
     expect.set_options(timeout=PATIENCE_MS)
     with kept_environment(), Server(stub_models(), settings) as first:
         page.goto(first.url)
-        upload(page, make_video(tmp_path / "v.mp4", 150), make_audio(tmp_path / "a.wav", 6))
-        expect(page.get_by_text("6 s of audio")).to_be_visible()
+        upload(page, make_video(tmp_path / "v.mp4", 600), make_audio(tmp_path / "a.wav", 24))
+        expect(page.get_by_text("24 s of audio")).to_be_visible()
         press(page, texts.CHECK)
         wait_for_message(page, "Check:")
         press(page, texts.RUN)
-        expect(page.locator("#progress")).to_contain_text(re.compile(r"generate lips\s*[1-9]\d* of 150 frames"))
+        expect(page.locator("#progress")).to_contain_text(re.compile(r"generate lips\s*[1-9]\d* of 600 frames"))
     with kept_environment(), Server(stub_models(), settings) as second:
         page.goto(second.url)
         wait_for_message(page, texts.STOPPED)
@@ -334,7 +334,7 @@ def test_a_job_goes_on_after_the_app_was_stopped(browser: Any, tmp_path: Path) -
         expect(page.locator("#history label")).to_have_count(2)
         expect(page.locator("#history label", has_text="Check, v.mp4 + a.wav: done")).to_be_visible()
         press(page, texts.RESUME)
-        assert "150 of 150 frames" in wait_for_message(page, "Done:")
+        assert "600 of 600 frames" in wait_for_message(page, "Done:")
         expect(page.get_by_role("button", name=texts.RESUME, exact=True)).to_be_hidden()
     page.close()
 

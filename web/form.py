@@ -122,7 +122,9 @@ class Form:
         """The events by which a user changes the form; the page itself changes some components a while after a new video."""
         chosen = [self.spans, self.number, self.preset, *(part for part in self.wish if part is not self.base)]
         inputs = [part.input for part in chosen]
-        return [self.video.change, self.audio.change, self.frame.select, *inputs, *self.sounds_given]
+        files = [event for part in (self.video, self.audio) for event in (part.upload, part.clear, part.stop_recording)]
+        examples = [button.click for button, _ in self.examples]
+        return [*files, *examples, self.frame.select, *inputs, *self.sounds_given]
 
     # --- components
 

@@ -20,7 +20,7 @@ from latentsync.face.filters import area_bands, blur, local_mean
 
 SIDE = 128  # pixels along each side: larger faces are compared at this size
 SHAPE_BLUR = 2.0  # standard deviation of the blur after which faces are compared
-TOLERANCE = 0.09  # distance of two colours in [-1, 1] at which 61 % of the detail is kept
+TOLERANCE = 0.095  # distance of two colours in [-1, 1] at which 61 % of the detail is kept
 GROWTH, FRAMES = 2, 2  # so far around a movement, and so many frames before and after it, no detail is kept
 SOFTENING = 1.5  # standard deviation of the blur of the weight
 DETAIL_BLUR = 3.0  # standard deviation: what is finer counts as detail
@@ -77,9 +77,8 @@ def kept_detail(change: Tensor) -> Tensor:
     moved = each_blurred(change, SHAPE_BLUR * pixel).square().sum(dim=1).sqrt()  # f s s
     for dim, reach in ((1, round(GROWTH * pixel)), (2, round(GROWTH * pixel)), (0, FRAMES)):
         moved = largest_within(moved, dim, reach)
-    weight = each_blurred(
-        moved.div_(TOLERANCE).square_().square_().div_(-2).exp_()[:, None], SOFTENING * pixel
-    )  # f 1 s s
+    likeness = moved.div_(TOLERANCE).pow_(4).div_(-2).exp_()[:, None]
+    weight = each_blurred(likeness, SOFTENING * pixel)  # f 1 s s
     slow = each_blurred(change, DETAIL_BLUR * pixel)
     near_frames = frame_averaging(len(change), change.device)
     mean_weight, mean = (torch.tensordot(near_frames, each, 1) for each in (weight, weight * slow))

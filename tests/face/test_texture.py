@@ -52,7 +52,7 @@ def test_a_softened_face_keeps_the_grain_of_the_frame_and_its_own_colour(grainy:
     originals, matrix = aligned(grainy, side)
     faces, results = soft(originals), {}
     detail = detail_of(faces, originals)
-    assert detail.shape == (FRAMES, 4, min(side, 128), min(side, 128)) and detail[:, 0].mean() > 0.95
+    assert detail.shape == (FRAMES, 4, min(side, 128), min(side, 128)) and detail[:, 0].min() > 0.8
     for name, kept in (("off", None), ("match", detail[0])):
         results[name] = grainy.copy()
         patch = paste.Patch.of(SIZE[::-1], faces[0], matrix, originals[0], kept)

@@ -55,6 +55,22 @@ def job(tmp_path: Path, pipeline: LipsyncPipeline, monkeypatch: pytest.MonkeyPat
     return command(video, make_audio(tmp_path / "a.wav", 1.6), tmp_path / "o.mp4")
 
 
+def stopped_half_way(pipeline: LipsyncPipeline, folder: Path) -> Path:
+    """The output of the job of `folder`, which was stopped after 20 of 40 frames."""
+
+    class Stop(Exception):
+        pass
+
+    def stop(stage: str, done: int, total: int) -> None:
+        if done >= 20 and stage != "Find the face":
+            raise Stop
+
+    output = folder / "o.mp4"
+    with pytest.raises(Stop):
+        pipeline(folder / "v.mp4", folder / "a.wav", output, FAST, progress=stop)
+    return output
+
+
 def uninterrupted(job: list[str], folder: Path) -> bytes:
     """The bytes of the output of an uninterrupted run."""
     (folder / "calm").mkdir()
@@ -183,16 +199,7 @@ def test_two_runs_of_one_output_at_the_same_time(
 def test_a_stopped_job_goes_on_and_its_result_is_replaced_as_on_windows(
     tmp_path: Path, job: list[str], pipeline: LipsyncPipeline, windows_files: None
 ) -> None:
-    class Stop(Exception):
-        pass
-
-    def stop(stage: str, done: int, total: int) -> None:
-        if done >= 20 and stage != "Find the face":
-            raise Stop
-
-    video, audio, output = tmp_path / "v.mp4", tmp_path / "a.wav", tmp_path / "o.mp4"
-    with pytest.raises(Stop):
-        pipeline(video, audio, output, FAST, progress=stop)
+    output = stopped_half_way(pipeline, tmp_path)
     assert main(job) == 0 and probe(output).frame_count == 40
     first = output.read_bytes()
     assert main([*job, "--seed", "4"]) == 0
@@ -206,16 +213,7 @@ def test_another_job_and_a_file_of_another_program_need_force(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    class Stop(Exception):
-        pass
-
-    def stop(stage: str, done: int, total: int) -> None:
-        if done >= 20 and stage != "Find the face":
-            raise Stop
-
-    video, audio, output = tmp_path / "v.mp4", tmp_path / "a.wav", tmp_path / "o.mp4"
-    with pytest.raises(Stop):
-        pipeline(video, audio, output, FAST, progress=stop)
+    output = stopped_half_way(pipeline, tmp_path)
     kept = contents(tmp_path / "o.mp4.job")
     assert {"job.json", "faces.npz", "part_00000.mp4"} <= kept.keys()
     assert main([*job, "--seed", "3"]) == 2

@@ -77,8 +77,8 @@ def kept_detail(change: Tensor) -> Tensor:
     moved = each_blurred(change, SHAPE_BLUR * pixel).square().sum(dim=1).sqrt()  # f s s
     for dim, reach in ((1, round(GROWTH * pixel)), (2, round(GROWTH * pixel)), (0, FRAMES)):
         moved = largest_within(moved, dim, reach)
-    likeness = moved.div_(TOLERANCE).pow_(4).div_(-2).exp_()[:, None]
-    weight = each_blurred(likeness, SOFTENING * pixel)  # f 1 s s
+    unmoved = moved.div_(TOLERANCE).pow_(4).div_(-2).exp_()[:, None]
+    weight = each_blurred(unmoved, SOFTENING * pixel)  # f 1 s s
     slow = each_blurred(change, DETAIL_BLUR * pixel)
     near_frames = frame_averaging(len(change), change.device)
     mean_weight, mean = (torch.tensordot(near_frames, each, 1) for each in (weight, weight * slow))
